@@ -1,0 +1,32 @@
+"""Recipes and data set descriptions: validated, unknown keys refused."""
+
+from segshrink.config.dataset import ClassEntry, DatasetDescription, Split
+from segshrink.config.loading import dump_yaml, load_dataset, load_recipe, read_yaml
+from segshrink.config.recipe import (
+    Augmentation,
+    Crops,
+    Distillation,
+    Learner,
+    ModelChoice,
+    Recipe,
+    Term,
+    Training,
+)
+
+__all__ = [
+    "Augmentation",
+    "ClassEntry",
+    "Crops",
+    "DatasetDescription",
+    "Distillation",
+    "Learner",
+    "ModelChoice",
+    "Recipe",
+    "Split",
+    "Term",
+    "Training",
+    "dump_yaml",
+    "load_dataset",
+    "load_recipe",
+    "read_yaml",
+]

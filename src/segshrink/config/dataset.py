@@ -1,0 +1,79 @@
+"""The data set description: one YAML file says where images and masks are and what the masks mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from segshrink.config.base import Strict
+
+
+class ClassEntry(Strict):
+    """One class; masks hold either its ``color`` or its ``value``."""
+
+    name: str
+    # "#RRGGBB" as it stands in colour or palette masks; also the colour it is drawn in.
+    color: str | None = Field(default=None, pattern=r"^#[0-9A-Fa-f]{6}$")
+    # The number as it stands in index masks.
+    value: int | None = Field(default=None, ge=0, le=65535)
+
+
+class Split(Strict):
+    """Which images train and which judge. Use ``train``/``val``/``test``, or one of the other three.
+
+    ``train``, ``val``, ``test``: lists of folders or wildcards relative to ``root``, of image stems, or a text file
+    with one of these a line. ``groups``: leave-one-group-out, name → folders or wildcards; ``held_out`` is judged.
+    ``random``: the share of images (whole images) that is judged. ``patches``: squares of that many pixels cut from
+    every image, shuffled, ``share`` of them judged: test pixels lie beside training pixels, so results leak and are
+    labelled so.
+    """
+
+    train: list[str] | str | None = None
+    val: list[str] | str | None = None
+    test: list[str] | str | None = None
+    groups: dict[str, list[str]] | None = None
+    held_out: str | None = None
+    random: float | None = Field(default=None, gt=0, lt=1)
+    patches: int | None = Field(default=None, ge=16)
+    share: float = Field(default=0.2, gt=0, lt=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Split:
+        given = [self.train is not None, self.groups is not None, self.random is not None, self.patches is not None]
+        if sum(given) != 1:
+            raise ValueError("give exactly one of train/val, groups, random, patches")
+        if self.train is not None and self.val is None:
+            raise ValueError("train is given but val is missing")
+        if self.groups is not None and self.held_out not in self.groups:
+            raise ValueError(f"held_out must be one of the groups {', '.join(self.groups)}")
+        return self
+
+    @property
+    def leaking(self) -> bool:
+        """Whether judged pixels lie beside training pixels of the same image."""
+        return self.patches is not None
+
+
+class DatasetDescription(Strict):
+    """A data set, as in DESIGN.md: nobody writes a Python class for theirs."""
+
+    name: str
+    # Folder that the patterns below start from; relative to the description file.
+    root: Path = Path()
+    # Wildcard relative to root ("Tile */images/*.jpg"), or a list file of "image" or "image mask" lines.
+    images: str
+    # Wildcard with the same number of * parts, paired by them; empty with a two-column list file.
+    masks: str | None = None
+    classes: list[ClassEntry] = Field(min_length=2, max_length=255)
+    # Mask colours ("#RRGGBB") or values that carry no label.
+    ignore: list[str | int] = []
+    split: Split
+    # Wildcard or list file of images without masks, for distillation.
+    unlabeled: str | None = None
+    # How many bands an image has; None takes what the first image has.
+    bands: int | None = Field(default=None, ge=1)
+    # How masks are read: "auto" is colour if every class has a color and none has a value, else index.
+    mask_kind: Literal["auto", "color", "index"] = "auto"

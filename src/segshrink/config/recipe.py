@@ -1,0 +1,134 @@
+"""The recipe: everything a run depends on, in one YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from segshrink.config.base import Strict
+from segshrink.config.dataset import DatasetDescription
+
+
+class ModelChoice(Strict):
+    """A network by id, with its options."""
+
+    # "unet", "separable-unet", "mobile", "smp:Unet/resnet34", "torchvision:lraspp_mobilenet_v3_large", or a folder.
+    id: str
+    # Network options by name (unet: width, depth; separable-unet: width; ...).
+    options: dict[str, Any] = {}
+    # File of encoder weights (.safetensors or weights-only .pth), relative to the recipe; None starts at random.
+    encoder_weights: Path | None = None
+    # Pixel normalisation: statistics of the training images, ImageNet's, or what the encoder weights were trained with
+    # ("half": (x - 128) / 128).
+    normalization: Literal["data", "imagenet", "half"] = "data"
+
+
+class Crops(Strict):
+    """How training samples are drawn."""
+
+    # Side of a square crop in pixels.
+    size: int = Field(default=256, ge=32)
+    # Crops an optimisation step sees.
+    batch_size: int = Field(default=8, ge=1)
+    # Crops of an epoch; None: as many as cover the area of the training images once.
+    per_epoch: int | None = Field(default=None, ge=1)
+    # Share of crops centred on a pixel of a rare class (classes drawn with equal chance).
+    rare_class_share: float = Field(default=0.0, ge=0, le=1)
+    # Share of crops that come from unlabelled images when there are any (distillation only).
+    unlabeled_share: float = Field(default=0.5, ge=0, le=1)
+    # Data loading processes; None picks 0 for in-memory speed on small machines.
+    workers: int | None = Field(default=None, ge=0)
+
+
+class Augmentation(Strict):
+    """Random changes of a crop; each is drawn from (seed, epoch, sample)."""
+
+    # Range of the zoom factor, drawn log-uniformly; 1 is the original resolution.
+    scale: tuple[float, float] = (0.5, 2.0)
+    # Mirror left-right and top-bottom, each with chance 1/2.
+    flips: bool = True
+    # Turn by a multiple of 90 degrees.
+    quarter_turns: bool = True
+    # Largest relative change of brightness (the same factor for all bands).
+    brightness: float = Field(default=0.2, ge=0, le=1)
+    # Largest relative change of contrast around the crop's mean.
+    contrast: float = Field(default=0.2, ge=0, le=1)
+    # Largest relative change of each band by a factor of its own (colour cast, sensor, haze).
+    band_gain: float = Field(default=0.1, ge=0, le=1)
+    # Largest standard deviation of Gaussian noise, as a share of the value range.
+    noise: float = Field(default=0.02, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Augmentation:
+        low, high = self.scale
+        if not 0 < low <= high:
+            raise ValueError(f"scale must be two positive numbers, the smaller first, found {low}, {high}")
+        return self
+
+
+class Training(Strict):
+    """How long and how a network is optimised."""
+
+    epochs: int = Field(default=50, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    # Share of all steps in which the learning rate rises linearly; then it falls along a half cosine to zero.
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    # Largest norm of the gradient; None doesn't clip.
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    # Decay of the exponential moving average of the weights per step (0.999, say); None keeps the plain weights.
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    # Stop after this many validations without a better mIoU; None trains to the end.
+    patience: int | None = Field(default=None, ge=1)
+    # Validate every so many epochs (and after the last).
+    validate_every: int = Field(default=1, ge=1)
+    # "auto": bf16 where the device has it, else 32-bit. fp16 on a CPU is refused.
+    precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
+    # torch.compile the network.
+    compile: bool = False
+    # CPU threads; None takes the cores that are free.
+    threads: int | None = Field(default=None, ge=1)
+
+
+class Term(Strict):
+    """One weighted loss."""
+
+    # "cross_entropy", "jaccard", "dice", "pixel_kl".
+    name: str
+    weight: float = Field(default=1.0, ge=0)
+    # Options of the loss by name (temperature, label_smoothing, class_weights, ...).
+    options: dict[str, Any] = {}
+
+
+class Distillation(Strict):
+    """What the student learns from: alpha and temperature, or a list of weighted terms."""
+
+    # Share of the true-label loss; 1 - alpha is the share of the distillation loss.
+    alpha: float = Field(default=0.5, ge=0, le=1)
+    # Temperature of the soft targets.
+    temperature: float = Field(default=2.0, gt=0)
+    # Replaces alpha and temperature when given.
+    terms: list[Term] | None = None
+
+
+class Learner(Strict):
+    """A network and, where they differ from the recipe's, its own training settings and supervised terms."""
+
+    model: ModelChoice
+    training: Training = Training()
+    terms: list[Term] = [Term(name="cross_entropy")]
+
+
+class Recipe(Strict):
+    """Everything a run depends on. ``segshrink train`` trains ``teacher``; ``segshrink distill`` trains ``student``."""
+
+    name: str = "run"
+    seed: int = 0
+    data: DatasetDescription
+    crops: Crops = Crops()
+    augmentation: Augmentation = Augmentation()
+    teacher: Learner | None = None
+    student: Learner | None = None
+    distillation: Distillation = Distillation()

@@ -1,0 +1,50 @@
+"""Errors that a user can act on.
+
+Every error is one sentence: what is wrong, in which file or field, what was found, what to do.
+Each class is also the matching builtin, so that code which knows nothing of segshrink can catch it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SegshrinkError(Exception):
+    """Base of all errors raised on purpose; the command line prints its text without a traceback."""
+
+
+class ConfigError(SegshrinkError, ValueError):
+    """A recipe, data set description or override is wrong."""
+
+
+class DataError(SegshrinkError, ValueError):
+    """Images or masks contradict their description."""
+
+
+class FileError(SegshrinkError, OSError):
+    """A file or folder is missing, unreadable, truncated or can't be written."""
+
+
+class ModelError(SegshrinkError, ValueError):
+    """A model id, model folder or weight file is wrong, or doesn't match its input."""
+
+
+class TrainingError(SegshrinkError, RuntimeError):
+    """Training can't go on: a loss that isn't finite, a run that can't be resumed."""
+
+
+class MissingExtraError(SegshrinkError, ImportError):
+    """An optional dependency is absent; the text names the pip extra that brings it."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an optional dependency: pip install 'segshrink[{extra}]'")
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest candidate, or the list of all of them."""
+    known = sorted(candidates)
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known are: {', '.join(known)}" if known else ""
