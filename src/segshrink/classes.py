@@ -1,0 +1,304 @@
+"""Class maps: names, colours and what is ignored; colour or index masks to class indices and back."""
+
+from __future__ import annotations
+
+import colorsys
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segshrink.errors import ConfigError, DataError
+
+# The index of pixels without a label; torch's habit in segmentation.
+IGNORE_INDEX = 255
+
+Color = tuple[int, int, int]
+Entry = tuple[str, str | None, int | None]
+
+# Okabe and Ito's colours for colour-blind readers (black left out), then Paul Tol's "muted" set.
+_DEFAULT_COLORS = (
+    "#E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7 "
+    "#332288 #88CCEE #44AA99 #117733 #999933 #DDCC77 #CC6677 #882255 #AA4499"
+).split()
+_IGNORE_COLORS: tuple[Color, ...] = ((0, 0, 0), (128, 128, 128), (255, 255, 255), (64, 64, 64))
+_LARGEST_VALUE = 65535
+
+
+class UndeclaredError(DataError):
+    """A mask holds colours or values that no class and no ``ignore`` entry declares.
+
+    Attributes:
+        found: "#RRGGBB" or value → number of pixels, the most frequent first.
+    """
+
+    def __init__(self, message: str, found: Mapping[Any, int]) -> None:
+        super().__init__(message)
+        self.found = dict(found)
+
+    def __reduce__(self) -> tuple[type[UndeclaredError], tuple[str, dict[Any, int]]]:
+        return type(self), (str(self), self.found)
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """What masks mean.
+
+    Attributes:
+        names: Class names, by class index.
+        colors: (red, green, blue) in 0..255, by class index; what colour masks hold, and what classes are drawn in.
+        values: The numbers in index masks, by class index; None: masks are colour masks.
+        ignored_colors: Colours that carry no label.
+        ignored_values: Values that carry no label.
+    """
+
+    names: tuple[str, ...]
+    colors: tuple[Color, ...]
+    values: tuple[int, ...] | None = None
+    ignored_colors: tuple[Color, ...] = ()
+    ignored_values: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.names) <= IGNORE_INDEX:
+            raise ConfigError(f"a class map holds 1 to {IGNORE_INDEX} classes, found {len(self.names)}")
+        lengths = {len(self.names), len(self.colors), len(self.names if self.values is None else self.values)}
+        if len(lengths) > 1:
+            raise ConfigError("a class map needs one colour (and one value, if any) for each class name")
+        _refuse_repeats("class name", self.names)
+        if self.values is None:
+            _refuse_repeats("mask colour", [format_color(color) for color in (*self.colors, *self.ignored_colors)])
+        else:
+            _refuse_repeats("mask value", (*self.values, *self.ignored_values))
+            for value in (*self.values, *self.ignored_values):
+                if not 0 <= value <= _LARGEST_VALUE:
+                    raise ConfigError(f"mask values must be 0 to {_LARGEST_VALUE}, found {value}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def build(
+        cls,
+        entries: Sequence[Entry],
+        ignore: Sequence[str | int] = (),
+        *,
+        mask_kind: Literal["auto", "color", "index"] = "auto",
+    ) -> ClassMap:
+        """Build a class map from what a data set description says.
+
+        Args:
+            entries: (name, "#RRGGBB" or None, value or None) of each class, in class order.
+            ignore: Colours or values without a label. In index masks 255 is ignored as well unless it is a class.
+            mask_kind: "auto" is colour if every class has a colour and none has a value, else index. Index classes
+                without values take 0, 1, 2, ... in order.
+
+        Raises:
+            ConfigError: Repeated names, colours or values; a colour that isn't "#RRGGBB"; classes with and without
+                values mixed; ``ignore`` of the other kind.
+        """
+        names = tuple(name for name, _, _ in entries)
+        given = [None if color is None else parse_color(color) for _, color, _ in entries]
+        numbers = [value for _, _, value in entries]
+        if mask_kind == "auto":
+            mask_kind = "color" if None not in given and all(number is None for number in numbers) else "index"
+        ignored_colors = tuple(dict.fromkeys(parse_color(item) for item in ignore if isinstance(item, str)))
+        ignored_values = tuple(dict.fromkeys(item for item in ignore if isinstance(item, int)))
+        if mask_kind == "color":
+            if ignored_values:
+                raise ConfigError(f"ignore: masks are in colours, found the value {ignored_values[0]}; give '#RRGGBB'")
+            colors = tuple(color for color in given if color is not None)
+            if len(colors) < len(names):
+                raise ConfigError(f"class '{names[given.index(None)]}' has no color, but masks are in colours; add it")
+            return cls(names, colors, None, ignored_colors, ())
+        if ignored_colors:
+            found = format_color(ignored_colors[0])
+            raise ConfigError(f"ignore: masks are class numbers, found the colour {found}; give a number")
+        values = tuple(number for number in numbers if number is not None) or tuple(range(len(names)))
+        if len(values) < len(names):
+            raise ConfigError(f"class '{names[numbers.index(None)]}' has no value, but others have; add it")
+        if IGNORE_INDEX not in values and IGNORE_INDEX not in ignored_values:
+            ignored_values = (*ignored_values, IGNORE_INDEX)
+        return cls(names, _completed(given), values, (), ignored_values)
+
+    @property
+    def ignore_color(self) -> Color:
+        """The colour that pixels without a label are drawn in; never that of a class."""
+        return next((color for color in _IGNORE_COLORS if color not in self.colors), (1, 1, 1))
+
+    def encode(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+        """Turn a mask into class indices.
+
+        Args:
+            mask: (H, W, 3 or 4) uint8 colours (a fourth band is not looked at) or (H, W) whole numbers. With colour
+                classes an (H, W) uint8 mask is taken as shades of grey.
+
+        Returns:
+            (H, W) class indices, 255 where ignored.
+
+        Raises:
+            UndeclaredError: A colour or value is neither a class nor ignored.
+            DataError: The mask has another number of bands or another data type than the classes need.
+        """
+        mask = np.asarray(mask)
+        if mask.ndim == 3 and mask.shape[2] == 1:
+            mask = mask[:, :, 0]
+        if mask.ndim not in (2, 3) or (mask.ndim == 3 and mask.shape[2] not in (3, 4)):
+            raise DataError(f"a mask must be (H, W) or (H, W, 3 or 4), found shape {mask.shape}")
+        return self._encode_colors(mask) if self.values is None else self._encode_values(mask, self.values)
+
+    def colorize(self, index: NDArray[Any]) -> NDArray[np.uint8]:
+        """Draw (H, W) class indices as (H, W, 3) colours; ignored pixels in ``ignore_color``."""
+        table = np.array(self.palette(), dtype=np.uint8).reshape(256, 3)
+        return np.take(table, index, axis=0)
+
+    def palette(self) -> list[int]:
+        """Return 256 × (red, green, blue) for a palette PNG of class indices; 255 is ``ignore_color``."""
+        rest = [self.ignore_color] * (256 - len(self))
+        return [part for color in (*self.colors, *rest) for part in color]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able mapping that ``from_dict`` reads back."""
+        mapping: dict[str, Any] = {"names": list(self.names), "colors": [format_color(color) for color in self.colors]}
+        if self.values is not None:
+            mapping["values"] = list(self.values)
+        if self.ignored_colors:
+            mapping["ignored_colors"] = [format_color(color) for color in self.ignored_colors]
+        if self.ignored_values:
+            mapping["ignored_values"] = list(self.ignored_values)
+        return mapping
+
+    @classmethod
+    def from_dict(cls, mapping: Mapping[str, Any]) -> ClassMap:
+        """Read back what ``to_dict`` gave.
+
+        Raises:
+            ConfigError: A part is missing or of the wrong kind.
+        """
+        try:
+            values = mapping.get("values")
+            return cls(
+                names=tuple(str(name) for name in mapping["names"]),
+                colors=tuple(parse_color(color) for color in mapping["colors"]),
+                values=None if values is None else tuple(int(value) for value in values),
+                ignored_colors=tuple(parse_color(color) for color in mapping.get("ignored_colors", ())),
+                ignored_values=tuple(int(value) for value in mapping.get("ignored_values", ())),
+            )
+        except ConfigError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"the class map is damaged ({type(error).__name__}: {error}); save it again") from error
+
+    def _encode_colors(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
+        if mask.dtype == np.bool_:
+            mask = mask.astype(np.uint8) * np.uint8(255)
+        if mask.dtype != np.uint8:
+            raise DataError(
+                f"classes are given by color, found a mask of {mask.dtype} numbers; give the classes a value instead"
+            )
+        if mask.ndim == 2:
+            packed = mask.astype(np.intp) * 0x010101
+        else:
+            packed = mask[:, :, 0].astype(np.intp)
+            for band in (1, 2):
+                packed <<= 8
+                packed |= mask[:, :, band]
+        # One entry a colour; untouched pages of the zeroed table cost no memory. 0 means undeclared.
+        codes = np.zeros(1 << 24, dtype=np.uint16)
+        for position, color in enumerate(self.colors):
+            codes[_pack(color)] = position + 1
+        for color in self.ignored_colors:
+            codes[_pack(color)] = IGNORE_INDEX + 1
+        return _decoded(codes[packed], packed, kind="colour")
+
+    def _encode_values(self, mask: NDArray[Any], values: tuple[int, ...]) -> NDArray[np.uint8]:
+        if mask.ndim == 3:
+            if not all(np.array_equal(mask[:, :, 0], mask[:, :, band]) for band in (1, 2)):
+                raise DataError(
+                    "classes are given by value, found a mask in colours; give the classes a color instead of a value"
+                )
+            mask = mask[:, :, 0]
+        if mask.dtype == np.bool_:
+            mask = mask.astype(np.uint8)
+        if not np.issubdtype(mask.dtype, np.integer):
+            whole = np.where(np.isfinite(mask), mask, -1).astype(np.int64)
+            if not np.array_equal(whole, mask, equal_nan=False) and not bool((~np.isfinite(mask)).any()):
+                raise DataError(f"a mask must hold whole numbers, found fractions ({mask.dtype})")
+            mask = whole
+        codes = np.zeros(_LARGEST_VALUE + 2, dtype=np.uint16)
+        for position, value in enumerate(values):
+            codes[value] = position + 1
+        codes[list(self.ignored_values)] = IGNORE_INDEX + 1
+        lookup = mask
+        if mask.dtype not in (np.uint8, np.uint16):
+            inside = (mask >= 0) & (mask <= _LARGEST_VALUE)
+            lookup = np.where(inside, mask, _LARGEST_VALUE + 1).astype(np.intp)
+        return _decoded(codes[lookup], mask, kind="value")
+
+
+def parse_color(text: str) -> Color:
+    """Read "#RRGGBB".
+
+    Raises:
+        ConfigError: It isn't "#" and six hexadecimal digits.
+    """
+    if not isinstance(text, str) or not re.fullmatch(r"#[0-9A-Fa-f]{6}", text):
+        raise ConfigError(f"a colour must look like '#3C1098', found {text!r}")
+    return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
+
+
+def format_color(color: Sequence[int]) -> str:
+    """Write a colour as "#RRGGBB"."""
+    return "#{:02X}{:02X}{:02X}".format(*color)
+
+
+def _pack(color: Color) -> int:
+    return color[0] << 16 | color[1] << 8 | color[2]
+
+
+def _decoded(codes: NDArray[np.uint16], mask: NDArray[Any], *, kind: Literal["colour", "value"]) -> NDArray[np.uint8]:
+    """Take 1 from codes (class + 1, 256 = ignored); 0 stands for something undeclared in ``mask``."""
+    if codes.all():
+        codes -= 1
+        return codes.astype(np.uint8)
+    numbers, counts = np.unique(mask[codes == 0], return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    found: dict[Any, int] = {}
+    for number, count in zip(numbers[order].tolist(), counts[order].tolist(), strict=True):
+        found[f"#{number:06X}" if kind == "colour" else number] = count
+    shown = ", ".join(f"{key} ({count} pixels)" for key, count in list(found.items())[:8])
+    more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+    cause = "; so many look like a mask that was saved as JPEG or resized smoothly" if len(found) > 64 else ""
+    remedy = "declare them as classes or under ignore"
+    raise UndeclaredError(f"undeclared {kind}s in the mask: {shown}{more}; {remedy}{cause}", found)
+
+
+def _refuse_repeats(what: str, items: Sequence[Any]) -> None:
+    seen: set[Any] = set()
+    for item in items:
+        if item in seen:
+            raise ConfigError(f"the {what} {item!r} is given twice; each must be given once")
+        seen.add(item)
+
+
+def _completed(given: Sequence[Color | None]) -> tuple[Color, ...]:
+    """Fill the gaps with default colours that aren't among the given ones."""
+    taken = {color for color in given if color is not None}
+    fresh = (color for color in _distinct_colors() if color not in taken)
+    return tuple(next(fresh) if color is None else color for color in given)
+
+
+def _distinct_colors() -> Iterator[Color]:
+    """Yield colours without end: the named ones, then hues a golden angle apart in three brightnesses."""
+    seen = {parse_color(text): None for text in _DEFAULT_COLORS}
+    yield from seen
+    step = 0
+    while True:
+        red, green, blue = colorsys.hsv_to_rgb(step * 0.618034 % 1, 0.45 + 0.2 * (step % 3), 0.95 - 0.2 * (step % 4))
+        color = (round(red * 255), round(green * 255), round(blue * 255))
+        step += 1
+        if color not in seen:
+            seen[color] = None
+            yield color

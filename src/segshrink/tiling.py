@@ -1,0 +1,116 @@
+"""Cutting an image into overlapping windows of one size, and blending what was computed on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of pixels; ``row`` and ``col`` are its upper left corner."""
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Row and column slices: ``image[window.slices]`` is the window's part of an (H, W, ...) array."""
+        return slice(self.row, self.row + self.height), slice(self.col, self.col + self.width)
+
+
+def grid(height: int, width: int, *, tile: int, overlap: int) -> list[Window]:
+    """Cover an image with windows of equal size.
+
+    Windows are ``min(tile, height)`` × ``min(tile, width)`` pixels and overlap by at least ``overlap`` pixels (0 when
+    one window spans the image). The last row and column are shifted inward rather than padded.
+
+    Args:
+        height: Image height in pixels, at least 1.
+        width: Image width in pixels, at least 1.
+        tile: Side of a window in pixels.
+        overlap: Pixels that neighbours share, less than ``tile``.
+
+    Returns:
+        Windows from the top left, row by row.
+
+    Raises:
+        ValueError: A size below 1 or an overlap that isn't between 0 and ``tile - 1``.
+    """
+    if height < 1 or width < 1 or tile < 1:
+        raise ValueError(f"image and tile must be at least 1 pixel, found {height} × {width} and tile {tile}")
+    if not 0 <= overlap < tile:
+        raise ValueError(f"overlap must be at least 0 and less than the tile of {tile} pixels, found {overlap}")
+    rows = _starts(height, tile, overlap)
+    cols = _starts(width, tile, overlap)
+    return [Window(row, col, min(tile, height), min(tile, width)) for row in rows for col in cols]
+
+
+def cosine_weights(height: int, width: int, *, overlap: int) -> NDArray[np.float32]:
+    """Return (height, width) weights in (0, 1] that fall to the borders along a squared cosine of ``overlap`` pixels.
+
+    Where two neighbours share exactly ``overlap`` pixels and ``2 * overlap`` fits into a window, their weights add up
+    to 1.
+    """
+    return np.outer(_ramp(height, overlap), _ramp(width, overlap)).astype(np.float32)
+
+
+class Blend:
+    """Weighted mean of overlapping windows, accumulated one window at a time.
+
+    Holds (channels + 1) float32 values a pixel and nothing else of the image's size.
+    """
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        self._sums = np.zeros((channels, height, width), dtype=np.float32)
+        self._totals: NDArray[np.float32] | None = np.zeros((height, width), dtype=np.float32)
+
+    def add(self, values: NDArray[np.floating], window: Window, weights: NDArray[np.float32]) -> None:
+        """Add a window's ``values`` (channels, h, w), weighted by ``weights`` (h, w) > 0.
+
+        Raises:
+            ValueError: The shapes don't match the window, or ``result`` was already taken.
+        """
+        if self._totals is None:
+            raise ValueError("the result was taken; start a new Blend")
+        expected = (len(self._sums), window.height, window.width)
+        if values.shape != expected or weights.shape != expected[1:]:
+            raise ValueError(
+                f"expected values {expected} and weights {expected[1:]}, found {values.shape} and {weights.shape}"
+            )
+        rows, cols = window.slices
+        self._sums[:, rows, cols] += values * weights
+        self._totals[rows, cols] += weights
+
+    def result(self) -> NDArray[np.float32]:
+        """Return the (channels, H, W) weighted mean; it reuses the accumulator's memory, so nothing can be added after.
+
+        Raises:
+            ValueError: A pixel was covered by no window.
+        """
+        if self._totals is not None:
+            if not bool((self._totals > 0).all()):
+                raise ValueError("some pixels were covered by no window")
+            self._sums /= self._totals
+            self._totals = None
+        return self._sums
+
+
+def _starts(size: int, tile: int, overlap: int) -> list[int]:
+    if size <= tile:
+        return [0]
+    stride = tile - overlap
+    count = -(-(size - overlap) // stride)
+    return [min(number * stride, size - tile) for number in range(count)]
+
+
+def _ramp(size: int, overlap: int) -> NDArray[np.float64]:
+    position = np.arange(size) + 0.5
+    inward = np.minimum(position, size - position)
+    if overlap < 1:
+        return np.ones(size)
+    return np.sin(np.pi / 2 * np.minimum(inward / overlap, 1.0)) ** 2
