@@ -21,9 +21,23 @@ Entry = tuple[str, str | None, int | None]
 
 # Okabe and Ito's colours for colour-blind readers (black left out), then Paul Tol's "muted" set.
 _DEFAULT_COLORS = (
-    "#E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7 "
-    "#332288 #88CCEE #44AA99 #117733 #999933 #DDCC77 #CC6677 #882255 #AA4499"
-).split()
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+    "#332288",
+    "#88CCEE",
+    "#44AA99",
+    "#117733",
+    "#999933",
+    "#DDCC77",
+    "#CC6677",
+    "#882255",
+    "#AA4499",
+)
 _IGNORE_COLORS: tuple[Color, ...] = ((0, 0, 0), (128, 128, 128), (255, 255, 255), (64, 64, 64))
 _LARGEST_VALUE = 65535
 
@@ -126,7 +140,9 @@ class ClassMap:
     @property
     def ignore_color(self) -> Color:
         """The colour that pixels without a label are drawn in; never that of a class."""
-        return next((color for color in _IGNORE_COLORS if color not in self.colors), (1, 1, 1))
+        candidates = (*self.ignored_colors, *_IGNORE_COLORS)
+        fallback = (color for color in _distinct_colors() if color not in self.colors)
+        return next((color for color in candidates if color not in self.colors), None) or next(fallback)
 
     def encode(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
         """Turn a mask into class indices.
@@ -291,7 +307,7 @@ def _completed(given: Sequence[Color | None]) -> tuple[Color, ...]:
 
 
 def _distinct_colors() -> Iterator[Color]:
-    """Yield colours without end: the named ones, then hues a golden angle apart in three brightnesses."""
+    """Yield colours without end: the named ones, then hues a golden angle apart in varying brightness."""
     seen = {parse_color(text): None for text in _DEFAULT_COLORS}
     yield from seen
     step = 0

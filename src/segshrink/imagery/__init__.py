@@ -1,0 +1,17 @@
+"""Reading and writing images and masks without torch; every error names the file and the remedy."""
+
+from segshrink.imagery.display import to_display
+from segshrink.imagery.masks import read_mask
+from segshrink.imagery.reading import ImageInfo, probe, read_image
+from segshrink.imagery.writing import write_image, write_index_png, write_overlay
+
+__all__ = [
+    "ImageInfo",
+    "probe",
+    "read_image",
+    "read_mask",
+    "to_display",
+    "write_image",
+    "write_index_png",
+    "write_overlay",
+]

@@ -1,0 +1,76 @@
+"""Reading masks as class indices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
+from segshrink.errors import DataError
+from segshrink.imagery.opening import Header, open_pillow, open_raster, read_header
+from segshrink.imagery.reading import has_palette, pillow_array, through_palette
+
+
+def read_mask(path: Path, classes: ClassMap) -> NDArray[np.uint8]:
+    """Read a mask as class indices.
+
+    Palette files are read through the palette when classes are colours, as raw numbers when classes have values. The
+    no-data value of a GeoTIFF of numbers is ignored unless a class has it.
+
+    Returns:
+        (H, W) class indices, 255 where ignored.
+
+    Raises:
+        FileError: The file is missing, unreadable, no image, damaged or truncated.
+        UndeclaredError: The mask holds something that is neither a class nor ignored; ``found`` counts it.
+        DataError: The mask is of another kind than the classes need.
+    """
+    path = Path(path)
+    header = read_header(path)
+    try:
+        if header.by_pillow:
+            return classes.encode(_read_small(path, header, classes))
+        return _read_raster(path, classes)
+    except UndeclaredError as error:
+        raise UndeclaredError(f"{path}: {error}", error.found) from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _read_small(path: Path, header: Header, classes: ClassMap) -> NDArray[Any]:
+    """Read a mask that Pillow decodes: (H, W) numbers or (H, W, 3 or 4) colours."""
+    with open_pillow(path) as image:
+        if image.mode == "1" or (image.mode == "P" and classes.values is not None):
+            return np.array(image)
+        array = pillow_array(image)
+        if array.shape[2] <= 2:
+            array = array[:, :, 0]
+            if classes.values is not None and header.format == "PNG" and header.bits in (2, 4):
+                # Pillow stretches 2- and 4-bit grey to 0..255.
+                array = array // np.uint8(255 // (2**header.bits - 1))
+        return array
+
+
+def _read_raster(path: Path, classes: ClassMap) -> NDArray[np.uint8]:
+    with open_raster(path) as dataset:
+        if classes.values is None:
+            if has_palette(dataset):
+                return classes.encode(through_palette(dataset))
+            return classes.encode(_interleaved(dataset))
+        if dataset.count != 1:
+            return classes.encode(_interleaved(dataset))
+        numbers, nodata = dataset.read(1), dataset.nodata
+    if nodata is None or nodata in classes.values:
+        return classes.encode(numbers)
+    empty = np.isnan(numbers) if np.isnan(nodata) else numbers == nodata
+    numbers[empty] = classes.values[0]
+    index = classes.encode(numbers)
+    index[empty] = IGNORE_INDEX
+    return index
+
+
+def _interleaved(dataset: Any) -> NDArray[Any]:
+    return np.moveaxis(dataset.read(), 0, -1)

@@ -1,0 +1,107 @@
+"""Writing images, masks and overlays, each whole or not at all."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from segshrink.classes import IGNORE_INDEX, ClassMap
+from segshrink.errors import DataError, FileError
+from segshrink.files import replacing
+from segshrink.imagery.display import to_display
+
+_JPEG_QUALITY = 92
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
+
+
+def write_index_png(path: Path, index: NDArray[np.uint8], classes: ClassMap) -> None:
+    """Write class indices as a palette PNG: numbers 0..n-1 and 255, shown in the classes' colours.
+
+    Args:
+        path: Where to; always PNG.
+        index: (H, W) class indices, 255 where there is none.
+        classes: Gives the colours.
+
+    Raises:
+        FileError: The file can't be written.
+    """
+    image = Image.fromarray(np.ascontiguousarray(index, dtype=np.uint8))
+    image.putpalette(classes.palette())
+    with replacing(Path(path)) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def write_overlay(
+    path: Path, image: NDArray[Any], index: NDArray[np.uint8], classes: ClassMap, *, opacity: float = 0.5
+) -> None:
+    """Write an image with the classes' colours laid over it; ignored pixels show the bare image.
+
+    Args:
+        path: Where to; PNG, JPEG, BMP or TIFF by its suffix.
+        image: (H, W, bands) of any numbers.
+        index: (H, W) class indices.
+        classes: Gives the colours.
+        opacity: Share of the colour, 0 to 1.
+
+    Raises:
+        DataError: Image and index differ in size.
+        FileError: The file can't be written, or the suffix is unknown.
+    """
+    if image.shape[:2] != index.shape:
+        raise DataError(f"an overlay needs image and classes of one size, found {image.shape[:2]} and {index.shape}")
+    shown = to_display(image)
+    mixed = np.rint(shown * np.float32(1 - opacity) + classes.colorize(index) * np.float32(opacity)).astype(np.uint8)
+    mixed[index == IGNORE_INDEX] = shown[index == IGNORE_INDEX]
+    write_image(path, mixed)
+
+
+def write_image(path: Path, image: NDArray[Any]) -> None:
+    """Write raw pixel values.
+
+    Args:
+        path: Where to; the suffix says how: .png (1 to 4 bands of 8 or 16 bits), .jpg or .bmp (1 or 3 bands of 8 bits),
+            .tif (any bands and numbers, without georeference).
+        image: (H, W, bands) or (H, W).
+
+    Raises:
+        DataError: The format can't hold such bands or numbers.
+        FileError: The file can't be written, or the suffix is unknown.
+    """
+    path = Path(path)
+    name = _FORMATS.get(path.suffix.lower())
+    if name is None:
+        raise FileError(f"can't write {path}: unknown suffix '{path.suffix}'; use one of {', '.join(_FORMATS)}")
+    image = image[:, :, np.newaxis] if image.ndim == 2 else image
+    bands, dtype = image.shape[2], image.dtype
+    possible = {"PNG": (1, 2, 3, 4), "JPEG": (1, 3), "BMP": (1, 3)}.get(name, (bands,))
+    numbers = {"PNG": ("uint8", "uint16"), "TIFF": (str(dtype),)}.get(name, ("uint8",))
+    if bands not in possible or str(dtype) not in numbers:
+        raise DataError(f"can't write {path}: {name} holds no {bands} bands of {dtype}; write a .tif")
+    if name == "TIFF" or dtype == np.uint16:
+        _write_raster(path, image, "GTiff" if name == "TIFF" else "PNG")
+        return
+    picture = Image.fromarray(np.ascontiguousarray(image[:, :, 0] if bands == 1 else image))
+    options = {"quality": _JPEG_QUALITY} if name == "JPEG" else {}
+    with replacing(path) as temporary:
+        picture.save(temporary, format=name, **options)
+
+
+def _write_raster(path: Path, image: NDArray[Any], driver: str) -> None:
+    height, width, bands = image.shape
+    options = {"compress": "deflate"} if driver == "GTiff" else {}
+    with replacing(path) as temporary, rasterio.Env(GDAL_PAM_ENABLED=False), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            with rasterio.open(
+                temporary, "w", driver=driver, height=height, width=width, count=bands, dtype=image.dtype, **options
+            ) as dataset:
+                dataset.write(image.transpose(2, 0, 1))
+        except RasterioError as error:
+            raise FileError(f"can't write {path}: {error}; free some space or choose another folder") from error
