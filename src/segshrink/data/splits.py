@@ -1,0 +1,224 @@
+"""Dividing images into training, validation and test images; pure, on paths relative to the data set's root."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from segshrink.config import Split
+from segshrink.data.wildcards import Wildcard, has_wildcards, is_list_file, read_lines
+from segshrink.errors import DataError, SegshrinkError, nearest
+from segshrink.tiling import Window
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Division:
+    """Positions of the images of each part, ascending, and what is wrong with the split.
+
+    Attributes:
+        train: Positions that train.
+        val: Positions that judge during development.
+        test: Positions that judge at the end; often empty.
+        problems: One sentence each; empty if the split is sound.
+    """
+
+    train: tuple[int, ...] = ()
+    val: tuple[int, ...] = ()
+    test: tuple[int, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PatchDivision:
+    """Squares of the images, as (position of the image, window), in image order; results leak."""
+
+    train: tuple[tuple[int, Window], ...]
+    val: tuple[tuple[int, Window], ...]
+
+
+def divide(split: Split, images: Sequence[str], *, root: Path) -> Division:
+    """Divide whole images by path, by group or at random.
+
+    Args:
+        split: What the description says; with ``patches`` every image is in ``train`` (see ``divide_patches``).
+        images: Image paths relative to ``root``, "/" between folders.
+        root: Folder of the data set; text files of entries are read from there.
+
+    Returns:
+        The division. It never raises: an entry that matches nothing or several images of one stem, an image on two
+        sides and an unreadable text file are told in ``problems``, and the rest is divided all the same.
+    """
+    if split.patches is not None:
+        return Division(train=tuple(range(len(images))))
+    if split.random is not None:
+        return _at_random(len(images), split.random, split.seed)
+    finder = _Finder(images)
+    problems: list[str] = []
+    chosen: dict[str, list[int]] = {part: [] for part in PARTS}
+    if split.groups is not None:
+        groups = {
+            name: _positions(entries, finder, root, f"split.groups.{name}", problems)
+            for name, entries in split.groups.items()
+        }
+        problems += _overlaps(groups, images, kind="groups")
+        for name, positions in groups.items():
+            chosen["val" if name == split.held_out else "train"] += positions
+    else:
+        for part in PARTS:
+            given = getattr(split, part)
+            if given is not None:
+                chosen[part] = _positions(given, finder, root, f"split.{part}", problems)
+        problems += _overlaps(chosen, images, kind="parts")
+    train, val, test = (tuple(sorted(set(chosen[part]))) for part in PARTS)
+    return Division(train, val, test, tuple(problems))
+
+
+def divide_patches(sizes: Sequence[tuple[int, int]], split: Split) -> PatchDivision:
+    """Cut images into non-overlapping squares and shuffle these, as tutorials do. Results leak.
+
+    Rests at the right and bottom that are narrower than a square are left out.
+
+    Args:
+        sizes: (height, width) of each image in pixels.
+        split: Has ``patches`` (side in pixels), ``share`` (of the squares that are judged) and ``seed``.
+
+    Raises:
+        DataError: There are fewer than two squares.
+    """
+    side = split.patches or 0
+    squares = [
+        (position, Window(row, col, side, side))
+        for position, (height, width) in enumerate(sizes)
+        for row in range(0, height - side + 1, side)
+        for col in range(0, width - side + 1, side)
+    ]
+    if len(squares) < 2:
+        raise DataError(
+            f"split.patches: {len(squares)} squares of {side} pixels fit into the images; take a smaller size"
+        )
+    judged = _drawn(len(squares), split.share, split.seed)
+    return PatchDivision(
+        train=tuple(square for number, square in enumerate(squares) if number not in judged),
+        val=tuple(square for number, square in enumerate(squares) if number in judged),
+    )
+
+
+class _Finder:
+    """Finds images by path, stem or folder in constant time, by wildcard in linear time."""
+
+    def __init__(self, images: Sequence[str]) -> None:
+        self._images = images
+        self._paths: dict[str, list[int]] = defaultdict(list)
+        self._stems: dict[str, list[int]] = defaultdict(list)
+        self._folders: dict[str, list[int]] = defaultdict(list)
+        for position, image in enumerate(images):
+            path = PurePosixPath(image)
+            for key in {image, str(path.with_suffix(""))}:
+                self._paths[key].append(position)
+            for key in {path.name, path.stem}:
+                self._stems[key].append(position)
+            for folder in path.parents:
+                self._folders[str(folder)].append(position)
+
+    def find(self, entry: str) -> list[int]:
+        """Return the positions that ``entry`` means; none if it matches nothing.
+
+        Raises:
+            DataError: A bare stem that images of several folders have.
+        """
+        text = entry.removeprefix("./").rstrip("/") or "."
+        if has_wildcards(text):
+            return self._matching(text)
+        for table in (self._paths, self._folders):
+            if text in table:
+                return table[text]
+        found = self._stems.get(text, [])
+        if len(found) > 1:
+            shown = ", ".join(self._images[position] for position in found[:3])
+            raise DataError(f"'{entry}' is the stem of {len(found)} images ({shown}, ...); write its folder too")
+        return found
+
+    def suggestion(self, entry: str) -> str:
+        """Say which folder or stem was perhaps meant."""
+        places = [folder for folder in self._folders if folder != "."] if "/" in entry or not self._stems else []
+        return nearest(entry, places or [*list(self._folders)[:50], *list(self._stems)[:2000:2]][:60])
+
+    def _matching(self, text: str) -> list[int]:
+        pattern = Wildcard(text)
+        whole = [position for position, image in enumerate(self._images) if pattern.match(image) is not None]
+        folders = [held for folder, held in self._folders.items() if pattern.match(folder) is not None]
+        found = {*whole, *(position for held in folders for position in held)}
+        if not found and "/" not in text:
+            found = {
+                position for stem, held in self._stems.items() if pattern.match(stem) is not None for position in held
+            }
+        return sorted(found)
+
+
+def _positions(given: list[str] | str, finder: _Finder, root: Path, field: str, problems: list[str]) -> list[int]:
+    positions: list[int] = []
+    try:
+        entries = _entries(given, root, field)
+    except SegshrinkError as error:
+        problems.append(str(error))
+        return positions
+    missing: list[str] = []
+    for entry, source in entries:
+        try:
+            found = finder.find(entry)
+        except DataError as error:
+            problems.append(f"{source}: {error}")
+            continue
+        if not found:
+            missing.append(entry)
+        positions += found
+    if missing:
+        shown = ", ".join(f"'{entry}'" for entry in missing[:5])
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        problems.append(f"{entries[0][1]}: {shown}{more} match no image{finder.suggestion(missing[0])}")
+    elif not positions and not problems:
+        problems.append(f"{field} names no image; list folders, wildcards or image stems")
+    return positions
+
+
+def _entries(given: list[str] | str, root: Path, field: str) -> list[tuple[str, str]]:
+    """Return (entry, where it stands); text files are replaced by their lines."""
+    entries: list[tuple[str, str]] = []
+    for entry in [given] if isinstance(given, str) else given:
+        if is_list_file(entry):
+            source = f"{field} ({entry})"
+            entries += [(line, source) for line in read_lines(root / entry, purpose=field)]
+        else:
+            entries.append((entry, field))
+    return entries
+
+
+def _overlaps(chosen: dict[str, list[int]], images: Sequence[str], *, kind: str) -> Iterable[str]:
+    names = list(chosen)
+    for number, first in enumerate(names):
+        for second in names[number + 1 :]:
+            both = sorted(set(chosen[first]) & set(chosen[second]))
+            if both:
+                shown = ", ".join(images[position] for position in both[:3])
+                more = f" and {len(both) - 3} more" if len(both) > 3 else ""
+                where = "split" if kind == "parts" else "split.groups"
+                yield f"{where}: {shown}{more} in both '{first}' and '{second}'; keep each image in one"
+
+
+def _at_random(count: int, share: float, seed: int) -> Division:
+    if count < 2:
+        return Division(train=tuple(range(count)), problems=(f"split.random needs at least two images, found {count}",))
+    judged = _drawn(count, share, seed)
+    return Division(train=tuple(sorted(set(range(count)) - judged)), val=tuple(sorted(judged)))
+
+
+def _drawn(count: int, share: float, seed: int) -> set[int]:
+    """Draw ``share`` of ``count`` >= 2 things, at least one and not all."""
+    order = np.random.default_rng(seed).permutation(count)
+    return set(order[: min(max(round(count * share), 1), count - 1)].tolist())

@@ -1,0 +1,141 @@
+"""Wildcards that remember what their ``*`` parts stood for, and list files."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from segshrink.errors import DataError, FileError
+
+LIST_SUFFIXES = (".txt", ".lst", ".csv", ".tsv")
+
+# "**/" any folders, "*" any characters of one name, "?" one character, "[...]" one of some characters.
+_TOKEN = re.compile(r"(?<![^/])\*\*/|\*+|\?|\[!?[^\]/]+\]")
+
+
+class Wildcard:
+    """A path with ``*``, ``**/``, ``?`` and ``[...]``, relative to a folder; each of these is one part."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text.removeprefix("./")
+        self._literals = _TOKEN.split(self.text)
+        self._tokens = _TOKEN.findall(self.text)
+
+    @property
+    def parts(self) -> int:
+        """How many parts are open."""
+        return len(self._tokens)
+
+    @cached_property
+    def expression(self) -> re.Pattern[str]:
+        """The regular expression of a whole path, one group a part."""
+        pieces = [re.escape(self._literals[0])]
+        for token, literal in zip(self._tokens, self._literals[1:], strict=True):
+            pieces += [f"({_translated(token)})", re.escape(literal)]
+        return re.compile("".join(pieces), re.DOTALL)
+
+    def match(self, path: str) -> tuple[str, ...] | None:
+        """Return what the parts stand for in ``path`` ("/" between folders), None if it doesn't match."""
+        found = self.expression.fullmatch(path)
+        return found.groups() if found else None
+
+    def fill(self, parts: Sequence[str]) -> str:
+        """Return the path in which the parts stand for ``parts``."""
+        pieces = [self._literals[0]]
+        for part, literal in zip(parts, self._literals[1:], strict=True):
+            pieces += [part, literal]
+        return "".join(pieces)
+
+    def files(self, root: Path) -> dict[str, tuple[str, ...]]:
+        """Find files under ``root``: path relative to ``root`` → what the parts stand for, sorted by path.
+
+        Hidden files and folders (a name that starts with a dot) are left out.
+        """
+        found: dict[str, tuple[str, ...]] = {}
+        # Path.glob would find hidden files too.
+        for name in sorted(set(glob.glob(self.text, root_dir=root, recursive=True))):  # noqa: PTH207
+            path = Path(name).as_posix()
+            parts = self.match(path)
+            if parts is not None and (root / path).is_file():
+                found[path] = parts
+        return found
+
+
+def is_list_file(text: str) -> bool:
+    """Whether ``text`` names a list file rather than a wildcard."""
+    return not _TOKEN.search(text) and text.lower().endswith(LIST_SUFFIXES)
+
+
+def has_wildcards(text: str) -> bool:
+    """Whether ``text`` holds ``*``, ``?`` or ``[...]``."""
+    return bool(_TOKEN.search(text))
+
+
+def read_lines(path: Path, *, purpose: str) -> list[str]:
+    """Read the lines of a list file, without blank ones and those that start with "#".
+
+    Args:
+        path: The text file (UTF-8).
+        purpose: What the description uses it for, named in errors ("split.train").
+
+    Raises:
+        FileError: The file is missing, unreadable or not text.
+        DataError: It holds no line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise FileError(f"can't read the list file {path} of '{purpose}': {reason}; check the path") from error
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if not lines:
+        raise DataError(f"the list file {path} of '{purpose}' is empty; write one entry a line")
+    return lines
+
+
+def columns(line: str, root: Path) -> tuple[str, str | None]:
+    """Split a line "image" or "image mask" of a list file; paths may hold spaces.
+
+    Columns stand apart by a tab, a comma or a space. A space counts only where what stands before it is a file.
+    """
+    for separator in ("\t", ","):
+        if separator in line:
+            first, _, second = line.partition(separator)
+            return first.strip(), second.strip() or None
+    if " " in line and not (root / line).is_file():
+        for found in re.finditer(r" +", line):
+            if (root / line[: found.start()]).is_file():
+                return line[: found.start()], line[found.end() :]
+    return line, None
+
+
+def whats_there(root: Path, pattern: str) -> str:
+    """Say how far ``pattern`` reaches under ``root`` and what is in the folder where it ends."""
+    folders = pattern.split("/")[:-1]
+    reached = ""
+    for count in range(1, len(folders) + 1):
+        names = glob.glob("/".join(folders[:count]), root_dir=root)  # noqa: PTH207  # relative and without hidden ones
+        here = [name for name in names if (root / name).is_dir()]
+        if not here:
+            break
+        reached = min(here)
+    folder = root / reached
+    try:
+        names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in os.scandir(folder))
+    except OSError as error:
+        return f"{folder} can't be listed ({error.strerror})"
+    if not names:
+        return f"{folder} is empty"
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return f"{folder} holds {', '.join(names[:6])}{more}"
+
+
+def _translated(token: str) -> str:
+    if token.startswith("["):
+        return "[^" + token[2:] if token.startswith("[!") else token
+    return {"?": "[^/]", "**/": "(?:[^/]+/)*"}.get(token, "[^/]*")
