@@ -113,4 +113,5 @@ def _ramp(size: int, overlap: int) -> NDArray[np.float64]:
     inward = np.minimum(position, size - position)
     if overlap < 1:
         return np.ones(size)
-    return np.sin(np.pi / 2 * np.minimum(inward / overlap, 1.0)) ** 2
+    weights: NDArray[np.float64] = np.sin(np.pi / 2 * np.minimum(inward / overlap, 1.0)) ** 2
+    return weights

@@ -45,4 +45,5 @@ def _stretched(band: NDArray[Any]) -> NDArray[np.uint8]:
         low, high = sample.min(), sample.max()
     scale = 255 / (high - low) if high > low else 0.0
     stretched = np.clip((np.where(np.isfinite(values), values, low) - low) * np.float32(scale), 0, 255)
-    return np.rint(stretched).astype(np.uint8)
+    whole: NDArray[np.uint8] = np.rint(stretched).astype(np.uint8)
+    return whole

@@ -33,7 +33,7 @@ def read_mask(path: Path, classes: ClassMap) -> NDArray[np.uint8]:
     try:
         if header.by_pillow:
             return classes.encode(_read_small(path, header, classes))
-        return _read_raster(path, classes)
+        return _read_raster(path, header, classes)
     except UndeclaredError as error:
         raise UndeclaredError(f"{path}: {error}", error.found) from error
     except DataError as error:
@@ -54,8 +54,8 @@ def _read_small(path: Path, header: Header, classes: ClassMap) -> NDArray[Any]:
         return array
 
 
-def _read_raster(path: Path, classes: ClassMap) -> NDArray[np.uint8]:
-    with open_raster(path) as dataset:
+def _read_raster(path: Path, header: Header, classes: ClassMap) -> NDArray[np.uint8]:
+    with open_raster(path, header) as dataset:
         if classes.values is None:
             if has_palette(dataset):
                 return classes.encode(through_palette(dataset))

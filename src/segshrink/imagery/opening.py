@@ -16,7 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from segshrink.errors import FileError
 
 PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
-RASTER_DRIVERS = ["GTiff", "JP2OpenJPEG", "VRT", "PNG", "JPEG"]
+_DRIVERS = {"TIFF": "GTiff", "JP2": "JP2OpenJPEG", "VRT": "VRT", "PNG": "PNG"}
 # What Pillow raises on damaged files, besides OSError.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError)
 _SIGNATURES = {
@@ -102,7 +102,7 @@ def open_pillow(path: Path) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def open_raster(path: Path) -> Iterator[Any]:
+def open_raster(path: Path, header: Header) -> Iterator[Any]:
     """Open with rasterio, silent about missing georeference; damage becomes a FileError.
 
     Raises:
@@ -112,7 +112,7 @@ def open_raster(path: Path) -> Iterator[Any]:
         with rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True, GDAL_PAM_ENABLED=False):
             with _FILTERS, warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                dataset = rasterio.open(path, driver=RASTER_DRIVERS)
+                dataset = rasterio.open(path, driver=_DRIVERS[header.format])
             with dataset:
                 yield dataset
     except FileError:

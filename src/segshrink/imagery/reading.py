@@ -47,10 +47,11 @@ def probe(path: Path) -> ImageInfo:
         FileError: The file is missing, unreadable, no image, or its header is damaged.
     """
     path = Path(path)
-    if read_header(path).by_pillow:
+    header = read_header(path)
+    if header.by_pillow:
         with open_pillow(path) as image:
             return ImageInfo(image.height, image.width, _PILLOW_BANDS.get(image.mode, 3), "uint8")
-    with open_raster(path) as dataset:
+    with open_raster(path, header) as dataset:
         bands = 3 if has_palette(dataset) else dataset.count
         return ImageInfo(dataset.height, dataset.width, bands, _working_dtype(path, dataset))
 
@@ -68,10 +69,11 @@ def read_image(path: Path) -> NDArray[Any]:
         FileError: The file is missing, unreadable, no image, damaged or truncated.
     """
     path = Path(path)
-    if read_header(path).by_pillow:
+    header = read_header(path)
+    if header.by_pillow:
         with open_pillow(path) as image:
             return pillow_array(image)
-    with open_raster(path) as dataset:
+    with open_raster(path, header) as dataset:
         dtype = _working_dtype(path, dataset)
         if has_palette(dataset):
             return through_palette(dataset)
@@ -105,7 +107,8 @@ def through_palette(dataset: Any) -> NDArray[np.uint8]:
     table = np.zeros((256, 3), dtype=np.uint8)
     for number, color in dataset.colormap(1).items():
         table[number] = color[:3]
-    return np.take(table, dataset.read(1), axis=0)
+    colors: NDArray[np.uint8] = np.take(table, dataset.read(1), axis=0)
+    return colors
 
 
 def _working_dtype(path: Path, dataset: Any) -> str:
