@@ -1,0 +1,139 @@
+"""Prediction of whole images: tiles, blended logits, classes and probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segshrink.classes import ClassMap
+from segshrink.errors import ConfigError, DataError, ModelError
+from segshrink.prediction.backends import Backend, open_backend
+from segshrink.tiling import Blend, cosine_weights, grid
+
+if TYPE_CHECKING:
+    from segshrink.models import SegmentationModel
+
+ROWS_AT_ONCE = 64  # rows of logits worked on together: small enough to stay in the processor's cache
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A segmented image.
+
+    Attributes:
+        index: (H, W) uint8, the most probable class of each pixel; the first of equals.
+        probabilities: (C, H, W) float32 in [0, 1], summing to 1 over the classes.
+    """
+
+    index: npt.NDArray[np.uint8]
+    probabilities: npt.NDArray[np.float32]
+
+
+class Predictor:
+    """Segments images of any size with one model.
+
+    The image is cut into overlapping tiles, the model runs on batches of them, and their logits are blended with
+    cosine weights. An image that fits in one tile is run as it is.
+
+    Args:
+        source: What ``open_backend`` takes: a model file or folder, a model, or a backend.
+        tile: Side of a tile in pixels.
+        overlap: Pixels that neighbouring tiles share, less than ``tile``.
+        batch: Tiles run at once.
+
+    Raises:
+        ConfigError: Tile, overlap or batch make no sense.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | SegmentationModel | Backend,
+        *,
+        tile: int = 512,
+        overlap: int = 64,
+        batch: int = 4,
+    ) -> None:
+        if tile < 1 or not 0 <= overlap < tile or batch < 1:
+            raise ConfigError(
+                f"tile {tile}, overlap {overlap}, batch {batch}: tile and batch must be at least 1 "
+                "and overlap must lie between 0 and tile - 1"
+            )
+        self.backend: Backend = open_backend(source)
+        self.tile = tile
+        self.overlap = overlap
+        self.batch = batch
+
+    @property
+    def classes(self) -> ClassMap:
+        """The model's classes."""
+        return self.backend.classes
+
+    def predict_logits(self, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Run the model over an image.
+
+        Args:
+            image: (H, W, bands) raw pixel values, H and W at least 1.
+
+        Returns:
+            (C, H, W) float32 logits.
+
+        Raises:
+            DataError: The image has no pixels or not three axes.
+            ModelError: The image's number of bands is not the model's.
+        """
+        self._check(image)
+        height, width = image.shape[:2]
+        windows = grid(height, width, tile=self.tile, overlap=self.overlap)
+        if len(windows) == 1:
+            logits: npt.NDArray[np.float32] = self.backend.run(image[np.newaxis])[0]
+            return logits
+        weights = cosine_weights(windows[0].height, windows[0].width, overlap=self.overlap)
+        blend = Blend(self.backend.num_classes, height, width)
+        for start in range(0, len(windows), self.batch):
+            group = windows[start : start + self.batch]
+            tiles = np.stack([image[window.slices] for window in group])
+            for window, values in zip(group, self.backend.run(tiles), strict=True):
+                blend.add(values, window, weights)
+        return blend.result()
+
+    def predict_array(self, image: npt.NDArray[Any]) -> Prediction:
+        """Segment an image (H, W, bands) of raw pixel values; errors as in ``predict_logits``."""
+        logits = self.predict_logits(image)
+        index = most_likely(logits)
+        softmax_in_place(logits)
+        return Prediction(index=index, probabilities=logits)
+
+    def _check(self, image: npt.NDArray[Any]) -> None:
+        if image.ndim != 3 or 0 in image.shape:
+            raise DataError(f"an image is (H, W, bands) with at least one pixel, got an array of shape {image.shape}")
+        if image.shape[2] != self.backend.bands:
+            raise ModelError(
+                f"the image has {image.shape[2]} band(s), but model '{self.backend.name}' takes {self.backend.bands}; "
+                "use an image with the bands the model was trained on"
+            )
+
+
+def most_likely(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Return the class (H, W) with the highest of (C, H, W) logits, the first of equals, without large temporaries."""
+    index = np.zeros(logits.shape[1:], np.uint8)
+    for start in range(0, logits.shape[1], ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        best = logits[0, rows].copy()
+        for channel in range(1, logits.shape[0]):
+            values = logits[channel, rows]
+            np.copyto(index[rows], channel, where=values > best)
+            np.maximum(best, values, out=best)
+    return index
+
+
+def softmax_in_place(logits: npt.NDArray[np.float32]) -> None:
+    """Replace (C, H, W) float32 logits by probabilities over C, block of rows by block of rows."""
+    for start in range(0, logits.shape[1], ROWS_AT_ONCE):
+        block = logits[:, start : start + ROWS_AT_ONCE]
+        block -= block.max(axis=0)
+        np.exp(block, out=block)
+        block /= block.sum(axis=0)
