@@ -1,0 +1,231 @@
+"""The confusion matrix, from which every score of hard labels comes."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segshrink.classes import IGNORE_INDEX
+from segshrink.errors import DataError
+
+# Largest number of classes whose joint index (label + 1) * classes + prediction fits one byte.
+_LARGEST_FOR_BYTES = 15
+# ... and fits seven bits, so that two neighbours are one non-negative 16-bit number.
+_LARGEST_FOR_PAIRS = 10
+# ... and fits a non-negative 16-bit number.
+_LARGEST_FOR_SHORTS = 180
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one confusion matrix; a class that a score isn't defined for is NaN and left out of its mean.
+
+    Attributes:
+        iou: (C,) TP / (TP + FP + FN); NaN for classes neither in the truth nor predicted.
+        precision: (C,) TP / (TP + FP); NaN for classes never predicted.
+        recall: (C,) TP / (TP + FN); NaN for classes not in the truth.
+        f1: (C,) 2 TP / (2 TP + FP + FN); NaN for classes neither in the truth nor predicted.
+        mean_iou: Mean of ``iou`` over the classes where it is defined.
+        mean_accuracy: Mean of ``recall`` over the classes where it is defined.
+        accuracy: Share of pixels predicted right.
+        frequency_weighted_iou: Mean of ``iou`` weighted by each class's share of the truth.
+        kappa: Cohen's kappa, agreement beyond chance (Cohen 1960); NaN when truth and prediction are one same class.
+    """
+
+    iou: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    f1: NDArray[np.float64]
+    mean_iou: float
+    mean_accuracy: float
+    accuracy: float
+    frequency_weighted_iou: float
+    kappa: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able dictionary; NaN becomes None."""
+        scalars = ("mean_iou", "mean_accuracy", "accuracy", "frequency_weighted_iou", "kappa")
+        result: dict[str, Any] = {name: _or_none(getattr(self, name)) for name in scalars}
+        for name in ("iou", "precision", "recall", "f1"):
+            result[name] = [_or_none(value) for value in getattr(self, name)]
+        return result
+
+
+class Confusion:
+    """Counts of (true class, predicted class) over any number of images.
+
+    Attributes:
+        num_classes: C.
+        ignore_index: Label of pixels that don't count.
+        matrix: int64 (C, C), ``matrix[true, predicted]``.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX) -> None:
+        if num_classes < 1:
+            raise DataError(f"a confusion matrix needs at least one class, found num_classes={num_classes}")
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.matrix: NDArray[np.int64] = np.zeros((num_classes, num_classes), np.int64)
+
+    def update(self, prediction: Tensor | NDArray[Any], target: Tensor | NDArray[Any]) -> Confusion:
+        """Count the pixels of one or more images; fastest for uint8 and at most 10 classes.
+
+        Args:
+            prediction: Class indices, any shape and integer type; may hold anything where ``target`` is ignored.
+            target: True class indices of the same shape, ``ignore_index`` where unknown.
+
+        Returns:
+            This object.
+
+        Raises:
+            DataError: Shapes differ, values aren't integers, or a counted pixel has a value outside 0 … C - 1.
+        """
+        predicted, true = _as_tensor(prediction, "prediction"), _as_tensor(target, "target")
+        if predicted.shape != true.shape:
+            raise DataError(
+                f"prediction of shape {tuple(predicted.shape)} and target of shape {tuple(true.shape)} differ; "
+                "score a prediction at the size of its mask"
+            )
+        if true.numel():
+            rows = self._rows(true)
+            self._count(rows, self._columns(predicted, rows))
+        return self
+
+    def merge(self, other: Confusion) -> Confusion:
+        """Add the counts of ``other``; return this object.
+
+        Raises:
+            DataError: The numbers of classes differ.
+        """
+        if other.num_classes != self.num_classes:
+            raise DataError(f"can't merge confusion matrices of {self.num_classes} and {other.num_classes} classes")
+        self.matrix += other.matrix
+        return self
+
+    def scores(self) -> Scores:
+        """Return the scores of everything counted so far."""
+        return scores_of(self.matrix)
+
+    def _rows(self, true: Tensor) -> Tensor:
+        """Return 0 where ignored and class + 1 elsewhere, in the narrowest type that holds the joint index."""
+        classes = self.num_classes
+        if true.dtype == torch.uint8 and self.ignore_index == 255 and classes <= 255:
+            rows = true + 1  # 255 wraps round to 0
+            highest = int(rows.max())
+            if highest > classes:
+                raise _outside("target", highest - 1, classes, self.ignore_index)
+            return rows.to(_joint_type(classes))
+        true = true.to(torch.int16) if true.dtype == torch.uint8 else true
+        ignored = true == self.ignore_index
+        labels = true.masked_fill(ignored, 0)
+        low, high = (int(value) for value in torch.aminmax(labels))
+        if low < 0 or high >= classes:
+            raise _outside("target", low if low < 0 else high, classes, self.ignore_index)
+        return (labels + 1).masked_fill_(ignored, 0).to(_joint_type(classes))
+
+    def _columns(self, predicted: Tensor, rows: Tensor) -> Tensor:
+        """Return the predicted class, in the type of ``rows``; whatever was predicted where ignored becomes 0."""
+        low, high = (int(value) for value in torch.aminmax(predicted))
+        if low < 0 or high >= self.num_classes:
+            predicted = predicted.masked_fill(rows == 0, 0)
+            low, high = (int(value) for value in torch.aminmax(predicted))
+        if low < 0 or high >= self.num_classes:
+            raise _outside("prediction", low if low < 0 else high, self.num_classes, None)
+        return predicted.to(rows.dtype)
+
+    def _count(self, rows: Tensor, columns: Tensor) -> None:
+        classes = self.num_classes
+        bins = (classes + 1) * classes
+        joint = (rows * classes).add_(columns).reshape(-1)
+        if classes <= _LARGEST_FOR_PAIRS and joint.numel() % 2 == 0:
+            # Counting two neighbouring pixels at a time takes half as long; both halves then add up.
+            pairs = torch.bincount(joint.view(torch.int16), minlength=256 * 128).view(128, 256)
+            counts = pairs.sum(0)[:bins] + pairs.sum(1)[:bins]
+        else:
+            counts = torch.bincount(joint, minlength=bins)
+        self.matrix += counts.view(classes + 1, classes)[1:].cpu().numpy()
+
+
+def scores_of(matrix: NDArray[np.int64]) -> Scores:
+    """Return the scores of a confusion matrix (C, C) of [true, predicted] counts."""
+    counts = matrix.astype(np.float64)
+    hits, truth, predicted, total = np.diag(counts), counts.sum(1), counts.sum(0), counts.sum()
+    iou = _ratio(hits, truth + predicted - hits)
+    recall = _ratio(hits, truth)
+    accuracy = _ratio(hits.sum(), total)
+    chance = _ratio((truth * predicted).sum(), total**2)
+    return Scores(
+        iou=iou,
+        precision=_ratio(hits, predicted),
+        recall=recall,
+        f1=_ratio(2 * hits, truth + predicted),
+        mean_iou=_mean(iou),
+        mean_accuracy=_mean(recall),
+        accuracy=float(accuracy),
+        frequency_weighted_iou=float(_ratio((truth * np.nan_to_num(iou)).sum(), total)),
+        kappa=float(_ratio(accuracy - chance, 1 - chance)),
+    )
+
+
+def mean_iou_of(matrices: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the mIoU (classes without true or predicted pixels left out) of matrices (..., C, C), shape (...)."""
+    counts = matrices.astype(np.float64, copy=False)
+    hits = np.diagonal(counts, axis1=-2, axis2=-1)
+    iou = _ratio(hits, counts.sum(-1) + counts.sum(-2) - hits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing is NaN
+        return np.asarray(np.nanmean(iou, axis=-1))
+
+
+def _ratio(numerator: Any, denominator: Any) -> NDArray[np.float64]:
+    """Divide; NaN where the denominator is 0."""
+    numerator, denominator = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
+    quotient: NDArray[np.float64] = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    return quotient
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _joint_type(classes: int) -> torch.dtype:
+    if classes <= _LARGEST_FOR_BYTES:
+        return torch.uint8
+    return torch.int16 if classes <= _LARGEST_FOR_SHORTS else torch.int64
+
+
+def _as_tensor(values: Tensor | NDArray[Any], what: str) -> Tensor:
+    """Return an integer tensor torch can calculate with, sharing memory where possible."""
+    if not isinstance(values, Tensor):
+        array = np.asarray(values)
+        if array.dtype.kind not in "biu":
+            raise DataError(f"{what} must hold class indices (integers), found {array.dtype}")
+        if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+            array = array.astype(np.int64)
+        native = np.require(array.astype(array.dtype.newbyteorder("="), copy=False), requirements=["C", "W"])
+        values = torch.from_numpy(native)
+    if values.dtype == torch.bool:
+        return values.to(torch.uint8)
+    if values.dtype.is_floating_point or values.dtype.is_complex:
+        raise DataError(f"{what} must hold class indices (integers), found {values.dtype}; take the argmax of logits")
+    return values if values.dtype in _SIGNED_AND_BYTES else values.to(torch.int64)
+
+
+_SIGNED_AND_BYTES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def _outside(what: str, value: int, classes: int, ignore_index: int | None) -> DataError:
+    allowed = f"0 to {classes - 1}" + ("" if ignore_index is None else f" or {ignore_index} (ignored)")
+    return DataError(f"{what} holds the class index {value}, allowed are {allowed}; check the class list")
