@@ -1,0 +1,65 @@
+"""What machine a number was measured on. Imports no torch; says what torch uses where it is loaded already."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+
+def describe_machine(*, threads: int | None = None) -> dict[str, Any]:
+    """Describe this machine for a run's or a profile's records.
+
+    Args:
+        threads: Threads that the measured work used; by default torch's setting where torch is loaded, else the
+            number of cores.
+
+    Returns:
+        ``cpu`` (model name), ``cores`` (that this process may use), ``threads``, ``memory_gb`` (decimal gigabytes of
+        physical memory, None where unknown), ``torch`` (version, None where absent) and ``python``.
+    """
+    cores = available_cores()
+    if threads is None:
+        torch = sys.modules.get("torch")
+        threads = cores if torch is None else int(torch.get_num_threads())
+    return {
+        "cpu": _cpu_name(),
+        "cores": cores,
+        "threads": threads,
+        "memory_gb": _memory_gb(),
+        "torch": _version("torch"),
+        "python": platform.python_version(),
+    }
+
+
+def available_cores() -> int:
+    """Return how many cores this process may run on, at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next((name for name in names if name), platform.processor() or platform.machine() or "unknown")
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
