@@ -1,0 +1,355 @@
+"""Training crops and validation scenes as a Lightning data module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from segshrink import tiling
+from segshrink.classes import IGNORE_INDEX
+from segshrink.config import Augmentation, Crops
+from segshrink.data.augmentation import photometric, value_range
+from segshrink.data.class_positions import ClassPositions
+from segshrink.data.crops import CropPlan, cut, inside, plan_crop
+from segshrink.data.epochs import EpochLoader, EpochSampler, local_batch_size
+from segshrink.data.sources import Dataset
+from segshrink.data.store import Progress, SceneStore
+from segshrink.errors import DataError
+
+# Crops that validation losses are measured on, and images that the value range is measured on.
+_LOSS_CROPS = 32
+_RANGE_IMAGES = 64
+
+# Gives an (H, W, channels) array over the pixels of the scene with that number.
+Layer = Callable[[int], NDArray[Any]]
+
+
+class CropDataset(TorchDataset[dict[str, Any]]):
+    """Random augmented crops; each is a function of (seed, epoch, position) and nothing else.
+
+    Items are mappings: ``image`` (bands, size, size), uint8 or else float32, in channels-last memory; ``target``
+    (size, size) uint8, 255 = ignore; ``inside`` (size, size) bool, False where the crop reaches outside the scene;
+    ``sample``, the scene's number: labelled scenes first, then unlabelled ones; and one entry for each layer.
+
+    Args:
+        labeled: Scenes with masks; drawn in proportion to their area.
+        unlabeled: Scenes without; their targets are all ignored.
+        crops: Size, number and mix of crops.
+        augmentation: How crops are changed.
+        seed: Where all random numbers come from.
+        layers: More arrays to cut with the crops' plans, by name: (channels, size, size) float32 in the items.
+
+    Raises:
+        DataError: There is no labelled scene.
+    """
+
+    def __init__(
+        self,
+        labeled: SceneStore,
+        unlabeled: SceneStore | None = None,
+        *,
+        crops: Crops,
+        augmentation: Augmentation,
+        seed: int,
+        layers: Mapping[str, Layer] | None = None,
+    ) -> None:
+        if len(labeled) == 0:
+            raise DataError("there is no labelled image to train on; check the data set's 'split'")
+        self.crops = crops
+        self.augmentation = augmentation
+        self.seed = seed
+        self.epoch = 0
+        self._stores = [labeled] if unlabeled is None or len(unlabeled) == 0 else [labeled, unlabeled]
+        self._areas = [_cumulative_areas(store) for store in self._stores]
+        self._layers = dict(layers or {})
+        self._limits = value_range(labeled.image(index) for index in _spread(len(labeled), _RANGE_IMAGES))
+        self._positions: ClassPositions | None = None
+        if crops.rare_class_share > 0:
+            self._positions = ClassPositions((labeled.mask(index) for index in range(len(labeled))), seed=seed)
+
+    def __len__(self) -> int:
+        """Crops of an epoch: a multiple of the batch size that covers the labelled area once, or ``per_epoch``."""
+        wanted = self.crops.per_epoch or math.ceil(self._areas[0][-1] / self.crops.size**2)
+        return math.ceil(wanted / self.crops.batch_size) * self.crops.batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch plain integer indices belong to."""
+        self.epoch = epoch
+
+    def plan(self, position: int, *, epoch: int) -> CropPlan:
+        """Return which pixels the crop at a position of an epoch shows."""
+        return self._plan(np.random.default_rng((self.seed, epoch, position)))
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        epoch, position = key if isinstance(key, tuple) else (self.epoch, key)
+        rng = np.random.default_rng((self.seed, epoch, position))
+        plan = self._plan(rng)
+        labeled = len(self._stores[0])
+        store, index = (
+            (self._stores[0], plan.sample) if plan.sample < labeled else (self._stores[1], plan.sample - labeled)
+        )
+        item = _read(store.image(index), store.mask(index), plan, self._layers)
+        item["image"] = photometric(item["image"], rng, settings=self.augmentation, limits=self._limits)
+        return _tensors(item)
+
+    def _plan(self, rng: np.random.Generator) -> CropPlan:
+        labeled_draw, rare_draw, scene_draw = rng.random(3).tolist()
+        kind = int(len(self._stores) > 1 and labeled_draw < self.crops.unlabeled_share)
+        center = None
+        if kind == 0 and rare_draw < self.crops.rare_class_share and self._positions and self._positions.classes:
+            index, row, col = self._positions.draw(rng)
+            center = (row, col)
+        else:
+            areas = self._areas[kind]
+            index = int(np.searchsorted(areas, scene_draw * areas[-1], side="right"))
+        return plan_crop(
+            rng,
+            index + kind * len(self._stores[0]),
+            shape=self._stores[kind].shape(index),
+            size=self.crops.size,
+            scale=self.augmentation.scale,
+            flips=self.augmentation.flips,
+            quarter_turns=self.augmentation.quarter_turns,
+            center=center,
+        )
+
+
+class CropModule(lightning.LightningDataModule):
+    """Random training crops, and validation on whole scenes and on fixed crops.
+
+    Training batches are mappings: ``image`` (N, bands, size, size) raw pixels in channels-last memory, ``target``
+    (N, size, size) int64, ``inside`` (N, size, size) bool, ``sample`` (N,) int64 numbers into ``sample_names``. Which
+    crops a step sees depends on the seed, the epoch and the step only, whatever the number of data loading processes,
+    of distributed processes (set ``use_distributed_sampler=False``), or of interruptions.
+
+    ``val_dataloader`` returns two loaders. The first gives one whole scene a batch: ``image`` (1, H, W, bands),
+    ``target`` (1, H, W) uint8 and ``name``. The second gives batches like training ones, of at most 32 crops that are
+    the same every time and not augmented. Distributed processes all see all of both.
+
+    Args:
+        dataset: What to train and validate on.
+        crops: Size, number and mix of crops.
+        augmentation: How training crops are changed.
+        seed: Where all random numbers come from.
+        use_unlabeled: Whether unlabelled scenes join; they teach a student only.
+        folder: Cache folder of decoded images; None is ``$SEGSHRINK_CACHE`` or the user's cache folder.
+        progress: Called with (samples done, all samples) while images are decoded, for each part of the data set.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        crops: Crops | None = None,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        use_unlabeled: bool = False,
+        folder: Path | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        super().__init__()
+        self.dataset = dataset
+        self.crops = crops or Crops()
+        self.augmentation = augmentation or Augmentation()
+        self.seed = seed
+        self.unlabeled = dataset.unlabeled if use_unlabeled else ()
+        self.layers: dict[str, Layer] = {}
+        self._folder = folder
+        self._progress = progress
+        self._stores: tuple[SceneStore, SceneStore, SceneStore] | None = None
+
+    @property
+    def sample_names(self) -> tuple[str, ...]:
+        """Names of the scenes by the number in ``sample``: labelled, unlabelled, then validation scenes."""
+        return tuple(sample.name for sample in (*self.dataset.train, *self.unlabeled, *self.dataset.val))
+
+    @property
+    def train_store(self) -> SceneStore:
+        """Decoded labelled training scenes."""
+        return self._opened()[0]
+
+    @property
+    def unlabeled_store(self) -> SceneStore:
+        """Decoded unlabelled scenes; empty if they don't join."""
+        return self._opened()[1]
+
+    @property
+    def val_store(self) -> SceneStore:
+        """Decoded validation scenes."""
+        return self._opened()[2]
+
+    def setup(self, stage: str | None = None) -> None:
+        """Decode all images that the cache doesn't hold yet.
+
+        Raises:
+            FileError: A file is missing, damaged or unreadable; the cache folder can't be written.
+            DataError: Image and mask don't fit together.
+        """
+        self._opened()
+
+    def add_layer(self, name: str, layer: Layer) -> None:
+        """Cut something else along with the images, such as a teacher's cached logits; call it before training.
+
+        Args:
+            name: The batches' new key; its value is (N, channels, size, size) float32 in channels-last memory.
+            layer: Called with a number into ``sample_names``, returns (H, W, channels) over that scene's pixels. Must
+                be picklable when data loading processes are spawned rather than forked.
+        """
+        self.layers[name] = layer
+
+    def train_crops(self) -> CropDataset:
+        """Return the training crops as a torch data set, indexed by position or by (epoch, position)."""
+        return CropDataset(
+            self.train_store,
+            self.unlabeled_store,
+            crops=self.crops,
+            augmentation=self.augmentation,
+            seed=self.seed,
+            layers=self.layers,
+        )
+
+    def train_dataloader(self) -> EpochLoader:
+        """Return the loader of training batches; it knows the trainer's epoch and, after a resume, its step."""
+        crops = self.train_crops()
+        sampler = EpochSampler(len(crops), batch_size=self.crops.batch_size, finished=self._finished_steps)
+        if self.trainer is not None:
+            sampler.set_epoch(self.trainer.current_epoch)
+        workers = _default_workers() if self.crops.workers is None else self.crops.workers
+        return EpochLoader(
+            crops,
+            batch_size=local_batch_size(self.crops.batch_size),
+            sampler=sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> list[DataLoader[dict[str, Any]]]:
+        """Return the loaders of whole scenes and of fixed crops."""
+        scenes = DataLoader(_WholeScenes(self.val_store), batch_size=1)
+        offset = len(self.dataset.train) + len(self.unlabeled)
+        crops = _FixedCrops(self.val_store, size=self.crops.size, offset=offset, layers=self.layers)
+        return [scenes, DataLoader(crops, batch_size=local_batch_size(self.crops.batch_size), collate_fn=collate)]
+
+    def _opened(self) -> tuple[SceneStore, SceneStore, SceneStore]:
+        if self._stores is None:
+            parts = (self.dataset.train, self.unlabeled, self.dataset.val)
+            train, unlabeled, val = (
+                SceneStore(part, self.dataset.classes, folder=self._folder, progress=self._progress) for part in parts
+            )
+            self._stores = (train, unlabeled, val)
+        return self._stores
+
+    def _finished_steps(self) -> int:
+        """Return how many batches of the current epoch were trained on before an interruption."""
+        if self.trainer is None:
+            return 0
+        return int(self.trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+
+
+def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Stack crops to a batch; images and layers keep channels-last memory, targets become int64."""
+    return {name: _stacked(name, [item[name] for item in items]) for name in items[0]}
+
+
+def _stacked(name: str, values: list[Any]) -> Tensor:
+    if not isinstance(values[0], Tensor):
+        return torch.tensor(values)
+    if values[0].ndim == 3:
+        return torch.stack([value.permute(1, 2, 0) for value in values]).permute(0, 3, 1, 2)
+    stacked = torch.stack(values)
+    return stacked.long() if name == "target" else stacked
+
+
+class _WholeScenes(TorchDataset[dict[str, Any]]):
+    """Whole scenes with their raw data type."""
+
+    def __init__(self, store: SceneStore) -> None:
+        self._store = store
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {
+            "image": torch.from_numpy(np.array(self._store.image(index))),
+            "target": torch.from_numpy(np.array(self._store.mask(index))),
+            "name": self._store.samples[index].name,
+        }
+
+
+class _FixedCrops(TorchDataset[dict[str, Any]]):
+    """At most 32 crops, evenly spread over all scenes, that never change."""
+
+    def __init__(self, store: SceneStore, *, size: int, offset: int, layers: Mapping[str, Layer]) -> None:
+        self._store = store
+        self._offset = offset
+        self._layers = layers
+        plans = [
+            # A scene smaller than a crop lies in its middle.
+            CropPlan(
+                index + offset,
+                window.row - (size - window.height) // 2,
+                window.col - (size - window.width) // 2,
+                size,
+                size,
+                size,
+            )
+            for index in range(len(store))
+            for window in tiling.grid(*store.shape(index), tile=size, overlap=0)
+        ]
+        self.plans = [plans[place] for place in _spread(len(plans), _LOSS_CROPS)]
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        plan = self.plans[index]
+        place = plan.sample - self._offset
+        return _tensors(_read(self._store.image(place), self._store.mask(place), plan, self._layers))
+
+
+def _read(image: NDArray[Any], mask: NDArray[np.uint8], plan: CropPlan, layers: Mapping[str, Layer]) -> dict[str, Any]:
+    crop = {
+        "image": cut(image, plan),
+        "target": cut(mask, plan, fill=IGNORE_INDEX, order="nearest"),
+        "inside": inside(plan, (image.shape[0], image.shape[1])),
+        "sample": plan.sample,
+    }
+    return crop | {name: np.float32(cut(layer(plan.sample), plan)) for name, layer in layers.items()}
+
+
+def _tensors(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _tensor(value) if isinstance(value, np.ndarray) else value for name, value in item.items()}
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """Return a tensor with channels before rows; numbers are float32 unless they fit a byte."""
+    tensor = torch.from_numpy(array if array.dtype.itemsize == 1 else array.astype(np.float32, copy=False))
+    return tensor.permute(2, 0, 1) if tensor.ndim == 3 else tensor
+
+
+def _cumulative_areas(store: SceneStore) -> NDArray[np.float64]:
+    return np.cumsum([math.prod(store.shape(index)) for index in range(len(store))], dtype=np.float64)
+
+
+def _spread(count: int, limit: int) -> list[int]:
+    """Return at most ``limit`` indices below ``count``, evenly spaced."""
+    taken = min(count, limit)
+    return [(2 * place + 1) * count // (2 * taken) for place in range(taken)]
+
+
+def _default_workers() -> int:
+    """Return how many processes load data when the recipe doesn't say."""
+    return 0
