@@ -85,7 +85,7 @@ def place_buildings(
     size = blocked.shape[0]
     buildings: list[Building] = list(_place_halls(rng, ground, settlement, roads, scale=scale))
     flat_town = rng.random() < 0.25
-    density = float(rng.uniform(0.6, 0.95))
+    density = float(rng.uniform(0.75, 1.0))
     for road in roads:
         for x, y, angle, outward in _frontage(rng, road, scale=scale):
             column, row = min(size - 1, max(0, int(x))), min(size - 1, max(0, int(y)))
@@ -111,7 +111,7 @@ def _frontage(rng: np.random.Generator, road: Road, *, scale: float) -> Iterator
     steps = np.diff(road.points, axis=0)
     travelled = np.concatenate([[0], np.cumsum(np.hypot(steps[:, 0], steps[:, 1]))])
     for side in (-1, 1):
-        setback = rng.uniform(9, 14) * scale
+        setback = rng.uniform(9, 13) * scale
         position = rng.uniform(4, 14) * scale
         while position < travelled[-1]:
             segment = min(int(np.searchsorted(travelled, position)), len(steps) - 1)
@@ -120,13 +120,13 @@ def _frontage(rng: np.random.Generator, road: Road, *, scale: float) -> Iterator
             x = np.interp(position, travelled, road.points[:, 0]) - side * away * math.sin(angle)
             y = np.interp(position, travelled, road.points[:, 1]) + side * away * math.cos(angle)
             yield float(x), float(y), angle, side
-            position += rng.uniform(15, 24) * scale
+            position += rng.uniform(14, 22) * scale
 
 
 def _house(
     rng: np.random.Generator, x: float, y: float, angle: float, *, outward: int, flat_town: bool, scale: float
 ) -> Building:
-    length, width = rng.uniform(11, 19) * scale, rng.uniform(9, 13) * scale
+    length, width = rng.uniform(12, 21) * scale, rng.uniform(9.5, 14) * scale
     quarter_turn = math.pi / 2 if rng.random() < 0.25 else 0.0
     angle = angle + quarter_turn + float(rng.normal(0, 0.03))
     main = Rectangle(x, y, angle, length, width)
@@ -155,7 +155,7 @@ def _place_halls(
         return
     points = np.concatenate([road.points[:-1] for road in roads])
     directions = np.concatenate([np.diff(road.points, axis=0) for road in roads])
-    for row, column in places[rng.integers(0, len(places), int(rng.integers(0, 9)))]:
+    for row, column in places[rng.integers(0, len(places), int(rng.integers(0, 12)))]:
         angle = _nearest_angle(points, directions, float(column), float(row))
         length, width = rng.uniform(26, 52) * scale, rng.uniform(18, 30) * scale
         hall = (Rectangle(float(column), float(row), angle, length, width),)

@@ -29,22 +29,23 @@ def light_terrain(rng: np.random.Generator, picture: Picture) -> None:
 def record(rng: np.random.Generator, picture: Picture) -> NDArray[np.uint8]:
     """Return ``picture`` (H, W, 3), 0 .. 1, as an uint8 photograph; every scene has its own camera and air."""
     size = picture.shape[0]
-    white_balance = np.exp(rng.normal(0, 1) * np.array([0.07, 0, -0.08]) + rng.normal(0, 0.02, 3))
-    exposure = np.exp(rng.normal(0, 0.17))
+    white_balance = np.exp(np.clip(rng.normal(0, 1), -1.6, 1.6) * np.array([0.07, 0, -0.08]) + rng.normal(0, 0.02, 3))
+    exposure = np.exp(rng.normal(0.1, 0.16))
     picture = picture * (white_balance * exposure).astype(np.float32)
     grey = picture.mean(axis=2, keepdims=True)
-    picture = grey + (picture - grey) * np.float32(rng.uniform(0.65, 1.3))
+    picture = grey + (picture - grey) * np.float32(rng.uniform(0.6, 1.15))
     haze = np.float32(rng.beta(1.2, 4) * 0.55) * (1 + 0.25 * smooth_noise(rng, size, 300))[..., None]
     haze_color = np.array([0.66, 0.71, 0.76], np.float32) * np.exp(rng.normal(0, 0.05, 3)).astype(np.float32)
     picture = picture + np.clip(haze, 0, 0.6) * (haze_color - picture)
     contrast = np.float32(rng.uniform(0.85, 1.3))
     picture = np.clip((picture - np.float32(0.42)) * contrast + np.float32(0.42), 0, 1)
-    picture = picture ** np.float32(np.exp(rng.normal(0, 0.12)))
+    picture = np.power(picture, np.float32(np.exp(rng.normal(0, 0.12))))
     # Blur in 8 bits, then add the sensor's noise, which blur would remove.
     photograph = Image.fromarray((picture * 255 + 0.5).astype(np.uint8))
     photograph = photograph.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.25, 0.85))))
     values = np.asarray(photograph, dtype=np.float32)
     grain = rng.standard_normal((size, size, 1), dtype=np.float32) * np.float32(0.7)
     grain = grain + rng.standard_normal((size, size, 3), dtype=np.float32) * np.float32(0.6)
-    values = values + grain * np.float32(rng.uniform(1, 6)) * (0.5 + values / 255)
-    return np.clip(values + 0.5, 0, 255).astype(np.uint8)
+    values = values + grain * np.float32(rng.uniform(1, 6)) * (np.float32(0.5) + values / np.float32(255))
+    photo: NDArray[np.uint8] = np.clip(values + np.float32(0.5), 0, 255).astype(np.uint8)
+    return photo

@@ -51,9 +51,9 @@ class Curve:
         strength = rng.uniform(0.4, 1.0) * amplitude
         bends = (strength, strength * rng.uniform(0.15, 0.35))
         lengths = (wavelength * rng.uniform(0.8, 1.3), wavelength * rng.uniform(0.35, 0.5))
-        return cls(frame, bends, lengths, tuple(rng.uniform(0, 2 * math.pi, 2)))
+        return cls(frame, bends, lengths, tuple(map(float, rng.uniform(0, 2 * math.pi, 2))))
 
-    def offset(self, along: NDArray[np.floating]) -> NDArray[np.floating]:
+    def offset(self, along: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return how far across the curve lies at each ``along``."""
         total = np.zeros_like(along)
         for amplitude, wavelength, phase in zip(self.amplitudes, self.wavelengths, self.phases, strict=True):
@@ -63,7 +63,9 @@ class Curve:
     def distance(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return about how far each pixel is from the curve, in pixels and never negative."""
         along, across = self.frame.along_across(x, y)
-        return np.abs(across - self.offset(along)).astype(np.float32)
+        offset = self.offset(along.astype(np.float64)).astype(np.float32)
+        distance: NDArray[np.float32] = np.abs(across - offset)
+        return distance
 
     def points(self, reach: float, *, step: float = 4.0) -> Points:
         """Return points (n, 2) along the curve from ``-reach`` to ``reach``."""
@@ -108,13 +110,12 @@ class Canvas:
         self._draw.polygon(self._scaled(points), fill=fill)
 
     def line(self, points: Points, width: float, fill: int | tuple[int, ...]) -> None:
-        """Draw a line of ``width`` pixels with round corners and ends."""
-        thickness = max(1, round(width * SUPERSAMPLING))
-        scaled = self._scaled(points)
-        self._draw.line(scaled, fill=fill, width=thickness, joint="curve")
-        if thickness > 3:
-            for x, y in (scaled[0], scaled[-1]):
-                self._draw.circle((x, y), thickness / 2, fill=fill)
+        """Draw a line of ``width`` pixels with round ends through ``points`` (n >= 2, 2), which bend gently."""
+        sideways = normals(points) * (width / 2)
+        self.polygon(np.concatenate([points + sideways, (points - sideways)[::-1]]), fill)
+        if width > 2:
+            for x, y in self._scaled(points[[0, -1]]):
+                self._draw.circle((x, y), width / 2 * SUPERSAMPLING, fill=fill)
 
     def averaged(self) -> NDArray[np.float32]:
         """Return the drawing at scene size, anti-aliased, scaled to 0 .. 1: (size, size[, bands])."""
@@ -127,8 +128,14 @@ class Canvas:
 
     @staticmethod
     def _scaled(points: Points) -> list[tuple[float, float]]:
-        scaled = points * SUPERSAMPLING - 0.5
-        return [(float(x), float(y)) for x, y in scaled]
+        return [(x, y) for x, y in (points * SUPERSAMPLING - 0.5).tolist()]
+
+
+def normals(points: Points) -> Points:
+    """Return the unit vectors (n, 2) across a line through ``points`` (n >= 2, 2)."""
+    steps = np.gradient(points, axis=0)
+    lengths = np.hypot(steps[:, 0], steps[:, 1])
+    return np.stack([-steps[:, 1], steps[:, 0]], axis=1) / np.maximum(lengths, 1e-9)[:, None]
 
 
 def convex_hull(points: Points) -> Points:

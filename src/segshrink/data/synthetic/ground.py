@@ -23,7 +23,7 @@ def paint_land(rng: np.random.Generator, layout: Layout, palette: Palette) -> Pi
     """Return (H, W, 3): grass, dry grass and soil in patches, greener gardens and paved yards in settlements."""
     size = layout.size
     dryness = np.clip(0.4 + 0.35 * fractal_noise(rng, size, 130), 0, 1)[..., None]
-    land = palette.grass + dryness * (palette.dry_grass - palette.grass)
+    land: Picture = palette.grass + dryness * (palette.dry_grass - palette.grass)
     bare = np.clip(fractal_noise(rng, size, 60) * 0.9 - float(rng.uniform(0.3, 1.3)), 0, 1)
     cover(land, palette.soil, bare)
     gardens = smooth_noise(rng, size, 16)
@@ -32,7 +32,8 @@ def paint_land(rng: np.random.Generator, layout: Layout, palette: Palette) -> Pi
     yards = np.clip(-gardens * 1.5 - float(rng.uniform(0.6, 2.0)), 0, 1) * layout.settlement
     cover(land, (palette.asphalt + palette.soil) * np.float32(0.55), yards)
     texture = 1 + 0.05 * smooth_noise(rng, size, 2.2) + 0.05 * smooth_noise(rng, size, 6)
-    return land * texture[..., None]
+    land *= texture[..., None]
+    return land
 
 
 def paint_fields(rng: np.random.Generator, picture: Picture, layout: Layout, palette: Palette) -> None:
@@ -73,7 +74,7 @@ def _crop_rows(
     period = (rng.uniform(2.6, 6.5, count) * scale).astype(np.float32)[index]
     strength = (rng.uniform(0.02, 0.13, count)).astype(np.float32)[index]
     across = parcels.across[there]
-    rows = np.sin(across * np.float32(2 * math.pi) / period) * strength
+    rows: Surface = np.sin(across * np.float32(2 * math.pi) / period) * strength
     spacing = (rng.uniform(16, 30, count) * scale).astype(np.float32)[index]
     tram_strength = (rng.uniform(0, 0.2, count) * (rng.random(count) < 0.6)).astype(np.float32)[index]
     rows -= (np.abs(across % spacing - np.float32(1.5)) < 1.2) * tram_strength
@@ -94,8 +95,8 @@ def paint_water(rng: np.random.Generator, picture: Picture, layout: Layout, pale
     ripples = smooth_noise(rng, size, 2.5) * float(rng.uniform(0.01, 0.05)) + smooth_noise(rng, size, 90) * 0.06
     water *= (1 + ripples)[..., None]
     if rng.random() < 0.25:
-        glint = np.clip(smooth_noise(rng, size, 3) - 1.4, 0, 1) * np.clip(smooth_noise(rng, size, 120), 0, 1)
-        water += np.float32(0.5) * glint[..., None]
+        glint = np.clip(smooth_noise(rng, size, 1.6) - 1.2, 0, 1) * np.clip(smooth_noise(rng, size, 120), 0, 1)
+        water += np.float32(0.35) * glint[..., None]
     cover(picture, water, np.clip(layout.water + np.float32(0.5), 0, 1))
 
 
@@ -118,6 +119,6 @@ def tree_shadow(layout: Layout, palette: Palette) -> Surface:
     """Return the share (H, W) of light that crowns take from the ground beside them."""
     dx, dy = palette.shadow(5.5 * layout.scale)
     canopy = np.minimum(layout.crowns.cover * 2, 1)
-    near = shifted(canopy, dx * 0.5, dy * 0.5)
-    far = shifted(canopy, dx, dy)
-    return np.maximum(near, far) * (1 - canopy)
+    falls = [shifted(canopy, dx * share, dy * share) for share in (0.3, 0.65, 1.0)]
+    shadow: Surface = np.maximum.reduce(falls) * (1 - canopy)
+    return shadow

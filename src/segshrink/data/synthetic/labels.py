@@ -39,7 +39,7 @@ def hurried_labels(rng: np.random.Generator, layout: Layout) -> Labels:
     Roads and buildings come from a map that is a few pixels off, small buildings are missing, wood borders are
     drawn with few corners and single trees not at all, and here and there a region has another class.
     """
-    offset = np.clip(rng.normal(0, 1.6, 2), -4, 4)
+    offset = np.clip(rng.normal(0, 1.3, 2), -4, 4)
     roads = tuple(
         Road(road.points + offset + rng.normal(0, 0.8, 2), road.width * float(rng.uniform(0.8, 1.25)), road.main)
         for road in layout.roads
@@ -53,9 +53,9 @@ def hurried_labels(rng: np.random.Generator, layout: Layout) -> Labels:
         dx, dy = offset + rng.normal(0, 0.7, 2)
         wings = tuple(wing.moved(float(dx), float(dy)) for wing in building.wings)
         buildings.append(Building(wings, building.height, building.roof))
-    woods = _few_corners(layout.woods | (layout.crowns.cover > 0), cell=round(11 * layout.scale))
+    woods = _few_corners(layout.woods | (layout.crowns.cover > 0), cell=round(9 * layout.scale))
     fields = layout.parcels.index >= 0
-    forgotten = rng.random(layout.parcels.count) < 0.07
+    forgotten = rng.random(layout.parcels.count) < 0.04
     fields = fields & ~forgotten[np.maximum(layout.parcels.index, 0)]
     labels = _stack(layout, woods & ~(layout.water > 0), fields, roads, buildings)
     return _swap_regions(rng, labels)

@@ -32,16 +32,17 @@ class Character:
     @classmethod
     def random(cls, rng: np.random.Generator) -> Character:
         """Draw the character of a scene."""
-        settlement = float(rng.beta(2.2, 3.2) * 0.5 + 0.06)
-        water = float(rng.uniform(0.04, 0.18)) if rng.random() < 0.8 else 0.0
+        town = rng.random() < 0.3
+        settlement = float(rng.uniform(0.42, 0.65) if town else rng.uniform(0.12, 0.36))
+        water = float(rng.uniform(0.03, 0.16)) if rng.random() < 0.85 else 0.0
         return cls(
             scale=float(rng.uniform(0.85, 1.25)),
             angle=float(rng.uniform(0, math.pi)),
             settlement=settlement,
             water=water,
             river=bool(rng.random() < 0.5),
-            woods=float(rng.uniform(0.06, 0.24)),
-            fields=float(rng.uniform(0.12, 0.36) * (1.15 - settlement)),
+            woods=float(rng.uniform(0.04, 0.18)),
+            fields=float(rng.uniform(0.14, 0.38) * (1.1 - settlement)),
         )
 
 
@@ -122,7 +123,8 @@ def _water_level(rng: np.random.Generator, character: Character, x: Surface, y: 
     centre = rng.uniform(0.1, 0.9, 2) * size
     level = level - np.hypot(x - np.float32(centre[0]), y - np.float32(centre[1])) / np.float32(0.6 * size)
     # The level changes by about 1 over a quarter wavelength: turn it into pixels.
-    return (level - np.quantile(level, 1 - character.water)) * np.float32(radius / 5)
+    water: Surface = (level - np.quantile(level, 1 - character.water)) * np.float32(radius / 5)
+    return water
 
 
 def _best_share(level: Surface, allowed: Mask, share: float) -> Mask:
@@ -134,7 +136,8 @@ def _best_share(level: Surface, allowed: Mask, share: float) -> Mask:
     if wanted >= values.size:
         return allowed
     threshold = np.partition(values, values.size - wanted)[values.size - wanted]
-    return allowed & (level >= threshold)
+    best: Mask = allowed & (level >= threshold)
+    return best
 
 
 def _plan_parcels(rng: np.random.Generator, character: Character, x: Surface, y: Surface, *, free: Mask) -> Parcels:
@@ -191,7 +194,7 @@ def _tree_density(rng: np.random.Generator, settlement: Mask, parcels: Parcels, 
     fields = parcels.index >= 0
     hedges = grow(fields, 3) & ~fields & (smooth_noise(rng, size, 60) > 0.6)
     groves = smooth_noise(rng, size, 45) > 1.9
-    density = np.where(settlement, 0.07, 0.015).astype(np.float32)
+    density = np.where(settlement, rng.uniform(0.02, 0.12), rng.uniform(0, 0.02)).astype(np.float32)
     density[hedges] = 0.45
     density[groves] = 0.5
     density[taken | fields] = 0

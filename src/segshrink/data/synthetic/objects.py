@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from segshrink.data.synthetic.geometry import Canvas, Points, Rectangle, convex_hull
+from segshrink.data.synthetic.geometry import Canvas, Points, Rectangle, convex_hull, normals
 from segshrink.data.synthetic.ground import Picture, cover
 from segshrink.data.synthetic.layout import Layout
 from segshrink.data.synthetic.noise import Surface, smooth_noise
@@ -53,10 +53,9 @@ def _mark_lanes(canvas: Canvas, road: Road, scale: float) -> None:
     """Draw a dashed middle line and edge lines."""
     for start in range(0, len(road.points) - 1, 3):
         canvas.line(road.points[start : start + 2], 0.7 * scale, (232, 230, 220, 255))
-    steps = np.gradient(road.points, axis=0)
-    normals = np.stack([-steps[:, 1], steps[:, 0]], axis=1) / np.hypot(steps[:, 0], steps[:, 1])[:, None]
+    sideways = normals(road.points)
     for side in (-1, 1):
-        canvas.line(road.points + normals * (side * (road.width / 2 - 1)), 0.5 * scale, (214, 212, 204, 255))
+        canvas.line(road.points + sideways * (side * (road.width / 2 - 1)), 0.5 * scale, (214, 212, 204, 255))
 
 
 def _park_cars(rng: np.random.Generator, canvas: Canvas, road: Road, scale: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,27 +76,33 @@ class Palette:
         names = list(_SEASONS)
         first, second = (names[k] for k in rng.choice(len(names), 2, replace=False, p=[0.28, 0.28, 0.2, 0.12, 0.12]))
         mix = float(rng.beta(0.8, 2.5))
-        colors = (1 - mix) * np.array(_SEASONS[first]) + mix * np.array(_SEASONS[second])
-        colors = (
-            colors / 255 * np.exp(rng.normal(0, 0.06, colors.shape)) * np.exp(rng.normal(0, 0.08, (len(colors), 1)))
-        )
-        water_shift = rng.normal(0, 1) * np.array([-0.03, 0.01, 0.03]) + rng.normal(0, 1) * np.array(
-            [0.03, 0.03, -0.01]
-        )
-        colors[5:] += water_shift
-        asphalt = np.full(3, rng.uniform(0.3, 0.62)) + rng.uniform(0, 0.07) * np.array([1, 0.4, -0.6])
-        crops = np.array(_CROPS) / 255 * np.exp(rng.normal(0, 0.08, (len(_CROPS), 3)))
+        ground = _vary(rng, (1 - mix) * np.array(_SEASONS[first]) + mix * np.array(_SEASONS[second]), 0.09)
+        # Water between blue and brown, between green and blue.
+        ground[5:] += rng.normal(0, 0.03) * np.array([-1, 0.3, 1], np.float32)
+        ground[5:] += rng.normal(0, 0.03) * np.array([1, 1, -0.3], np.float32)
+        grass, dry_grass, soil, wood, other_wood, deep_water, shallow_water = np.clip(ground, 0.03, 0.97)
+        asphalt = rng.uniform(0.3, 0.62) + rng.uniform(0, 0.07) * np.array([1, 0.4, -0.6])
         chances = (1 - mix) * np.array(_CROP_CHANCES[first]) + mix * np.array(_CROP_CHANCES[second])
-        roofs = np.array(_ROOFS) / 255 * np.exp(rng.normal(0, 0.06, (len(_ROOFS), 3)))
-        roof_chances = rng.dirichlet([2.2, 1.2, 1, 1.2, 0.7, 0.9, 0.45, 0.4])
-        azimuth, elevation = rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(30, 62))
+        azimuth = rng.uniform(0, 2 * math.pi)
         return cls(
-            *np.clip(colors, 0.03, 0.97).astype(np.float32),
+            grass=grass,
+            dry_grass=dry_grass,
+            soil=soil,
+            wood=wood,
+            other_wood=other_wood,
+            deep_water=deep_water,
+            shallow_water=shallow_water,
             asphalt=asphalt.astype(np.float32),
-            crops=np.clip(crops, 0, 1).astype(np.float32),
+            crops=_vary(rng, np.array(_CROPS), 0.08),
             crop_chances=chances / chances.sum(),
-            roofs=np.clip(roofs, 0, 1).astype(np.float32),
-            roof_chances=roof_chances,
+            roofs=_vary(rng, np.array(_ROOFS), 0.06),
+            roof_chances=rng.dirichlet([2.2, 1.2, 1, 1.2, 0.7, 0.9, 0.45, 0.4]),
             sun=(math.cos(azimuth), math.sin(azimuth)),
-            elevation=elevation,
+            elevation=math.radians(rng.uniform(30, 62)),
         )
+
+
+def _vary(rng: np.random.Generator, colors: NDArray[Any], deviation: float) -> Color:
+    """Return 8-bit ``colors`` (n, 3) as 0 .. 1, hue and brightness changed by about the share ``deviation``."""
+    factor = np.exp(rng.normal(0, 0.7 * deviation, colors.shape) + rng.normal(0, 0.7 * deviation, (len(colors), 1)))
+    return np.clip(colors / 255 * factor, 0, 1).astype(np.float32)

@@ -54,16 +54,18 @@ def plan_roads(
         settlement_share: Share of the scene that is settled.
     """
     reach = size * 0.8 + 40
-    curves = [_crossing_curve(rng, size, float(rng.uniform(0, math.pi)), scale)]
-    if rng.random() < 0.4:
+    # Builders avoid water: of a few ways the driest is taken.
+    ways = [_crossing_curve(rng, size, float(rng.uniform(0, math.pi)), scale) for _ in range(3)]
+    curves = [min(ways, key=lambda way: _wet_share(way, water))]
+    if rng.random() < 0.3:
         turn = curves[0].frame.angle + math.pi / 2 + float(rng.uniform(-0.5, 0.5))
         curves.append(_crossing_curve(rng, size, turn, scale))
-    roads = [Road(curve.points(reach), float(rng.uniform(8, 12.5)) * scale, main=True) for curve in curves]
+    roads = [Road(curve.points(reach), float(rng.uniform(7.5, 11)) * scale, main=True) for curve in curves]
     distance = np.minimum.reduce([curve.distance(x, y) for curve in curves])
     level = fractal_noise(rng, size, 180 * scale, octaves=3) - distance / np.float32(110 * scale)
     settlement = (level >= np.quantile(level, 1 - settlement_share)) & (water < -8)
     roads += _street_grid(rng, curves[0], settlement, distance, scale=scale)
-    if rng.random() < 0.6:
+    if rng.random() < 0.45:
         lane = _crossing_curve(rng, size, float(rng.uniform(0, math.pi)), scale)
         roads += _inside_runs(lane.points(reach), water < -3, width=float(rng.uniform(4, 6)) * scale)
     tracks: list[Road] = []
@@ -86,6 +88,13 @@ def _crossing_curve(rng: np.random.Generator, size: int, angle: float, scale: fl
     return Curve.random(rng, Frame(origin, angle), amplitude=38 * scale, wavelength=420 * scale)
 
 
+def _wet_share(curve: Curve, water: Surface) -> float:
+    """Return the share of the curve's points, those on the scene, that lie in the water."""
+    points = curve.points(water.shape[0] * 0.7).astype(np.int64)
+    points = points[((points >= 0) & (points < water.shape[0])).all(axis=1)]
+    return float((water[points[:, 1], points[:, 0]] > 0).mean())
+
+
 def _street_grid(
     rng: np.random.Generator, main: Curve, settlement: Mask, main_distance: Surface, *, scale: float
 ) -> list[Road]:
@@ -95,8 +104,8 @@ def _street_grid(
     turn = float(rng.choice([0.0, 0.0, rng.uniform(-0.6, 0.6)]))
     frame = Frame(main.frame.origin, main.frame.angle + turn)
     bend = Curve.random(rng, frame, amplitude=12 * scale, wavelength=300 * scale)
-    width = float(rng.uniform(4.2, 6.2)) * scale
-    spacing = float(rng.uniform(52, 72)) * scale
+    width = float(rng.uniform(4, 5.6)) * scale
+    spacing = float(rng.uniform(58, 80)) * scale
     clear_of_main = settlement & (main_distance > 16 * scale)
     roads: list[Road] = []
     steps = np.arange(-reach, reach, 4.0)

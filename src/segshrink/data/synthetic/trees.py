@@ -40,7 +40,7 @@ def grow_crowns(
     stem_y = ((rows + rng.uniform(0.1, 0.9, rows.shape)) * cell).astype(np.float32)
     at = (np.clip(stem_y.astype(int), 0, size - 1), np.clip(stem_x.astype(int), 0, size - 1))
     stands = (rng.random(columns.shape) < density[at]) & ~obstacles[at]
-    radius = (rng.uniform(0.5, 0.88, columns.shape) * cell * stands).astype(np.float32)
+    radius = (rng.triangular(0.35, 0.75, 0.95, columns.shape) * cell * stands).astype(np.float32)
     tint = rng.random(columns.shape, dtype=np.float32)
 
     near = np.zeros_like(stands)
@@ -68,8 +68,8 @@ def _highest_dome(
     stem_y: Surface,
     radius: Surface,
     tint: Surface,
-) -> tuple[Surface, ...]:
-    """Return cover, east, south and tint (n,) of the highest dome over each of the n pixels."""
+) -> NDArray[np.float32]:
+    """Return cover, east, south and tint (4, n) of the highest dome over each of the n pixels."""
     top = np.zeros_like(x)
     best = np.zeros(x.shape, np.int32)
     width = stem_x.shape[1]
@@ -88,4 +88,4 @@ def _highest_dome(
     east = np.where(there, (x - stem_x.ravel()[best]) / reach, 0)
     south = np.where(there, (y - stem_y.ravel()[best]) / reach, 0)
     cover = np.clip(top / reach, 0, 1)
-    return cover, east, south, np.where(there, tint.ravel()[best], 0)
+    return np.stack([cover, east, south, np.where(there, tint.ravel()[best], 0)]).astype(np.float32)
