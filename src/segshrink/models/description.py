@@ -1,0 +1,85 @@
+"""Everything about a model but its weights: what ``config.json`` and exported files carry. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from segshrink.classes import ClassMap
+from segshrink.errors import ConfigError, ModelError
+from segshrink.models.normalization import Normalization
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A model in words and numbers.
+
+    Attributes:
+        id: The network's id ("mobile", "smp:Unet/resnet34", ...).
+        options: Options of the network by name, JSON-able; without those that only fetch weights.
+        classes: What the C logits mean, in order.
+        bands: Bands of an image.
+        normalization: How raw pixel values are scaled inside the model.
+        stride: The network takes heights and widths that are multiples of this many pixels.
+        band_names: What the bands are, in order, when known.
+        dtype: Kind of the raw pixel values it was trained on ("uint8", "uint16", "int16", "float32").
+    """
+
+    id: str
+    classes: ClassMap
+    bands: int
+    normalization: Normalization
+    stride: int
+    options: dict[str, Any] = field(default_factory=dict)
+    band_names: tuple[str, ...] | None = None
+    dtype: str = "uint8"
+
+    def __post_init__(self) -> None:
+        if self.bands < 1:
+            raise ModelError(f"a model takes at least one band, found bands={self.bands}")
+        if self.normalization.bands != self.bands:
+            raise ModelError(
+                f"the model takes {self.bands} bands but its normalization has {self.normalization.bands}; give as many"
+            )
+        if self.band_names is not None and len(self.band_names) != self.bands:
+            raise ModelError(f"the model takes {self.bands} bands but {len(self.band_names)} band names are given")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able mapping that ``from_dict`` reads back."""
+        return {
+            "id": self.id,
+            "options": dict(self.options),
+            "classes": self.classes.to_dict(),
+            "bands": self.bands,
+            "band_names": None if self.band_names is None else list(self.band_names),
+            "dtype": self.dtype,
+            "normalization": self.normalization.to_dict(),
+            "stride": self.stride,
+        }
+
+    @classmethod
+    def from_dict(cls, mapping: Mapping[str, Any]) -> ModelDescription:
+        """Read back what ``to_dict`` gave.
+
+        Raises:
+            ModelError: A part is missing or of the wrong kind.
+        """
+        try:
+            names = mapping.get("band_names")
+            return cls(
+                id=str(mapping["id"]),
+                options=dict(mapping.get("options") or {}),
+                classes=ClassMap.from_dict(mapping["classes"]),
+                bands=int(mapping["bands"]),
+                normalization=Normalization.from_dict(mapping["normalization"]),
+                stride=int(mapping["stride"]),
+                band_names=None if names is None else tuple(str(name) for name in names),
+                dtype=str(mapping.get("dtype", "uint8")),
+            )
+        except (ModelError, ConfigError) as error:
+            raise ModelError(f"the model description is damaged: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(
+                f"the model description is damaged ({type(error).__name__}: {error}); save the model again"
+            ) from error

@@ -1,0 +1,141 @@
+"""A network that takes raw pixels of any size and carries its own description."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segshrink.errors import ModelError
+from segshrink.models.description import ModelDescription
+
+
+class SegmentationModel(nn.Module):
+    """Raw pixels in, logits out; normalises, pads and crops inside itself.
+
+    Args:
+        network: Takes normalised images (N, bands, H, W) whose sides are multiples of ``description.stride``; gives
+            (N, C, h, w) logits at the same or a smaller size.
+        description: What the model is; its number of classes is C.
+
+    Attributes:
+        network: The network; its weights are all the weights there are.
+        description: The description; ``mean`` and ``std`` come from it and are not saved with the weights.
+
+    Example:
+        >>> model = build_model("mobile", classes)
+        >>> model(torch.zeros(1, 3, 333, 250, dtype=torch.uint8)).shape
+        torch.Size([1, 6, 333, 250])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, description: ModelDescription) -> None:
+        super().__init__()
+        self.network = network
+        self.description = description
+        self.register_buffer("mean", _per_band(description.normalization.mean), persistent=False)
+        self.register_buffer("std", _per_band(description.normalization.std), persistent=False)
+
+    @property
+    def num_classes(self) -> int:
+        """How many logits a pixel gets."""
+        return len(self.description.classes.names)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Segment images of any size.
+
+        Sides are padded right and bottom to a multiple of the stride by repeating the edge, and to twice the stride at
+        least, so that batch normalisation has more than one value to average even in training; logits are cropped back.
+
+        Args:
+            images: Raw pixel values (N, bands, H, W), uint8, another whole-number type, or float; H, W ≥ 1.
+
+        Returns:
+            Logits (N, C, H, W), float32 whatever autocast says.
+
+        Raises:
+            ModelError: Not four dimensions, another number of bands, or an empty image.
+        """
+        self._check(images)
+        height, width = images.shape[-2:]
+        stride = self.description.stride
+        below, right = (max(-(-side // stride), 2) * stride - side for side in (height, width))
+        if not (below or right):
+            return self.forward_aligned(images)
+        padded = F.pad(self.normalize(images), (0, right, 0, below), mode="replicate")
+        return self._logits(padded)[:, :, :height, :width]
+
+    def forward_aligned(self, images: Tensor) -> Tensor:
+        """Segment images whose sides are multiples of ``description.stride``, without a look at their size.
+
+        This is ``forward`` without padding and checks: what exporters trace.
+        """
+        return self._logits(self.normalize(images))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn raw pixel values of any type into what the network takes, (x - mean) / std, in float32."""
+        return (images.to(torch.float32) - self.mean) / self.std
+
+    def save(self, folder: Path) -> None:
+        """Write ``config.json`` and ``model.safetensors`` into ``folder``, whole or not at all.
+
+        Raises:
+            FileError: The folder can't be written.
+        """
+        from segshrink.models.folder import save_model
+
+        save_model(self, Path(folder))
+
+    def _logits(self, normalized: Tensor) -> Tensor:
+        weight = next(self.network.parameters(), None)
+        if weight is not None and weight.is_floating_point() and weight.dtype != normalized.dtype:
+            normalized = normalized.to(weight.dtype)
+        try:
+            logits: Tensor = self.network(normalized)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ModelError(
+                f"'{self.description.id}' averages whole images in batch normalisation and can't train on a batch of "
+                "one; give a batch of at least two"
+            ) from error
+        # Losses and argmax want float32, and so does smooth interpolation.
+        logits = logits.float()
+        if logits.shape[-2:] != normalized.shape[-2:]:
+            logits = F.interpolate(logits, size=normalized.shape[-2:], mode="bilinear", align_corners=False)
+        return logits
+
+    def _check(self, images: Tensor) -> None:
+        bands = self.description.bands
+        if images.ndim != 4:
+            raise ModelError(f"images must be (N, bands, H, W), found shape {tuple(images.shape)}; add what is missing")
+        if images.shape[1] != bands:
+            raise ModelError(
+                f"'{self.description.id}' takes {bands} bands, found {images.shape[1]}; choose bands to match"
+            )
+        if 0 in images.shape:
+            raise ModelError(f"images must not be empty, found shape {tuple(images.shape)}")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert the model; ``mean`` and ``std`` stay float32, since 8 bits of mantissa spoil raw pixels."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.mean.dtype != torch.float32 and not self.mean.is_meta:
+            device = self.mean.device
+            self.mean = _per_band(self.description.normalization.mean).to(device)
+            self.std = _per_band(self.description.normalization.std).to(device)
+        return self
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Count the trainable and frozen parameters of a module; running averages are none."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _per_band(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1)

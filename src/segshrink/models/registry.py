@@ -1,0 +1,112 @@
+"""Network ids: our own networks, ``smp:`` and ``torchvision:``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from segshrink.classes import ClassMap
+from segshrink.errors import ModelError, nearest
+from segshrink.models.adapters import (
+    WEIGHTS_OPTION,
+    build_smp,
+    build_torchvision,
+    check_options,
+    measured_stride,
+    smp_names,
+    torchvision_names,
+)
+from segshrink.models.description import ModelDescription
+from segshrink.models.mobile import MobileSegmenter
+from segshrink.models.model import SegmentationModel
+from segshrink.models.normalization import Normalization
+from segshrink.models.separable_unet import SeparableUNet
+from segshrink.models.unet import UNet
+from segshrink.models.weights import load_encoder_weights
+
+# Our networks: a class with the options as keyword arguments, and a ``stride``.
+_OWN: Mapping[str, type[nn.Module]] = {"mobile": MobileSegmenter, "separable-unet": SeparableUNet, "unet": UNet}
+_BORROWED = ("smp", "torchvision")
+
+
+def build_model(
+    id: str,  # what recipes and config.json call it
+    classes: ClassMap,
+    *,
+    bands: int = 3,
+    options: Mapping[str, Any] | None = None,
+    normalization: Normalization | None = None,
+    encoder_weights: Path | None = None,
+) -> SegmentationModel:
+    """Build a network by id, with random weights or an encoder's from a file; nothing is downloaded unasked.
+
+    Args:
+        id: "unet", "separable-unet", "mobile", "smp:<Architecture>/<encoder>" or "torchvision:<name>".
+        classes: What the logits mean.
+        bands: Bands of an image.
+        options: The network's options by name; for borrowed networks ``weights="imagenet"`` downloads the encoder's.
+        normalization: How raw pixels are scaled; None takes what the encoder's weights expect, ImageNet's without any.
+        encoder_weights: File of encoder weights (.safetensors, or .pth read weights-only).
+
+    Raises:
+        ModelError: Unknown id or option (the nearest is named), a value out of range, or weights that don't fit.
+        FileError: The weight file is missing or can't be read.
+    """
+    if bands < 1:
+        raise ModelError(f"a model takes at least one band, found bands={bands}")
+    options = dict(options or {})
+    network, stride = _build_network(id, options, num_classes=len(classes.names), bands=bands)
+    expected = "imagenet"
+    if encoder_weights is not None:
+        expected = load_encoder_weights(network, Path(encoder_weights))
+    description = ModelDescription(
+        id=id,
+        options={name: value for name, value in options.items() if name != WEIGHTS_OPTION},
+        classes=classes,
+        bands=bands,
+        normalization=normalization or Normalization.named(expected, bands),
+        stride=stride,
+    )
+    return SegmentationModel(network, description)
+
+
+def model_ids() -> list[str]:
+    """List the ids of all networks but timm's ``smp:<Architecture>/tu-<name>``."""
+    borrowed = [f"smp:{name}" for name in smp_names()] + [f"torchvision:{name}" for name in torchvision_names()]
+    return [*_OWN, *borrowed]
+
+
+def _build_network(identity: str, options: Mapping[str, Any], *, num_classes: int, bands: int) -> tuple[nn.Module, int]:
+    family, separator, name = identity.partition(":")
+    if separator and family in _BORROWED:
+        build = build_smp if family == "smp" else build_torchvision
+        network = build(name, options, num_classes=num_classes, bands=bands)
+        return network, measured_stride(network, bands)
+    kind = _OWN.get(identity)
+    if kind is None:
+        known = [*_OWN, "smp:<Architecture>/<encoder>", "torchvision:<name>"]
+        raise ModelError(f"unknown model '{identity}'{nearest(identity, known)}")
+    network = kind(num_classes, bands, **_checked(identity, kind, options))
+    return network, int(network.stride)  # type: ignore[arg-type]  # an int in every network of ours
+
+
+def _checked(identity: str, kind: type[nn.Module], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check options of our own networks against the keyword arguments of the class: name and kind of value."""
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    check_options(identity, options, list(defaults))
+    checked = {}
+    for name, value in options.items():
+        wanted = type(defaults[name])
+        fits = isinstance(value, bool) == (wanted is bool) and isinstance(value, int | float)
+        if not fits or (wanted is int and value != int(value)):
+            raise ModelError(f"'{identity}': option '{name}' must be a {wanted.__name__}, found {value!r}")
+        checked[name] = wanted(value)
+    return checked

@@ -1,0 +1,172 @@
+"""Reading weights of strangers without running their code, and fitting them to an encoder."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import zipfile
+from collections.abc import Callable, Container, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from segshrink.errors import FileError, ModelError
+
+_LOGGER = logging.getLogger(__name__)
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+# What training code wraps around a network.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module")
+_PREFIXES = (
+    "",
+    "encoder.",
+    "backbone.",
+    "module.",
+    "model.",
+    "network.",
+    "network.encoder.",
+    "model.encoder.",
+    "features.",
+)
+# Classes of TensorFlow's ImageNet models: class 0 is background.
+_TENSORFLOW_CLASSES = 1001
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read named tensors from ``.safetensors``, or with torch's weights-only reader from ``.pth`` and the like.
+
+    A dictionary that wraps the tensors ("state_dict", "model", ...) is unwrapped; entries that aren't tensors are left
+    out.
+
+    Raises:
+        FileError: The file is missing or can't be read.
+        ModelError: It isn't a file of weights, is damaged, or is a pickle of Python objects, which could run code and
+            is not loaded.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileError(f"no weight file at {path}; give the path of a .safetensors or .pth file")
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ModelError(f"{path} is not a weight file by its name; give one that ends in {', '.join(_SUFFIXES)}")
+    content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else read_checkpoint(path)
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    tensors = {str(name): value for name, value in _items(content) if isinstance(value, Tensor)}
+    if not tensors:
+        raise ModelError(f"{path} holds no named tensors, found {type(content).__name__}; give a file of weights")
+    return tensors
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Read what ``torch.save`` wrote: tensors and plain containers on the CPU, nothing that could run code.
+
+    Raises:
+        FileError: The file can't be read.
+        ModelError: It holds Python objects other than that, or is damaged.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "Weights only load failed" in str(error):
+            raise ModelError(
+                f"{path} is a pickle with Python objects besides tensors, which could run code, so it is not loaded; "
+                "save only the weights: torch.save(model.state_dict(), ...) or safetensors"
+            ) from error
+        raise ModelError(f"{path} is not a file of weights or is damaged; download or save it again") from error
+    except OSError as error:
+        raise FileError(f"can't read {path}: {error.strerror or error}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path} is not a file of weights or is damaged; download or save it again") from error
+
+
+def load_encoder_weights(network: nn.Module, path: Path, *, least: float = 0.9) -> Literal["imagenet", "half"]:
+    """Load a weight file into a network's encoder by name.
+
+    Names may carry a prefix ("encoder.", "backbone.", "module.", ...). The file may hold more than the encoder has (a
+    classifier, the blocks that a truncated encoder leaves out). A first convolution for three bands is fitted to
+    another number of bands: its bands are repeated in turn and scaled by 3 / bands, so that activations stay as large.
+
+    Args:
+        network: Has its encoder as attribute ``encoder``.
+        path: File of weights.
+        least: Share of the encoder's tensors that the file must bring; counters of batch normalisation don't count.
+
+    Returns:
+        Name of the normalization that the weights expect: "half" for weights of TensorFlow's 1001 classes, else
+        "imagenet".
+
+    Raises:
+        FileError: The file is missing or can't be read.
+        ModelError: It isn't a safe file of weights, or too few tensors fit; names what is missing.
+    """
+    encoder = getattr(network, "encoder", None)
+    if not isinstance(encoder, nn.Module):
+        raise ModelError(f"{type(network).__name__} has no encoder that weights could be loaded into; leave them out")
+    tensors = read_tensors(path)
+    wanted = {name: value for name, value in encoder.state_dict().items() if not name.endswith("num_batches_tracked")}
+    match = _best_match(wanted, tensors)
+    first = next(name for name, value in wanted.items() if value.ndim == 4)
+    found: dict[str, Tensor] = {}
+    problems: list[str] = []
+    for name, value in wanted.items():
+        given = tensors.get(match(name))
+        if given is not None and name == first:
+            given = _fit_bands(given, value.shape[1])
+        if given is None:
+            problems.append(f"{name} is missing")
+        elif given.shape != value.shape:
+            problems.append(f"{name} is {tuple(given.shape)} in the file but {tuple(value.shape)} in the network")
+        else:
+            found[name] = given
+    if len(found) < least * len(wanted):
+        raise ModelError(
+            f"{path} fits {len(found)} of the encoder's {len(wanted)} tensors: {_listed(problems)}; give weights of "
+            "this encoder at this width"
+        )
+    if problems:
+        _LOGGER.warning("%s leaves %d encoder tensors at random: %s", path, len(problems), _listed(problems))
+    encoder.load_state_dict({**encoder.state_dict(), **found})
+    return "half" if any(len(value) == _TENSORFLOW_CLASSES for value in tensors.values() if value.ndim) else "imagenet"
+
+
+def _best_match(wanted: Iterable[str], given: Container[str]) -> Callable[[str], str]:
+    """Find how the encoder's names become the file's: which prefix to put before, which to take away."""
+
+    def renamed(name: str, cut: str, prefix: str) -> str:
+        return prefix + name.removeprefix(cut)
+
+    # smp wraps timm's networks as "model."; timm's own files don't have it.
+    ways = [(cut, prefix) for cut in ("", "model.") for prefix in _PREFIXES]
+    best = max(ways, key=lambda way: sum(renamed(name, *way) in given for name in wanted))
+    return lambda name: renamed(name, *best)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path, device="cpu")
+    except SafetensorError as error:
+        raise ModelError(f"{path} is damaged or no safetensors file ({error}); download or save it again") from error
+    except OSError as error:
+        raise FileError(f"can't read {path}: {error.strerror or error}") from error
+
+
+def _items(content: Any) -> list[tuple[Any, Any]]:
+    return list(content.items()) if isinstance(content, Mapping) else []
+
+
+def _fit_bands(weight: Tensor, bands: int) -> Tensor:
+    """Fit a first convolution's weight (out, 3, kh, kw) to (out, bands, kh, kw)."""
+    given = weight.shape[1] if weight.ndim == 4 else bands
+    if given == bands or given != 3:
+        return weight
+    order = torch.arange(bands) % given
+    return weight[:, order] * (given / bands)
+
+
+def _listed(problems: list[str]) -> str:
+    more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return ", ".join(problems[:3]) + more
