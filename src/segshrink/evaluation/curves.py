@@ -1,0 +1,156 @@
+"""Precision-recall curves of each class against the rest, from probabilities streamed into histograms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segshrink.classes import IGNORE_INDEX
+from segshrink.errors import DataError
+
+MAXIMUM_POINTS = 200
+
+# A probability p falls into a bin by the leading bits of the float32 q = min(p, 1 - p): each halving of q, from 1/2 to
+# 2^-24 (as near as a float32 comes to 1), is cut into 64 equal bins, on both sides of 1/2. Ranks are so kept where
+# confident networks put nearly all pixels, near 0 and near 1.
+_MANTISSA_BITS = 6
+_SMALLEST = 2.0**-24
+_SHIFT = 23 - _MANTISSA_BITS
+_FIRST_CODE = (127 - 24) << _MANTISSA_BITS
+_MIDDLE = 23 << _MANTISSA_BITS
+BINS = 2 * _MIDDLE + 1
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Precision and recall of one class at falling thresholds.
+
+    Attributes:
+        name: Class name.
+        average_precision: Σ (recall_n − recall_{n−1}) · precision_n over all thresholds, without interpolation; NaN
+            when the class isn't in the truth.
+        precision: At most 200 points, by rising recall; empty when the class isn't in the truth.
+        recall: The same points.
+    """
+
+    name: str
+    average_precision: float
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able dictionary; NaN becomes None."""
+        return {
+            "class": self.name,
+            "average_precision": None if np.isnan(self.average_precision) else self.average_precision,
+            "precision": [round(float(value), 6) for value in self.precision],
+            "recall": [round(float(value), 6) for value in self.recall],
+        }
+
+
+class ProbabilityHistograms:
+    """Histograms of each class's probability, apart for pixels of the class and of the rest.
+
+    Memory doesn't grow with the number of images. Average precision from the bins differs from that of the exact
+    probabilities by less than 1e-3 (usually 1e-5).
+
+    Attributes:
+        counts: int64 (C, BINS, 2): pixels by class, bin of its probability, and whether the pixel is of the class.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX) -> None:
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.counts: NDArray[np.int64] = np.zeros((num_classes, BINS, 2), np.int64)
+
+    def update(self, probabilities: Tensor | NDArray[np.float32], target: Tensor | NDArray[Any]) -> None:
+        """Count the pixels of one image.
+
+        Args:
+            probabilities: (C, H, W) in [0, 1].
+            target: (H, W) class indices, ``ignore_index`` where unknown.
+
+        Raises:
+            DataError: Shapes contradict each other, or a probability is NaN.
+        """
+        values, labels = as_image_tensors(probabilities, target, num_classes=self.num_classes)
+        ignored = labels == self.ignore_index
+        for position in range(self.num_classes):
+            joint = _bins(values[position]).mul_(2).add_(labels == position)
+            joint.masked_fill_(ignored, 2 * BINS)
+            counted = torch.bincount(joint.view(-1), minlength=2 * BINS + 1)
+            self.counts[position] += counted[:-1].view(BINS, 2).cpu().numpy()
+
+    def merge(self, other: ProbabilityHistograms) -> ProbabilityHistograms:
+        """Add the counts of ``other``; return this object."""
+        self.counts += other.counts
+        return self
+
+    def curves(self, names: tuple[str, ...] | None = None) -> tuple[Curve, ...]:
+        """Return one curve per class.
+
+        Args:
+            names: C class names; None numbers them.
+        """
+        names = names or tuple(str(position) for position in range(self.num_classes))
+        return tuple(_curve(name, counts) for name, counts in zip(names, self.counts, strict=True))
+
+
+def as_image_tensors(
+    probabilities: Tensor | NDArray[np.float32], target: Tensor | NDArray[Any], *, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Return probabilities as float32 (C, H, W) and labels (H, W) as tensors.
+
+    Raises:
+        DataError: Shapes contradict each other, or a probability is NaN.
+    """
+    values = torch.as_tensor(_writable(probabilities)).detach().to(torch.float32)
+    labels = torch.as_tensor(_writable(target)).detach().to(values.device)
+    if values.dim() != 3 or values.shape[0] != num_classes or values.shape[1:] != labels.shape:
+        raise DataError(
+            f"probabilities of shape {tuple(values.shape)} and a mask of shape {tuple(labels.shape)} don't fit; "
+            f"expected ({num_classes}, height, width) and (height, width)"
+        )
+    if bool(torch.isnan(values.sum())):
+        raise DataError("the predicted probabilities hold NaN; train again with a lower learning rate")
+    return values, labels
+
+
+def _writable(values: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
+    """Copy read-only arrays (memory maps of a store), which torch doesn't take."""
+    return values if isinstance(values, Tensor) else np.require(values, requirements=["C", "W"])
+
+
+def _bins(probability: Tensor) -> Tensor:
+    """Return the bin of each probability, int16 from 0 to BINS - 1, never falling with the probability."""
+    distance = torch.minimum(probability, 1 - probability).clamp_(min=_SMALLEST)
+    code = (distance.view(torch.int32) >> _SHIFT).sub_(_FIRST_CODE)
+    return torch.where(probability < 0.5, code, 2 * _MIDDLE - code).to(torch.int16)
+
+
+def _curve(name: str, counts: NDArray[np.int64]) -> Curve:
+    used = counts[counts.sum(axis=1) > 0][::-1].astype(np.float64)
+    positives = used[:, 1].sum()
+    if positives == 0:
+        return Curve(name, float("nan"), np.empty(0), np.empty(0))
+    hits = np.cumsum(used[:, 1])
+    precision, recall = hits / np.cumsum(used.sum(axis=1)), hits / positives
+    average_precision = float(np.sum(np.diff(recall, prepend=0) * precision))
+    kept = _spread(precision, recall)
+    return Curve(name, average_precision, precision[kept], recall[kept])
+
+
+def _spread(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return at most MAXIMUM_POINTS positions, evenly spaced along the drawn curve, first and last among them."""
+    if precision.size <= MAXIMUM_POINTS:
+        return np.arange(precision.size)
+    steps = np.abs(np.diff(precision, prepend=precision[0])) + np.abs(np.diff(recall, prepend=recall[0]))
+    length = np.cumsum(steps)
+    wanted = np.linspace(0, length[-1], MAXIMUM_POINTS - 1)
+    found = np.searchsorted(length, wanted).clip(max=precision.size - 1)
+    return np.unique(np.append(found, precision.size - 1))
