@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segshrink.classes import IGNORE_INDEX
-from segshrink.evaluation.curves import as_image_tensors
+from segshrink.evaluation.curves import as_image_tensors, as_tensor
 
 DEFAULT_BINS = 15
 
@@ -60,26 +60,33 @@ class CalibrationHistogram:
         self.confidence_sum: NDArray[np.float64] = np.zeros(bins)
         self.right: NDArray[np.int64] = np.zeros(bins, np.int64)
 
-    def update(self, probabilities: Tensor | NDArray[np.float32], target: Tensor | NDArray[Any]) -> None:
+    def update(
+        self,
+        probabilities: Tensor | NDArray[np.float32],
+        target: Tensor | NDArray[Any],
+        *,
+        prediction: Tensor | NDArray[Any] | None = None,
+    ) -> None:
         """Count the pixels of one image.
 
         Args:
             probabilities: (C, H, W) in [0, 1].
             target: (H, W) class indices, ``ignore_index`` where unknown.
+            prediction: (H, W) most probable class where it is known already; None: found here.
 
         Raises:
             DataError: Shapes contradict each other, or a probability is NaN.
         """
         values, labels = as_image_tensors(probabilities, target, num_classes=self.num_classes)
         bins = self.count.size
-        confidence, predicted = (part.reshape(-1) for part in values.max(dim=0))
-        labels = labels.reshape(-1)
+        predicted = values.max(dim=0).indices if prediction is None else as_tensor(prediction).to(values.device)
+        confidence = values.amax(dim=0)
         # Bin b holds b / bins <= confidence < (b + 1) / bins, the last one also 1; ignored pixels go behind it.
-        position = (
-            (confidence * bins).to(torch.int64).clamp_(max=bins - 1).masked_fill_(labels == self.ignore_index, bins)
-        )
-        right = torch.bincount(position * 2 + (predicted == labels), minlength=2 * bins + 2).view(bins + 1, 2)[:bins]
-        summed = torch.bincount(position, weights=confidence.to(torch.float64), minlength=bins + 1)[:bins]
+        position = (confidence * bins).to(torch.int16).clamp_(max=bins - 1)
+        position = position.masked_fill_(labels == self.ignore_index, bins).reshape(-1)
+        hits = (predicted == labels).reshape(-1)
+        right = torch.bincount(position * 2 + hits, minlength=2 * bins + 2).view(bins + 1, 2)[:bins]
+        summed = torch.bincount(position, weights=confidence.reshape(-1).to(torch.float64), minlength=bins + 1)[:bins]
         self.count += right.sum(dim=1).cpu().numpy()
         self.right += right[:, 1].cpu().numpy()
         self.confidence_sum += summed.cpu().numpy()

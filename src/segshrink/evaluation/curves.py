@@ -16,9 +16,9 @@ from segshrink.errors import DataError
 MAXIMUM_POINTS = 200
 
 # A probability p falls into a bin by the leading bits of the float32 q = min(p, 1 - p): each halving of q, from 1/2 to
-# 2^-24 (as near as a float32 comes to 1), is cut into 64 equal bins, on both sides of 1/2. Ranks are so kept where
+# 2^-24 (as near as a float32 comes to 1), is cut into 256 equal bins, on both sides of 1/2. Ranks are so kept where
 # confident networks put nearly all pixels, near 0 and near 1.
-_MANTISSA_BITS = 6
+_MANTISSA_BITS = 8
 _SMALLEST = 2.0**-24
 _SHIFT = 23 - _MANTISSA_BITS
 _FIRST_CODE = (127 - 24) << _MANTISSA_BITS
@@ -57,7 +57,7 @@ class ProbabilityHistograms:
     """Histograms of each class's probability, apart for pixels of the class and of the rest.
 
     Memory doesn't grow with the number of images. Average precision from the bins differs from that of the exact
-    probabilities by less than 1e-3 (usually 1e-5).
+    probabilities by less than 1e-3.
 
     Attributes:
         counts: int64 (C, BINS, 2): pixels by class, bin of its probability, and whether the pixel is of the class.
@@ -109,8 +109,8 @@ def as_image_tensors(
     Raises:
         DataError: Shapes contradict each other, or a probability is NaN.
     """
-    values = torch.as_tensor(_writable(probabilities)).detach().to(torch.float32)
-    labels = torch.as_tensor(_writable(target)).detach().to(values.device)
+    values = as_tensor(probabilities).to(torch.float32)
+    labels = as_tensor(target).to(values.device)
     if values.dim() != 3 or values.shape[0] != num_classes or values.shape[1:] != labels.shape:
         raise DataError(
             f"probabilities of shape {tuple(values.shape)} and a mask of shape {tuple(labels.shape)} don't fit; "
@@ -121,9 +121,11 @@ def as_image_tensors(
     return values, labels
 
 
-def _writable(values: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
-    """Copy read-only arrays (memory maps of a store), which torch doesn't take."""
-    return values if isinstance(values, Tensor) else np.require(values, requirements=["C", "W"])
+def as_tensor(values: Tensor | NDArray[Any]) -> Tensor:
+    """Return a tensor without gradient; read-only arrays (memory maps of a store) are copied, as torch needs."""
+    if isinstance(values, Tensor):
+        return values.detach()
+    return torch.from_numpy(np.require(values, requirements=["C", "W"]))
 
 
 def _bins(probability: Tensor) -> Tensor:

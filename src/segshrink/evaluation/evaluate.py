@@ -171,7 +171,7 @@ class _Tally:
         self.confusions.append(confusion)
         self.total.merge(confusion)
         self.histograms.update(prediction.probabilities, scene.target)
-        self.calibration.update(prediction.probabilities, scene.target)
+        self.calibration.update(prediction.probabilities, scene.target, prediction=prediction.index)
         if self.comparison is not None:
             self.comparison.count(scene, prediction.index)
         return prediction.index

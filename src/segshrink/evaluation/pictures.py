@@ -61,4 +61,5 @@ def _nearest(index: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
         return index
     rows = ((np.arange(height) + 0.5) * index.shape[0] / height).astype(np.intp)
     columns = ((np.arange(width) + 0.5) * index.shape[1] / width).astype(np.intp)
-    return index[rows[:, np.newaxis], columns]
+    nearest: NDArray[np.uint8] = index[rows[:, np.newaxis], columns]
+    return nearest
