@@ -1,0 +1,162 @@
+"""What the page says in words: title, the honest sentence, its caveat, and notices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from segshrink.report import wording
+from segshrink.report.collect import Run
+from segshrink.report.comparison import comparable, first, focus, labels, same_machine
+
+FEW_IMAGES = 10
+LEAKING = (
+    "Leaking split: judged pixels lie beside training pixels of the same images, so these scores are too good. "
+    "Use them only beside numbers that were published the same way."
+)
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the reader has to know; ``loud`` ones stand out."""
+
+    title: str
+    text: str
+    loud: bool = False
+
+
+@dataclass(frozen=True)
+class Headline:
+    """Title, one sentence that compares, and what it doesn't show."""
+
+    title: str
+    sentence: str
+    caveat: str
+
+
+def headline(runs: Sequence[Run]) -> Headline:
+    """Say what was compared and how it came out, with intervals."""
+    main = focus(runs)
+    evaluation = main.evaluation if main else None
+    roles = [role for role in ("student", "control", "teacher") if first(runs, role)]
+    what = wording.listing(roles).capitalize() if len(roles) > 1 else runs[-1].name
+    if main is None or evaluation is None:
+        return Headline(what, "No run here has been evaluated yet, so there are no scores to compare.", "")
+    subject = "The student" if main.role == "student" else f"{labels(runs)[runs.index(main)]}"
+    parts = [f"{subject} reaches {_result(main, words=True)}"]
+    teacher, control = first(runs, "teacher"), first(runs, "control")
+    if main.role == "student":
+        against = [
+            _against(main, control, "its control, the same network trained without the teacher"),
+            _against(main, teacher, "its teacher"),
+        ]
+        parts += [", ", " and ".join(text for text in against if text)] if any(against) else []
+    sentence = "".join(parts) + "."
+    return Headline(f"{what} on {evaluation.data}", sentence, _caveat(runs, main, control))
+
+
+def notices(runs: Sequence[Run]) -> list[Notice]:
+    """Return what limits the comparison: leaking split, dead classes, unfinished runs, unequal conditions."""
+    found: list[Notice] = []
+    named = list(zip(labels(runs), runs, strict=True))
+    leaking = [label for label, run in named if run.evaluation and run.evaluation.leaking]
+    if leaking:
+        found.append(Notice("Leaking split", f"{LEAKING} Concerned: {wording.listing(leaking)}.", loud=True))
+    for label, run in named:
+        never = run.evaluation.never_predicted if run.evaluation else ()
+        if never:
+            text = f"{label} never predicts {wording.listing(list(never))}, though the truth holds it."
+            found.append(Notice("A class is never predicted", text, loud=run.role == "student"))
+        if run.status and run.status != "finished":
+            found.append(Notice("Not finished", f"The run of {label} is {run.status}; its numbers may still change."))
+    main = focus(runs)
+    others = [label for label, run in named if run is not main and run.evaluation and not comparable(run, main)]
+    if others:
+        text = f"{wording.listing(others)} was judged on other data, classes or pixels; no differences are shown."
+        found.append(Notice("Not comparable", text))
+    return found + _unequal(runs)
+
+
+def _unequal(runs: Sequence[Run]) -> list[Notice]:
+    found: list[Notice] = []
+    student, control, teacher = (first(runs, role) for role in ("student", "control", "teacher"))
+    if student and control and student.steps and control.steps and student.steps != control.steps:
+        text = f"The student trained for {student.steps:,} steps, its control for {control.steps:,}."
+        found.append(Notice("Unequal training", text))
+    if student and teacher and student.profile and teacher.profile and not same_machine(student, teacher):
+        text = "Teacher and student were measured on different machines or settings; no speed ratio is shown."
+        found.append(Notice("Different machines", text))
+    return found
+
+
+def _result(run: Run, *, words: bool) -> str:
+    evaluation = run.evaluation
+    if evaluation is None:
+        return wording.NOTHING
+    value = wording.score(evaluation.scores.get("mean_iou"))
+    bounds = wording.interval(evaluation.interval)
+    if not words:
+        return f"{value} ({bounds})" if bounds else value
+    level = f"{100 * evaluation.level:.0f} % interval "
+    return f"{value} mean IoU ({level}{bounds})" if bounds else f"{value} mean IoU"
+
+
+def _against(main: Run, other: Run | None, name: str) -> str:
+    if other is None or main.evaluation is None or other.evaluation is None or not comparable(main, other):
+        return ""
+    own, reference = main.evaluation.scores.get("mean_iou"), other.evaluation.scores.get("mean_iou")
+    if own is None or reference is None:
+        return ""
+    difference = round(100 * (own - reference), 1)
+    where = "above" if difference > 0 else "below" if difference < 0 else "level with"
+    amount = "" if difference == 0 else f"{abs(difference):.1f} points "
+    return f"{amount}{where} {name}, {_result(other, words=False)}"
+
+
+def _caveat(runs: Sequence[Run], main: Run, control: Run | None) -> str:
+    evaluation = main.evaluation
+    parts: list[str] = []
+    students = [run for run in runs if run.role == "student" and comparable(run, main)]
+    if len(students) > 1:
+        parts.append(_spread("students", students))
+        controls = [run for run in runs if run.role == "control" and comparable(run, main)]
+        parts.append(_spread("controls", controls) if len(controls) > 1 else "")
+    elif evaluation and control and control.evaluation and comparable(main, control):
+        parts.append(_overlap(main, control))
+        parts.append(_image_by_image(main, control))
+    if evaluation and evaluation.images < FEW_IMAGES:
+        noun = "image was" if evaluation.images == 1 else "images were"
+        parts.append(f"Only {evaluation.images} {noun} judged: take the interval as rough.")
+    if evaluation and evaluation.leaking:
+        parts.append("The split leaks, so every score here is too good.")
+    return " ".join(part for part in parts if part)
+
+
+def _spread(noun: str, runs: Sequence[Run]) -> str:
+    values = [value for run in runs if run.evaluation and (value := run.evaluation.scores.get("mean_iou")) is not None]
+    if not values:
+        return ""
+    mean = sum(values) / len(values)
+    return f"Over {len(values)} {noun} the mean is {mean:.3f} (from {min(values):.3f} to {max(values):.3f})."
+
+
+def _overlap(main: Run, control: Run) -> str:
+    own = main.evaluation.interval if main.evaluation else None
+    other = control.evaluation.interval if control.evaluation else None
+    if own is None or other is None:
+        return "No interval was measured, so chance can't be told from a real difference."
+    if own[0] <= other[1] and other[0] <= own[1]:
+        return "The intervals of student and control overlap: this one run does not settle which is better."
+    return "The intervals of student and control do not overlap."
+
+
+def _image_by_image(main: Run, control: Run) -> str:
+    if main.evaluation is None or control.evaluation is None:
+        return ""
+    others = {image.name: image.mean_iou for image in control.evaluation.per_image}
+    pairs = [(image.mean_iou, others.get(image.name)) for image in main.evaluation.per_image]
+    known = [(own, other) for own, other in pairs if own is not None and other is not None]
+    if not known:
+        return ""
+    ahead = sum(own > other for own, other in known)
+    return f"Image by image, the student is ahead of its control on {ahead} of {len(known)}."

@@ -1,0 +1,215 @@
+"""Builds the report: one offline HTML page, the same figures as PNG, the table's numbers as JSON."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+import segshrink
+from segshrink.files import replacing, write_json, write_text
+from segshrink.report import comparison, figures, wording
+from segshrink.report.collect import ClassColor, Run, collect
+from segshrink.report.headline import LEAKING, headline, notices
+from segshrink.report.pictures import ERROR_COLORS, data_uri, examples
+from segshrink.report.themes import DARK, LIGHT, run_colors, to_png, to_svg
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure as the page shows it: the same drawing for light and dark mode, as data URIs."""
+
+    panel: figures.Panel
+    light: str
+    dark: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """A run as a column of the table and an entry of legends."""
+
+    label: str
+    run: Run
+    light: str
+    dark: str
+
+    @property
+    def leaking(self) -> bool:
+        """Whether the run's scores come from a leaking split."""
+        return self.run.evaluation is not None and self.run.evaluation.leaking
+
+
+def build_report(runs: Sequence[Path], out: Path | None = None) -> Path:
+    """Write ``report.html``, ``report.json`` and ``figures/*.png`` from the files of run folders.
+
+    Args:
+        runs: Run folders; each brings its ``teacher`` and ``control`` folders along.
+        out: Folder of the report, or its ``.html`` file; by default the first run's folder.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        FileError: A run folder is missing, holds no run, or a file can't be read or written.
+        DataError: A run's file holds something else than it should.
+    """
+    found = collect(runs)
+    page = Path(out) if out is not None else Path(runs[0])
+    if page.suffix.lower() not in (".html", ".htm"):
+        page = page / "report.html"
+    sections = {
+        "intervals": figures.interval_panel(found),
+        "training": figures.training_panels(found),
+        "curves": figures.curve_panels(found),
+        "confusion": figures.confusion_panels(found),
+        "calibration": figures.reliability_panel(found),
+    }
+    for panel in (panel for panels in sections.values() for panel in panels):
+        _write_png(page.parent / "figures" / f"{panel.key}.png", panel)
+    shown = {key: [_show(panel) for panel in panels] for key, panels in sections.items()}
+    groups = comparison.table(found)
+    text = headline(found)
+    numbers = {
+        "segshrink": segshrink.__version__,
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "title": text.title,
+        "headline": text.sentence,
+        "caveat": text.caveat,
+        "notices": [{"title": notice.title, "text": notice.text} for notice in notices(found)],
+        **comparison.as_json(found, groups),
+    }
+    write_text(page, _render(found, groups, shown))
+    write_json(page.with_suffix(".json"), numbers)
+    return page
+
+
+def _write_png(path: Path, panel: figures.Panel) -> None:
+    title = f"{panel.title} (leaking split)" if panel.leaking else panel.title
+    with replacing(path) as temporary:
+        temporary.write_bytes(to_png(panel.draw, title))
+
+
+def _show(panel: figures.Panel) -> Shown:
+    light, dark = (data_uri(to_svg(panel.draw, theme), "image/svg+xml") for theme in (LIGHT, DARK))
+    return Shown(panel, light, dark)
+
+
+def _render(runs: list[Run], groups: list[comparison.Group], shown: dict[str, list[Shown]]) -> str:
+    rows, picture_notes = examples(runs)
+    main = comparison.focus(runs)
+    columns = [
+        Column(*values)
+        for values in zip(comparison.labels(runs), runs, run_colors(runs, LIGHT), run_colors(runs, DARK), strict=True)
+    ]
+    script = _file("script.js")
+    environment = Environment(
+        loader=FunctionLoader(_file), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("report.html").render(
+        version=segshrink.__version__,
+        built=datetime.now().strftime("%Y-%m-%d %H:%M"),
+        headline=headline(runs),
+        notices=notices(runs),
+        leaking=any(column.leaking for column in columns),
+        leaking_text=LEAKING,
+        facts=_facts(runs, main),
+        tiles=_tiles(runs, main),
+        columns=columns,
+        groups=groups,
+        shown=shown,
+        missing=_missing(columns),
+        examples=rows,
+        picture_notes=picture_notes,
+        main_label=columns[runs.index(main)].label if main else "",
+        compared=any(tile.title == "Teacher" for row in rows for tile in row.tiles),
+        error_colors={key: "#{:02x}{:02x}{:02x}".format(*color) for key, color in ERROR_COLORS.items()},
+        classes=_legend(main),
+        style=_file("style.css"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
+    )
+
+
+def _file(name: str) -> str:
+    return resources.files("segshrink.report").joinpath("template", name).read_text(encoding="utf-8")
+
+
+def _legend(main: Run | None) -> tuple[ClassColor, ...]:
+    return main.evaluation.classes if main and main.evaluation else ()
+
+
+def _facts(runs: list[Run], main: Run | None) -> list[tuple[str, str]]:
+    """What was judged, where and when."""
+    facts: list[tuple[str, str]] = []
+    evaluation = main.evaluation if main else None
+    if evaluation:
+        split = f"{evaluation.split} (leaking)" if evaluation.leaking else evaluation.split
+        facts.append(("Data", evaluation.data))
+        facts.append(
+            ("Judged on", f"{evaluation.images} images of {split}, {wording.scaled(evaluation.pixels)} pixels")
+        )
+        facts.append(("Evaluated", wording.day(evaluation.date)))
+    machine = next((run.machine for run in [*([main] if main else []), *runs] if run.machine), {})
+    if machine:
+        facts.append(("Trained on", _machine(machine)))
+    profile = next((run.profile for run in runs if run.profile and run.profile.machine), None)
+    if profile and profile.machine and profile.machine != machine.get("cpu"):
+        facts.append(("Speed measured on", profile.machine))
+    return facts
+
+
+def _machine(machine: dict[str, str]) -> str:
+    parts = [machine.get("cpu", "")]
+    parts += [f"{machine['cores']} cores"] if "cores" in machine else []
+    parts += (
+        [f"{float(machine['memory_gb']):.0f} GB"] if machine.get("memory_gb", "").replace(".", "").isdigit() else []
+    )
+    parts += [machine["device"]] if machine.get("device", "cpu") != "cpu" else []
+    parts += [f"precision {machine['precision']}"] if "precision" in machine else []
+    parts += [f"torch {machine['torch']}"] if "torch" in machine else []
+    return ", ".join(part for part in parts if part)
+
+
+def _tiles(runs: list[Run], main: Run | None) -> list[tuple[str, str, str]]:
+    """The few numbers that matter most: (what, number, beside it)."""
+    if main is None or main.evaluation is None:
+        return []
+    at = runs.index(main)
+    cells = {row.key: row.cells[at] for group in comparison.table(runs) for row in group.rows}
+    names = [
+        ("mean_iou", "Mean IoU"),
+        ("parameters", "Parameters"),
+        ("file_bytes", "Weight file"),
+        ("latency_ms", "CPU latency"),
+        ("peak_memory_mb", "Peak memory"),
+    ]
+    found = []
+    for key, title in names:
+        cell = cells.get(key)
+        if cell and cell.value is not None:
+            beside = (
+                f"{cell.to_teacher} than teacher" if cell.to_teacher.endswith(("less", "more")) else cell.to_teacher
+            )
+            beside = f"{beside} to teacher" if beside.endswith("points") else beside
+            found.append((title, cell.text, beside or cell.interval))
+    return found
+
+
+def _missing(columns: list[Column]) -> dict[str, str]:
+    """For each part, a sentence on the runs that have no files for it."""
+    absent: dict[str, Any] = {
+        "evaluation": ("evaluation.json", [c.label for c in columns if c.run.evaluation is None]),
+        "profile": ("profile.json", [c.label for c in columns if c.run.profile is None]),
+        "training": ("metrics.csv", [c.label for c in columns if not c.run.metrics]),
+    }
+    return {
+        part: f"{wording.listing(names)}: no {file} in the run folder, so left out here." if names else ""
+        for part, (file, names) in absent.items()
+    }

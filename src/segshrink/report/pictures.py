@@ -1,0 +1,203 @@
+"""The segmented images: which are shown, scaled down, in class colours, and where teacher and student differ."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from segshrink.report import wording
+from segshrink.report.collect import ClassColor, ImageScore, Pictures, Run
+from segshrink.report.comparison import comparable, first, focus, labels
+
+SIDE = 480
+SHOWN = 10
+IGNORED = (128, 128, 128)
+MAX_PIXELS = 16_000_000
+# Where prediction and truth differ, drawn over the faded grey image.
+ERROR_COLORS = {"student": (214, 64, 20), "teacher": (38, 110, 220), "both": (240, 178, 0)}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a row: ``source`` is a data URI; ``kind`` is image, map or errors."""
+
+    title: str
+    note: str
+    source: str
+    kind: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image with all its pictures; ``group`` is best, median or worst."""
+
+    name: str
+    group: str
+    rank: str
+    width: int
+    height: int
+    tiles: tuple[Tile, ...]
+
+
+def choose(images: Sequence[ImageScore], shown: int = SHOWN) -> list[tuple[str, int, ImageScore]]:
+    """Pick the best, median and worst images that have pictures, by mean IoU.
+
+    Returns:
+        (group, rank from 1, image) from best to worst; all images when there are no more than ``shown``.
+    """
+    scored = [image for image in images if image.mean_iou is not None and image.pictures is not None]
+    ordered = sorted(scored, key=lambda image: (-(image.mean_iou or 0.0), image.name))
+    total = len(ordered)
+    kept = min(total, shown)
+    ends = kept * 3 // 10 or (1 if kept > 1 else 0)
+    middle = kept - 2 * ends
+    start = (total - middle) // 2
+    chosen = [
+        *(("best", index) for index in range(ends)),
+        *(("median", index) for index in range(start, start + middle)),
+        *(("worst", index) for index in range(total - ends, total)),
+    ]
+    return [(group, index + 1, ordered[index]) for group, index in chosen]
+
+
+def examples(runs: Sequence[Run]) -> tuple[list[Example], list[str]]:
+    """Return the chosen images with their pictures, and notes on what couldn't be shown."""
+    main = focus(runs)
+    if main is None or main.evaluation is None:
+        return [], ["no run has been evaluated"]
+    named = list(zip(labels(runs), runs, strict=True))
+    chosen = choose(main.evaluation.per_image)
+    total = sum(image.mean_iou is not None and image.pictures is not None for image in main.evaluation.per_image)
+    rows, notes = [], []
+    for group, rank, image in chosen:
+        try:
+            rows.append(_example(image, group, f"{rank} of {total}", main, named))
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            notes.append(f"{image.name} could not be shown: {error}")
+    if not chosen:
+        notes.append("the evaluation kept no pictures")
+    return rows, notes
+
+
+def _example(image: ImageScore, group: str, rank: str, main: Run, named: list[tuple[str, Run]]) -> Example:
+    if image.pictures is None or main.evaluation is None:
+        raise ValueError("its pictures are missing")
+    classes = main.evaluation.classes
+    photo = _photo(image.pictures)
+    truth = _indices(image.pictures.truth, photo.size)
+    tiles = [
+        Tile("Image", "", _jpeg(photo), "image", f"Photograph {image.name}"),
+        Tile("Truth", "", _map(truth, classes), "map", f"True classes of {image.name}: {_shares(truth, classes)}"),
+    ]
+    predictions: dict[int, npt.NDArray[np.uint8]] = {}
+    for label, run in named:
+        score = _score_of(run, main, image.name)
+        if score is None or score.pictures is None:
+            continue
+        index = _indices(score.pictures.prediction, photo.size)
+        predictions[id(run)] = index
+        note = f"mIoU {wording.score(score.mean_iou)}"
+        alt = f"Classes that {label} predicts for {image.name}: {_shares(index, classes)}"
+        tiles.append(Tile(label, note, _map(index, classes), "map", alt))
+    teacher = first([run for _, run in named], "teacher")
+    tiles.append(_errors(photo, truth, predictions, main, teacher, image.name, dict((id(r), n) for n, r in named)))
+    return Example(image.name, group, rank, *photo.size, tuple(tiles))
+
+
+def _score_of(run: Run, main: Run, name: str) -> ImageScore | None:
+    if run.evaluation is None or (run is not main and not comparable(run, main)):
+        return None
+    return next((image for image in run.evaluation.per_image if image.name == name), None)
+
+
+def _errors(
+    photo: Image.Image,
+    truth: npt.NDArray[np.uint8],
+    predictions: dict[int, npt.NDArray[np.uint8]],
+    main: Run,
+    teacher: Run | None,
+    name: str,
+    titles: dict[int, str],
+) -> Tile:
+    """Colour the pixels that the main run, its teacher or both get wrong, over the faded image."""
+    grey = np.asarray(photo.convert("L"), dtype=np.float32)[..., None]
+    picture = np.repeat(grey * 0.35 + 255 * 0.55, 3, axis=2)
+    judged = truth != 255
+    own = judged & (predictions[id(main)] != truth)
+    other = predictions.get(id(teacher)) if teacher is not None and teacher is not main else None
+    theirs = judged & (other != truth) if other is not None else np.zeros_like(own)
+    for mask, key in ((own & ~theirs, "student"), (theirs & ~own, "teacher"), (own & theirs, "both")):
+        picture[mask] = 0.2 * picture[mask] + 0.8 * np.array(ERROR_COLORS[key], dtype=np.float32)
+    total = max(int(judged.sum()), 1)
+    wrong = f"{100 * own.sum() / total:.0f} % wrong"
+    label = titles[id(main)]
+    if other is None:
+        alt = f"Pixels of {name} that {label} gets wrong: {wrong}"
+        return Tile("Errors", wrong, _jpeg(Image.fromarray(picture.astype(np.uint8))), "errors", alt)
+    disagree = 100 * (judged & (predictions[id(main)] != other)).sum() / total
+    note = f"{wrong}, {disagree:.0f} % unlike teacher"
+    alt = (
+        f"Pixels of {name} that only {label} gets wrong ({100 * (own & ~theirs).sum() / total:.0f} %), only its teacher "
+        f"({100 * (theirs & ~own).sum() / total:.0f} %), both ({100 * (own & theirs).sum() / total:.0f} %)"
+    )
+    return Tile("Errors", note, _jpeg(Image.fromarray(picture.astype(np.uint8))), "errors", alt)
+
+
+def _photo(pictures: Pictures) -> Image.Image:
+    with Image.open(pictures.image) as opened:
+        _check(opened)
+        photo = opened.convert("RGB")
+    photo.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return photo
+
+
+def _indices(path: object, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    with Image.open(str(path)) as opened:
+        _check(opened)
+        if opened.mode not in ("P", "L"):
+            raise ValueError(f"{path} is not an index picture")
+        return np.asarray(opened.resize(size, Image.Resampling.NEAREST), dtype=np.uint8)
+
+
+def _check(opened: Image.Image) -> None:
+    if opened.width * opened.height > MAX_PIXELS:
+        raise ValueError(f"{opened.width} × {opened.height} pixels are too many for a picture of a report")
+
+
+def _map(index: npt.NDArray[np.uint8], classes: tuple[ClassColor, ...]) -> str:
+    palette = [0, 0, 0] * 256
+    for place, entry in enumerate(classes):
+        palette[3 * place : 3 * place + 3] = [int(entry.color[at : at + 2], 16) for at in (1, 3, 5)]
+    palette[3 * 255 :] = IGNORED
+    picture = Image.fromarray(np.ascontiguousarray(index))
+    picture.putpalette(palette)
+    return _uri(picture, "PNG", optimize=True)
+
+
+def _shares(index: npt.NDArray[np.uint8], classes: tuple[ClassColor, ...]) -> str:
+    counts = np.bincount(index.ravel(), minlength=256)
+    total = max(int(counts[: len(classes)].sum()), 1)
+    order = sorted(range(len(classes)), key=lambda place: -counts[place])
+    return ", ".join(f"{classes[place].name} {100 * counts[place] / total:.0f} %" for place in order if counts[place])
+
+
+def _jpeg(picture: Image.Image) -> str:
+    return _uri(picture, "JPEG", quality=82, optimize=True)
+
+
+def _uri(picture: Image.Image, kind: str, **options: int) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return data_uri(buffer.getvalue(), f"image/{kind.lower()}")
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Return ``content`` as a data URI of MIME type ``kind``."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

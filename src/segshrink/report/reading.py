@@ -1,0 +1,103 @@
+"""Typed access to JSON objects that others wrote: absent is None, a wrong type is one clear error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segshrink.errors import DataError
+from segshrink.files import read_json
+
+
+class Section:
+    """A JSON object of ``file``; ``place`` is its path inside the file, for errors."""
+
+    def __init__(self, file: Path, values: Any, place: str = "") -> None:
+        self._file = file
+        self._place = place
+        if not isinstance(values, Mapping):
+            raise self._error("", "an object", values)
+        self._values: Mapping[str, Any] = values
+
+    @classmethod
+    def read(cls, file: Path) -> Section | None:
+        """Return the object in ``file``, or None when there is no such file."""
+        return cls(file, read_json(file)) if file.is_file() else None
+
+    def text(self, key: str) -> str | None:
+        """Return a string; a number counts as its text."""
+        value = self._values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, str | int | float):
+            return str(value)
+        raise self._error(key, "a text", value)
+
+    def flag(self, key: str) -> bool:
+        """Return a truth value; absent is False."""
+        value = self._values.get(key)
+        if value is None or isinstance(value, bool):
+            return bool(value)
+        raise self._error(key, "true or false", value)
+
+    def number(self, key: str) -> float | None:
+        """Return a finite number; null, NaN and infinity are None."""
+        return self._number(key, self._values.get(key))
+
+    def count(self, key: str) -> int | None:
+        """Return a whole number."""
+        value = self.number(key)
+        return None if value is None else round(value)
+
+    def numbers(self, key: str) -> tuple[float | None, ...]:
+        """Return a list of numbers; absent is empty."""
+        return tuple(self._number(key, value) for value in self._list(key))
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Return a list of strings; absent is empty."""
+        return tuple(str(value) for value in self._list(key))
+
+    def table(self, key: str) -> list[list[float]]:
+        """Return a list of equally long lists of numbers, null as 0; absent is empty."""
+        rows = self._list(key)
+        if any(not isinstance(row, list) for row in rows) or len({len(row) for row in rows}) > 1:
+            raise self._error(key, "a list of equally long lists", rows)
+        return [[self._number(key, value) or 0.0 for value in row] for row in rows]
+
+    def section(self, key: str) -> Section | None:
+        """Return an inner object."""
+        value = self._values.get(key)
+        return None if value is None else Section(self._file, value, self._name(key))
+
+    def sections(self, key: str) -> list[Section]:
+        """Return a list of inner objects; absent is empty."""
+        return [Section(self._file, value, f"{self._name(key)}[{i}]") for i, value in enumerate(self._list(key))]
+
+    def missing(self, key: str) -> DataError:
+        """Return the error for a field that has to be there."""
+        return DataError(f"{self._file}: '{self._name(key)}' is missing; evaluate the model again")
+
+    def _list(self, key: str) -> Sequence[Any]:
+        value = self._values.get(key)
+        if value is None:
+            return []
+        if isinstance(value, list):
+            return value
+        raise self._error(key, "a list", value)
+
+    def _number(self, key: str, value: Any) -> float | None:
+        if value is None:
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value) if math.isfinite(value) else None
+        raise self._error(key, "a number", value)
+
+    def _name(self, key: str) -> str:
+        return ".".join(part for part in (self._place, key) if part)
+
+    def _error(self, key: str, expected: str, found: Any) -> DataError:
+        field = self._name(key)
+        where = f"'{field}'" if field else "the file"
+        return DataError(f"{self._file}: {where} must be {expected}, found {type(found).__name__}; write it again")

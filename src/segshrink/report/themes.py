@@ -1,0 +1,132 @@
+"""Colours of figures on light and dark pages, and how a figure becomes SVG or PNG."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from segshrink.report.collect import Run
+
+# The page's font list; text in SVG stays text, so that any script and any screen reads well.
+FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of one page mode; ``roles`` colours the runs, first runs of a role take the first colour."""
+
+    ink: str
+    muted: str
+    grid: str
+    surface: str
+    cell: str
+    roles: dict[str, tuple[str, ...]]
+
+
+LIGHT = Theme(
+    ink="#1d2430",
+    muted="#5b6472",
+    grid="#e2e6ec",
+    surface="#ffffff",
+    cell="#7db0e8",
+    roles={
+        "teacher": ("#6a4fc4", "#9a86dc", "#4a3494"),
+        "control": ("#c4660a", "#e09a55", "#8d4806"),
+        "student": ("#04786f", "#4aa79f", "#02534d"),
+        "model": ("#2563b8", "#b0387a", "#5f7414", "#7a5a3a", "#3f8fa8"),
+    },
+)
+DARK = Theme(
+    ink="#e8ebf0",
+    muted="#a2abb9",
+    grid="#2e3541",
+    surface="#181c23",
+    cell="#2f6bab",
+    roles={
+        "teacher": ("#ab98f5", "#8672d0", "#cfc3ff"),
+        "control": ("#f2a154", "#c98444", "#ffc994"),
+        "student": ("#3fcabb", "#2f978c", "#8ce8de"),
+        "model": ("#6fa8f0", "#ee86bd", "#b3cc57", "#cba983", "#75c6de"),
+    },
+)
+DASHES: tuple[tuple[float, tuple[float, ...]] | str, ...] = (
+    "-",
+    (0, (4, 1.5)),
+    (0, (1.2, 1.2)),
+    (0, (5, 1.5, 1.2, 1.5)),
+)
+
+
+def run_colors(runs: Sequence[Run], theme: Theme) -> list[str]:
+    """Return one colour for each run, by its role and its place among the runs of that role."""
+    seen: dict[str, int] = {}
+    colors = []
+    for run in runs:
+        palette = theme.roles[run.role]
+        colors.append(palette[seen.get(run.role, 0) % len(palette)])
+        seen[run.role] = seen.get(run.role, 0) + 1
+    return colors
+
+
+def new_figure(theme: Theme, width: float, height: float, title: str | None) -> tuple[Figure, Axes]:
+    """Return an empty figure of ``width`` by ``height`` inches with quiet axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_facecolor("none")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(theme.grid)
+    axes.tick_params(colors=theme.muted, length=0, pad=5)
+    axes.xaxis.label.set_color(theme.muted)
+    axes.yaxis.label.set_color(theme.muted)
+    axes.grid(visible=True, color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    if title:
+        axes.set_title(title, color=theme.ink, loc="left", fontweight="bold", pad=10)
+    return figure, axes
+
+
+def legend(axes: Axes, theme: Theme, **place: object) -> None:
+    """Draw the legend without a frame."""
+    box = axes.legend(frameon=False, handlelength=1.9, borderaxespad=0.3, labelspacing=0.35, **place)  # type: ignore[arg-type]
+    for text in box.get_texts():
+        text.set_color(theme.ink)
+
+
+def to_svg(draw: Callable[[Theme, str | None], Figure], theme: Theme) -> bytes:
+    """Return the figure as SVG with transparent ground, text as text and no title (the page gives it)."""
+    text = _saved(draw, theme, None, "svg").decode("utf-8")
+    return text.replace("'DejaVu Sans', sans-serif", FONTS).replace("'DejaVu Sans'", FONTS).encode("utf-8")
+
+
+def to_png(draw: Callable[[Theme, str | None], Figure], title: str) -> bytes:
+    """Return the titled figure as PNG on white at 200 dots per inch."""
+    return _saved(draw, LIGHT, title, "png")
+
+
+def _saved(draw: Callable[[Theme, str | None], Figure], theme: Theme, title: str | None, kind: str) -> bytes:
+    # Names are shown as they are: no TeX between dollar signs.
+    settings = {
+        "font.size": 10.5,
+        "axes.titlesize": 11.5,
+        "legend.fontsize": 9.5,
+        "text.parse_math": False,
+        "font.family": ["DejaVu Sans"],
+        "svg.fonttype": "none",
+        "svg.hashsalt": "segshrink",
+        "text.color": theme.ink,
+    }
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        # A PNG shows a box for a letter that the font lacks; the page's SVG takes the reader's fonts.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        buffer = io.BytesIO()
+        figure = draw(theme, title)
+        ground = "none" if kind == "svg" else theme.surface
+        figure.savefig(buffer, format=kind, dpi=200, facecolor=ground, metadata=metadata)
+    return buffer.getvalue()
