@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,6 +41,10 @@ _DEFAULT_COLORS = (
 )
 _IGNORE_COLORS: tuple[Color, ...] = ((0, 0, 0), (128, 128, 128), (255, 255, 255), (64, 64, 64))
 _LARGEST_VALUE = 65535
+# Numbers in masks are compared within these limits.
+_BEYOND = 1 << 31
+# Pixels that are looked up at once: enough to be fast, little enough to stay in the processor's cache.
+_BLOCK = 1 << 18
 
 
 class UndeclaredError(DataError):
@@ -215,43 +220,33 @@ class ClassMap:
                 f"classes are given by color, found a mask of {mask.dtype} numbers; give the classes a value instead"
             )
         if mask.ndim == 2:
-            packed = mask.astype(np.intp) * 0x010101
-        else:
-            packed = mask[:, :, 0].astype(np.intp)
-            for band in (1, 2):
-                packed <<= 8
-                packed |= mask[:, :, band]
+            mask = np.broadcast_to(mask[:, :, np.newaxis], (*mask.shape, 3))
         # One entry a colour; untouched pages of the zeroed table cost no memory. 0 means undeclared.
-        codes = np.zeros(1 << 24, dtype=np.uint16)
-        for position, color in enumerate(self.colors):
-            codes[_pack(color)] = position + 1
-        for color in self.ignored_colors:
-            codes[_pack(color)] = IGNORE_INDEX + 1
-        return _decoded(codes[packed], packed, kind="colour")
+        table = np.zeros(1 << 24, dtype=np.uint16)
+        table[[_pack(color) for color in self.colors]] = np.arange(1, len(self) + 1)
+        table[[_pack(color) for color in self.ignored_colors]] = IGNORE_INDEX + 1
+        index, found = _translated(mask, _packed, table)
+        if found:
+            named = {f"#{number:06X}": count for number, count in found.items()}
+            grey = all(number % 0x010101 == 0 for number in found)
+            hint = "; if they are class numbers, give the classes a value instead of a color" if grey else ""
+            raise UndeclaredError(_undeclared("colours", named) + hint, named)
+        return index
 
     def _encode_values(self, mask: NDArray[Any], values: tuple[int, ...]) -> NDArray[np.uint8]:
         if mask.ndim == 3:
             if not all(np.array_equal(mask[:, :, 0], mask[:, :, band]) for band in (1, 2)):
                 raise DataError(
-                    "classes are given by value, found a mask in colours; give the classes a color instead of a value"
+                    "classes are given by value, found a mask in colours; give the classes a color instead, in quotes"
                 )
             mask = mask[:, :, 0]
-        if mask.dtype == np.bool_:
-            mask = mask.astype(np.uint8)
-        if not np.issubdtype(mask.dtype, np.integer):
-            whole = np.where(np.isfinite(mask), mask, -1).astype(np.int64)
-            if not np.array_equal(whole, mask, equal_nan=False) and not bool((~np.isfinite(mask)).any()):
-                raise DataError(f"a mask must hold whole numbers, found fractions ({mask.dtype})")
-            mask = whole
-        codes = np.zeros(_LARGEST_VALUE + 2, dtype=np.uint16)
-        for position, value in enumerate(values):
-            codes[value] = position + 1
-        codes[list(self.ignored_values)] = IGNORE_INDEX + 1
-        lookup = mask
-        if mask.dtype not in (np.uint8, np.uint16):
-            inside = (mask >= 0) & (mask <= _LARGEST_VALUE)
-            lookup = np.where(inside, mask, _LARGEST_VALUE + 1).astype(np.intp)
-        return _decoded(codes[lookup], mask, kind="value")
+        table = np.zeros(_LARGEST_VALUE + 2, dtype=np.uint16)
+        table[list(values)] = np.arange(1, len(self) + 1)
+        table[list(self.ignored_values)] = IGNORE_INDEX + 1
+        index, found = _translated(mask, _whole, table)
+        if found:
+            raise UndeclaredError(_undeclared("values", found), found)
+        return index
 
 
 def parse_color(text: str) -> Color:
@@ -274,21 +269,58 @@ def _pack(color: Color) -> int:
     return color[0] << 16 | color[1] << 8 | color[2]
 
 
-def _decoded(codes: NDArray[np.uint16], mask: NDArray[Any], *, kind: Literal["colour", "value"]) -> NDArray[np.uint8]:
-    """Take 1 from codes (class + 1, 256 = ignored); 0 stands for something undeclared in ``mask``."""
-    if codes.all():
-        codes -= 1
-        return codes.astype(np.uint8)
-    numbers, counts = np.unique(mask[codes == 0], return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    found: dict[Any, int] = {}
-    for number, count in zip(numbers[order].tolist(), counts[order].tolist(), strict=True):
-        found[f"#{number:06X}" if kind == "colour" else number] = count
+def _packed(mask: NDArray[Any]) -> NDArray[np.intp]:
+    """Pack (h, w, 3) colours into one number each."""
+    packed = mask[:, :, 0].astype(np.intp)
+    for band in (1, 2):
+        packed <<= 8
+        packed |= mask[:, :, band]
+    return packed
+
+
+def _whole(mask: NDArray[Any]) -> NDArray[np.intp]:
+    """Check that a mask holds whole numbers."""
+    if np.issubdtype(mask.dtype, np.inexact):
+        # Nothing beyond these limits is declared, but it may not fit into a whole number.
+        limited = np.clip(mask, -_BEYOND, _BEYOND)
+        if not np.array_equal(limited, np.floor(limited)):
+            raise DataError(
+                f"a mask must hold whole numbers, found fractions or NaN ({mask.dtype}); set a no-data value"
+            )
+        mask = limited
+    return mask.astype(np.intp)
+
+
+def _translated(
+    mask: NDArray[Any], numbered: Callable[[NDArray[Any]], NDArray[np.intp]], table: NDArray[np.uint16]
+) -> tuple[NDArray[np.uint8], dict[int, int]]:
+    """Look every pixel up in ``table`` (class + 1, 256 = ignored, 0 = undeclared), some rows at a time.
+
+    Returns:
+        (H, W) class indices, and number → pixels of what isn't declared, the most frequent first.
+    """
+    height, width = mask.shape[:2]
+    index = np.empty((height, width), dtype=np.uint8)
+    found: Counter[int] = Counter()
+    step = max(1, _BLOCK // max(width, 1))
+    for row in range(0, height, step):
+        numbers = numbered(mask[row : row + step])
+        if numbers.size and (numbers.min() < 0 or numbers.max() >= len(table)):
+            codes = np.where((numbers < 0) | (numbers >= len(table)), 0, table[np.clip(numbers, 0, len(table) - 1)])
+        else:
+            codes = table[numbers]
+        if not codes.all():
+            values, counts = np.unique(numbers[codes == 0], return_counts=True)
+            found.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        index[row : row + step] = codes - np.uint16(1)
+    return index, dict(found.most_common())
+
+
+def _undeclared(kind: str, found: Mapping[Any, int]) -> str:
     shown = ", ".join(f"{key} ({count} pixels)" for key, count in list(found.items())[:8])
     more = f" and {len(found) - 8} more" if len(found) > 8 else ""
     cause = "; so many look like a mask that was saved as JPEG or resized smoothly" if len(found) > 64 else ""
-    remedy = "declare them as classes or under ignore"
-    raise UndeclaredError(f"undeclared {kind}s in the mask: {shown}{more}; {remedy}{cause}", found)
+    return f"undeclared {kind} in the mask: {shown}{more}; declare them as classes or under ignore{cause}"
 
 
 def _refuse_repeats(what: str, items: Sequence[Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -28,21 +27,34 @@ def replacing(path: Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        scratch = Path(tempfile.mkdtemp(prefix=".segshrink-", dir=path.parent))
     except OSError as error:
         raise FileError(f"can't write {path}: {error.strerror or error}; check the folder's permissions") from error
     temporary = scratch / path.name
     try:
         yield temporary
-        if temporary.is_dir() and path.is_dir():
-            os.rename(path, scratch / "replaced")
-        os.replace(temporary, path)
+        _move(temporary, path, aside=scratch / "replaced")
     except FileError:
         raise
     except OSError as error:
-        raise FileError(f"can't write {path}: {error.strerror or error}; free some space or choose another folder") from error
+        raise FileError(
+            f"can't write {path}: {error.strerror or error}; free some space or choose another folder"
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _move(source: Path, target: Path, *, aside: Path) -> None:
+    """Rename ``source`` to ``target``; a folder that stands there goes ``aside`` first, and back if that fails."""
+    if not (source.is_dir() and target.is_dir()):
+        source.replace(target)
+        return
+    target.rename(aside)
+    try:
+        source.rename(target)
+    except BaseException:
+        aside.rename(target)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -65,8 +77,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise FileError(f"can't read {path}: {error.strerror or error}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise FileError(f"can't read {path}: {error.strerror or error}; check the path") from error
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{path} is not valid JSON ({error}); write it again") from error
 
 
@@ -76,4 +88,4 @@ def content_key(path: Path) -> str:
         with Path(path).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise FileError(f"can't read {path}: {error.strerror or error}") from error
+        raise FileError(f"can't read {path}: {error.strerror or error}; check the path") from error

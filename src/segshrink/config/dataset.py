@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from segshrink.classes import ClassMap
 from segshrink.config.base import Strict
 
 
@@ -69,7 +70,7 @@ class DatasetDescription(Strict):
     masks: str | None = None
     classes: list[ClassEntry] = Field(min_length=2, max_length=255)
     # Mask colours ("#RRGGBB") or values that carry no label.
-    ignore: list[str | int] = []
+    ignore: list[str | int] = Field(default=[])
     split: Split
     # Wildcard or list file of images without masks, for distillation.
     unlabeled: str | None = None
@@ -77,3 +78,10 @@ class DatasetDescription(Strict):
     bands: int | None = Field(default=None, ge=1)
     # How masks are read: "auto" is colour if every class has a color and none has a value, else index.
     mask_kind: Literal["auto", "color", "index"] = "auto"
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> DatasetDescription:
+        # A ConfigError is a ValueError, which pydantic reports with the field.
+        entries = [(entry.name, entry.color, entry.value) for entry in self.classes]
+        ClassMap.build(entries, self.ignore, mask_kind=self.mask_kind)
+        return self

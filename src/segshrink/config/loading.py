@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from segshrink.config.base import Strict
 from segshrink.config.dataset import DatasetDescription
+from segshrink.config.messages import explain
 from segshrink.config.recipe import Recipe
-from segshrink.errors import ConfigError, FileError, nearest
+from segshrink.config.yaml_text import format_yaml, parse_yaml
+from segshrink.errors import ConfigError, FileError
 
 Section = TypeVar("Section", bound=Strict)
+
+# Keys whose texts are paths; in overrides they are seen from the working folder, as on any command line.
+_PATH_KEYS = ("root", "encoder_weights")
 
 
 def load_dataset(path: Path, overrides: Sequence[str] = ()) -> DatasetDescription:
@@ -24,7 +28,11 @@ def load_dataset(path: Path, overrides: Sequence[str] = ()) -> DatasetDescriptio
         FileError: The file is missing or unreadable.
         ConfigError: Not YAML, an unknown key (the nearest is named), a value of the wrong kind.
     """
-    return _validate(DatasetDescription, _override(_dataset_mapping(Path(path)), overrides), str(path))
+    mapping = _dataset_mapping(Path(path))
+    for text in overrides:
+        keys, value = _parsed(text)
+        mapping = _with(mapping, keys, value, text)
+    return _validate(DatasetDescription, mapping, str(path))
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = (), data: Path | None = None) -> Recipe:
@@ -32,7 +40,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), data: Path | None = N
 
     Args:
         path: The YAML file.
-        overrides: ``key=value`` texts, dots reach into sections (``student.training.epochs=5``).
+        overrides: ``key=value`` texts, dots reach into sections (``student.training.epochs=5``); paths in them are
+            relative to the working folder.
         data: A data set description that replaces the recipe's.
 
     Raises:
@@ -46,60 +55,72 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), data: Path | None = N
     elif isinstance(mapping.get("data"), str):
         mapping["data"] = _dataset_mapping(path.parent / mapping["data"])
     elif isinstance(mapping.get("data"), dict):
-        mapping["data"] = _anchored(mapping["data"], "root", path.parent)
+        mapping["data"] = _anchored({"root": ".", **mapping["data"]}, "root", path.parent)
     for role in ("teacher", "student"):
         learner = mapping.get(role)
         if isinstance(learner, dict) and isinstance(learner.get("model"), dict):
             mapping[role] = {**learner, "model": _anchored(learner["model"], "encoder_weights", path.parent)}
-    return _validate(Recipe, _override(mapping, overrides), str(path))
+    for text in overrides:
+        keys, value = _parsed(text)
+        if keys == ["data"] and isinstance(value, str):
+            value = _dataset_mapping(Path(value))
+        mapping = _with(mapping, keys, value, text)
+    return _validate(Recipe, mapping, str(path))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping with the safe loader."""
+    """Read a YAML mapping with the safe loader.
+
+    Raises:
+        FileError: The file is missing or unreadable.
+        ConfigError: It isn't YAML or no mapping.
+    """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise FileError(f"can't read {path}: {reason}; give the path of a YAML file") from error
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        line = f", line {place.line + 1}" if place else ""
-        raise ConfigError(f"{path}{line} is not valid YAML: {getattr(error, 'problem', error)}") from error
+    value = parse_yaml(text, str(path))
     if not isinstance(value, dict):
-        raise ConfigError(f"{path} must hold 'key: value' lines, found {type(value).__name__}")
+        found = "nothing" if value is None else f"a {type(value).__name__}"
+        raise ConfigError(f"{path} must hold 'key: value' lines, found {found}")
     return value
 
 
 def dump_yaml(section: Strict) -> str:
     """Write a section as YAML that ``load_recipe`` or ``load_dataset`` reads back."""
-    return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return format_yaml(section.model_dump(mode="json"))
 
 
 def _dataset_mapping(path: Path) -> dict[str, Any]:
-    mapping = read_yaml(path)
-    return _anchored({"root": ".", **mapping}, "root", path.parent)
+    return _anchored({"root": ".", **read_yaml(path)}, "root", path.parent)
 
 
 def _anchored(mapping: dict[str, Any], key: str, folder: Path) -> dict[str, Any]:
     """Make the path at ``key`` absolute, seen from ``folder``."""
     if not isinstance(mapping.get(key), str):
         return mapping
-    return {**mapping, key: str((folder / Path(mapping[key]).expanduser()).resolve())}
+    return {**mapping, key: _absolute(mapping[key], folder)}
 
 
-def _override(mapping: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    for text in overrides:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"override '{text}' must look like key=value")
-        try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"override '{text}': the value is not valid YAML") from error
-        mapping = _with(mapping, key.split("."), parsed, text)
-    return mapping
+def _absolute(text: str, folder: Path) -> str:
+    try:
+        return str((folder / Path(text).expanduser()).resolve())
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ConfigError(f"the path {text!r} can't be followed ({error}); correct it") from error
+
+
+def _parsed(text: str) -> tuple[list[str], Any]:
+    """Read an override: its keys and its value."""
+    key, separator, value = text.partition("=")
+    keys = key.strip().split(".")
+    if not separator or not all(keys):
+        raise ConfigError(f"override '{text}' must look like key=value or section.key=value")
+    parsed = parse_yaml(value, f"override '{text}'")
+    if keys[-1] in _PATH_KEYS and isinstance(parsed, str):
+        parsed = _absolute(parsed, Path())
+    return keys, parsed
 
 
 def _with(mapping: dict[str, Any], keys: list[str], value: Any, text: str) -> dict[str, Any]:
@@ -107,6 +128,8 @@ def _with(mapping: dict[str, Any], keys: list[str], value: Any, text: str) -> di
     if not rest:
         return {**mapping, head: value}
     inner = mapping.get(head)
+    if isinstance(inner, list):
+        raise ConfigError(f"override '{text}': '{head}' is a list; give it whole, {head}=[...]")
     if inner is not None and not isinstance(inner, dict):
         raise ConfigError(f"override '{text}': '{head}' is a single value, it has no '{rest[0]}'")
     return {**mapping, head: _with(inner or {}, rest, value, text)}
@@ -116,38 +139,4 @@ def _validate(kind: type[Section], mapping: dict[str, Any], source: str) -> Sect
     try:
         return kind.model_validate(mapping)
     except ValidationError as error:
-        raise ConfigError(_sentence(kind, error, source)) from error
-
-
-def _sentence(kind: type[BaseModel], error: ValidationError, source: str) -> str:
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
-    field = ".".join(place)
-    if first["type"] == "extra_forbidden":
-        owner = _section_at(kind, place[:-1])
-        known = owner.model_fields if owner else ()
-        return f"{source}: unknown key '{field}'{nearest(place[-1], known)}"
-    if first["type"] == "missing":
-        return f"{source}: '{field}' is missing; add it"
-    found = first["input"]
-    shown = f", found {found!r}" if not isinstance(found, dict) else ""
-    return f"{source}: '{field}' is wrong: {first['msg'].removeprefix('Value error, ')}{shown}"
-
-
-def _section_at(kind: type[BaseModel], place: list[str]) -> type[BaseModel] | None:
-    """Follow field names from ``kind`` to the section class that ``place`` reaches."""
-    current: type[BaseModel] | None = kind
-    for part in place:
-        if current is None:
-            return None
-        if part.isdigit():
-            continue
-        field = current.model_fields.get(part)
-        current = _section_in(field.annotation) if field else None
-    return current
-
-
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _section_in(inner))), None)
+        raise ConfigError(explain(kind, error, source)) from error

@@ -34,7 +34,7 @@ _SIGNATURES = {
     b"<VRTDataset": "VRT",
 }
 # Python's list of warning filters is shared by all threads.
-_FILTERS = threading.Lock()
+_FILTERS = threading.RLock()
 
 
 class Header(NamedTuple):
@@ -80,6 +80,14 @@ def read_header(path: Path) -> Header:
 
 
 @contextmanager
+def silent(category: type[Warning]) -> Iterator[None]:
+    """Keep a kind of warning from the user while the block runs; one thread at a time."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
+
+
+@contextmanager
 def open_pillow(path: Path) -> Iterator[Image.Image]:
     """Open with Pillow; what goes wrong while the block reads pixels becomes a FileError as well.
 
@@ -87,9 +95,8 @@ def open_pillow(path: Path) -> Iterator[Image.Image]:
         FileError: The file is damaged or truncated, or holds more pixels than Pillow takes.
     """
     try:
-        with _FILTERS, warnings.catch_warnings():
-            # Aerial mosaics are large; Pillow still refuses twice its warning size.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Aerial mosaics are large; Pillow still refuses twice its warning size.
+        with silent(Image.DecompressionBombWarning):
             image = Image.open(path, formats=PILLOW_FORMATS)
         with image:
             yield image
@@ -110,8 +117,7 @@ def open_raster(path: Path, header: Header) -> Iterator[Any]:
     """
     try:
         with rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True, GDAL_PAM_ENABLED=False):
-            with _FILTERS, warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with silent(NotGeoreferencedWarning):
                 dataset = rasterio.open(path, driver=_DRIVERS[header.format])
             with dataset:
                 yield dataset

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.errors import DataError, FileError
 from segshrink.files import replacing
 from segshrink.imagery.display import to_display
+from segshrink.imagery.opening import silent
 
 _JPEG_QUALITY = 92
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -96,8 +96,7 @@ def write_image(path: Path, image: NDArray[Any]) -> None:
 def _write_raster(path: Path, image: NDArray[Any], driver: str) -> None:
     height, width, bands = image.shape
     options = {"compress": "deflate"} if driver == "GTiff" else {}
-    with replacing(path) as temporary, rasterio.Env(GDAL_PAM_ENABLED=False), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with replacing(path) as temporary, rasterio.Env(GDAL_PAM_ENABLED=False), silent(NotGeoreferencedWarning):
         try:
             with rasterio.open(
                 temporary, "w", driver=driver, height=height, width=width, count=bands, dtype=image.dtype, **options
