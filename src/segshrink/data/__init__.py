@@ -9,28 +9,52 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segshrink.data.crops import CropPlan, cut, plan_crop
+    from segshrink.data.findings import Inspection, Problem
+    from segshrink.data.inspection import inspect_dataset
+    from segshrink.data.module import CropDataset, CropModule
     from segshrink.data.sources import Dataset, Sample, open_dataset
     from segshrink.data.statistics import image_statistics
     from segshrink.data.store import Scene, SceneStore, scenes
+    from segshrink.data.synthetic import write_scenes
 
+# Public name → the module that it lives in.
 _HOMES = {
+    "CropDataset": "module",
+    "CropModule": "module",
+    "CropPlan": "crops",
     "Dataset": "sources",
+    "Inspection": "findings",
+    "Problem": "findings",
     "Sample": "sources",
     "Scene": "store",
     "SceneStore": "store",
+    "cut": "crops",
     "image_statistics": "statistics",
+    "inspect_dataset": "inspection",
     "open_dataset": "sources",
+    "plan_crop": "crops",
     "scenes": "store",
+    "write_scenes": "synthetic",
 }
 
 __all__ = [
+    "CropDataset",
+    "CropModule",
+    "CropPlan",
     "Dataset",
+    "Inspection",
+    "Problem",
     "Sample",
     "Scene",
     "SceneStore",
+    "cut",
     "image_statistics",
+    "inspect_dataset",
     "open_dataset",
+    "plan_crop",
     "scenes",
+    "write_scenes",
 ]
 
 
@@ -38,3 +62,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

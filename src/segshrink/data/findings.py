@@ -1,0 +1,164 @@
+"""What an inspection of a data set found: plain data that can be written as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+ProblemKind = Literal[
+    "setup", "split", "unpaired", "unreadable", "mismatched", "undeclared", "duplicate", "near-duplicate", "classes",
+    "leaking",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, or that should be known.
+
+    Attributes:
+        kind: What sort of problem.
+        severity: "error" must be fixed before training; "warning" should be looked at.
+        message: One sentence with the remedy.
+        files: All files that it concerns, relative to the root.
+    """
+
+    kind: ProblemKind
+    severity: Literal["error", "warning"]
+    message: str
+    files: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True)
+class ImageFinding:
+    """One image; sizes are None where the file is unreadable.
+
+    Attributes:
+        name: The sample's name.
+        path: The image relative to the root.
+        part: "train", "val", "test", "unlabeled", or "train and val" with a leaking split.
+        height: Pixels.
+        width: Pixels.
+        bands: Number of bands.
+        dtype: Data type of the pixel values.
+    """
+
+    name: str
+    path: str
+    part: str
+    height: int | None = None
+    width: int | None = None
+    bands: int | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class PartFinding:
+    """One part of the split.
+
+    Attributes:
+        name: "train", "val", "test" or "unlabeled".
+        samples: Images (or squares of images, with a leaking split).
+        pixels: Pixels whose mask could be read.
+        ignored: Those of them without a label.
+        class_pixels: Class name → pixels.
+    """
+
+    name: str
+    samples: int
+    pixels: int
+    ignored: int
+    class_pixels: dict[str, int]
+
+    @property
+    def class_shares(self) -> dict[str, float]:
+        """Class name → share of the labelled pixels, 0 to 1; 0 for all where nothing is labelled."""
+        labeled = max(self.pixels - self.ignored, 1)
+        return {name: pixels / labeled for name, pixels in self.class_pixels.items()}
+
+    @property
+    def ignored_share(self) -> float:
+        """Share of pixels without a label, 0 to 1."""
+        return self.ignored / max(self.pixels, 1)
+
+
+@dataclass(frozen=True)
+class UndeclaredFinding:
+    """A mask colour ("#RRGGBB") or value that the description doesn't declare.
+
+    Attributes:
+        value: The colour or value.
+        pixels: How many pixels have it.
+        files: Mask relative to the root → how many of its pixels have it, the most first.
+    """
+
+    value: str | int
+    pixels: int
+    files: dict[str, int]
+
+
+@dataclass(frozen=True)
+class DuplicateFinding:
+    """Two images that show the same.
+
+    Attributes:
+        first: Image relative to the root.
+        first_part: The part of the split that it is in.
+        second: The other image.
+        second_part: Its part.
+        identical: Whether the files are the same, byte for byte.
+        distance: Share of gradients with another direction; 0 the same picture, 0.5 unrelated.
+    """
+
+    first: str
+    first_part: str
+    second: str
+    second_part: str
+    identical: bool
+    distance: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that was found about a data set.
+
+    Attributes:
+        name: The data set's name.
+        root: Its folder.
+        leaking: Whether judged pixels lie beside training pixels.
+        classes: Class name → colour "#RRGGBB".
+        parts: The parts of the split.
+        images: Images of the split and unlabelled ones; not those that no part names.
+        sizes: "height × width" → number of images, the most frequent first.
+        unused: Number of images that no part of the split names.
+        undeclared: Undeclared mask colours or values, the most frequent first; at most 256.
+        duplicates: Pairs of images that show the same, across parts, and identical files within a part.
+        problems: Everything that is wrong, errors first.
+    """
+
+    name: str
+    root: str
+    leaking: bool
+    classes: dict[str, str]
+    parts: tuple[PartFinding, ...]
+    images: tuple[ImageFinding, ...]
+    sizes: dict[str, int]
+    unused: int
+    undeclared: tuple[UndeclaredFinding, ...]
+    duplicates: tuple[DuplicateFinding, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing must be fixed; warnings don't count."""
+        return all(problem.severity != "error" for problem in self.problems)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able mapping, with ``sound`` and the class shares of each part."""
+        mapping = asdict(self)
+        for part, written in zip(self.parts, mapping["parts"], strict=True):
+            written["class_shares"] = part.class_shares
+            written["ignored_share"] = part.ignored_share
+        return {**mapping, "sound": self.sound}

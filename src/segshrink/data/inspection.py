@@ -1,0 +1,327 @@
+"""Looking through a data set for everything that is wrong with it, without stopping at the first problem."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError, format_color, parse_color
+from segshrink.config import DatasetDescription
+from segshrink.data.duplicates import Picture, duplicate_problems, find_duplicates
+from segshrink.data.findings import (
+    DuplicateFinding,
+    ImageFinding,
+    Inspection,
+    PartFinding,
+    Problem,
+    ProblemKind,
+    UndeclaredFinding,
+)
+from segshrink.data.fingerprints import fingerprint
+from segshrink.data.sources import Found, Pair, class_map, find_pairs, find_unlabeled, meant_orphans
+from segshrink.data.splits import PARTS, Division, divide, divide_patches
+from segshrink.data.store import Progress
+from segshrink.errors import DataError, SegshrinkError
+from segshrink.files import content_key
+from segshrink.imagery import probe, read_image, read_mask
+from segshrink.tiling import Window
+
+_MOST_UNDECLARED = 256
+
+# Parts of the split that an image is in; a window where only a square of it is meant.
+_Regions = list[tuple[str, Window | None]]
+
+
+def inspect_dataset(description: DatasetDescription, *, progress: Progress | None = None) -> Inspection:
+    """Read every image and mask of a data set's split and its unlabelled images, and tell what is wrong.
+
+    Args:
+        description: The data set.
+        progress: Called with (images done, all images) after each image.
+
+    Returns:
+        What was found. Problems of the data never raise, they stand in ``problems``; ``sound`` says whether training
+        can start.
+    """
+    survey = _Survey(description)
+    try:
+        classes = class_map(description)
+        found = find_pairs(description)
+    except SegshrinkError as error:
+        survey.tell("setup", str(error))
+        return survey.result()
+    survey.classes = classes
+    division = divide(description.split, [pair.relative for pair in found.pairs], root=description.root)
+    for message in division.problems:
+        survey.tell("split", f"{description.name}: {message}")
+    work = _regions_of(found, division, survey)
+    _tell_unpaired(found, [pair for pair, _ in work], survey)
+    survey.unused = len(found.pairs) - len(work)
+    labeled = {pair.image for pair, _ in work}
+    work += [(pair, [("unlabeled", None)]) for pair in _unlabeled(survey) if pair.image not in labeled]
+    for number, (pair, regions) in enumerate(work):
+        survey.look(pair, regions)
+        if progress is not None:
+            progress(number + 1, len(work))
+    _compare_kinds(survey)
+    if not description.split.leaking:
+        survey.duplicates = find_duplicates(survey.pictures)
+        survey.problems += duplicate_problems(survey.duplicates)
+    _compare_classes(survey)
+    return survey.result()
+
+
+@dataclass
+class _Survey:
+    """Gathers what is found, image by image."""
+
+    description: DatasetDescription
+    classes: ClassMap | None = None
+    unused: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    images: list[ImageFinding] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    samples: Counter[str] = field(default_factory=Counter)
+    counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    undeclared: dict[str | int, dict[str, int]] = field(default_factory=dict)
+    duplicates: tuple[DuplicateFinding, ...] = ()
+
+    def tell(
+        self,
+        kind: ProblemKind,
+        message: str,
+        files: Sequence[str] = (),
+        *,
+        severity: Literal["error", "warning"] = "error",
+    ) -> None:
+        """Note a problem."""
+        self.problems.append(Problem(kind, severity, message, tuple(files)))
+
+    def look(self, pair: Pair, regions: _Regions) -> None:
+        """Read an image and its mask, and count the mask's classes."""
+        self.samples.update(part for part, _ in regions)
+        part = " and ".join(dict.fromkeys(part for part, _ in regions))
+        finding = ImageFinding(pair.name, pair.relative, part)
+        try:
+            image = read_image(pair.image)
+            height, width, bands = image.shape
+            finding = replace(finding, height=height, width=width, bands=bands, dtype=str(image.dtype))
+            self.pictures.append(Picture(pair.relative, part, content_key(pair.image), fingerprint(image)))
+        except SegshrinkError as error:
+            self.tell("unreadable", str(error), [pair.relative])
+        self.images.append(finding)
+        mask = self._mask(pair)
+        if mask is None:
+            return
+        if finding.height is not None and mask.shape != (finding.height, finding.width):
+            self.tell(
+                "mismatched",
+                f"{pair.mask} is {mask.shape[0]} × {mask.shape[1]} pixels (height × width) but its image {pair.image} "
+                f"is {finding.height} × {finding.width}; a mask must have its image's size",
+                [pair.relative, pair.expected or str(pair.mask)],
+            )
+            return
+        for name, window in regions:
+            region = mask[window.slices] if window else mask
+            counts = self.counts.setdefault(name, np.zeros(256, dtype=np.int64))
+            counts += np.bincount(region.reshape(-1), minlength=256)
+
+    def _mask(self, pair: Pair) -> NDArray[np.uint8] | None:
+        """Read a mask; undeclared pixels are noted and then ignored."""
+        if pair.mask is None or self.classes is None:
+            return None
+        name = pair.expected or str(pair.mask)
+        try:
+            return read_mask(pair.mask, self.classes)
+        except UndeclaredError as error:
+            for value, pixels in error.found.items():
+                self.undeclared.setdefault(value, {})[name] = pixels
+            try:
+                return read_mask(pair.mask, _tolerant(self.classes, error.found))
+            except SegshrinkError:
+                return None
+        except SegshrinkError as error:
+            self.tell("mismatched" if isinstance(error, DataError) else "unreadable", str(error), [name])
+            return None
+
+    def result(self) -> Inspection:
+        """Put everything together."""
+        undeclared = _undeclared(self.undeclared)
+        if undeclared:
+            self.problems.append(_undeclared_problem(self.undeclared, undeclared))
+        if self.description.split.leaking:
+            self.tell(
+                "leaking",
+                "the split is leaking: judged squares lie beside training squares of the same image, so scores are too "
+                "good; use it only to compare with results that were made this way",
+                severity="warning",
+            )
+        sizes = Counter(f"{image.height} × {image.width}" for image in self.images if image.height is not None)
+        return Inspection(
+            name=self.description.name,
+            root=str(self.description.root),
+            leaking=self.description.split.leaking,
+            classes=_class_colors(self.classes),
+            parts=tuple(_part(name, self) for name in (*PARTS, "unlabeled") if self.samples[name]),
+            images=tuple(self.images),
+            sizes=dict(sizes.most_common()),
+            unused=self.unused,
+            undeclared=undeclared,
+            duplicates=self.duplicates,
+            problems=tuple(sorted(self.problems, key=lambda problem: problem.severity)),
+        )
+
+
+def _regions_of(found: Found, division: Division, survey: _Survey) -> list[tuple[Pair, _Regions]]:
+    """Return the images of the split, and what part of them belongs where."""
+    regions: dict[int, _Regions] = {}
+    split = survey.description.split
+    if split.patches is not None:
+        sizes = [_size(pair.image) for pair in found.pairs]
+        try:
+            squares = divide_patches(sizes, split)
+        except DataError as error:
+            survey.tell("split", f"{survey.description.name}: {error}")
+            return [(pair, [("train", None)]) for pair in found.pairs]
+        for part, members in (("train", squares.train), ("val", squares.val)):
+            for position, window in members:
+                regions.setdefault(position, []).append((part, window))
+        for position in range(len(found.pairs)):
+            # Images that are smaller than a square or unreadable are looked at all the same.
+            regions.setdefault(position, [])
+    else:
+        for part in PARTS:
+            for position in getattr(division, part):
+                # An image in two parts (already told) is counted in the first.
+                regions.setdefault(position, [(part, None)])
+    return [(found.pairs[position], regions[position]) for position in sorted(regions)]
+
+
+def _size(path: Path) -> tuple[int, int]:
+    try:
+        info = probe(path)
+    except SegshrinkError:
+        return 0, 0  # told when the image is read
+    return info.height, info.width
+
+
+def _unlabeled(survey: _Survey) -> tuple[Pair, ...]:
+    try:
+        return find_unlabeled(survey.description)
+    except SegshrinkError as error:
+        survey.tell("setup", str(error))
+        return ()
+
+
+def _tell_unpaired(found: Found, used: Sequence[Pair], survey: _Survey) -> None:
+    bare = [pair for pair in used if pair.mask is None]
+    if bare:
+        told = [f"{pair.relative} (expected {pair.expected or 'a second column'})" for pair in bare]
+        survey.tell(
+            "unpaired",
+            f"{len(bare)} of {len(used)} images have no mask: {_listed(told)}; add the masks or correct 'masks'",
+            [pair.relative for pair in bare],
+        )
+    lost = meant_orphans(survey.description, found)
+    if lost:
+        told = [f"{mask} (expected {image})" for mask, image in lost]
+        survey.tell(
+            "unpaired",
+            f"{len(lost)} masks have no image: {_listed(told)}; add the images or move these masks away",
+            [mask for mask, _ in lost],
+        )
+
+
+def _compare_kinds(survey: _Survey) -> None:
+    """Tell which images have other bands or another data type than most."""
+    readable = [image for image in survey.images if image.bands is not None]
+    kinds = Counter((image.bands, image.dtype) for image in readable)
+    if not kinds:
+        return
+    bands, dtype = kinds.most_common(1)[0][0]
+    bands = survey.description.bands or bands
+    others = [image for image in readable if (image.bands, image.dtype) != (bands, dtype)]
+    if others:
+        told = [f"{image.path} ({image.bands} bands of {image.dtype})" for image in others]
+        survey.tell(
+            "mismatched",
+            f"{len(others)} of {len(readable)} images are not {bands} bands of {dtype}: {_listed(told)}; convert them, "
+            "leave them out or correct 'bands'",
+            [image.path for image in others],
+        )
+
+
+def _compare_classes(survey: _Survey) -> None:
+    """Tell which classes can't be learned or judged."""
+    if survey.classes is None or not survey.counts:
+        return
+    nothing = np.zeros(256, dtype=np.int64)
+    train = survey.counts.get("train", nothing)
+    judged = survey.counts.get("val", nothing) + survey.counts.get("test", nothing)
+    for index, name in enumerate(survey.classes.names):
+        if train[index] == 0:
+            where = "no training mask has it" if judged[index] else "no mask has it"
+            message = f"class '{name}' can't be learned: {where}; correct its color or value, or the split"
+            survey.tell("classes", message, severity="warning")
+        elif judged[index] == 0:
+            message = f"class '{name}' can't be judged: no mask outside the training images has it; change the split"
+            survey.tell("classes", message, severity="warning")
+
+
+def _part(name: str, survey: _Survey) -> PartFinding:
+    counts = survey.counts.get(name, np.zeros(256, dtype=np.int64))
+    names = survey.classes.names if survey.classes else ()
+    return PartFinding(
+        name=name,
+        samples=survey.samples[name],
+        pixels=int(counts.sum()),
+        ignored=int(counts[IGNORE_INDEX]),
+        class_pixels={label: int(counts[index]) for index, label in enumerate(names)},
+    )
+
+
+def _tolerant(classes: ClassMap, found: dict[Any, int]) -> ClassMap:
+    """Return a class map that ignores what was found undeclared."""
+    if classes.values is None:
+        colors = tuple(parse_color(value) for value in found)
+        return replace(classes, ignored_colors=(*classes.ignored_colors, *colors))
+    return replace(classes, ignored_values=(*classes.ignored_values, *found))
+
+
+def _undeclared(table: dict[str | int, dict[str, int]]) -> tuple[UndeclaredFinding, ...]:
+    findings = [
+        UndeclaredFinding(value, sum(files.values()), dict(sorted(files.items(), key=lambda item: -item[1])))
+        for value, files in table.items()
+    ]
+    return tuple(sorted(findings, key=lambda finding: -finding.pixels)[:_MOST_UNDECLARED])
+
+
+def _undeclared_problem(table: dict[str | int, dict[str, int]], findings: Sequence[UndeclaredFinding]) -> Problem:
+    told = []
+    for finding in findings[:6]:
+        first, *rest = finding.files
+        more = f" and {len(rest)} more files" if rest else ""
+        told.append(f"{finding.value} ({finding.pixels} pixels in {first}{more})")
+    more = f"; and {len(table) - 6} more" if len(table) > 6 else ""
+    kind = "colours" if any(isinstance(value, str) for value in table) else "values"
+    cause = "; so many look like masks that were saved as JPEG or resized smoothly" if len(table) > 64 else ""
+    files = tuple(sorted({name for files in table.values() for name in files}))
+    message = f"undeclared mask {kind}: {'; '.join(told)}{more}; declare them under classes or ignore{cause}"
+    return Problem("undeclared", "error", message, files)
+
+
+def _class_colors(classes: ClassMap | None) -> dict[str, str]:
+    if classes is None:
+        return {}
+    return {name: format_color(color) for name, color in zip(classes.names, classes.colors, strict=True)}
+
+
+def _listed(items: Sequence[str], limit: int = 3) -> str:
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more
