@@ -99,9 +99,9 @@ def photometric(
     return values.astype(image.dtype).reshape(image.shape)
 
 
-def _band_means(values: NDArray[np.float32], bands: int) -> NDArray[np.float64]:
+def _band_means(values: NDArray[np.float32], bands: int) -> NDArray[np.floating[Any]]:
     """Return the mean of each band of (H, W * bands) values, leaving out values that aren't finite."""
-    means: NDArray[np.float64] = values.mean(axis=0, dtype=np.float64).reshape(-1, bands).mean(axis=0)
+    means: NDArray[np.floating[Any]] = values.mean(axis=0).reshape(-1, bands).mean(axis=0, dtype=np.float64)
     if not np.isfinite(means).all():
         pixels = values.reshape(-1, bands)
         finite = np.isfinite(pixels)
@@ -113,4 +113,5 @@ def _band_means(values: NDArray[np.float32], bands: int) -> NDArray[np.float64]:
 def _bell_curve() -> NDArray[np.float32]:
     """Return 256 equally likely values of mean 0 and standard deviation 1."""
     middles = np.array([NormalDist().inv_cdf((index + 0.5) / 256) for index in range(256)])
-    return (middles / middles.std()).astype(np.float32)
+    curve: NDArray[np.float32] = (middles / middles.std()).astype(np.float32)
+    return curve

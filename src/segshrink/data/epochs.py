@@ -70,11 +70,14 @@ class EpochLoader(DataLoader[dict[str, Any]]):
     """A loader that starts when its first batch is asked for, and that Lightning may resume within an epoch.
 
     Lightning makes an iterator before it has said which epoch it is and how far the epoch got; so the sampler must
-    not be asked until a batch is wanted.
+    not be asked until a batch is wanted. Targets become int64 here and not earlier: what loading processes send lies in
+    shared memory, of which containers often have 64 MB.
     """
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # the base promises a private class
-        yield from super().__iter__()
+        for batch in super().__iter__():
+            batch["target"] = batch["target"].long()
+            yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps; how far the epoch got is counted by the trainer."""

@@ -240,7 +240,7 @@ class CropModule(lightning.LightningDataModule):
         scenes = DataLoader(_WholeScenes(self.val_store), batch_size=1)
         offset = len(self.dataset.train) + len(self.unlabeled)
         crops = _FixedCrops(self.val_store, size=self.crops.size, offset=offset, layers=self.layers)
-        return [scenes, DataLoader(crops, batch_size=local_batch_size(self.crops.batch_size), collate_fn=collate)]
+        return [scenes, EpochLoader(crops, batch_size=local_batch_size(self.crops.batch_size), collate_fn=collate)]
 
     def _opened(self) -> tuple[SceneStore, SceneStore, SceneStore]:
         if self._stores is None:
@@ -259,17 +259,16 @@ class CropModule(lightning.LightningDataModule):
 
 
 def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Stack crops to a batch; images and layers keep channels-last memory, targets become int64."""
-    return {name: _stacked(name, [item[name] for item in items]) for name in items[0]}
+    """Stack crops to a batch; images and layers keep channels-last memory."""
+    return {name: _stacked([item[name] for item in items]) for name in items[0]}
 
 
-def _stacked(name: str, values: list[Any]) -> Tensor:
+def _stacked(values: list[Any]) -> Tensor:
     if not isinstance(values[0], Tensor):
         return torch.tensor(values)
     if values[0].ndim == 3:
         return torch.stack([value.permute(1, 2, 0) for value in values]).permute(0, 3, 1, 2)
-    stacked = torch.stack(values)
-    return stacked.long() if name == "target" else stacked
+    return torch.stack(values)
 
 
 class _WholeScenes(TorchDataset[dict[str, Any]]):
