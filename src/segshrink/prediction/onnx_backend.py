@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segshrink.classes import ClassMap
 from segshrink.errors import FileError, ModelError
+from segshrink.models.description import ModelDescription
 from segshrink.prediction.backends import check_images
 
 METADATA_KEY = "segshrink"
@@ -19,16 +19,15 @@ METADATA_KEY = "segshrink"
 class OnnxBackend:
     """Runs one of segshrink's ``.onnx`` files.
 
-    Images of any size are padded at the right and bottom by repeating the edge, up to a multiple of the network's
-    stride, and the logits are cropped back, as ``SegmentationModel`` does.
+    Images may have any size: the files pad to the network's stride and crop back inside their graph.
 
     Args:
-        path: The file; its metadata describes classes, bands and stride.
+        path: The file; its metadata describes classes and bands.
         threads: Threads of the session; by default all cores.
 
     Raises:
         FileError: The file is missing or unreadable.
-        ModelError: The file isn't ONNX, or wasn't written by segshrink.
+        ModelError: The file isn't ONNX, wasn't written by segshrink, or its metadata is damaged.
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
@@ -36,10 +35,9 @@ class OnnxBackend:
         self._session = _open_session(self.path, threads=threads)
         description = _description(self._session, self.path)
         self.name: str = self.path.stem
-        self.classes = ClassMap.from_dict(description["classes"])
+        self.classes = description.classes
         self.num_classes: int = len(self.classes.names)
-        self.bands = int(description["bands"])
-        self.stride = int(description["stride"])
+        self.bands: int = description.bands
         self._input = self._session.get_inputs()[0]
         self._dtype = np.uint8 if self._input.type == "tensor(uint8)" else np.float32
 
@@ -54,11 +52,13 @@ class OnnxBackend:
             raise ModelError(
                 f"{self.path} takes 8-bit pixels (uint8), got {images.dtype}; use the images it was made for"
             )
-        height, width = images.shape[1:3]
-        padded = np.pad(images, ((0, 0), (0, -height % self.stride), (0, -width % self.stride), (0, 0)), mode="edge")
-        batch = np.ascontiguousarray(padded.transpose(0, 3, 1, 2), dtype=self._dtype)
-        logits: npt.NDArray[np.float32] = self._session.run(None, {self._input.name: batch})[0]
-        return np.ascontiguousarray(logits[:, :, :height, :width])
+        batch = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=self._dtype)
+        try:
+            logits: npt.NDArray[np.float32] = self._session.run(None, {self._input.name: batch})[0]
+        except Exception as error:  # the runtime's exceptions have no common public base
+            first = str(error).strip().splitlines()[0]
+            raise ModelError(f"{self.path} failed on images of shape {images.shape}: {first}") from error
+        return logits
 
 
 def _open_session(path: Path, *, threads: int | None) -> Any:
@@ -82,12 +82,11 @@ def _open_session(path: Path, *, threads: int | None) -> Any:
         raise ModelError(f"{path} can't be loaded by ONNX Runtime ({first}); export the model again") from error
 
 
-def _description(session: Any, path: Path) -> dict[str, Any]:
+def _description(session: Any, path: Path) -> ModelDescription:
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    try:
-        value = json.loads(text or "")
-    except json.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict) or not {"classes", "bands", "stride"} <= value.keys():
+    if text is None:
         raise ModelError(f"{path} was not written by segshrink (no '{METADATA_KEY}' metadata); use segshrink export")
-    return value
+    try:
+        return ModelDescription.from_dict(json.loads(text))
+    except (json.JSONDecodeError, ModelError) as error:
+        raise ModelError(f"{path}: damaged '{METADATA_KEY}' metadata ({error}); export the model again") from error

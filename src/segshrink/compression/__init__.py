@@ -1,0 +1,5 @@
+"""Making models small, and measuring how small and fast they are."""
+
+from segshrink.compression.profile import profile_model
+
+__all__ = ["profile_model"]
