@@ -23,7 +23,9 @@ def explain(kind: type[BaseModel], error: ValidationError, source: str) -> str:
         source: The file, for the reader.
     """
     problems = error.errors()
-    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    first = next(
+        (problem for problem in problems if problem["type"] in ("extra_forbidden", "invalid_key")), problems[0]
+    )
     steps = _steps(first["loc"])
     field = ".".join(steps)
     if first["type"] == "extra_forbidden":

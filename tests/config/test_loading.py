@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segshrink.config import dump_yaml, load_dataset, load_recipe, read_yaml
+from segshrink.errors import ConfigError, FileError
+
+DATA = """\
+name: fields
+images: "img/*.png"
+masks: "lab/*.png"
+classes: [{name: soil, value: 1}, {name: crop, value: 2}]
+split: {train: [a, b], val: [c]}
+"""
+RECIPE = """\
+seed: 3
+data: data.yaml
+student:
+  model: {id: unet, options: {width: 8}, encoder_weights: ../w.safetensors}
+"""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "sets" / "data.yaml"
+    path.parent.mkdir()
+    path.write_text(DATA)
+    return path
+
+
+@pytest.fixture
+def recipe(data: Path) -> Path:
+    path = data.parent / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def refused(path: Path, text: str, *overrides: str) -> str:
+    """Return the one-sentence error that a description gets."""
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_dataset(path, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_description_is_read_and_its_root_is_its_folder(data: Path) -> None:
+    description = load_dataset(data)
+    assert description.root == data.parent
+    assert [entry.value for entry in description.classes] == [1, 2]
+    assert description.split.val == ["c"]
+
+
+def test_root_is_relative_to_the_description(data: Path) -> None:
+    data.write_text(DATA + "root: ../images\n")
+    assert load_dataset(data).root == data.parent.parent / "images"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("images:", "imges:", "unknown key 'imges'; did you mean 'images'?"),
+        ("train:", "trian:", "unknown key 'split.trian'; did you mean 'train'?"),
+        ("value: 1", "valeu: 1", "unknown key 'classes.0.valeu'; did you mean 'value'?"),
+        ("name: fields\n", "", "'name' is missing; add it"),
+        ("[a, b]", "5", "'split.train' is wrong: expected a valid list or a valid string, found 5"),
+        ("[c]", "[001]", "'split.val.0' is wrong: expected a valid string, found 1; put texts such as"),
+        (", {name: crop, value: 2}", "", "'classes' is wrong: List should have at least 2 items"),
+        ("value: 2", "value: 1", "the mask value 1 is given twice"),
+        ("value: 2", "color: red", "'classes.1.color' is wrong: String should match pattern"),
+        (", val: [c]", "", "'split' is wrong: train is given but val is missing"),
+        ("[c]}", "[c], random: 0.2}", "'split' is wrong: give exactly one of train/val, groups, random, patches"),
+        ("name: fields", "name: fields\nname: again", "line 2 is not valid YAML: the key 'name' is given twice"),
+        ("name: fields", "name: fields\nignore:\n - #FF0000", "'ignore.0' is wrong: expected a valid string or"),
+        ("name: fields", "name: 2024-99-99", "is not valid YAML: month must be"),
+        ("name: fields", "1: 2", "the key 1 is not a text; put it in quotes"),
+        ("name: fields", "name: fields\nroot: ~nobody-has-this-name/x", "can't be followed"),
+        ("name: fields", "name: [fields", "is not valid YAML"),
+    ],
+)
+def test_mistakes_get_one_sentence(data: Path, old: str, new: str, expected: str) -> None:
+    assert old in DATA
+    assert expected in refused(data, DATA.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(("text", "found"), [("", "nothing"), ("- a", "a list"), ("just text", "a str")])
+def test_yaml_that_is_no_mapping(data: Path, text: str, found: str) -> None:
+    assert refused(data, text).endswith(f"must hold 'key: value' lines, found {found}")
+
+
+def test_yaml_tags_that_run_code_are_refused(data: Path, tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    command = f"!!python/object/apply:os.system ['touch {trap}']"
+    assert "could not determine a constructor" in refused(data, DATA + f"unlabeled: {command}\n")
+    assert "could not determine a constructor" in refused(data, DATA, f"name={command}")
+    assert not trap.exists()
+
+
+def test_yaml_bombs_are_refused(data: Path) -> None:
+    assert "nested too deep" in refused(data, "[" * 50_000)
+    # A billion x's, if somebody wrote them out.
+    steps = ["&a0 [x, x, x, x, x, x, x, x, x, x]"]
+    steps += [f"&a{step} [{', '.join([f'*a{step - 1}'] * 10)}]" for step in range(1, 9)]
+    message = refused(data, DATA + f"bands: [{', '.join(steps)}]\n")
+    assert "'bands' is wrong: expected a valid integer" in message
+    assert len(message) < 1000
+
+
+def test_missing_and_binary_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"can't read .*absent\.yaml: No such file.*; give the path of a YAML file"):
+        load_dataset(tmp_path / "absent.yaml")
+    (tmp_path / "image.yaml").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(FileError, match=r"can't read .*image\.yaml"):
+        read_yaml(tmp_path / "image.yaml")
+    with pytest.raises(FileError, match="can't read"):
+        load_recipe(tmp_path)
+
+
+def test_overrides_reach_into_sections(data: Path) -> None:
+    description = load_dataset(data, ["name=other", "split.train=[x]", "bands=4", "ignore=[9]"])
+    assert (description.name, description.split.train, description.bands) == ("other", ["x"], 4)
+    assert description.ignore == [9]
+
+
+def test_override_of_a_root_is_seen_from_the_working_folder(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_dataset(data, ["root=here"]).root == tmp_path / "here"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("name", "override 'name' must look like key=value"),
+        ("=3", "must look like key=value"),
+        ("split..train=3", "must look like key=value"),
+        ("classes.0.name=z", "'classes' is a list; give it whole, classes=[...]"),
+        ("name.x=1", "'name' is a single value, it has no 'x'"),
+        ("split.sede=1", "unknown key 'split.sede'; did you mean 'seed'?"),
+        ("bands=many", "'bands' is wrong: expected a valid integer"),
+        ("bands=[1", "override 'bands=[1', line 1 is not valid YAML"),
+    ],
+)
+def test_wrong_overrides(data: Path, override: str, expected: str) -> None:
+    assert expected in refused(data, DATA, override)
+
+
+def test_a_recipe_finds_its_data_and_weights_beside_it(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    loaded = load_recipe(recipe)
+    assert loaded.data.name == "fields"
+    assert loaded.data.root == recipe.parent
+    assert loaded.student is not None
+    assert loaded.student.model.encoder_weights == recipe.parent.parent / "w.safetensors"
+    assert loaded.teacher is None
+
+
+def test_data_inside_a_recipe_starts_from_the_recipe(recipe: Path) -> None:
+    inner = "".join(f"  {line}\n" for line in DATA.splitlines())
+    recipe.write_text("data:\n" + inner)
+    assert load_recipe(recipe).data.root == recipe.parent
+
+
+def test_data_can_be_replaced(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(DATA.replace("fields", "woods"))
+    assert load_recipe(recipe, data=other).data.name == "woods"
+    monkeypatch.chdir(tmp_path)
+    loaded = load_recipe(recipe, ["data=other.yaml", "data.bands=5", "student.model.encoder_weights=w.pth"])
+    assert (loaded.data.name, loaded.data.bands, loaded.data.root) == ("woods", 5, tmp_path)
+    assert loaded.student is not None
+    assert loaded.student.model.encoder_weights == tmp_path / "w.pth"
+
+
+def test_unknown_keys_deep_in_a_recipe_name_the_nearest(recipe: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"unknown key 'student\.training\.learning_rat'; did you mean 'learning_rate"
+    ):
+        load_recipe(recipe, ["student.training.learning_rat=0.1"])
+    with pytest.raises(ConfigError, match=r"unknown key 'data\.split\.trainn'; did you mean 'train'"):
+        load_recipe(recipe, ["data.split.trainn=[a]"])
+    with pytest.raises(ConfigError, match=r"'teacher\.model' is missing"):
+        load_recipe(recipe, ["teacher.training.epochs=3"])
+    with pytest.raises(ConfigError, match=r"scale must be two positive numbers, the smaller first"):
+        load_recipe(recipe, ["augmentation.scale=[2, 1]"])
+
+
+def test_numbers_in_scientific_form_are_numbers_also_among_options(recipe: Path) -> None:
+    loaded = load_recipe(recipe, ["student.model.options={rate: 1e-3}", "student.training.learning_rate=5E-4"])
+    assert loaded.student is not None
+    assert loaded.student.model.options == {"rate": 0.001}
+    assert loaded.student.training.learning_rate == 0.0005
+
+
+@pytest.mark.parametrize("name", ["1e3", "no", "001", "2024-01-01", "#fff", "a: b", "größer", "null", "'quoted'"])
+def test_what_is_dumped_is_read_back_the_same(recipe: Path, tmp_path: Path, name: str) -> None:
+    loaded = load_recipe(recipe)
+    loaded = loaded.model_copy(update={"name": name})
+    copy = tmp_path / "elsewhere" / "config.yaml"
+    copy.parent.mkdir()
+    copy.write_text(dump_yaml(loaded), encoding="utf-8")
+    assert load_recipe(copy) == loaded
+
+
+def test_merge_keys_and_anchors_stay_possible(data: Path) -> None:
+    data.write_text(
+        DATA.replace(
+            "[{name: soil, value: 1}, {name: crop, value: 2}]",
+            "\n  - &first {name: soil, value: 1}\n  - &second {<<: *first, name: crop, value: 2}\n"
+            "  - {<<: *second, name: wood, value: 3}",
+        )
+    )
+    assert [(entry.name, entry.value) for entry in load_dataset(data).classes] == [
+        ("soil", 1),
+        ("crop", 2),
+        ("wood", 3),
+    ]
