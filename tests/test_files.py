@@ -75,7 +75,7 @@ def test_the_old_folder_comes_back_if_the_new_one_cannot_move_in(
 def test_a_file_never_replaces_a_folder(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "kept").touch()
-    with pytest.raises(FileError, match="can't write .*out"):
+    with pytest.raises(FileError, match=r"can't write .*out"):
         write_text(tmp_path / "out", "text")
     assert entries(tmp_path) == {"out", "out/kept"}
 

@@ -46,7 +46,14 @@ def explain(kind: type[BaseModel], error: ValidationError, source: str) -> str:
     unquoted = first["type"] == "string_type" and not isinstance(found, (list, dict))
     # An unquoted #3C1098 is a comment, so nothing is found; an unquoted 001 or no is a number or a truth value.
     remedy = "; put texts such as '#3C1098', '001' or 'no' in quotes" if unquoted else ""
-    return f"{source}: '{field}' is wrong: {wanted}, found {reprlib.repr(found)}{remedy}"
+    return f"{source}: '{field}' is wrong: {wanted}, found {_shown(found)}{remedy}"
+
+
+def _shown(value: Any) -> str:
+    """Show a value in little space, however large it is."""
+    shortener = reprlib.Repr()
+    shortener.maxlevel, shortener.maxlist, shortener.maxdict, shortener.maxstring = 2, 4, 4, 80
+    return shortener.repr(value)
 
 
 def _steps(place: tuple[int | str, ...]) -> list[str]:
