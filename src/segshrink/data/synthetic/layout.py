@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segshrink.data.synthetic.buildings import Building, place_buildings
 from segshrink.data.synthetic.geometry import Curve, Frame
-from segshrink.data.synthetic.noise import Surface, fractal_noise, grow, smooth_noise
+from segshrink.data.synthetic.noise import Surface, fractal_noise, grow, smooth_noise, without_slivers
 from segshrink.data.synthetic.roads import Road, draw_roads, plan_roads
 from segshrink.data.synthetic.trees import Crowns, grow_crowns
 
@@ -89,7 +89,7 @@ def plan_layout(rng: np.random.Generator, size: int) -> Layout:
     taken = grow(paved, 3) | grow(built, 3) | grow(water > 0, 4)
     open_land = ~(taken | network.settlement)
     woods_level = fractal_noise(cover_rng, size, 110 * character.scale)
-    woods = _best_share(woods_level, open_land, character.woods)
+    woods = without_slivers(_best_share(woods_level, open_land, character.woods), 3)
     parcels = _plan_parcels(parcel_rng, character, x, y, free=open_land & ~grow(woods, 4))
     density = _tree_density(tree_rng, network.settlement, parcels, woods, taken=taken)
     crowns = grow_crowns(tree_rng, density, x, y, scale=character.scale, obstacles=paved | built | (water > 0))
@@ -155,13 +155,14 @@ def _plan_parcels(rng: np.random.Generator, character: Character, x: Surface, y:
     inside = index >= 0
     area = np.bincount(index[inside], minlength=count)
     free_area = np.bincount(index[inside & free], minlength=count)
-    usable = (free_area > 150) & (free_area > 0.3 * area)
+    usable = (free_area > 60) & (free_area > 0.3 * area)
     appeal = free_area / np.maximum(area, 1) + rng.normal(0, 0.35, count)
     order = np.argsort(np.where(usable, -appeal, np.inf))
     needed = np.cumsum(free_area[order]) - free_area[order] < character.fields * size * size
     chosen = np.zeros(count, bool)
     chosen[order] = needed & usable[order]
-    index = np.where(inside & free & chosen[np.maximum(index, 0)], index, -1).astype(np.int32)
+    sown = without_slivers(inside & free & chosen[np.maximum(index, 0)], 3)
+    index = np.where(sown, index, -1).astype(np.int32)
     # Neighbours sow in different directions: swap the axes of some parcels.
     turned = (rng.random(count) < 0.35)[np.maximum(index, 0)]
     return Parcels(index, count, np.where(turned, across, along), np.where(turned, along, across))

@@ -51,6 +51,11 @@ def grow(mask: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
     return grown
 
 
+def without_slivers(mask: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
+    """Return ``mask`` (H, W) without the parts narrower than about twice ``distance`` pixels."""
+    return mask & grow(~grow(~mask, distance), distance + 1)
+
+
 def shifted(surface: Surface, columns: float, rows: float) -> Surface:
     """Return ``surface`` (H, W) moved right by ``columns`` and down by ``rows`` whole pixels; what enters is 0."""
     height, width = surface.shape

@@ -92,7 +92,7 @@ def _wet_share(curve: Curve, water: Surface) -> float:
     """Return the share of the curve's points, those on the scene, that lie in the water."""
     points = curve.points(water.shape[0] * 0.7).astype(np.int64)
     points = points[((points >= 0) & (points < water.shape[0])).all(axis=1)]
-    return float((water[points[:, 1], points[:, 0]] > 0).mean())
+    return float((water[points[:, 1], points[:, 0]] > 0).sum() / max(1, len(points)))
 
 
 def _street_grid(

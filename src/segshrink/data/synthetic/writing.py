@@ -42,10 +42,8 @@ def write_scenes(
     folder = Path(folder)
     description = folder / DESCRIPTION_NAME
     text = _describe(train=train, val=val, unlabeled=unlabeled, size=size, seed=seed)
-    if folder.exists() and not _is_empty(folder):
-        if description.is_file() and description.read_text(encoding="utf-8") == text:
-            return description
-        raise FileError(f"{folder} is not empty and holds other files than these scenes; choose another folder")
+    if _is_written(folder, text):
+        return description
     with replacing(folder) as temporary:
         counts: tuple[tuple[Split, int], ...] = (("train", train), ("val", val), ("unlabeled", unlabeled))
         for split, count in counts:
@@ -63,11 +61,21 @@ def _check(*, train: int, val: int, unlabeled: int, size: int, seed: int) -> Non
             raise ConfigError(f"{name} is {value}; give at least {smallest}")
 
 
-def _is_empty(folder: Path) -> bool:
+def _is_written(folder: Path, text: str) -> bool:
+    """Whether the folder holds the data set described by ``text``; it came whole or not at all.
+
+    Raises:
+        FileError: It holds something else or can't be read.
+    """
     try:
-        return not any(folder.iterdir())
+        if not folder.exists() or not any(folder.iterdir()):
+            return False
+        description = folder / DESCRIPTION_NAME
+        if description.is_file() and description.read_bytes() == text.encode():
+            return True
     except OSError as error:
         raise FileError(f"can't use {folder}: {error.strerror or error}; choose another folder") from error
+    raise FileError(f"{folder} is not empty and holds other files than these scenes; choose another folder")
 
 
 def _write_scene(folder: Path, name: str, scene: SyntheticScene, *, labeled: bool) -> None:
