@@ -90,16 +90,20 @@ class ContextBlock(nn.Module):
 
 
 class DecoderStage(nn.Module):
-    """Doubles the size, joins the encoder's features, and refines with two separable convolutions."""
+    """Doubles the size, joins the encoder's features, and refines with two separable convolutions.
+
+    Channels are reduced before the size is doubled, where that is four times as cheap.
+    """
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
         super().__init__()
-        self.join = SeparableConv(inputs + skip, outputs)
+        self.reduce = _pointwise(inputs, outputs) if inputs > outputs else nn.Identity()
+        self.join = SeparableConv(min(inputs, outputs) + skip, outputs)
         self.refine = SeparableConv(outputs, outputs)
 
     def forward(self, features: Tensor, skip: Tensor) -> Tensor:
         """Return (N, outputs, 2H, 2W) for features (N, inputs, H, W) and skip (N, channels, 2H, 2W)."""
-        joined: Tensor = self.join(torch.cat([upsample_like(features, skip), skip], dim=1))
+        joined: Tensor = self.join(torch.cat([upsample_like(self.reduce(features), skip), skip], dim=1))
         refined: Tensor = self.refine(joined)
         return joined + refined
 

@@ -21,6 +21,7 @@ from segshrink.models.adapters import (
     torchvision_names,
 )
 from segshrink.models.description import ModelDescription
+from segshrink.models.layers import quicken_strided_depthwise
 from segshrink.models.mobile import MobileSegmenter
 from segshrink.models.model import SegmentationModel
 from segshrink.models.normalization import Normalization
@@ -85,12 +86,14 @@ def _build_network(identity: str, options: Mapping[str, Any], *, num_classes: in
     if separator and family in _BORROWED:
         build = build_smp if family == "smp" else build_torchvision
         network = build(name, options, num_classes=num_classes, bands=bands)
+        quicken_strided_depthwise(network)
         return network, measured_stride(network, bands)
     kind = _OWN.get(identity)
     if kind is None:
         known = [*_OWN, "smp:<Architecture>/<encoder>", "torchvision:<name>"]
         raise ModelError(f"unknown model '{identity}'{nearest(identity, known)}")
     network = kind(num_classes, bands, **_checked(identity, kind, options))
+    quicken_strided_depthwise(network)
     return network, int(network.stride)  # type: ignore[arg-type]  # an int in every network of ours
 
 
