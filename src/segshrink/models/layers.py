@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from segshrink.errors import ModelError
@@ -38,43 +37,6 @@ class SeparableConv(nn.Sequential):
             nn.BatchNorm2d(outputs),
             nn.ReLU(inplace=True),
         )
-
-
-class StridedDepthwiseConv(nn.Conv2d):
-    """A depthwise convolution with stride that trains in float32 under CPU autocast.
-
-    In bf16 its backward pass takes oneDNN three to seven times as long as in float32 (measured on a Zen 4 with
-    AVX512-BF16, torch 2.15); there and in training only, the input is widened and the result narrowed again.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve (N, C, H, W)."""
-        if not (self.training and input.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
-            return super().forward(input)
-        narrow = torch.get_autocast_dtype("cpu")
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(input.float()).to(narrow)
-
-
-def quicken_strided_depthwise(network: nn.Module) -> None:
-    """Replace each depthwise convolution with stride by ``StridedDepthwiseConv``; names and weights stay."""
-    for parent in network.modules():
-        for name, child in parent.named_children():
-            if type(child) is nn.Conv2d and child.groups == child.in_channels > 1 and max(child.stride) > 1:
-                quick = StridedDepthwiseConv(
-                    child.in_channels,
-                    child.out_channels,
-                    child.kernel_size,  # type: ignore[arg-type]  # stubs say a tuple of any length
-                    stride=child.stride,  # type: ignore[arg-type]
-                    padding=child.padding,  # type: ignore[arg-type]
-                    dilation=child.dilation,  # type: ignore[arg-type]
-                    groups=child.groups,
-                    bias=child.bias is not None,
-                    padding_mode=child.padding_mode,
-                    device="meta",
-                )
-                quick.weight, quick.bias = child.weight, child.bias
-                setattr(parent, name, quick)
 
 
 def initialize(network: nn.Module) -> None:

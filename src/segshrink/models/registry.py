@@ -20,8 +20,8 @@ from segshrink.models.adapters import (
     smp_names,
     torchvision_names,
 )
+from segshrink.models.depthwise import quicken_strided_depthwise
 from segshrink.models.description import ModelDescription
-from segshrink.models.layers import quicken_strided_depthwise
 from segshrink.models.mobile import MobileSegmenter
 from segshrink.models.model import SegmentationModel
 from segshrink.models.normalization import Normalization
