@@ -91,7 +91,7 @@ def test_refuses_with_a_sentence_that_helps(name, options, message):
 
 @pytest.mark.parametrize(("alpha", "temperature"), [(1.5, 1), (-0.1, 1), (float("nan"), 1), (0.5, 0)])
 def test_refuses_alpha_and_temperature_out_of_range(alpha, temperature):
-    with pytest.raises(ConfigError, match="alpha|temperature"):
+    with pytest.raises(ConfigError, match=r"alpha|temperature"):
         terms_from(alpha, temperature)
 
 

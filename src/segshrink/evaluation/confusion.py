@@ -93,8 +93,8 @@ class Confusion:
                 "score a prediction at the size of its mask"
             )
         if true.numel():
-            rows = self._rows(true)
-            self._count(rows, self._columns(predicted, rows))
+            joint = self._joint_bytes(predicted, true)
+            self._count(self._joint(predicted, true) if joint is None else joint)
         return self
 
     def merge(self, other: Confusion) -> Confusion:
@@ -112,22 +112,33 @@ class Confusion:
         """Return the scores of everything counted so far."""
         return scores_of(self.matrix)
 
+    def _joint_bytes(self, predicted: Tensor, true: Tensor) -> Tensor | None:
+        """Return (label + 1) * C + prediction in bytes, below C where ignored; None if these inputs can't be so."""
+        classes = self.num_classes
+        both_bytes = predicted.dtype == torch.uint8 and true.dtype == torch.uint8
+        if not both_bytes or self.ignore_index != 255 or classes > _LARGEST_FOR_BYTES:
+            return None
+        low, high = torch.aminmax(true.view(torch.int8))  # 255 reads as -1
+        if int(low) < -1 or int(high) >= classes or int(torch.aminmax(predicted)[1]) >= classes:
+            return None
+        # Sums and products wrap round at 256: (255 + 1) * C is 0.
+        return torch.add(predicted, true, alpha=classes).add_(classes)
+
+    def _joint(self, predicted: Tensor, true: Tensor) -> Tensor:
+        """Return (label + 1) * C + prediction, below C where ignored, for any input; refuse values out of range."""
+        rows = self._rows(true)
+        columns = self._columns(predicted, rows)
+        return rows.mul_(self.num_classes).add_(columns)
+
     def _rows(self, true: Tensor) -> Tensor:
         """Return 0 where ignored and class + 1 elsewhere, in the narrowest type that holds the joint index."""
-        classes = self.num_classes
-        if true.dtype == torch.uint8 and self.ignore_index == 255 and classes <= 255:
-            rows = true + 1  # 255 wraps round to 0
-            highest = int(torch.aminmax(rows)[1])  # faster than max()
-            if highest > classes:
-                raise _outside("target", highest - 1, classes, self.ignore_index)
-            return rows.to(_joint_type(classes))
         true = true.to(torch.int16) if true.dtype == torch.uint8 else true
         ignored = true == self.ignore_index
         labels = true.masked_fill(ignored, 0)
         low, high = (int(value) for value in torch.aminmax(labels))
-        if low < 0 or high >= classes:
-            raise _outside("target", low if low < 0 else high, classes, self.ignore_index)
-        return (labels + 1).masked_fill_(ignored, 0).to(_joint_type(classes))
+        if low < 0 or high >= self.num_classes:
+            raise _outside("target", low if low < 0 else high, self.num_classes, self.ignore_index)
+        return (labels + 1).masked_fill_(ignored, 0).to(_joint_type(self.num_classes))
 
     def _columns(self, predicted: Tensor, rows: Tensor) -> Tensor:
         """Return the predicted class, in the type of ``rows``; whatever was predicted where ignored becomes 0."""
@@ -139,16 +150,16 @@ class Confusion:
             raise _outside("prediction", low if low < 0 else high, self.num_classes, None)
         return predicted.to(rows.dtype)
 
-    def _count(self, rows: Tensor, columns: Tensor) -> None:
-        """Add the pixels to the matrix; overwrites ``rows``."""
+    def _count(self, joint: Tensor) -> None:
+        """Add the pixels to the matrix; overwrites ``joint``."""
         classes = self.num_classes
         bins = (classes + 1) * classes
-        joint = rows.mul_(classes).add_(columns).reshape(-1)
+        joint = joint.reshape(-1)
         if classes <= _LARGEST_FOR_PAIRS and joint.numel() % 2 == 0:
             # Counting two neighbouring pixels at a time takes half as long; both halves then add up. Read as 16 bits,
             # a pair is high * 256 + low; closing the gap to high * bins + low keeps the counters in the first cache.
             pairs = joint.view(torch.int16)
-            closed = (pairs >> 8).mul_(bins - 256).add_(pairs)
+            closed = pairs.sub_(pairs >> 8, alpha=256 - bins)
             counted = torch.bincount(closed, minlength=bins * bins).view(bins, bins)
             counts = counted.sum(0) + counted.sum(1)
         else:
