@@ -169,8 +169,6 @@ def read_run(folder: Path, fallback_role: str = "model") -> Run:
     section = Section.read(folder / "run.json") or Section(folder / "run.json", {})
     role = section.text("role")
     images = section.section("images") or Section(folder / "run.json", {})
-    machine = section.section("machine")
-    keys = ("cpu", "cores", "threads", "memory_gb", "device", "precision", "torch", "python")
     return Run(
         folder=folder,
         role=role if role in ROLES else fallback_role,
@@ -184,11 +182,20 @@ def read_run(folder: Path, fallback_role: str = "model") -> Run:
         seconds=section.number("seconds"),
         labeled=images.count("labeled"),
         unlabeled=images.count("unlabeled"),
-        machine={key: text for key in keys if machine and (text := machine.text(key))},
+        machine=_read_machine(section.section("machine")),
         evaluation=_read_evaluation(folder),
         profile=_read_profile(folder),
         metrics=_read_metrics(folder / "metrics.csv"),
     )
+
+
+def _read_machine(section: Section | None) -> dict[str, str]:
+    if section is None:
+        return {}
+    keys = ("cpu", "cores", "threads", "device", "precision", "torch", "python")
+    found = {key: text for key in keys if (text := section.text(key))}
+    memory = section.number("memory_gb")
+    return found if memory is None else {**found, "memory_gb": f"{memory:.0f}"}
 
 
 def _holds_run(folder: Path) -> bool:

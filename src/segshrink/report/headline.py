@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from segshrink.report import wording
 from segshrink.report.collect import Run
-from segshrink.report.comparison import comparable, first, focus, labels, same_machine
+from segshrink.report.selection import comparable, first, focus, labels, same_machine
 
 FEW_IMAGES = 10
 LEAKING = (
-    "Leaking split: judged pixels lie beside training pixels of the same images, so these scores are too good. "
+    "Judged pixels lie beside training pixels of the same images, so these scores are too good. "
     "Use them only beside numbers that were published the same way."
 )
 
@@ -42,26 +42,44 @@ def headline(runs: Sequence[Run]) -> Headline:
     what = wording.listing(roles).capitalize() if len(roles) > 1 else runs[-1].name
     if main is None or evaluation is None:
         return Headline(what, "No run here has been evaluated yet, so there are no scores to compare.", "")
-    subject = "The student" if main.role == "student" else f"{labels(runs)[runs.index(main)]}"
-    parts = [f"{subject} reaches {_result(main, words=True)}"]
-    teacher, control = first(runs, "teacher"), first(runs, "control")
+    students = [run for run in runs if run.role == "student" and comparable(run, main)]
+    sentence = _over_seeds(runs, main) if len(students) > 1 else _one_result(runs, main)
+    return Headline(f"{what} on {evaluation.data}", sentence, _caveat(main, first(runs, "control"), len(students)))
+
+
+def _one_result(runs: Sequence[Run], main: Run) -> str:
+    subject = "The student" if main.role == "student" else labels(runs)[runs.index(main)]
+    text = f"{subject} reaches {_result(main, words=True)}"
     if main.role == "student":
-        against = [
-            _against(main, control, "its control, the same network trained without the teacher"),
-            _against(main, teacher, "its teacher"),
-        ]
-        parts += [", ", " and ".join(text for text in against if text)] if any(against) else []
-    sentence = "".join(parts) + "."
-    return Headline(f"{what} on {evaluation.data}", sentence, _caveat(runs, main, control))
+        control = _against(main, first(runs, "control"), "its control, the same network trained without the teacher")
+        teacher = _against(main, first(runs, "teacher"), "its teacher")
+        text = ", and ".join(part for part in (f"{text}, {control}" if control else text, teacher) if part)
+        text = text if control else text.replace(", and ", ", ", 1)
+    return f"{text}."
+
+
+def _over_seeds(runs: Sequence[Run], main: Run) -> str:
+    """Say the mean and range of the students' and the controls' mIoU, beside the teacher's."""
+    parts = []
+    for role, name in (("student", "the student"), ("control", "its control"), ("teacher", "the teacher")):
+        matching = [run for run in runs if run.role == role and comparable(run, main)]
+        scores = [run.evaluation.scores.get("mean_iou") for run in matching if run.evaluation]
+        values = [value for value in scores if value is not None]
+        if len(values) > 1:
+            mean = sum(values) / len(values)
+            parts.append(f"{name} {mean:.3f} ({len(values)} runs from {min(values):.3f} to {max(values):.3f})")
+        elif values:
+            parts.append(f"{name} {_result(matching[0], words=False)}")
+    return f"Mean IoU over runs: {wording.listing(parts)}."
 
 
 def notices(runs: Sequence[Run]) -> list[Notice]:
     """Return what limits the comparison: leaking split, dead classes, unfinished runs, unequal conditions."""
     found: list[Notice] = []
     named = list(zip(labels(runs), runs, strict=True))
-    leaking = [label for label, run in named if run.evaluation and run.evaluation.leaking]
-    if leaking:
-        found.append(Notice("Leaking split", f"{LEAKING} Concerned: {wording.listing(leaking)}.", loud=True))
+    leaked = [label for label, run in named if run.evaluation and run.evaluation.leaking]
+    if leaked:
+        found.append(Notice("Leaking split", f"{LEAKING} Concerned: {wording.listing(leaked)}.", loud=True))
     for label, run in named:
         never = run.evaluation.never_predicted if run.evaluation else ()
         if never:
@@ -97,7 +115,7 @@ def _result(run: Run, *, words: bool) -> str:
     bounds = wording.interval(evaluation.interval)
     if not words:
         return f"{value} ({bounds})" if bounds else value
-    level = f"{100 * evaluation.level:.0f} % interval "
+    level = f"{wording.percent(evaluation.level)} interval "
     return f"{value} mean IoU ({level}{bounds})" if bounds else f"{value} mean IoU"
 
 
@@ -113,31 +131,17 @@ def _against(main: Run, other: Run | None, name: str) -> str:
     return f"{amount}{where} {name}, {_result(other, words=False)}"
 
 
-def _caveat(runs: Sequence[Run], main: Run, control: Run | None) -> str:
+def _caveat(main: Run, control: Run | None, students: int) -> str:
     evaluation = main.evaluation
     parts: list[str] = []
-    students = [run for run in runs if run.role == "student" and comparable(run, main)]
-    if len(students) > 1:
-        parts.append(_spread("students", students))
-        controls = [run for run in runs if run.role == "control" and comparable(run, main)]
-        parts.append(_spread("controls", controls) if len(controls) > 1 else "")
-    elif evaluation and control and control.evaluation and comparable(main, control):
-        parts.append(_overlap(main, control))
-        parts.append(_image_by_image(main, control))
+    if students < 2 and main.role == "student" and control and comparable(main, control):
+        parts += [_overlap(main, control), _image_by_image(main, control)]
     if evaluation and evaluation.images < FEW_IMAGES:
         noun = "image was" if evaluation.images == 1 else "images were"
         parts.append(f"Only {evaluation.images} {noun} judged: take the interval as rough.")
     if evaluation and evaluation.leaking:
         parts.append("The split leaks, so every score here is too good.")
     return " ".join(part for part in parts if part)
-
-
-def _spread(noun: str, runs: Sequence[Run]) -> str:
-    values = [value for run in runs if run.evaluation and (value := run.evaluation.scores.get("mean_iou")) is not None]
-    if not values:
-        return ""
-    mean = sum(values) / len(values)
-    return f"Over {len(values)} {noun} the mean is {mean:.3f} (from {min(values):.3f} to {max(values):.3f})."
 
 
 def _overlap(main: Run, control: Run) -> str:

@@ -17,16 +17,19 @@ import segshrink
 from segshrink.files import replacing, write_json, write_text
 from segshrink.report import comparison, figures, wording
 from segshrink.report.collect import ClassColor, Run, collect
-from segshrink.report.headline import LEAKING, headline, notices
+from segshrink.report.headline import headline, notices
+from segshrink.report.panels import Panel
 from segshrink.report.pictures import ERROR_COLORS, data_uri, examples
+from segshrink.report.selection import focus, labels, leaking
 from segshrink.report.themes import DARK, LIGHT, run_colors, to_png, to_svg
+from segshrink.report.training_figures import training_panels
 
 
 @dataclass(frozen=True)
 class Shown:
     """A figure as the page shows it: the same drawing for light and dark mode, as data URIs."""
 
-    panel: figures.Panel
+    panel: Panel
     light: str
     dark: str
 
@@ -44,6 +47,16 @@ class Column:
     def leaking(self) -> bool:
         """Whether the run's scores come from a leaking split."""
         return self.run.evaluation is not None and self.run.evaluation.leaking
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number at the head of the page, and what it is beside the teacher's."""
+
+    title: str
+    number: str
+    beside: str
+    leaking: bool
 
 
 def build_report(runs: Sequence[Path], out: Path | None = None) -> Path:
@@ -65,11 +78,11 @@ def build_report(runs: Sequence[Path], out: Path | None = None) -> Path:
     if page.suffix.lower() not in (".html", ".htm"):
         page = page / "report.html"
     sections = {
-        "intervals": figures.interval_panel(found),
-        "training": figures.training_panels(found),
+        "summary": figures.summary_panels(found),
+        "training": training_panels(found),
         "curves": figures.curve_panels(found),
         "confusion": figures.confusion_panels(found),
-        "calibration": figures.reliability_panel(found),
+        "calibration": figures.calibration_panels(found),
     }
     for panel in (panel for panels in sections.values() for panel in panels):
         _write_png(page.parent / "figures" / f"{panel.key}.png", panel)
@@ -90,23 +103,23 @@ def build_report(runs: Sequence[Path], out: Path | None = None) -> Path:
     return page
 
 
-def _write_png(path: Path, panel: figures.Panel) -> None:
+def _write_png(path: Path, panel: Panel) -> None:
     title = f"{panel.title} (leaking split)" if panel.leaking else panel.title
     with replacing(path) as temporary:
         temporary.write_bytes(to_png(panel.draw, title))
 
 
-def _show(panel: figures.Panel) -> Shown:
-    light, dark = (data_uri(to_svg(panel.draw, theme), "image/svg+xml") for theme in (LIGHT, DARK))
+def _show(panel: Panel) -> Shown:
+    light, dark = (data_uri(svg, "image/svg+xml") for svg in to_svg(panel.draw))
     return Shown(panel, light, dark)
 
 
 def _render(runs: list[Run], groups: list[comparison.Group], shown: dict[str, list[Shown]]) -> str:
     rows, picture_notes = examples(runs)
-    main = comparison.focus(runs)
+    main = focus(runs)
     columns = [
         Column(*values)
-        for values in zip(comparison.labels(runs), runs, run_colors(runs, LIGHT), run_colors(runs, DARK), strict=True)
+        for values in zip(labels(runs), runs, run_colors(runs, LIGHT), run_colors(runs, DARK), strict=True)
     ]
     script = _file("script.js")
     environment = Environment(
@@ -117,8 +130,7 @@ def _render(runs: list[Run], groups: list[comparison.Group], shown: dict[str, li
         built=datetime.now().strftime("%Y-%m-%d %H:%M"),
         headline=headline(runs),
         notices=notices(runs),
-        leaking=any(column.leaking for column in columns),
-        leaking_text=LEAKING,
+        leaking=leaking(runs),
         facts=_facts(runs, main),
         tiles=_tiles(runs, main),
         columns=columns,
@@ -127,8 +139,8 @@ def _render(runs: list[Run], groups: list[comparison.Group], shown: dict[str, li
         missing=_missing(columns),
         examples=rows,
         picture_notes=picture_notes,
-        main_label=columns[runs.index(main)].label if main else "",
-        compared=any(tile.title == "Teacher" for row in rows for tile in row.tiles),
+        main=columns[runs.index(main)] if main else None,
+        compared=any(row.compared for row in rows),
         error_colors={key: "#{:02x}{:02x}{:02x}".format(*color) for key, color in ERROR_COLORS.items()},
         classes=_legend(main),
         style=_file("style.css"),
@@ -166,39 +178,39 @@ def _facts(runs: list[Run], main: Run | None) -> list[tuple[str, str]]:
 
 
 def _machine(machine: dict[str, str]) -> str:
-    parts = [machine.get("cpu", "")]
-    parts += [f"{machine['cores']} cores"] if "cores" in machine else []
-    parts += (
-        [f"{float(machine['memory_gb']):.0f} GB"] if machine.get("memory_gb", "").replace(".", "").isdigit() else []
-    )
-    parts += [machine["device"]] if machine.get("device", "cpu") != "cpu" else []
-    parts += [f"precision {machine['precision']}"] if "precision" in machine else []
-    parts += [f"torch {machine['torch']}"] if "torch" in machine else []
-    return ", ".join(part for part in parts if part)
+    """Write a machine in one line; what its run doesn't tell is left out."""
+    forms = {
+        "cpu": "{}",
+        "cores": "{} cores",
+        "memory_gb": "{} GB",
+        "device": "{}",
+        "precision": "precision {}",
+        "torch": "torch {}",
+    }
+    told = {key: value for key, value in machine.items() if (key, value) != ("device", "cpu")}
+    return ", ".join(form.format(told[key]) for key, form in forms.items() if key in told)
 
 
-def _tiles(runs: list[Run], main: Run | None) -> list[tuple[str, str, str]]:
-    """The few numbers that matter most: (what, number, beside it)."""
+def _tiles(runs: list[Run], main: Run | None) -> list[Tile]:
+    """Return the few numbers that matter most."""
     if main is None or main.evaluation is None:
         return []
-    at = runs.index(main)
-    cells = {row.key: row.cells[at] for group in comparison.table(runs) for row in group.rows}
-    names = [
-        ("mean_iou", "Mean IoU"),
-        ("parameters", "Parameters"),
-        ("file_bytes", "Weight file"),
-        ("latency_ms", "CPU latency"),
-        ("peak_memory_mb", "Peak memory"),
-    ]
+    place = runs.index(main)
+    cells = {row.key: row.cells[place] for group in comparison.table(runs) for row in group.rows}
+    titles = {
+        "mean_iou": "Mean IoU",
+        "parameters": "Parameters",
+        "file_bytes": "Weight file",
+        "latency_ms": "CPU latency",
+        "peak_memory_mb": "Peak memory",
+    }
     found = []
-    for key, title in names:
+    for key, title in titles.items():
         cell = cells.get(key)
         if cell and cell.value is not None:
-            beside = (
-                f"{cell.to_teacher} than teacher" if cell.to_teacher.endswith(("less", "more")) else cell.to_teacher
-            )
-            beside = f"{beside} to teacher" if beside.endswith("points") else beside
-            found.append((title, cell.text, beside or cell.interval))
+            joint = "as" if cell.to_teacher == "the same" else "against" if key == "mean_iou" else "than"
+            beside = f"{cell.to_teacher} {joint} the teacher" if cell.to_teacher else cell.interval
+            found.append(Tile(title, cell.text, beside, key == "mean_iou" and main.evaluation.leaking))
     return found
 
 

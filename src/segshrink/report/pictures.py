@@ -6,21 +6,23 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segshrink.classes import IGNORE_INDEX
 from segshrink.report import wording
 from segshrink.report.collect import ClassColor, ImageScore, Pictures, Run
-from segshrink.report.comparison import comparable, first, focus, labels
+from segshrink.report.selection import comparable, first, focus, labels
 
 SIDE = 480
 SHOWN = 10
 IGNORED = (128, 128, 128)
 MAX_PIXELS = 16_000_000
 # Where prediction and truth differ, drawn over the faded grey image.
-ERROR_COLORS = {"student": (214, 64, 20), "teacher": (38, 110, 220), "both": (240, 178, 0)}
+ERROR_COLORS = {"student": (214, 64, 20), "teacher": (38, 110, 220), "both": (122, 31, 162)}
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Example:
     width: int
     height: int
     tiles: tuple[Tile, ...]
+    # Whether the errors are set against a teacher's.
+    compared: bool
 
 
 def choose(images: Sequence[ImageScore], shown: int = SHOWN) -> list[tuple[str, int, ImageScore]]:
@@ -107,8 +111,10 @@ def _example(image: ImageScore, group: str, rank: str, main: Run, named: list[tu
         alt = f"Classes that {label} predicts for {image.name}: {_shares(index, classes)}"
         tiles.append(Tile(label, note, _map(index, classes), "map", alt))
     teacher = first([run for _, run in named], "teacher")
-    tiles.append(_errors(photo, truth, predictions, main, teacher, image.name, dict((id(r), n) for n, r in named)))
-    return Example(image.name, group, rank, *photo.size, tuple(tiles))
+    other = predictions.get(id(teacher)) if teacher is not main else None
+    label = next(label for label, run in named if run is main)
+    tiles.append(_errors(photo, truth, predictions[id(main)], other, f"{image.name} that {label}"))
+    return Example(image.name, group, rank, *photo.size, tuple(tiles), other is not None)
 
 
 def _score_of(run: Run, main: Run, name: str) -> ImageScore | None:
@@ -120,33 +126,25 @@ def _score_of(run: Run, main: Run, name: str) -> ImageScore | None:
 def _errors(
     photo: Image.Image,
     truth: npt.NDArray[np.uint8],
-    predictions: dict[int, npt.NDArray[np.uint8]],
-    main: Run,
-    teacher: Run | None,
-    name: str,
-    titles: dict[int, str],
+    own: npt.NDArray[np.uint8],
+    other: npt.NDArray[np.uint8] | None,
+    subject: str,
 ) -> Tile:
     """Colour the pixels that the main run, its teacher or both get wrong, over the faded image."""
-    grey = np.asarray(photo.convert("L"), dtype=np.float32)[..., None]
-    picture = np.repeat(grey * 0.35 + 255 * 0.55, 3, axis=2)
-    judged = truth != 255
-    own = judged & (predictions[id(main)] != truth)
-    other = predictions.get(id(teacher)) if teacher is not None and teacher is not main else None
-    theirs = judged & (other != truth) if other is not None else np.zeros_like(own)
-    for mask, key in ((own & ~theirs, "student"), (theirs & ~own, "teacher"), (own & theirs, "both")):
-        picture[mask] = 0.2 * picture[mask] + 0.8 * np.array(ERROR_COLORS[key], dtype=np.float32)
+    picture = np.repeat(np.asarray(photo.convert("L"), dtype=np.float32)[..., None] * 0.35 + 140, 3, axis=2)
+    judged = truth != IGNORE_INDEX
+    wrong = judged & (own != truth)
+    teacher_wrong = judged & (other != truth) if other is not None else np.zeros_like(wrong)
+    groups = {"student": wrong & ~teacher_wrong, "teacher": teacher_wrong & ~wrong, "both": wrong & teacher_wrong}
+    for key, mask in groups.items():
+        picture[mask] = 0.15 * picture[mask] + 0.85 * np.array(ERROR_COLORS[key], dtype=np.float32)
     total = max(int(judged.sum()), 1)
-    wrong = f"{100 * own.sum() / total:.0f} % wrong"
-    label = titles[id(main)]
-    if other is None:
-        alt = f"Pixels of {name} that {label} gets wrong: {wrong}"
-        return Tile("Errors", wrong, _jpeg(Image.fromarray(picture.astype(np.uint8))), "errors", alt)
-    disagree = 100 * (judged & (predictions[id(main)] != other)).sum() / total
-    note = f"{wrong}, {disagree:.0f} % unlike teacher"
-    alt = (
-        f"Pixels of {name} that only {label} gets wrong ({100 * (own & ~theirs).sum() / total:.0f} %), only its teacher "
-        f"({100 * (theirs & ~own).sum() / total:.0f} %), both ({100 * (own & theirs).sum() / total:.0f} %)"
-    )
+    note = f"{wording.percent(round(wrong.sum() / total, 2))} wrong"
+    alt = f"Pixels of {subject} gets wrong: {note}"
+    if other is not None:
+        shares = {key: wording.percent(round(mask.sum() / total, 2)) for key, mask in groups.items()}
+        alt = f"{alt}; wrong alone {shares['student']}, only the teacher {shares['teacher']}, both {shares['both']}"
+        note = f"{note}, {wording.percent(round((judged & (own != other)).sum() / total, 2))} unlike the teacher"
     return Tile("Errors", note, _jpeg(Image.fromarray(picture.astype(np.uint8))), "errors", alt)
 
 
@@ -158,8 +156,8 @@ def _photo(pictures: Pictures) -> Image.Image:
     return photo
 
 
-def _indices(path: object, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    with Image.open(str(path)) as opened:
+def _indices(path: Path, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    with Image.open(path) as opened:
         _check(opened)
         if opened.mode not in ("P", "L"):
             raise ValueError(f"{path} is not an index picture")

@@ -1,11 +1,17 @@
-"""Colours of figures on light and dark pages, and how a figure becomes SVG or PNG."""
+"""Colours of figures on light and dark pages, and how a figure becomes SVG or PNG.
+
+Figures are drawn once, in ``LIGHT``; their dark SVG is the same text with the colours of ``DARK``.
+"""
 
 from __future__ import annotations
 
 import io
+import re
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -13,6 +19,8 @@ from matplotlib.figure import Figure
 
 from segshrink.report.collect import Run
 
+# Draws a figure; with its title where it stands alone.
+Draw = Callable[[str | None], Figure]
 # The page's font list; text in SVG stays text, so that any script and any screen reads well.
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
 
@@ -63,7 +71,7 @@ DASHES: tuple[tuple[float, tuple[float, ...]] | str, ...] = (
 )
 
 
-def run_colors(runs: Sequence[Run], theme: Theme) -> list[str]:
+def run_colors(runs: Sequence[Run], theme: Theme = LIGHT) -> list[str]:
     """Return one colour for each run, by its role and its place among the runs of that role."""
     seen: dict[str, int] = {}
     colors = []
@@ -74,59 +82,75 @@ def run_colors(runs: Sequence[Run], theme: Theme) -> list[str]:
     return colors
 
 
-def new_figure(theme: Theme, width: float, height: float, title: str | None) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float, title: str | None) -> tuple[Figure, Axes]:
     """Return an empty figure of ``width`` by ``height`` inches with quiet axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(theme.grid)
-    axes.tick_params(colors=theme.muted, length=0, pad=5)
-    axes.xaxis.label.set_color(theme.muted)
-    axes.yaxis.label.set_color(theme.muted)
-    axes.grid(visible=True, color=theme.grid, linewidth=0.8)
+    axes.spines[["left", "bottom"]].set_color(LIGHT.grid)
+    axes.tick_params(colors=LIGHT.muted, length=0, pad=5)
+    axes.xaxis.label.set_color(LIGHT.muted)
+    axes.yaxis.label.set_color(LIGHT.muted)
+    axes.grid(visible=True, color=LIGHT.grid, linewidth=0.8)
     axes.set_axisbelow(True)
     if title:
-        axes.set_title(title, color=theme.ink, loc="left", fontweight="bold", pad=10)
+        # To the figure's edge, and in two lines when long.
+        figure.suptitle(
+            textwrap.shorten(title, 70, placeholder="…"),
+            x=0.02,
+            ha="left",
+            color=LIGHT.ink,
+            fontsize=11.5,
+            fontweight="bold",
+            wrap=True,
+        )
     return figure, axes
 
 
-def legend(axes: Axes, theme: Theme, **place: object) -> None:
-    """Draw the legend without a frame."""
-    box = axes.legend(frameon=False, handlelength=1.9, borderaxespad=0.3, labelspacing=0.35, **place)  # type: ignore[arg-type]
+def legend(axes: Axes, place: str = "best") -> None:
+    """Draw the legend on a faint ground, without a frame."""
+    box = axes.legend(loc=place, frameon=False, handlelength=1.7, borderaxespad=0.3, labelspacing=0.3)  # type: ignore[call-overload]
     for text in box.get_texts():
-        text.set_color(theme.ink)
+        text.set_color(LIGHT.ink)
 
 
-def to_svg(draw: Callable[[Theme, str | None], Figure], theme: Theme) -> bytes:
-    """Return the figure as SVG with transparent ground, text as text and no title (the page gives it)."""
-    text = _saved(draw, theme, None, "svg").decode("utf-8")
-    return text.replace("'DejaVu Sans', sans-serif", FONTS).replace("'DejaVu Sans'", FONTS).encode("utf-8")
+def to_svg(draw: Draw) -> tuple[bytes, bytes]:
+    """Return the figure as SVG for light and for dark pages.
+
+    The ground is transparent, text stays text, and there is no title: the page gives it.
+    """
+    light = _saved(draw, None, "svg").decode("utf-8").replace("'DejaVu Sans'", FONTS)
+    dark = dict(zip(_colors(LIGHT), _colors(DARK), strict=True))
+    pattern = re.compile("|".join(map(re.escape, dark)))
+    return light.encode("utf-8"), pattern.sub(lambda found: dark[found[0]], light).encode("utf-8")
 
 
-def to_png(draw: Callable[[Theme, str | None], Figure], title: str) -> bytes:
+def to_png(draw: Draw, title: str) -> bytes:
     """Return the titled figure as PNG on white at 200 dots per inch."""
-    return _saved(draw, LIGHT, title, "png")
+    return _saved(draw, title, "png")
 
 
-def _saved(draw: Callable[[Theme, str | None], Figure], theme: Theme, title: str | None, kind: str) -> bytes:
-    # Names are shown as they are: no TeX between dollar signs.
-    settings = {
+def _colors(theme: Theme) -> list[str]:
+    own = [theme.ink, theme.muted, theme.grid, theme.surface, theme.cell]
+    return own + [color for role in theme.roles.values() for color in role]
+
+
+def _saved(draw: Draw, title: str | None, kind: str) -> bytes:
+    settings: Any = {
         "font.size": 10.5,
-        "axes.titlesize": 11.5,
         "legend.fontsize": 9.5,
-        "text.parse_math": False,
+        "text.parse_math": False,  # names are shown as they are: no TeX between dollar signs
         "font.family": ["DejaVu Sans"],
         "svg.fonttype": "none",
         "svg.hashsalt": "segshrink",
-        "text.color": theme.ink,
+        "text.color": LIGHT.ink,
     }
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     with mpl.rc_context(settings), warnings.catch_warnings():
         # A PNG shows a box for a letter that the font lacks; the page's SVG takes the reader's fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         buffer = io.BytesIO()
-        figure = draw(theme, title)
-        ground = "none" if kind == "svg" else theme.surface
-        figure.savefig(buffer, format=kind, dpi=200, facecolor=ground, metadata=metadata)
+        ground = "none" if kind == "svg" else LIGHT.surface
+        draw(title).savefig(buffer, format=kind, dpi=200, facecolor=ground, metadata=metadata)
     return buffer.getvalue()

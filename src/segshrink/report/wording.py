@@ -63,17 +63,25 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def ratio(value: float, reference: float) -> str:
-    """Write ``value`` as a multiple of ``reference``: "1/8.4 of teacher" below one, "1.3 × teacher" above."""
+def ratio(value: float, reference: float, words: tuple[str, str]) -> str:
+    """Write how many times ``value`` is below or above ``reference``, such as "8.4× fewer" or "1.3× more"."""
     if value <= 0 or reference <= 0:
         return ""
     share = value / reference
     if 0.995 <= share < 1.005:
-        return "same as teacher"
-    if share < 1:
-        inverse = 1 / share
-        return f"{inverse:.3g} × less" if inverse < 1000 else f"{inverse:,.0f} × less"
-    return f"{share:.3g} × more"
+        return "the same"
+    factor, word = (1 / share, words[0]) if share < 1 else (share, words[1])
+    return f"{factor:,.0f}× {word}" if factor >= 100 else f"{factor:.3g}× {word}"
+
+
+def percent(share: float) -> str:
+    """Write a share as per cent that never breaks over lines."""
+    return f"{100 * share:.3g}\N{NO-BREAK SPACE}%"
+
+
+def plain(value: float | None) -> str:
+    """Write a whole number as it is."""
+    return NOTHING if value is None else f"{value:.0f}"
 
 
 def interval(bounds: tuple[float, float] | None) -> str:
