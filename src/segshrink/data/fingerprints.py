@@ -78,8 +78,8 @@ def near_matches(
         distances = (1 - _normalized(first[start : start + _ROWS_AT_ONCE]) @ theirs.T) / 2
         rows, cols = np.nonzero(distances <= limit)
         for row, col in zip(rows.tolist(), cols.tolist(), strict=True):
-            matches.append(Match(start + row, col, max(float(distances[row, col]), 0.0)))
-    return sorted(matches, key=lambda match: match.distance)
+            matches.append(Match(start + row, col, max(round(float(distances[row, col]), 6), 0.0)))
+    return sorted(matches, key=lambda match: (match.distance, match.first, match.second))
 
 
 def _normalized(fingerprints: Sequence[NDArray[np.int8]]) -> NDArray[np.float32]:

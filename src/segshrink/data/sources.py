@@ -118,11 +118,16 @@ def open_dataset(description: DatasetDescription) -> Dataset:
     used = {*division.train, *division.val, *division.test}
     taken = {found.pairs[position].image for position in used}
     first = found.pairs[min(used)].image
+    bands = probe(first).bands
+    if description.bands not in (None, bands):
+        raise DataError(
+            f"{first} has {bands} bands but {description.name} says 'bands: {description.bands}'; correct it"
+        )
     parts = samples_of(description, found, division)
     return Dataset(
         description=description,
         classes=classes,
-        bands=description.bands or probe(first).bands,
+        bands=bands,
         train=parts["train"],
         val=parts["val"],
         test=parts["test"],
@@ -158,6 +163,8 @@ def find_pairs(description: DatasetDescription) -> Found:
     if description.masks is None:
         raise ConfigError(f"{description.name}: 'masks' is missing; give the masks' path with the * parts of 'images'")
     masks = Wildcard(description.masks)
+    if masks.text == images.text:
+        raise ConfigError(f"{description.name}: 'images' and 'masks' are both '{masks.text}'; correct one of them")
     if masks.parts != images.parts:
         raise ConfigError(
             f"{description.name}: images '{images.text}' has {images.parts} * parts but masks '{masks.text}' has "

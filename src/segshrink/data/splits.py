@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from segshrink.config import Split
 from segshrink.data.wildcards import Wildcard, has_wildcards, is_list_file, read_lines
-from segshrink.errors import DataError, SegshrinkError, nearest
+from segshrink.errors import DataError, SegshrinkError
 from segshrink.tiling import Window
 
 PARTS = ("train", "val", "test")
@@ -145,9 +146,14 @@ class _Finder:
         return found
 
     def suggestion(self, entry: str) -> str:
-        """Say which folder or stem was perhaps meant."""
-        places = [folder for folder in self._folders if folder != "."] if "/" in entry or not self._stems else []
-        return nearest(entry, places or [*list(self._folders)[:50], *list(self._stems)[:2000:2]][:60])
+        """Say which folder or image was perhaps meant, or where images are."""
+        folders = sorted(folder for folder in self._folders if folder != ".")
+        close = get_close_matches(entry, [*folders, *list(self._stems)[:5000]], n=1, cutoff=0.6)
+        if close:
+            return f"; did you mean '{close[0]}'?"
+        places = folders or sorted(self._stems)
+        more = f" and {len(places) - 6} more" if len(places) > 6 else ""
+        return f"; {'folders with images' if folders else 'images'} are: {', '.join(places[:6])}{more}"
 
     def _matching(self, text: str) -> list[int]:
         pattern = Wildcard(text)
@@ -168,7 +174,7 @@ def _positions(given: list[str] | str, finder: _Finder, root: Path, field: str, 
     except SegshrinkError as error:
         problems.append(str(error))
         return positions
-    missing: list[str] = []
+    missing: dict[str, list[str]] = {}
     for entry, source in entries:
         try:
             found = finder.find(entry)
@@ -176,14 +182,14 @@ def _positions(given: list[str] | str, finder: _Finder, root: Path, field: str, 
             problems.append(f"{source}: {error}")
             continue
         if not found:
-            missing.append(entry)
+            missing.setdefault(source, []).append(entry)
         positions += found
-    if missing:
-        shown = ", ".join(f"'{entry}'" for entry in missing[:5])
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        problems.append(f"{entries[0][1]}: {shown}{more} match no image{finder.suggestion(missing[0])}")
-    elif not positions and not problems:
-        problems.append(f"{field} names no image; list folders, wildcards or image stems")
+    for source, lost in missing.items():
+        shown = ", ".join(f"'{entry}'" for entry in lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
+        verb = "matches" if len(lost) == 1 else "match"
+        problems.append(f"{source}: {shown} {verb} no image{finder.suggestion(lost[0])}")
+    if not entries and field != "split.test":
+        problems.append(f"{field} is empty; list folders, wildcards or image stems")
     return positions
 
 

@@ -1,0 +1,146 @@
+"""Dividing images, checked on paths alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segshrink.config import Split
+from segshrink.data import open_dataset
+from segshrink.data.splits import divide, divide_patches
+from segshrink.errors import DataError
+
+IMAGES = [f"Tile {tile}/images/part_{part}.jpg" for tile in (2, 4, 5) for part in (1, 2)] + ["odd/lone.v2.jpg"]
+
+
+def chosen(split, images=IMAGES, root=Path("unused")):
+    division = divide(Split.model_validate(split), images, root=root)
+    return {part: [images[position] for position in getattr(division, part)] for part in ("train", "val", "test")}
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("Tile 4", IMAGES[2:4]),
+        ("Tile 4/images/", IMAGES[2:4]),
+        ("./Tile 4", IMAGES[2:4]),
+        ("Tile [45]", IMAGES[2:6]),
+        ("Tile 4/*/part_1.jpg", IMAGES[2:3]),
+        ("*/images/part_2.jpg", [IMAGES[1], IMAGES[3], IMAGES[5]]),
+        ("Tile 4/images/part_1", IMAGES[2:3]),
+        ("Tile 4/images/part_1.jpg", IMAGES[2:3]),
+        ("lone.v2", IMAGES[6:]),
+        ("lone.v2.jpg", IMAGES[6:]),
+        ("part_*", IMAGES[:6]),
+        (".", IMAGES),
+    ],
+)
+def test_entries(entry, expected):
+    assert chosen({"train": [entry], "val": ["none"]})["train"] == expected
+
+
+def test_text_files_hold_the_same_entries(tmp_path):
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets/train.txt").write_text("# half\nTile 2\n\nlone.v2\n")
+    (tmp_path / "sets/val.txt").write_text("Tile 4/images/part_1\n")
+    split = {"train": "sets/train.txt", "val": ["sets/val.txt"], "test": "Tile 5"}
+    division = divide(Split.model_validate(split), IMAGES, root=tmp_path)
+    assert division == divide(
+        Split(train=["Tile 2", "lone.v2"], val=["Tile 4/images/part_1"], test=["Tile 5"]), IMAGES, root=tmp_path
+    )
+    assert division.problems == ()
+    assert (division.train, division.val, division.test) == ((0, 1, 6), (2,), (4, 5))
+
+
+def test_leave_one_group_out():
+    groups = {"a": ["Tile 2", "odd"], "b": ["Tile 4"], "c": ["Tile 5"]}
+    judged = []
+    for held_out in groups:
+        parts = chosen({"groups": groups, "held_out": held_out})
+        assert sorted(parts["train"] + parts["val"]) == sorted(IMAGES)
+        judged += parts["val"]
+    assert sorted(judged) == sorted(IMAGES)
+    assert chosen({"groups": groups, "held_out": "b"})["val"] == IMAGES[2:4]
+
+
+@pytest.mark.parametrize(
+    ("split", "told"),
+    [
+        ({"train": ["Tile 2"], "val": ["Tile 9", "odd"]}, r"split\.val: 'Tile 9' matches no image; did you mean 'Tile"),
+        ({"train": ["zzz", "yyy"], "val": ["odd"]}, r"split\.train: 'zzz', 'yyy' match no image; folders with images"),
+        ({"train": ["."], "val": ["Tile 4"]}, r"Tile 4/images/part_1\.jpg, .* in both 'train' and 'val'"),
+        ({"train": ["odd"], "val": ["Tile 4"], "test": ["Tile 4"]}, r"in both 'val' and 'test'"),
+        ({"train": ["part_1"], "val": ["odd"]}, r"'part_1' is the stem of 3 images"),
+        ({"train": [], "val": ["odd"]}, r"split\.train is empty"),
+        ({"train": "gone.txt", "val": ["odd"]}, r"can't read the list file .*gone\.txt of 'split\.train'"),
+        ({"groups": {"a": ["Tile 2"], "b": ["."]}, "held_out": "a"}, r"split\.groups: .* in both 'a' and 'b'"),
+    ],
+)
+def test_what_is_wrong_is_told_and_the_rest_divided(split, told):
+    division = divide(Split.model_validate(split), IMAGES, root=Path("unused"))
+    assert len(division.problems) == 1
+    assert re.search(told, division.problems[0])
+    assert division.val or division.test or division.train
+
+
+def test_open_dataset_refuses_what_is_told(painter):
+    painter.pairs("north/a", "south/a")
+    with pytest.raises(DataError, match=r"painted: split: north/images/a\.png in both 'train' and 'val'"):
+        open_dataset(painter.describe(split={"train": ["."], "val": ["north"]}))
+
+
+@given(count=st.integers(2, 60), share=st.floats(0.01, 0.99), seed=st.integers(0, 5))
+def test_random_divides_whole_images_once(count, share, seed):
+    images = [f"{number}.png" for number in range(count)]
+    split = Split(random=share, seed=seed)
+    division = divide(split, images, root=Path())
+    assert sorted((*division.train, *division.val)) == list(range(count))
+    assert division.train
+    assert division.val
+    assert abs(len(division.val) - share * count) <= 1
+    assert division == divide(split, images, root=Path())
+
+
+def test_random_depends_on_the_seed_and_needs_two_images():
+    images = [f"{number}.png" for number in range(40)]
+    judged = {divide(Split(random=0.3, seed=seed), images, root=Path()).val for seed in range(5)}
+    assert len(judged) == 5
+    assert "at least two images" in divide(Split(random=0.3), images[:1], root=Path()).problems[0]
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 120), st.integers(1, 120)), min_size=1, max_size=4),
+    side=st.integers(16, 50),
+    share=st.floats(0.1, 0.9),
+)
+def test_patches_are_disjoint_squares_inside_their_image(sizes, side, share):
+    expected = sum((height // side) * (width // side) for height, width in sizes)
+    split = Split(patches=side, share=share)
+    if expected < 2:
+        with pytest.raises(DataError, match="take a smaller size"):
+            divide_patches(sizes, split)
+        return
+    parts = divide_patches(sizes, split)
+    covered = [np.zeros(size, dtype=int) for size in sizes]
+    for position, window in (*parts.train, *parts.val):
+        assert covered[position][window.slices].shape == (side, side)
+        covered[position][window.slices] += 1
+    assert max(cover.max() for cover in covered) == 1
+    assert len(parts.train) + len(parts.val) == expected
+    assert parts.train
+    assert parts.val
+
+
+def test_a_patches_data_set_is_labelled_as_leaking(painter):
+    painter.pairs("north/a", "south/a", size=(40, 70))
+    dataset = open_dataset(painter.describe(split={"patches": 16, "share": 0.25}))
+    assert dataset.leaking
+    assert (len(dataset.train), len(dataset.val)) == (12, 4)
+    names = [sample.name for sample in (*dataset.train, *dataset.val)]
+    assert len(set(names)) == 16
+    assert {sample.image for sample in dataset.train} & {sample.image for sample in dataset.val}

@@ -1,0 +1,63 @@
+"""Band statistics against numpy over all pixels at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rasterio
+
+from segshrink.classes import ClassMap
+from segshrink.data import Sample, SceneStore, image_statistics, statistics
+from segshrink.errors import DataError
+
+CLASSES = ClassMap.build([("a", None, 0), ("b", None, 1)])
+
+
+def stored(tmp_path, arrays):
+    samples = []
+    for number, array in enumerate(arrays):
+        path = tmp_path / f"{number}.tif"
+        height, width, bands = array.shape
+        place = rasterio.Affine(2, 0, 100, 0, -2, 100)
+        profile = {"height": height, "width": width, "count": bands, "dtype": array.dtype, "transform": place}
+        with rasterio.open(path, "w", driver="GTiff", **profile) as file:
+            file.write(array.transpose(2, 0, 1))
+        samples.append(Sample(str(number), path, None))
+    return SceneStore(samples, CLASSES, folder=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_statistics_equal_those_of_all_pixels_together(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(statistics, "_PIXELS_AT_ONCE", 100)
+    rng = np.random.default_rng(1)
+    arrays = [rng.normal(120, 20, (h, w, 4)).clip(0, 255).astype(dtype) for h, w in ((13, 17), (40, 9), (1, 300))]
+    measured = image_statistics(stored(tmp_path, arrays))
+    pixels = np.concatenate([array.reshape(-1, 4) for array in arrays]).astype(np.float64)
+    np.testing.assert_allclose(measured.mean, pixels.mean(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(measured.std, pixels.std(axis=0), rtol=1e-9)
+
+
+def test_large_values_with_small_spread_keep_their_precision(tmp_path):
+    rng = np.random.default_rng(2)
+    array = (60_000 + rng.integers(0, 3, (300, 40, 1))).astype(np.uint16)
+    measured = image_statistics(stored(tmp_path, [array]))
+    np.testing.assert_allclose(measured.std[0], array.astype(np.float64).std(), rtol=1e-9)
+
+
+def test_pixels_that_are_not_finite_are_left_out(tmp_path):
+    array = np.array([[[1.0], [3.0], [np.nan], [np.inf]]], dtype=np.float32)
+    measured = image_statistics(stored(tmp_path, [array]))
+    assert measured.mean == (2.0,)
+    assert measured.std == (1.0,)
+
+
+def test_constant_bands_do_not_divide_by_zero(tmp_path):
+    array = np.full((5, 5, 2), 7, dtype=np.uint8)
+    assert image_statistics(stored(tmp_path, [array])).std == (1.0, 1.0)
+
+
+def test_nothing_to_measure(tmp_path):
+    with pytest.raises(DataError, match="without training images"):
+        image_statistics(SceneStore([], CLASSES, folder=tmp_path))
+    with pytest.raises(DataError, match="band 1 has no finite pixel"):
+        image_statistics(stored(tmp_path, [np.full((2, 2, 1), np.nan, dtype=np.float32)]))
