@@ -83,7 +83,7 @@ def test_undeclared_errors_travel_between_processes() -> None:
 
 def test_a_smoothed_mask_is_explained() -> None:
     mask = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    with pytest.raises(UndeclaredError, match="and 40.. more; .* saved as JPEG or resized smoothly") as caught:
+    with pytest.raises(UndeclaredError, match=r"and 40.. more; .* saved as JPEG or resized smoothly") as caught:
         AERIAL.encode(mask)
     assert sum(caught.value.found.values()) == 64 * 64
 

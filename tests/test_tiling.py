@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,7 +39,7 @@ def test_grids_cover_every_pixel_with_windows_of_one_size_inside_the_image(sizes
 def test_neighbours_share_the_overlap_and_no_window_is_superfluous(sizes: tuple[int, int, int, int]) -> None:
     height, width, tile, overlap = sizes
     rows = sorted({window.row for window in grid(height, width, tile=tile, overlap=overlap)})
-    assert all(first + tile - second >= overlap for first, second in zip(rows, rows[1:], strict=False))
+    assert all(first + tile - second >= overlap for first, second in pairwise(rows))
     # One window less could not reach the end with that overlap.
     assert len(rows) == 1 or tile + (len(rows) - 2) * (tile - overlap) < height
 

@@ -10,6 +10,7 @@ import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import MemoryFile
 
 from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.errors import DataError, FileError
@@ -95,12 +96,15 @@ def write_image(path: Path, image: NDArray[Any]) -> None:
 
 def _write_raster(path: Path, image: NDArray[Any], driver: str) -> None:
     height, width, bands = image.shape
-    options = {"compress": "deflate"} if driver == "GTiff" else {}
-    with replacing(path) as temporary, rasterio.Env(GDAL_PAM_ENABLED=False), silent(NotGeoreferencedWarning):
+    options = {"compress": "deflate", "bigtiff": "if_safer"} if driver == "GTiff" else {}
+    # Encoded in memory, because GDAL's own file writing reports a full disk late and on the terminal.
+    with rasterio.Env(GDAL_PAM_ENABLED=False), silent(NotGeoreferencedWarning), MemoryFile() as memory:
         try:
-            with rasterio.open(
-                temporary, "w", driver=driver, height=height, width=width, count=bands, dtype=image.dtype, **options
+            with memory.open(
+                driver=driver, height=height, width=width, count=bands, dtype=image.dtype, **options
             ) as dataset:
                 dataset.write(image.transpose(2, 0, 1))
         except RasterioError as error:
-            raise FileError(f"can't write {path}: {error}; free some space or choose another folder") from error
+            raise FileError(f"can't write {path}: {error}; free some memory") from error
+        with replacing(path) as temporary:
+            temporary.write_bytes(memory.getbuffer())
