@@ -111,6 +111,8 @@ def test_pixels_without_data_stay_so_and_spoil_no_other() -> None:
     result = changed(image, brightness=0.2, contrast=0.2, noise=0.01)
     assert np.isnan(result).sum() == 1
     assert np.isnan(result[3, 4, 1])
+    nowhere = np.full((4, 4, 2), np.nan, np.float32)
+    assert np.isnan(changed(nowhere, brightness=0.2, contrast=0.2, noise=0.01)).all()
 
 
 def test_value_range_is_the_types_or_the_datas() -> None:

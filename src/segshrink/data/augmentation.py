@@ -86,7 +86,9 @@ def photometric(
     values = image.reshape(height, width * bands).astype(np.float32)
     low, high = limits.low, limits.high
     if not np.issubdtype(image.dtype, np.integer):
-        low, high = min(low, float(np.nanmin(values))), max(high, float(np.nanmax(values)))
+        # fmin and fmax pass over NaN.
+        low = min(low, float(np.fmin.reduce(values, axis=None)))
+        high = max(high, float(np.fmax.reduce(values, axis=None)))
     means = _band_means(values, bands)
     values *= np.tile(np.float32(gains * stretch), width)
     values += np.tile(np.float32(gains * (1 - stretch) * means), width)
