@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
 import pickle
 import resource
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -152,10 +155,18 @@ def test_store_survives_pickling(samples, tmp_path):
     assert len(pickle.dumps(store)) < 10_000
 
 
-def _build(samples, folder, barrier, results):
-    barrier.wait()
-    store = SceneStore(samples, CLASSES, folder=folder)
-    results.put([int(store.image(index).sum()) + int(store.mask(index).sum()) for index in range(len(store))])
+BUILD = """
+import pickle, sys, time
+from pathlib import Path
+from segshrink.data import SceneStore
+source, folder, ready, go = map(Path, sys.argv[1:])
+samples, classes = pickle.loads(source.read_bytes())
+ready.touch()
+while not go.exists():
+    time.sleep(0.001)
+store = SceneStore(samples, classes, folder=folder)
+print([int(store.image(index).sum()) + int(store.mask(index).sum()) for index in range(len(store))])
+"""
 
 
 def test_two_processes_may_build_at_once(painter, tmp_path):
@@ -165,18 +176,22 @@ def test_two_processes_may_build_at_once(painter, tmp_path):
         painter.mask(f"{number}_mask.png", (60, 60))
         samples.append(Sample(str(number), painter.root / f"{number}.png", painter.root / f"{number}_mask.png"))
     settle(painter.root)
-    context = multiprocessing.get_context("fork")
-    barrier, results = context.Barrier(2), context.Queue()
-    workers = [context.Process(target=_build, args=(samples, tmp_path / "both", barrier, results)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    sums = [results.get(timeout=60) for _ in workers]
-    for worker in workers:
-        worker.join(timeout=60)
-        assert worker.exitcode == 0
+    source, go = tmp_path / "samples.pickle", tmp_path / "go"
+    source.write_bytes(pickle.dumps((samples, CLASSES)))
+    ready = [tmp_path / "ready1", tmp_path / "ready2"]
+    workers = [
+        subprocess.Popen([sys.executable, "-c", BUILD, source, tmp_path / "both", mine, go], stdout=subprocess.PIPE)
+        for mine in ready
+    ]
+    while not all(mine.exists() for mine in ready) and all(worker.poll() is None for worker in workers):
+        time.sleep(0.01)
+    go.touch()
+    outputs = [worker.communicate(timeout=60)[0].decode() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+
     alone = SceneStore(samples, CLASSES, folder=tmp_path / "alone")
     expected = [int(alone.image(index).sum()) + int(alone.mask(index).sum()) for index in range(len(alone))]
-    assert sums == [expected, expected]
+    assert [json.loads(output) for output in outputs] == [expected, expected]
 
     def files(folder):
         return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
