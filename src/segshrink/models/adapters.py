@@ -15,6 +15,10 @@ from segshrink.errors import MissingExtraError, ModelError, nearest
 WEIGHTS_OPTION = "weights"
 # Arguments of smp's classes that we set, or that change what comes out.
 _SMP_OURS = {"self", "encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params", "kwargs"}
+# A plain transformer takes images of one size only, unless asked.
+_SMP_DEFAULTS = {"DPT": {"dynamic_img_size": True}}
+# PAN halves its coarsest features three times more, 64 keeps at least one pixel there; DPT halves them once more.
+_SMP_STRIDES = {"DPT": 32, "PAN": 64}
 
 
 def build_smp(name: str, options: Mapping[str, Any], *, num_classes: int, bands: int) -> nn.Module:
@@ -42,6 +46,7 @@ def build_smp(name: str, options: Mapping[str, Any], *, num_classes: int, bands:
     known = [option for option in inspect.signature(kind.__init__).parameters if option not in _SMP_OURS]
     check_options(f"smp:{name}", options, [*known, WEIGHTS_OPTION])
     given = {key: value for key, value in options.items() if key != WEIGHTS_OPTION}
+    given |= _SMP_DEFAULTS.get(kind.__name__, {})
     try:
         network: nn.Module = kind(
             encoder_name=encoder,
@@ -133,6 +138,8 @@ def measured_stride(network: nn.Module, bands: int) -> int:
     smp's encoders say it; torchvision's backbones are run once on a small image.
     """
     encoder = network.encoder
+    if (special := _SMP_STRIDES.get(type(network).__name__)) is not None:
+        return special
     stated = getattr(encoder, "output_stride", None)
     if isinstance(stated, int):
         return stated
