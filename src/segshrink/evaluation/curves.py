@@ -15,15 +15,13 @@ from segshrink.errors import DataError
 
 MAXIMUM_POINTS = 200
 
-# A probability p falls into a bin by the leading bits of the float32 q = min(p, 1 - p): each halving of q, from 1/2 to
-# 2^-24 (as near as a float32 comes to 1), is cut into 256 equal bins, on both sides of 1/2. Ranks are so kept where
-# confident networks put nearly all pixels, near 0 and near 1.
+# A probability p falls into a bin by the leading bits (sign, exponent, 8 of the mantissa) of the float32 p below 1/2 and
+# of 1 - p above: each halving of the distance from 0 or 1 is cut into 256 equal bins. Ranks are so kept where confident
+# networks put nearly all pixels. 1 - p is 0 or at least 2^-24 in float32; p goes down to 0.
 _MANTISSA_BITS = 8
-_SMALLEST = 2.0**-24
 _SHIFT = 23 - _MANTISSA_BITS
-_FIRST_CODE = (127 - 24) << _MANTISSA_BITS
-_MIDDLE = 23 << _MANTISSA_BITS
-BINS = 2 * _MIDDLE + 1
+_MIDDLE = 126 << _MANTISSA_BITS
+BINS = 2 * _MIDDLE - (103 << _MANTISSA_BITS) + 2
 
 
 @dataclass(frozen=True)
@@ -129,10 +127,9 @@ def as_tensor(values: Tensor | NDArray[Any]) -> Tensor:
 
 
 def _bins(probability: Tensor) -> Tensor:
-    """Return the bin of each probability, int16 from 0 to BINS - 1, never falling with the probability."""
-    distance = torch.minimum(probability, 1 - probability).clamp_(min=_SMALLEST)
-    code = (distance.view(torch.int32) >> _SHIFT).sub_(_FIRST_CODE)
-    return torch.where(probability < 0.5, code, 2 * _MIDDLE - code).to(torch.int16)
+    """Return the bin of each probability, int32 from 0 to BINS - 1, never falling with the probability."""
+    code = torch.minimum(probability, 1 - probability).view(torch.int32) >> _SHIFT
+    return torch.where(probability < 0.5, code, 2 * _MIDDLE - code).clamp_(0, BINS - 1)
 
 
 def _curve(name: str, counts: NDArray[np.int64]) -> Curve:
