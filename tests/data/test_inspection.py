@@ -149,9 +149,10 @@ def test_plain_pictures_are_no_near_duplicates():
     rng = np.random.default_rng(0)
     plain = [np.full((60, 60, 3), shade, dtype=np.uint8) for shade in (0, 130, 255)]
     noise = [rng.normal(100, 10, (60, 60, 3)).astype(np.uint8) for _ in range(3)]
-    prints = [fingerprint(image) for image in (*plain, *noise)]
-    assert near_matches(prints[:3], prints) == []
-    assert [(m.first, m.second) for m in near_matches(prints[3:], prints[3:])] == [(0, 0), (1, 1), (2, 2)]
+    plain += [np.full((61, 67, 2), value, dtype=np.float32) for value in (0.1, 1234.567)]
+    prints, others = [fingerprint(image) for image in plain], [fingerprint(image) for image in noise]
+    assert near_matches(prints, prints + others) == []
+    assert [(m.first, m.second) for m in near_matches(others, others)] == [(0, 0), (1, 1), (2, 2)]
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])

@@ -54,11 +54,12 @@ def fingerprint(image: NDArray[Any]) -> NDArray[np.int8]:
     """
     cells = _reduced(image, _TILES * _SIDE)
     tiles = cells.reshape(_TILES, _SIDE, _TILES, _SIDE).transpose(0, 2, 1, 3).reshape(-1, _SIDE, _SIDE)
+    # Rounding noise in a tile of one colour must not look like gradients.
+    floor = max(1e-4 * float(cells.std()), 1e-5 * float(np.abs(cells).max()))
     directions = []
     for axis in (1, 2):
         differences = np.diff(tiles, axis=axis).reshape(len(tiles), -1)
-        # Rounding noise in a tile of one colour must not look like gradients: hence the floor.
-        spread = np.maximum(differences.std(axis=1, keepdims=True), 1e-4 * max(float(cells.std()), 1e-6))
+        spread = np.maximum(differences.std(axis=1, keepdims=True), floor)
         directions.append(np.where(np.abs(differences) > _FLAT * spread, np.sign(differences), 0).astype(np.int8))
     return np.concatenate(directions, axis=1).reshape(-1)
 
