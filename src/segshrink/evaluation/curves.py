@@ -15,9 +15,9 @@ from segshrink.errors import DataError
 
 MAXIMUM_POINTS = 200
 
-# A probability p falls into a bin by the leading bits (sign, exponent, 8 of the mantissa) of the float32 p below 1/2 and
-# of 1 - p above: each halving of the distance from 0 or 1 is cut into 256 equal bins. Ranks are so kept where confident
-# networks put nearly all pixels. 1 - p is 0 or at least 2^-24 in float32; p goes down to 0.
+# A probability p falls into a bin by the leading bits (sign, exponent, 8 of the mantissa) of the float32 p below 1/2
+# and of 1 - p above: each halving of the distance from 0 or 1 is cut into 256 equal bins. Ranks are so kept where
+# confident networks put nearly all pixels. 1 - p is 0 or at least 2^-24 in float32; p goes down to 0.
 _MANTISSA_BITS = 8
 _SHIFT = 23 - _MANTISSA_BITS
 _MIDDLE = 126 << _MANTISSA_BITS
@@ -55,7 +55,7 @@ class ProbabilityHistograms:
     """Histograms of each class's probability, apart for pixels of the class and of the rest.
 
     Memory doesn't grow with the number of images. Average precision from the bins differs from that of the exact
-    probabilities by less than 1e-3.
+    probabilities by less than 1e-3, unless nearly all probabilities are alike.
 
     Attributes:
         counts: int64 (C, BINS, 2): pixels by class, bin of its probability, and whether the pixel is of the class.

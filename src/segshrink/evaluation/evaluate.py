@@ -99,16 +99,8 @@ def evaluate(
         FileError: ``out`` can't be written, or the reference holds no prediction of a scene.
     """
     _check_classes(predictor, classes)
-    restart = _restartable(scenes)
-    names = _checked_names(restart())
     tally = _Tally(classes, _comparison(reference, classes, reference_label))
-    report = progress or _silent
-    if out is None:
-        tally.count_all(predictor, restart(), total=len(names), progress=report)
-    else:
-        with replacing(Path(out) / "evaluation") as folder:
-            store = _Store(folder, classes, evenly_spaced(names, limit=pictures))
-            tally.count_all(predictor, restart(), total=len(names), progress=report, store=store)
+    _count_into(tally, predictor, scenes, out=out, pictures=pictures, progress=progress or _silent)
     evaluation = Evaluation(
         version=segshrink.__version__,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -129,6 +121,26 @@ def evaluate(
     if out is not None:
         write_json(Path(out) / "evaluation.json", evaluation.to_dict())
     return evaluation
+
+
+def _count_into(
+    tally: _Tally,
+    predictor: ScenePredictor,
+    scenes: Scenes,
+    *,
+    out: Path | None,
+    pictures: int,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Run the model over all scenes; replace ``out/evaluation`` when that went well."""
+    restart = _restartable(scenes)
+    names = _checked_names(restart())
+    if out is None:
+        tally.count_all(predictor, restart(), total=len(names), progress=progress)
+        return
+    with replacing(Path(out) / "evaluation") as folder:
+        store = _Store(folder, tally.classes, evenly_spaced(names, limit=pictures))
+        tally.count_all(predictor, restart(), total=len(names), progress=progress, store=store)
 
 
 class _Tally:
