@@ -159,7 +159,7 @@ class Hopeless(nn.Module):
     [
         (Cheat(), "ONNX Runtime's logits differ"),
         (Constant(), "ONNX Runtime's logits differ"),
-        (Hopeless(), "can't be expressed in ONNX"),
+        (Hopeless(), r"can't be expressed in ONNX \(.*bessel_j0"),
     ],
 )
 def test_wrong_files_are_not_written(network, message, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,9 +94,9 @@ def _to_onnx(model: SegmentationModel) -> Any:
                 verbose=False,
             )
     except Exception as error:  # the exporter raises what the network's operators raise
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = _reason(error)
         raise ModelError(
-            f"model '{description.id}' can't be expressed in ONNX ({first}); choose another model"
+            f"model '{description.id}' can't be expressed in ONNX ({reason}); choose another model"
         ) from error
     if program is None:
         raise ModelError(f"model '{description.id}' can't be expressed in ONNX; choose another model")
@@ -105,6 +106,14 @@ def _to_onnx(model: SegmentationModel) -> Any:
     onnx.helper.set_model_props(graph, {METADATA_KEY: json.dumps(description.to_dict())})
     onnx.checker.check_model(graph)
     return graph
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what lies at the bottom of an exporter's error, without terminal colours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
 
 
 def _strip(model: Any) -> None:

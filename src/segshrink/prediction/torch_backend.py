@@ -73,7 +73,7 @@ class TorchBackend:
         device = torch.device("cpu") if anchor is None else anchor.device
         batch = torch.from_numpy(_readable(images)).permute(0, 3, 1, 2).to(device)
         mixed = self.precision == "bf16" or (self.precision == "auto" and computes_in_bf16(device))
-        # A weight cast inside inference mode must not be kept: training could meet it in an outer autocast's cache.
+        # Older torch keeps weights cast in inference mode, and training then meets them in an outer autocast's cache.
         autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed, cache_enabled=False)
         with _evaluating(self.model), torch.inference_mode(), autocast:
             logits: torch.Tensor = self.model(batch)
