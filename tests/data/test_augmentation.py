@@ -87,6 +87,12 @@ def test_noise_is_gaussian_and_as_wide_as_said() -> None:
     assert np.mean(widths) == pytest.approx(0.01, abs=0.003)
 
 
+def test_noise_of_a_large_image() -> None:
+    noise = changed(np.zeros((1100, 1000, 3), np.float32), noise=0.5, limits=ValueRange(-100, 100, 100))
+    for part in (noise[:100], noise[-100:]):
+        assert part.std() == pytest.approx(noise.std(), rel=0.02)
+
+
 def test_results_stay_in_range() -> None:
     image = np.array([[[0], [255]]], np.uint8).repeat(20, axis=0)
     for seed in range(20):
