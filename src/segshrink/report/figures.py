@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, PercentFormatter, ScalarFormatter
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from segshrink.report import wording
 from segshrink.report.collect import Curve, Evaluation, Run
@@ -145,11 +148,12 @@ def _cost_panel(shown: Sequence[tuple[str, Run, str]], key: str, unit: str, cost
                 axes.plot([cost, cost], bounds, color=color, linewidth=6, alpha=0.35, solid_capstyle="round")
             axes.plot([cost], [value], "o", color=color, markersize=9, label=name)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{cost:,.12g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlabel=f"{unit} (logarithmic)", ylabel="mean IoU")
-        axes.margins(x=0.2, y=0.15)
-        legend(axes, "best")
+        axes.margins(x=0.15, y=0.12)
+        legend(axes, "lower right")
         return figure
 
     values = [
@@ -192,13 +196,19 @@ def _confusion_drawing(evaluation: Evaluation) -> Draw:
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
         letters = 10.5 if len(names) <= 8 else 8.5
+        cells: list[Rectangle] = []
+        colors: list[tuple[float, float, float, float]] = []
         for (row, column), share in np.ndenumerate(shares):
             known = not np.isnan(share)
             strength = 0.06 + 0.94 * float(share) if known else 0.0
-            axes.bar(column, 0.94, 0.94, row - 0.47, color=LIGHT.cell, alpha=strength, linewidth=0)
+            cells.append(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94))
+            colors.append(to_rgba(LIGHT.cell, strength))
             text = f"{100 * share:.0f}" if known else wording.NOTHING
+            text = "" if text == "0" and len(names) > 8 else text  # a large matrix reads better with empty cells
             weight = "bold" if row == column else "normal"
-            axes.text(column, row, text, ha="center", va="center", fontsize=letters, fontweight=weight, color=LIGHT.ink)
+            number = axes.text(column, row, text, ha="center", va="center", fontsize=letters, fontweight=weight)
+            number.set_in_layout(False)
+        axes.add_collection(PatchCollection(cells, facecolors=colors, linewidths=0))
         axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(labelcolor=LIGHT.ink, labelsize=letters)

@@ -80,11 +80,13 @@ def notices(runs: Sequence[Run]) -> list[Notice]:
     leaked = [label for label, run in named if run.evaluation and run.evaluation.leaking]
     if leaked:
         found.append(Notice("Leaking split", f"{LEAKING} Concerned: {wording.listing(leaked)}.", loud=True))
+    dead = [(label, run.role, list(run.evaluation.never_predicted)) for label, run in named if run.evaluation]
+    texts = [f"{label} never predicts {wording.listing(names)}" for label, _, names in dead if names]
+    if texts:
+        loud = any(names and role == "student" for _, role, names in dead)
+        text = f"{'; '.join(texts)}; yet such pixels are in the truth."
+        found.append(Notice("A class is never predicted", text, loud=loud))
     for label, run in named:
-        never = run.evaluation.never_predicted if run.evaluation else ()
-        if never:
-            text = f"{label} never predicts {wording.listing(list(never))}, though the truth holds it."
-            found.append(Notice("A class is never predicted", text, loud=run.role == "student"))
         if run.status and run.status != "finished":
             found.append(Notice("Not finished", f"The run of {label} is {run.status}; its numbers may still change."))
     main = focus(runs)

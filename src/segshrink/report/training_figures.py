@@ -34,7 +34,7 @@ def training_panels(runs: Sequence[Run]) -> list[Panel]:
 
 def _panel(runs: Sequence[Run], *columns: str) -> Panel:
     term = columns[0].partition("/")[2]
-    title = {"loss": "Loss", "mean_iou": "Validation mean IoU"}.get(term, f"Term {term.replace('_', ' ')}")
+    title = {"loss": "Loss", "mean_iou": "Validation mean IoU"}.get(term, f"Loss term: {term.replace('_', ' ')}")
     key = "validation_mean_iou" if term == "mean_iou" else "loss" if term == "loss" else f"loss_{slug(term)}"
     shown = [
         (name, run, color, column)
