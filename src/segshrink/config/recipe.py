@@ -17,7 +17,7 @@ class ModelChoice(Strict):
     # "unet", "separable-unet", "mobile", "smp:Unet/resnet34", "torchvision:lraspp_mobilenet_v3_large", or a folder.
     id: str
     # Network options by name (unet: width, depth; separable-unet: width; ...).
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     # File of encoder weights (.safetensors or weights-only .pth), relative to the recipe; None starts at random.
     encoder_weights: Path | None = None
     # Pixel normalisation: statistics of the training images, ImageNet's, or what the encoder weights were trained with
@@ -99,7 +99,7 @@ class Term(Strict):
     name: str
     weight: float = Field(default=1.0, ge=0)
     # Options of the loss by name (temperature, label_smoothing, class_weights, ...).
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
 
 
 class Distillation(Strict):
@@ -109,6 +109,9 @@ class Distillation(Strict):
     alpha: float = Field(default=0.5, ge=0, le=1)
     # Temperature of the soft targets.
     temperature: float = Field(default=2.0, gt=0)
+    # Compute the teacher's answers once, over whole scenes, and cut crops from them: the teacher costs no step time
+    # and sees whole scenes, but not the student's brightness, contrast and noise.
+    teacher_cache: bool = False
     # Replaces alpha and temperature when given.
     terms: list[Term] | None = None
 
@@ -118,7 +121,7 @@ class Learner(Strict):
 
     model: ModelChoice
     training: Training = Training()
-    terms: list[Term] = [Term(name="cross_entropy")]
+    terms: list[Term] = Field(default=[Term(name="cross_entropy")])
 
 
 class Recipe(Strict):

@@ -1,0 +1,238 @@
+"""A run: a recipe trained into a folder that can be resumed, evaluated, exported and reported from itself alone."""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+
+from segshrink import __version__
+from segshrink.config import Learner, Recipe, dump_yaml, load_recipe
+from segshrink.data import CropModule, Dataset, image_statistics, open_dataset
+from segshrink.errors import ConfigError, FileError, TrainingError
+from segshrink.files import read_json, write_json, write_text
+from segshrink.losses import build_terms
+from segshrink.machine import describe_machine
+from segshrink.models import Normalization, SegmentationModel, build_model
+from segshrink.teachers import Teacher, TeacherCache
+from segshrink.training.callbacks import MetricsFile, Progress, StepProgress
+from segshrink.training.distiller import CACHED, Distiller
+from segshrink.training.hardware import free_threads, lightning_precision
+from segshrink.training.task import SegmentationTask
+from segshrink.training.terms import student_terms
+
+Role = Literal["teacher", "student", "control"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run reached: its folder, the best validation mIoU in [0, 1], steps and seconds trained."""
+
+    folder: Path
+    mean_iou: float
+    steps: int
+    seconds: float
+
+
+def train(
+    recipe: Recipe,
+    *,
+    out: Path,
+    role: Role = "teacher",
+    teacher: Teacher | None = None,
+    teacher_name: str | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Train one network of a recipe into the run folder ``out``.
+
+    Args:
+        recipe: What to train on what.
+        out: Run folder; must not hold another run unless ``resume``.
+        role: "teacher" trains the recipe's teacher on the labels; "student" the recipe's student on labels and
+            teacher; "control" the same student with the same seed and steps without the teacher.
+        teacher: What the student learns from.
+        teacher_name: How the run names its teacher (a path or id).
+        resume: Go on from the last whole epoch; the weights at the end equal those of an uninterrupted run.
+        progress: Called after every step with (steps done, steps in all, a short text).
+
+    Raises:
+        ConfigError: The recipe lacks what the role needs.
+        FileError: The folder holds another run, or can't be written.
+        TrainingError: The loss became NaN or infinite.
+    """
+    learner = _learner(recipe, role, teacher)
+    out = Path(out)
+    if (finished := _prepare_folder(out, recipe, role, resume)) is not None:
+        return finished
+    training = learner.training
+    torch.set_num_threads(training.threads or free_threads())
+    dataset = open_dataset(recipe.data)
+    data = CropModule(
+        dataset,
+        crops=recipe.crops,
+        augmentation=recipe.augmentation,
+        seed=recipe.seed,
+        use_unlabeled=role == "student",
+    )
+    data.setup("fit")
+    lightning.seed_everything(recipe.seed, workers=False, verbose=False)
+    model = _build(learner, dataset, data)
+    task = _task(recipe, learner, model, role, teacher)
+    if isinstance(task, Distiller) and recipe.distillation.teacher_cache:
+        stores = (data.train_store, data.unlabeled_store, data.val_store)
+        task.teacher.to("cuda" if torch.cuda.is_available() else "cpu")
+        data.add_layer(CACHED, TeacherCache(task.teacher, stores, dataset.classes, progress=progress).logits)
+    task.sample_names = data.sample_names
+    metrics = MetricsFile(out / "metrics.csv")
+    trainer = _trainer(learner, out, [metrics, *([StepProgress(progress)] if progress else [])])
+    record = _record(recipe, role, dataset, str(trainer.precision), teacher_name)
+    write_json(out / "run.json", {**record, "status": "running"})
+    try:
+        _fit(trainer, task, data, out / "checkpoints" / "last.ckpt" if resume else None)
+    except KeyboardInterrupt:
+        write_json(out / "run.json", {**record, "status": "stopped"})
+        raise
+    _save_best(out, model)
+    score = max(float(row["val/mean_iou"]) for row in metrics.rows if "val/mean_iou" in row)
+    reached = {"steps": trainer.global_step, "epochs": trainer.current_epoch, "seconds": metrics.rows[-1]["seconds"]}
+    write_json(out / "run.json", {**record, "status": "finished", **reached, "best_mean_iou": score})
+    return RunResult(out, score, trainer.global_step, float(metrics.rows[-1]["seconds"]))
+
+
+def open_run_recipe(run: Path) -> Recipe:
+    """Read the recipe that a run folder was trained from."""
+    return load_recipe(run / "config.yaml")
+
+
+def _learner(recipe: Recipe, role: Role, teacher: Teacher | None) -> Learner:
+    learner = recipe.teacher if role == "teacher" else recipe.student
+    if learner is None:
+        raise ConfigError(f"recipe '{recipe.name}' has no '{'teacher' if role == 'teacher' else 'student'}' section")
+    if role == "student" and teacher is None:
+        raise ConfigError("a student needs a teacher; give --teacher or train a control")
+    return learner
+
+
+def _prepare_folder(out: Path, recipe: Recipe, role: Role, resume: bool) -> RunResult | None:
+    """Create the folder, or return the result of the run that it already holds finished."""
+    if not (out / "run.json").exists():
+        write_text(out / "config.yaml", dump_yaml(recipe))
+        return None
+    if not resume:
+        raise FileError(f"{out} already holds a run; add --resume to go on with it, or choose another folder")
+    record = read_json(out / "run.json")
+    if open_run_recipe(out) != recipe or record["role"] != role:
+        raise ConfigError(f"{out} holds a run of another recipe ({out / 'config.yaml'}); choose another folder")
+    if record["status"] != "finished":
+        return None
+    return RunResult(out, record["best_mean_iou"], record["steps"], record["seconds"])
+
+
+def _build(learner: Learner, dataset: Dataset, data: CropModule) -> SegmentationModel:
+    choice = learner.model
+    normalization = (
+        image_statistics(data.train_store)
+        if choice.normalization == "data"
+        else Normalization.named(choice.normalization, dataset.bands)
+    )
+    return build_model(
+        choice.id,
+        dataset.classes,
+        bands=dataset.bands,
+        options=choice.options,
+        normalization=normalization,
+        encoder_weights=choice.encoder_weights,
+    )
+
+
+def _task(
+    recipe: Recipe, learner: Learner, model: SegmentationModel, role: Role, teacher: Teacher | None
+) -> SegmentationTask:
+    model.to(memory_format=torch.channels_last)
+    if learner.training.compile:
+        model.compile()
+    if role == "student" and teacher is not None:
+        terms = student_terms(recipe.distillation, learner.terms)
+        return Distiller(model, teacher, terms, training=learner.training, seed=recipe.seed)
+    return SegmentationTask(model, build_terms(learner.terms), training=learner.training, seed=recipe.seed)
+
+
+def _trainer(learner: Learner, out: Path, callbacks: list[Callback]) -> lightning.Trainer:
+    training = learner.training
+    best = ModelCheckpoint(
+        out / "checkpoints", "best", monitor="val/mean_iou", mode="max", enable_version_counter=False
+    )
+    last = ModelCheckpoint(
+        out / "checkpoints", "last", save_on_train_epoch_end=True, every_n_epochs=1, enable_version_counter=False
+    )
+    if training.ema_decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=training.ema_decay))
+    if training.patience is not None:
+        callbacks.append(EarlyStopping("val/mean_iou", mode="max", patience=training.patience, verbose=False))
+    return lightning.Trainer(
+        max_epochs=training.epochs,
+        precision=lightning_precision(training.precision),
+        accelerator="auto",
+        devices=1,
+        callbacks=[*callbacks, best, last],
+        check_val_every_n_epoch=min(training.validate_every, training.epochs),
+        gradient_clip_val=training.clip_norm,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _fit(trainer: lightning.Trainer, task: SegmentationTask, data: CropModule, checkpoint: Path | None) -> None:
+    if checkpoint is not None and not checkpoint.exists():
+        checkpoint = None  # interrupted in the first epoch: begin again
+    with warnings.catch_warnings():
+        # Lightning advises more data loading processes without looking at what loading costs here.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
+        except SystemExit as exit_:
+            # Lightning turns Ctrl-C into an exit and ignores the next one.
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from exit_
+
+
+def _save_best(out: Path, model: SegmentationModel) -> None:
+    """Write ``model/`` from the best checkpoint."""
+    path = out / "checkpoints" / "best.ckpt"
+    if not path.exists():
+        raise TrainingError(f"{path} is missing: no validation scene has a labelled pixel; check the val split")
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    prefix = "model."
+    model.load_state_dict({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
+    model.save(out / "model")
+
+
+def _record(recipe: Recipe, role: Role, dataset: Dataset, precision: str, teacher_name: str | None) -> dict[str, Any]:
+    return {
+        "role": role,
+        "name": recipe.name,
+        "data": recipe.data.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "segshrink": __version__,
+        "seed": recipe.seed,
+        "images": {
+            "labeled": len(dataset.train),
+            "unlabeled": len(dataset.unlabeled) if role == "student" else 0,
+            "val": len(dataset.val),
+        },
+        "machine": {**describe_machine(), "precision": precision},
+        "teacher": teacher_name,
+    }

@@ -1,0 +1,140 @@
+"""Supervised training of a segmentation model as a Lightning module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from segshrink.config import Training
+from segshrink.errors import TrainingError
+from segshrink.evaluation import Confusion
+from segshrink.losses import WeightedTerm, build_term
+from segshrink.models import SegmentationModel
+from segshrink.prediction import Predictor
+from segshrink.prediction.predictor import most_likely
+from segshrink.prediction.torch_backend import TorchBackend
+from segshrink.training.schedule import warmup_cosine
+
+Batch = Mapping[str, Any]
+
+
+class SegmentationTask(lightning.LightningModule):
+    """Trains ``model`` on weighted terms; validates on whole scenes with the tiles that deployment uses.
+
+    Batches are mappings: ``image`` (N, bands, H, W) raw pixels, ``target`` (N, H, W) class index with 255 = ignore,
+    ``inside`` (N, H, W) bool, False outside the scene, ``sample`` (N,) numbers of the scenes. A validation batch with
+    a ``name`` is one scene, channels last: ``image`` (1, H, W, bands), ``target`` (1, H, W).
+
+    Logged: ``train/loss`` and ``train/<term>`` per epoch, ``val/loss`` and ``val/<term>`` on crops, ``val/mean_iou`` on
+    scenes.
+
+    Args:
+        model: The model to train.
+        terms: Weighted losses; cross-entropy with weight 1 when None.
+        training: Optimiser settings.
+        seed: Random numbers inside the network (dropout) derive from (seed, step).
+    """
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        terms: Sequence[WeightedTerm] | None = None,
+        *,
+        training: Training | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.terms = tuple(terms) if terms is not None else (WeightedTerm(1.0, build_term("cross_entropy")),)
+        self.settings = training or Training()
+        self.seed = seed
+        self.sample_names: Sequence[str] = ()
+        self._confusion = Confusion(model.num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the model's logits (N, C, H, W)."""
+        logits: Tensor = self.model(images)
+        return logits
+
+    def teacher_logits(self, batch: Batch) -> Tensor | None:
+        """Return the teacher's logits for a batch; a supervised task has none."""
+        return None
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with linear warm-up and a half cosine, stepped at every batch; no decay on norms and biases."""
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.settings.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = AdamW(groups, lr=self.settings.learning_rate)
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = LambdaLR(optimizer, partial(warmup_cosine, total=total, warmup=self.settings.warmup))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Make the network's own randomness a function of (seed, step), so that resuming changes nothing."""
+        torch.manual_seed((self.seed << 32) + self.global_step)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the weighted sum of the terms; every term is logged on its own.
+
+        Raises:
+            TrainingError: A term is NaN or infinite; names the step, the term and the scenes.
+        """
+        loss, values = self._terms_of(batch)
+        if not torch.isfinite(loss):
+            raise TrainingError(self._not_finite(values, batch))
+        size = len(batch["image"])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size)
+        for name, value in values.items():
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=size)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Score a scene at native resolution, or take the losses of a batch of crops."""
+        if "name" in batch:
+            self._score_scene(batch)
+            return
+        loss, values = self._terms_of(batch)
+        for name, value in {"loss": loss, **values}.items():
+            self.log(f"val/{name}", value, add_dataloader_idx=False, batch_size=len(batch["image"]))
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin a new confusion matrix over the whole validation set."""
+        self._confusion = Confusion(self.model.num_classes)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mIoU over the whole validation set."""
+        if self._confusion.matrix.sum():
+            self.log("val/mean_iou", float(self._confusion.scores().mean_iou), prog_bar=True)
+
+    def _terms_of(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        target = batch["target"].long()
+        student = self.model(batch["image"])
+        teacher = self.teacher_logits(batch)
+        values = {term.name: term(student, teacher, target, batch["inside"]) for _, term in self.terms}
+        loss = torch.stack([weight * values[term.name] for weight, term in self.terms]).sum()
+        return loss, {name: value.detach() for name, value in values.items()}
+
+    def _score_scene(self, batch: Batch) -> None:
+        precision = "bf16" if str(self.trainer.precision).startswith("bf16") else "32"
+        backend = TorchBackend(self.model, precision=precision, device=str(self.device))
+        image, target = batch["image"][0].cpu().numpy(), batch["target"][0].cpu().numpy()
+        self._confusion.update(most_likely(Predictor(backend).predict_logits(image)), target)
+
+    def _not_finite(self, values: Mapping[str, Tensor], batch: Batch) -> str:
+        bad = [name for name, value in values.items() if not torch.isfinite(value)]
+        numbers = sorted({int(number) for number in batch.get("sample", ())})
+        names = [self.sample_names[number] if number < len(self.sample_names) else str(number) for number in numbers]
+        return (
+            f"the loss is not finite at step {self.global_step}: {', '.join(bad)} on {', '.join(names)}; "
+            "lower training.learning_rate, set training.precision=32, or look at these images"
+        )

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from segshrink.config import Recipe
+from segshrink.errors import ConfigError, FileError, TrainingError
+from segshrink.teachers import open_teacher
+from segshrink.training import train
+
+
+def with_student(recipe: Recipe, **changes: object) -> Recipe:
+    raw = recipe.model_dump(mode="json")
+    for path, value in changes.items():
+        section = raw
+        *keys, last = path.split("__")
+        for key in keys:
+            section = section[key]
+        section[last] = value
+    return Recipe.model_validate(raw)
+
+
+def epochs_of(run: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+
+
+class Stop:
+    """Interrupts like Ctrl-C at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        if done == self.step:
+            raise KeyboardInterrupt
+
+
+def test_a_trained_teacher_beats_the_majority_class(recipe: Recipe, tmp_path: Path) -> None:
+    result = train(recipe, out=tmp_path / "run")
+    assert result.mean_iou > 0.5  # one class alone would give at most 1/3
+    rows = epochs_of(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    assert float(rows[-1]["train/loss"]) < float(rows[0]["train/loss"])
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["steps"] == 48
+
+
+@pytest.mark.parametrize(
+    ("options", "interrupt"),
+    [
+        ({"student__training__ema_decay": 0.8}, 10),
+        ({"student__model__id": "separable-unet", "student__model__options": {"width": 0.125}}, 7),
+        ({"student__training__validate_every": 2}, 1),
+        ({"student__training__validate_every": 3}, 24),
+    ],
+    ids=["mid-epoch, averaged weights", "dropout", "first step", "epoch end"],
+)
+def test_a_resumed_run_ends_with_the_same_weights(
+    recipe: Recipe, tmp_path: Path, options: dict[str, object], interrupt: int
+) -> None:
+    recipe = with_student(recipe, **options)
+    train(recipe, out=tmp_path / "whole", role="control")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, out=tmp_path / "parts", role="control", progress=Stop(interrupt))
+    train(recipe, out=tmp_path / "parts", role="control", resume=True)
+    whole, parts = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    last = [torch.load(tmp_path / n / "checkpoints" / "last.ckpt", weights_only=True) for n in ("whole", "parts")]
+    assert all(torch.equal(last[0]["state_dict"][name], last[1]["state_dict"][name]) for name in last[0]["state_dict"])
+    kept = [[row["val/mean_iou"] for row in epochs_of(tmp_path / name)] for name in ("whole", "parts")]
+    assert kept[0] == kept[1]
+
+
+def test_worker_count_changes_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    for workers in (0, 2):
+        train(with_student(recipe, crops__workers=workers), out=tmp_path / str(workers), role="control")
+    first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("0", "2"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["live teacher", "cached teacher"])
+def test_a_student_learns_from_the_teacher_alone(recipe: Recipe, tmp_path: Path, cached: bool) -> None:
+    train(recipe, out=tmp_path / "teacher")
+    recipe = with_student(recipe, distillation__alpha=0.0, distillation__teacher_cache=cached, seed=4)
+    teacher = open_teacher(tmp_path / "teacher", _classes(recipe))
+    before = {name: value.clone() for name, value in teacher.model.state_dict().items()}
+    result = train(recipe, out=tmp_path / "student", role="student", teacher=teacher)
+    assert result.mean_iou > 0.5
+    assert all(torch.equal(before[name], value) for name, value in teacher.model.state_dict().items())
+    saved = torch.load(tmp_path / "student" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(name.startswith("model.") for name in saved)
+    row = epochs_of(tmp_path / "student")[-1]
+    assert {"train/pixel_kl", "val/pixel_kl", "val/loss"} <= row.keys()
+    assert "train/cross_entropy" not in row  # alpha 0 leaves the labels out
+
+
+def test_a_loss_that_is_not_finite_names_step_term_and_scene(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = with_student(recipe, student__training__learning_rate=1e30, student__training__clip_norm=None)
+    with pytest.raises(TrainingError, match=r"not finite at step [1-9]\d*: cross_entropy on .*t\d.*lower") as caught:
+        train(recipe, out=tmp_path / "run", role="control")
+    assert "learning_rate" in str(caught.value)
+
+
+def test_refusals(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs a teacher"):
+        train(recipe, out=tmp_path / "student", role="student")
+    with pytest.raises(ConfigError, match="no 'student' section"):
+        train(recipe.model_copy(update={"student": None}), out=tmp_path / "none", role="control")
+    with pytest.raises(ConfigError, match="fp16"):
+        train(with_student(recipe, student__training__precision="fp16"), out=tmp_path / "half", role="control")
+    train(recipe, out=tmp_path / "run")
+    with pytest.raises(FileError, match="--resume"):
+        train(recipe, out=tmp_path / "run")
+    with pytest.raises(ConfigError, match="another recipe"):
+        train(recipe.model_copy(update={"seed": 9}), out=tmp_path / "run", resume=True)
+    assert train(recipe, out=tmp_path / "run", resume=True).steps == 48
+
+
+def _classes(recipe: Recipe):
+    from segshrink.data import open_dataset
+
+    return open_dataset(recipe.data).classes
