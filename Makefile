@@ -1,0 +1,56 @@
+# make demo      everything once, on generated scenes (minutes)
+# make test      linters, types, walls between rooms, tests
+# make install   .venv with everything both need; done once, again only when what is needed changes
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BOOTSTRAP := $(VENV)-uv
+DEMO_OUT ?= runs/demo
+
+.PHONY: demo test install lint clean
+.DELETE_ON_ERROR:
+
+demo: $(STAMP)
+	$(BIN)/segshrink demo --out $(DEMO_OUT)
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+install: $(STAMP)
+
+clean:
+	rm -rf $(VENV) $(BOOTSTRAP)
+
+# PYTHON=/path/to/python chooses the Python; UV=/path/to/uv the uv.
+$(STAMP): pyproject.toml constraints.txt
+	@set -e; \
+	python=; \
+	for candidate in "$(PYTHON)" $(BIN)/python python3.11 python3.12 python3.13 python3 python python3.14; do \
+	  if [ -n "$$candidate" ] && "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    python=$$("$$candidate" -c 'import sys; print(sys.executable)'); break; \
+	  fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "error: no Python >= 3.11 found; install one, or name it: make install PYTHON=/path/to/python" >&2; exit 1; \
+	fi; \
+	uv=; \
+	for candidate in "$(UV)" uv $(BOOTSTRAP)/bin/uv; do \
+	  if [ -n "$$candidate" ] && "$$candidate" --version >/dev/null 2>&1; then uv=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$uv" ]; then \
+	  echo "fetching uv with pip"; \
+	  "$$python" -m pip install --quiet --disable-pip-version-check --target $(BOOTSTRAP) uv \
+	    || { "$$python" -m venv $(BOOTSTRAP) && $(BOOTSTRAP)/bin/python -m pip install --quiet uv; } \
+	    || { echo "error: can't fetch uv with $$python; install pip (or uv), and check the network" >&2; exit 1; }; \
+	  uv=$(BOOTSTRAP)/bin/uv; \
+	fi; \
+	[ -x $(BIN)/python ] && $(BIN)/python -c '' 2>/dev/null || "$$uv" venv --quiet --clear --python "$$python" $(VENV); \
+	"$$uv" pip install --python $(BIN)/python -c constraints.txt -e '.[dev]'; \
+	touch $(STAMP)

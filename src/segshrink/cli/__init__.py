@@ -1,0 +1,27 @@
+"""The command line: one file per verb; verbs import their work when they run, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+# Verbs that train: worth a restart with a tuned allocator.
+_TRAINING = ("demo", "distill", "train")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+
+    Args:
+        arguments: What follows ``segshrink``; by default this process's own arguments, in which case a training
+            starts Python anew once, with glibc's allocator tuned.
+    """
+    if arguments is None:
+        arguments = sys.argv[1:]
+        if arguments[:1] and arguments[0] in _TRAINING and "--help" not in arguments:
+            from segshrink.cli._allocator import restart_with_tuned_allocator
+
+            restart_with_tuned_allocator()
+    from segshrink.cli._app import run
+
+    return run(list(arguments))

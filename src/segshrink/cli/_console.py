@@ -1,0 +1,36 @@
+"""The consoles and progress bars of all verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
+
+
+def out_console() -> Console:
+    """Return the console for results, on standard output."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(text: str) -> Iterator[Callable[..., None]]:
+    """Show a bar with the time left on standard error; yields ``advance(done, total, note="")``."""
+    columns = (
+        TextColumn("{task.description}", table_column=Column(min_width=16)),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    console = Console(stderr=True, highlight=False)
+    with Progress(*columns, console=console, refresh_per_second=4) as bar:
+        task = bar.add_task(text, total=None, note="")
+
+        def advance(done: int, total: int, note: str = "") -> None:
+            bar.update(task, completed=done, total=total, note=note)
+
+        yield advance

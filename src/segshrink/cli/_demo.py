@@ -1,0 +1,54 @@
+"""The demo: scenes, three trainings, a prediction and an export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from segshrink.cli._console import progress_bar
+from segshrink.cli._errors import writing
+from segshrink.cli._predict import Files, open_predictor, segment
+from segshrink.cli._work import distill_all
+from segshrink.config import Recipe, load_recipe
+from segshrink.data import open_dataset, write_scenes
+from segshrink.export import export_onnx
+from segshrink.models import load_model
+
+TRAIN, VAL, UNLABELED, SIZE = 4, 6, 36, 384
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo wrote: the data set's description, the report's page, an overlay, the student as ONNX."""
+
+    data: Path
+    page: Path
+    overlay: Path
+    onnx: Path
+
+
+def run_demo(out: Path, *, seed: int) -> Demo:
+    """Generate scenes, train teacher, student and control, report, segment one scene and export the student.
+
+    What an earlier call with this folder and seed finished is not done again.
+    """
+    with progress_bar("generate scenes") as advance, writing(out):
+        data = write_scenes(out / "scenes", train=TRAIN, val=VAL, unlabeled=UNLABELED, size=SIZE, seed=seed)
+        advance(TRAIN + VAL + UNLABELED, TRAIN + VAL + UNLABELED)
+    recipe = demo_recipe(data, seed=seed)
+    page = distill_all(recipe, teacher=None, out=out, control=True, resume=True)
+    with progress_bar("segment, export") as advance, writing(out):
+        onnx = export_onnx(load_model(out), out / "student.onnx")
+        advance(1, 2)
+        scene = open_dataset(recipe.data).val[0]
+        files = Files(scene.image, out / "prediction" / "scene.png", out / "prediction" / "scene.overlay.jpg")
+        segment(open_predictor(onnx, tile=512, overlap=64), files)
+        advance(2, 2)
+    return Demo(data, page, files.overlay, onnx)
+
+
+def demo_recipe(data: Path, *, seed: int) -> Recipe:
+    """Read the demo's recipe, which comes with the package, for a data set."""
+    with resources.as_file(resources.files("segshrink.cli") / "demo.yaml") as path:
+        return load_recipe(path, [f"seed={seed}"], data)

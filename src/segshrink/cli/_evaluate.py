@@ -1,0 +1,82 @@
+"""Evaluation of whatever the user names: a run folder, a model folder or an ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from segshrink.config import DatasetDescription, load_dataset, load_recipe
+from segshrink.errors import ConfigError
+from segshrink.evaluation import Evaluation
+
+
+def described_data(model: Path, data: Path | None) -> DatasetDescription:
+    """Return the data set that was given, or else the one that a run folder was trained on.
+
+    Raises:
+        ConfigError: Neither is there.
+    """
+    if data is not None:
+        return load_dataset(data)
+    if not (model / "config.yaml").exists():
+        raise ConfigError(f"{model} is no run folder that knows its data set; give one with --data")
+    return load_recipe(model / "config.yaml").data
+
+
+def evaluate_source(
+    source: Path,
+    data: DatasetDescription,
+    *,
+    split: str,
+    out: Path | None,
+    progress: Callable[[int, int], None],
+) -> Evaluation:
+    """Score a model on a split of a data set.
+
+    Args:
+        source: Run folder, model folder or ``.onnx`` file.
+        data: The data set.
+        split: "train", "val" or "test".
+        out: Folder for ``evaluation.json`` and pictures; None writes nothing.
+        progress: Called after every scene with (scenes done, scenes in all).
+    """
+    if source.suffix.lower() == ".onnx":
+        return _evaluate_onnx(source, data, split=split, out=out, progress=progress)
+    from segshrink.cli._work import use_free_threads
+    from segshrink.models import load_model
+    from segshrink.training import evaluate_model
+
+    use_free_threads()
+    return evaluate_model(load_model(source), data, split=split, out=out, name=source.name, progress=progress)
+
+
+def _evaluate_onnx(
+    source: Path,
+    data: DatasetDescription,
+    *,
+    split: str,
+    out: Path | None,
+    progress: Callable[[int, int], None],
+) -> Evaluation:
+    from segshrink.data import SceneStore, open_dataset, scenes
+    from segshrink.evaluation import evaluate
+    from segshrink.prediction import Predictor
+
+    predictor = Predictor(source)
+    dataset = open_dataset(data)
+    samples = getattr(dataset, split)
+    if not samples:
+        raise ConfigError(f"data set '{data.name}' has no images in its {split} split; choose another split")
+    return evaluate(
+        predictor,
+        partial(scenes, SceneStore(samples, dataset.classes)),
+        classes=dataset.classes,
+        split=split,
+        data_name=data.name,
+        leaking=data.split.leaking,
+        model_name=source.name,
+        parameters=None,
+        out=out,
+        progress=progress,
+    )

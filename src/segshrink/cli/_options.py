@@ -1,0 +1,21 @@
+"""Options that several verbs take, worded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe (YAML).", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as student.training.epochs=5.", show_default=False),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", "-d", help="Data set description (YAML) instead of the recipe's.", show_default=False),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder to write.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Run folder or model folder.", show_default=False)]

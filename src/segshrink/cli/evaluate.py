@@ -1,0 +1,36 @@
+"""``segshrink evaluate``: scores of a model on every pixel of a data set's split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def evaluate(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Run folder, model folder or .onnx file.", show_default=False)
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", "-d", help="Data set description (YAML); a run folder knows its own.", show_default=False
+        ),
+    ] = None,
+    split: Annotated[Literal["train", "val", "test"], typer.Option("--split", help="Part of the data set.")] = "val",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for evaluation.json and pictures.", show_default=False),
+    ] = None,
+) -> None:
+    """Print a model's scores on every pixel of every image, at native resolution with overlapping tiles."""
+    from segshrink.cli._console import progress_bar
+    from segshrink.cli._errors import writing
+    from segshrink.cli._evaluate import described_data, evaluate_source
+    from segshrink.cli._tables import print_scores
+
+    description = described_data(model, data)
+    with progress_bar(f"evaluate {split}") as advance, writing(out or Path()):
+        result = evaluate_source(model, description, split=split, out=out, progress=advance)
+    print_scores(result)

@@ -1,0 +1,34 @@
+"""``segshrink report``: run folders as one offline page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Run folders; each brings the teacher/ and control/ inside it along.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Folder or .html file; by default the first run's folder.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Write report.html (one file, works offline), report.json and figures/ from the files of run folders."""
+    from segshrink.cli._errors import writing
+    from segshrink.cli._tables import print_comparison
+    from segshrink.report import build_report
+
+    with writing(out or runs[0]):
+        page = build_report(runs, out)
+    print_comparison(page, runs)

@@ -1,0 +1,31 @@
+"""``segshrink train``: supervised training of a teacher, or of a student without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segshrink.cli._options import Data, Out, Overrides, RecipeFile, Resume
+
+
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    data: Data = None,
+    out: Out = Path("runs/teacher"),
+    student: Annotated[bool, typer.Option("--student", help="Train the recipe's student, without a teacher.")] = False,
+    resume: Resume = False,
+) -> None:
+    """Train the recipe's teacher (or, with --student, its student) on the labels alone, and measure it."""
+    from segshrink.config import load_recipe
+
+    loaded = load_recipe(recipe, overrides or (), data)
+    from segshrink.cli._tables import print_comparison
+    from segshrink.cli._work import measure_run, train_run
+    from segshrink.report import build_report
+
+    train_run(loaded, out=out, role="control" if student else "teacher", resume=resume)
+    measure_run(out)
+    print_comparison(build_report([out]))
