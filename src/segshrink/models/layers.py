@@ -58,8 +58,8 @@ def initialize(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def initialize_head(head: nn.Conv2d, *, std: float = 0.01) -> None:
-    """Start a 1×1 head near zero, so that the first loss is that of equal class shares."""
+def initialize_head(head: nn.Conv2d, *, std: float = 0.1) -> None:
+    """Start a 1×1 head small, so that the first loss is nearly that of equal class shares."""
     nn.init.normal_(head.weight, std=std)
     if head.bias is not None:
         nn.init.zeros_(head.bias)

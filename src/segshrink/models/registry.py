@@ -31,6 +31,7 @@ from segshrink.models.weights import load_encoder_weights
 
 # Our networks: a class with the options as keyword arguments, and a ``stride``.
 _OWN: Mapping[str, type[nn.Module]] = {"mobile": MobileSegmenter, "separable-unet": SeparableUNet, "unet": UNet}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
 _BORROWED = ("smp", "torchvision")
 
 
@@ -110,6 +111,6 @@ def _checked(identity: str, kind: type[nn.Module], options: Mapping[str, Any]) -
         wanted = type(defaults[name])
         fits = isinstance(value, bool) == (wanted is bool) and isinstance(value, int | float)
         if not fits or (wanted is int and value != int(value)):
-            raise ModelError(f"'{identity}': option '{name}' must be a {wanted.__name__}, found {value!r}")
+            raise ModelError(f"'{identity}': option '{name}' must be {_KINDS[wanted]}, found {value!r}")
         checked[name] = wanted(value)
     return checked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from segshrink.errors import FileError, ModelError
 
 _LOGGER = logging.getLogger(__name__)
+_DAMAGED = "{path} is not a file of weights or is damaged; download or save it again"
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 # What training code wraps around a network.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module")
@@ -69,18 +71,21 @@ def read_checkpoint(path: Path) -> Any:
         ModelError: It holds Python objects other than that, or is damaged.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # torch warns about the pickle protocol of strangers' files; whether they load is what counts.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "Weights only load failed" in str(error):
-            raise ModelError(
-                f"{path} is a pickle with Python objects besides tensors, which could run code, so it is not loaded; "
-                "save only the weights: torch.save(model.state_dict(), ...) or safetensors"
-            ) from error
-        raise ModelError(f"{path} is not a file of weights or is damaged; download or save it again") from error
+        if "global" not in str(error).lower() and not _looks_like_checkpoint(path):
+            raise ModelError(_DAMAGED.format(path=path)) from error
+        raise ModelError(
+            f"{path} is a pickle with Python objects besides tensors, which could run code, so it is not loaded; "
+            "save only the weights: torch.save(model.state_dict(), ...) or safetensors"
+        ) from error
     except OSError as error:
         raise FileError(f"can't read {path}: {error.strerror or error}") from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path} is not a file of weights or is damaged; download or save it again") from error
+        raise ModelError(_DAMAGED.format(path=path)) from error
 
 
 def load_encoder_weights(network: nn.Module, path: Path, *, least: float = 0.9) -> Literal["imagenet", "half"]:
@@ -152,6 +157,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} is damaged or no safetensors file ({error}); download or save it again") from error
     except OSError as error:
         raise FileError(f"can't read {path}: {error.strerror or error}") from error
+
+
+def _looks_like_checkpoint(path: Path) -> bool:
+    """Tell whether a file begins like torch's zip archive or like a pickle."""
+    with path.open("rb") as stream:
+        return stream.read(1) == b"\x80" or zipfile.is_zipfile(path)
 
 
 def _items(content: Any) -> list[tuple[Any, Any]]:
