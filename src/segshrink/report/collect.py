@@ -108,6 +108,8 @@ class Profile:
     latency_p95: float | None
     threads: int | None
     peak_memory: float | None
+    # What the measuring process took before it loaded the model.
+    baseline_memory: float | None
     machine: str | None
 
 
@@ -329,6 +331,7 @@ def _read_profile(folder: Path) -> Profile | None:
         latency_p95=latency.number("p95") if latency else None,
         threads=latency.count("threads") if latency else None,
         peak_memory=section.number("peak_memory_mb"),
+        baseline_memory=section.number("baseline_memory_mb"),
         machine=machine.text("cpu") if machine else None,
     )
 

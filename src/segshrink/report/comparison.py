@@ -184,6 +184,9 @@ def _cost(runs: Sequence[Run]) -> list[Measure]:
     threads = f"{profile.threads} thread{'s' if profile.threads != 1 else ''}" if profile and profile.threads else ""
     measured = ", ".join(part for part in ("measured", size, threads) if part)
 
+    baseline = next((run.profile.baseline_memory for run in runs if run.profile and run.profile.baseline_memory), None)
+    occupied = f"measured; {wording.memory(baseline)} of it without any model" if baseline else "measured"
+
     def profiled(read: Callable[[Profile], float | None]) -> Value:
         return lambda run: read(run.profile) if run.profile else None
 
@@ -199,7 +202,7 @@ def _cost(runs: Sequence[Run]) -> list[Measure]:
         Measure("file_bytes", "Weight file", profiled(lambda one: one.file_bytes), wording.size, "sizes", smaller),
         Measure("latency_ms", "CPU latency, median", median, wording.milliseconds, "speeds", faster, measured),
         Measure("latency_p95_ms", "CPU latency, 95th percentile", slow, wording.milliseconds, "speeds", faster),
-        Measure("peak_memory_mb", "Peak memory", memory, wording.memory, "speeds", less, "measured"),
+        Measure("peak_memory_mb", "Peak memory", memory, wording.memory, "speeds", less, occupied),
     ]
 
 

@@ -55,7 +55,8 @@ def confusion_panels(runs: Sequence[Run]) -> list[Panel]:
             draw = _confusion_drawing(run.evaluation)
             wide = len(run.evaluation.classes) > 8
             key = f"confusion_{place + 1}_{slug(label)}"
-            panels.append(Panel(key, label, alt, draw, wide=wide, leaking=run.evaluation.leaking))
+            leaks = run.evaluation.leaking
+            panels.append(Panel(key, label, alt, draw, wide=wide, leaking=leaks, subject="Confusion in %"))
     return panels
 
 
@@ -182,7 +183,8 @@ def _curve_panel(runs: Sequence[Run], name: str, place: int, color: str) -> Pane
 
     values = [f"{label} {wording.score(curve.average_precision)}" for label, curve, _ in found]
     alt = f"Precision over recall for {name}. Average precision: {'; '.join(values)}."
-    return Panel(f"precision_recall_{place + 1}_{slug(name)}", name, alt, draw, color=color, leaking=leaking(runs))
+    key = f"precision_recall_{place + 1}_{slug(name)}"
+    return Panel(key, name, alt, draw, color=color, leaking=leaking(runs), subject="Precision and recall")
 
 
 def _confusion_drawing(evaluation: Evaluation) -> Draw:

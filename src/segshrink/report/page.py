@@ -104,9 +104,8 @@ def build_report(runs: Sequence[Path], out: Path | None = None) -> Path:
 
 
 def _write_png(path: Path, panel: Panel) -> None:
-    title = f"{panel.title} (leaking split)" if panel.leaking else panel.title
     with replacing(path) as temporary:
-        temporary.write_bytes(to_png(panel.draw, title))
+        temporary.write_bytes(to_png(panel.draw, panel.full_title))
 
 
 def _show(panel: Panel) -> Shown:

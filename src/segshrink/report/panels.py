@@ -23,6 +23,13 @@ class Panel:
     wide: bool = False
     color: str | None = None
     leaking: bool = False
+    subject: str = ""
+
+    @property
+    def full_title(self) -> str:
+        """The title of the picture file, which stands without the page's headings."""
+        title = f"{self.subject}: {self.title}" if self.subject else self.title
+        return f"{title} (leaking split)" if self.leaking else title
 
 
 def slug(text: str) -> str:
