@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
-from segshrink.errors import ModelError, nearest
-from segshrink.models import SegmentationModel, load_model
+from segshrink.models import load_model
 
 
 class Teacher:
@@ -66,26 +65,13 @@ def open_teacher(source: str | Path, classes: ClassMap, *, bands: int = 3) -> Te
         bands: Bands of the images.
 
     Raises:
-        ModelError: The teacher has other classes or bands.
+        FileError: A file of the folder is missing or can't be read.
+        ModelError: The folder is damaged, or the teacher has other classes or bands.
     """
     model = load_model(source, classes=classes, bands=bands)
-    if model.description.bands != bands:
-        raise ModelError(f"teacher {source} takes {model.description.bands} bands but the images have {bands}")
-    return Teacher(model, _class_order(model, classes, source))
-
-
-def _class_order(model: SegmentationModel, classes: ClassMap, source: str | Path) -> tuple[int, ...] | None:
     known = model.description.classes.names
-    for name in classes.names:
-        if name not in known:
-            raise ModelError(f"teacher {source} has no class '{name}'{nearest(name, known)}")
-    extra = [name for name in known if name not in classes.names]
-    if extra:
-        raise ModelError(
-            f"teacher {source} has classes the data set lacks: {', '.join(extra)}; declare them in the data set"
-        )
     order = tuple(known.index(name) for name in classes.names)
-    return None if order == tuple(range(len(known))) else order
+    return Teacher(model, None if order == tuple(range(len(known))) else order)
 
 
 def _are_probabilities(output: Tensor) -> bool:
