@@ -41,7 +41,8 @@ def headline(runs: Sequence[Run]) -> Headline:
     roles = [role for role in ("student", "control", "teacher") if first(runs, role)]
     what = wording.listing(roles).capitalize() if len(roles) > 1 else runs[-1].name
     if main is None or evaluation is None:
-        return Headline(what, "No run here has been evaluated yet, so there are no scores to compare.", "")
+        data = next((f" on {run.data}" for run in runs if run.data), "")
+        return Headline(f"{what}{data}", "No run here has been evaluated yet, so there are no scores to compare.", "")
     students = [run for run in runs if run.role == "student" and comparable(run, main)]
     sentence = _over_seeds(runs, main) if len(students) > 1 else _one_result(runs, main)
     return Headline(f"{what} on {evaluation.data}", sentence, _caveat(main, first(runs, "control"), len(students)))
