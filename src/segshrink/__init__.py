@@ -1,3 +1,108 @@
-"""Turn a big segmentation model into a small one that is as good, and prove it."""
+"""Turn a big segmentation model into a small one that is as good, and prove it.
+
+The names below and the rooms they live in are imported when they are first used: ``import segshrink`` waits for
+neither torch nor anything else.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segshrink.classes import IGNORE_INDEX, ClassMap
+    from segshrink.compression import profile_model
+    from segshrink.config import DatasetDescription, Recipe, load_dataset, load_recipe
+    from segshrink.data import Dataset, Inspection, SceneStore, inspect_dataset, open_dataset, write_scenes
+    from segshrink.errors import SegshrinkError
+    from segshrink.evaluation import Confusion, Evaluation, ProbabilityHistograms, Scores
+    from segshrink.evaluation.evaluate import evaluate
+    from segshrink.export import export_onnx
+    from segshrink.models import Normalization, SegmentationModel, build_model, count_parameters, load_model
+    from segshrink.prediction import Prediction, Predictor, open_backend
+    from segshrink.report import build_report
+    from segshrink.teachers import Teacher, TeacherCache, open_teacher
+    from segshrink.training import Distiller, RunResult, SegmentationTask, evaluate_model, train
 
 __version__ = "0.1.0"
+
+# Room → the names of it that are public here.
+_ROOMS = {
+    "classes": ("IGNORE_INDEX", "ClassMap"),
+    "compression": ("profile_model",),
+    "config": ("DatasetDescription", "Recipe", "load_dataset", "load_recipe"),
+    "data": ("Dataset", "Inspection", "SceneStore", "inspect_dataset", "open_dataset", "write_scenes"),
+    "errors": ("SegshrinkError",),
+    "evaluation": ("Confusion", "Evaluation", "ProbabilityHistograms", "Scores", "evaluate"),
+    "export": ("export_onnx",),
+    "imagery": (),
+    "losses": (),
+    "models": ("Normalization", "SegmentationModel", "build_model", "count_parameters", "load_model"),
+    "prediction": ("Prediction", "Predictor", "open_backend"),
+    "report": ("build_report",),
+    "teachers": ("Teacher", "TeacherCache", "open_teacher"),
+    "tiling": (),
+    "training": ("Distiller", "RunResult", "SegmentationTask", "evaluate_model", "train"),
+}
+_HOMES = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "IGNORE_INDEX",
+    "ClassMap",
+    "Confusion",
+    "Dataset",
+    "DatasetDescription",
+    "Distiller",
+    "Evaluation",
+    "Inspection",
+    "Normalization",
+    "Prediction",
+    "Predictor",
+    "ProbabilityHistograms",
+    "Recipe",
+    "RunResult",
+    "SceneStore",
+    "Scores",
+    "SegmentationModel",
+    "SegmentationTask",
+    "SegshrinkError",
+    "Teacher",
+    "TeacherCache",
+    "__version__",
+    "build_model",
+    "build_report",
+    "count_parameters",
+    "evaluate",
+    "evaluate_model",
+    "export_onnx",
+    "inspect_dataset",
+    "load_dataset",
+    "load_model",
+    "load_recipe",
+    "open_backend",
+    "open_dataset",
+    "open_teacher",
+    "profile_model",
+    "train",
+    "write_scenes",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    try:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        from segshrink.extras import missing_extra
+
+        explained = missing_extra(error, feature=f"segshrink.{name}")
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_ROOMS})

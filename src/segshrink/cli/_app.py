@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Annotated
+from typing import Any
 
 import typer
 
-from segshrink.cli._errors import interrupted_sentence, missing_extra, os_sentence
+from segshrink import __version__
+from segshrink.cli._errors import interrupted_sentence, os_sentence
 from segshrink.cli.demo import demo
 from segshrink.cli.distill import distill
 from segshrink.cli.evaluate import evaluate
@@ -18,6 +19,7 @@ from segshrink.cli.predict import predict
 from segshrink.cli.report import report
 from segshrink.cli.train import train
 from segshrink.errors import SegshrinkError
+from segshrink.extras import missing_extra
 
 _VERBS = (demo, inspect, train, distill, evaluate, predict, report, export)
 INTERRUPTED = 130
@@ -27,6 +29,12 @@ def run(arguments: list[str]) -> int:
     """Run one verb; errors that a user can act on become one sentence on standard error."""
     # lightning 2.6 asks torch >= 2.13 for its tree nodes by their old name.
     warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated", category=FutureWarning)
+    if arguments == ["--version"]:  # an option for typer to parse would make every help text wait for pydantic
+        sys.stdout.write(f"segshrink {__version__}\n")
+        return 0
+    if len(arguments) == 2 and arguments[1] == "--help" and (text := _help(arguments[0])):
+        sys.stdout.write(f"{text}\n")
+        return 0
     try:
         application()(arguments, prog_name="segshrink")
     except SystemExit as stop:
@@ -36,7 +44,7 @@ def run(arguments: list[str]) -> int:
     except SegshrinkError as error:
         _tell(f"error: {error}")
     except ModuleNotFoundError as error:
-        extra = missing_extra(error, arguments)
+        extra = missing_extra(error, feature=f"segshrink {arguments[0]}")
         if extra is None:
             raise
         _tell(f"error: {extra}")
@@ -54,22 +62,25 @@ def application() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    app.callback()(_root)
+    app.callback(epilog="segshrink --version prints the version; every VERB explains itself with --help.")(_root)
     for verb in _VERBS:
         app.command()(verb)
     return app
 
 
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
-) -> None:
-    """Turn a big segmentation model into a small one that is as good, and prove it."""
-    if version:
-        from segshrink import __version__
+def _help(verb: str) -> str | None:
+    """Return a verb's help text without parsing anything; None for an unknown verb."""
+    root: Any = typer.main.get_command(application())
+    command = root.commands.get(verb)
+    if command is None:
+        return None
+    return str(command.get_help(typer.Context(command, info_name=f"segshrink {verb}")))
 
-        typer.echo(__version__)
-        raise typer.Exit
+
+def _root() -> None:
+    """Turn a big segmentation model into a small one that is as good, and prove it."""
 
 
 def _tell(sentence: str) -> None:
-    sys.stderr.write(f"{sentence}\n")
+    # One line, and nothing that a terminal would obey: file names may hold anything.
+    sys.stderr.write("".join(letter if letter.isprintable() else " " for letter in sentence) + "\n")

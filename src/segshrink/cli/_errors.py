@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from segshrink.errors import MissingExtraError
-
 _REMEDIES = {
     "ENOSPC": "no space is left; free some or choose another folder",
     "EDQUOT": "the disk quota is used up; free some space or choose another folder",
@@ -21,12 +19,6 @@ _REMEDIES = {
     "ENOTDIR": "a part of this path is a file, not a folder; choose another folder",
     "EISDIR": "this is a folder; give a file",
 }
-
-# What the extra [train] brings, by the name that is imported.
-_TRAIN = {
-    "lightning", "onnx", "onnxscript", "psutil", "safetensors", "segmentation_models_pytorch", "timm", "torch",
-    "torchmetrics", "torchvision",
-}  # fmt: skip
 
 
 def os_sentence(error: OSError) -> str:
@@ -44,14 +36,6 @@ def writing(folder: Path) -> Iterator[None]:
         if error.errno is not None and error.filename is None:
             error.filename = str(folder)
         raise
-
-
-def missing_extra(error: ModuleNotFoundError, arguments: Sequence[str]) -> MissingExtraError | None:
-    """Name the extra that brings a missing module; None when no extra does."""
-    if (error.name or "").partition(".")[0] not in _TRAIN:
-        return None
-    verb = arguments[0] if arguments else ""
-    return MissingExtraError(f"segshrink {verb}".strip(), "train")
 
 
 def interrupted_sentence(arguments: Sequence[str]) -> str:

@@ -12,8 +12,9 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for scenes, runs and report.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option("--seed", help="Of scenes and trainings.", min=0)] = 0,
 ) -> None:
-    """Generate aerial scenes, train teacher, student and control, compare them, segment a scene, export the student.
+    """Run everything once on generated scenes.
 
+    Generates aerial scenes, trains teacher, student and control, compares them, segments a scene, exports the student.
     Interrupted, the same command goes on where it stopped.
     """
     from segshrink.cli._console import out_console

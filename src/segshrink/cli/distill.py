@@ -34,7 +34,9 @@ def distill(
     ] = False,
     resume: Resume = False,
 ) -> None:
-    """Distil the recipe's student from a teacher, measure both, and write the report.
+    """Teach a small student with a big teacher.
+
+    Trains the recipe's student, measures it and its teacher, and writes the report.
 
     Inside OUT: the student's run; control/ and teacher-run/ where they are trained; teacher/, the teacher's measures.
     """

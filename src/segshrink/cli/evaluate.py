@@ -24,7 +24,10 @@ def evaluate(
         typer.Option("--out", "-o", help="Folder for evaluation.json and pictures.", show_default=False),
     ] = None,
 ) -> None:
-    """Print a model's scores on every pixel of every image, at native resolution with overlapping tiles."""
+    """Score a model on a data set.
+
+    Every pixel of every image, at native resolution with overlapping tiles.
+    """
     from segshrink.cli._console import progress_bar
     from segshrink.cli._errors import writing
     from segshrink.cli._evaluate import described_data, evaluate_source

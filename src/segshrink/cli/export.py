@@ -14,7 +14,10 @@ def export(
     model: Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write, FILE.onnx.", show_default=False)],
 ) -> None:
-    """Write a model as ONNX: raw pixels of any size in, logits out; checked against PyTorch before it gets its name."""
+    """Write a model as an ONNX file.
+
+    Raw pixels of any size in, logits out; checked against PyTorch before the file gets its name.
+    """
     from segshrink.cli._console import out_console
     from segshrink.cli._errors import writing
     from segshrink.export import export_onnx

@@ -17,10 +17,10 @@ def inspect(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything that was found as JSON.")] = False,
 ) -> None:
-    """Look for everything that is wrong with a data set; exit status 1 when something must be fixed.
+    """Look for what is wrong with a data set.
 
     Shows pairs, sizes and class shares; finds unreadable, unpaired or mismatched files, undeclared mask colours, and
-    duplicate and near-duplicate images across splits.
+    duplicate and near-duplicate images across splits. Exit status 1 when something must be fixed.
     """
     from segshrink.config import load_dataset
 

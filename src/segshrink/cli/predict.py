@@ -20,8 +20,9 @@ def predict(
     tile: Annotated[int, typer.Option("--tile", help="Side of a tile in pixels.", min=16)] = 512,
     overlap: Annotated[int, typer.Option("--overlap", help="Pixels that neighbouring tiles share.", min=0)] = 64,
 ) -> None:
-    """Segment images: NAME.png holds class numbers with a palette, NAME.overlay.jpg the classes over the image.
+    """Segment images.
 
+    NAME.png holds class numbers with a palette, NAME.overlay.jpg shows the classes over the image.
     An .onnx file needs no torch.
     """
     from segshrink.cli._predict import open_predictor, plan_files, segment

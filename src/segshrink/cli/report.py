@@ -24,7 +24,10 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write report.html (one file, works offline), report.json and figures/ from the files of run folders."""
+    """Compare runs on one page.
+
+    Writes report.html (one file, works offline), report.json and figures/ from the files of run folders.
+    """
     from segshrink.cli._errors import writing
     from segshrink.cli._tables import print_comparison
     from segshrink.report import build_report

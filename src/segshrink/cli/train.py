@@ -18,7 +18,10 @@ def train(
     student: Annotated[bool, typer.Option("--student", help="Train the recipe's student, without a teacher.")] = False,
     resume: Resume = False,
 ) -> None:
-    """Train the recipe's teacher (or, with --student, its student) on the labels alone, and measure it."""
+    """Train a network on the labels alone.
+
+    The recipe's teacher or, with --student, its student; measured and reported at the end.
+    """
     from segshrink.config import load_recipe
 
     loaded = load_recipe(recipe, overrides or (), data)

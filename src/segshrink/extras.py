@@ -1,0 +1,37 @@
+"""Optional dependencies: which extra of the package brings a missing module."""
+
+from __future__ import annotations
+
+from segshrink.errors import MissingExtraError
+
+# Modules as they are imported, by the extra that brings them.
+_EXTRAS = {
+    "train": frozenset(
+        (
+            "lightning",
+            "onnx",
+            "onnxscript",
+            "psutil",
+            "safetensors",
+            "segmentation_models_pytorch",
+            "timm",
+            "torch",
+            "torchmetrics",
+            "torchvision",
+        )
+    ),
+}
+
+
+def missing_extra(error: ModuleNotFoundError, *, feature: str) -> MissingExtraError | None:
+    """Turn a missing module into an error that names the extra which brings it.
+
+    Args:
+        error: What the import raised.
+        feature: What was asked for, such as "segshrink train".
+
+    Returns:
+        The error to raise, or None when no extra brings that module.
+    """
+    top = (error.name or "").partition(".")[0]
+    return next((MissingExtraError(feature, extra) for extra, modules in _EXTRAS.items() if top in modules), None)
