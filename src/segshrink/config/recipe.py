@@ -34,6 +34,9 @@ class Crops(Strict):
     batch_size: int = Field(default=8, ge=1)
     # Crops of an epoch; None: as many as cover the area of the training images once.
     per_epoch: int | None = Field(default=None, ge=1)
+    # How scenes are drawn: in proportion to their "area", or every "image" equally often, so that a few large scenes
+    # don't outweigh many small ones.
+    draw: Literal["area", "image"] = "area"
     # Share of crops centred on a pixel of a rare class (classes drawn with equal chance).
     rare_class_share: float = Field(default=0.0, ge=0, le=1)
     # Share of crops that come from unlabelled images when there are any (distillation only).

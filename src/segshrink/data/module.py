@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
     ``sample``, the scene's number: labelled scenes first, then unlabelled ones; and one entry for each layer.
 
     Args:
-        labeled: Scenes with masks; drawn in proportion to their area.
+        labeled: Scenes with masks; drawn in proportion to their area, or equally often with ``crops.draw`` "image".
         unlabeled: Scenes without; their targets are all ignored.
         crops: Size, number and mix of crops.
         augmentation: How crops are changed.
@@ -70,7 +71,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         self.seed = seed
         self.epoch = 0
         self._stores = [labeled] if unlabeled is None or len(unlabeled) == 0 else [labeled, unlabeled]
-        self._areas = [_cumulative_areas(store) for store in self._stores]
+        self._chances = [np.cumsum(_chances(store, crops.draw), dtype=np.float64) for store in self._stores]
         self._layers = dict(layers or {})
         self._limits = value_range(labeled.image(index) for index in _spread(len(labeled), _RANGE_IMAGES))
         self._positions: ClassPositions | None = None
@@ -79,7 +80,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         """Crops of an epoch: a multiple of the batch size that covers the labelled area once, or ``per_epoch``."""
-        wanted = self.crops.per_epoch or math.ceil(self._areas[0][-1] / self.crops.size**2)
+        wanted = self.crops.per_epoch or math.ceil(sum(_areas(self._stores[0])) / self.crops.size**2)
         return math.ceil(wanted / self.crops.batch_size) * self.crops.batch_size
 
     def set_epoch(self, epoch: int) -> None:
@@ -110,8 +111,8 @@ class CropDataset(TorchDataset[dict[str, Any]]):
             index, row, col = self._positions.draw(rng)
             center = (row, col)
         else:
-            areas = self._areas[kind]
-            index = int(np.searchsorted(areas, scene_draw * areas[-1], side="right"))
+            chances = self._chances[kind]
+            index = int(np.searchsorted(chances, scene_draw * chances[-1], side="right"))
         return plan_crop(
             rng,
             index + kind * len(self._stores[0]),
@@ -339,8 +340,13 @@ def _tensor(array: NDArray[Any]) -> Tensor:
     return tensor.permute(2, 0, 1) if tensor.ndim == 3 else tensor
 
 
-def _cumulative_areas(store: SceneStore) -> NDArray[np.float64]:
-    return np.cumsum([math.prod(store.shape(index)) for index in range(len(store))], dtype=np.float64)
+def _areas(store: SceneStore) -> list[int]:
+    return [math.prod(store.shape(index)) for index in range(len(store))]
+
+
+def _chances(store: SceneStore, draw: str) -> list[int]:
+    """Return how often each scene is drawn, relative to the others."""
+    return _areas(store) if draw == "area" else [1] * len(store)
 
 
 def _spread(count: int, limit: int) -> list[int]:
@@ -350,5 +356,13 @@ def _spread(count: int, limit: int) -> list[int]:
 
 
 def _default_workers() -> int:
-    """Return how many processes load data when the recipe doesn't say."""
-    return 0
+    """Return how many processes load data when the recipe doesn't say.
+
+    On two cores receiving a batch from another process costs about what cutting its crops costs, so there are none. A
+    GPU takes batches faster than one process cuts them. Where processes can't be forked, a user's script would have
+    to guard its main part, so there are none either unless asked for.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return 0
+    cores = len(os.sched_getaffinity(0))
+    return min(8, cores - 1) if torch.cuda.is_available() else min(4, cores // 4)
