@@ -5,12 +5,12 @@
 Stages, each a run folder under ``--out`` that is skipped when finished and resumed when interrupted:
 
 - ``teacher``: the recipe's teacher, once.
-- ``students``: control and student, three seeds each, with the same steps; and the control once more with so many more
-  steps that it trains as long as the student (measured seconds per step), where the student is slower.
+- ``controls``, ``students``: three seeds each of the same network with the same steps, without and with the teacher.
+  The teacher's answers come from its cache, so both take nearly the same time; the results say how long each took.
 - ``groups``: leave-one-group-out over {4, 7, 8}, {2}, {5}, {6}: teacher, control and student, shorter, all alike.
 - ``patches``: the tutorials' protocol, 256-pixel patches shuffled 80/20. It leaks, and is labelled so.
 
-``--only STAGE`` runs one; the results of all finished runs are written to ``benchmarks/results/dubai.json``.
+``--only STAGE`` runs one; ``benchmarks/dubai_results.py`` writes the results of all finished runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +37,7 @@ GROUPS = {
     "tile-5": ["Tile 5"],
     "tile-6": ["Tile 6"],
 }
-STAGES = ("teacher", "students", "groups", "patches")
+STAGES = ("teacher", "controls", "students", "groups", "patches")
 
 
 @dataclass(frozen=True)
@@ -55,18 +54,14 @@ def jobs_of(stage: str, out: Path, common: tuple[str, ...], short: dict[str, int
     """Return a stage's jobs in waves; the jobs of a wave may run side by side."""
     if stage == "teacher":
         return [[Job(out / "teacher", "teacher", common)]]
+    if stage == "controls":
+        return [[Job(out / f"control-{seed}", "control", (*common, f"seed={seed}")) for seed in SEEDS]]
     if stage == "students":
-        return [
-            [
-                Job(out / f"control-{seed}", "control", (*common, f"seed={seed}")),
-                Job(out / f"student-{seed}", "student", (*common, f"seed={seed}"), out / "teacher"),
-            ]
-            for seed in SEEDS
-        ]
+        teacher = out / "teacher"
+        return [[Job(out / f"student-{seed}", "student", (*common, f"seed={seed}"), teacher) for seed in SEEDS]]
     brief: tuple[str, ...] = (
         f"teacher.training.epochs={short['teacher']}",
         f"student.training.epochs={short['student']}",
-        "crops.per_epoch=592",
     )
     if stage == "patches":
         brief = (*brief, "data.split={patches: 256, share: 0.2}")
@@ -88,7 +83,7 @@ def _held_out(name: str) -> str:
     return f"data.split={{groups: {{{groups}}}, held_out: {name}}}"
 
 
-def run(job: Job, *, threads: int) -> str:
+def run(job: Job) -> str:
     """Train, evaluate and measure one job; a finished one is left as it is."""
     from segshrink.config import load_recipe
     from segshrink.data import open_dataset
@@ -99,13 +94,14 @@ def run(job: Job, *, threads: int) -> str:
         return f"{job.out.name}: done before"
     recipe = load_recipe(ROOT / "configs" / "dubai.yaml", [*job.overrides])
     teacher = open_teacher(job.teacher, open_dataset(recipe.data).classes) if job.teacher else None
-    result = train(recipe, out=job.out, role=job.role, teacher=teacher, teacher_name=str(job.teacher), resume=True)
+    name = job.teacher.name if job.teacher else None
+    result = train(recipe, out=job.out, role=job.role, teacher=teacher, teacher_name=name, resume=True)
     finish(job.out, profile=False)
     return f"{job.out.name}: val mIoU {result.mean_iou:.3f}, {result.steps} steps, {result.seconds / 60:.1f} min"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the stages asked for, two trainings side by side on one thread each, then write the results."""
+    """Run the stages asked for, ``--processes`` trainings side by side on ``--threads`` threads each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with 'Tile 2' ...")
     parser.add_argument("--weights", type=Path, required=True, help="ImageNet MobileNetV2, safetensors")
@@ -113,19 +109,21 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--only", choices=STAGES, action="append", default=None)
     parser.add_argument("--short-teacher", type=int, default=16, help="epochs of 592 crops in groups and patches")
     parser.add_argument("--short-student", type=int, default=20, help="the same for student and control")
+    parser.add_argument("--processes", type=int, default=2, help="trainings side by side")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each training")
     given = parser.parse_args(arguments)
     common = (
         f"data.root={given.data.resolve()}",
         f"teacher.model.encoder_weights={given.weights.resolve()}",
         f"student.model.encoder_weights={given.weights.resolve()}",
-        "teacher.training.threads=1",
-        "student.training.threads=1",
+        f"teacher.training.threads={given.threads}",
+        f"student.training.threads={given.threads}",
     )
     short = {"teacher": given.short_teacher, "student": given.short_student}
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         for stage in given.only or STAGES:
             for wave in jobs_of(stage, given.out, common, short):
-                for line in pool.map(partial(run, threads=1), wave):
+                for line in pool.map(run, wave):
                     print(line, flush=True)
 
 
