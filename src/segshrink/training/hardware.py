@@ -24,6 +24,11 @@ def free_threads() -> int:
     return max(1, sum(1 for core in usable if core < len(busy) and busy[core] < 50))
 
 
+def device_name() -> str:
+    """Return the name of the GPU that trains, or "cpu"."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
 def lightning_precision(wanted: str) -> LightningPrecision:
     """Translate a recipe's precision for this machine's device.
 

@@ -24,7 +24,7 @@ from segshrink.models import Normalization, SegmentationModel, build_model
 from segshrink.teachers import Teacher, TeacherCache
 from segshrink.training.callbacks import MetricsFile, Progress, StepProgress
 from segshrink.training.distiller import CACHED, Distiller
-from segshrink.training.hardware import free_threads, lightning_precision
+from segshrink.training.hardware import device_name, free_threads, lightning_precision
 from segshrink.training.task import SegmentationTask
 from segshrink.training.terms import student_terms
 
@@ -233,6 +233,6 @@ def _record(recipe: Recipe, role: Role, dataset: Dataset, precision: str, teache
             "unlabeled": len(dataset.unlabeled) if role == "student" else 0,
             "val": len(dataset.val),
         },
-        "machine": {**describe_machine(), "precision": precision},
+        "machine": {**describe_machine(), "device": device_name(), "precision": precision},
         "teacher": teacher_name,
     }
