@@ -198,6 +198,18 @@ def test_workers_change_nothing(dataset: Dataset) -> None:
     assert helped[0]["image"].is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize(
+    ("cores", "cuda", "expected"), [(1, False, 0), (2, False, 0), (16, False, 4), (2, True, 1), (64, True, 8)]
+)
+def test_workers_suit_the_machine(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, cores: int, cuda: bool, expected: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert module(dataset, workers=None).train_dataloader().num_workers == expected
+    assert module(dataset, workers=1).train_dataloader().num_workers == 1
+
+
 def test_unlabelled_scenes_join_only_when_wanted(dataset: Dataset) -> None:
     supervised = CropModule(dataset, crops=Crops(size=32), augmentation=Augmentation(), seed=0, use_unlabeled=False)
     assert len(supervised.unlabeled_store) == 0

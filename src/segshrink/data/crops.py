@@ -115,7 +115,7 @@ def cut(
     if (plan.height, plan.width) != (plan.size, plan.size):
         if order == "nearest":
             rows = _nearest(plan.height, plan.size)
-            window = window[rows][:, _nearest(plan.width, plan.size)]
+            window = window[rows].take(_nearest(plan.width, plan.size), axis=1)
         else:
             window = _resized(window, plan.size)
     return _own(_oriented(window, plan), array)
@@ -174,34 +174,43 @@ def _resized(window: NDArray[Any], size: int) -> NDArray[Any]:
     """Resize (h, w[, channels]) to ``size`` pixels a side with an antialiased linear filter."""
     if window.ndim == 2:
         return _resized(window[..., None], size)[..., 0]
+    if window.dtype != np.uint8:
+        return _resized_floating(window, size)
     channels = window.shape[2]
-    if window.dtype == np.uint8 and channels > _FAST_CHANNELS:
-        # torch's fast path for bytes takes at most 4 channels; the last group overlaps the one before.
-        result = np.empty((size, size, channels), dtype=np.uint8)
-        for start in range(0, channels, _FAST_CHANNELS):
-            first = min(start, channels - _FAST_CHANNELS)
-            group = slice(first, first + _FAST_CHANNELS)
-            result[..., group] = _interpolated(window[..., group], size)
-        return result
-    if window.dtype == np.uint8:
-        return _interpolated(window, size)
-    # float32 holds 16-bit numbers exactly.
-    values = _interpolated(window.astype(np.float64 if window.dtype.itemsize > 4 else np.float32), size)
-    if np.issubdtype(window.dtype, np.integer):
-        limits = np.iinfo(window.dtype)
-        values = np.clip(np.rint(values), limits.min, limits.max)
-    return values.astype(window.dtype, copy=False)
-
-
-def _interpolated(window: NDArray[Any], size: int) -> NDArray[Any]:
-    """Interpolate (h, w, channels) of a type that torch interpolates."""
-    # torch wants memory it may write to, though it doesn't; scenes are read-only.
-    source = torch.from_numpy(np.array(window, order="C")).permute(2, 0, 1)[None]
-    # Without shrinking there is nothing to average: the plain kernel gives the same numbers sooner, but not for bytes.
-    antialias = window.dtype == np.uint8 or max(window.shape[:2]) > size
-    resized = F.interpolate(source, size=(size, size), mode="bilinear", antialias=antialias)
-    result: NDArray[Any] = resized[0].permute(1, 2, 0).numpy()
+    if channels <= _FAST_CHANNELS:
+        return _interpolated(torch.from_numpy(np.array(window, order="C")), size, antialias=True).numpy()
+    # torch's fast path for bytes takes at most 4 channels; the last group overlaps the one before.
+    result = np.empty((size, size, channels), dtype=np.uint8)
+    for start in range(0, channels, _FAST_CHANNELS):
+        first = min(start, channels - _FAST_CHANNELS)
+        group = slice(first, first + _FAST_CHANNELS)
+        _pixels(result[..., group])[...] = _pixels(_resized(_copied(window[..., group]), size))
     return result
+
+
+def _resized_floating(window: NDArray[Any], size: int) -> NDArray[Any]:
+    """Resize (h, w, channels) of any type but bytes; float32 holds 16-bit numbers exactly."""
+    given = torch.from_numpy(np.array(window, order="C"))
+    precise = torch.float64 if window.dtype.itemsize > 4 else torch.float32
+    shrinks = max(window.shape[:2]) > size
+    if shrinks:
+        # torch averages planes up to twice as fast as pixels. Without shrinking there is nothing to average.
+        planes = given.permute(2, 0, 1).to(precise, memory_format=torch.contiguous_format)
+        values = _interpolated(planes.permute(1, 2, 0), size, antialias=True)
+    else:
+        values = _interpolated(given.to(precise), size, antialias=False)
+    if not given.is_floating_point():
+        limits = torch.iinfo(given.dtype)
+        values = values.round_().clamp_(limits.min, limits.max)
+    result: NDArray[Any] = values.to(given.dtype, memory_format=torch.contiguous_format).numpy()
+    return result
+
+
+def _interpolated(window: torch.Tensor, size: int, *, antialias: bool) -> torch.Tensor:
+    """Interpolate (h, w, channels) to (size, size, channels)."""
+    images = window[None].permute(0, 3, 1, 2)
+    resized = F.interpolate(images, size=(size, size), mode="bilinear", antialias=antialias)
+    return resized[0].permute(1, 2, 0)
 
 
 def _oriented(crop: NDArray[Any], plan: CropPlan) -> NDArray[Any]:
@@ -215,8 +224,16 @@ def _oriented(crop: NDArray[Any], plan: CropPlan) -> NDArray[Any]:
 
 def _own(crop: NDArray[Any], source: NDArray[Any]) -> NDArray[Any]:
     """Return a contiguous array that shares no memory with ``source``."""
-    if crop.ndim == 3 and crop.strides[2] == crop.itemsize:
-        # Whole pixels are copied more than twice as fast as single channels.
-        shape, pixels = crop.shape, crop.view(np.dtype((np.void, crop.shape[2] * crop.itemsize)))
-        return _own(pixels[..., 0], source).view(crop.dtype).reshape(shape)
-    return np.array(crop, order="C", copy=True) if np.may_share_memory(crop, source) else np.ascontiguousarray(crop)
+    return crop if crop.flags.c_contiguous and not np.may_share_memory(crop, source) else _copied(crop)
+
+
+def _copied(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a contiguous copy; whole pixels are copied more than twice as fast as single channels."""
+    if array.ndim < 3 or array.strides[2] != array.itemsize:
+        return np.array(array, order="C")
+    return np.array(_pixels(array), order="C").view(array.dtype).reshape(array.shape)
+
+
+def _pixels(array: NDArray[Any]) -> NDArray[Any]:
+    """View (h, w, channels) as (h, w) whole pixels; channels must lie side by side."""
+    return array.view(np.dtype((np.void, array.shape[2] * array.itemsize)))[..., 0]
