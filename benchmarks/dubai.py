@@ -5,8 +5,8 @@
 Stages, each a run folder under ``--out`` that is skipped when finished and resumed when interrupted:
 
 - ``teacher``: the recipe's teacher, once.
-- ``controls``, ``students``: three seeds each of the same network with the same steps, without and with the teacher.
-  The teacher's answers come from its cache, so both take nearly the same time; the results say how long each took.
+- ``students``: three seeds of the same network with the same steps, without (control) and with the teacher, side by
+  side. The teacher's answers come from its cache, so both take nearly the same time; the results say how long.
 - ``groups``: leave-one-group-out over {4, 7, 8}, {2}, {5}, {6}: teacher, control and student, shorter, all alike.
 - ``patches``: the tutorials' protocol, 256-pixel patches shuffled 80/20. It leaks, and is labelled so.
 
@@ -37,7 +37,7 @@ GROUPS = {
     "tile-5": ["Tile 5"],
     "tile-6": ["Tile 6"],
 }
-STAGES = ("teacher", "controls", "students", "groups", "patches")
+STAGES = ("teacher", "students", "groups", "patches")
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,14 @@ def jobs_of(stage: str, out: Path, common: tuple[str, ...], short: dict[str, int
     """Return a stage's jobs in waves; the jobs of a wave may run side by side."""
     if stage == "teacher":
         return [[Job(out / "teacher", "teacher", common)]]
-    if stage == "controls":
-        return [[Job(out / f"control-{seed}", "control", (*common, f"seed={seed}")) for seed in SEEDS]]
     if stage == "students":
-        teacher = out / "teacher"
-        return [[Job(out / f"student-{seed}", "student", (*common, f"seed={seed}"), teacher) for seed in SEEDS]]
+        return [
+            [
+                Job(out / f"control-{seed}", "control", (*common, f"seed={seed}")),
+                Job(out / f"student-{seed}", "student", (*common, f"seed={seed}"), out / "teacher"),
+            ]
+            for seed in SEEDS
+        ]
     brief: tuple[str, ...] = (
         f"teacher.training.epochs={short['teacher']}",
         f"student.training.epochs={short['student']}",
@@ -107,8 +110,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--weights", type=Path, required=True, help="ImageNet MobileNetV2, safetensors")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "benchmark-dubai")
     parser.add_argument("--only", choices=STAGES, action="append", default=None)
-    parser.add_argument("--short-teacher", type=int, default=16, help="epochs of 592 crops in groups and patches")
-    parser.add_argument("--short-student", type=int, default=20, help="the same for student and control")
+    parser.add_argument("--short-teacher", type=int, default=4, help="epochs of 592 crops in groups and patches")
+    parser.add_argument("--short-student", type=int, default=5, help="the same for student and control")
     parser.add_argument("--processes", type=int, default=2, help="trainings side by side")
     parser.add_argument("--threads", type=int, default=1, help="threads of each training")
     given = parser.parse_args(arguments)
