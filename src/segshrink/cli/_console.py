@@ -33,4 +33,9 @@ def progress_bar(text: str) -> Iterator[Callable[..., None]]:
         def advance(done: int, total: int, note: str = "") -> None:
             bar.update(task, completed=done, total=total, note=note)
 
-        yield advance
+        try:
+            yield advance
+        except BaseException:
+            if not bar.tasks[task].completed:  # nothing to show beside the error
+                bar.update(task, visible=False)
+            raise

@@ -17,9 +17,10 @@ from segshrink.cli._console import progress_bar
 from segshrink.cli._errors import writing
 from segshrink.config import Recipe
 from segshrink.data import open_dataset
-from segshrink.errors import ConfigError
+from segshrink.errors import ConfigError, ModelError, TrainingError
 from segshrink.evaluation import Evaluation
 from segshrink.files import read_json, write_json
+from segshrink.models.weights import read_checkpoint
 from segshrink.report import build_report
 from segshrink.teachers import open_teacher
 from segshrink.training import RunResult, describe_teacher, finish, train
@@ -32,6 +33,8 @@ _MEASURES = ("evaluation.json", "profile.json")
 def train_run(recipe: Recipe, *, out: Path, role: Role, teacher: str | None = None, resume: bool = False) -> RunResult:
     """Train one role of a recipe under a progress bar; with ``resume`` a finished run is left as it is."""
     quieten_lightning()
+    if resume:
+        _check_checkpoint(out / "checkpoints" / "last.ckpt")
     dataset = open_dataset(recipe.data)
     opened = open_teacher(teacher, dataset.classes, bands=dataset.bands) if teacher else None
     with progress_bar(f"train {role}") as advance, writing(out), _interruptible(out):
@@ -115,6 +118,16 @@ def _check_teacher(out: Path, teacher: str) -> None:
     before = read_json(out / "run.json").get("teacher")
     if before is not None and Path(before).resolve() != Path(teacher).resolve():
         raise ConfigError(f"the run in {out} learns from {before}, not from {teacher}; choose another folder")
+
+
+def _check_checkpoint(path: Path) -> None:
+    """Refuse a checkpoint to go on from that is damaged or could run code, before anything else is done."""
+    if not path.exists():
+        return
+    try:
+        read_checkpoint(path)
+    except ModelError as error:
+        raise TrainingError(f"can't go on from {error}; or delete it to begin this training again") from error
 
 
 @contextmanager

@@ -1,0 +1,266 @@
+"""The verbs on small real files, run through the real command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from segshrink.cli import _demo, main
+
+VERBS = ("demo", "inspect", "train", "distill", "evaluate", "predict", "report", "export")
+
+
+@pytest.fixture(autouse=True)
+def _quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency and memory are tested in tests/compression; measuring them takes seconds a model."""
+
+    def profile(_: object) -> dict[str, Any]:
+        return {"parameters": 1234, "macs": 5, "input": [1, 3, 512, 512], "file_bytes": 6, "latency_ms": {"median": 7}}
+
+    monkeypatch.setattr("segshrink.training.finish.profile_model", profile)
+
+
+def test_help_of_every_verb_imports_no_torch_and_answers_at_once() -> None:
+    code = (
+        "import sys, time; began = time.process_time()\n"
+        "from segshrink.cli import main\n"
+        f"for verb in {VERBS!r}: assert main([verb, '--help']) == 0\n"
+        "assert main(['--help']) == 0\n"
+        "seconds = time.process_time() - began\n"
+        "assert 'torch' not in sys.modules and 'pydantic' not in sys.modules\n"
+        "assert seconds < 0.5, seconds"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in VERBS:
+        assert f"Usage: segshrink {verb} " in done.stdout
+
+
+def test_the_installed_program_answers() -> None:
+    program = Path(sys.executable).with_name("segshrink")
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("segshrink ")
+    assert subprocess.run([program, "no-such-verb"], capture_output=True, check=False).returncode == 2
+
+
+def test_help_and_usage_come_with_status_zero_and_two(segshrink) -> None:
+    assert segshrink("train", "--help").status == 0
+    assert segshrink().status == 2
+
+
+def test_train_writes_a_run_that_knows_everything(segshrink, recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = segshrink("train", recipe, "--out", out, "teacher.training.epochs=1", "seed=5")
+    assert result.status == 0, result.err
+    for name in ("config.yaml", "metrics.csv", "model/config.json", "evaluation.json", "profile.json", "report.html"):
+        assert (out / name).exists(), name
+    assert json.loads((out / "run.json").read_text())["seed"] == 5
+    assert "report.html" in result.out
+    again = segshrink("train", recipe, "--out", out)
+    assert again.status == 1
+    assert "--resume" in again.sentence
+    assert segshrink("evaluate", out).status == 0
+    written = json.loads((out / "evaluation.json").read_text())["scores"]["mean_iou"]
+    assert f"{written:.3f}" in segshrink("evaluate", out).out
+
+
+def test_distill_trains_measures_compares_and_resumes_without_doing_anything_twice(
+    segshrink, recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    result = segshrink("distill", recipe, "--out", out, "--control")
+    assert result.status == 0, result.err
+    roles = {
+        folder: json.loads((out / folder / "run.json").read_text())["role"] for folder in (".", "teacher", "control")
+    }
+    assert roles == {".": "student", "teacher": "teacher", "control": "control"}
+    for folder in (".", "teacher", "control"):
+        assert (out / folder / "evaluation.json").exists()
+    assert json.loads((out / "evaluation.json").read_text())["agreement"] is not None
+    for word in ("Teacher", "Control", "Student"):
+        assert word in result.out
+
+    products = [path for name in ("*.json", "*.safetensors", "*.ckpt") for path in out.rglob(name)]
+    before = {path: path.stat().st_mtime_ns for path in products if path.name != "report.json"}
+    assert segshrink("distill", recipe, "--out", out, "--control", "--resume").status == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+    (out / "evaluation.json").unlink()  # as if interrupted while evaluating
+    assert segshrink("distill", recipe, "--out", out, "--control", "--resume").status == 0
+    changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
+    assert changed == {out / "evaluation.json", out / "profile.json"}
+
+    other = segshrink("distill", recipe, "--out", out, "--resume", "--teacher", out / "control")
+    assert other.status == 1
+    assert "teacher-run" in other.sentence
+
+
+def test_distill_from_a_teacher_folder_with_another_student(
+    segshrink, model: Path, recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    result = segshrink(
+        "distill", recipe, "--teacher", model, "--student", "separable-unet", "--out", out,
+        "student.training.epochs=1", "student.model.options={width: 0.125}",
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    assert json.loads((out / "model/config.json").read_text())["id"] == "separable-unet"
+    assert not (out / "teacher-run").exists()
+    assert not (out / "control").exists()
+
+
+def test_a_recipe_without_student(segshrink, recipe: Path, tmp_path: Path) -> None:
+    content = json.loads(recipe.read_text())
+    del content["student"]
+    recipe.write_text(json.dumps(content))
+    result = segshrink("distill", recipe, "-o", tmp_path / "run")
+    assert result.status == 1
+    assert "student" in result.sentence
+
+
+def test_evaluate_prints_the_scores_that_it_writes(segshrink, model: Path, onnx_file: Path, data: Path) -> None:
+    out = data.parent / "out"
+    result = segshrink("evaluate", model, "--data", data, "--split", "train", "--out", out)
+    assert result.status == 0, result.err
+    scores = json.loads((out / "evaluation.json").read_text())["scores"]
+    assert f"mIoU {scores['mean_iou']:.3f}" in result.out
+    assert f"{scores['recall'][0]:.3f}" in result.out
+    assert "3 images" in result.out
+    # The same model in another runtime.
+    other = segshrink("evaluate", onnx_file, "--data", data, "--split", "train")
+    assert f"mIoU {scores['mean_iou']:.3f}" in other.out
+    assert segshrink("evaluate", model, "--data", data, "--split", "test").status == 1
+    assert "--data" in segshrink("evaluate", model).sentence
+
+
+def test_predict_writes_classes_with_a_palette_and_an_overlay(
+    segshrink, model: Path, onnx_file: Path, data: Path, tmp_path: Path
+) -> None:
+    images = sorted((data.parent / "val/images").glob("*.jpg"))
+    result = segshrink("predict", model, *images, "-o", tmp_path / "out")
+    assert result.status == 0, result.err
+    assert segshrink("predict", onnx_file, images[0], "-o", tmp_path / "one.png").status == 0
+    index = Image.open(tmp_path / "out/v0.png")
+    assert index.mode == "P"
+    assert index.getpalette()[:9] == [120, 90, 60, 200, 40, 40, 30, 60, 200]
+    assert np.array_equal(np.array(index), np.array(Image.open(tmp_path / "one.png")))
+    assert Image.open(tmp_path / "one.overlay.jpg").size == index.size == (64, 64)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "v0.overlay.jpg", "v0.png", "v1.overlay.jpg", "v1.png",
+    ]  # fmt: skip
+
+
+def test_predict_refuses_to_write_over_what_it_reads(segshrink, onnx_file: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / folder / "x.png")
+    image = tmp_path / "a/x.png"
+    before = image.read_bytes()
+    assert "overwrite" in segshrink("predict", onnx_file, image, "-o", tmp_path / "a").sentence
+    assert "two folders" in segshrink("predict", onnx_file, image, tmp_path / "b/x.png", "-o", tmp_path / "c").sentence
+    assert "folder" in segshrink("predict", onnx_file, image, tmp_path / "b/x.png", "-o", tmp_path / "c.png").sentence
+    assert ".png" in segshrink("predict", onnx_file, image, "-o", tmp_path / "c.jpg").sentence
+    assert image.read_bytes() == before
+
+
+def test_predict_with_onnx_needs_no_torch(onnx_file: Path, data: Path, tmp_path: Path, model: Path) -> None:
+    image = data.parent / "val/images/v0.jpg"
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'lightning', 'torchvision', 'safetensors', 'psutil'): sys.modules[name] = None\n"
+        "from segshrink.cli import main\n"
+        f"assert main(['predict', {str(onnx_file)!r}, {str(image)!r}, '-o', {str(tmp_path / 'x.png')!r}]) == 0\n"
+        f"sys.exit(main(['export', {str(model)!r}, '-o', {str(tmp_path / 'x.onnx')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (tmp_path / "x.png").exists(), done.stderr
+    assert done.returncode == 1
+    assert "error: segshrink export needs an optional dependency: pip install 'segshrink[train]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_export_writes_a_file_that_runs_and_refuses_other_names(segshrink, model: Path, tmp_path: Path) -> None:
+    result = segshrink("export", model, "-o", tmp_path / "deep/student.onnx")
+    assert result.status == 0, result.err
+    assert (tmp_path / "deep/student.onnx").stat().st_size > 1000
+    assert ".onnx" in segshrink("export", model, "-o", tmp_path / "student.pt").sentence
+    assert not (tmp_path / "student.pt").exists()
+
+
+def test_inspect_shows_tables_and_json(segshrink, data: Path) -> None:
+    result = segshrink("inspect", data)
+    assert result.status == 0, result.err
+    for word in ("train", "val", "Roof", "64 × 64 (5)", "ready to train"):
+        assert word in result.out
+    found = json.loads(segshrink("inspect", data, "--json").out)
+    assert found["sound"] is True
+    assert [part["samples"] for part in found["parts"]] == [3, 2]
+    assert segshrink("inspect", data, "name=other").out.startswith("other")
+
+
+def test_report_of_several_runs(segshrink, model: Path, data: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        assert segshrink("evaluate", model, "--data", data, "--out", tmp_path / name).status == 0
+    result = segshrink("report", tmp_path / "one", tmp_path / "two", "-o", tmp_path / "both.html")
+    assert result.status == 0, result.err
+    assert "<html" in (tmp_path / "both.html").read_text()
+    assert str(tmp_path / "both.html") in result.out
+
+
+def test_demo_on_a_few_tiny_scenes(segshrink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("TRAIN", 1), ("VAL", 2), ("UNLABELED", 2), ("SIZE", 64)):
+        monkeypatch.setattr(_demo, name, value)
+    whole = _demo.demo_recipe
+    short = {
+        role: {"model": {"id": "unet", "options": {"width": 4, "depth": 2}}, "training": {"epochs": 1, "threads": 1}}
+        for role in ("teacher", "student")
+    }
+
+    def tiny(data: Path, *, seed: int) -> Any:
+        recipe = whole(data, seed=seed).model_dump()
+        return type(whole(data, seed=seed)).model_validate({**recipe, **short})
+
+    monkeypatch.setattr(_demo, "demo_recipe", tiny)
+    out = tmp_path / "demo"
+    result = segshrink("demo", "--out", out, "--seed", "3")
+    assert result.status == 0, result.err
+    for name in ("report.html", "student.onnx", "prediction/scene.png", "prediction/scene.overlay.jpg"):
+        assert (out / name).exists(), name
+        assert name == "prediction/scene.png" or name in result.out
+    assert json.loads((out / "run.json").read_text())["images"] == {"labeled": 1, "unlabeled": 2, "val": 2}
+    began = time.perf_counter()
+    assert segshrink("demo", "--out", out, "--seed", "3").status == 0
+    assert time.perf_counter() - began < 120  # nothing is trained again
+    other = segshrink("demo", "--out", out, "--seed", "4")
+    assert other.status == 1
+    assert "another folder" in other.sentence
+
+
+def test_the_demos_recipe_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "dataset.yaml"
+    description = {
+        "name": "any",
+        "images": "*.jpg",
+        "masks": "*.png",
+        "classes": [{"name": "a"}, {"name": "b"}],
+        "split": {"random": 0.5},
+    }
+    path.write_text(yaml.safe_dump(description))
+    recipe = _demo.demo_recipe(path, seed=7)
+    assert recipe.seed == 7
+    assert recipe.teacher is not None
+    assert recipe.student is not None
+    assert recipe.data.root == tmp_path
+
+
+def test_main_returns_a_status() -> None:
+    assert main(["--version"]) == 0
