@@ -123,6 +123,12 @@ def test_scenes_are_drawn_by_area_and_share(dataset: Dataset) -> None:
     np.testing.assert_allclose(drawn[3:], 0.125, atol=0.025)
 
 
+def test_scenes_are_drawn_equally_often_when_wanted(dataset: Dataset) -> None:
+    crops = crop_dataset(dataset, draw="image")
+    drawn = np.bincount([crops.plan(position, epoch=0).sample for position in range(3000)], minlength=3) / 3000
+    np.testing.assert_allclose(drawn, 1 / 3, atol=0.03)
+
+
 def test_unlabelled_targets_are_ignored_but_inside(dataset: Dataset) -> None:
     crops = crop_dataset(dataset, unlabeled=True, unlabeled_share=1.0, augmentation=PLAIN)
     for position in range(5):
@@ -340,7 +346,7 @@ def test_training_resumes_with_the_crops_it_would_have_seen(dataset: Dataset, tm
     for epoch, step, sums in whole:
         expected = [crops[epoch, 4 * (step % 3) + number]["image"].long().sum().item() for number in range(4)]
         assert list(sums) == expected
-    for stop in range(2, 9, 1 if workers == 0 else 3):
+    for stop in (2, 3, 7) if workers == 0 else (4,):  # within an epoch and between two
         folder = tmp_path / f"stopped-{stop}"
         with pytest.raises(RuntimeError, match="interrupted"):
             fit(dataset, folder, workers=workers, stop_at=stop)
