@@ -23,6 +23,7 @@ from segshrink.machine import describe_machine
 from segshrink.models import Normalization, SegmentationModel, build_model
 from segshrink.teachers import Teacher, TeacherCache
 from segshrink.training.callbacks import MetricsFile, Progress, StepProgress
+from segshrink.training.checkpoints import WholeCheckpointIO
 from segshrink.training.distiller import CACHED, Distiller
 from segshrink.training.hardware import device_name, free_threads, lightning_precision
 from segshrink.training.task import SegmentationTask
@@ -187,6 +188,7 @@ def _trainer(learner: Learner, out: Path, callbacks: list[Callback]) -> lightnin
         gradient_clip_val=training.clip_norm,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        plugins=[WholeCheckpointIO()],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
