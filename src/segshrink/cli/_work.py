@@ -6,9 +6,6 @@ Imports torch; verbs import this inside their function.
 from __future__ import annotations
 
 import logging
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,7 +16,7 @@ from segshrink.config import Recipe
 from segshrink.data import open_dataset
 from segshrink.errors import ConfigError, ModelError, TrainingError
 from segshrink.evaluation import Evaluation
-from segshrink.files import read_json, write_json
+from segshrink.files import read_json
 from segshrink.models.weights import read_checkpoint
 from segshrink.report import build_report
 from segshrink.teachers import open_teacher
@@ -37,7 +34,7 @@ def train_run(recipe: Recipe, *, out: Path, role: Role, teacher: str | None = No
         _check_checkpoint(out / "checkpoints" / "last.ckpt")
     dataset = open_dataset(recipe.data)
     opened = open_teacher(teacher, dataset.classes, bands=dataset.bands) if teacher else None
-    with progress_bar(f"train {role}") as advance, writing(out), _interruptible(out):
+    with progress_bar(f"train {role}") as advance, writing(out):
         return train(recipe, out=out, role=role, teacher=opened, teacher_name=teacher, resume=resume, progress=advance)
 
 
@@ -128,18 +125,3 @@ def _check_checkpoint(path: Path) -> None:
         read_checkpoint(path)
     except ModelError as error:
         raise TrainingError(f"can't go on from {error}; or delete it to begin this training again") from error
-
-
-@contextmanager
-def _interruptible(out: Path) -> Iterator[None]:
-    """Let an interruption through as what it is (Lightning turns it into an exit) and note it in ``run.json``."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as stop:
-        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
-            raise
-        signal.signal(signal.SIGINT, handler)  # Lightning switched it off
-        if (out / "run.json").exists():
-            write_json(out / "run.json", {**read_json(out / "run.json"), "status": "stopped"})
-        raise KeyboardInterrupt from None

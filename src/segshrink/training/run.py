@@ -205,10 +205,12 @@ def _fit(trainer: lightning.Trainer, task: SegmentationTask, data: CropModule, c
         handler = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
-        except SystemExit as exit_:
+        except SystemExit as stop:
             # Lightning turns Ctrl-C into an exit and ignores the next one.
+            if not isinstance(stop.__context__, KeyboardInterrupt):
+                raise
             signal.signal(signal.SIGINT, handler)
-            raise KeyboardInterrupt from exit_
+            raise KeyboardInterrupt from None
 
 
 def _save_best(out: Path, model: SegmentationModel) -> None:
