@@ -89,8 +89,8 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         "",
         f"Written by `benchmarks/dubai_results.py` from runs of `benchmarks/dubai.py`, begun {teacher['created']}, "
         f"segshrink {teacher['segshrink']}, {machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, "
-        f"Python {machine['python']}, {machine['precision']}. Each training used one thread; two ran side by side, "
-        "other work at times too, so seconds are upper bounds and steps are the fair measure.",
+        f"Python {machine['python']}, {machine['precision']}. Trainings ran side by side and beside other work, so "
+        "minutes are upper bounds; steps are the fair measure.",
         "",
         "## Tiles split: train 4, 6, 7, 8; judged on 2 and 5 (leak-free)",
         "",
@@ -99,8 +99,6 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         *_summary_lines(results),
         "",
         "## Leave one group out",
-        "",
-        "Shorter trainings, the same for all folds.",
         "",
         *_groups(results["groups"]),
         "",
@@ -122,12 +120,13 @@ def _table(rows: Sequence[tuple[str, Mapping[str, Any] | None]]) -> list[str]:
     if not present:
         return ["(not run)"]
     classes = list(present[0][1]["iou"])
-    head = ["run", "parameters", "steps", "minutes", "mIoU", "95 % interval", "accuracy", *classes]
+    head = ["run", "parameters", "steps", "threads", "minutes", "mIoU", "95 % interval", "accuracy", *classes]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, run in present:
         low, high = run["interval"]
         cells = [
-            name, f"{run['parameters']:,}", str(run["steps"]), f"{run['seconds'] / 60:.1f}", f"{run['mean_iou']:.3f}",
+            name, f"{run['parameters']:,}", str(run["steps"]), str(run["machine"]["threads"]),
+            f"{run['seconds'] / 60:.1f}", f"{run['mean_iou']:.3f}",
             f"{low:.3f} to {high:.3f}", f"{run['accuracy']:.3f}",
             *["-" if value is None else f"{value:.3f}" for value in run["iou"].values()],
         ]  # fmt: skip
@@ -151,6 +150,8 @@ def _summary_lines(results: Mapping[str, Any]) -> list[str]:
 
 
 def _groups(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    if not groups:
+        return ["(not run)"]
     lines = ["| held out | teacher | control | student | student - control |", "|---|---|---|---|---|"]
     gains = []
     for name, roles in groups.items():
