@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import lightning
@@ -61,6 +65,54 @@ class MetricsFile(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the rows of the checkpoint."""
         self.rows = list(state_dict["rows"])
+
+
+@contextmanager
+def interrupt_restored() -> Iterator[None]:
+    """Give Ctrl-C its former meaning after the block: we take the signal over, and Lightning switches it off."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+class InterruptBetweenSteps(Callback):
+    """Turns Ctrl-C into a KeyboardInterrupt after the step under way.
+
+    Raised at any other moment it can be lost: Python drops exceptions inside finalisers and library callbacks. A second
+    Ctrl-C interrupts at once.
+    """
+
+    def __init__(self) -> None:
+        self._requested = False
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Take over the signal; only a program's main thread may."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._note)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any) -> None:
+        """Interrupt after a training step."""
+        self._interrupt_if_requested()
+
+    def on_validation_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any
+    ) -> None:
+        """Interrupt after a validation scene."""
+        self._interrupt_if_requested()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._requested:
+            raise KeyboardInterrupt
+        self._requested = True
+
+    def _interrupt_if_requested(self) -> None:
+        if self._requested:
+            raise KeyboardInterrupt
 
 
 class StepProgress(Callback):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +21,13 @@ from segshrink.losses import build_terms
 from segshrink.machine import describe_machine
 from segshrink.models import Normalization, SegmentationModel, build_model
 from segshrink.teachers import Teacher, TeacherCache
-from segshrink.training.callbacks import MetricsFile, Progress, StepProgress
+from segshrink.training.callbacks import (
+    InterruptBetweenSteps,
+    MetricsFile,
+    Progress,
+    StepProgress,
+    interrupt_restored,
+)
 from segshrink.training.checkpoints import WholeCheckpointIO
 from segshrink.training.distiller import CACHED, Distiller
 from segshrink.training.hardware import device_name, free_threads, lightning_precision
@@ -93,7 +98,9 @@ def train(
         data.add_layer(CACHED, TeacherCache(task.teacher, stores, dataset.classes, progress=progress).logits)
     task.sample_names = data.sample_names
     metrics = MetricsFile(out / "metrics.csv")
-    trainer = _trainer(learner, out, [metrics, *([StepProgress(progress)] if progress else [])])
+    trainer = _trainer(
+        learner, out, [metrics, InterruptBetweenSteps(), *([StepProgress(progress)] if progress else [])]
+    )
     record = _record(recipe, role, dataset, str(trainer.precision), teacher_name)
     write_json(out / "run.json", {**record, "status": "running"})
     try:
@@ -198,18 +205,16 @@ def _trainer(learner: Learner, out: Path, callbacks: list[Callback]) -> lightnin
 def _fit(trainer: lightning.Trainer, task: SegmentationTask, data: CropModule, checkpoint: Path | None) -> None:
     if checkpoint is not None and not checkpoint.exists():
         checkpoint = None  # interrupted in the first epoch: begin again
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), interrupt_restored():
         # Lightning advises more data loading processes without looking at what loading costs here.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-        handler = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
         except SystemExit as stop:
-            # Lightning turns Ctrl-C into an exit and ignores the next one.
+            # Lightning turns an interrupt into an exit.
             if not isinstance(stop.__context__, KeyboardInterrupt):
                 raise
-            signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from None
 
 
