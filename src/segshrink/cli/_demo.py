@@ -15,7 +15,7 @@ from segshrink.data import open_dataset, write_scenes
 from segshrink.export import export_onnx
 from segshrink.models import load_model
 
-TRAIN, VAL, UNLABELED, SIZE = 4, 6, 36, 384
+TRAIN, VAL, UNLABELED, SIZE = 6, 10, 40, 384
 
 
 @dataclass(frozen=True)
