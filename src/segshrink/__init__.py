@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from segshrink.models import Normalization, SegmentationModel, build_model, count_parameters, load_model
     from segshrink.prediction import Prediction, Predictor, open_backend
     from segshrink.report import build_report
-    from segshrink.teachers import Teacher, TeacherCache, open_teacher
+    from segshrink.teachers import Teacher, TeacherCache, TorchTeacher, open_teacher
     from segshrink.training import Distiller, RunResult, SegmentationTask, evaluate_model, train
 
 __version__ = "0.1.0"
@@ -40,7 +40,7 @@ _ROOMS = {
     "models": ("Normalization", "SegmentationModel", "build_model", "count_parameters", "load_model"),
     "prediction": ("Prediction", "Predictor", "open_backend"),
     "report": ("build_report",),
-    "teachers": ("Teacher", "TeacherCache", "open_teacher"),
+    "teachers": ("Teacher", "TeacherCache", "TorchTeacher", "open_teacher"),
     "tiling": (),
     "training": ("Distiller", "RunResult", "SegmentationTask", "evaluate_model", "train"),
 }
@@ -68,6 +68,7 @@ __all__ = [
     "SegshrinkError",
     "Teacher",
     "TeacherCache",
+    "TorchTeacher",
     "__version__",
     "build_model",
     "build_report",

@@ -90,10 +90,11 @@ def test_a_student_learns_from_the_teacher_alone(recipe: Recipe, tmp_path: Path,
     train(recipe, out=tmp_path / "teacher")
     recipe = with_student(recipe, distillation__alpha=0.0, distillation__teacher_cache=cached, seed=4)
     teacher = open_teacher(tmp_path / "teacher", _classes(recipe))
-    before = {name: value.clone() for name, value in teacher.model.state_dict().items()}
+    assert teacher.module is not None
+    before = {name: value.clone() for name, value in teacher.module.state_dict().items()}
     result = train(recipe, out=tmp_path / "student", role="student", teacher=teacher)
     assert result.mean_iou > 0.5
-    assert all(torch.equal(before[name], value) for name, value in teacher.model.state_dict().items())
+    assert all(torch.equal(before[name], value) for name, value in teacher.module.state_dict().items())
     saved = torch.load(tmp_path / "student" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert all(name.startswith("model.") for name in saved)
     row = epochs_of(tmp_path / "student")[-1]

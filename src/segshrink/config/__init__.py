@@ -12,8 +12,10 @@ from segshrink.config.recipe import (
     Term,
     Training,
 )
+from segshrink.config.teachers import Adapter, TeacherSource, Teaching
 
 __all__ = [
+    "Adapter",
     "Augmentation",
     "ClassEntry",
     "Crops",
@@ -23,6 +25,8 @@ __all__ = [
     "ModelChoice",
     "Recipe",
     "Split",
+    "TeacherSource",
+    "Teaching",
     "Term",
     "Training",
     "dump_yaml",

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from segshrink.config.base import Strict
 from segshrink.config.dataset import DatasetDescription
+from segshrink.config.teachers import Teaching
 
 
 class ModelChoice(Strict):
@@ -98,15 +99,19 @@ class Training(Strict):
 class Term(Strict):
     """One weighted loss."""
 
-    # "cross_entropy", "jaccard", "dice", "pixel_kl".
+    # A function of segshrink.losses: "cross_entropy", "jaccard", "pixel_kl", "channel_kl", "hint", ...
     name: str
     weight: float = Field(default=1.0, ge=0)
     # Options of the loss by name (temperature, label_smoothing, class_weights, ...).
     options: dict[str, Any] = Field(default={})
+    # For a loss on features: which of the student's and of the teacher's, by module path ("encoder.layer4") or by
+    # role ("encoder", "decoder", "stage:3"); a loss on logits takes the logits when both are left out.
+    student: str | None = None
+    teacher: str | None = None
 
 
-class Distillation(Strict):
-    """What the student learns from: alpha and temperature, or a list of weighted terms."""
+class Distillation(Teaching):
+    """What the student learns from: its teachers, and alpha and temperature, a preset, or a list of weighted terms."""
 
     # Share of the true-label loss; 1 - alpha is the share of the distillation loss.
     alpha: float = Field(default=0.5, ge=0, le=1)
@@ -115,7 +120,11 @@ class Distillation(Strict):
     # Compute the teacher's answers once, over whole scenes, and cut crops from them: the teacher costs no step time
     # and sees whole scenes, but not the student's brightness, contrast and noise.
     teacher_cache: bool = False
-    # Replaces alpha and temperature when given.
+    # Weight every pixel's soft target by how sure the teacher is there.
+    confidence_weighting: bool = False
+    # A published combination of terms ("cwd", "cirkd", "jml", "dist", "mgd", ...); replaces alpha and temperature.
+    preset: str | None = None
+    # Replaces alpha, temperature and preset when given.
     terms: list[Term] | None = None
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from segshrink.classes import IGNORE_INDEX
-from segshrink.errors import ConfigError, ModelError
+from segshrink.errors import ConfigError
+from segshrink.losses.shapes import computing_dtype, like_student, valid_pixels
 
 # Keeps the division of the z-score finite where all logits of a pixel are equal (Sun et al. 2024, reference code).
 STANDARD_DEVIATION_FLOOR = 1e-7
@@ -56,44 +56,12 @@ def pixel_kl(
     with torch.autocast(student.device.type, enabled=False):
         dtype = computing_dtype(student)
         student = student.to(dtype)
-        teacher = _like_student(teacher.detach().to(dtype), student)
+        teacher = like_student(teacher.detach().to(dtype), student)
         valid = None if target is None else valid_pixels(target, student, ignore_index=ignore_index)
         if standardize:
             student, teacher = _standardized(student), _standardized(teacher)
         result: Tensor = _PixelKL.apply(student, teacher, valid, float(temperature))
         return result
-
-
-def computing_dtype(logits: Tensor) -> torch.dtype:
-    """Return float64 for float64 logits, float32 for all others."""
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
-
-
-def valid_pixels(target: Tensor, logits: Tensor, *, ignore_index: int) -> Tensor:
-    """Return where ``target`` (N, H, W) isn't ``ignore_index``, as bool; it must fit ``logits`` (N, C, H, W).
-
-    Raises:
-        ModelError: Another shape.
-    """
-    expected = (logits.shape[0], *logits.shape[2:])
-    if tuple(target.shape) != expected:
-        raise ModelError(
-            f"labels of shape {tuple(target.shape)} don't fit logits of shape {tuple(logits.shape)}; "
-            f"give labels of shape {expected}"
-        )
-    return target != ignore_index
-
-
-def _like_student(teacher: Tensor, student: Tensor) -> Tensor:
-    """Resize the teacher's logits to the student's height and width; refuse other classes or another batch."""
-    if teacher.shape[:2] != student.shape[:2] or teacher.dim() != student.dim():
-        raise ModelError(
-            f"teacher logits of shape {tuple(teacher.shape)} don't fit student logits of shape "
-            f"{tuple(student.shape)}; both need the same images and the same classes in the same order"
-        )
-    if teacher.shape[2:] == student.shape[2:]:
-        return teacher
-    return F.interpolate(teacher, size=student.shape[2:], mode="bilinear", align_corners=False)
 
 
 def _standardized(logits: Tensor) -> Tensor:

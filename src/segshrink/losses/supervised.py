@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.errors import ConfigError
-from segshrink.losses.logits import computing_dtype, valid_pixels
+from segshrink.losses.shapes import computing_dtype, valid_pixels
 
 
 def cross_entropy(

@@ -1,6 +1,9 @@
-"""Teachers: frozen models that a student learns from, behind one interface."""
+"""Teachers: whatever a student learns from, frozen, behind one interface; and the cache of its answers."""
 
 from segshrink.teachers.cache import TeacherCache
-from segshrink.teachers.teacher import Teacher, open_teacher
+from segshrink.teachers.mapping import ClassMapping, map_classes
+from segshrink.teachers.opening import open_teacher
+from segshrink.teachers.teacher import Teacher
+from segshrink.teachers.torch_teacher import TorchTeacher
 
-__all__ = ["Teacher", "TeacherCache", "open_teacher"]
+__all__ = ["ClassMapping", "Teacher", "TeacherCache", "TorchTeacher", "map_classes", "open_teacher"]

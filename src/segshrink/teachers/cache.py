@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from segshrink.classes import ClassMap
 from segshrink.data import SceneStore
 from segshrink.errors import FileError
 from segshrink.files import replacing
-from segshrink.prediction import Predictor
-from segshrink.prediction.torch_backend import TorchBackend
-from segshrink.teachers.teacher import Teacher
-
-TILE, OVERLAP = 512, 64
+from segshrink.teachers.teacher import OVERLAP, TILE, Teacher
 
 Progress = Callable[[int, int, str], None]
 
@@ -36,7 +28,6 @@ class TeacherCache:
     Args:
         teacher: Computes what is missing; not needed afterwards.
         stores: The scenes; they are numbered through all stores in this order.
-        classes: The student's classes.
         progress: Called after every scene with (scenes done, scenes in all, "teacher's answers").
 
     Raises:
@@ -47,21 +38,18 @@ class TeacherCache:
         self,
         teacher: Teacher,
         stores: Sequence[SceneStore],
-        classes: ClassMap,
         *,
         progress: Progress | None = None,
     ) -> None:
         self._paths: list[Path] = []
-        identity = _identity(teacher)
+        identity = hashlib.sha256(f"{teacher.identity} {TILE} {OVERLAP}".encode()).hexdigest()
         scenes = [(store, number) for store in stores for number in range(len(store))]
-        backend = TorchBackend(_Answers(teacher), precision="auto", classes=classes, bands=stores[0].bands)
-        predictor = Predictor(backend, tile=TILE, overlap=OVERLAP)
         for store, number in scenes:
             window = store.samples[number].window
             key = hashlib.sha256(f"{identity} {store.image_key(number)} {window}".encode()).hexdigest()
             path = store.folder / "teachers" / identity[:16] / f"{key}.npy"
             if not path.exists():
-                _write(path, predictor.predict_logits(np.asarray(store.image(number))))
+                _write(path, teacher.scene_logits(np.asarray(store.image(number)), store.samples[number].name))
             self._paths.append(path)
             if progress is not None:
                 progress(len(self._paths), len(scenes), "teacher's answers")
@@ -81,30 +69,6 @@ class TeacherCache:
         except (OSError, ValueError, EOFError) as error:
             raise FileError(f"the teacher's cached answer {path} can't be read ({error}); delete it") from error
         return mapped.view(np.ndarray)
-
-
-class _Answers(nn.Module):
-    """A teacher as the module that a torch backend runs."""
-
-    def __init__(self, teacher: Teacher) -> None:
-        super().__init__()
-        self.model = teacher.model
-        self._logits = teacher.logits
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self._logits(images)
-
-
-def _identity(teacher: Teacher) -> str:
-    """Return the SHA-256 of everything that an answer depends on besides the image."""
-    digest = hashlib.sha256()
-    description: Any = getattr(teacher.model, "description", None)
-    settings = {"tile": TILE, "overlap": OVERLAP, "order": teacher.order}
-    digest.update(json.dumps([settings, description.to_dict() if description else None], sort_keys=True).encode())
-    for name, tensor in sorted(teacher.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _write(path: Path, logits: NDArray[np.float32]) -> None:

@@ -1,80 +1,101 @@
-"""A frozen segmentation model that answers in the student's class order."""
+"""What every teacher is to a student: frozen, answering in the student's classes."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
-from segshrink.models import load_model
+
+# Tiles of a scene that a teacher answers about, in pixels.
+TILE, OVERLAP = 512, 64
 
 
-class Teacher:
-    """A frozen model: eval mode, no gradients, never part of the student's checkpoint.
+class Teacher(ABC):
+    """A frozen model, or what stands for one: no gradients, never part of the student's checkpoint.
 
     It is deliberately no ``nn.Module``: a Lightning module that holds one neither trains, saves nor switches it.
 
     Args:
-        model: Raw pixels (N, bands, H, W) -> logits, or probabilities, (N, C, H, W).
-        order: For each class of the student its channel in the model's output; None keeps the model's order.
+        classes: The student's classes, in whose order it answers.
+        known: Indices of the student's classes that it knows anything about; None: all. Its logits of others are
+            -inf, and a student learns nothing from it about them.
+        name: How messages and reports call it.
+
+    Attributes:
+        whole_scenes: Whether it answers about whole named scenes only, not about crops; the student then learns from
+            its cache.
+        module: The network whose features a student may learn from; None for a black box.
     """
 
-    def __init__(self, model: nn.Module, order: tuple[int, ...] | None = None) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.order = order
-        self.returns_probabilities: bool | None = None
+    whole_scenes: bool = False
+    module: nn.Module | None = None
+
+    def __init__(self, classes: ClassMap, *, known: tuple[int, ...] | None = None, name: str = "teacher") -> None:
+        self.classes = classes
+        self.known = tuple(range(len(classes))) if known is None else known
+        self.name = name
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """SHA-256 of everything that an answer depends on besides the image: weights, preprocessing, classes."""
+
+    @abstractmethod
+    def logits(self, images: Tensor) -> Tensor:
+        """Return float32 logits (N, C, H, W) at the input size, in the student's class order, without gradients.
+
+        Args:
+            images: Raw pixel values (N, bands, H, W), uint8 or float.
+        """
+
+    def scene_logits(self, image: NDArray[Any], name: str) -> NDArray[np.float32]:
+        """Return the logits (C, H, W) of a whole scene, by the tiles that deployment uses.
+
+        Args:
+            image: Raw pixel values (H, W, bands).
+            name: The scene's name in its data set.
+        """
+        from segshrink.prediction import Predictor
+        from segshrink.prediction.torch_backend import TorchBackend
+
+        backend = TorchBackend(Answers(self), precision="auto", classes=self.classes, bands=image.shape[2])
+        return Predictor(backend, tile=TILE, overlap=OVERLAP).predict_logits(image)
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the model to ``device``."""
-        self.model.to(device)
+        """Move what can be moved to ``device``."""
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return itself: a frozen model is shared, not copied (weight averaging copies whole modules)."""
         return self
 
-    @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
-        """Return float32 logits (N, C, H, W) at the input size, in the student's class order.
 
-        A model whose output sums to one over the classes returns probabilities; it is recognised at the first batch
-        and its output turned into log-probabilities, which a softmax leaves as they are.
+class Answers(nn.Module):
+    """A teacher as the module that a torch backend runs."""
 
-        Args:
-            images: Raw pixel values (N, bands, H, W), uint8 or float.
-        """
-        if self.model.training:
-            self.model.eval()
-        output: Tensor = self.model(images).float()
-        if self.returns_probabilities is None:
-            self.returns_probabilities = _are_probabilities(output)
-        if self.returns_probabilities:
-            output = output.clamp_min(1e-7).log()
-        return output if self.order is None else output[:, list(self.order)]
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self.model = teacher.module
+        self._logits = teacher.logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the teacher's logits."""
+        return self._logits(images)
 
 
-def open_teacher(source: str | Path, classes: ClassMap, *, bands: int = 3) -> Teacher:
-    """Open a run or model folder as a teacher for a student with ``classes``.
-
-    Args:
-        source: Run folder, model folder, or a network id (random weights unless its options bring some).
-        classes: The student's classes; the teacher's are matched by name, in any order.
-        bands: Bands of the images.
-
-    Raises:
-        FileError: A file of the folder is missing or can't be read.
-        ModelError: The folder is damaged, or the teacher has other classes or bands.
-    """
-    model = load_model(source, classes=classes, bands=bands)
-    known = model.description.classes.names
-    order = tuple(known.index(name) for name in classes.names)
-    return Teacher(model, None if order == tuple(range(len(known))) else order)
+def to_log_probabilities(probabilities: Tensor) -> Tensor:
+    """Turn probabilities over dimension 1 into logits that a softmax leaves as they are; zero becomes 1e-7."""
+    return probabilities.clamp_min(1e-7).log()
 
 
-def _are_probabilities(output: Tensor) -> bool:
+def are_probabilities(output: Tensor) -> bool:
+    """Tell whether (N, C, ...) sums to one over the classes and lies in [0, 1]: a softmax was applied already."""
     sums = output.sum(dim=1)
     in_range = bool((output >= 0).all()) and bool((output <= 1).all())
     return in_range and bool(torch.allclose(sums, torch.ones_like(sums), atol=1e-2))

@@ -10,7 +10,7 @@ from segshrink.config import Training
 from segshrink.errors import ConfigError, ModelError
 from segshrink.losses import WeightedTerm, terms_from
 from segshrink.models import SegmentationModel
-from segshrink.teachers import Teacher
+from segshrink.teachers import Teacher, TorchTeacher
 from segshrink.training.task import Batch, SegmentationTask
 
 # Key of a batch under which a TeacherCache's logits (N, C, H, W) travel with the images.
@@ -56,7 +56,7 @@ class Distiller(SegmentationTask):
         if terms is None:
             terms = terms_from(alpha=alpha, temperature=temperature)
         super().__init__(student, terms, training=training, seed=seed)
-        self.teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher)
+        self.teacher = teacher if isinstance(teacher, Teacher) else TorchTeacher(teacher)
 
     def setup(self, stage: str) -> None:
         """Put the teacher where the student is."""

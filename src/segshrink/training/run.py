@@ -95,7 +95,7 @@ def train(
     if isinstance(task, Distiller) and recipe.distillation.teacher_cache:
         stores = (data.train_store, data.unlabeled_store, data.val_store)
         task.teacher.to("cuda" if torch.cuda.is_available() else "cpu")
-        data.add_layer(CACHED, TeacherCache(task.teacher, stores, dataset.classes, progress=progress).logits)
+        data.add_layer(CACHED, TeacherCache(task.teacher, stores, progress=progress).logits)
     task.sample_names = data.sample_names
     metrics = MetricsFile(out / "metrics.csv")
     trainer = _trainer(

@@ -1,0 +1,66 @@
+"""Teachers that a recipe names: where each is, how a foreign one wants its pixels, and how several are combined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from segshrink.config.base import Strict
+
+
+class Adapter(Strict):
+    """How a foreign model takes pixels and what it answers."""
+
+    # Order of the axes of its images and of its answers.
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    # Height and width it takes when it takes no others; one number is both.
+    size: int | tuple[int, int] | None = None
+    # How an image becomes one of that size: the whole image with its proportions kept ("letterbox") or not
+    # ("stretch"), or tiles of it.
+    fit: Literal["letterbox", "stretch", "tile"] = "tile"
+    # Raw value around a letterboxed image.
+    fill: float = 0.0
+    # Order of the first three bands.
+    order: Literal["rgb", "bgr"] = "rgb"
+    # It takes (pixel - mean) / std; one number for all bands, or one each.
+    mean: float | list[float] = 0.0
+    std: float | list[float] = 1.0
+    # Type of its numbers.
+    dtype: Literal["float32", "uint8"] = "float32"
+    # What comes out: "labels" is one class index per pixel; "auto" tells logits from probabilities by looking.
+    output: Literal["auto", "logits", "probabilities", "labels"] = "auto"
+    # Which of several outputs, by name or position.
+    output_name: str | int = 0
+    # Its class names in order, or a text file with one a line.
+    classes: list[str] | Path | None = None
+
+
+class TeacherSource(Strict):
+    """One teacher."""
+
+    # Run or model folder; "smp:...", "torchvision:...", "hf:FOLDER or hub name", "module:function"; "onnx:FILE",
+    # "tflite:FILE"; "labels:FOLDER" of soft (.npy) or hard (.png) label maps.
+    source: str
+    # How it takes pixels and what it answers, written here or in a file of its own.
+    adapter: Adapter | Path | None = None
+    # Weights for a network that the source names (.safetensors or weights-only .pth).
+    weights: Path | None = None
+    # Class of the student -> class or classes of the teacher, where names differ. Classes with equal names need none.
+    classes: dict[str, str | list[str]] = Field(default={})
+    # Its share among several teachers.
+    weight: float = Field(default=1.0, gt=0)
+
+
+class Teaching(Strict):
+    """All teachers of a student, and how their answers become one."""
+
+    teachers: list[TeacherSource] = Field(default=[])
+    # Several teachers: average their probabilities with their weights, or with their weights times each one's
+    # confidence (largest probability) at the pixel.
+    combine: Literal["weights", "confidence"] = "weights"
+    # Average the answers for the image and for its mirror images.
+    flips: bool = False
+    # Average the answers for the image at these zooms.
+    scales: list[float] = Field(default=[1.0])
