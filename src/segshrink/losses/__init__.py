@@ -1,19 +1,19 @@
 """Losses: pure functions of logits, float32 inside, mean over valid pixels, 0 when every pixel is ignored."""
 
+from segshrink.losses.adapters import ChannelAdapter
 from segshrink.losses.binary import binary_cross_entropy, binary_kl
 from segshrink.losses.correlation import dist
 from segshrink.losses.decoupled import decoupled_kl, normalized_kl
-from segshrink.losses.adapters import ChannelAdapter
 from segshrink.losses.features import attention_transfer, cosine_hint, hint, pearson_hint
 from segshrink.losses.logits import pixel_kl
 from segshrink.losses.masked_generation import MaskedGeneration
+from segshrink.losses.overlap import soft_jaccard
 from segshrink.losses.relations import (
     channel_correlation,
     cross_image_relation,
     intra_class_variation,
     pairwise_similarity,
 )
-from segshrink.losses.overlap import soft_jaccard
 from segshrink.losses.spatial import channel_kl
 from segshrink.losses.supervised import cross_entropy, dice, jaccard
 from segshrink.losses.terms import Term, WeightedTerm, build_term, build_terms, terms_from

@@ -1,16 +1,14 @@
-"""Distillation losses on logits."""
+"""Distillation pixel by pixel: the Kullback-Leibler divergence of class distributions."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from segshrink.classes import IGNORE_INDEX
-from segshrink.errors import ConfigError
-from segshrink.losses.shapes import computing_dtype, like_student, valid_pixels
+from segshrink.errors import ModelError
+from segshrink.losses.closed_form import with_gradient
+from segshrink.losses.shapes import aligned, at_temperature, check_temperature, number_of
 
 # Keeps the division of the z-score finite where all logits of a pixel are equal (Sun et al. 2024, reference code).
 STANDARD_DEVIATION_FLOOR = 1e-7
@@ -21,6 +19,7 @@ def pixel_kl(
     teacher: Tensor,
     target: Tensor | None = None,
     *,
+    weights: Tensor | None = None,
     temperature: float = 1.0,
     standardize: bool = False,
     ignore_index: int = IGNORE_INDEX,
@@ -35,6 +34,8 @@ def pixel_kl(
         student: Logits (N, C, H, W).
         teacher: Logits (N, C, h, w); resized bilinearly to (H, W) when the sizes differ.
         target: Labels (N, H, W); pixels equal to ``ignore_index`` don't count. None: every pixel counts.
+        weights: Weight of each pixel (N, H, W), ≥ 0: the mean over valid pixels becomes a weighted mean, 0 where all
+            weights are 0. None: all pixels weigh the same.
         temperature: T > 0; larger is softer.
         standardize: Replace logits of each pixel by their z-score over the classes first (unbiased deviation), so
             that the student need not copy the teacher's range.
@@ -44,24 +45,33 @@ def pixel_kl(
         Scalar ≥ 0.
 
     Raises:
-        ModelError: Shapes of student, teacher and target contradict each other.
+        ModelError: Shapes of student, teacher, target and weights contradict each other.
         ConfigError: ``temperature`` isn't positive.
 
     Source:
         Hinton et al. 2015 (arXiv:1503.02531); per pixel: Liu et al. 2019 (arXiv:1903.04197); z-score: Sun et al. 2024
         (arXiv:2403.01427).
     """
-    if not temperature > 0:
-        raise ConfigError(f"temperature of pixel_kl must be above 0, found {temperature}")
+    check_temperature("pixel_kl", temperature)
     with torch.autocast(student.device.type, enabled=False):
-        dtype = computing_dtype(student)
-        student = student.to(dtype)
-        teacher = like_student(teacher.detach().to(dtype), student)
-        valid = None if target is None else valid_pixels(target, student, ignore_index=ignore_index)
+        student, teacher, valid = aligned(student, teacher, target, ignore_index=ignore_index)
+        if weights is not None:
+            weights = _checked_weights(weights, student)
         if standardize:
             student, teacher = _standardized(student), _standardized(teacher)
-        result: Tensor = _PixelKL.apply(student, teacher, valid, float(temperature))
-        return result
+        with torch.no_grad():
+            loss, gradient, factor = _divergence(student, teacher, valid, weights, temperature)
+        return with_gradient(student, loss, gradient, factor)
+
+
+def _checked_weights(weights: Tensor, student: Tensor) -> Tensor:
+    expected = (student.shape[0], *student.shape[2:])
+    if tuple(weights.shape) != expected:
+        raise ModelError(
+            f"pixel weights of shape {tuple(weights.shape)} don't fit logits of shape {tuple(student.shape)}; "
+            f"give weights of shape {expected}"
+        )
+    return weights.detach().to(student.dtype)
 
 
 def _standardized(logits: Tensor) -> Tensor:
@@ -69,30 +79,26 @@ def _standardized(logits: Tensor) -> Tensor:
     return (logits - mean) / (deviation + STANDARD_DEVIATION_FLOOR)
 
 
-class _PixelKL(torch.autograd.Function):
-    """The loss with its gradient in closed form, T · (p_S − p_T) / n: one array is kept instead of three."""
-
-    @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, valid: Tensor | None, temperature: float) -> Tensor:
-        log_student = torch.log_softmax(student if temperature == 1 else student / temperature, dim=1)
-        log_teacher = torch.log_softmax(teacher if temperature == 1 else teacher / temperature, dim=1)
-        probability = log_teacher.exp()
-        # A class that the teacher excludes (logit -inf) adds 0 · log 0 = 0, not NaN.
-        log_teacher.clamp_(min=torch.finfo(log_teacher.dtype).min)
-        divergence = log_teacher.sub_(log_student).mul_(probability).sum(dim=1)
-        gradient = log_student.exp_().sub_(probability)
-        if valid is None:
-            count = torch.tensor(max(divergence.numel(), 1), dtype=divergence.dtype, device=divergence.device)
-        else:
-            ignored = ~valid
-            divergence.masked_fill_(ignored, 0)
-            gradient.masked_fill_(ignored.unsqueeze(1), 0)
-            count = valid.sum().clamp_(min=1).to(divergence.dtype)
-        ctx.save_for_backward(gradient, temperature / count)
-        return divergence.sum() * (temperature**2) / count
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, None, None, None]:
-        gradient, scale = ctx.saved_tensors
-        return gradient * (outputs[0] * scale), None, None, None
+def _divergence(
+    student: Tensor, teacher: Tensor, valid: Tensor | None, weights: Tensor | None, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss, its gradient up to a factor, p_S − p_T, and that factor, T / number of pixels."""
+    log_student = torch.log_softmax(at_temperature(student, temperature), dim=1)
+    log_teacher = torch.log_softmax(at_temperature(teacher, temperature), dim=1)
+    probability = log_teacher.exp()
+    # A class that the teacher excludes (logit -inf) adds 0 · log 0 = 0, not NaN.
+    log_teacher.clamp_(min=torch.finfo(log_teacher.dtype).min)
+    divergence = log_teacher.sub_(log_student).mul_(probability).sum(dim=1)
+    gradient = log_student.exp_().sub_(probability)
+    if valid is not None:
+        ignored = ~valid
+        divergence.masked_fill_(ignored, 0)
+        gradient.masked_fill_(ignored.unsqueeze(1), 0)
+    if weights is None:
+        count = number_of(valid, divergence.unsqueeze(1)).clamp_(min=1)
+    else:
+        divergence.mul_(weights)
+        gradient.mul_(weights.unsqueeze(1))
+        count = (weights if valid is None else weights * valid).sum()
+        count = torch.where(count > 0, count, 1)
+    return divergence.sum() * (temperature**2) / count, gradient, temperature / count

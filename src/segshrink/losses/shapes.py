@@ -6,7 +6,43 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segshrink.errors import ModelError
+from segshrink.errors import ConfigError, ModelError
+
+
+def aligned(
+    student: Tensor, teacher: Tensor, target: Tensor | None, *, ignore_index: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return student and teacher in computing precision and of one size, and where the target is valid (None: all).
+
+    Raises:
+        ModelError: Shapes of student, teacher and target contradict each other.
+    """
+    dtype = computing_dtype(student)
+    student = student.to(dtype)
+    teacher = like_student(teacher.detach().to(dtype), student)
+    return student, teacher, None if target is None else valid_pixels(target, student, ignore_index=ignore_index)
+
+
+def check_temperature(loss: str, temperature: float) -> None:
+    """Refuse a temperature of the loss of that name that isn't positive.
+
+    Raises:
+        ConfigError: It isn't.
+    """
+    if not temperature > 0:
+        raise ConfigError(f"temperature of {loss} must be above 0, found {temperature}")
+
+
+def at_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """Return ``logits / temperature``, the same tensor at temperature 1."""
+    return logits if temperature == 1 else logits / temperature
+
+
+def number_of(valid: Tensor | None, among: Tensor) -> Tensor:
+    """Return how many of the (N, H, W) pixels of ``among`` (N, C, H, W) are valid, as a scalar of its type."""
+    if valid is None:
+        return torch.tensor(among[:, 0].numel(), dtype=among.dtype, device=among.device)
+    return valid.sum().to(among.dtype)
 
 
 def computing_dtype(logits: Tensor) -> torch.dtype:
@@ -40,7 +76,12 @@ def like_student(teacher: Tensor, student: Tensor) -> Tensor:
             f"teacher logits of shape {tuple(teacher.shape)} don't fit student logits of shape "
             f"{tuple(student.shape)}; both need the same images and the same classes in the same order"
         )
-    return resized(teacher, (student.shape[2], student.shape[3]))
+    size = (student.shape[2], student.shape[3])
+    if tuple(teacher.shape[2:]) == size:
+        return teacher
+    # Interpolation multiplies by 0 at places, and 0 · inf (a class that the teacher excludes) would be NaN.
+    limits = torch.finfo(teacher.dtype)
+    return resized(teacher.clamp(limits.min, limits.max), size)
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

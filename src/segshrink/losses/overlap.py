@@ -1,0 +1,91 @@
+"""Distillation by overlap: the Jaccard index between two soft segmentations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from segshrink.classes import IGNORE_INDEX
+from segshrink.errors import ConfigError
+from segshrink.losses.closed_form import with_gradient
+from segshrink.losses.shapes import aligned, at_temperature, check_temperature
+
+# Pixels added to both sides of the ratio (Wang et al. 2023, reference code).
+SMOOTH = 1e-3
+
+
+def soft_jaccard(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor | None = None,
+    *,
+    temperature: float = 1.0,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    ignore_index: int = IGNORE_INDEX,
+) -> Tensor:
+    """Jaccard metric loss between the student's and the teacher's probabilities, mean over classes (JML).
+
+    ``1 − (tp + ε) / (tp + α·fp + β·fn + ε)`` per class, with ``tp = (Σ p + Σ q − Σ |p − q|) / 2``, ``fp = Σ p − tp``,
+    ``fn = Σ q − tp`` over the valid pixels of the batch, ``p = softmax(student)``, ``q = softmax(teacher / T)`` and
+    ε = 1e-3 pixels. Unlike the product form it is 0 where p equals q. Differentiable (once) in ``student`` only.
+    Computed in float32 (float64 stays), also under autocast; 0 when no pixel is valid.
+
+    Args:
+        student: Logits (N, C, H, W).
+        teacher: Logits (N, C, h, w); resized bilinearly to (H, W) when the sizes differ.
+        target: Labels (N, H, W); pixels equal to ``ignore_index`` don't count. None: every pixel counts.
+        temperature: T > 0 of the teacher alone; larger is softer.
+        alpha: Weight ≥ 0 of what the student sees and the teacher doesn't; with ``beta`` 1 each Jaccard, ½ each Dice.
+        beta: Weight ≥ 0 of what the teacher sees and the student doesn't.
+        ignore_index: Label of pixels that don't count.
+
+    Returns:
+        Scalar in [0, 1] (for ``alpha`` and ``beta`` of at least 0).
+
+    Raises:
+        ModelError: Shapes of student, teacher and target contradict each other.
+        ConfigError: ``temperature`` isn't positive, or ``alpha`` or ``beta`` is negative.
+
+    Source:
+        Wang et al. 2023 (arXiv:2302.05666); weights alpha and beta: JDTLosses.
+    """
+    check_temperature("soft_jaccard", temperature)
+    if not (alpha >= 0 and beta >= 0):
+        raise ConfigError(f"alpha and beta of soft_jaccard must be at least 0, found {alpha} and {beta}")
+    with torch.no_grad(), torch.autocast(student.device.type, enabled=False):
+        own, teacher, valid = aligned(student, teacher, target, ignore_index=ignore_index)
+        loss, gradient = _metric_loss(own, teacher, valid, temperature, alpha, beta)
+    return with_gradient(student, loss, gradient)
+
+
+def _metric_loss(
+    student: Tensor, teacher: Tensor, valid: Tensor | None, temperature: float, alpha: float, beta: float
+) -> tuple[Tensor, Tensor]:
+    pixels = (0, 2, 3)
+    probability = torch.softmax(student, dim=1)
+    difference = torch.softmax(at_temperature(teacher, temperature), dim=1)
+    if valid is not None:
+        ignored = ~valid.unsqueeze(1)
+        probability.masked_fill_(ignored, 0)
+        difference.masked_fill_(ignored, 0)
+    student_area_c, teacher_area_c = probability.sum(pixels), difference.sum(pixels)
+    difference.neg_().add_(probability)
+    shared_c = (student_area_c + teacher_area_c - torch.linalg.vector_norm(difference, 1, dim=pixels)) / 2
+    hits_c = shared_c + SMOOTH
+    all_c = hits_c + alpha * (student_area_c - shared_c) + beta * (teacher_area_c - shared_c)
+    loss = (1 - hits_c / all_c).mean()
+    # Derivative by a probability: one number per class where it exceeds the teacher's, another where it falls short,
+    # their mean where they are equal.
+    classes = max(student.shape[1], 1)
+    above_c = alpha * hits_c / all_c**2 / classes
+    below_c = ((1 - beta) * hits_c - all_c) / all_c**2 / classes
+    middle_c, half_c = ((above_c + below_c) / 2, (above_c - below_c) / 2)
+    derivative = difference.sign_().mul_(half_c.view(-1, 1, 1)).add_(middle_c.view(-1, 1, 1))
+    return loss, softmax_backward(probability, derivative)
+
+
+def softmax_backward(probability: Tensor, derivative: Tensor) -> Tensor:
+    """Turn the derivative by softmax probabilities over dimension 1 into that by logits; overwrites ``derivative``."""
+    derivative.mul_(probability)
+    return derivative.sub_(probability * derivative.sum(dim=1, keepdim=True))
