@@ -20,6 +20,7 @@ _EXTRAS = {
             "torchvision",
         )
     ),
+    "hf": frozenset(("transformers",)),
 }
 
 

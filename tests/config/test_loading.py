@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segshrink.config import dump_yaml, load_dataset, load_recipe, read_yaml
+from segshrink.config import Adapter, dump_yaml, load_adapter, load_dataset, load_recipe, read_yaml
 from segshrink.errors import ConfigError, FileError
 
 DATA = """\
@@ -218,3 +218,69 @@ def test_merge_keys_and_anchors_stay_possible(data: Path) -> None:
         ("crop", 2),
         ("wood", 3),
     ]
+
+
+TEACHERS = """\
+distillation:
+  teachers:
+    - {source: runs/big, adapter: adapter.yaml, weights: COCO_WITH_VOC_LABELS_V1}
+    - {source: "onnx:net.onnx", weights: net.pth, adapter: {size: 257, classes: names.txt}}
+    - {source: "hf:someone/some-model", classes: {soil: [earth, sand]}, weight: 2}
+  flips: left-right
+  scales: [0.75, 1.0]
+"""
+
+
+def test_files_of_teachers_are_found_beside_the_recipe_and_other_names_are_left(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recipe.write_text(RECIPE + TEACHERS)
+    folder = recipe.parent
+    (folder / "runs" / "big").mkdir(parents=True)
+    for name in ("adapter.yaml", "net.onnx", "net.pth", "names.txt"):
+        (folder / name).write_text("")
+    monkeypatch.chdir("/")
+    big, onnx, hub = load_recipe(recipe).distillation.teachers
+    assert (big.source, big.adapter) == (str(folder / "runs" / "big"), folder / "adapter.yaml")
+    assert str(big.weights) == "COCO_WITH_VOC_LABELS_V1"
+    assert (onnx.source, onnx.weights) == (f"onnx:{folder / 'net.onnx'}", folder / "net.pth")
+    assert isinstance(onnx.adapter, Adapter)
+    assert (onnx.adapter.size, onnx.adapter.classes) == (257, folder / "names.txt")
+    assert (hub.source, hub.classes, hub.weight) == ("hf:someone/some-model", {"soil": ["earth", "sand"]}, 2)
+    distillation = load_recipe(recipe).distillation
+    assert (distillation.flips, distillation.scales) == ("left-right", [0.75, 1.0])
+    # On the command line they start from the working folder.
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (only,) = load_recipe(recipe, ["distillation.teachers=[{source: mine}]"]).distillation.teachers
+    assert only.source == str(tmp_path / "mine")
+    # What a run writes down is read back as it was.
+    (tmp_path / "config.yaml").write_text(dump_yaml(load_recipe(recipe)))
+    assert load_recipe(tmp_path / "config.yaml") == load_recipe(recipe)
+
+
+@pytest.mark.parametrize(
+    ("teaching", "expected"),
+    [
+        ("teachers: [{sorce: x}]", "unknown key 'distillation.teachers.0.sorce'; did you mean 'source'?"),
+        ("teachers: [{source: x, weight: 0}]", "'distillation.teachers.0.weight' is wrong"),
+        ("teachers: x", "'distillation.teachers' is wrong: expected a valid list"),
+        ("scales: []", "'distillation.scales' is wrong"),
+        ("scales: [0]", "'distillation.scales.0' is wrong"),
+        ("combine: median", "'distillation.combine' is wrong"),
+    ],
+)
+def test_wrong_teachers(recipe: Path, teaching: str, expected: str) -> None:
+    recipe.write_text(f"{RECIPE}distillation: {{{teaching}}}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(recipe)
+    assert expected in str(caught.value)
+
+
+def test_an_adapter_finds_its_classes_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "adapter.yaml").write_text("{order: bgr, size: [257, 513], classes: names.txt}")
+    adapter = load_adapter(tmp_path / "adapter.yaml")
+    assert (adapter.order, adapter.size, adapter.classes) == ("bgr", (257, 513), tmp_path / "names.txt")
+    (tmp_path / "adapter.yaml").write_text("ordre: bgr")
+    with pytest.raises(ConfigError, match=r"adapter\.yaml: unknown key 'ordre'; did you mean 'order'"):
+        load_adapter(tmp_path / "adapter.yaml")

@@ -12,6 +12,7 @@ from segshrink.config.base import Strict
 from segshrink.config.dataset import DatasetDescription
 from segshrink.config.messages import explain
 from segshrink.config.recipe import Recipe
+from segshrink.config.teachers import Adapter
 from segshrink.config.yaml_text import format_yaml, parse_yaml
 from segshrink.errors import ConfigError, FileError
 
@@ -19,6 +20,8 @@ Section = TypeVar("Section", bound=Strict)
 
 # Keys whose texts are paths; in overrides they are seen from the working folder, as on any command line.
 _PATH_KEYS = ("root", "encoder_weights")
+# Kinds of teachers whose name is, or may be, that of a file or folder.
+_FILE_KINDS = ("hf", "labels", "onnx", "tflite")
 
 
 def load_dataset(path: Path, overrides: Sequence[str] = ()) -> DatasetDescription:
@@ -60,12 +63,28 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), data: Path | None = N
         learner = mapping.get(role)
         if isinstance(learner, dict) and isinstance(learner.get("model"), dict):
             mapping[role] = {**learner, "model": _anchored(learner["model"], "encoder_weights", path.parent)}
+    if isinstance(distillation := mapping.get("distillation"), dict) and "teachers" in distillation:
+        anchored = _anchored_teachers(distillation["teachers"], path.parent)
+        mapping["distillation"] = {**distillation, "teachers": anchored}
     for text in overrides:
         keys, value = _parsed(text)
         if keys == ["data"] and isinstance(value, str):
             value = _dataset_mapping(Path(value))
+        elif keys == ["distillation", "teachers"]:
+            value = _anchored_teachers(value, Path())
         mapping = _with(mapping, keys, value, text)
     return _validate(Recipe, mapping, str(path))
+
+
+def load_adapter(path: Path) -> Adapter:
+    """Read how a foreign model takes pixels and what it answers; a list of classes is looked for beside the file.
+
+    Raises:
+        FileError: The file is missing or unreadable.
+        ConfigError: Not YAML, an unknown key (the nearest is named), a value of the wrong kind.
+    """
+    path = Path(path)
+    return _validate(Adapter, _anchored(read_yaml(path), "classes", path.parent), str(path))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -102,6 +121,34 @@ def _anchored(mapping: dict[str, Any], key: str, folder: Path) -> dict[str, Any]
     if not isinstance(mapping.get(key), str):
         return mapping
     return {**mapping, key: _absolute(mapping[key], folder)}
+
+
+def _anchored_teachers(value: Any, folder: Path) -> Any:
+    """Make the paths of files that teachers name absolute where there is such a file in ``folder``.
+
+    What isn't there is left as it is: it may be the name of a function, of published weights or of a model on a hub.
+    """
+    if not isinstance(value, list):
+        return value
+    teachers = []
+    for teacher in value:
+        if not isinstance(teacher, dict):
+            return value
+        found = {
+            key: _beside(text, folder) for key in ("adapter", "weights") if isinstance(text := teacher.get(key), str)
+        }
+        if isinstance(source := teacher.get("source"), str):
+            kind, _, name = source.partition(":")
+            found["source"] = f"{kind}:{_beside(name, folder)}" if kind in _FILE_KINDS else _beside(source, folder)
+        if isinstance(adapter := teacher.get("adapter"), dict) and isinstance(adapter.get("classes"), str):
+            found["adapter"] = {**adapter, "classes": _beside(adapter["classes"], folder)}
+        teachers.append({**teacher, **found})
+    return teachers
+
+
+def _beside(text: str, folder: Path) -> str:
+    path = Path(_absolute(text, folder))
+    return str(path) if path.exists() else text
 
 
 def _absolute(text: str, folder: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -45,8 +45,11 @@ class TeacherSource(Strict):
     source: str
     # How it takes pixels and what it answers, written here or in a file of its own.
     adapter: Adapter | Path | None = None
-    # Weights for a network that the source names (.safetensors or weights-only .pth).
+    # Weights for a network that the source names (.safetensors or weights-only .pth), or the name of published ones of
+    # torchvision ("COCO_WITH_VOC_LABELS_V1").
     weights: Path | None = None
+    # Options of the network by name (smp: decoder_channels, ...), or arguments of the function.
+    options: dict[str, Any] = Field(default={})
     # Class of the student -> class or classes of the teacher, where names differ. Classes with equal names need none.
     classes: dict[str, str | list[str]] = Field(default={})
     # Its share among several teachers.
@@ -60,7 +63,8 @@ class Teaching(Strict):
     # Several teachers: average their probabilities with their weights, or with their weights times each one's
     # confidence (largest probability) at the pixel.
     combine: Literal["weights", "confidence"] = "weights"
-    # Average the answers for the image and for its mirror images.
-    flips: bool = False
+    # Average the answers for the image and for its mirror images: in both directions, or "left-right" only, for photos
+    # in which up is up.
+    flips: bool | Literal["left-right"] = False
     # Average the answers for the image at these zooms.
-    scales: list[float] = Field(default=[1.0])
+    scales: list[Annotated[float, Field(gt=0)]] = Field(default=[1.0], min_length=1)
