@@ -14,30 +14,40 @@ if TYPE_CHECKING:
     from segshrink.models.model import SegmentationModel, count_parameters
     from segshrink.models.normalization import Normalization
     from segshrink.models.registry import build_model, model_ids
+    from segshrink.models.roles import Role, list_roles
+    from segshrink.models.taps import Taps, tap_shapes
     from segshrink.models.weights import load_encoder_weights, read_tensors
 
 _ROOMS = {
     "ModelDescription": "description",
     "Normalization": "normalization",
+    "Role": "roles",
     "SegmentationModel": "model",
+    "Taps": "taps",
     "build_model": "registry",
     "count_parameters": "model",
+    "list_roles": "roles",
     "load_encoder_weights": "weights",
     "load_model": "folder",
     "model_ids": "registry",
     "read_tensors": "weights",
+    "tap_shapes": "taps",
 }
 
 __all__ = [
     "ModelDescription",
     "Normalization",
+    "Role",
     "SegmentationModel",
+    "Taps",
     "build_model",
     "count_parameters",
+    "list_roles",
     "load_encoder_weights",
     "load_model",
     "model_ids",
     "read_tensors",
+    "tap_shapes",
 ]
 
 

@@ -1,0 +1,81 @@
+"""Running a model once on a small black image, to see shapes, without leaving a trace in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segshrink.errors import ModelError
+from segshrink.models.model import SegmentationModel
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside the wrappers of data parallelism and ``torch.compile``."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Tell whether a model or a module inside it is compiled, by ``torch.compile(model)`` or ``model.compile()``."""
+    return any(module._compiled_call_impl is not None or hasattr(module, "_orig_mod") for module in model.modules())
+
+
+def network_of(model: nn.Module) -> nn.Module:
+    """Return what sees the normalised, padded image: a ``SegmentationModel``'s network, or the module itself."""
+    return model.network if isinstance(model, SegmentationModel) else model
+
+
+def bands_of(model: nn.Module) -> int:
+    """Return how many bands a model takes: as it says, or as many as its first convolution."""
+    if isinstance(model, SegmentationModel):
+        return model.description.bands
+    convolution = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    return 3 if convolution is None else convolution.in_channels
+
+
+def dry_run(model: nn.Module, *, bands: int, size: int) -> Any:
+    """Run a model on one black image of ``size`` × ``size`` pixels and return what it gives.
+
+    In eval mode, without gradients, uncompiled; training flags, running averages and random numbers stay as they are.
+
+    Raises:
+        ModelError: The model can't take such an image.
+    """
+    weight = next(model.parameters(), torch.zeros(()))
+    dtype = torch.float32 if isinstance(model, SegmentationModel) else weight.dtype
+    images: Tensor = torch.zeros(1, bands, size, size, device=weight.device, dtype=dtype)
+    with _undisturbed(model):
+        try:
+            return model(images)
+        except ModelError:
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError) as error:
+            raise ModelError(
+                f"{type(model).__name__} can't be run on a black image of {size} × {size} pixels and {bands} bands "
+                f"({str(error).strip().partition(chr(10))[0]}); give another size or another number of bands"
+            ) from error
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    gpus = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+    eager = torch.compiler.set_stance("force_eager") if is_compiled(model) else nullcontext()
+    with torch.random.fork_rng(devices=gpus), torch.no_grad(), eager:
+        # Module by module: a frozen batch normalisation in a training network must come back frozen.
+        for module, _ in modes:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training

@@ -1,0 +1,205 @@
+"""Roles: what features mean in a network (encoder, decoder, stages by stride), found by watching a dry run."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from segshrink.models.dry_run import bands_of, dry_run, network_of, unwrapped
+from segshrink.models.feature_maps import as_map, tensors_in
+
+_ROLE = re.compile(r"encoder|decoder|logits|stage:\d+")
+# What libraries call the part that makes features; the classes of an auxiliary head are not the model's.
+_ENCODER_NAMES = ("encoder", "backbone")
+_AUXILIARY = "aux"
+# How far a stride may be from a power of two, in powers: as a border without padding makes it, unlike a patch of 14.
+_TOLERANCE = 0.15
+
+
+@dataclass(frozen=True)
+class Role:
+    """Features by what they mean.
+
+    Attributes:
+        name: "encoder" (the deepest features of the encoder), "decoder" (the last features before the layer that
+            makes classes of them), "stage:k" (the encoder's last features at stride 2 ** k), or "logits".
+        path: The module's path, "" for the model itself; behind "#" stands the element of its output, "@input" means
+            what it is given.
+        shape: (C, H, W) at the size of image that was asked for.
+        stride: Pixels of the image, as padded, to a position.
+    """
+
+    name: str
+    path: str
+    shape: tuple[int, int, int]
+    stride: int
+
+
+def list_roles(model: nn.Module, *, size: int = 64) -> list[Role]:
+    """List the roles that a model's features have, with shapes from a dry run in eval mode.
+
+    Training flags, running averages and random numbers stay as they are.
+
+    Args:
+        model: A ``SegmentationModel``, or any network of (N, bands, H, W) images.
+        size: Height and width of the image in pixels.
+
+    Raises:
+        ModelError: The model can't be run on such an image.
+    """
+    model = unwrapped(model)
+    watch = _Watch(model, size)
+    try:
+        output = dry_run(model, bands=bands_of(model), size=size)
+    finally:
+        watch.close()
+    encoder = _encoder_features(model, watch)
+    roles = [watch.role("encoder", max(reversed(encoder), key=watch.stride))] if encoder else []
+    roles += _decoder(model, watch)
+    stages = {stage: seen for seen in encoder if (stage := watch.stage(seen)) is not None}
+    roles += [watch.role(f"stage:{stage}", seen) for stage, seen in sorted(stages.items())]
+    logits = next((value for _, value in tensors_in(output) if as_map(value, (size, size)) is not None), None)
+    if logits is not None:
+        roles.append(Role("logits", "", _shape(logits), round(size / logits.shape[2])))
+    return roles
+
+
+def is_role(name: str) -> bool:
+    """Tell whether a name is written like a role."""
+    return _ROLE.fullmatch(name) is not None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A feature map that a module gave.
+
+    The tensor is kept, so that no other gets its memory; its version tells whether it was overwritten afterwards.
+    """
+
+    path: str
+    key: str
+    features: Tensor
+    version: int
+
+    def is_same(self, other: Tensor) -> bool:
+        return self.features.data_ptr() == other.data_ptr() and self.features.shape == other.shape
+
+
+class _Watch:
+    """Sees what every module of a model gives, in the order in which they finish.
+
+    Attributes:
+        image: What the network is given.
+        called: Paths of the modules that ran -> the feature maps of their last call.
+        layers: Path, output channels and input of every convolution and linear layer, in order.
+    """
+
+    def __init__(self, model: nn.Module, size: int) -> None:
+        self.image: Tensor | None = None
+        self.called: dict[str, list[_Seen]] = {}
+        self.layers: list[tuple[str, int, Tensor]] = []
+        self._image_size = (size, size)
+        self._handles = [network_of(model).register_forward_pre_hook(self._see_image)]
+        for path, module in model.named_modules():
+            self._handles.append(module.register_forward_hook(partial(self._see, path)))
+
+    def close(self) -> None:
+        """Remove all hooks."""
+        for handle in self._handles:
+            handle.remove()
+
+    def role(self, name: str, seen: _Seen) -> Role:
+        """Give features a name."""
+        path = f"{seen.path}#{seen.key}" if seen.key else seen.path
+        return Role(name, path, _shape(seen.features), self.stride(seen))
+
+    def stride(self, seen: _Seen) -> int:
+        """Return how many pixels of the network's image stand behind one row of features."""
+        return round(self._image_size[0] / seen.features.shape[2])
+
+    def stage(self, seen: _Seen) -> int | None:
+        """Return k where the stride is 2 ** k, else None."""
+        power = math.log2(self._image_size[0] / seen.features.shape[2])
+        return round(power) if power > -_TOLERANCE and abs(power - round(power)) < _TOLERANCE else None
+
+    def parts(self, path: str) -> list[_Seen]:
+        """Return what the outermost modules that ran inside a module gave."""
+        prefix = f"{path}." if path else ""
+        inside = [found for found in self.called if found.startswith(prefix) and found != path]
+        outermost = [
+            found for found in inside if not any(found.startswith(f"{other}.") for other in inside if other != found)
+        ]
+        return [seen for found in outermost for seen in self.called[found]]
+
+    def _see_image(self, module: nn.Module, inputs: Sequence[Any]) -> None:
+        self.image = next((value for _, value in tensors_in(inputs) if value.ndim == 4), None)
+        if self.image is not None:
+            self._image_size = (self.image.shape[2], self.image.shape[3])
+
+    def _see(self, path: str, module: nn.Module, inputs: Sequence[Any], output: Any) -> None:
+        maps = ((key, as_map(value, self._image_size)) for key, value in tensors_in(output))
+        self.called.pop(path, None)
+        self.called[path] = [_Seen(path, key, value, value._version) for key, value in maps if value is not None]
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            given = as_map(inputs[0], self._image_size)
+            channels = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+            if given is not None:
+                self.layers.append((path, channels, given))
+
+
+def _encoder_features(model: nn.Module, watch: _Watch) -> list[_Seen]:
+    """List an encoder's features: of its parts, then its own; the later ones count where strides are equal.
+
+    Where no module is the encoder, or it is a mere list of modules, it is everything down to the smallest features.
+    """
+    path = _encoder_path(model)
+    if path in watch.called:
+        own = [seen for seen in watch.called[path] if watch.image is None or not seen.is_same(watch.image)]
+        return [*watch.parts(path), *own]
+    while path not in watch.called:
+        path = path.rpartition(".")[0]
+    parts = watch.parts(path)
+    smallest = max((watch.stride(seen) for seen in parts), default=0)
+    last = max((index for index, seen in enumerate(parts) if watch.stride(seen) == smallest), default=-1)
+    return parts[: last + 1]
+
+
+def _encoder_path(model: nn.Module) -> str:
+    network = network_of(model)
+    paths: dict[nn.Module, str] = {module: path for path, module in model.named_modules()}
+    stated = getattr(network, "encoder", None)
+    if isinstance(stated, nn.Module) and stated in paths:
+        return paths[stated]
+    named = [path for path in paths.values() if path.rpartition(".")[2] in _ENCODER_NAMES]
+    return min(named, key=lambda path: path.count("."), default=paths[network])
+
+
+def _decoder(model: nn.Module, watch: _Watch) -> list[Role]:
+    """Find what the last layer with as many channels as the network's output is given."""
+    output = watch.called[next(path for path, module in model.named_modules() if module is network_of(model))]
+    classes = output[0].features.shape[1] if output else 0
+    heads = [layer for layer in watch.layers if layer[1] == classes and _AUXILIARY not in layer[0]]
+    if not heads:
+        return []
+    path, _, given = heads[-1]
+    sources = [
+        seen
+        for found, maps in watch.called.items()
+        if not isinstance(model.get_submodule(found), nn.Identity | nn.modules.dropout._DropoutNd)
+        for seen in maps
+        if seen.is_same(given) and seen.features._version == seen.version
+    ]
+    if sources:
+        return [watch.role("decoder", min(sources, key=lambda seen: seen.path.count(".")))]
+    return [watch.role("decoder", _Seen(f"{path}@input", "", given, given._version))]
+
+
+def _shape(features: Tensor) -> tuple[int, int, int]:
+    channels, height, width = features.shape[1:]
+    return channels, height, width
