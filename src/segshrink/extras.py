@@ -13,6 +13,7 @@ _EXTRAS = {
             "onnxscript",
             "psutil",
             "safetensors",
+            "scipy",
             "segmentation_models_pytorch",
             "timm",
             "torch",
@@ -21,6 +22,7 @@ _EXTRAS = {
         )
     ),
     "hf": frozenset(("transformers",)),
+    "tflite": frozenset(("ai_edge_litert",)),
 }
 
 

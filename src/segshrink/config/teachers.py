@@ -13,24 +13,30 @@ from segshrink.config.base import Strict
 class Adapter(Strict):
     """How a foreign model takes pixels and what it answers."""
 
-    # Order of the axes of its images and of its answers.
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    # Order of the axes of its images, and of its answers unless their shape says otherwise; by default what the shape
+    # of its input says.
+    layout: Literal["NCHW", "NHWC"] | None = None
     # Height and width it takes when it takes no others; one number is both.
     size: int | tuple[int, int] | None = None
     # How an image becomes one of that size: the whole image with its proportions kept ("letterbox") or not
     # ("stretch"), or tiles of it.
     fit: Literal["letterbox", "stretch", "tile"] = "tile"
+    # Where a letterboxed image lies: in the middle, or in the upper left corner.
+    place: Literal["center", "corner"] = "center"
     # Raw value around a letterboxed image.
     fill: float = 0.0
     # Order of the first three bands.
     order: Literal["rgb", "bgr"] = "rgb"
-    # It takes (pixel - mean) / std; one number for all bands, or one each.
+    # It takes (pixel - mean) / std; one number for all bands, or one each. A network of integers takes them by the scale
+    # and zero point in its file, or, left at 0 and 1, the pixel values themselves.
     mean: float | list[float] = 0.0
     std: float | list[float] = 1.0
-    # Type of its numbers.
-    dtype: Literal["float32", "uint8"] = "float32"
+    # Type of the numbers it takes; by default what its file says.
+    dtype: Literal["float32", "float16", "uint8", "int8"] | None = None
     # What comes out: "labels" is one class index per pixel; "auto" tells logits from probabilities by looking.
     output: Literal["auto", "logits", "probabilities", "labels"] = "auto"
+    # Probability of the class that a label map names; the others share the rest.
+    confidence: float = Field(default=0.9, gt=0, lt=1)
     # Which of several outputs, by name or position.
     output_name: str | int = 0
     # Its class names in order, or a text file with one a line.
