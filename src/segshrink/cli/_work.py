@@ -23,6 +23,7 @@ from segshrink.teachers import open_teacher
 from segshrink.training import RunResult, describe_teacher, finish, train
 from segshrink.training.hardware import free_threads
 from segshrink.training.run import Role
+from segshrink.training.terms import student_terms
 
 _MEASURES = ("evaluation.json", "profile.json")
 
@@ -71,6 +72,7 @@ def distill_all(recipe: Recipe, *, teacher: str | None, out: Path, control: bool
     """
     if recipe.student is None:
         raise ConfigError(f"recipe '{recipe.name}' has no 'student' section; add one, or give --student")
+    student_terms(recipe.distillation, recipe.student.terms)  # wrong terms are refused before a teacher is trained
     if teacher is None:
         own = out / "teacher-run"
         train_run(recipe, out=own, role="teacher", resume=resume)

@@ -124,7 +124,7 @@ class Distillation(Teaching):
     confidence_weighting: bool = False
     # A published combination of terms ("cwd", "cirkd", "jml", "dist", "mgd", ...); replaces alpha and temperature.
     preset: str | None = None
-    # Replaces alpha, temperature and preset when given.
+    # Replaces alpha and temperature when given; not together with a preset.
     terms: list[Term] | None = None
 
 

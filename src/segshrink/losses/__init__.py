@@ -2,12 +2,14 @@
 
 from segshrink.losses.adapters import ChannelAdapter
 from segshrink.losses.binary import binary_cross_entropy, binary_kl
+from segshrink.losses.catalogue import CATALOGUE, Loss
 from segshrink.losses.correlation import dist
 from segshrink.losses.decoupled import decoupled_kl, normalized_kl
 from segshrink.losses.features import attention_transfer, cosine_hint, hint, pearson_hint
 from segshrink.losses.logits import pixel_kl
 from segshrink.losses.masked_generation import MaskedGeneration
 from segshrink.losses.overlap import soft_jaccard
+from segshrink.losses.presets import PRESETS, Preset, preset_terms
 from segshrink.losses.relations import (
     channel_correlation,
     cross_image_relation,
@@ -16,11 +18,15 @@ from segshrink.losses.relations import (
 )
 from segshrink.losses.spatial import channel_kl
 from segshrink.losses.supervised import cross_entropy, dice, jaccard
-from segshrink.losses.terms import Term, WeightedTerm, build_term, build_terms, terms_from
+from segshrink.losses.terms import Term, WeightedTerm, build_term, build_terms, label_terms, terms_from
 
 __all__ = [
+    "CATALOGUE",
+    "PRESETS",
     "ChannelAdapter",
+    "Loss",
     "MaskedGeneration",
+    "Preset",
     "Term",
     "WeightedTerm",
     "attention_transfer",
@@ -39,10 +45,12 @@ __all__ = [
     "hint",
     "intra_class_variation",
     "jaccard",
+    "label_terms",
     "normalized_kl",
     "pairwise_similarity",
     "pearson_hint",
     "pixel_kl",
+    "preset_terms",
     "soft_jaccard",
     "terms_from",
 ]

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-from torch import Tensor
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
 
 from segshrink.config import Training
 from segshrink.errors import ConfigError, ModelError
 from segshrink.losses import WeightedTerm, terms_from
 from segshrink.models import SegmentationModel
 from segshrink.teachers import Teacher, TorchTeacher
+from segshrink.training.features import TapPair, TapsDuringFit, check_unpadded, feature_channels
 from segshrink.training.task import Batch, SegmentationTask
+from segshrink.training.terms import check_teacher
 
 # Key of a batch under which a TeacherCache's logits (N, C, H, W) travel with the images.
 CACHED = "teacher"
 
 
 class Distiller(SegmentationTask):
-    """Trains a student on the true labels and on a frozen teacher's soft targets.
+    """Trains a student on the true labels and on what a frozen teacher answers, or shows inside.
 
     By default ``alpha * cross_entropy + (1 - alpha) * pixel_kl(temperature)`` after Hinton et al., Distilling the
     Knowledge in a Neural Network, 2015, with the T² factor on, as a mean over pixels. The teacher sees the same
     raw pixels as the student; each normalises inside itself.
+
+    Terms on features tap both networks for the length of a fit. What they need to compare them is in ``adapters``,
+    found out by a dry run, trained by the same optimizer, saved in checkpoints but not with the student's model.
+
+    Where the teacher knows some of the classes only, terms on logits compare those: the student's logits of others get
+    no gradient from them, and pixels labelled as one of the others don't count.
 
     Args:
         student: The model to train.
@@ -31,11 +44,17 @@ class Distiller(SegmentationTask):
         alpha: Share of the true-label loss, in [0, 1]; 1 - alpha is the share of the distillation loss.
         temperature: Softens both distributions, > 0.
         training: Optimiser settings.
-        seed: Random numbers inside the student derive from (seed, step).
+        seed: Random numbers inside the student derive from (seed, step), the adapters' first weights from it and their
+            term's name.
+
+    Attributes:
+        teacher: What the student learns from.
+        adapters: Modules of terms on features, by the terms' names ("." written "/").
 
     Raises:
         ModelError: Student and teacher have different numbers of classes.
-        ConfigError: ``alpha`` or ``temperature`` is out of range.
+        ConfigError: ``alpha`` or ``temperature`` is out of range, a tap doesn't exist, or the teacher has no features,
+            or too few classes, for a term.
     """
 
     def __init__(
@@ -57,25 +76,116 @@ class Distiller(SegmentationTask):
             terms = terms_from(alpha=alpha, temperature=temperature)
         super().__init__(student, terms, training=training, seed=seed)
         self.teacher = teacher if isinstance(teacher, Teacher) else TorchTeacher(teacher)
+        check_teacher(self.teacher, self.terms)
+        self._known = None if len(self.teacher.known) == student.num_classes else self.teacher.known
+        self._on_features = {label: term for label, (_, term) in self.labelled_terms.items() if term.on_features}
+        self._taps: TapPair | None = None
+        self.adapters = self._build_adapters()
 
     def setup(self, stage: str) -> None:
         """Put the teacher where the student is."""
         self.teacher.to(self.device)
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Set the taps for the length of a fit."""
+        return [TapsDuringFit(self)] if self._on_features else []
+
+    def term_values(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the unweighted value of every term of a batch, with its graph, by the keys of ``labelled_terms``."""
+        target = batch["target"].long()
+        with self._tapped(batch["image"]) as taps:
+            student = self.model(batch["image"])
+            teacher = self.teacher_logits(batch)
+            values = {}
+            for label, (_, term) in self.labelled_terms.items():
+                own, other = taps.of(term) if taps is not None and term.on_features else (student, teacher)
+                values[label] = term(
+                    own,
+                    other,
+                    target,
+                    batch["inside"],
+                    known=self._known,
+                    num_classes=self.model.num_classes,
+                    adapter=self._adapter(label),
+                )
+        return values
+
     def teacher_logits(self, batch: Batch) -> Tensor | None:
         """Return the teacher's logits (N, C, H, W): the batch's own, cut from a cache, or computed.
 
-        None when no term asks for them.
+        None when no term asks for the teacher. Terms on features have it computed even so.
 
         Raises:
             ModelError: The teacher has another number of classes than the student.
         """
         if not any(term.needs_teacher for _, term in self.terms):
             return None
-        logits: Tensor = batch[CACHED] if CACHED in batch else self.teacher.logits(batch["image"])
+        cached = CACHED in batch and not self._on_features
+        logits: Tensor = batch[CACHED] if cached else self.teacher.logits(batch["image"])
         if logits.shape[1] != self.model.num_classes:
             raise ModelError(
                 f"the teacher gives {logits.shape[1]} classes but the student {self.model.num_classes}; "
                 "open it with open_teacher, which matches classes by name"
             )
         return logits
+
+    def open_taps(self) -> None:
+        """Tap student and teacher, where terms on features want it and they aren't tapped yet."""
+        if self._on_features and self._taps is None:
+            self._taps = TapPair(self.model, self._network, self._on_features.values())
+
+    def close_taps(self) -> None:
+        """Remove the taps from student and teacher."""
+        if self._taps is not None:
+            self._taps.close()
+            self._taps = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the taps to the original: a copy taps its own student."""
+        return {**super().__getstate__(), "_taps": None}
+
+    @property
+    def _network(self) -> nn.Module:
+        """The teacher's network, which ``check_teacher`` saw is there where features are wanted."""
+        return self.teacher.module if self.teacher.module is not None else nn.Identity()
+
+    @contextmanager
+    def _tapped(self, images: Tensor) -> Iterator[TapPair | None]:
+        """Give the taps with nothing in them, and leave nothing in them; outside of a fit they are set for now."""
+        if not self._on_features:
+            yield None
+            return
+        check_unpadded(images, self.model, self._network)
+        fitting = self._taps is not None
+        self.open_taps()
+        try:
+            yield self._taps
+        finally:
+            if not fitting:
+                self.close_taps()
+            elif self._taps is not None:
+                self._taps.clear()
+
+    def _build_adapters(self) -> nn.ModuleDict:
+        adapters = nn.ModuleDict()
+        if not self._on_features:
+            return adapters
+        terms = self._on_features
+        bands = self.model.description.bands
+        student, teacher = feature_channels(self.model, self._network, terms.values(), bands=bands)
+        for label, term in terms.items():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int.from_bytes(hashlib.sha256(f"{self.seed} {label}".encode()).digest()[:7]))
+                adapter = term.build_adapter(student[str(term.student)], teacher[str(term.teacher)])
+            if adapter is not None:
+                adapters[_key(label)] = adapter
+        return adapters
+
+    def _adapter(self, label: str) -> nn.Module | None:
+        key = _key(label)
+        return self.adapters[key] if key in self.adapters else None  # noqa: SIM401  # a ModuleDict has no get
+
+
+def _key(label: str) -> str:
+    """Return a name that a module may have."""
+    return label.replace(".", "/")

@@ -168,7 +168,7 @@ def _task(
     if learner.training.compile:
         model.compile()
     if role == "student" and teacher is not None:
-        terms = student_terms(recipe.distillation, learner.terms)
+        terms = student_terms(recipe.distillation, learner.terms, teacher)
         return Distiller(model, teacher, terms, training=learner.training, seed=recipe.seed)
     return SegmentationTask(model, build_terms(learner.terms), training=learner.training, seed=recipe.seed)
 

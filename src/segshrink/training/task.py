@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from segshrink.config import Training
 from segshrink.errors import TrainingError
 from segshrink.evaluation import Confusion
-from segshrink.losses import WeightedTerm, build_term
+from segshrink.losses import WeightedTerm, build_term, label_terms
 from segshrink.models import SegmentationModel
 from segshrink.prediction import Predictor
 from segshrink.prediction.predictor import most_likely
@@ -33,13 +33,16 @@ class SegmentationTask(lightning.LightningModule):
     a ``name`` is one scene, channels last: ``image`` (1, H, W, bands), ``target`` (1, H, W).
 
     Logged: ``train/loss`` and ``train/<term>`` per epoch, ``val/loss`` and ``val/<term>`` on crops, ``val/mean_iou`` on
-    scenes.
+    scenes; a term goes by its key in ``labelled_terms``.
 
     Args:
         model: The model to train.
         terms: Weighted losses; cross-entropy with weight 1 when None.
         training: Optimiser settings.
         seed: Random numbers inside the network (dropout) derive from (seed, step).
+
+    Attributes:
+        labelled_terms: The terms, each under a name of its own.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class SegmentationTask(lightning.LightningModule):
         super().__init__()
         self.model = model
         self.terms = tuple(terms) if terms is not None else (WeightedTerm(1.0, build_term("cross_entropy")),)
+        self.labelled_terms = label_terms(self.terms)
         self.settings = training or Training()
         self.seed = seed
         self.sample_names: Sequence[str] = ()
@@ -63,13 +67,15 @@ class SegmentationTask(lightning.LightningModule):
         logits: Tensor = self.model(images)
         return logits
 
-    def teacher_logits(self, batch: Batch) -> Tensor | None:
-        """Return the teacher's logits for a batch; a supervised task has none."""
-        return None
+    def term_values(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the unweighted value of every term of a batch, with its graph, by the keys of ``labelled_terms``."""
+        target = batch["target"].long()
+        student = self.model(batch["image"])
+        return {label: term(student, None, target, batch["inside"]) for label, (_, term) in self.labelled_terms.items()}
 
     def configure_optimizers(self) -> Any:
         """AdamW with linear warm-up and a half cosine, stepped at every batch; no decay on norms and biases."""
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.settings.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -117,12 +123,9 @@ class SegmentationTask(lightning.LightningModule):
             self.log("val/mean_iou", float(self._confusion.scores().mean_iou), prog_bar=True)
 
     def _terms_of(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        target = batch["target"].long()
-        student = self.model(batch["image"])
-        teacher = self.teacher_logits(batch)
-        values = {term.name: term(student, teacher, target, batch["inside"]) for _, term in self.terms}
-        loss = torch.stack([weight * values[term.name] for weight, term in self.terms]).sum()
-        return loss, {name: value.detach() for name, value in values.items()}
+        values = self.term_values(batch)
+        loss = torch.stack([weight * values[label] for label, (weight, _) in self.labelled_terms.items()]).sum()
+        return loss, {label: value.detach() for label, value in values.items()}
 
     def _score_scene(self, batch: Batch) -> None:
         precision = "bf16" if str(self.trainer.precision).startswith("bf16") else "32"

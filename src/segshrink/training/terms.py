@@ -2,16 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from segshrink.config import Distillation, Term
-from segshrink.losses import WeightedTerm, build_terms
+from segshrink.errors import ConfigError
+from segshrink.losses import CATALOGUE, WeightedTerm, build_terms, preset_terms
+from segshrink.teachers import Teacher
 
 
-def student_terms(distillation: Distillation, supervised: Sequence[Term]) -> tuple[WeightedTerm, ...]:
-    """Return the listed terms, or alpha times the control's terms and (1 - alpha) times pixel KL."""
+def student_terms(
+    distillation: Distillation, supervised: Sequence[Term], teacher: Teacher | None = None
+) -> tuple[WeightedTerm, ...]:
+    """Return the listed terms, the preset's, or alpha times the control's terms and (1 - alpha) times pixel KL.
+
+    Args:
+        distillation: The section.
+        supervised: The control's terms.
+        teacher: The teacher, when it is open already: what it can't serve is refused too.
+
+    Raises:
+        ConfigError: A term or the preset is wrong, both are given, no term can be weighted by confidence though the
+            section says so, a term wants features that a cache of logits doesn't hold, or the teacher wants a cache,
+            or a term something of the teacher, that isn't there.
+    """
+    terms = build_terms(_choices(distillation, supervised), confidence_weighting=distillation.confidence_weighting)
+    if distillation.teacher_cache and (names := _on_features(terms)):
+        raise ConfigError(
+            f"distillation.teacher_cache keeps the teacher's logits, but {names} from its features; set "
+            f"distillation.teacher_cache=false, or take terms on logits only: {_on_logits()}"
+        )
+    if teacher is not None:
+        check_teacher(teacher, terms)
+        if teacher.whole_scenes and not distillation.teacher_cache:
+            raise ConfigError(
+                f"the teacher '{teacher.name}' answers about whole scenes, not about crops; set "
+                "distillation.teacher_cache=true, so that its answers are cut like the images"
+            )
+    return terms
+
+
+def check_teacher(teacher: Teacher, terms: Iterable[WeightedTerm]) -> None:
+    """Refuse terms that this teacher can't serve.
+
+    Raises:
+        ConfigError: A term wants features and the teacher is a black box, or a term compares more classes than the
+            teacher knows.
+    """
+    terms = tuple(terms)
+    if teacher.module is None and (names := _on_features(terms)):
+        raise ConfigError(
+            f"the teacher '{teacher.name}' shows its answers only, but {names} from its features; take terms on "
+            f"logits: {_on_logits()}"
+        )
+    for _, term in terms:
+        if term.least_classes > len(teacher.known):
+            shared = ", ".join(teacher.classes.names[index] for index in teacher.known)
+            raise ConfigError(
+                f"the loss term '{term.name}' compares at least {term.least_classes} classes, but of the student's the "
+                f"teacher '{teacher.name}' knows {shared} only; say in 'classes' which others it knows by another name"
+            )
+
+
+def _choices(distillation: Distillation, supervised: Sequence[Term]) -> Sequence[Term]:
+    if distillation.terms is not None and distillation.preset is not None:
+        raise ConfigError("distillation has both 'preset' and 'terms'; a preset is a list of terms: keep one of them")
     if distillation.terms is not None:
-        return build_terms(distillation.terms)
+        return distillation.terms
+    if distillation.preset is not None:
+        return preset_terms(distillation.preset, supervised)
     hard = [term.model_copy(update={"weight": distillation.alpha * term.weight}) for term in supervised]
     soft = Term(name="pixel_kl", weight=1 - distillation.alpha, options={"temperature": distillation.temperature})
-    return build_terms([*hard, soft])
+    return [*hard, soft]
+
+
+def _on_features(terms: Iterable[WeightedTerm]) -> str:
+    labels = [term.label for _, term in terms if term.on_features]
+    return f"{', '.join(labels)} learn{'s' if len(labels) == 1 else ''}" if labels else ""
+
+
+def _on_logits() -> str:
+    return ", ".join(name for name, loss in CATALOGUE.items() if loss.compares in ("logits", "either"))

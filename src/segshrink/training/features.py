@@ -1,0 +1,117 @@
+"""The taps on student and teacher, set for the length of a fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import Protocol
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+
+from segshrink.errors import ConfigError, ModelError
+from segshrink.losses import Term
+from segshrink.models import SegmentationModel, Taps, tap_shapes
+
+
+class TapPair:
+    """Taps on student and teacher, for terms that compare features.
+
+    Args:
+        student: The model that learns.
+        teacher: The teacher's network.
+        terms: Name what is tapped.
+    """
+
+    def __init__(self, student: nn.Module, teacher: nn.Module, terms: Iterable[Term]) -> None:
+        students, teachers = _names(terms)
+        with ExitStack() as stack:
+            self._student = stack.enter_context(Taps(student, students))
+            self._teacher = stack.enter_context(Taps(teacher, teachers))
+            stack.pop_all()
+
+    def of(self, term: Term) -> tuple[Tensor, Tensor]:
+        """Return what student and teacher showed at the term's taps in their last forward."""
+        return self._student.features[str(term.student)], self._teacher.features[str(term.teacher)]
+
+    def clear(self) -> None:
+        """Drop the features, and with them the graph that they hold."""
+        self._student.clear()
+        self._teacher.clear()
+
+    def close(self) -> None:
+        """Remove the taps."""
+        self._student.close()
+        self._teacher.close()
+
+
+class Tapped(Protocol):
+    """What sets and removes its own taps."""
+
+    def open_taps(self) -> None:
+        """Set them."""
+
+    def close_taps(self) -> None:
+        """Remove them."""
+
+
+class TapsDuringFit(Callback):
+    """Sets the taps of a module when a fit starts and removes them when it ends, however it ends."""
+
+    def __init__(self, module: Tapped) -> None:
+        self._module = module
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Set the taps."""
+        self._module.open_taps()
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Remove the taps."""
+        self._module.close_taps()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Remove the taps after an error or an interrupt."""
+        self._module.close_taps()
+
+
+def feature_channels(
+    student: nn.Module, teacher: nn.Module, terms: Iterable[Term], *, bands: int
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the channels of student and teacher by tap, from a dry run of both.
+
+    Raises:
+        ConfigError: A tap doesn't exist or gives no feature map; says on which side.
+    """
+    found = []
+    for side, network, names in zip(("student", "teacher"), (student, teacher), _names(terms), strict=True):
+        try:
+            shapes = tap_shapes(network, names, bands=bands)
+        except ModelError as error:
+            raise ConfigError(f"a loss term can't take its '{side}' features: {error}") from error
+        found.append({name: shape[0] for name, shape in shapes.items()})
+    return found[0], found[1]
+
+
+def check_unpadded(images: Tensor, *networks: nn.Module) -> None:
+    """Refuse images that a network pads: its features would lie beside those of the other, and beside the labels.
+
+    Raises:
+        ConfigError: Names the sizes that fit.
+    """
+    strides = [network.description.stride for network in networks if isinstance(network, SegmentationModel)]
+    multiple, least = math.lcm(1, *strides), 2 * max(strides, default=0)
+    height, width = images.shape[-2:]
+    if height % multiple or width % multiple or min(height, width) < least:
+        raise ConfigError(
+            f"features of student and teacher don't lie over each other in crops of {height} × {width} pixels, which "
+            f"are padded; set crops.size to a multiple of {multiple} of at least {least}"
+        )
+
+
+def _names(terms: Iterable[Term]) -> tuple[list[str], list[str]]:
+    terms = list(terms)
+    return [str(term.student) for term in terms], [str(term.teacher) for term in terms]
