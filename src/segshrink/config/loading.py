@@ -134,7 +134,7 @@ def _anchored_teachers(value: Any, folder: Path) -> Any:
     for teacher in value:
         if not isinstance(teacher, dict):
             return value
-        found = {
+        found: dict[str, Any] = {
             key: _beside(text, folder) for key in ("adapter", "weights") if isinstance(text := teacher.get(key), str)
         }
         if isinstance(source := teacher.get("source"), str):

@@ -56,7 +56,7 @@ def build_smp(name: str, options: Mapping[str, Any], *, num_classes: int, bands:
             **given,
         )
     except (TypeError, ValueError, KeyError, IndexError, AssertionError, RuntimeError, NotImplementedError) as error:
-        raise ModelError(f"'smp:{name}' can't be built: {_first_line(error)}; change its options") from error
+        raise ModelError(f"'smp:{name}' can't be built: {first_line(error)}; change its options") from error
     return network
 
 
@@ -137,6 +137,8 @@ def measured_stride(network: nn.Module, bands: int) -> int:
 
     smp's encoders say it; torchvision's backbones are run once on a small image.
     """
+    if isinstance(stated := getattr(network, "stride", None), int):
+        return stated
     encoder = network.encoder
     if (special := _SMP_STRIDES.get(type(network).__name__)) is not None:
         return special
@@ -159,6 +161,12 @@ def check_options(identity: str, options: Mapping[str, Any], known: list[str]) -
     for option in options:
         if option not in known:
             raise ModelError(f"'{identity}' has no option '{option}'{nearest(str(option), known)}")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says."""
+    text = str(error.args[0]) if error.args else type(error).__name__
+    return text.strip().splitlines()[0].rstrip(".") if text.strip() else type(error).__name__
 
 
 def _smp() -> Any:
@@ -198,8 +206,3 @@ def _replace_first_convolution(model: nn.Module, bands: int) -> None:
         nn.init.kaiming_normal_(replaced.weight, mode="fan_out", nonlinearity="relu")
         setattr(model.get_submodule(parent_name), attribute, replaced)
         return
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error.args[0]) if error.args else type(error).__name__
-    return text.strip().splitlines()[0].rstrip(".") if text.strip() else type(error).__name__

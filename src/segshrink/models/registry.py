@@ -1,4 +1,4 @@
-"""Network ids: our own networks, ``smp:`` and ``torchvision:``."""
+"""Network ids: our own networks, ``smp:``, ``torchvision:`` and ``hf:``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from segshrink.models.adapters import (
 )
 from segshrink.models.depthwise import quicken_strided_depthwise
 from segshrink.models.description import ModelDescription
+from segshrink.models.huggingface import HuggingFaceNetwork, build_huggingface
 from segshrink.models.mobile import MobileSegmenter
 from segshrink.models.model import SegmentationModel
 from segshrink.models.normalization import Normalization
@@ -32,7 +33,7 @@ from segshrink.models.weights import load_encoder_weights
 # Our networks: a class with the options as keyword arguments, and a ``stride``.
 _OWN: Mapping[str, type[nn.Module]] = {"mobile": MobileSegmenter, "separable-unet": SeparableUNet, "unet": UNet}
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
-_BORROWED = ("smp", "torchvision")
+_BORROWED = {"hf": build_huggingface, "smp": build_smp, "torchvision": build_torchvision}
 
 
 def build_model(
@@ -47,11 +48,13 @@ def build_model(
     """Build a network by id, with random weights or an encoder's from a file; nothing is downloaded unasked.
 
     Args:
-        id: "unet", "separable-unet", "mobile", "smp:<Architecture>/<encoder>" or "torchvision:<name>".
+        id: "unet", "separable-unet", "mobile", "smp:<Architecture>/<encoder>", "torchvision:<name>", or
+            "hf:<folder or hub name>", which brings its trained weights.
         classes: What the logits mean.
         bands: Bands of an image.
-        options: The network's options by name; for borrowed networks ``weights="imagenet"`` downloads the encoder's.
-        normalization: How raw pixels are scaled; None takes what the encoder's weights expect, ImageNet's without any.
+        options: The network's options by name; for networks of smp and torchvision ``weights="imagenet"`` downloads
+            the encoder's.
+        normalization: How raw pixels are scaled; None takes what the weights expect, ImageNet's without any.
         encoder_weights: File of encoder weights (.safetensors, or .pth read weights-only).
 
     Raises:
@@ -62,22 +65,24 @@ def build_model(
         raise ModelError(f"a model takes at least one band, found bands={bands}")
     options = dict(options or {})
     network, stride = _build_network(id, options, num_classes=len(classes.names), bands=bands)
-    expected = "imagenet"
+    expected = Normalization.named("imagenet", bands)
+    if isinstance(network, HuggingFaceNetwork):
+        id, options, expected = network.identity, network.options, network.normalization
     if encoder_weights is not None:
-        expected = load_encoder_weights(network, Path(encoder_weights))
+        expected = Normalization.named(load_encoder_weights(network, Path(encoder_weights)), bands)
     description = ModelDescription(
         id=id,
         options={name: value for name, value in options.items() if name != WEIGHTS_OPTION},
         classes=classes,
         bands=bands,
-        normalization=normalization or Normalization.named(expected, bands),
+        normalization=normalization or expected,
         stride=stride,
     )
     return SegmentationModel(network, description)
 
 
 def model_ids() -> list[str]:
-    """List the ids of all networks but timm's ``smp:<Architecture>/tu-<name>``."""
+    """List the ids of all networks but timm's ``smp:<Architecture>/tu-<name>`` and transformers' ``hf:<name>``."""
     borrowed = [f"smp:{name}" for name in smp_names()] + [f"torchvision:{name}" for name in torchvision_names()]
     return [*_OWN, *borrowed]
 
@@ -85,13 +90,12 @@ def model_ids() -> list[str]:
 def _build_network(identity: str, options: Mapping[str, Any], *, num_classes: int, bands: int) -> tuple[nn.Module, int]:
     family, separator, name = identity.partition(":")
     if separator and family in _BORROWED:
-        build = build_smp if family == "smp" else build_torchvision
-        network = build(name, options, num_classes=num_classes, bands=bands)
+        network = _BORROWED[family](name, options, num_classes=num_classes, bands=bands)
         quicken_strided_depthwise(network)
         return network, measured_stride(network, bands)
     kind = _OWN.get(identity)
     if kind is None:
-        known = [*_OWN, "smp:<Architecture>/<encoder>", "torchvision:<name>"]
+        known = [*_OWN, "smp:<Architecture>/<encoder>", "torchvision:<name>", "hf:<folder or hub name>"]
         raise ModelError(f"unknown model '{identity}'{nearest(identity, known)}")
     network = kind(num_classes, bands, **_checked(identity, kind, options))
     quicken_strided_depthwise(network)
