@@ -180,6 +180,42 @@ def test_refuses_a_temperature_of_zero():
         pixel_kl(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), temperature=0)
 
 
+def test_weights_make_a_weighted_mean():
+    student, teacher = random_logits(2, 3, 4, 5, seed=1).requires_grad_(), random_logits(2, 3, 4, 5, seed=2)
+    weights = random_logits(2, 4, 5, seed=3).abs()
+    labels = torch.zeros(2, 4, 5, dtype=torch.long)
+    labels[:, 1:3] = 255
+    p, q = (student.detach() / 2).softmax(1), (teacher / 2).softmax(1)
+    divergence, kept = 4 * (q * (q / p).log()).sum(1), weights * (labels == 0)
+    loss = pixel_kl(student, teacher, labels, weights=weights, temperature=2.0)
+    assert loss.item() == pytest.approx(((divergence * kept).sum() / kept.sum()).item(), rel=1e-9)
+    assert torch.autograd.gradcheck(
+        lambda s: pixel_kl(s, teacher, labels, weights=weights, temperature=2.0), (student,)
+    )
+
+
+def test_equal_weights_change_nothing():
+    student, teacher = random_logits(2, 3, 4, 5, seed=1), random_logits(2, 3, 4, 5, seed=2)
+    weighted = pixel_kl(student, teacher, weights=torch.full((2, 4, 5), 0.2))
+    assert weighted.item() == pytest.approx(pixel_kl(student, teacher).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("ignored", [0, 255])
+def test_is_zero_with_a_gradient_of_zero_when_nothing_weighs(ignored):
+    student = random_logits(1, 3, 4, 4, dtype=torch.float32).requires_grad_()
+    weights = torch.zeros(1, 4, 4) if ignored == 0 else torch.ones(1, 4, 4)
+    loss = pixel_kl(student, torch.randn(1, 3, 4, 4), torch.full((1, 4, 4), ignored), weights=weights, temperature=9)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(student.grad, torch.zeros_like(student))
+
+
+def test_refuses_weights_of_another_size():
+    zeros = torch.zeros(1, 3, 4, 4)
+    with pytest.raises(ModelError, match="pixel weights of shape"):
+        pixel_kl(zeros, zeros, weights=torch.ones(1, 3, 4, 4))
+
+
 def test_is_cheap():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

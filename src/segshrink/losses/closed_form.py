@@ -25,6 +25,12 @@ def with_gradient(student: Tensor, loss: Tensor, gradient: Tensor, factor: Tenso
     return result
 
 
+def softmax_backward(probability: Tensor, derivative: Tensor) -> Tensor:
+    """Turn the derivative by softmax probabilities over dimension 1 into that by logits; overwrites ``derivative``."""
+    derivative.mul_(probability)
+    return derivative.addcmul_(probability, derivative.sum(dim=1, keepdim=True), value=-1)
+
+
 class _WithGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student: Tensor, loss: Tensor, gradient: Tensor, factor: Tensor) -> Tensor:

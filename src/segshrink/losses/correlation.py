@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from segshrink.classes import IGNORE_INDEX
-from segshrink.losses.closed_form import with_gradient
-from segshrink.losses.overlap import softmax_backward
+from segshrink.losses.closed_form import softmax_backward, with_gradient
 from segshrink.losses.shapes import aligned, at_temperature, check_temperature, number_of
 
 # Added to the product of two lengths (Huang et al. 2022, reference code).
@@ -102,9 +101,11 @@ def _correlation(own: Tensor, other: Tensor, dim: tuple[int, ...]) -> tuple[Tens
     Returns:
         The correlation, a and b, each with the dimensions of ``dim`` kept as 1.
     """
-    own_length = torch.linalg.vector_norm(own, dim=dim, keepdim=True)
-    other_length = torch.linalg.vector_norm(other, dim=dim, keepdim=True)
+    product = own * other
+    shared = product.sum(dim, keepdim=True)
+    own_length = torch.mul(own, own, out=product).sum(dim, keepdim=True).sqrt_()
+    other_length = torch.mul(other, other, out=product).sum(dim, keepdim=True).sqrt_()
     lengths = own_length * other_length + LENGTH_FLOOR
-    correlation = (own * other).sum(dim, keepdim=True) / lengths
+    correlation = shared / lengths
     own_factor = correlation * (other_length / lengths) / own_length.clamp(min=torch.finfo(own.dtype).tiny)
     return correlation, own_factor, 1 / lengths

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.errors import ConfigError
-from segshrink.losses.closed_form import with_gradient
+from segshrink.losses.closed_form import softmax_backward, with_gradient
 from segshrink.losses.shapes import aligned, at_temperature, check_temperature
 
 # Pixels added to both sides of the ratio (Wang et al. 2023, reference code).
@@ -26,8 +26,8 @@ def soft_jaccard(
 ) -> Tensor:
     """Jaccard metric loss between the student's and the teacher's probabilities, mean over classes (JML).
 
-    ``1 − (tp + ε) / (tp + α·fp + β·fn + ε)`` per class, with ``tp = (Σ p + Σ q − Σ |p − q|) / 2``, ``fp = Σ p − tp``,
-    ``fn = Σ q − tp`` over the valid pixels of the batch, ``p = softmax(student)``, ``q = softmax(teacher / T)`` and
+    ``1 − (tp + ε) / (tp + α·fp + β·fn + ε)`` per class, with ``tp = Σ min(p, q) = (Σ p + Σ q − Σ |p − q|) / 2``, ``fp =
+    Σ p − tp``, ``fn = Σ q − tp`` over the valid pixels of the batch, ``p = softmax(student)``, ``q = softmax(teacher / T)`` and
     ε = 1e-3 pixels. Unlike the product form it is 0 where p equals q. Differentiable (once) in ``student`` only.
     Computed in float32 (float64 stays), also under autocast; 0 when no pixel is valid.
 
@@ -64,14 +64,13 @@ def _metric_loss(
 ) -> tuple[Tensor, Tensor]:
     pixels = (0, 2, 3)
     probability = torch.softmax(student, dim=1)
-    difference = torch.softmax(at_temperature(teacher, temperature), dim=1)
+    other = torch.softmax(at_temperature(teacher, temperature), dim=1)
     if valid is not None:
         ignored = ~valid.unsqueeze(1)
         probability.masked_fill_(ignored, 0)
-        difference.masked_fill_(ignored, 0)
-    student_area_c, teacher_area_c = probability.sum(pixels), difference.sum(pixels)
-    difference.neg_().add_(probability)
-    shared_c = (student_area_c + teacher_area_c - torch.linalg.vector_norm(difference, 1, dim=pixels)) / 2
+        other.masked_fill_(ignored, 0)
+    student_area_c, teacher_area_c = probability.sum(pixels), other.sum(pixels)
+    shared_c = torch.minimum(probability, other).sum(pixels)
     hits_c = shared_c + SMOOTH
     all_c = hits_c + alpha * (student_area_c - shared_c) + beta * (teacher_area_c - shared_c)
     loss = (1 - hits_c / all_c).mean()
@@ -81,11 +80,6 @@ def _metric_loss(
     above_c = alpha * hits_c / all_c**2 / classes
     below_c = ((1 - beta) * hits_c - all_c) / all_c**2 / classes
     middle_c, half_c = ((above_c + below_c) / 2, (above_c - below_c) / 2)
-    derivative = difference.sign_().mul_(half_c.view(-1, 1, 1)).add_(middle_c.view(-1, 1, 1))
+    derivative = torch.sub(probability, other, out=other).sign_()
+    derivative.mul_(half_c.view(-1, 1, 1)).add_(middle_c.view(-1, 1, 1))
     return loss, softmax_backward(probability, derivative)
-
-
-def softmax_backward(probability: Tensor, derivative: Tensor) -> Tensor:
-    """Turn the derivative by softmax probabilities over dimension 1 into that by logits; overwrites ``derivative``."""
-    derivative.mul_(probability)
-    return derivative.sub_(probability * derivative.sum(dim=1, keepdim=True))

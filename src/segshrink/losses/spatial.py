@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.losses.closed_form import with_gradient
-from segshrink.losses.shapes import aligned, at_temperature, check_temperature
+from segshrink.losses.shapes import aligned, check_temperature
 
 
 def channel_kl(
@@ -57,14 +57,14 @@ def _divergence(
     student: Tensor, teacher: Tensor, valid: Tensor | None, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     floor = torch.finfo(student.dtype).min
-    student_ncp = at_temperature(student, temperature).flatten(2)
-    teacher_ncp = at_temperature(teacher, temperature).flatten(2)
+    student_ncp = (student / temperature).flatten(2)
+    teacher_ncp = (teacher / temperature).flatten(2)
     if valid is not None:
         ignored = ~valid.flatten(1).unsqueeze(1)
-        student_ncp = student_ncp.masked_fill(ignored, floor)
-        teacher_ncp = teacher_ncp.masked_fill(ignored, floor)
+        student_ncp.masked_fill_(ignored, floor)
+        teacher_ncp.masked_fill_(ignored, floor)
     # A channel that is as low as can be wherever it may be looked at says nothing about places.
-    empty = teacher_ncp.amax(dim=2, keepdim=True) <= floor / 2
+    empty = teacher_ncp.amax(dim=2, keepdim=True) <= floor / (2 * max(temperature, 1))
     log_student = torch.log_softmax(student_ncp, dim=2)
     log_teacher = torch.log_softmax(teacher_ncp, dim=2)
     probability = log_teacher.exp()

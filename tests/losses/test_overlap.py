@@ -1,0 +1,66 @@
+"""Soft Jaccard against its formula and what a metric promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from segshrink.errors import ConfigError
+from segshrink.losses import soft_jaccard
+
+
+def random_logits(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def slow_soft_jaccard(student, teacher, labels, temperature, alpha, beta):
+    p, q = softmax(student), softmax(teacher / temperature)
+    losses = []
+    for channel in range(student.shape[1]):
+        own, other = p[:, channel][labels != 255], q[:, channel][labels != 255]
+        hits = (own.sum() + other.sum() - np.abs(own - other).sum()) / 2
+        extra, missed = own.sum() - hits, other.sum() - hits
+        losses.append(1 - (hits + 1e-3) / (hits + alpha * extra + beta * missed + 1e-3))
+    return np.mean(losses)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1, 1), (0.5, 0.5), (0.3, 0.7), (2, 0), (0, 1)])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("shape", [(1, 2, 3, 4), (3, 7, 5, 2)])
+def test_is_its_formula(shape, temperature, alpha, beta):
+    student, teacher = random_logits(*shape, seed=1).requires_grad_(), random_logits(*shape, seed=2)
+    teacher[:, 1] -= 30  # absent from the teacher's answer
+    labels = torch.randint(0, 2, (shape[0], *shape[2:]), generator=torch.Generator().manual_seed(3)) * 255
+    options = {"temperature": temperature, "alpha": alpha, "beta": beta}
+    expected = slow_soft_jaccard(student.detach().numpy(), teacher.numpy(), labels.numpy(), **options)
+    assert soft_jaccard(student, teacher, labels, **options).item() == pytest.approx(expected, rel=1e-9)
+    assert torch.autograd.gradcheck(lambda s: soft_jaccard(s, teacher, labels, **options), (student,))
+
+
+def test_is_symmetric_and_zero_only_where_probabilities_agree():
+    one, other = random_logits(2, 3, 4, 4, seed=1), random_logits(2, 3, 4, 4, seed=2)
+    assert soft_jaccard(one, other).item() == pytest.approx(soft_jaccard(other, one).item(), rel=1e-12)
+    assert soft_jaccard(one + 7, one).item() == pytest.approx(0, abs=1e-12)
+    # The product form of the Jaccard loss is above 0 here, and smaller for a harder student.
+    assert soft_jaccard(one * 2, one).item() > 0.05
+
+
+def test_half_each_is_dice():
+    one, other = random_logits(2, 3, 4, 4, seed=1), random_logits(2, 3, 4, 4, seed=2)
+    p, q = one.softmax(1), other.softmax(1)
+    total = (p + q).sum((0, 2, 3))
+    dice = 1 - (total - (p - q).abs().sum((0, 2, 3)) + 2e-3) / (total + 2e-3)
+    assert soft_jaccard(one, other, alpha=0.5, beta=0.5).item() == pytest.approx(dice.mean().item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("options", [{"alpha": -0.1}, {"beta": float("nan")}])
+def test_refuses_negative_weights(options):
+    zeros = torch.zeros(1, 2, 3, 3)
+    with pytest.raises(ConfigError, match="alpha and beta of soft_jaccard must be at least 0"):
+        soft_jaccard(zeros, zeros, **options)
