@@ -26,10 +26,10 @@ def soft_jaccard(
 ) -> Tensor:
     """Jaccard metric loss between the student's and the teacher's probabilities, mean over classes (JML).
 
-    ``1 − (tp + ε) / (tp + α·fp + β·fn + ε)`` per class, with ``tp = Σ min(p, q) = (Σ p + Σ q − Σ |p − q|) / 2``, ``fp =
-    Σ p − tp``, ``fn = Σ q − tp`` over the valid pixels of the batch, ``p = softmax(student)``, ``q = softmax(teacher / T)`` and
-    ε = 1e-3 pixels. Unlike the product form it is 0 where p equals q. Differentiable (once) in ``student`` only.
-    Computed in float32 (float64 stays), also under autocast; 0 when no pixel is valid.
+    ``1 − (tp + ε) / (tp + α·fp + β·fn + ε)`` per class, with ``tp = Σ min(p, q) = (Σ p + Σ q − Σ |p − q|) / 2``,
+    ``fp = Σ p − tp`` and ``fn = Σ q − tp`` over the valid pixels of the batch, ``p = softmax(student)``, ``q =
+    softmax(teacher / T)`` and ε = 1e-3 pixels. Unlike the product form it is 0 where p equals q. Differentiable (once)
+    in ``student`` only. Computed in float32 (float64 stays), also under autocast; 0 when no pixel is valid.
 
     Args:
         student: Logits (N, C, H, W).
