@@ -57,7 +57,7 @@ def _sequence_as_map(tensor: Tensor, image_size: tuple[int, int]) -> Tensor | No
         rows = max(1, round(((tokens - prefix) * height / width) ** 0.5))
         columns = (tokens - prefix) // rows
         if rows * columns == tokens - prefix and _proportional(rows, columns, image_size):
-            return tensor[:, prefix:].unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
+            return tensor[:, prefix:].reshape(len(tensor), rows, columns, -1).permute(0, 3, 1, 2)
     return None
 
 

@@ -147,7 +147,7 @@ class _Watch:
         self.called.pop(path, None)
         self.called[path] = [_Seen(path, key, value, value._version) for key, value in maps if value is not None]
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            given = as_map(inputs[0], self._image_size)
+            given = next((as_map(value, self._image_size) for _, value in tensors_in(inputs)), None)
             channels = module.out_features if isinstance(module, nn.Linear) else module.out_channels
             if given is not None:
                 self.layers.append((path, channels, given))
@@ -191,7 +191,7 @@ def _decoder(model: nn.Module, watch: _Watch) -> list[Role]:
     sources = [
         seen
         for found, maps in watch.called.items()
-        if not isinstance(model.get_submodule(found), nn.Identity | nn.modules.dropout._DropoutNd)
+        if not isinstance(model.get_submodule(found), nn.Identity | nn.Dropout | nn.Dropout2d)
         for seen in maps
         if seen.is_same(given) and seen.features._version == seen.version
     ]

@@ -59,8 +59,8 @@ class Taps:
         self.paths: Mapping[str, str] = MappingProxyType(_resolved(inner, self.names, size))
         self._recording = _Recording(self.paths)
         self.features = self._recording.features
+        self._model = model
         self._handles = self._recording.attached(inner)
-        self._compiled = is_compiled(model)
         self._forget_compiled()
 
     def clear(self) -> None:
@@ -89,7 +89,7 @@ class Taps:
         return Taps, (nn.Identity(), ())
 
     def _forget_compiled(self) -> None:
-        if self._compiled:
+        if is_compiled(self._model):
             torch.compiler.reset()
 
 
@@ -145,6 +145,7 @@ class _Recording:
 
     def _begin(self, module: nn.Module, inputs: Any) -> None:
         self.features.clear()
+        self._versions.clear()
         self._running = bool(self.paths)
 
     def _see_image(self, module: nn.Module, inputs: Any, named: Mapping[str, Any]) -> None:
@@ -177,6 +178,7 @@ class _Recording:
             )
         (features,) = maps.values()
         self.features[name] = features
+        # A compiled graph overwrites nothing that it returns, and inference tensors have no version.
         if not torch.compiler.is_compiling() and not features.is_inference():
             self._versions[name] = features._version
 
@@ -187,10 +189,7 @@ class _Recording:
         for name, path in self.paths.items():
             if name not in self.features:
                 raise ModelError(f"'{path}' is not run by the model's forward, so it has no features; tap another path")
-            features = self.features[name]
-            if torch.compiler.is_compiling() or features.is_inference():
-                continue
-            if features._version != self._versions[name]:
+            if name in self._versions and self.features[name]._version != self._versions[name]:
                 raise ModelError(
                     f"'{path}' is overwritten in place by what follows it; tap the module that follows, or its parent"
                 )
