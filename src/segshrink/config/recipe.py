@@ -24,6 +24,8 @@ class ModelChoice(Strict):
     # Pixel normalisation: statistics of the training images, ImageNet's, or what the encoder weights were trained with
     # ("half": (x - 128) / 128).
     normalization: Literal["data", "imagenet", "half"] = "data"
+    # One output channel (a sigmoid) instead of two, for data of exactly two classes, the background first.
+    sigmoid: bool = False
 
 
 class Crops(Strict):
@@ -147,3 +149,14 @@ class Recipe(Strict):
     teacher: Learner | None = None
     student: Learner | None = None
     distillation: Distillation = Distillation()
+
+    @model_validator(mode="after")
+    def _two_classes_for_a_sigmoid(self) -> Recipe:
+        names = [entry.name for entry in self.data.classes]
+        for role, learner in (("teacher", self.teacher), ("student", self.student)):
+            if learner is not None and learner.model.sigmoid and len(names) != 2:
+                raise ValueError(
+                    f"'{role}.model.sigmoid' is for data of exactly two classes, the background first, found "
+                    f"{len(names)} ({', '.join(names)}); leave it out"
+                )
+        return self

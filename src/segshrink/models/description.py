@@ -24,6 +24,8 @@ class ModelDescription:
         stride: The network takes heights and widths that are multiples of this many pixels.
         band_names: What the bands are, in order, when known.
         dtype: Kind of the raw pixel values it was trained on ("uint8", "uint16", "int16", "float32").
+        sigmoid: Whether the network has one output channel z for two classes, the background first; the model's logits
+            are then (0, z), whose softmax is (1 - sigmoid(z), sigmoid(z)).
     """
 
     id: str
@@ -34,6 +36,7 @@ class ModelDescription:
     options: dict[str, Any] = field(default_factory=dict)
     band_names: tuple[str, ...] | None = None
     dtype: str = "uint8"
+    sigmoid: bool = False
 
     def __post_init__(self) -> None:
         if self.bands < 1:
@@ -44,6 +47,11 @@ class ModelDescription:
             )
         if self.band_names is not None and len(self.band_names) != self.bands:
             raise ModelError(f"the model takes {self.bands} bands but {len(self.band_names)} band names are given")
+        if self.sigmoid and len(self.classes) != 2:
+            raise ModelError(
+                "a one-channel (sigmoid) model tells exactly two classes apart, the background first, found "
+                f"{len(self.classes)}: {', '.join(self.classes.names)}; leave 'sigmoid' out"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able mapping that ``from_dict`` reads back."""
@@ -56,6 +64,7 @@ class ModelDescription:
             "dtype": self.dtype,
             "normalization": self.normalization.to_dict(),
             "stride": self.stride,
+            "sigmoid": self.sigmoid,
         }
 
     @classmethod
@@ -67,6 +76,9 @@ class ModelDescription:
         """
         try:
             names = mapping.get("band_names")
+            sigmoid = mapping.get("sigmoid", False)  # absent from older files
+            if not isinstance(sigmoid, bool):
+                raise TypeError(f"sigmoid must be true or false, found {sigmoid!r}")
             return cls(
                 id=str(mapping["id"]),
                 options=dict(mapping.get("options") or {}),
@@ -76,6 +88,7 @@ class ModelDescription:
                 stride=int(mapping["stride"]),
                 band_names=None if names is None else tuple(str(name) for name in names),
                 dtype=str(mapping.get("dtype", "uint8")),
+                sigmoid=sigmoid,
             )
         except (ModelError, ConfigError) as error:
             raise ModelError(f"the model description is damaged: {error}") from error

@@ -88,7 +88,11 @@ def _load_folder(folder: Path, *, classes: ClassMap | None, bands: int | None) -
     with torch.random.fork_rng(devices=[]):
         try:
             model = build_model(
-                description.id, description.classes, bands=description.bands, options=description.options
+                description.id,
+                description.classes,
+                bands=description.bands,
+                options=description.options,
+                sigmoid=description.sigmoid,
             )
         except ModelError as error:
             raise ModelError(f"{folder / CONFIG_FILE}: {error}") from error

@@ -19,7 +19,7 @@ class SegmentationModel(nn.Module):
 
     Args:
         network: Takes normalised images (N, bands, H, W) whose sides are multiples of ``description.stride``; gives
-            (N, C, h, w) logits at the same or a smaller size.
+            (N, C, h, w) logits at the same or a smaller size, (N, 1, h, w) if ``description.sigmoid``.
         description: What the model is; its number of classes is C.
 
     Attributes:
@@ -109,6 +109,8 @@ class SegmentationModel(nn.Module):
         logits = logits.float()
         if logits.shape[-2:] != normalized.shape[-2:]:
             logits = F.interpolate(logits, size=normalized.shape[-2:], mode="bilinear", align_corners=False)
+        if self.description.sigmoid:
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         return logits
 
     def _check(self, images: Tensor) -> None:

@@ -44,6 +44,7 @@ def build_model(
     options: Mapping[str, Any] | None = None,
     normalization: Normalization | None = None,
     encoder_weights: Path | None = None,
+    sigmoid: bool = False,
 ) -> SegmentationModel:
     """Build a network by id, with random weights or an encoder's from a file; nothing is downloaded unasked.
 
@@ -56,15 +57,19 @@ def build_model(
             the encoder's.
         normalization: How raw pixels are scaled; None takes what the weights expect, ImageNet's without any.
         encoder_weights: File of encoder weights (.safetensors, or .pth read weights-only).
+        sigmoid: Give the network one output channel for two classes, the background first; the model turns it into
+            two logits.
 
     Raises:
-        ModelError: Unknown id or option (the nearest is named), a value out of range, or weights that don't fit.
+        ModelError: Unknown id or option (the nearest is named), a value out of range, weights that don't fit, or
+            ``sigmoid`` with another number of classes than two.
         FileError: The weight file is missing or can't be read.
     """
     if bands < 1:
         raise ModelError(f"a model takes at least one band, found bands={bands}")
     options = dict(options or {})
-    network, stride = _build_network(id, options, num_classes=len(classes.names), bands=bands)
+    channels = 1 if sigmoid else len(classes)
+    network, stride = _build_network(id, options, num_classes=channels, bands=bands)
     expected = Normalization.named("imagenet", bands)
     if isinstance(network, HuggingFaceNetwork):
         id, options, expected = network.identity, network.options, network.normalization
@@ -77,6 +82,7 @@ def build_model(
         bands=bands,
         normalization=normalization or expected,
         stride=stride,
+        sigmoid=sigmoid,
     )
     return SegmentationModel(network, description)
 

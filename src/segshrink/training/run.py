@@ -158,6 +158,7 @@ def _build(learner: Learner, dataset: Dataset, data: CropModule) -> Segmentation
         options=choice.options,
         normalization=normalization,
         encoder_weights=choice.encoder_weights,
+        sigmoid=choice.sigmoid,
     )
 
 
