@@ -23,16 +23,16 @@ class Window:
         return slice(self.row, self.row + self.height), slice(self.col, self.col + self.width)
 
 
-def grid(height: int, width: int, *, tile: int, overlap: int) -> list[Window]:
+def grid(height: int, width: int, *, tile: int | tuple[int, int], overlap: int) -> list[Window]:
     """Cover an image with windows of equal size.
 
-    Windows are ``min(tile, height)`` × ``min(tile, width)`` pixels and overlap by at least ``overlap`` pixels (0 when
+    Windows are at most ``tile`` and at most the image high and wide, and overlap by at least ``overlap`` pixels (0 when
     one window spans the image). The last row and column are shifted inward rather than padded.
 
     Args:
         height: Image height in pixels, at least 1.
         width: Image width in pixels, at least 1.
-        tile: Side of a window in pixels.
+        tile: Side of a window in pixels, or its height and width.
         overlap: Pixels that neighbours share, less than ``tile``.
 
     Returns:
@@ -41,13 +41,14 @@ def grid(height: int, width: int, *, tile: int, overlap: int) -> list[Window]:
     Raises:
         ValueError: A size below 1 or an overlap that isn't between 0 and ``tile - 1``.
     """
-    if height < 1 or width < 1 or tile < 1:
+    tall, wide = (tile, tile) if isinstance(tile, int) else tile
+    if min(height, width, tall, wide) < 1:
         raise ValueError(f"image and tile must be at least 1 pixel, found {height} × {width} and tile {tile}")
-    if not 0 <= overlap < tile:
+    if not 0 <= overlap < min(tall, wide):
         raise ValueError(f"overlap must be at least 0 and less than the tile of {tile} pixels, found {overlap}")
-    rows = _starts(height, tile, overlap)
-    cols = _starts(width, tile, overlap)
-    return [Window(row, col, min(tile, height), min(tile, width)) for row in rows for col in cols]
+    rows = _starts(height, tall, overlap)
+    cols = _starts(width, wide, overlap)
+    return [Window(row, col, min(tall, height), min(wide, width)) for row in rows for col in cols]
 
 
 def cosine_weights(height: int, width: int, *, overlap: int) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
+from segshrink.models import count_parameters
 
 # Tiles of a scene that a teacher answers about, in pixels.
 TILE, OVERLAP = 512, 64
@@ -46,9 +47,16 @@ class Teacher(ABC):
     def identity(self) -> str:
         """SHA-256 of everything that an answer depends on besides the image: weights, preprocessing, classes."""
 
+    @property
+    def parameters(self) -> int | None:
+        """How many weights it has; None where that isn't known."""
+        return None if self.module is None else count_parameters(self.module)
+
     @abstractmethod
     def logits(self, images: Tensor) -> Tensor:
         """Return float32 logits (N, C, H, W) at the input size, in the student's class order, without gradients.
+
+        Where all logits of known classes are equal, it says nothing about the pixel.
 
         Args:
             images: Raw pixel values (N, bands, H, W), uint8 or float.
@@ -94,8 +102,12 @@ def to_log_probabilities(probabilities: Tensor) -> Tensor:
     return probabilities.clamp_min(1e-7).log()
 
 
-def are_probabilities(output: Tensor) -> bool:
-    """Tell whether (N, C, ...) sums to one over the classes and lies in [0, 1]: a softmax was applied already."""
+def are_probabilities(output: Tensor, *, tolerance: float = 1e-2) -> bool:
+    """Tell whether (N, C, ...) lies in [0, 1] and sums to one over the classes: a softmax was applied already.
+
+    One channel is a probability when it lies in [0, 1]: a sigmoid was applied.
+    """
+    if not (bool((output >= 0).all()) and bool((output <= 1).all())):
+        return False
     sums = output.sum(dim=1)
-    in_range = bool((output >= 0).all()) and bool((output <= 1).all())
-    return in_range and bool(torch.allclose(sums, torch.ones_like(sums), atol=1e-2))
+    return output.shape[1] == 1 or bool(torch.allclose(sums, torch.ones_like(sums), atol=tolerance))
