@@ -19,9 +19,8 @@ from segshrink.errors import ConfigError, ModelError
 from segshrink.losses.pairs import feature_pair
 from segshrink.losses.vectors import below_one, divisors, lengths, unit_vectors
 
-# Added to lengths (SKD) and to pixel counts (IFVD) by the reference code.
+# Added to lengths by the reference code of SKD.
 LENGTH_OFFSET = 1e-8
-COUNT_OFFSET = 1e-6
 # Shortest vector whose direction counts in full (torch.nn.CosineSimilarity).
 COSINE_FLOOR = 1e-8
 # Similarities that cross_image_relation holds at a time.
@@ -100,9 +99,9 @@ def intra_class_variation(
 ) -> Tensor:
     """Squared difference of how near each pixel is to the centre of its class (IFVD).
 
-    Per image and class the centre is ``Σ features / (count + 1e-6)``; at every pixel the cosine between its features
-    and the centre of its class; mean over N·H·W of ``(cos_S − cos_T)²``. Pixels without a class add 0 but stay in
-    the denominator, as in the reference code. Channel counts may differ.
+    The centre of a class is the mean of its pixels' features in an image; at every pixel the cosine between its
+    features and the centre of its class; mean over N·H·W of ``(cos_S − cos_T)²``. Pixels without a class add 0 but
+    stay in the denominator, as in the reference code. Channel counts may differ.
 
     Args:
         student_features: (N, C, H, W).
@@ -128,10 +127,11 @@ def intra_class_variation(
         labels = _labels_like(target, student)
         has_class = (labels >= 0) & (labels < num_classes) & (labels != ignore_index)
         labels = labels.masked_fill(~has_class, 0)
-        difference = _cosines_to_centres(student, labels, has_class, num_classes) - _cosines_to_centres(
-            teacher, labels, has_class, num_classes
+        student, teacher = (
+            _cosines_to_centres(features.masked_fill(~has_class.unsqueeze(1), 0), labels, num_classes)
+            for features in (student, teacher)
         )
-        return difference.masked_fill(~has_class, 0).square().mean()
+        return F.mse_loss(student, teacher)
 
 
 def cross_image_relation(
@@ -203,17 +203,14 @@ def _labels_like(target: Tensor, features: Tensor) -> Tensor:
     return F.interpolate(target.unsqueeze(1).float(), size=tuple(size), mode="nearest").squeeze(1).long()
 
 
-def _cosines_to_centres(features: Tensor, labels: Tensor, has_class: Tensor, num_classes: int) -> Tensor:
-    """Return (N, H, W); what stands at pixels without a class is of no meaning."""
-    pixels = features.masked_fill(~has_class.unsqueeze(1), 0).flatten(2)
-    classes = torch.arange(num_classes, device=labels.device).view(1, -1, 1)
-    labels = labels.flatten(1).unsqueeze(1)
-    members = ((labels == classes) & has_class.flatten(1).unsqueeze(1)).to(pixels.dtype)
-    centres = members @ pixels.transpose(1, 2) / (members.sum(dim=2, keepdim=True) + COUNT_OFFSET)
-    centre_length = divisors(lengths(centres, 2), COSINE_FLOOR)
-    products = ((centres / centre_length) @ pixels).gather(1, labels)
-    cosines = products / divisors(lengths(pixels, 1), COSINE_FLOOR)
-    return cosines.squeeze(1).view(has_class.shape)
+def _cosines_to_centres(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Return (N, 1, H·W): the cosine of each pixel with the centre of its class, 0 for pixels of zeros."""
+    pixels, labels = features.flatten(2), labels.flatten(1).unsqueeze(1)
+    members = labels == torch.arange(num_classes, device=labels.device).view(1, -1, 1)
+    # The sum of the members points where their mean does, and no more than that counts.
+    centres = members.to(pixels.dtype) @ pixels.transpose(1, 2)
+    cosines = ((centres / divisors(lengths(centres, 2), COSINE_FLOOR)) @ pixels).gather(1, labels)
+    return cosines / divisors(lengths(pixels, 1), COSINE_FLOOR)
 
 
 def _pixel_directions(features: Tensor, pool: int) -> Tensor:
