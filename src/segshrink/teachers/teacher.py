@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -60,6 +61,13 @@ class Teacher(ABC):
 
         Args:
             images: Raw pixel values (N, bands, H, W), uint8 or float.
+        """
+
+    def check_scenes(self, names: Sequence[str]) -> None:  # noqa: B027  # most teachers have nothing to check
+        """Refuse to begin where it can't answer about every one of these scenes.
+
+        Args:
+            names: The scenes' names in their data set.
         """
 
     def scene_logits(self, image: NDArray[Any], name: str) -> NDArray[np.float32]:
