@@ -1,0 +1,143 @@
+"""Weights of a whole network, from whoever trained it: number of classes read from their shapes, nothing left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segshrink.classes import ClassMap
+from segshrink.errors import ModelError, nearest
+from segshrink.models.adapters import TorchvisionNetwork, first_line, torchvision_names
+from segshrink.models.model import SegmentationModel
+from segshrink.models.registry import build_model
+from segshrink.models.weights import read_tensors
+
+# Heads that only helped in training, or classify whole images.
+_HELPERS = ("aux_classifier.", "auxiliary_head.", "classification_head.")
+# Batch normalisation's counter, which older files lack.
+_COUNTER = "num_batches_tracked"
+
+
+def load_network(
+    identity: str,
+    weights: Path,
+    name_classes: Callable[[int], ClassMap],
+    *,
+    bands: int = 3,
+    options: Mapping[str, Any] | None = None,
+    likely_classes: int = 2,
+) -> SegmentationModel:
+    """Build a borrowed network with as many classes as its weights have, and load them.
+
+    A prefix that all names share ("module.", "model.", ...) is taken away; auxiliary heads are left out.
+
+    Args:
+        identity: "smp:<Architecture>/<encoder>" or "torchvision:<name>".
+        weights: File of the whole network's weights (.safetensors, or .pth read weights-only), or for torchvision the
+            name of published ones, which are downloaded unless torch's cache has them.
+        name_classes: Says what K classes mean.
+        bands: Bands of an image.
+        options: The network's options by name.
+        likely_classes: The number of classes that is tried first.
+
+    Raises:
+        FileError: The file is missing or can't be read.
+        ModelError: Unknown network, published weights that don't exist or can't be downloaded, or weights that don't
+            fit.
+    """
+    tensors = _read(identity, weights)
+    count = likely_classes
+    model, found = _fitted(identity, tensors, count, bands=bands, options=options)
+    if (seen := _count_classes(model.network, found, count)) != count:
+        count = seen
+        model, found = _fitted(identity, tensors, count, bands=bands, options=options)
+    if problems := _problems(_inner(model.network).state_dict(), found):
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ModelError(
+            f"{weights} doesn't fit '{identity}': {', '.join(problems[:3])}{more}; give weights of this whole network, "
+            "and the options that it was built with"
+        )
+    _inner(model.network).load_state_dict(found, strict=False)
+    return SegmentationModel(model.network, replace(model.description, classes=name_classes(count))).eval()
+
+
+def published_classes(identity: str, count: int) -> tuple[str, ...] | None:
+    """Return the class names of weights that torchvision publishes for a network, where they are so many."""
+    for weights in _published(identity).values():
+        names = tuple(str(name).strip("_") for name in weights.meta["categories"])
+        if len(names) == count:
+            return names
+    return None
+
+
+def _read(identity: str, weights: Path) -> dict[str, Tensor]:
+    published = _published(identity)
+    if weights.suffix or not published:
+        return read_tensors(weights)
+    name = str(weights)
+    if (chosen := published.get(name)) is None:
+        raise ModelError(f"torchvision publishes no weights '{name}' for '{identity}'{nearest(name, published)}")
+    try:
+        tensors: dict[str, Tensor] = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        raise ModelError(
+            f"the weights '{weights}' of '{identity}' can't be downloaded ({first_line(error)}); download {chosen.url} "
+            "elsewhere and give the file"
+        ) from error
+    return tensors
+
+
+def _published(identity: str) -> Mapping[str, Any]:
+    """Return torchvision's published weights of a network by name."""
+    from torchvision import models
+
+    family, _, name = identity.partition(":")
+    if family != "torchvision" or name not in torchvision_names():
+        return {}
+    members: Mapping[str, Any] = models.get_model_weights(name).__members__
+    return members
+
+
+def _fitted(
+    identity: str, tensors: Mapping[str, Tensor], count: int, *, bands: int, options: Mapping[str, Any] | None
+) -> tuple[SegmentationModel, dict[str, Tensor]]:
+    """Build the network for so many classes; return it and the file's tensors under its names."""
+    classes = ClassMap.build([(str(number), None, None) for number in range(count)])
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(identity, classes, bands=bands, options=options)
+    anchor = max(_inner(model.network).state_dict(), key=len)
+    prefix = next((name.removesuffix(anchor) for name in tensors if name.endswith(anchor)), "")
+    names = {name.removeprefix(prefix): name for name in tensors if name.startswith(prefix)}
+    return model, {name: tensors[given] for name, given in names.items() if not name.startswith(_HELPERS)}
+
+
+def _inner(network: nn.Module) -> nn.Module:
+    """Return the module whose names a library's files have."""
+    inner: nn.Module = network.model if isinstance(network, TorchvisionNetwork) else network
+    return inner
+
+
+def _count_classes(network: nn.Module, found: Mapping[str, Tensor], count: int) -> int:
+    """Read the number of classes off the tensors that differ from a network of ``count`` in their first axis only."""
+    seen = {
+        len(found[name])
+        for name, value in _inner(network).state_dict().items()
+        if name in found and value.ndim and found[name].ndim and len(value) == count != len(found[name])
+        if value.shape[1:] == found[name].shape[1:]
+    }
+    return seen.pop() if len(seen) == 1 else count
+
+
+def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    missing = [f"{name} is missing" for name in expected if name not in found and not name.endswith(_COUNTER)]
+    other = [
+        f"{name} is {tuple(found[name].shape)} in the file but {tuple(value.shape)} in the network"
+        for name, value in expected.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    return missing + other + [f"the network has no {name}" for name in found if name not in expected]

@@ -1,0 +1,109 @@
+"""Several teachers as one: the average of what they say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segshrink.errors import ConfigError
+from segshrink.teachers.teacher import Teacher, to_log_probabilities
+
+
+class Ensemble(Teacher):
+    """The average of several teachers' probabilities, as log-probabilities.
+
+    A class gets the average over the teachers that know it; then a pixel's classes are brought to a sum of one. So a
+    teacher for two classes and one for all the others make one for all.
+
+    Args:
+        teachers: At least one; all answer in the same classes.
+        weights: Each one's share, above 0.
+        combine: "weights": by their shares. "confidence": by their shares times each one's largest probability at the
+            pixel, so that whoever is sure is heard.
+
+    Raises:
+        ConfigError: No teacher, not one weight each, or classes that differ.
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[Teacher],
+        weights: Sequence[float],
+        *,
+        combine: Literal["weights", "confidence"] = "weights",
+    ) -> None:
+        if not teachers or len(weights) != len(teachers) or min(weights) <= 0:
+            raise ConfigError(
+                f"{len(teachers)} teacher(s) have the weights {list(weights)}; give each one weight above 0"
+            )
+        first = teachers[0]
+        if any(teacher.classes.names != first.classes.names for teacher in teachers):
+            raise ConfigError("several teachers must answer in the same classes; open them for one data set")
+        known = sorted({index for teacher in teachers for index in teacher.known})
+        super().__init__(first.classes, known=tuple(known), name=" + ".join(teacher.name for teacher in teachers))
+        self.teachers = tuple(teachers)
+        self.weights = tuple(float(weight) for weight in weights)
+        self.combine = combine
+        self.whole_scenes = any(teacher.whole_scenes for teacher in teachers)
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the teachers' identities and of how they are combined."""
+        settings = [[teacher.identity for teacher in self.teachers], self.weights, self.combine]
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+
+    @property
+    def parameters(self) -> int | None:
+        """How many weights all of them have; None where one doesn't tell."""
+        counts = [teacher.parameters for teacher in self.teachers]
+        return None if None in counts else sum(count for count in counts if count is not None)
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Return float32 log-probabilities (N, C, H, W) at the input size, in the student's class order.
+
+        Args:
+            images: Raw pixel values (N, bands, H, W), uint8 or float.
+        """
+        return self._combined([teacher.logits(images) for teacher in self.teachers])
+
+    @torch.no_grad()
+    def scene_logits(self, image: NDArray[Any], name: str) -> NDArray[np.float32]:
+        """Return the log-probabilities (C, H, W) of a whole scene; each teacher looks at it in its own way.
+
+        Args:
+            image: Raw pixel values (H, W, bands).
+            name: The scene's name in its data set.
+        """
+        answers = [torch.from_numpy(teacher.scene_logits(image, name))[None] for teacher in self.teachers]
+        combined: NDArray[np.float32] = self._combined(answers)[0].numpy()
+        return combined
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move what can be moved to ``device``."""
+        for teacher in self.teachers:
+            teacher.to(device)
+        return self
+
+    def _combined(self, answers: Sequence[Tensor]) -> Tensor:
+        """Average logits (N, C, H, W) of all teachers."""
+        total = torch.zeros_like(answers[0])
+        shares = torch.zeros_like(answers[0])
+        for teacher, weight, logits in zip(self.teachers, self.weights, answers, strict=True):
+            probabilities = logits.softmax(dim=1)
+            share = probabilities.amax(dim=1, keepdim=True) * weight if self.combine == "confidence" else weight
+            known = list(teacher.known)
+            total[:, known] += probabilities[:, known] * share
+            shares[:, known] += share
+        average = total / shares.clamp_min(torch.finfo(shares.dtype).tiny)
+        combined = to_log_probabilities(average / average.sum(dim=1, keepdim=True))
+        unknown = [index for index in range(len(self.classes)) if index not in self.known]
+        combined[:, unknown] = -torch.inf
+        return combined
