@@ -160,16 +160,6 @@ def test_channels_must_be_equal_and_an_adapter_makes_them_so(name):
     assert LOSSES[name](ChannelAdapter(3, 7)(student), teacher) > 0
 
 
-def test_adapter_mixes_channels_pixel_by_pixel():
-    adapter = ChannelAdapter(3, 2)
-    features = random_features(2, 3, 4, 5)
-    expected = torch.einsum("ts,nshw->nthw", adapter.weight[:, :, 0, 0], features)
-    torch.testing.assert_close(adapter(features), expected)
-    assert list(adapter.state_dict()) == ["weight"]
-    with pytest.raises(ModelError, match="at least 1 channel on both sides, found student_channels=3 and"):
-        ChannelAdapter(3, 0)
-
-
 @every_loss
 @pytest.mark.parametrize(
     ("student", "teacher", "message"),
