@@ -66,10 +66,10 @@ def read_array(path: Path) -> NDArray[Any]:
         DataError: An ``.npz`` file holds another number of arrays than one.
     """
     try:
-        content = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
+        with path.open("rb") as stream:
+            content = np.load(stream, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return content
             if len(content.files) != 1:
                 held = ", ".join(content.files) or "nothing"
                 raise DataError(f"{path} holds {held}; a label map is the only array in its file")
@@ -77,10 +77,8 @@ def read_array(path: Path) -> NDArray[Any]:
             return array
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise FileError(f"{path} is damaged or no array ({error}); write it again") from error
     except Exception as error:  # zipfile and zlib have errors of their own
-        raise FileError(f"{path} is damaged ({error}); write it again") from error
+        raise FileError(f"{path} is damaged or no array ({error}); write it again") from error
 
 
 def hard_logits(index: NDArray[Any], classes: int, confidence: float, path: Path) -> tuple[Tensor, Tensor]:
