@@ -175,6 +175,24 @@ def test_data_can_be_replaced(recipe: Path, tmp_path: Path, monkeypatch: pytest.
     assert loaded.student.model.encoder_weights == tmp_path / "w.pth"
 
 
+def test_a_teacher_cache_may_be_a_folder_beside_the_recipe(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_recipe(recipe).distillation.teacher_cache is False
+    assert load_recipe(recipe, ["distillation.teacher_cache=true"]).distillation.teacher_cache is True
+    recipe.write_text(RECIPE + "distillation: {teacher_cache: answers}\n")
+    loaded = load_recipe(recipe)
+    assert loaded.distillation.teacher_cache == recipe.parent / "answers"
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump_yaml(loaded))
+    assert load_recipe(copy) == loaded
+    monkeypatch.chdir(tmp_path)
+    override = load_recipe(recipe, ["distillation.teacher_cache=here"])
+    assert override.distillation.teacher_cache == tmp_path / "here"
+    with pytest.raises(ConfigError, match=r"distillation\.teacher_cache.*true, false or a folder, found \[1\]"):
+        load_recipe(recipe, ["distillation.teacher_cache=[1]"])
+
+
 def test_unknown_keys_deep_in_a_recipe_name_the_nearest(recipe: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"unknown key 'student\.training\.learning_rat'; did you mean 'learning_rate"

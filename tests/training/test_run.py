@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ from safetensors.torch import load_file
 
 from segshrink.config import Recipe
 from segshrink.errors import ConfigError, FileError, TrainingError
-from segshrink.teachers import open_teacher
+from segshrink.models import build_model
+from segshrink.teachers import TorchTeacher, open_teacher
 from segshrink.training import train
 
 
@@ -100,6 +103,70 @@ def test_a_student_learns_from_the_teacher_alone(recipe: Recipe, tmp_path: Path,
     row = epochs_of(tmp_path / "student")[-1]
     assert {"train/pixel_kl", "val/pixel_kl", "val/loss"} <= row.keys()
     assert "train/cross_entropy" not in row  # alpha 0 leaves the labels out
+
+
+FEATURE_TERMS = [
+    {"name": "cross_entropy"},
+    {"name": "cross_entropy", "weight": 0.1, "options": {"label_smoothing": 0.1}},
+    {"name": "masked_generation"},
+    {"name": "hint", "student": "stage:0", "weight": 0.5},
+    {"name": "hint", "student": "decoder", "weight": 0.5},
+]
+
+
+def test_a_student_that_learns_from_features_resumes_to_the_same_weights(recipe: Recipe, tmp_path: Path) -> None:
+    train(recipe, out=tmp_path / "teacher")
+    recipe = with_student(
+        recipe, distillation__terms=FEATURE_TERMS, student__training__ema_decay=0.8, student__training__epochs=3
+    )
+    teacher = open_teacher(tmp_path / "teacher", _classes(recipe))
+    train(recipe, out=tmp_path / "whole", role="student", teacher=teacher)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, out=tmp_path / "parts", role="student", teacher=teacher, progress=Stop(13))
+    train(recipe, out=tmp_path / "parts", role="student", teacher=teacher, resume=True)
+    checkpoints = [
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "parts")
+    ]
+    for part in ("state_dict", "current_model_state"):  # averaged and plain weights
+        whole, parts = (checkpoint[part] for checkpoint in checkpoints)
+        assert {name.split(".")[1] for name in whole if name.startswith("adapters.")} == {
+            "masked_generation",
+            "hint@stage:0",
+            "hint@decoder",
+        }
+        assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    averaged, plain = (checkpoints[0][part] for part in ("state_dict", "current_model_state"))
+    assert not torch.equal(averaged["adapters.hint@decoder.weight"], plain["adapters.hint@decoder.weight"])
+    saved = load_file(tmp_path / "whole" / "model" / "model.safetensors")
+    assert saved.keys() == load_file(tmp_path / "teacher" / "model" / "model.safetensors").keys()
+    labels = ("cross_entropy", "cross_entropy#2", "masked_generation", "hint@stage:0", "hint@decoder")
+    rows = [epochs_of(tmp_path / name) for name in ("whole", "parts")]
+    for label in labels:
+        assert [row[f"train/{label}"] for row in rows[0]] == [row[f"train/{label}"] for row in rows[1]]
+        assert float(rows[0][-1][f"val/{label}"]) > 0
+        assert float(rows[0][-1][f"train/{label}"]) < float(rows[0][0][f"train/{label}"])
+
+
+def test_nobody_holds_a_teacher_whose_answers_are_cached(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = with_student(recipe, distillation__teacher_cache=str(tmp_path / "answers"), student__training__epochs=1)
+    opened = []
+
+    def new_teacher() -> TorchTeacher:
+        assert recipe.student is not None
+        teacher = TorchTeacher(build_model(recipe.student.model.id, _classes(recipe), options={"width": 4, "depth": 2}))
+        opened.append(weakref.ref(teacher.module))
+        return teacher
+
+    held = []
+
+    def look(done: int, total: int, text: str) -> None:
+        if text.startswith("epoch"):
+            gc.collect()
+            held.append(opened[0]() is not None)
+
+    train(recipe, out=tmp_path / "student", role="student", teacher=new_teacher, progress=look)
+    assert held == [False] * 8
+    assert len(list((tmp_path / "answers").rglob("*.npy"))) == 6  # four training and two validation scenes
 
 
 def test_a_loss_that_is_not_finite_names_step_term_and_scene(recipe: Recipe, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Imports torch; verbs import this inside their function.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ def train_run(recipe: Recipe, *, out: Path, role: Role, teacher: str | None = No
     if resume:
         _check_checkpoint(out / "checkpoints" / "last.ckpt")
     dataset = open_dataset(recipe.data)
-    opened = open_teacher(teacher, dataset.classes, bands=dataset.bands) if teacher else None
+    opened = partial(open_teacher, teacher, dataset.classes, bands=dataset.bands) if teacher else None
     with progress_bar(f"train {role}") as advance, writing(out):
         return train(recipe, out=out, role=role, teacher=opened, teacher_name=teacher, resume=resume, progress=advance)
 

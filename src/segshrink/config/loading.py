@@ -19,7 +19,7 @@ from segshrink.errors import ConfigError, FileError
 Section = TypeVar("Section", bound=Strict)
 
 # Keys whose texts are paths; in overrides they are seen from the working folder, as on any command line.
-_PATH_KEYS = ("root", "encoder_weights")
+_PATH_KEYS = ("root", "encoder_weights", "teacher_cache")
 # Kinds of teachers whose name is, or may be, that of a file or folder.
 _FILE_KINDS = ("hf", "labels", "onnx", "tflite")
 
@@ -63,9 +63,12 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), data: Path | None = N
         learner = mapping.get(role)
         if isinstance(learner, dict) and isinstance(learner.get("model"), dict):
             mapping[role] = {**learner, "model": _anchored(learner["model"], "encoder_weights", path.parent)}
-    if isinstance(distillation := mapping.get("distillation"), dict) and "teachers" in distillation:
-        anchored = _anchored_teachers(distillation["teachers"], path.parent)
-        mapping["distillation"] = {**distillation, "teachers": anchored}
+    if isinstance(distillation := mapping.get("distillation"), dict):
+        distillation = _anchored(distillation, "teacher_cache", path.parent)
+        if "teachers" in distillation:
+            anchored = _anchored_teachers(distillation["teachers"], path.parent)
+            distillation = {**distillation, "teachers": anchored}
+        mapping["distillation"] = distillation
     for text in overrides:
         keys, value = _parsed(text)
         if keys == ["data"] and isinstance(value, str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from segshrink.config.base import Strict
 from segshrink.config.dataset import DatasetDescription
@@ -119,15 +119,23 @@ class Distillation(Teaching):
     alpha: float = Field(default=0.5, ge=0, le=1)
     # Temperature of the soft targets.
     temperature: float = Field(default=2.0, gt=0)
-    # Compute the teacher's answers once, over whole scenes, and cut crops from them: the teacher costs no step time
-    # and sees whole scenes, but not the student's brightness, contrast and noise.
-    teacher_cache: bool = False
+    # Compute the teacher's answers once, over whole scenes, and cut crops from them: the teacher costs neither time nor
+    # memory while the student trains, and sees whole scenes, but not the student's brightness, contrast and noise. A
+    # folder says where answers are kept (one byte a pixel and class, and one a pixel); true: beside the decoded images.
+    teacher_cache: bool | Path = False
     # Weight every pixel's soft target by how sure the teacher is there.
     confidence_weighting: bool = False
     # A published combination of terms ("cwd", "cirkd", "jml", "dist", "mgd", ...); replaces alpha and temperature.
     preset: str | None = None
     # Replaces alpha and temperature when given; not together with a preset.
     terms: list[Term] | None = None
+
+    @field_validator("teacher_cache", mode="before")
+    @classmethod
+    def _switch_or_folder(cls, value: object) -> object:
+        if not isinstance(value, bool | str | Path):
+            raise ValueError(f"give true, false or a folder, found {value!r}")
+        return value
 
 
 class Learner(Strict):

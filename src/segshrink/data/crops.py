@@ -1,6 +1,6 @@
 """Square training crops: a plan (pure data) says what to take, ``cut`` takes it from any array.
 
-The same plan cuts image, mask and anything else that lies over the same pixels, such as a teacher's cached logits.
+The same plan cuts image, mask and anything else that lies over the same pixels, such as a teacher's cached answers.
 """
 
 from __future__ import annotations

@@ -48,7 +48,8 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         crops: Size, number and mix of crops.
         augmentation: How crops are changed.
         seed: Where all random numbers come from.
-        layers: More arrays to cut with the crops' plans, by name: (channels, size, size) float32 in the items.
+        layers: More arrays to cut with the crops' plans, by name: (channels, size, size), uint8 or else float32, in the
+            items.
 
     Raises:
         DataError: There is no labelled scene.
@@ -199,10 +200,11 @@ class CropModule(lightning.LightningDataModule):
         self._opened()
 
     def add_layer(self, name: str, layer: Layer) -> None:
-        """Cut something else along with the images, such as a teacher's cached logits; call it before training.
+        """Cut something else along with the images, such as a teacher's cached answers; call it before training.
 
         Args:
-            name: The batches' new key; its value is (N, channels, size, size) float32 in channels-last memory.
+            name: The batches' new key; its value is (N, channels, size, size), uint8 or else float32, in channels-last
+                memory.
             layer: Called with a number into ``sample_names``, returns (H, W, channels) over that scene's pixels. Must
                 be picklable when data loading processes are spawned rather than forked.
         """
@@ -327,7 +329,7 @@ def _read(image: NDArray[Any], mask: NDArray[np.uint8], plan: CropPlan, layers: 
         "inside": inside(plan, (image.shape[0], image.shape[1])),
         "sample": plan.sample,
     }
-    return crop | {name: np.float32(cut(layer(plan.sample), plan)) for name, layer in layers.items()}
+    return crop | {name: cut(layer(plan.sample), plan) for name, layer in layers.items()}
 
 
 def _tensors(item: Mapping[str, Any]) -> dict[str, Any]:

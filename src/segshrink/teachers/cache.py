@@ -3,76 +3,201 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import os
+import random
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from segshrink.data import SceneStore
-from segshrink.errors import FileError
+from segshrink.errors import FileError, ModelError
 from segshrink.files import replacing
+from segshrink.teachers.quantization import VERSION, NotFiniteError, decode, encode
 from segshrink.teachers.teacher import OVERLAP, TILE, Teacher
 
 Progress = Callable[[int, int, str], None]
 
 
-class TeacherCache:
-    """The logits of a frozen teacher for every scene of some stores, (H, W, C) float16, memory-mapped and read-only.
+@dataclass(frozen=True)
+class _Answer:
+    """Where the codes of a scene lie, and their shape (H, W, C + 1)."""
 
-    A crop's targets are cut from them with the crop's own plan, so a training step doesn't run the teacher. The
-    teacher sees whole scenes, by the tiles that deployment uses, without the student's brightness or noise. Files are
-    named by the teacher's weights, description and class order, the tiling, and the image's content: a stale one is
-    never found, and a half-written one never has its final name.
+    path: Path
+    shape: tuple[int, int, int]
+
+
+class TeacherCache(Teacher):
+    """The answers of a frozen teacher about every scene of some stores, one byte a class, memory-mapped and read-only.
+
+    It stands for the teacher, which may be forgotten: a crop's answer is cut from the scene's with the crop's own plan,
+    so a training step doesn't run the teacher. The teacher saw whole scenes, by the tiles that deployment uses, without
+    the student's brightness or noise.
+
+    Files are named by the teacher's identity (weights, preprocessing, classes), the tiling, the code, and the image's
+    content: a stale one is never found. They get their name when they are whole; a damaged one is computed again.
+    Processes that build one cache at once take scenes in different orders and use each other's.
 
     Args:
-        teacher: Computes what is missing; not needed afterwards.
+        teacher: Computes what is missing; not kept.
         stores: The scenes; they are numbered through all stores in this order.
+        folder: Where the answers lie; None: in the cache folder of the first store.
         progress: Called after every scene with (scenes done, scenes in all, "teacher's answers").
 
     Raises:
-        FileError: The cache folder can't be written or read.
+        FileError: The folder can't be written, or has too little room.
+        ModelError: The teacher answers NaN.
     """
+
+    whole_scenes = True
 
     def __init__(
         self,
         teacher: Teacher,
         stores: Sequence[SceneStore],
         *,
+        folder: Path | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self._paths: list[Path] = []
-        identity = hashlib.sha256(f"{teacher.identity} {TILE} {OVERLAP}".encode()).hexdigest()
+        super().__init__(teacher.classes, known=teacher.known, name=teacher.name)
+        self._identity = hashlib.sha256(f"{teacher.identity} {TILE} {OVERLAP} {VERSION}".encode()).hexdigest()
+        home = (stores[0].folder / "teachers" if folder is None else Path(folder)) / self._identity[:16]
         scenes = [(store, number) for store in stores for number in range(len(store))]
-        for store, number in scenes:
-            window = store.samples[number].window
-            key = hashlib.sha256(f"{identity} {store.image_key(number)} {window}".encode()).hexdigest()
-            path = store.folder / "teachers" / identity[:16] / f"{key}.npy"
-            if not path.exists():
-                _write(path, teacher.scene_logits(np.asarray(store.image(number)), store.samples[number].name))
-            self._paths.append(path)
-            if progress is not None:
-                progress(len(self._paths), len(scenes), "teacher's answers")
+        self._answers = [self._answer(home, store, number, named=teacher.whole_scenes) for store, number in scenes]
+        missing = {answer: scene for answer, scene in zip(self._answers, scenes, strict=True) if not _is_whole(answer)}
+        if missing:
+            _make_room(home, list(missing))
+            self._build(teacher, missing, progress)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._answers)
 
-    def logits(self, index: int) -> NDArray[np.float16]:
-        """Return the teacher's logits of scene ``index``, (H, W, C) float16.
+    @property
+    def identity(self) -> str:
+        """SHA-256 of everything that an answer depends on besides the image: the teacher, the tiling and the code."""
+        return self._identity
+
+    def codes(self, index: int) -> NDArray[np.uint8]:
+        """Return the coded answer about scene ``index``, (H, W, C + 1), to be cut like pixels and then decoded.
 
         Raises:
             FileError: The file vanished or is damaged.
         """
-        path = self._paths[index]
-        try:
-            mapped: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise FileError(f"the teacher's cached answer {path} can't be read ({error}); delete it") from error
-        return mapped.view(np.ndarray)
+        answer = self._answers[index]
+        found = _mapped(answer)
+        if isinstance(found, str):
+            raise FileError(f"the teacher's answer {answer.path} {found}; start again, and it is computed anew")
+        return found
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return the float32 logits (N, C, H, W) of crops of codes (N, C + 1, H, W); -inf for unknown classes."""
+        logits = decode(codes)
+        unknown = [index for index in range(len(self.classes)) if index not in self.known]
+        if unknown:
+            logits[:, unknown] = -math.inf
+        return logits
+
+    def logits(self, images: Tensor) -> NoReturn:
+        """Refuse: only answers about scenes are cached.
+
+        Raises:
+            ModelError: Always.
+        """
+        raise ModelError(
+            f"the answers of '{self.name}' are cached about scenes, not about crops; ask the teacher itself"
+        )
+
+    def _answer(self, home: Path, store: SceneStore, number: int, *, named: bool) -> _Answer:
+        """Return where an answer lies; a teacher that finds its answers by the scenes' names has one for each name."""
+        sample = store.samples[number]
+        key = f"{self._identity} {store.image_key(number)} {sample.window} {sample.name if named else ''}"
+        name = hashlib.sha256(key.encode()).hexdigest()
+        return _Answer(home / f"{name}.npy", (*store.shape(number), len(self.classes) + 1))
+
+    def _build(
+        self, teacher: Teacher, missing: dict[_Answer, tuple[SceneStore, int]], progress: Progress | None
+    ) -> None:
+        order = list(missing)
+        random.Random(os.getpid()).shuffle(order)  # noqa: S311  # so that processes don't wait for the same scene
+        done = len(self._answers) - len(missing)
+        for answer in order:
+            store, number = missing[answer]
+            if not _is_whole(answer):
+                _write(answer.path, _asked(teacher, store, number))
+            done += 1
+            if progress is not None:
+                progress(done, len(self._answers), "teacher's answers")
 
 
-def _write(path: Path, logits: NDArray[np.float32]) -> None:
-    # 60000 lies inside float16; a softmax can't tell logits that large from larger ones.
-    values = np.clip(logits, -60000, 60000).transpose(1, 2, 0).astype(np.float16)
+def _asked(teacher: Teacher, store: SceneStore, number: int) -> NDArray[np.uint8]:
+    name = store.samples[number].name
+    logits = teacher.scene_logits(np.asarray(store.image(number)), name)
+    expected = (len(teacher.classes), *store.shape(number))
+    if logits.shape != expected:
+        raise ModelError(f"the teacher '{teacher.name}' answers {logits.shape} about scene '{name}', not {expected}")
+    try:
+        return encode(logits)
+    except NotFiniteError as error:
+        raise ModelError(
+            f"the teacher '{teacher.name}' answers NaN or infinity about scene '{name}'; check its weights and how it "
+            "takes pixels"
+        ) from error
+
+
+def _make_room(home: Path, missing: Sequence[_Answer]) -> None:
+    """Create the folder and see that it can be written and takes what is missing.
+
+    Raises:
+        FileError: It can't, or doesn't.
+    """
+    needed = sum(math.prod(answer.shape) for answer in missing)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+        free = shutil.disk_usage(home)[2]
+    except OSError as error:
+        raise FileError(
+            f"can't write the teacher's answers to {home}: {error.strerror or error}; name another folder in "
+            "distillation.teacher_cache"
+        ) from error
+    if needed > free:
+        raise FileError(
+            f"the teacher's answers about {len(missing)} scenes take {needed / 1e9:.2g} GB, but {home} has room for "
+            f"{free / 1e9:.2g} GB; free some space, name another folder in distillation.teacher_cache, or set it to "
+            "false to ask the teacher at every step"
+        )
+
+
+def _write(path: Path, codes: NDArray[np.uint8]) -> None:
     with replacing(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, values, allow_pickle=False)
+        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(codes))
+        stream.write(codes.data)
+        # Otherwise a power failure may leave a file of the right size and full of zeros under the final name.
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _mapped(answer: _Answer) -> NDArray[np.uint8] | str:
+    """Return the codes in a file, or what is wrong with it: the header must say what we know, the file be as long."""
+    try:
+        mapped: NDArray[np.uint8] = np.lib.format.open_memmap(answer.path, mode="r")
+    except FileNotFoundError:
+        return "is missing"
+    except (OSError, ValueError, EOFError) as error:
+        return f"is damaged ({error})"
+    if mapped.dtype != np.uint8 or mapped.shape != answer.shape or not mapped.flags.c_contiguous:
+        return f"holds {mapped.dtype} of shape {mapped.shape} instead of bytes of shape {answer.shape}"
+    # A plain array over the same pages: slicing a memmap costs five times as much.
+    return mapped.view(np.ndarray)
+
+
+def _is_whole(answer: _Answer) -> bool:
+    return not isinstance(_mapped(answer), str)

@@ -15,12 +15,12 @@ from segshrink.config import Training
 from segshrink.errors import ConfigError, ModelError
 from segshrink.losses import WeightedTerm, terms_from
 from segshrink.models import SegmentationModel
-from segshrink.teachers import Teacher, TorchTeacher
+from segshrink.teachers import Teacher, TeacherCache, TorchTeacher
 from segshrink.training.features import TapPair, TapsDuringFit, check_unpadded, feature_channels
 from segshrink.training.task import Batch, SegmentationTask
 from segshrink.training.terms import check_teacher
 
-# Key of a batch under which a TeacherCache's logits (N, C, H, W) travel with the images.
+# Key of a batch under which a TeacherCache's codes (N, C + 1, H, W) travel with the images.
 CACHED = "teacher"
 
 
@@ -111,7 +111,7 @@ class Distiller(SegmentationTask):
         return values
 
     def teacher_logits(self, batch: Batch) -> Tensor | None:
-        """Return the teacher's logits (N, C, H, W): the batch's own, cut from a cache, or computed.
+        """Return the teacher's logits (N, C, H, W), decoded from a cache's codes or computed.
 
         None when no term asks for the teacher. Terms on features have it computed even so.
 
@@ -120,8 +120,10 @@ class Distiller(SegmentationTask):
         """
         if not any(term.needs_teacher for _, term in self.terms):
             return None
-        cached = CACHED in batch and not self._on_features
-        logits: Tensor = batch[CACHED] if cached else self.teacher.logits(batch["image"])
+        if isinstance(self.teacher, TeacherCache):
+            logits = self.teacher.decode(batch[CACHED])
+        else:
+            logits = self.teacher.logits(batch["image"])
         if logits.shape[1] != self.model.num_classes:
             raise ModelError(
                 f"the teacher gives {logits.shape[1]} classes but the student {self.model.num_classes}; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,7 +53,7 @@ def train(
     *,
     out: Path,
     role: Role = "teacher",
-    teacher: Teacher | None = None,
+    teacher: Teacher | Callable[[], Teacher] | None = None,
     teacher_name: str | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -64,7 +65,8 @@ def train(
         out: Run folder; must not hold another run unless ``resume``.
         role: "teacher" trains the recipe's teacher on the labels; "student" the recipe's student on labels and
             teacher; "control" the same student with the same seed and steps without the teacher.
-        teacher: What the student learns from.
+        teacher: What the student learns from, or a function that opens it; then nobody holds the teacher while a
+            student learns from its cached answers.
         teacher_name: How the run names its teacher (a path or id).
         resume: Go on from the last whole epoch; the weights at the end equal those of an uninterrupted run.
         progress: Called after every step with (steps done, steps in all, a short text).
@@ -74,6 +76,8 @@ def train(
         FileError: The folder holds another run, or can't be written.
         TrainingError: The loss became NaN or infinite.
     """
+    if teacher is not None and not isinstance(teacher, Teacher):
+        teacher = teacher()
     learner = _learner(recipe, role, teacher)
     out = Path(out)
     if (finished := _prepare_folder(out, recipe, role, resume)) is not None:
@@ -89,13 +93,12 @@ def train(
         use_unlabeled=role == "student",
     )
     data.setup("fit")
+    if role == "student" and teacher is not None and recipe.distillation.teacher_cache:
+        student_terms(recipe.distillation, learner.terms, teacher)  # what it can't serve is refused before it answers
+        teacher = _cached(teacher, data, recipe.distillation.teacher_cache, progress)
     lightning.seed_everything(recipe.seed, workers=False, verbose=False)
     model = _build(learner, dataset, data)
     task = _task(recipe, learner, model, role, teacher)
-    if isinstance(task, Distiller) and recipe.distillation.teacher_cache:
-        stores = (data.train_store, data.unlabeled_store, data.val_store)
-        task.teacher.to("cuda" if torch.cuda.is_available() else "cpu")
-        data.add_layer(CACHED, TeacherCache(task.teacher, stores, progress=progress).logits)
     task.sample_names = data.sample_names
     metrics = MetricsFile(out / "metrics.csv")
     trainer = _trainer(
@@ -160,6 +163,16 @@ def _build(learner: Learner, dataset: Dataset, data: CropModule) -> Segmentation
         encoder_weights=choice.encoder_weights,
         sigmoid=choice.sigmoid,
     )
+
+
+def _cached(teacher: Teacher, data: CropModule, place: Path | bool, progress: Progress | None) -> TeacherCache:
+    """Return the teacher's answers about all scenes, which batches bring along from now on; ``place`` is a folder."""
+    stores = (data.train_store, data.unlabeled_store, data.val_store)
+    folder = place if isinstance(place, Path) else None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    cache = TeacherCache(teacher.to(device), stores, folder=folder, progress=progress)
+    data.add_layer(CACHED, cache.codes)
+    return cache
 
 
 def _task(
