@@ -150,10 +150,10 @@ def _prepared(
     loss: str, student: Tensor, teacher: Tensor, target: Tensor, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return both logits, the true classes (N, 1, H, W), 0 where ignored, and where that is."""
-    own, other, valid = aligned(student, teacher, target, ignore_index=ignore_index)
+    own, other, _ = aligned(student, teacher, target, ignore_index=ignore_index)
     if own.shape[1] < 2:
         raise ModelError(f"{loss} needs at least two classes, found logits of shape {tuple(own.shape)}; use binary_kl")
-    ignored = (target == ignore_index if valid is None else ~valid).unsqueeze(1)
+    ignored = (target == ignore_index).unsqueeze(1)
     return own, other, target.long().unsqueeze(1).masked_fill(ignored, 0), ignored
 
 

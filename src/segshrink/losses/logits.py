@@ -95,7 +95,7 @@ def _divergence(
         divergence.masked_fill_(ignored, 0)
         gradient.masked_fill_(ignored.unsqueeze(1), 0)
     if weights is None:
-        count = number_of(valid, divergence.unsqueeze(1)).clamp_(min=1)
+        count = number_of(valid, student).clamp_(min=1)
     else:
         divergence.mul_(weights)
         gradient.mul_(weights.unsqueeze(1))
