@@ -16,7 +16,7 @@ from segshrink.errors import ConfigError, ModelError
 from segshrink.losses import WeightedTerm, terms_from
 from segshrink.models import SegmentationModel
 from segshrink.teachers import Teacher, TeacherCache, TorchTeacher
-from segshrink.training.features import TapPair, TapsDuringFit, check_unpadded, feature_channels
+from segshrink.training.features import TapPair, TapsDuringFit, check_aligned, feature_channels
 from segshrink.training.task import Batch, SegmentationTask
 from segshrink.training.terms import check_teacher
 
@@ -157,7 +157,7 @@ class Distiller(SegmentationTask):
         if not self._on_features:
             yield None
             return
-        check_unpadded(images, self.model, self._network)
+        check_aligned(images, self.model, self._network)
         fitting = self._taps is not None
         self.open_taps()
         try:

@@ -11,9 +11,11 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from segshrink.config import Adapter
 from segshrink.errors import ConfigError, ModelError
 from segshrink.losses import Term
 from segshrink.models import SegmentationModel, Taps, tap_shapes
+from segshrink.teachers.adapted import AdaptedNetwork
 
 
 class TapPair:
@@ -96,19 +98,36 @@ def feature_channels(
     return found[0], found[1]
 
 
-def check_unpadded(images: Tensor, *networks: nn.Module) -> None:
-    """Refuse images that a network pads: its features would lie beside those of the other, and beside the labels.
+def check_aligned(images: Tensor, student: nn.Module, teacher: nn.Module) -> None:
+    """Refuse crops in which the features of the two networks don't lie over each other, and over the labels.
 
     Raises:
-        ConfigError: Names the sizes that fit.
+        ConfigError: A network pads the crops, or an adapter cuts or letterboxes them; names the sizes that fit.
     """
-    strides = [network.description.stride for network in networks if isinstance(network, SegmentationModel)]
-    multiple, least = math.lcm(1, *strides), 2 * max(strides, default=0)
     height, width = images.shape[-2:]
+    if isinstance(teacher, AdaptedNetwork):
+        _check_fitting(teacher.adapter, height, width)
+        # At a size of its own the network sees the whole crop, stretched.
+        teacher = teacher.network if teacher.adapter.size is None else nn.Identity()
+    strides = [each.description.stride for each in (student, teacher) if isinstance(each, SegmentationModel)]
+    multiple, least = math.lcm(1, *strides), 2 * max(strides, default=0)
     if height % multiple or width % multiple or min(height, width) < least:
         raise ConfigError(
             f"features of student and teacher don't lie over each other in crops of {height} × {width} pixels, which "
             f"are padded; set crops.size to a multiple of {multiple} of at least {least}"
+        )
+
+
+def _check_fitting(adapter: Adapter, height: int, width: int) -> None:
+    if adapter.size is None:
+        return
+    rows, columns = (adapter.size, adapter.size) if isinstance(adapter.size, int) else adapter.size
+    whole = adapter.fit == "stretch" or (adapter.fit == "letterbox" and height * columns == width * rows)
+    if not whole and (rows, columns) != (height, width):
+        done = "cuts" if adapter.fit == "tile" else "letterboxes"
+        raise ConfigError(
+            f"the teacher's adapter {done} crops of {height} × {width} pixels to {rows} × {columns}, so its features "
+            "don't lie over the student's; write 'fit: stretch' there, or take terms on logits"
         )
 
 

@@ -51,8 +51,8 @@ def check_teacher(teacher: Teacher, terms: Iterable[WeightedTerm]) -> None:
     terms = tuple(terms)
     if teacher.module is None and (names := _on_features(terms)):
         raise ConfigError(
-            f"the teacher '{teacher.name}' shows its answers only, but {names} from its features; take terms on "
-            f"logits: {_on_logits()}"
+            f"the teacher '{teacher.name}' gives answers without features (a black box, several teachers, or one asked "
+            f"with flips or scales), but {names} from features; take terms on logits: {_on_logits()}"
         )
     for _, term in terms:
         if term.least_classes > len(teacher.known):

@@ -1,0 +1,69 @@
+"""Loss terms and presets as a recipe's user meets them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+
+@pytest.fixture(autouse=True)
+def _quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency and memory are tested in tests/compression; measuring them takes seconds a model."""
+
+    def profile(_: object) -> dict[str, Any]:
+        return {"parameters": 1234, "macs": 5, "input": [1, 3, 512, 512], "file_bytes": 6, "latency_ms": {"median": 7}}
+
+    monkeypatch.setattr(import_module("segshrink.training.finish"), "profile_model", profile)
+
+
+def columns(run: Path) -> set[str]:
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    return {name for name, value in rows[-1].items() if name.startswith("train/") and float(value) >= 0}
+
+
+def test_a_preset_on_features_trains_beside_its_control(
+    segshrink: Callable[..., Any], recipe: Path, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    result = segshrink("distill", recipe, "-t", model, "-o", out, "--control", "distillation.preset=fitnet")
+    assert result.status == 0, result.err
+    assert columns(out) == {"train/loss", "train/cross_entropy", "train/pixel_kl", "train/hint"}
+    assert columns(out / "control") == {"train/loss", "train/cross_entropy"}
+    student, control = (load_file(run / "model" / "model.safetensors") for run in (out, out / "control"))
+    assert student.keys() == control.keys()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("distillation.terms=[{name: hnt}]", "did you mean 'hint'"),
+        ("distillation.terms=[{name: channel_kl, options: {tau: 4}}]", "no option 'tau'"),
+        ("distillation.preset=cwdd", "did you mean 'cwd'"),
+        ("distillation={preset: cwd, terms: [{name: hint}]}", "both 'preset' and 'terms'"),
+        ("distillation={preset: cirkd, teacher_cache: true}", "distillation.teacher_cache=false"),
+        ("distillation={preset: dist, confidence_weighting: true}", "pixel_kl"),
+    ],
+)
+def test_wrong_terms_are_refused_before_a_teacher_is_trained(
+    segshrink: Callable[..., Any], recipe: Path, tmp_path: Path, override: str, message: str
+) -> None:
+    result = segshrink("distill", recipe, "-o", tmp_path / "run", override)
+    assert result.status != 0
+    assert message in result.sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_tap_names_the_nearest(
+    segshrink: Callable[..., Any], recipe: Path, model: Path, tmp_path: Path
+) -> None:
+    terms = "distillation.terms=[{name: hint, student: encoder.0, teacher: encodr.1}]"
+    result = segshrink("distill", recipe, "-t", model, "-o", tmp_path / "run", terms)
+    assert result.status != 0
+    assert "'teacher' features" in result.sentence
+    assert "encoder.1" in result.sentence
