@@ -12,6 +12,7 @@ from segshrink import __version__
 from segshrink.cli._errors import interrupted_sentence, os_sentence
 from segshrink.cli.demo import demo
 from segshrink.cli.distill import distill
+from segshrink.cli.doctor import doctor
 from segshrink.cli.evaluate import evaluate
 from segshrink.cli.export import export
 from segshrink.cli.inspect import inspect
@@ -21,7 +22,7 @@ from segshrink.cli.train import train
 from segshrink.errors import SegshrinkError
 from segshrink.extras import missing_extra
 
-_VERBS = (demo, inspect, train, distill, evaluate, predict, report, export)
+_VERBS = (demo, doctor, inspect, train, distill, evaluate, predict, report, export)
 INTERRUPTED = 130
 
 

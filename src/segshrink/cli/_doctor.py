@@ -1,0 +1,112 @@
+"""Who a doctor's examination is about, and what it found, on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from segshrink.cli._console import out_console
+from segshrink.config import Recipe, TeacherSource, load_dataset, load_recipe
+from segshrink.errors import ConfigError
+from segshrink.files import read_json
+from segshrink.training.doctor import Diagnosis, Finding, Patient, examine
+
+_STYLES = {"fault": "bold red", "warning": "bold yellow", "fine": "green"}
+_SIGNS = {"fault": "✗", "warning": "!", "fine": "✓"}
+
+
+def patient_of(
+    recipe: Path | None, overrides: Sequence[str], *, teacher: str | None, data: Path | None, student: str | None
+) -> Patient:
+    """Put together who is examined.
+
+    Args:
+        recipe: The recipe; None takes that of the student's run, or a recipe's defaults with ``data``.
+        overrides: ``key=value`` texts for the recipe.
+        teacher: A teacher's source; None takes the recipe's, or that of the student's run.
+        data: Data set description instead of the recipe's.
+        student: Run or model folder, or network id.
+
+    Raises:
+        ConfigError: Nothing says which data or which teacher.
+        FileError: A file is missing or unreadable.
+    """
+    run = Path(student) if student is not None and (Path(student) / "config.yaml").exists() else None
+    path = recipe or (run and run / "config.yaml")
+    if path is not None:
+        loaded = load_recipe(path, overrides, data)
+    elif data is not None:
+        loaded = Recipe(name="doctor", data=load_dataset(data))
+    else:
+        raise ConfigError("nothing says which images to look at; give a RECIPE, or --data with --teacher")
+    return Patient(loaded, _sources(loaded, teacher, run), student)
+
+
+def print_diagnosis(found: Diagnosis) -> None:
+    """Print the verdict and every finding with its remedy."""
+    console = out_console()
+    console.print(_verdict(found))
+    for finding in found.findings:
+        _print_finding(console, finding)
+
+
+def examine_briefly(recipe: Recipe, teacher: str) -> None:
+    """Look at a few crops before a training and print a line for each thing that isn't fine; never raises.
+
+    Args:
+        recipe: The recipe of the training.
+        teacher: Its teacher's source.
+    """
+    console = out_console()
+    try:
+        found = examine(Patient(recipe, _sources(recipe, teacher, None)), brief=True)
+    except Exception as error:  # a training may go well though its examination doesn't
+        console.print(f"doctor: couldn't look ({' '.join(str(error).split())})", style="dim", markup=False)
+        return
+    for finding in found.findings:
+        remedy = f" → {'; '.join(finding.remedy.splitlines())}" if finding.remedy else ""
+        style = "dim" if finding.severity == "fine" else _STYLES[finding.severity]
+        console.print(Text.assemble((f"doctor: {finding.severity}  ", style), finding.seen, (remedy, "cyan")))
+
+
+def _sources(recipe: Recipe, teacher: str | None, run: Path | None) -> tuple[TeacherSource, ...]:
+    """Return the teachers: the one that was given, or the recipe's, or the one that a run learned from."""
+    listed = recipe.distillation.teachers
+    if teacher is None and not listed and run is not None and (run / "run.json").exists():
+        teacher = read_json(run / "run.json").get("teacher")
+    if teacher is None:
+        return tuple(listed)
+    return (next((one for one in listed if one.source == teacher), TeacherSource(source=teacher)),)
+
+
+def _verdict(found: Diagnosis) -> Text:
+    about = f"  {found.data}, {found.images} crops of {found.size} px"
+    if found.faults:
+        count = len(found.faults)
+        told = f"{count} fault{'s' if count > 1 else ''}: mend what comes first, then ask again"
+        return Text.assemble((told, "bold red"), about)
+    if found.warnings:
+        return Text.assemble(("no fault, but worth a look", "bold yellow"), about)
+    return Text.assemble(("healthy", "bold green"), about)
+
+
+def _print_finding(console: Console, finding: Finding) -> None:
+    rows = Table.grid(padding=(0, 2))
+    sign = Text(f"{_SIGNS[finding.severity]} {finding.severity}", _STYLES[finding.severity])
+    if finding.severity == "fine":
+        rows.add_column(width=9)
+        rows.add_row(sign, finding.seen)
+        console.print(rows)
+        return
+    console.print()
+    console.print(sign.append(f"  {finding.kind}", "bold default"))
+    rows.add_row("", finding.seen)
+    rows.add_row("", Text(finding.why, "dim"))
+    console.print(rows)
+    for line in finding.remedy.splitlines():
+        # In one piece, to be copied, however wide the terminal is.
+        console.print(Text.assemble("  → ", (line, "cyan")))

@@ -1,0 +1,94 @@
+"""What a student is to learn from, as its recipe says, and the recipe's line with one thing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from segshrink.config import Distillation, Term
+from segshrink.losses import CATALOGUE, preset_terms
+from segshrink.training.doctor.remedies import recipe_line, rounded
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe's distillation section with the terms of its student.
+
+    Attributes:
+        distillation: The section.
+        supervised: Terms of the student's control.
+    """
+
+    distillation: Distillation
+    supervised: tuple[Term, ...]
+
+    @property
+    def listed(self) -> list[Term] | None:
+        """The terms of a list or preset; None where alpha and temperature say it."""
+        if self.distillation.terms is not None:
+            return list(self.distillation.terms)
+        if self.distillation.preset is not None:
+            return preset_terms(self.distillation.preset, self.supervised)
+        return None
+
+    @property
+    def temperature(self) -> float:
+        """Temperature of the soft targets; that of the first term that has one."""
+        if self.listed is None:
+            return self.distillation.temperature
+        return next((float(term.options["temperature"]) for term in self.listed if "temperature" in term.options), 1.0)
+
+    @property
+    def learns_features(self) -> bool:
+        """Whether a term compares features, which a cache of logits doesn't hold."""
+        return any(
+            CATALOGUE[term.name].compares == "features" or term.student or term.teacher for term in self.listed or ()
+        )
+
+    def temperature_line(self, temperature: float) -> str:
+        """Return the line with another temperature in every term that has one."""
+        if self.listed is None:
+            return recipe_line("distillation.temperature", temperature)
+        changed = [
+            term.model_copy(update={"options": {**term.options, "temperature": temperature}})
+            if "temperature" in term.options
+            else term
+            for term in self.listed
+        ]
+        return self._list_line(changed)
+
+    def weight_line(self, position: int, weight: float) -> str:
+        """Return the line with another weight for one term.
+
+        Args:
+            position: The term's place among those of a weight above 0.
+            weight: Its new factor in the total loss, while the others keep theirs.
+        """
+        if self.listed is not None:
+            kept = [term for term in self.listed if term.weight > 0]
+            return self._list_line(_with_weight(kept, position, weight))
+        alpha = self.distillation.alpha
+        own = [term for term in self.supervised if alpha * term.weight > 0]
+        if position >= len(own):
+            return recipe_line("distillation.alpha", rounded(alpha / (alpha + weight)))
+        if len(own) == 1:
+            share = weight / own[0].weight
+            return recipe_line("distillation.alpha", rounded(share / (share + 1 - alpha)))
+        return _terms_line("student.terms", _with_weight(own, position, weight / alpha))
+
+    def _list_line(self, terms: Sequence[Term]) -> str:
+        line = _terms_line("distillation.terms", terms)
+        return line if self.distillation.preset is None else f"{recipe_line('distillation.preset', None)}\n{line}"
+
+
+def _with_weight(terms: Sequence[Term], position: int, weight: float) -> list[Term]:
+    changed = terms[position].model_copy(update={"weight": rounded(weight)})
+    return [changed if number == position else term for number, term in enumerate(terms)]
+
+
+def _terms_line(key: str, terms: Sequence[Term]) -> str:
+    listed = []
+    for term in terms:
+        told = term.model_dump(mode="json", exclude_defaults=True)
+        listed.append({"name": told.pop("name"), **told, "weight": term.weight})
+    return recipe_line(key, listed)

@@ -1,0 +1,136 @@
+"""The student of an examination: a trained one with its control, or one as it stands before its training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from segshrink.config import Recipe
+from segshrink.data import Dataset
+from segshrink.errors import ModelError
+from segshrink.files import read_json
+from segshrink.models import Normalization, SegmentationModel, build_model, load_model
+from segshrink.teachers import Teacher, open_teacher
+from segshrink.training.doctor.findings import Finding
+from segshrink.training.doctor.gradient_checks import balance_findings, gradient_norms
+from segshrink.training.doctor.measuring import Matrices
+from segshrink.training.doctor.plan import Plan
+from segshrink.training.doctor.sample import Sample
+from segshrink.training.doctor.student_checks import collapse_finding, comparison_finding
+from segshrink.training.doctor.trials import Trial, measure
+from segshrink.training.terms import student_terms
+
+_BATCHES = 3
+_LARGEST_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Student:
+    """A student and what lies beside it.
+
+    Attributes:
+        model: The network.
+        folder: Where it was trained; None: it wasn't.
+    """
+
+    model: SegmentationModel
+    folder: Path | None
+
+    @property
+    def control(self) -> Path | None:
+        """The run of its control, if that was evaluated."""
+        folder = None if self.folder is None else self.folder / "control"
+        return folder if folder is not None and (folder / "evaluation.json").exists() else None
+
+
+def open_student(source: str | None, recipe: Recipe, dataset: Dataset, sample: Sample) -> Student | None:
+    """Open a trained student, or build an untrained one; None where nothing says which.
+
+    Args:
+        source: Run or model folder, or a network id; None: the recipe's student.
+        recipe: The recipe.
+        dataset: The data set.
+        sample: Crops, for the statistics that an untrained student normalises with.
+
+    Raises:
+        FileError: The folder or its files are missing.
+        ModelError: The folder is damaged, or the id unknown.
+    """
+    if source is not None:
+        model = load_model(source, classes=dataset.classes, bands=dataset.bands)
+        if model.description.classes.names != dataset.classes.names:
+            raise ModelError(
+                f"the student in {source} has its classes in the order {', '.join(model.description.classes.names)}, "
+                f"the data set in the order {', '.join(dataset.classes.names)}; give a student of this data set"
+            )
+        return Student(model, Path(source) if Path(source).is_dir() else None)
+    if recipe.student is None:
+        return None
+    choice = recipe.student.model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = build_model(
+            choice.id,
+            dataset.classes,
+            bands=dataset.bands,
+            options=choice.options,
+            normalization=sample.statistics
+            if choice.normalization == "data"
+            else Normalization.named(choice.normalization, dataset.bands),
+            encoder_weights=choice.encoder_weights,
+        )
+    return Student(model, None)
+
+
+def examine_student(
+    student: Student, teacher: Teacher, heard: Matrices, sample: Sample, recipe: Recipe, plan: Plan, *, brief: bool
+) -> list[Finding]:
+    """Look at a student: what it predicts, whether its teacher can teach it, what pulls at it.
+
+    Args:
+        student: The student.
+        teacher: Its teacher.
+        heard: The teacher's confusion matrices (n, C, C) of the sample.
+        sample: The crops.
+        recipe: The recipe.
+        plan: What it learns from.
+        brief: Measure the terms on one small batch.
+    """
+    found = []
+    if student.folder is not None:
+        predicted = _measured(student.folder, teacher, sample)
+        found.append(collapse_finding(predicted, teacher.classes, recipe))
+        found += _compared(student, teacher, heard, sample)
+    terms = student_terms(plan.distillation, plan.supervised)
+    norms = gradient_norms(
+        student.model,
+        teacher,
+        terms,
+        sample,
+        batch_size=min(recipe.crops.batch_size, len(sample), 4 if brief else _LARGEST_BATCH),
+        batches=1 if brief else _BATCHES,
+        seed=recipe.seed,
+    )
+    state = "the trained student" if student.folder else "the student before its training"
+    return [*found, *balance_findings(norms, terms, plan, state=state)]
+
+
+def _measured(folder: Path, teacher: Teacher, sample: Sample) -> Matrices:
+    """Return the confusion matrices (n, C, C) of a model in a folder, on the sample's crops."""
+    model = open_teacher(str(folder), teacher.classes, bands=int(sample.images.shape[1]))
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return measure(model, sample, Trial(), range(len(sample)))
+
+
+def _compared(student: Student, teacher: Teacher, heard: Matrices, sample: Sample) -> list[Finding]:
+    if student.control is None:
+        return []
+    control = None
+    if (student.control / "model").is_dir():
+        control = _measured(student.control, teacher, sample)
+        unknown = [index for index in range(len(teacher.classes)) if index not in teacher.known]
+        control[:, unknown] = 0  # those pixels don't count for the teacher either
+    score = read_json(student.control / "evaluation.json")["scores"]["mean_iou"]
+    return [comparison_finding(heard, control, evaluated=score)]

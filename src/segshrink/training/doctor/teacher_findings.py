@@ -1,0 +1,275 @@
+"""What was seen of a teacher, put into words with the line that mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from segshrink.classes import ClassMap
+from segshrink.config import TeacherSource
+from segshrink.teachers import Teacher
+from segshrink.teachers.teacher import TILE
+from segshrink.training.doctor.causes import Cause
+from segshrink.training.doctor.findings import Finding
+from segshrink.training.doctor.measuring import BAD_LEVEL, POOR_LEVEL
+from segshrink.training.doctor.plan import Plan
+from segshrink.training.doctor.remedies import mended_source, recipe_line, teachers_line, with_output
+from segshrink.training.doctor.scaling import Scaling
+from segshrink.training.doctor.teacher_checks import CERTAIN, TEMPERATURES, Answered
+from segshrink.training.doctor.trials import Trial
+
+_FAULT_GAIN = 0.1
+# Share of the pixels that may be certain before soft targets say no more than labels, and that should be at most.
+_TOO_CERTAIN, _WELL_CERTAIN = 0.95, 0.8
+_TOO_UNCERTAIN = 0.97
+_CONSTANT = 1e-4
+# Change of an answer, relative to the logits' deviation, beyond what rounding explains.
+_CHANGE = 0.02
+
+_WHY: Mapping[str, str] = {
+    "scaling": "A network is right only about pixel values like those it was trained on.",
+    "order": "It was trained on images whose red and blue are exchanged; colours mislead it.",
+    "statistics": "Its batch normalisation doesn't scale features as in training.",
+    "size": "It was trained on objects of another size in pixels.",
+    "surroundings": "It needs to see more around an object than a crop shows.",
+    "classes": "The student is taught that one class is another.",
+}
+
+
+@dataclass(frozen=True)
+class Named:
+    """A teacher and its place in the recipe.
+
+    Attributes:
+        teacher: The opened teacher.
+        sources: All teachers' entries.
+        position: Which of them it is.
+    """
+
+    teacher: Teacher
+    sources: Sequence[TeacherSource]
+    position: int
+
+    @property
+    def label(self) -> str:
+        """How findings call it."""
+        return f"teacher {self.teacher.name}" if len(self.sources) > 1 else "teacher"
+
+
+def output_findings(named: Named, seen: Answered, plan: Plan, *, explained: bool) -> list[Finding]:
+    """Return what is wrong with the answers themselves, whatever their score.
+
+    Args:
+        named: The teacher.
+        seen: What it answered.
+        plan: What the student is to learn from it.
+        explained: Whether it is misled about the images; how sure it is says nothing then.
+    """
+    found = []
+    numbers = {"lowest": seen.lowest, "highest": seen.highest, "not_finite": seen.not_finite}
+    if seen.not_finite:
+        found.append(
+            Finding(
+                "not-finite", "fault", "teacher",
+                f"{_share(seen.not_finite)} of the {named.label}'s answers are NaN or infinite",
+                "One such pixel makes the student's loss NaN.",
+                "run the teacher in 32 bits (bf16 and fp16 overflow), and look for damaged weights",
+                numbers,
+            )
+        )  # fmt: skip
+    if seen.sums_to_one and not _constant(seen):
+        entry = with_output(named.sources[named.position], "probabilities")
+        found.append(
+            Finding(
+                "probabilities", "fault", "teacher",
+                f"the {named.label} answers with probabilities ({seen.lowest:.2f} to {seen.highest:.2f}, summing to "
+                f"one), which are taken as logits",
+                f"The softmax is applied twice: no class ever gets more than {seen.highest_probability:.2f} on average "
+                "and the student learns next to nothing from it.",
+                teachers_line(named.sources, named.position, entry),
+                numbers | {"highest_probability": seen.highest_probability},
+            )
+        )  # fmt: skip
+    elif not explained and not _constant(seen):
+        found += _certainty(named, seen, plan)
+    return found
+
+
+def steadiness_findings(named: Named, *, random: float, batch: float) -> list[Finding]:
+    """Return whether an answer changes with chance, or with the images beside it."""
+    remedy = "call .eval() on the network where it is built or before it is exported"
+    if random > _CHANGE:
+        seen = f"the {named.label}'s answer about the same crop changes from one time to the next"
+        why = "Its dropout or another random layer is on, so that its answers are noisy."
+        return [Finding("random", "fault", "teacher", seen, why, remedy, {"change": random})]
+    if batch > _CHANGE:
+        seen = f"the {named.label}'s answer about a crop depends on the other crops of its batch"
+        why = "Its batch normalisation is in train mode, so that what it teaches depends on chance."
+        return [Finding("batch", "fault", "teacher", seen, why, remedy, {"change": batch})]
+    return []
+
+
+def score_finding(
+    named: Named, seen: Answered, cause: Cause | None, *, base: Trial, plan: Plan, scaling: Scaling
+) -> Finding:
+    """Return how well the teacher does and what explains it.
+
+    Args:
+        named: The teacher.
+        seen: What it answered.
+        cause: What explains its score.
+        base: How it was used.
+        plan: What the student is to learn from it.
+        scaling: What is done to pixels before its network gets them, as far as that is known.
+    """
+    classes = named.teacher.classes
+    truth = seen.matrices.sum(axis=(0, 2))
+    majority = classes.names[int(truth.argmax())]
+    crops = f"{len(seen.matrices)} crop{'s' if len(seen.matrices) > 1 else ''}"
+    score = f"the {named.label} scores {seen.mean_iou:.2f} mIoU on {crops}"
+    numbers = {"mean_iou": seen.mean_iou, "majority_mean_iou": seen.majority}
+    if cause is not None:
+        severity = "fault" if cause.gain >= _FAULT_GAIN or seen.level < POOR_LEVEL else "warning"
+        return Finding(
+            " and ".join(cause.families),
+            "fault" if severity == "fault" else "warning",
+            "teacher",
+            f"{score}, but {cause.after:.2f} {_treatment(cause, base, classes)}",
+            " ".join(_why(family, cause) for family in cause.families),
+            "\n".join(_lines(named, cause, base, plan, scaling)),
+            numbers
+            | {"mended_mean_iou": cause.after, "gain": cause.gain, "sure_gain": cause.sure_gain, "alone": cause.alone},
+        )
+    if _constant(seen):
+        seen_text = f"the {named.label} answers the same everywhere, whatever the image ({score.split(' scores ')[1]})"
+        return Finding("constant", "fault", "teacher", seen_text, "There is nothing to learn from it.",
+                       "check its weights: they may not have been loaded", numbers)  # fmt: skip
+    if seen.level < POOR_LEVEL:
+        return Finding(
+            "weak",
+            "fault" if seen.level < BAD_LEVEL else "warning",
+            "teacher",
+            f"{score}; naming {majority} everywhere would score {seen.majority:.2f}",
+            "Other pixel scalings, band and class orders, image sizes and batch statistics do no better, so it doesn't "
+            "know these images.",
+            "train the teacher on these images, or choose another: segshrink train RECIPE",
+            numbers,
+        )
+    return Finding("score", "fine", "teacher", f"{score} (naming {majority} everywhere: {seen.majority:.2f})",
+                   numbers=numbers)  # fmt: skip
+
+
+def knowledge_finding(named: Named, targets_of_classes: Sequence[int], classes: ClassMap) -> Finding | None:
+    """Return which classes the teacher knows nothing about, with their share of the labelled pixels."""
+    missing = [index for index in range(len(classes)) if index not in named.teacher.known]
+    if not missing:
+        return None
+    share = sum(targets_of_classes[index] for index in missing) / max(sum(targets_of_classes), 1)
+    names = ", ".join(classes.names[index] for index in missing)
+    return Finding(
+        "unknown-classes",
+        "warning" if share > 0.5 else "fine",
+        "teacher",
+        f"the {named.label} knows nothing about {names} ({_share(share)} of the labelled pixels)",
+        "About these classes the student learns from labels alone." if share > 0.5 else "",
+        "name what stands for them: distillation.teachers: [{source: ..., classes: {Name here: Name there}}]"
+        if share > 0.5
+        else "",
+        {"classes": [classes.names[index] for index in missing], "share": share},
+    )
+
+
+def _certainty(named: Named, seen: Answered, plan: Plan) -> list[Finding]:
+    numbers = {"entropy": seen.entropy, "certain": {f"{key:g}": share for key, share in seen.certain.items()}}
+    temperature = plan.temperature
+    share = seen.certain.get(temperature, seen.certain[1.0])
+    if share > _TOO_CERTAIN:
+        better = next((t for t in TEMPERATURES if t > temperature and seen.certain[t] <= _WELL_CERTAIN), None)
+        return [
+            Finding(
+                "certain", "warning", "teacher",
+                f"at temperature {temperature:g} the {named.label} gives one class more than {CERTAIN:g} in "
+                f"{_share(share)} of the pixels",
+                "Soft targets that hard say no more than labels do.",
+                plan.temperature_line(better or TEMPERATURES[-1]),
+                numbers,
+            )
+        ]  # fmt: skip
+    if seen.entropy > _TOO_UNCERTAIN:
+        return [
+            Finding(
+                "uncertain", "warning", "teacher",
+                f"the {named.label}'s probabilities are almost equal for all classes (entropy {_share(seen.entropy)} "
+                "of the largest possible)",
+                "Soft targets that flat hardly tell one class from another.",
+                plan.temperature_line(0.5),
+                numbers,
+            )
+        ]  # fmt: skip
+    return []
+
+
+def _lines(named: Named, cause: Cause, base: Trial, plan: Plan, scaling: Scaling) -> list[str]:
+    source = named.sources[named.position]
+    trial = cause.trial
+    lines = []
+    if trial.scaling is not None or trial.reverse or cause.order is not None:
+        mended = mended_source(
+            source,
+            trial=trial,
+            scaling=scaling,
+            order=cause.order,
+            classes=named.teacher.classes,
+        )
+        lines.append(teachers_line(named.sources, named.position, mended))
+    if trial.zoom != base.zoom:
+        lines.append(recipe_line("distillation.scales", [trial.zoom]))
+    if trial.surroundings:
+        larger = ("crops.size", TILE) if plan.learns_features else ("distillation.teacher_cache", True)
+        lines.append(recipe_line(*larger))
+    if trial.statistics == "running":
+        lines.append("call .eval() on the network where it is built, and don't override its train()")
+    elif trial.statistics == "batch":
+        lines.append(
+            "measure its running averages anew: torch.optim.swa_utils.update_bn(batches of your images, model), then "
+            "save it"
+        )
+    return lines
+
+
+def _treatment(cause: Cause, base: Trial, classes: ClassMap) -> str:
+    """Say what was done, such as "with red and blue exchanged"."""
+    trial = cause.trial
+    parts = []
+    if trial.scaling is not None:
+        parts.append(f"with {trial.scaling.name}")
+    if trial.reverse:
+        parts.append("with red and blue exchanged")
+    if trial.statistics is not None:
+        whose = "the batch's own statistics" if trial.statistics == "batch" else "its running averages"
+        parts.append(f"with {whose} in batch normalisation")
+    if trial.zoom != base.zoom:
+        factor = trial.zoom / base.zoom
+        parts.append(f"on images enlarged {factor:g} times" if factor > 1 else f"on images reduced to {factor:g}")
+    if trial.surroundings:
+        parts.append("when it sees whole tiles around the crops")
+    if cause.order is not None:
+        moved = [f"{classes.names[j]} means {classes.names[i]}" for i, j in enumerate(cause.order) if i != j]
+        parts.append(f"in another class order ({', '.join(moved)})")
+    return " and ".join(parts)
+
+
+def _why(family: str, cause: Cause) -> str:
+    if family == "statistics" and cause.trial.statistics == "running":
+        return "It is in train mode: batch normalisation averages over whatever images stand beside each other."
+    if family == "statistics":
+        return "The running averages of its batch normalisation don't fit its weights."
+    return _WHY[family]
+
+
+def _constant(seen: Answered) -> bool:
+    return seen.variation < _CONSTANT
+
+
+def _share(value: float) -> str:
+    return f"{value:.1%}" if value < 0.1 else f"{value:.0%}"
