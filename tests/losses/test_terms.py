@@ -286,6 +286,24 @@ def test_refuses_with_a_sentence_that_helps(name, options, message):
         build_term(name, options)
 
 
+@pytest.mark.parametrize("known", [None, (0, 2)], ids=["all classes", "two classes"])
+@pytest.mark.parametrize("name", ON_LOGITS)
+def test_nothing_is_learnt_where_the_teacher_says_nothing(name, known):
+    generator = torch.Generator().manual_seed(2)
+    student = torch.randn(2, 3, 8, 8, generator=generator, requires_grad=True)
+    teacher = torch.randn(2, 3, 8, 8, generator=generator)
+    target = torch.randint(0, 3, (2, 8, 8), generator=generator).to(torch.uint8)
+    silent = torch.zeros(2, 8, 8, dtype=torch.bool)
+    silent[0, 2:5], silent[1, :, 6:] = True, True
+    term = build_term(name)
+    expected = term(student, teacher, target.masked_fill(silent, 255), ~silent, known=known)
+    value = term(student, teacher.masked_fill(silent[:, None], 1.5), target, known=known)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-6)
+    value.backward()
+    assert (student.grad.abs().amax(1)[silent] == 0).all()
+    assert (student.grad.abs().amax(1)[~silent] > 0).any()
+
+
 @pytest.mark.parametrize("name", ["pixel_kl", "cross_entropy"])
 def test_refuses_taps_of_a_loss_on_logits(name):
     with pytest.raises(ConfigError, match=f"'{name}' compares logits.*hint"):

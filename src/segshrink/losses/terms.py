@@ -85,7 +85,8 @@ class Term:
 
         Args:
             student: Logits, or features where the term compares features, (N, C, H, W).
-            teacher: The same of the teacher, (N, C', h, w); may be None for a supervised term.
+            teacher: The same of the teacher, (N, C', h, w); may be None for a supervised term. Pixels where all its
+                logits are equal don't count: it says nothing about them.
             target: Class indices (N, H, W), 255 where unlabelled.
             inside: Bool (N, H, W), False where a crop reaches outside its scene; None: inside everywhere.
             known: The classes that the teacher knows; the logits of others aren't compared, and pixels labelled as
@@ -109,6 +110,10 @@ class Term:
             student, teacher = student.index_select(1, index), teacher.index_select(1, index)
             labels, unknown = _as_known(target, index)
             uncounted = unknown if uncounted is None else uncounted | unknown
+        silent = _silent(teacher, student)
+        if silent is not None:
+            labels = labels.masked_fill(silent, IGNORE_INDEX)
+            uncounted = silent if uncounted is None else uncounted | silent
         mask = labels if self.labels_only else _mask(uncounted)
         if self.by_confidence:
             return self._value(student, teacher, mask, weights=_confidence(teacher, student))
@@ -284,6 +289,21 @@ def _as_known(target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     positions[known] = torch.arange(len(known), device=target.device)
     labels = positions[target.long()]
     return labels, (labels == IGNORE_INDEX) & (target != IGNORE_INDEX)
+
+
+def _silent(teacher: Tensor, student: Tensor) -> Tensor | None:
+    """Return where the teacher says nothing about a pixel of the student, all its logits being equal, (N, H, W).
+
+    None: nowhere. Of a single class nothing can be told.
+    """
+    if teacher.shape[1] < 2:
+        return None
+    logits = like_student(teacher, student)
+    # Two classes are compared before all are, which takes far longer.
+    if not bool((logits[:, 0] == logits[:, 1]).any()):
+        return None
+    silent = logits.amax(dim=1) == logits.amin(dim=1)
+    return silent if bool(silent.any()) else None
 
 
 def _confidence(teacher: Tensor, student: Tensor) -> Tensor:
