@@ -15,6 +15,11 @@ def out_console() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
+def tell(notice: str) -> None:
+    """Print a notice of one line on standard error."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"note: {notice}", markup=False)
+
+
 @contextmanager
 def progress_bar(text: str) -> Iterator[Callable[..., None]]:
     """Show a bar with the time left on standard error; yields ``advance(done, total, note="")``."""

@@ -37,7 +37,7 @@ def run_demo(out: Path, *, seed: int) -> Demo:
         data = write_scenes(out / "scenes", train=TRAIN, val=VAL, unlabeled=UNLABELED, size=SIZE, seed=seed)
         advance(TRAIN + VAL + UNLABELED, TRAIN + VAL + UNLABELED)
     recipe = demo_recipe(data, seed=seed)
-    page = distill_all(recipe, teacher=None, out=out, control=True, resume=True)
+    page = distill_all(recipe, out=out, control=True, resume=True)
     with progress_bar("segment, export") as advance, writing(out):
         onnx = export_onnx(load_model(out), out / "student.onnx")
         advance(1, 2)

@@ -6,22 +6,21 @@ Imports torch; verbs import this inside their function.
 from __future__ import annotations
 
 import logging
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from segshrink.cli._console import progress_bar
 from segshrink.cli._errors import writing
-from segshrink.config import Recipe
+from segshrink.cli._teaching import measure_teachers, opener
+from segshrink.config import Recipe, TeacherSource, Teaching
 from segshrink.data import open_dataset
 from segshrink.errors import ConfigError, ModelError, TrainingError
 from segshrink.evaluation import Evaluation
 from segshrink.files import read_json
 from segshrink.models.weights import read_checkpoint
 from segshrink.report import build_report
-from segshrink.teachers import open_teacher
-from segshrink.training import RunResult, describe_teacher, finish, train
+from segshrink.training import RunResult, finish, train
 from segshrink.training.hardware import free_threads
 from segshrink.training.run import Role
 from segshrink.training.terms import student_terms
@@ -29,15 +28,16 @@ from segshrink.training.terms import student_terms
 _MEASURES = ("evaluation.json", "profile.json")
 
 
-def train_run(recipe: Recipe, *, out: Path, role: Role, teacher: str | None = None, resume: bool = False) -> RunResult:
+def train_run(
+    recipe: Recipe, *, out: Path, role: Role, teaching: Teaching | None = None, resume: bool = False
+) -> RunResult:
     """Train one role of a recipe under a progress bar; with ``resume`` a finished run is left as it is."""
     quieten_lightning()
     if resume:
         _check_checkpoint(out / "checkpoints" / "last.ckpt")
-    dataset = open_dataset(recipe.data)
-    opened = partial(open_teacher, teacher, dataset.classes, bands=dataset.bands) if teacher else None
+    teacher = opener(teaching, open_dataset(recipe.data)) if teaching else None
     with progress_bar(f"train {role}") as advance, writing(out):
-        return train(recipe, out=out, role=role, teacher=opened, teacher_name=teacher, resume=resume, progress=advance)
+        return train(recipe, out=out, role=role, teacher=teacher, resume=resume, progress=advance)
 
 
 def measure_run(run: Path, *, reference: Path | None = None) -> Evaluation | None:
@@ -49,21 +49,11 @@ def measure_run(run: Path, *, reference: Path | None = None) -> Evaluation | Non
         return finish(run, reference=reference, progress=advance)
 
 
-def measure_teacher(source: str, recipe: Recipe, *, out: Path) -> Evaluation | None:
-    """Evaluate and profile a teacher under a progress bar; None where this very teacher was measured before."""
-    if _measured(out) and _is_about(out, source):
-        return None
-    use_free_threads()
-    with progress_bar("evaluate teacher") as advance, writing(out):
-        return describe_teacher(source, recipe, out=out, progress=advance)
-
-
-def distill_all(recipe: Recipe, *, teacher: str | None, out: Path, control: bool, resume: bool) -> Path:
+def distill_all(recipe: Recipe, *, out: Path, control: bool, resume: bool) -> Path:
     """Train what is missing of teacher, student and control, measure all, and return the report's path.
 
     Args:
-        recipe: The recipe.
-        teacher: Run or model folder; None trains the recipe's teacher into ``out/teacher-run``.
+        recipe: The recipe; when it names no teacher, its own is trained into ``out/teacher-run``.
         out: The student's run folder; the control goes to ``out/control``, the teacher's measures to ``out/teacher``.
         control: Whether to train the control.
         resume: Go on with what an interrupted command left; what is finished is skipped.
@@ -74,14 +64,14 @@ def distill_all(recipe: Recipe, *, teacher: str | None, out: Path, control: bool
     if recipe.student is None:
         raise ConfigError(f"recipe '{recipe.name}' has no 'student' section; add one, or give --student")
     student_terms(recipe.distillation, recipe.student.terms)  # wrong terms are refused before a teacher is trained
-    if teacher is None:
+    teaching: Teaching = recipe.distillation
+    if not teaching.teachers:
         own = out / "teacher-run"
         train_run(recipe, out=own, role="teacher", resume=resume)
-        teacher = str(own)
-    if resume:
-        _check_teacher(out, teacher)
-    measure_teacher(teacher, recipe, out=out / "teacher")
-    train_run(recipe, out=out, role="student", teacher=teacher, resume=resume)
+        teaching = teaching.model_copy(update={"teachers": [TeacherSource(source=str(own))]})
+    use_free_threads()
+    measure_teachers(teaching, recipe, out=out, resume=resume)
+    train_run(recipe, out=out, role="student", teaching=teaching, resume=resume)
     measure_run(out, reference=out / "teacher")
     if control:
         train_run(recipe, out=out / "control", role="control", resume=resume)
@@ -102,22 +92,6 @@ def quieten_lightning() -> None:
 
 def _measured(folder: Path) -> bool:
     return all((folder / name).exists() for name in _MEASURES)
-
-
-def _is_about(folder: Path, source: str) -> bool:
-    """Whether a folder's measures are those of the teacher at ``source``."""
-    run = Path(source) / "run.json"
-    written = read_json(folder / "run.json")
-    expected = {**read_json(run), "role": "teacher"} if run.exists() else {**written, "name": source}
-    return bool(written == expected)
-
-
-def _check_teacher(out: Path, teacher: str) -> None:
-    if not (out / "run.json").exists():
-        return
-    before = read_json(out / "run.json").get("teacher")
-    if before is not None and Path(before).resolve() != Path(teacher).resolve():
-        raise ConfigError(f"the run in {out} learns from {before}, not from {teacher}; choose another folder")
 
 
 def _check_checkpoint(path: Path) -> None:

@@ -16,11 +16,12 @@ def distill(
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder to write.", show_default=False)],
     overrides: Overrides = None,
     teacher: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--teacher",
             "-t",
-            help="Run or model folder; without it the recipe's teacher is trained first.",
+            help="Run or model folder, smp:..., torchvision:..., hf:..., onnx:FILE, tflite:FILE, labels:FOLDER or "
+            "module:function, instead of the recipe's teachers; several are averaged.",
             show_default=False,
         ),
     ] = None,
@@ -36,7 +37,8 @@ def distill(
 ) -> None:
     """Teach a small student with a big teacher.
 
-    Trains the recipe's student, measures it and its teacher, and writes the report.
+    Trains the recipe's student, measures it and its teacher, and writes the report. Where neither recipe nor command
+    names a teacher, the recipe's own is trained first.
 
     Inside OUT: the student's run; control/ and teacher-run/ where they are trained; teacher/, the teacher's measures.
     """
@@ -44,8 +46,10 @@ def distill(
 
     # Options and weights of the recipe's student belong to its network, so another network comes without them.
     chosen = [f"student.model={json.dumps({'id': student})}"] if student else []
+    if teacher:
+        chosen.append(f"distillation.teachers={json.dumps([{'source': source} for source in teacher])}")
     loaded = load_recipe(recipe, [*chosen, *(overrides or ())], data)
     from segshrink.cli._tables import print_comparison
     from segshrink.cli._work import distill_all
 
-    print_comparison(distill_all(loaded, teacher=teacher, out=out, control=control, resume=resume))
+    print_comparison(distill_all(loaded, out=out, control=control, resume=resume))

@@ -1,5 +1,5 @@
 """Making models small, and measuring how small and fast they are."""
 
-from segshrink.compression.profile import profile_model
+from segshrink.compression.profile import profile_backend, profile_model
 
-__all__ = ["profile_model"]
+__all__ = ["profile_backend", "profile_model"]

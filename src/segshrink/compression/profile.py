@@ -21,7 +21,7 @@ from segshrink.errors import ModelError
 from segshrink.machine import available_cores, describe_machine
 from segshrink.models import SegmentationModel, count_parameters, load_model
 from segshrink.models.folder import WEIGHTS_FILE
-from segshrink.prediction import TorchBackend
+from segshrink.prediction import Backend, TorchBackend
 
 WARM_UP = 3
 PROGRAM = Path(__file__).with_name("memory.py")
@@ -73,6 +73,31 @@ def profile_model(
     }
 
 
+def profile_backend(
+    backend: Backend, *, parameters: int | None, size: int = 512, runs: int = 20, threads: int | None = None
+) -> dict[str, Any]:
+    """Measure what isn't one model of ours, such as several teachers: only its latency can be measured.
+
+    Args:
+        backend: What runs it.
+        parameters: How many it has.
+        size: Side in pixels of the square image it is measured with.
+        runs: Timed runs, at least 1, after a warm-up.
+        threads: Threads of torch; by default the cores this process may use.
+
+    Returns:
+        ``parameters``, ``input``, ``latency_ms`` and ``machine``, as from ``profile_model``.
+    """
+    threads = threads or available_cores()
+    latency = measure_latency(backend, size=size, runs=runs, threads=threads)
+    return {
+        "parameters": parameters,
+        "input": [1, backend.bands, size, size],
+        "latency_ms": {**latency, "runs": runs, "threads": threads},
+        "machine": describe_machine(threads=threads),
+    }
+
+
 def count_macs(model: SegmentationModel, *, size: int) -> int:
     """Return the multiply-accumulates of one image of ``size`` x ``size`` pixels (half of torch's FLOP count).
 
@@ -91,12 +116,12 @@ def count_macs(model: SegmentationModel, *, size: int) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def measure_latency(model: SegmentationModel, *, size: int, runs: int, threads: int) -> dict[str, float]:
+def measure_latency(model: SegmentationModel | Backend, *, size: int, runs: int, threads: int) -> dict[str, float]:
     """Return ``median`` and ``p95`` milliseconds of one image from raw pixels to logits, in fp32 where the model is."""
     if runs < 1:
         raise ModelError(f"a latency needs at least 1 run, found {runs}")
-    backend = TorchBackend(model, precision="32")
-    image = noise_image(size, bands=model.description.bands)[np.newaxis]
+    backend = TorchBackend(model, precision="32") if isinstance(model, SegmentationModel) else model
+    image = noise_image(size, bands=backend.bands)[np.newaxis]
     seconds = []
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -4,12 +4,13 @@ from segshrink.evaluation.agreement import Agreement, agreement_between
 from segshrink.evaluation.calibration import Calibration, CalibrationHistogram
 from segshrink.evaluation.confusion import Confusion, Scores
 from segshrink.evaluation.curves import Curve, ProbabilityHistograms
-from segshrink.evaluation.evaluate import LabeledScene, ScenePredictor, evaluate
+from segshrink.evaluation.evaluate import ArrayPredictor, LabeledScene, ScenePredictor, evaluate
 from segshrink.evaluation.intervals import Interval, bootstrap_interval
 from segshrink.evaluation.results import Evaluation, ImageResult
 
 __all__ = [
     "Agreement",
+    "ArrayPredictor",
     "Calibration",
     "CalibrationHistogram",
     "Confusion",

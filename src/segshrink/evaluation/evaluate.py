@@ -25,8 +25,8 @@ from segshrink.imagery import write_index_png
 from segshrink.prediction import Prediction
 
 
-class ScenePredictor(Protocol):
-    """What can be evaluated: ``segshrink.prediction.Predictor``, or anything that segments an array as it does."""
+class ArrayPredictor(Protocol):
+    """``segshrink.prediction.Predictor``, or anything that segments an array as it does."""
 
     def predict_array(self, image: NDArray[Any], /) -> Prediction:
         """Segment (H, W, bands) raw pixel values into classes (H, W) and probabilities (C, H, W)."""
@@ -48,12 +48,20 @@ class LabeledScene(Protocol):
         """(H, W) class indices, 255 where unknown."""
 
 
+class ScenePredictor(Protocol):
+    """What segments a scene that it may know by name: ``segshrink.teachers.TeacherPredictor``."""
+
+    def predict_scene(self, scene: LabeledScene, /) -> Prediction:
+        """Segment a scene into classes (H, W) and probabilities (C, H, W); its target is none of its business."""
+
+
+AnyPredictor = ArrayPredictor | ScenePredictor
 Scenes = Iterable[LabeledScene] | Callable[[], Iterable[LabeledScene]]
-Reference = ScenePredictor | str | Path
+Reference = AnyPredictor | str | Path
 
 
 def evaluate(
-    predictor: ScenePredictor,
+    predictor: AnyPredictor,
     scenes: Scenes,
     *,
     classes: ClassMap,
@@ -125,7 +133,7 @@ def evaluate(
 
 def _count_into(
     tally: _Tally,
-    predictor: ScenePredictor,
+    predictor: AnyPredictor,
     scenes: Scenes,
     *,
     out: Path | None,
@@ -157,7 +165,7 @@ class _Tally:
 
     def count_all(
         self,
-        predictor: ScenePredictor,
+        predictor: AnyPredictor,
         scenes: Iterable[LabeledScene],
         *,
         total: int,
@@ -177,8 +185,8 @@ class _Tally:
         if not self.total.matrix.any():
             raise DataError("no scene has a labelled pixel; check the masks and the classes")
 
-    def _count(self, predictor: ScenePredictor, scene: LabeledScene) -> NDArray[np.uint8]:
-        prediction = predictor.predict_array(scene.image)
+    def _count(self, predictor: AnyPredictor, scene: LabeledScene) -> NDArray[np.uint8]:
+        prediction = _predicted(predictor, scene)
         confusion = Confusion(len(self.classes)).update(prediction.index, scene.target)
         self.confusions.append(confusion)
         self.total.merge(confusion)
@@ -234,7 +242,7 @@ def _comparison(reference: Reference | None, classes: ClassMap, label: str) -> _
         return None
     if not isinstance(reference, str | Path):
         _check_classes(reference, classes)
-        return _Comparison(label, lambda scene: reference.predict_array(scene.image).index, len(classes))
+        return _Comparison(label, lambda scene: _predicted(reference, scene).index, len(classes))
     run = Path(reference)
     if class_names(run) != classes.names:
         raise DataError(
@@ -245,7 +253,13 @@ def _comparison(reference: Reference | None, classes: ClassMap, label: str) -> _
     return _Comparison(reference_name(run), lambda scene: read_prediction(run, scene.name, num_classes=count), count)
 
 
-def _check_classes(predictor: ScenePredictor, classes: ClassMap) -> None:
+def _predicted(predictor: AnyPredictor, scene: LabeledScene) -> Prediction:
+    if hasattr(predictor, "predict_scene"):
+        return predictor.predict_scene(scene)
+    return predictor.predict_array(scene.image)
+
+
+def _check_classes(predictor: AnyPredictor, classes: ClassMap) -> None:
     """Refuse a predictor that tells its classes when they are others, or in another order."""
     own = getattr(predictor, "classes", None)
     if own is not None and tuple(own.names) != classes.names:

@@ -98,6 +98,10 @@ class Augmented(Teacher):
         average: NDArray[np.float32] = self._average(torch.from_numpy(pixels).permute(2, 0, 1)[None], answer)[0].numpy()
         return average
 
+    def check_scenes(self, names: Sequence[str]) -> None:
+        """Refuse to begin where the teacher cannot answer about every one of these scenes."""
+        self.teacher.check_scenes(names)
+
     def to(self, device: torch.device | str) -> Self:
         """Move what can be moved to ``device``."""
         self.teacher.to(device)

@@ -86,6 +86,11 @@ class Ensemble(Teacher):
         combined: NDArray[np.float32] = self._combined(answers)[0].numpy()
         return combined
 
+    def check_scenes(self, names: Sequence[str]) -> None:
+        """Refuse to begin where not every teacher can answer about every one of these scenes."""
+        for teacher in self.teachers:
+            teacher.check_scenes(names)
+
     def to(self, device: torch.device | str) -> Self:
         """Move what can be moved to ``device``."""
         for teacher in self.teachers:

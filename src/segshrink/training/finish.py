@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from segshrink.compression import profile_model
+from segshrink.compression import profile_backend, profile_model
 from segshrink.config import DatasetDescription, Recipe
 from segshrink.data import SceneStore, open_dataset, scenes
 from segshrink.errors import ConfigError, ModelError
-from segshrink.evaluation import Evaluation, evaluate
+from segshrink.evaluation import ArrayPredictor, Evaluation, ScenePredictor, evaluate
 from segshrink.files import read_json, write_json
 from segshrink.models import SegmentationModel, count_parameters, load_model
 from segshrink.prediction import Predictor
 from segshrink.prediction.torch_backend import TorchBackend
+from segshrink.teachers import Teacher
+from segshrink.teachers.predicting import TeacherPredictor
+from segshrink.teachers.teacher import Answers
 from segshrink.training.run import open_run_recipe
 
 ScenesDone = Callable[[int, int], None]
@@ -43,27 +47,47 @@ def finish(
 
 
 def describe_teacher(
-    source: str | Path, recipe: Recipe, *, out: Path, profile: bool = True, progress: ScenesDone | None = None
+    teacher: Teacher, recipe: Recipe, *, out: Path, profile: bool = True, progress: ScenesDone | None = None
 ) -> Evaluation:
     """Evaluate and measure the teacher of a distillation into ``out``, which the report reads like a run folder.
 
+    ``evaluation.json`` is written last. A black box has no profile: it runs on threads of its own.
+
     Args:
-        source: Run or model folder of the teacher.
+        teacher: The teacher, whatever it is.
         recipe: The student's recipe, whose validation split judges both.
         out: Folder to write to.
         profile: Measure size, latency and memory too.
         progress: Called after every scene with (scenes done, scenes in all).
     """
-    model = load_model(source)
-    run = Path(source) / "run.json"
-    record = read_json(run) if run.exists() else {"name": str(source), "data": recipe.data.name, "status": "finished"}
-    write_json(out / "run.json", {**record, "role": "teacher"})
-    if (metrics := Path(source) / "metrics.csv").exists():
+    run = Path(teacher.name) / "run.json"
+    record = read_json(run) if run.exists() else {"name": teacher.name, "data": recipe.data.name, "status": "finished"}
+    write_json(out / "run.json", {**record, "role": "teacher", "identity": teacher.identity})
+    for name in ("metrics.csv", "profile.json", "evaluation.json"):
+        (out / name).unlink(missing_ok=True)
+    if (metrics := run.with_name("metrics.csv")).exists():
         (out / "metrics.csv").write_bytes(metrics.read_bytes())
-    result = evaluate_model(model, recipe.data, out=out, name="teacher", progress=progress)
-    if profile:
-        write_json(out / "profile.json", profile_model(model))
-    return result
+    if profile and (measured := _profile(teacher, open_dataset(recipe.data).bands)) is not None:
+        write_json(out / "profile.json", measured)
+    return _evaluate(
+        TeacherPredictor(teacher),
+        recipe.data,
+        "val",
+        model_name="teacher",
+        parameters=teacher.parameters,
+        out=out,
+        progress=progress,
+    )
+
+
+def _profile(teacher: Teacher, bands: int) -> dict[str, Any] | None:
+    """Measure a teacher as far as it can be: models of ours, other networks of torch, no black box."""
+    if isinstance(teacher.module, SegmentationModel):
+        return profile_model(teacher.module)
+    if teacher.parameters is None:
+        return None
+    backend = TorchBackend(Answers(teacher), precision="32", classes=teacher.classes, bands=bands)
+    return profile_backend(backend, parameters=teacher.parameters)
 
 
 def evaluate_model(
@@ -103,19 +127,43 @@ def evaluate_model(
         raise ModelError(
             f"the model takes {model.description.bands} bands but the images of '{data.name}' have {dataset.bands}"
         )
+    return _evaluate(
+        Predictor(TorchBackend(model, precision=precision)),
+        data,
+        split,
+        model_name=name,
+        parameters=count_parameters(model),
+        out=out,
+        reference=reference,
+        progress=progress,
+    )
+
+
+def _evaluate(
+    predictor: ArrayPredictor | ScenePredictor,
+    data: DatasetDescription,
+    split: str,
+    *,
+    model_name: str,
+    parameters: int | None,
+    out: Path | None,
+    reference: Path | None = None,
+    progress: ScenesDone | None = None,
+) -> Evaluation:
+    """Score a predictor on a split of a data set."""
+    dataset = open_dataset(data)
     samples = getattr(dataset, split)
     if not samples:
         raise ConfigError(f"data set '{data.name}' has no images in its {split} split")
-    store = SceneStore(samples, dataset.classes)
     return evaluate(
-        Predictor(TorchBackend(model, precision=precision)),
-        partial(scenes, store),
+        predictor,
+        partial(scenes, SceneStore(samples, dataset.classes)),
         classes=dataset.classes,
         split=split,
         data_name=data.name,
         leaking=data.split.leaking,
-        model_name=name,
-        parameters=count_parameters(model),
+        model_name=model_name,
+        parameters=parameters,
         out=out,
         reference=reference,
         progress=progress,

@@ -16,11 +16,11 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAverag
 from segshrink import __version__
 from segshrink.config import Learner, Recipe, dump_yaml, load_recipe
 from segshrink.data import CropModule, Dataset, image_statistics, open_dataset
-from segshrink.errors import ConfigError, FileError, TrainingError
+from segshrink.errors import ConfigError, FileError, ModelError, TrainingError
 from segshrink.files import read_json, write_json, write_text
 from segshrink.losses import build_terms
 from segshrink.machine import describe_machine
-from segshrink.models import Normalization, SegmentationModel, build_model
+from segshrink.models import Normalization, SegmentationModel, build_model, inherit_encoder
 from segshrink.teachers import Teacher, TeacherCache
 from segshrink.training.callbacks import (
     InterruptBetweenSteps,
@@ -67,7 +67,7 @@ def train(
             teacher; "control" the same student with the same seed and steps without the teacher.
         teacher: What the student learns from, or a function that opens it; then nobody holds the teacher while a
             student learns from its cached answers.
-        teacher_name: How the run names its teacher (a path or id).
+        teacher_name: How the run names its teacher; None: as the teacher does.
         resume: Go on from the last whole epoch; the weights at the end equal those of an uninterrupted run.
         progress: Called after every step with (steps done, steps in all, a short text).
 
@@ -82,6 +82,7 @@ def train(
     out = Path(out)
     if (finished := _prepare_folder(out, recipe, role, resume)) is not None:
         return finished
+    taught = _taught(recipe, teacher, teacher_name)
     training = learner.training
     torch.set_num_threads(training.threads or free_threads())
     dataset = open_dataset(recipe.data)
@@ -93,18 +94,21 @@ def train(
         use_unlabeled=role == "student",
     )
     data.setup("fit")
-    if role == "student" and teacher is not None and recipe.distillation.teacher_cache:
-        student_terms(recipe.distillation, learner.terms, teacher)  # what it can't serve is refused before it answers
-        teacher = _cached(teacher, data, recipe.distillation.teacher_cache, progress)
     lightning.seed_everything(recipe.seed, workers=False, verbose=False)
     model = _build(learner, dataset, data)
+    if role == "student" and teacher is not None:
+        student_terms(recipe.distillation, learner.terms, teacher)  # what it can't serve is refused before it answers
+        if recipe.distillation.inherit_encoder:
+            _inherit(model, teacher)
+        if recipe.distillation.teacher_cache:
+            teacher = _cached(teacher, data, recipe.distillation.teacher_cache, progress)
     task = _task(recipe, learner, model, role, teacher)
     task.sample_names = data.sample_names
     metrics = MetricsFile(out / "metrics.csv")
     trainer = _trainer(
         learner, out, [metrics, InterruptBetweenSteps(), *([StepProgress(progress)] if progress else [])]
     )
-    record = _record(recipe, role, dataset, str(trainer.precision), teacher_name)
+    record = _record(recipe, role, dataset, str(trainer.precision), taught)
     write_json(out / "run.json", {**record, "status": "running"})
     try:
         _fit(trainer, task, data, out / "checkpoints" / "last.ckpt" if resume else None)
@@ -163,6 +167,19 @@ def _build(learner: Learner, dataset: Dataset, data: CropModule) -> Segmentation
         encoder_weights=choice.encoder_weights,
         sigmoid=choice.sigmoid,
     )
+
+
+def _inherit(student: SegmentationModel, teacher: Teacher) -> None:
+    """Start the student's encoder from the teacher's."""
+    if teacher.module is None:
+        raise ConfigError(
+            f"distillation.inherit_encoder needs a teacher whose weights can be read, and {teacher.name} is a black "
+            "box; set it to false"
+        )
+    try:
+        inherit_encoder(student.network, teacher.module)
+    except ModelError as error:
+        raise ConfigError(f"distillation.inherit_encoder: {error}; or set it to false") from error
 
 
 def _cached(teacher: Teacher, data: CropModule, place: Path | bool, progress: Progress | None) -> TeacherCache:
@@ -243,7 +260,16 @@ def _save_best(out: Path, model: SegmentationModel) -> None:
     model.save(out / "model")
 
 
-def _record(recipe: Recipe, role: Role, dataset: Dataset, precision: str, teacher_name: str | None) -> dict[str, Any]:
+def _taught(recipe: Recipe, teacher: Teacher | None, name: str | None) -> dict[str, Any]:
+    """Say what a student learns from: a name for people, the sources as the recipe has them, and an exact identity."""
+    if teacher is None:
+        return {"teacher": None}
+    named = name or teacher.name
+    sources = [source.model_dump(mode="json", exclude_defaults=True) for source in recipe.distillation.teachers]
+    return {"teacher": named, "teachers": sources or [{"source": named}], "teacher_identity": teacher.identity}
+
+
+def _record(recipe: Recipe, role: Role, dataset: Dataset, precision: str, taught: dict[str, Any]) -> dict[str, Any]:
     return {
         "role": role,
         "name": recipe.name,
@@ -257,5 +283,5 @@ def _record(recipe: Recipe, role: Role, dataset: Dataset, precision: str, teache
             "val": len(dataset.val),
         },
         "machine": {**describe_machine(), "device": device_name(), "precision": precision},
-        "teacher": teacher_name,
+        **taught,
     }
