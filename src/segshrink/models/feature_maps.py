@@ -9,6 +9,8 @@ from torch import Tensor
 
 # Class and register tokens that may stand before the tokens of the image.
 _PREFIX_TOKENS = 8
+# Usual strides, for images that are no multiple of theirs.
+_STRIDES = (4, 8, 16, 32)
 # How far the two sides of a grid may be from the image's proportions: what a convolution without padding loses.
 _TOLERANCE = 0.2
 
@@ -28,8 +30,8 @@ def tensors_in(output: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 def as_map(tensor: Tensor, image_size: tuple[int, int]) -> Tensor | None:
     """Return features as a map (N, C, H, W); None for what is none.
 
-    A sequence (N, tokens, C) becomes a map when its tokens, behind up to eight class or register tokens, fill a grid of
-    the image's proportions. Channels last (N, H, W, C) are told from channels first by those proportions; where both
+    A sequence (N, tokens, C) becomes a map when its tokens, behind up to eight class or register tokens, fill the image
+    at some stride. Channels last (N, H, W, C) are told from channels first by those proportions; where both
     would do, channels come first.
 
     Args:
@@ -50,14 +52,22 @@ def as_map(tensor: Tensor, image_size: tuple[int, int]) -> Tensor | None:
 
 def _sequence_as_map(tensor: Tensor, image_size: tuple[int, int]) -> Tensor | None:
     tokens = tensor.shape[1]
-    height, width = image_size
     if tokens == 1:  # a class token alone
         return None
     for prefix in range(min(_PREFIX_TOKENS + 1, tokens)):
-        rows = max(1, round(((tokens - prefix) * height / width) ** 0.5))
-        columns = (tokens - prefix) // rows
-        if rows * columns == tokens - prefix and _proportional(rows, columns, image_size):
-            return tensor[:, prefix:].reshape(len(tensor), rows, columns, -1).permute(0, 3, 1, 2)
+        grid = _grid(tokens - prefix, image_size)
+        if grid is not None:
+            return tensor[:, prefix:].reshape(len(tensor), *grid, -1).permute(0, 3, 1, 2)
+    return None
+
+
+def _grid(tokens: int, image_size: tuple[int, int]) -> tuple[int, int] | None:
+    """Find the rows and columns that a stride of whole pixels makes of an image, where they are ``tokens`` in all."""
+    height, width = image_size
+    for stride in (max(1, round((height * width / tokens) ** 0.5)), *_STRIDES):
+        for rows, columns in ((height // stride, width // stride), (-(-height // stride), -(-width // stride))):
+            if rows * columns == tokens:
+                return rows, columns
     return None
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from segshrink.models.dry_run import bands_of, dry_run, network_of, unwrapped
 from segshrink.models.feature_maps import as_map, tensors_in
+from segshrink.models.model import SegmentationModel
 
 _ROLE = re.compile(r"encoder|decoder|logits|stage:\d+")
 # What libraries call the part that makes features; the classes of an auxiliary head are not the model's.
@@ -64,9 +65,10 @@ def list_roles(model: nn.Module, *, size: int = 64) -> list[Role]:
     roles += _decoder(model, watch)
     stages = {stage: seen for seen in encoder if (stage := watch.stage(seen)) is not None}
     roles += [watch.role(f"stage:{stage}", seen) for stage, seen in sorted(stages.items())]
-    logits = next((value for _, value in tensors_in(output) if as_map(value, (size, size)) is not None), None)
-    if logits is not None:
-        roles.append(Role("logits", "", _shape(logits), round(size / logits.shape[2])))
+    for key, logits in tensors_in(output):
+        if as_map(logits, (size, size)) is not None:
+            path = f"#{key}" if key else ""
+            return [*roles, Role("logits", path, _shape(logits), round(size / logits.shape[2]))]
     return roles
 
 
@@ -159,35 +161,60 @@ def _encoder_features(model: nn.Module, watch: _Watch) -> list[_Seen]:
     Where no module is the encoder, or it is a mere list of modules, it is everything down to the smallest features.
     """
     path = _encoder_path(model)
-    if path in watch.called:
+    if path in watch.called and path != _network_path(model):
         own = [seen for seen in watch.called[path] if watch.image is None or not seen.is_same(watch.image)]
-        return [*watch.parts(path), *own]
+        deepest = max((watch.stride(seen) for seen in own), default=math.inf)
+        return [*(seen for seen in watch.parts(path) if watch.stride(seen) <= deepest), *own]
     while path not in watch.called:
         path = path.rpartition(".")[0]
-    parts = watch.parts(path)
+    parts = _before_head(model, watch, path)
     smallest = max((watch.stride(seen) for seen in parts), default=0)
     last = max((index for index, seen in enumerate(parts) if watch.stride(seen) == smallest), default=-1)
     return parts[: last + 1]
 
 
+def _before_head(model: nn.Module, watch: _Watch, path: str) -> list[_Seen]:
+    """List what ran before the part that makes classes; where it is the only part, before that part inside it."""
+    head = _head(model, watch)
+    parts = watch.parts(path)
+    if head is None:
+        return parts
+    holders = [index for index, seen in enumerate(parts) if f"{head[0]}.".startswith(f"{seen.path}.")]
+    if not holders:
+        return parts
+    holder = parts[holders[0]].path
+    if holders[0] == 0 and holder != head[0]:
+        return _before_head(model, watch, holder)
+    return parts[: holders[0]]
+
+
 def _encoder_path(model: nn.Module) -> str:
-    network = network_of(model)
     paths: dict[nn.Module, str] = {module: path for path, module in model.named_modules()}
-    stated = getattr(network, "encoder", None)
+    stated = getattr(network_of(model), "encoder", None)
     if isinstance(stated, nn.Module) and stated in paths:
         return paths[stated]
     named = [path for path in paths.values() if path.rpartition(".")[2] in _ENCODER_NAMES]
-    return min(named, key=lambda path: path.count("."), default=paths[network])
+    return min(named, key=lambda path: path.count("."), default=_network_path(model))
+
+
+def _network_path(model: nn.Module) -> str:
+    return "network" if isinstance(model, SegmentationModel) else ""
+
+
+def _head(model: nn.Module, watch: _Watch) -> tuple[str, Tensor] | None:
+    """Find the layer that makes classes, the last with as many channels as the network's output: path and input."""
+    output = watch.called[_network_path(model)]
+    classes = output[0].features.shape[1] if output else 0
+    heads = [(path, given) for path, channels, given in watch.layers if channels == classes and _AUXILIARY not in path]
+    return heads[-1] if heads else None
 
 
 def _decoder(model: nn.Module, watch: _Watch) -> list[Role]:
-    """Find what the last layer with as many channels as the network's output is given."""
-    output = watch.called[next(path for path, module in model.named_modules() if module is network_of(model))]
-    classes = output[0].features.shape[1] if output else 0
-    heads = [layer for layer in watch.layers if layer[1] == classes and _AUXILIARY not in layer[0]]
-    if not heads:
+    """Find which module gave what the layer that makes classes is given."""
+    head = _head(model, watch)
+    if head is None:
         return []
-    path, _, given = heads[-1]
+    path, given = head
     sources = [
         seen
         for found, maps in watch.called.items()

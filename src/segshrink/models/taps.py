@@ -45,8 +45,6 @@ class Taps:
     Attributes:
         names: The names, each once.
         paths: Name -> full path.
-        features: Name -> (N, C, H, W), in the precision that the model computes in. Sequences of tokens (N, H·W, C)
-            and channels-last maps are turned into it.
 
     Raises:
         ModelError: An unknown path or role (the nearest are named). While the model runs: a module isn't called, its
@@ -58,14 +56,21 @@ class Taps:
         self.names = tuple(dict.fromkeys(names))
         self.paths: Mapping[str, str] = MappingProxyType(_resolved(inner, self.names, size))
         self._recording = _Recording(self.paths)
-        self.features = self._recording.features
         self._model = model
         self._handles = self._recording.attached(inner)
         self._forget_compiled()
 
+    @property
+    def features(self) -> dict[str, Tensor]:
+        """Name -> features (N, C, H, W) of the last forward, in the precision that the model computes in.
+
+        Sequences of tokens (N, H·W, C) and channels-last maps are turned into it. Each forward makes a new dictionary.
+        """
+        return self._recording.features
+
     def clear(self) -> None:
         """Drop the features, and with them the graph that they hold."""
-        self.features.clear()
+        self._recording.forget()
 
     def close(self) -> None:
         """Remove all hooks and drop the features; closing twice does no harm."""
@@ -143,9 +148,14 @@ class _Recording:
     def __reduce__(self) -> tuple[Any, ...]:
         return _Recording, ()
 
+    def forget(self) -> None:
+        """Drop the features."""
+        # New dictionaries: a compiled forward would take the tensors of old ones for its inputs.
+        self.features = {}
+        self._versions = {}
+
     def _begin(self, module: nn.Module, inputs: Any) -> None:
-        self.features.clear()
-        self._versions.clear()
+        self.forget()
         self._running = bool(self.paths)
 
     def _see_image(self, module: nn.Module, inputs: Any, named: Mapping[str, Any]) -> None:
@@ -211,7 +221,7 @@ def _full_path(model: nn.Module, name: str, roles: Mapping[str, str]) -> str:
                 children = ", ".join(f"{path}.{child}" for child, _ in module.named_children())
                 raise ModelError(f"'{path}' only holds other modules and is never run; tap one of: {children}")
             return candidate + name[len(path) :]
-    known = [found.removeprefix(_NETWORK) for found in modules if found.removeprefix(_NETWORK)]
+    known = [found.removeprefix(_NETWORK) for found in modules if f"{found}." not in (".", _NETWORK)]
     near = get_close_matches(path, [*known, *roles], n=3, cutoff=0.5)
     if not near:
         near = [*(found for found in known if "." not in found), *roles]
