@@ -169,6 +169,34 @@ def test_nobody_holds_a_teacher_whose_answers_are_cached(recipe: Recipe, tmp_pat
     assert len(list((tmp_path / "answers").rglob("*.npy"))) == 6  # four training and two validation scenes
 
 
+@pytest.mark.parametrize("cached", [False, True], ids=["live teacher", "cached teacher"])
+def test_a_student_starts_from_its_teachers_encoder(recipe: Recipe, tmp_path: Path, cached: bool) -> None:
+    train(recipe, out=tmp_path / "teacher")
+    teacher = open_teacher(tmp_path / "teacher", _classes(recipe))
+    assert teacher.module is not None
+    still = {"student__training__learning_rate": 1e-12, "student__training__epochs": 1, "distillation__alpha": 0.0}
+    same = recipe.teacher.model.model_dump() if recipe.teacher else {}
+    recipe = with_student(
+        recipe, **still, student__model=same, distillation__inherit_encoder=True, distillation__teacher_cache=cached
+    )
+    train(recipe, out=tmp_path / "student", role="student", teacher=teacher)
+    train(recipe, out=tmp_path / "control", role="control")
+    given = {name: value for name, value in teacher.module.state_dict().items() if "encoder" in name and value.ndim > 1}
+    student, control = (load_file(tmp_path / role / "model" / "model.safetensors") for role in ("student", "control"))
+    assert given
+    for name, value in given.items():
+        kept = name.removeprefix("network.")
+        assert torch.allclose(student[kept], value, atol=1e-6)
+        assert not torch.allclose(control[kept], value, atol=1e-2)
+
+
+def test_an_encoder_that_does_not_fit_is_not_inherited(recipe: Recipe, tmp_path: Path) -> None:
+    teacher = TorchTeacher(build_model("mobile", _classes(recipe), options={"width": 0.25}))
+    wrong = with_student(recipe, distillation__inherit_encoder=True)
+    with pytest.raises(ConfigError, match=r"inherit_encoder: the teacher fits 0 of .*set it to false"):
+        train(wrong, out=tmp_path / "student", role="student", teacher=teacher)
+
+
 def test_a_loss_that_is_not_finite_names_step_term_and_scene(recipe: Recipe, tmp_path: Path) -> None:
     recipe = with_student(recipe, student__training__learning_rate=1e30, student__training__clip_norm=None)
     with pytest.raises(TrainingError, match=r"not finite at step [1-9]\d*: cross_entropy on .*t\d.*lower") as caught:

@@ -119,6 +119,8 @@ class Distillation(Teaching):
     alpha: float = Field(default=0.5, ge=0, le=1)
     # Temperature of the soft targets.
     temperature: float = Field(default=2.0, gt=0)
+    # Start the student's encoder from the teacher's, where it is the same one or a part of it.
+    inherit_encoder: bool = False
     # Compute the teacher's answers once, over whole scenes, and cut crops from them: the teacher costs neither time nor
     # memory while the student trains, and sees whole scenes, but not the student's brightness, contrast and noise. A
     # folder says where answers are kept (one byte a pixel and class, and one a pixel); true: beside the decoded images.

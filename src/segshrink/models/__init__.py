@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from segshrink.models.registry import build_model, model_ids
     from segshrink.models.roles import Role, list_roles
     from segshrink.models.taps import Taps, tap_shapes
-    from segshrink.models.weights import load_encoder_weights, read_tensors
+    from segshrink.models.weights import inherit_encoder, load_encoder_weights, read_tensors
 
 _ROOMS = {
     "ModelDescription": "description",
@@ -27,6 +27,7 @@ _ROOMS = {
     "build_model": "registry",
     "count_parameters": "model",
     "list_roles": "roles",
+    "inherit_encoder": "weights",
     "load_encoder_weights": "weights",
     "load_model": "folder",
     "model_ids": "registry",
@@ -42,6 +43,7 @@ __all__ = [
     "Taps",
     "build_model",
     "count_parameters",
+    "inherit_encoder",
     "list_roles",
     "load_encoder_weights",
     "load_model",

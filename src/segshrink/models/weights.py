@@ -108,10 +108,31 @@ def load_encoder_weights(network: nn.Module, path: Path, *, least: float = 0.9) 
         FileError: The file is missing or can't be read.
         ModelError: It isn't a safe file of weights, or too few tensors fit; names what is missing.
     """
+    tensors = read_tensors(path)
+    _fit_encoder(network, tensors, str(path), least=least)
+    return "half" if any(len(value) == _TENSORFLOW_CLASSES for value in tensors.values() if value.ndim) else "imagenet"
+
+
+def inherit_encoder(network: nn.Module, teacher: nn.Module, *, least: float = 0.9) -> None:
+    """Copy a teacher's encoder into a student's by name, so that the student need not learn again what it can be given.
+
+    The student's encoder is the teacher's or a truncated one; blocks that it leaves out are not copied.
+
+    Args:
+        network: Has its encoder as attribute ``encoder``.
+        teacher: The teacher's network, or a model around it.
+        least: Share of the student's encoder tensors that the teacher must bring.
+
+    Raises:
+        ModelError: Too few tensors fit; names what is missing.
+    """
+    _fit_encoder(network, teacher.state_dict(), "the teacher", least=least)
+
+
+def _fit_encoder(network: nn.Module, tensors: Mapping[str, Tensor], source: str, *, least: float) -> None:
     encoder = getattr(network, "encoder", None)
     if not isinstance(encoder, nn.Module):
         raise ModelError(f"{type(network).__name__} has no encoder that weights could be loaded into; leave them out")
-    tensors = read_tensors(path)
     wanted = {name: value for name, value in encoder.state_dict().items() if not name.endswith("num_batches_tracked")}
     match = _best_match(wanted, tensors)
     first = next(name for name, value in wanted.items() if value.ndim == 4)
@@ -124,18 +145,17 @@ def load_encoder_weights(network: nn.Module, path: Path, *, least: float = 0.9) 
         if given is None:
             problems.append(f"{name} is missing")
         elif given.shape != value.shape:
-            problems.append(f"{name} is {tuple(given.shape)} in the file but {tuple(value.shape)} in the network")
+            problems.append(f"{name} is {tuple(given.shape)} in {source} but {tuple(value.shape)} in the network")
         else:
             found[name] = given
     if len(found) < least * len(wanted):
         raise ModelError(
-            f"{path} fits {len(found)} of the encoder's {len(wanted)} tensors: {_listed(problems)}; give weights of "
+            f"{source} fits {len(found)} of the encoder's {len(wanted)} tensors: {_listed(problems)}; give weights of "
             "this encoder at this width"
         )
     if problems:
-        _LOGGER.warning("%s leaves %d encoder tensors at random: %s", path, len(problems), _listed(problems))
+        _LOGGER.warning("%s leaves %d encoder tensors at random: %s", source, len(problems), _listed(problems))
     encoder.load_state_dict({**encoder.state_dict(), **found})
-    return "half" if any(len(value) == _TENSORFLOW_CLASSES for value in tensors.values() if value.ndim) else "imagenet"
 
 
 def _best_match(wanted: Iterable[str], given: Container[str]) -> Callable[[str], str]:
