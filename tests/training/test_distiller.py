@@ -94,7 +94,8 @@ def test_feature_terms_compare_adapted_student_with_teacher(batch: dict[str, Any
     values = module.term_values(batch)
     assert list(values) == ["hint@stage:1", "pixel_kl"]
     assert values["hint@stage:1"].item() == pytest.approx(expected.item(), rel=1e-5)
-    assert values["pixel_kl"].item() == pytest.approx(divergence.sum(1).mean().item(), rel=1e-4)
+    told = teacher_logits.amax(1) != teacher_logits.amin(1)  # an untrained network's logits may all be 0
+    assert values["pixel_kl"].item() == pytest.approx(divergence.sum(1)[told].mean().item(), rel=1e-4)
     assert hooks(module.model) == hooks(teacher) == 0  # outside of a fit the taps are gone after the call
 
 
