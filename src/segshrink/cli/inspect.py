@@ -1,4 +1,4 @@
-"""``segshrink inspect``: looks through a data set before anything is trained on it."""
+"""``segshrink inspect``: looks through a data set before anything is trained on it, or into a model."""
 
 from __future__ import annotations
 
@@ -10,21 +10,42 @@ import typer
 
 
 def inspect(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Data set description (YAML).", show_default=False)],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA|MODEL",
+            help="Data set description (YAML); or run folder, model folder or network id such as smp:Unet/resnet34.",
+            show_default=False,
+        ),
+    ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as root=/data.", show_default=False),
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="A data set's overrides, such as root=/data.", show_default=False
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything that was found as JSON.")] = False,
 ) -> None:
-    """Look for what is wrong with a data set.
+    """Look for what is wrong with a data set, or at the features inside a model.
 
-    Shows pairs, sizes and class shares; finds unreadable, unpaired or mismatched files, undeclared mask colours, and
+    Of a data set: pairs, sizes and class shares; unreadable, unpaired or mismatched files, undeclared mask colours, and
     duplicate and near-duplicate images across splits. Exit status 1 when something must be fixed.
+
+    Of a model: its classes and parameters, and the features that a distillation can tap: their roles (encoder,
+    decoder, stage:3), paths, channels, strides and shapes.
     """
+    from segshrink.cli._model_inspection import is_dataset
+
+    if is_dataset(source):
+        _inspect_data(Path(source), overrides or [], as_json)
+    else:
+        _inspect_model(source, overrides or [], as_json)
+
+
+def _inspect_data(data: Path, overrides: list[str], as_json: bool) -> None:
     from segshrink.config import load_dataset
 
-    description = load_dataset(data, overrides or ())
+    description = load_dataset(data, overrides)
     from segshrink.cli._console import progress_bar
     from segshrink.cli._inspection import print_inspection
     from segshrink.data import inspect_dataset
@@ -37,3 +58,16 @@ def inspect(
         print_inspection(found)
     if not found.sound:
         raise typer.Exit(1)
+
+
+def _inspect_model(source: str, overrides: list[str], as_json: bool) -> None:
+    from segshrink.cli._model_inspection import inspect_model, print_model
+    from segshrink.errors import ConfigError
+
+    if overrides:
+        raise ConfigError(f"'{overrides[0]}' is an override for a data set, but {source} is none; leave it out")
+    found = inspect_model(source)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        print_model(found)
