@@ -99,6 +99,21 @@ def test_a_trained_folder_answers_as_transformers_does(segformer: Path) -> None:
     assert answer(model, noise(37, 50)).shape == (1, 4, 37, 50)
 
 
+def test_a_single_label_has_a_background(tmp_path: Path) -> None:
+    config = transformers.SegformerConfig(**SEGFORMER, id2label={0: "building"})
+    folder = save(transformers.SegformerForSemanticSegmentation(config), tmp_path / "one")
+    model = load_huggingface(str(folder))
+    assert model.description.classes.names == ("background", "building")
+    # It has no preprocessor either, so that its pixels are scaled as ImageNet's.
+    with torch.no_grad():
+        z = model.network((torch.full((1, 3, 64, 64), 9.0) - model.mean) / model.std)
+        found = model(torch.full((1, 3, 64, 64), 9, dtype=torch.uint8))
+    assert torch.allclose(found[:, 1:], torch.nn.functional.interpolate(z, size=(64, 64), mode="bilinear"), atol=1e-5)
+    assert (found[:, 0] == 0).all()
+    model.save(tmp_path / "ours")
+    assert load_model(tmp_path / "ours").description == model.description
+
+
 def test_bands_that_its_preprocessor_reverses_are_reversed(tmp_path: Path) -> None:
     config = transformers.MobileViTConfig(
         hidden_sizes=[8, 8, 8], neck_hidden_sizes=[8, 8, 8, 8, 8, 8, 16], num_attention_heads=2, aspp_out_channels=8,

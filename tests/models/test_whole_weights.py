@@ -43,7 +43,7 @@ def images() -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("count", "likely", "prefix"), [(4, 4, ""), (7, 3, "module."), (1, 2, "model.net.")])
+@pytest.mark.parametrize(("count", "likely", "prefix"), [(4, 4, ""), (7, 3, "module.")])
 def test_classes_are_counted_and_prefixes_taken_away(
     tmp_path: Path, images: Tensor, count: int, likely: int, prefix: str
 ) -> None:
@@ -55,6 +55,15 @@ def test_classes_are_counted_and_prefixes_taken_away(
     model = load_network(UNET, path, numbered, options=OPTIONS, likely_classes=likely)
     assert model.description.classes.names == numbered(count).names
     assert torch.allclose(model(images), network(normalized(images)), atol=1e-5)
+
+
+@torch.no_grad()
+def test_one_channel_is_two_classes(tmp_path: Path, images: Tensor) -> None:
+    network = unet(1)
+    path = save({f"model.net.{name}": value for name, value in network.state_dict().items()}, tmp_path / "weights.pt")
+    model = load_network(UNET, path, numbered, options=OPTIONS, likely_classes=2)
+    assert model.description.classes.names == ("class 0", "class 1")
+    assert torch.allclose(model(images).softmax(1)[:, 1:], network(normalized(images)).sigmoid(), atol=1e-6)
 
 
 @torch.no_grad()

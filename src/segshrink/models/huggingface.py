@@ -119,7 +119,7 @@ def build_huggingface(name: str, options: Mapping[str, Any], *, num_classes: int
 
 
 def load_huggingface(name: str) -> SegmentationModel:
-    """Load a trained network with its own classes.
+    """Load a trained network with its own classes; before a single one comes the background.
 
     Args:
         name: Local folder or hub name.
@@ -143,13 +143,16 @@ def load_huggingface(name: str) -> SegmentationModel:
         )
     named = not all(text.startswith("LABEL_") for text in names)
     network = _tried(HuggingFaceNetwork(model, _read_processing(name, bands), names if named else None))
+    sigmoid = len(names) == 1
+    listed = ("background", *names) if sigmoid else names
     description = ModelDescription(
         id=network.identity,
         options=network.options,
-        classes=ClassMap.build([(text, None, None) for text in _unrepeated(names)]),
+        classes=ClassMap.build([(text, None, None) for text in _unrepeated(listed)]),
         bands=bands,
         normalization=network.normalization,
         stride=network.stride,
+        sigmoid=sigmoid,
     )
     return SegmentationModel(network, description).eval()
 

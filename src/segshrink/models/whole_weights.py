@@ -32,7 +32,7 @@ def load_network(
     options: Mapping[str, Any] | None = None,
     likely_classes: int = 2,
 ) -> SegmentationModel:
-    """Build a borrowed network with as many classes as its weights have, and load them.
+    """Build a borrowed network with as many classes as its weights have, and load them; one channel is two classes.
 
     A prefix that all names share ("module.", "model.", ...) is taken away; auxiliary heads are left out.
 
@@ -63,7 +63,9 @@ def load_network(
             "and the options that it was built with"
         )
     _inner(model.network).load_state_dict(found, strict=False)
-    return SegmentationModel(model.network, replace(model.description, classes=name_classes(count))).eval()
+    sigmoid = count == 1
+    classes = name_classes(2 if sigmoid else count)
+    return SegmentationModel(model.network, replace(model.description, classes=classes, sigmoid=sigmoid)).eval()
 
 
 def published_classes(identity: str, count: int) -> tuple[str, ...] | None:
