@@ -233,6 +233,8 @@ def test_files_of_segshrink_need_no_adapter(tmp_path: Path, images: torch.Tensor
         teacher.logits(torch.tensor([0.0, 700]).expand(1, 3, 8, 2))
     with pytest.raises(ModelError, match="takes 3 bands, but the images have 4"):
         open_black_box(source, turned, bands=4)
+    with pytest.raises(ConfigError, match="scales pixels itself; leave out 'mean' and 'std'"):
+        opened(path, turned, mean=5.0)
     with pytest.raises(ModelError, match=r"classes \(Land, Water, Road\) share no name with the data set's \(Roof\)"):
         open_black_box(source, ClassMap.build([("Roof", None, None)]), bands=3)
 
@@ -284,6 +286,8 @@ def test_sources_that_make_no_sense_are_refused(tmp_path: Path, net: Path) -> No
         opened(net, TWO)
     with pytest.raises(ModelError, match="takes 3 bands, but the images have 4"):
         opened(net, bands=4)
+    with pytest.raises(ConfigError, match=r"takes images of any size, but the adapter says 'fit: stretch'"):
+        opened(net, fit="stretch")
     with pytest.raises(ConfigError, match="takes no 'weights'"):
         open_black_box(TeacherSource(source=f"onnx:{net}", weights=net), CLASSES, bands=3)
     with pytest.raises(FileError, match="does not exist"):

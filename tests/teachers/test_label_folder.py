@@ -11,8 +11,10 @@ from PIL import Image
 
 from segshrink.classes import ClassMap
 from segshrink.config import Adapter, TeacherSource
+from segshrink.data import Sample, SceneStore
 from segshrink.errors import ConfigError, DataError, FileError, ModelError
 from segshrink.imagery import write_index_png
+from segshrink.teachers import TeacherCache, open_teacher
 from segshrink.teachers.label_folder import LabelFolder, open_label_folder
 
 CLASSES = ClassMap.build(
@@ -123,6 +125,23 @@ def test_missing_scenes_are_counted_and_the_first_is_named(tmp_path: Path) -> No
         teacher.scene_logits(IMAGE, "c")
     with pytest.raises(ModelError, match=r"whole scenes by their names.*teacher_cache"):
         teacher.logits(torch.zeros(1, 3, 2, 4))
+
+
+def test_unknown_pixels_stay_unknown_in_the_cache(tmp_path: Path) -> None:
+    maps, images = tmp_path / "maps", tmp_path / "images"
+    maps.mkdir()
+    images.mkdir()
+    for name in ("a", "b"):  # equal images with maps of their own
+        Image.fromarray(IMAGE).save(images / f"{name}.png")
+    Image.fromarray(INDEX).save(maps / "a.png")
+    np.save(maps / "b.npy", np.full((3, *INDEX.shape), [[[1.0]], [[2.0]], [[-3.0]]], np.float32))
+    samples = [Sample(name, images / f"{name}.png", None) for name in ("a", "b")]
+    teacher = open_teacher(f"labels:{maps}", CLASSES)
+    cache = TeacherCache(teacher, [SceneStore(samples, CLASSES, folder=tmp_path / "cache")])
+    first, second = (cache.decode(torch.from_numpy(cache.codes(n).copy()).permute(2, 0, 1)[None])[0] for n in (0, 1))
+    assert (first.amax(0) == first.amin(0)).numpy().tolist() == UNKNOWN.tolist()
+    assert (first.argmax(0).numpy() == INDEX)[~UNKNOWN].all()
+    assert torch.allclose(second, torch.tensor([1.0, 2, -3]).view(3, 1, 1), atol=0.1)
 
 
 def test_identity_follows_the_files_the_adapter_and_the_classes(tmp_path: Path) -> None:

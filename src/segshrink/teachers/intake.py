@@ -105,6 +105,8 @@ def read_intake(runner: Runner, adapter: Adapter, *, bands: int) -> Intake:
     if min(std) <= 0:
         raise ConfigError(f"the adapter's 'std' must be above 0, found {min(std):g}")
     scaled = any(mean) or any(value != 1 for value in std)
+    if scaled and runner.description is not None:
+        raise ConfigError(f"{path} was written by segshrink and scales pixels itself; leave out 'mean' and 'std'")
     if port.dtype.kind in "iu" and port.dtype.itemsize > 1:
         raise ModelError(f"{path} takes {port.dtype.name} numbers; images are given as float32, float16, uint8 or int8")
     if port.dtype.kind in "iu" and scaled and port.quantization is None:
@@ -112,10 +114,13 @@ def read_intake(runner: Runner, adapter: Adapter, *, bands: int) -> Intake:
             f"{path} takes {port.dtype.name} numbers and doesn't say their scale, so the adapter's 'mean' and 'std' "
             "can't be kept; leave them out"
         )
+    size = _size(runner, adapter, layout)
+    if size is None and adapter.fit != "tile":
+        raise ConfigError(f"{path} takes images of any size, but the adapter says 'fit: {adapter.fit}'; say 'size' too")
     return Intake(
         path=str(path),
         layout=layout,
-        size=_size(runner, adapter, layout),
+        size=size,
         dtype=port.dtype,
         bgr=adapter.order == "bgr",
         mean=mean,
