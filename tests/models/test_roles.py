@@ -204,3 +204,38 @@ def test_one_channel_models_have_a_decoder(classes):
     description = build_model("unet", classes, options={"width": 4, "depth": 2}).description
     model = SegmentationModel(network, description)
     assert table(list_roles(model))["decoder"] == ("network.1", (4, 64, 64), 1)
+
+
+class Fitted(nn.Module):
+    """Shows its network an image of another size."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(nn.functional.interpolate(images.float(), size=(128, 128)))
+        return nn.functional.interpolate(logits, size=images.shape[2:])
+
+
+def test_strides_count_pixels_of_the_image_that_the_network_sees(classes):
+    inner = build_model("unet", classes, bands=2, options={"width": 4, "depth": 3})
+    found = table(list_roles(Fitted(inner)))
+    assert found["encoder"] == found["stage:2"] == ("network.network.encoder.2", (16, 32, 32), 4)
+    assert found["logits"] == ("", (6, 64, 64), 1)
+    assert tap_shapes(Fitted(inner), ["encoder.1"], bands=2) == {"encoder.1": (8, 64, 64)}
+
+
+def test_wrappers_of_other_names_are_looked_into():
+    class Wrapper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            down = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, 2, 1))
+            self.net = nn.Sequential(down, nn.Upsample(scale_factor=4), nn.Conv2d(8, 3, 1))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.net(images)
+
+    found = table(list_roles(Wrapper()))
+    assert found["encoder"] == found["stage:2"] == ("net.0", (8, 16, 16), 4)
+    assert found["decoder"] == ("net.1", (8, 64, 64), 1)

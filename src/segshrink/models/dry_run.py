@@ -29,15 +29,23 @@ def is_compiled(model: nn.Module) -> bool:
     return any(module._compiled_call_impl is not None or hasattr(module, "_orig_mod") for module in model.modules())
 
 
-def network_of(model: nn.Module) -> nn.Module:
-    """Return what sees the normalised, padded image: a ``SegmentationModel``'s network, or the module itself."""
-    return model.network if isinstance(model, SegmentationModel) else model
+def network_of(model: nn.Module) -> tuple[str, nn.Module]:
+    """Return what sees the image after scaling, padding and fitting, and its path.
+
+    That is the ``network`` of a ``SegmentationModel``, or of another module that holds nothing else; else the module.
+    """
+    path: list[str] = []
+    while [name for name, _ in model.named_children()] == ["network"]:
+        model = model.get_submodule("network")
+        path.append("network")
+    return ".".join(path), model
 
 
 def bands_of(model: nn.Module) -> int:
     """Return how many bands a model takes: as it says, or as many as its first convolution."""
-    if isinstance(model, SegmentationModel):
-        return model.description.bands
+    stated = next((module for module in model.modules() if isinstance(module, SegmentationModel)), None)
+    if stated is not None:
+        return stated.description.bands
     convolution = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     return 3 if convolution is None else convolution.in_channels
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from segshrink.models.dry_run import bands_of, dry_run, network_of, unwrapped
 from segshrink.models.feature_maps import as_map, tensors_in
-from segshrink.models.model import SegmentationModel
 
 _ROLE = re.compile(r"encoder|decoder|logits|stage:\d+")
 # What libraries call the part that makes features; the classes of an auxiliary head are not the model's.
@@ -107,7 +106,7 @@ class _Watch:
         self.called: dict[str, list[_Seen]] = {}
         self.layers: list[tuple[str, int, Tensor]] = []
         self._image_size = (size, size)
-        self._handles = [network_of(model).register_forward_pre_hook(self._see_image)]
+        self._handles = [network_of(model)[1].register_forward_pre_hook(self._see_image)]
         for path, module in model.named_modules():
             self._handles.append(module.register_forward_hook(partial(self._see, path)))
 
@@ -161,7 +160,7 @@ def _encoder_features(model: nn.Module, watch: _Watch) -> list[_Seen]:
     Where no module is the encoder, or it is a mere list of modules, it is everything down to the smallest features.
     """
     path = _encoder_path(model)
-    if path in watch.called and path != _network_path(model):
+    if path in watch.called and path != network_of(model)[0]:
         own = [seen for seen in watch.called[path] if watch.image is None or not seen.is_same(watch.image)]
         deepest = max((watch.stride(seen) for seen in own), default=math.inf)
         return [*(seen for seen in watch.parts(path) if watch.stride(seen) <= deepest), *own]
@@ -190,20 +189,16 @@ def _before_head(model: nn.Module, watch: _Watch, path: str) -> list[_Seen]:
 
 def _encoder_path(model: nn.Module) -> str:
     paths: dict[nn.Module, str] = {module: path for path, module in model.named_modules()}
-    stated = getattr(network_of(model), "encoder", None)
+    stated = getattr(network_of(model)[1], "encoder", None)
     if isinstance(stated, nn.Module) and stated in paths:
         return paths[stated]
     named = [path for path in paths.values() if path.rpartition(".")[2] in _ENCODER_NAMES]
-    return min(named, key=lambda path: path.count("."), default=_network_path(model))
-
-
-def _network_path(model: nn.Module) -> str:
-    return "network" if isinstance(model, SegmentationModel) else ""
+    return min(named, key=lambda path: path.count("."), default=network_of(model)[0])
 
 
 def _head(model: nn.Module, watch: _Watch) -> tuple[str, Tensor] | None:
     """Find the layer that makes classes, the last with as many channels as the network's output: path and input."""
-    output = watch.called[_network_path(model)]
+    output = watch.called[network_of(model)[0]]
     classes = output[0].features.shape[1] if output else 0
     heads = [(path, given) for path, channels, given in watch.layers if channels == classes and _AUXILIARY not in path]
     return heads[-1] if heads else None

@@ -19,8 +19,6 @@ from segshrink.models.roles import is_role, list_roles
 
 # Behind a module's path: "#key" chooses from a tuple, list or dictionary, "@input" takes what the module is given.
 _KEY, _INPUT = "#", "@input"
-# What a SegmentationModel's paths begin with.
-_NETWORK = "network."
 
 
 class Taps:
@@ -133,7 +131,7 @@ class _Recording:
         """Hook into a model: first its start, last its end."""
         handles = [
             model.register_forward_pre_hook(self._begin),
-            network_of(model).register_forward_pre_hook(self._see_image, with_kwargs=True),
+            network_of(model)[1].register_forward_pre_hook(self._see_image, with_kwargs=True),
         ]
         for name, path in self.paths.items():
             module_path, _, key = path.partition(_KEY)
@@ -214,14 +212,15 @@ def _resolved(model: nn.Module, names: Sequence[str], size: int) -> dict[str, st
 def _full_path(model: nn.Module, name: str, roles: Mapping[str, str]) -> str:
     path = name.partition(_KEY)[0].removesuffix(_INPUT)
     modules = dict(model.named_modules())
-    for candidate in (path, f"{_NETWORK}{path}"):
+    network = f"{network_of(model)[0]}."
+    for candidate in (path, network + path):
         if path and candidate in modules:
             module = modules[candidate]
             if type(module).forward is nn.Module.forward:
                 children = ", ".join(f"{path}.{child}" for child, _ in module.named_children())
                 raise ModelError(f"'{path}' only holds other modules and is never run; tap one of: {children}")
             return candidate + name[len(path) :]
-    known = [found.removeprefix(_NETWORK) for found in modules if f"{found}." not in (".", _NETWORK)]
+    known = [found.removeprefix(network) for found in modules if f"{found}." not in (".", network)]
     near = get_close_matches(path, [*known, *roles], n=3, cutoff=0.5)
     if not near:
         near = [*(found for found in known if "." not in found), *roles]
