@@ -130,6 +130,20 @@ def test_bands_that_its_preprocessor_reverses_are_reversed(tmp_path: Path) -> No
     assert torch.equal(answer(load_model(tmp_path / "ours"), image), answer(model, image))
 
 
+def test_networks_of_square_images_take_others_too(tmp_path: Path) -> None:
+    config = transformers.DPTConfig(
+        hidden_size=8, num_hidden_layers=4, num_attention_heads=2, intermediate_size=8, image_size=64,
+        backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8, num_labels=3,
+    )  # fmt: skip
+    model = load_huggingface(str(save(transformers.DPTForSemanticSegmentation(config), tmp_path / "dpt")))
+    wide = noise(64, 96)
+    square = np.concatenate([wide, np.repeat(wide[-1:], 32, axis=0)])
+    expected = answer(model, square)[:, :, :64]
+    # Apart from the border, where resizing meets the padding.
+    assert torch.allclose(answer(model, wide)[:, :, :56], expected[:, :, :56], atol=1e-4)
+    assert expected.std() > 1e-3
+
+
 def test_a_saved_model_needs_neither_the_folder_nor_a_network(tmp_path: Path, classes: ClassMap) -> None:
     folder = save(upernet(), tmp_path / "upernet")
     model = build_model(f"hf:{folder}", classes)

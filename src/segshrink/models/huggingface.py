@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError, MissingExtraError, ModelError, SegshrinkError, nearest
@@ -44,6 +45,7 @@ class HuggingFaceNetwork(nn.Module):
         stride: Sides of its images are multiples of this many pixels.
         normalization: How it wants its pixels scaled.
         class_names: Names of its classes; None where it has only numbers for them.
+        square: Whether it takes square images only (DPT); others are padded for it.
     """
 
     def __init__(self, model: Any, processing: _Processing, class_names: tuple[str, ...] | None = None) -> None:
@@ -51,6 +53,7 @@ class HuggingFaceNetwork(nn.Module):
         self.model = model
         self.normalization = processing.normalization
         self.class_names = class_names
+        self.square = False
         self.identity = f"hf:{model.config.model_type}"
         self.options: dict[str, Any] = {CONFIG_OPTION: _saved(model.config)}
         if processing.reverse:
@@ -71,7 +74,13 @@ class HuggingFaceNetwork(nn.Module):
         """Return logits (N, C, h, w), for SegFormer at a quarter of the images' size."""
         if ORDER_OPTION in self.options:
             images = images.flip(1)
+        height, width = images.shape[2:]
+        side = max(height, width)
+        if self.square:
+            images = F.pad(images, (0, side - width, 0, side - height), mode="replicate")
         logits: Tensor = self.model(pixel_values=images, **self._arguments).logits
+        if self.square:
+            logits = logits[:, :, : height * logits.shape[2] // side, : width * logits.shape[3] // side]
         return logits
 
 
@@ -186,11 +195,15 @@ def _from_pretrained(transformers: Any, name: str, config: Any) -> tuple[Any, li
 
 
 def _tried(network: HuggingFaceNetwork) -> HuggingFaceNetwork:
-    """Run a network once, since configurations that contradict themselves are built without complaint."""
-    bands, side = network.normalization.bands, 2 * network.stride
+    """Run a network, since configurations that contradict themselves are built without complaint."""
+    image = torch.zeros(1, network.normalization.bands, 2 * network.stride, 2 * network.stride)
     training = network.training
     with _quiet(network.identity), torch.no_grad():
-        network.eval()(torch.zeros(1, bands, side, side))
+        network.eval()(image)
+        try:
+            network(torch.cat([image, image], dim=2))
+        except RuntimeError:
+            network.square = True
     return network.train(training)
 
 
