@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from segshrink.cli._app import application
-from segshrink.config import load_dataset, load_recipe
+from segshrink.config import Adapter, load_dataset, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,7 +28,7 @@ def commands() -> list[list[str]]:
 
 
 def test_the_descriptions_of_the_readme_are_valid(tmp_path: Path) -> None:
-    data, recipe = blocks("yaml")
+    data, recipe, teaching = blocks("yaml")
     (tmp_path / "field.yaml").write_text(data)
     (tmp_path / "recipe.yaml").write_text(recipe)
     assert load_dataset(tmp_path / "field.yaml").name == "my-fields"
@@ -35,6 +36,11 @@ def test_the_descriptions_of_the_readme_are_valid(tmp_path: Path) -> None:
     assert loaded.teacher is not None
     assert loaded.student is not None
     assert loaded.student.model.id == "mobile"
+    (tmp_path / "taught.yaml").write_text(yaml.safe_dump(yaml.safe_load(recipe) | yaml.safe_load(teaching)))
+    first, second = load_recipe(tmp_path / "taught.yaml").distillation.teachers
+    assert (first.weight, first.classes["Other"]) == (2, ["earth", "building"])
+    assert isinstance(second.adapter, Adapter)
+    assert second.adapter.order == "bgr"
 
 
 @pytest.mark.parametrize("arguments", commands(), ids=lambda arguments: arguments[0])
