@@ -120,7 +120,8 @@ class Search:
         measured = self._measured([self._base, *promising])
         self.alone = _best_of_each(measured)
         single = self._chosen([one for one in measured if len(one.families) == 1])
-        if bad or single is not None:
+        room = 1.0 if single is None else 1 - single.score
+        if (bad or single is not None) and room >= _LEAST_SECOND_GAIN:
             single = self._second(measured, singles, single)
         if single is None:
             return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from segshrink.classes import IGNORE_INDEX
-from segshrink.config import Recipe, TeacherSource, Term
+from segshrink.config import Recipe, TeacherSource
 from segshrink.data import open_dataset
 from segshrink.errors import ConfigError
 from segshrink.models import SegmentationModel
@@ -79,7 +79,7 @@ def examine(
         shrink=cached,
         seed=recipe.seed,
     )
-    plan = plan_of(recipe)
+    plan = Plan.of(recipe)
     teachers = [open_teacher(source, dataset.classes, bands=dataset.bands) for source in patient.sources]
     findings: list[Finding] = []
     heard: list[Matrices] = []
@@ -118,28 +118,22 @@ def examine_teacher(
     scales = plan.distillation.scales
     base = Trial(zoom=scales[0] if len(scales) == 1 else 1.0)
     heard = listen(teacher, sample, base, temperature=plan.temperature, progress=progress)
-    cause = None
-    bad = not heard.level >= POOR_LEVEL
+    bad = heard.level < POOR_LEVEL
     bands = int(sample.images.shape[1])
     inner = inner_scaling(teacher, source, bands=bands)
-    if bad or not brief:
-        search = Search(teacher, sample, base=base, matrices=heard.matrices, inner=inner, progress=progress)
-        cause = search.run(bad=bad)
+    search = Search(teacher, sample, base=base, matrices=heard.matrices, inner=inner, progress=progress)
+    cause = search.run(bad=bad) if heard.judged and (bad or not brief) else None
+    if cause is not None and heard.not_finite and listen(teacher, sample, cause.trial).not_finite:
+        cause = None  # what isn't a number stays so: that is the fault
     random, batch = unsteadiness(teacher, sample, base)
     known = knowledge_finding(named, _labels(sample, len(teacher.classes)), teacher.classes)
     findings = [
-        score_finding(named, heard, cause, base=base, plan=plan, scaling=inner or unchanged(bands)),
-        *output_findings(named, heard, plan, explained=cause is not None),
+        score_finding(named, heard, cause, search.alone, base=base, plan=plan, scaling=inner or unchanged(bands)),
+        *output_findings(named, heard, plan, misled=bad or cause is not None),
         *steadiness_findings(named, random=random, batch=batch),
         *([known] if known else []),
     ]
     return findings, heard.matrices
-
-
-def plan_of(recipe: Recipe) -> Plan:
-    """Return what a recipe's student is to learn from."""
-    supervised = recipe.student.terms if recipe.student else [Term(name="cross_entropy")]
-    return Plan(recipe.distillation, tuple(supervised))
 
 
 def inner_scaling(teacher: Teacher, source: TeacherSource, *, bands: int) -> Scaling | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from segshrink.config import Distillation, Term
+from segshrink.config import Distillation, Recipe, Term
 from segshrink.losses import CATALOGUE, preset_terms
 from segshrink.training.doctor.remedies import recipe_line, rounded
 
@@ -21,6 +22,11 @@ class Plan:
 
     distillation: Distillation
     supervised: tuple[Term, ...]
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """Return a recipe's plan; without a student its control would have cross-entropy."""
+        return cls(recipe.distillation, tuple(recipe.student.terms if recipe.student else [Term(name="cross_entropy")]))
 
     @property
     def listed(self) -> list[Term] | None:

@@ -57,6 +57,11 @@ class Answered:
         return mean_iou(self.matrices)
 
     @property
+    def judged(self) -> bool:
+        """Whether any pixel counted."""
+        return bool(self.matrices.any())
+
+    @property
     def majority(self) -> float:
         """MIoU of naming the most frequent class everywhere."""
         return majority_iou(self.matrices)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from segshrink.classes import ClassMap
 from segshrink.config import TeacherSource
@@ -56,14 +57,14 @@ class Named:
         return f"teacher {self.teacher.name}" if len(self.sources) > 1 else "teacher"
 
 
-def output_findings(named: Named, seen: Answered, plan: Plan, *, explained: bool) -> list[Finding]:
+def output_findings(named: Named, seen: Answered, plan: Plan, *, misled: bool) -> list[Finding]:
     """Return what is wrong with the answers themselves, whatever their score.
 
     Args:
         named: The teacher.
         seen: What it answered.
         plan: What the student is to learn from it.
-        explained: Whether it is misled about the images; how sure it is says nothing then.
+        misled: Whether it sees these images in a wrong way, or doesn't know them; how sure it is says nothing then.
     """
     found = []
     numbers = {"lowest": seen.lowest, "highest": seen.highest, "not_finite": seen.not_finite}
@@ -90,7 +91,7 @@ def output_findings(named: Named, seen: Answered, plan: Plan, *, explained: bool
                 numbers | {"highest_probability": seen.highest_probability},
             )
         )  # fmt: skip
-    elif not explained and not _constant(seen):
+    elif not misled and not _constant(seen):
         found += _certainty(named, seen, plan)
     return found
 
@@ -110,7 +111,14 @@ def steadiness_findings(named: Named, *, random: float, batch: float) -> list[Fi
 
 
 def score_finding(
-    named: Named, seen: Answered, cause: Cause | None, *, base: Trial, plan: Plan, scaling: Scaling
+    named: Named,
+    seen: Answered,
+    cause: Cause | None,
+    tried: Mapping[str, float],
+    *,
+    base: Trial,
+    plan: Plan,
+    scaling: Scaling,
 ) -> Finding:
     """Return how well the teacher does and what explains it.
 
@@ -118,27 +126,31 @@ def score_finding(
         named: The teacher.
         seen: What it answered.
         cause: What explains its score.
+        tried: mIoU of the best single treatment of each kind that looked promising.
         base: How it was used.
         plan: What the student is to learn from it.
         scaling: What is done to pixels before its network gets them, as far as that is known.
     """
     classes = named.teacher.classes
+    if not seen.judged:
+        unseen = f"the {named.label} can't be judged: no labelled pixel is of a class that it knows"
+        return Finding("unjudged", "warning", "teacher", unseen, "Nobody knows whether it is right.",
+                       "label a few validation images of these classes")  # fmt: skip
     truth = seen.matrices.sum(axis=(0, 2))
     majority = classes.names[int(truth.argmax())]
     crops = f"{len(seen.matrices)} crop{'s' if len(seen.matrices) > 1 else ''}"
     score = f"the {named.label} scores {seen.mean_iou:.2f} mIoU on {crops}"
     numbers = {"mean_iou": seen.mean_iou, "majority_mean_iou": seen.majority}
     if cause is not None:
-        severity = "fault" if cause.gain >= _FAULT_GAIN or seen.level < POOR_LEVEL else "warning"
+        fault = cause.gain >= _FAULT_GAIN or seen.level < POOR_LEVEL
         return Finding(
             " and ".join(cause.families),
-            "fault" if severity == "fault" else "warning",
+            "fault" if fault else "warning",
             "teacher",
             f"{score}, but {cause.after:.2f} {_treatment(cause, base, classes)}",
             " ".join(_why(family, cause) for family in cause.families),
             "\n".join(_lines(named, cause, base, plan, scaling)),
-            numbers
-            | {"mended_mean_iou": cause.after, "gain": cause.gain, "sure_gain": cause.sure_gain, "alone": cause.alone},
+            numbers | _cause_numbers(cause),
         )
     if _constant(seen):
         seen_text = f"the {named.label} answers the same everywhere, whatever the image ({score.split(' scores ')[1]})"
@@ -153,7 +165,7 @@ def score_finding(
             "Other pixel scalings, band and class orders, image sizes and batch statistics do no better, so it doesn't "
             "know these images.",
             "train the teacher on these images, or choose another: segshrink train RECIPE",
-            numbers,
+            numbers | {"alone": dict(tried)},
         )
     return Finding("score", "fine", "teacher", f"{score} (naming {majority} everywhere: {seen.majority:.2f})",
                    numbers=numbers)  # fmt: skip
@@ -207,6 +219,16 @@ def _certainty(named: Named, seen: Answered, plan: Plan) -> list[Finding]:
             )
         ]  # fmt: skip
     return []
+
+
+def _cause_numbers(cause: Cause) -> dict[str, Any]:
+    return {
+        "mended_mean_iou": cause.after,
+        "gain": cause.gain,
+        "sure_gain": cause.sure_gain,
+        "alone": dict(cause.alone),
+        "order": cause.order,
+    }
 
 
 def _lines(named: Named, cause: Cause, base: Trial, plan: Plan, scaling: Scaling) -> list[str]:
