@@ -13,7 +13,7 @@ import torch
 
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError, MissingExtraError, ModelError
-from segshrink.models import SegmentationModel, build_model, load_model
+from segshrink.models import SegmentationModel, Taps, build_model, load_model
 from segshrink.models.huggingface import load_huggingface
 
 transformers = pytest.importorskip("transformers")
@@ -226,6 +226,20 @@ def test_code_from_strangers_is_never_run(tmp_path: Path, segformer: Path) -> No
     with pytest.raises(ModelError, match="can't be opened"):
         load_huggingface(str(segformer))
     assert not (tmp_path / "ran").exists()
+
+
+def test_its_stages_can_be_tapped(classes: ClassMap) -> None:
+    model = build_model("hf:segformer", classes, options={"config": SEGFORMER}).eval()
+    images = torch.arange(3 * 64 * 64).remainder(251).reshape(1, 3, 64, 64).to(torch.uint8)
+    names = ("stage:2", "stage:3", "stage:4", "stage:5", "encoder", "decoder")
+    with torch.no_grad(), Taps(model, names) as taps:
+        model(images)
+        *stages, encoder, decoder = (taps.features[name] for name in names)
+        inner = model.network.model
+        expected = inner(pixel_values=model.normalize(images), output_hidden_states=True)
+        for stage, state in zip([*stages, encoder], [*expected.hidden_states, expected.hidden_states[-1]], strict=True):
+            assert torch.equal(stage, state)
+        assert torch.allclose(inner.decode_head.classifier(decoder), expected.logits, atol=1e-6)
 
 
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, segformer: Path) -> None:

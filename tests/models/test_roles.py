@@ -64,7 +64,6 @@ def test_roles_of_mobile_are_its_encoders_own_list(classes):
     ("identity", "options", "strides"),
     [
         ("smp:Unet/mobilenet_v2", {"encoder_depth": 3, "decoder_channels": [8, 8, 8]}, [1, 2, 3]),
-        ("smp:FPN/mobilenet_v2", {"decoder_segmentation_channels": 32}, [1, 2, 3, 4, 5]),
         # Dilated: its deepest features stay at stride 8, and PAN sees every image at 128 pixels at least.
         ("smp:DeepLabV3/mobilenet_v2", {"decoder_channels": 8}, [1, 2, 3]),
         ("smp:PAN/mobilenet_v2", {"decoder_channels": 8}, [1, 2, 3, 4]),
@@ -103,30 +102,6 @@ def test_decoder_is_what_lies_before_dropout_and_behind_what_is_overwritten(clas
     assert table(list_roles(model))["decoder"][0] == "network.model.classifier.3"
     head[4] = nn.Sequential(nn.Dropout(), head[4])
     assert table(list_roles(model))["decoder"][0] == "network.model.classifier.3"
-
-
-def test_roles_of_transformers(classes):
-    pytest.importorskip("transformers")
-    config = {
-        "hidden_sizes": [8, 16, 24, 32],
-        "depths": [1, 1, 1, 1],
-        "num_attention_heads": [1, 1, 1, 1],
-        "decoder_hidden_size": 16,
-    }
-    model = build_model("hf:segformer", classes, options={"config": config}).eval()
-    found = table(list_roles(model))
-    assert [entry[1:] for name, entry in found.items() if name.startswith("stage:")] == [
-        ((8, 16, 16), 4),
-        ((16, 8, 8), 8),
-        ((24, 4, 4), 16),
-        ((32, 2, 2), 32),
-    ]
-    encoder, decoder, stage = tapped(model, "encoder", "decoder", "stage:3")
-    inner = model.network.model
-    expected = inner(pixel_values=model.normalize(IMAGES), output_hidden_states=True)
-    assert torch.equal(encoder, expected.hidden_states[-1])
-    assert torch.equal(stage, expected.hidden_states[1])
-    assert torch.allclose(inner.decode_head.classifier(decoder), expected.logits, atol=1e-6)
 
 
 class Tokens(nn.Module):
