@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segshrink.classes import ClassMap
-from segshrink.config import Adapter, Term, Training
+from segshrink.config import Adapter, Distillation, Term, Training
 from segshrink.errors import ConfigError, ModelError
-from segshrink.losses import build_terms
+from segshrink.losses import PRESETS, build_terms
 from segshrink.models import SegmentationModel, Taps, build_model
 from segshrink.teachers import Teacher, TorchTeacher
 from segshrink.teachers.adapted import AdaptedNetwork
 from segshrink.training import Distiller
+from segshrink.training.terms import student_terms
 
 CLASSES = ClassMap.build([(name, None, None) for name in ("Ground", "Roof", "Water")])
 FEATURES = [Term(name="cross_entropy"), Term(name="hint"), Term(name="masked_generation", student="stage:1")]
@@ -97,6 +98,19 @@ def test_feature_terms_compare_adapted_student_with_teacher(batch: dict[str, Any
     told = teacher_logits.amax(1) != teacher_logits.amin(1)  # an untrained network's logits may all be 0
     assert values["pixel_kl"].item() == pytest.approx(divergence.sum(1)[told].mean().item(), rel=1e-4)
     assert hooks(module.model) == hooks(teacher) == 0  # outside of a fit the taps are gone after the call
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_teaches_from_another_architecture(batch: dict[str, Any], preset: str) -> None:
+    torch.manual_seed(0)
+    teacher = TorchTeacher(build_model("mobile", CLASSES, options={"width": 0.25}))
+    terms = student_terms(Distillation(preset=preset), [Term(name="cross_entropy")], teacher)
+    module = Distiller(network(), teacher, terms)
+    values = module.term_values(batch)
+    for label, value in values.items():
+        (gradient,) = torch.autograd.grad(value, module.model.network.encoder[0][0].weight, retain_graph=True)
+        assert gradient.any(), label
+        assert gradient.isfinite().all(), label
 
 
 def test_the_classes_a_teacher_does_not_know_are_left_to_the_labels(batch: dict[str, Any]) -> None:
