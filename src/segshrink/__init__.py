@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from segshrink.models import Normalization, SegmentationModel, build_model, count_parameters, load_model
     from segshrink.prediction import Prediction, Predictor, open_backend
     from segshrink.report import build_report
-    from segshrink.teachers import Teacher, TeacherCache, TorchTeacher, open_teacher
+    from segshrink.teachers import Ensemble, Teacher, TeacherCache, TorchTeacher, open_teacher, open_teachers
     from segshrink.training import Distiller, RunResult, SegmentationTask, evaluate_model, train
 
 __version__ = "0.1.0"
@@ -40,7 +40,7 @@ _ROOMS = {
     "models": ("Normalization", "SegmentationModel", "build_model", "count_parameters", "load_model"),
     "prediction": ("Prediction", "Predictor", "open_backend"),
     "report": ("build_report",),
-    "teachers": ("Teacher", "TeacherCache", "TorchTeacher", "open_teacher"),
+    "teachers": ("Ensemble", "Teacher", "TeacherCache", "TorchTeacher", "open_teacher", "open_teachers"),
     "tiling": (),
     "training": ("Distiller", "RunResult", "SegmentationTask", "evaluate_model", "train"),
 }
@@ -53,6 +53,7 @@ __all__ = [
     "Dataset",
     "DatasetDescription",
     "Distiller",
+    "Ensemble",
     "Evaluation",
     "Inspection",
     "Normalization",
@@ -83,6 +84,7 @@ __all__ = [
     "open_backend",
     "open_dataset",
     "open_teacher",
+    "open_teachers",
     "profile_model",
     "train",
     "write_scenes",

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
@@ -174,7 +175,9 @@ def _from_fields(kind: str, fields: Any, num_classes: int, bands: int) -> Any:
         known = list(transformers.models.auto.modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES)
         if kind not in known:
             raise ModelError(f"transformers has no semantic segmentation model '{kind}'{nearest(kind, known)}")
-        config = transformers.AutoConfig.for_model(kind, **{key: fields[key] for key in fields if key != "model_type"})
+        # Some configurations take what they are given apart.
+        given = {key: deepcopy(value) for key, value in fields.items() if key != "model_type"}
+        config = transformers.AutoConfig.for_model(kind, **given)
         _set_head(config, identity, num_classes, bands)
         return transformers.AutoModelForSemanticSegmentation.from_config(config)
 
