@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
+from segshrink.config import Training
 from segshrink.losses import WeightedTerm
 from segshrink.models import SegmentationModel
 from segshrink.teachers import Teacher
@@ -15,6 +16,7 @@ from segshrink.training.doctor.findings import Finding
 from segshrink.training.doctor.plan import Plan
 from segshrink.training.doctor.sample import Sample
 from segshrink.training.doctor.trials import Trial, answers
+from segshrink.training.task import Batch
 
 # A term with a smaller share is hardly heard, one with a larger share drowns the others.
 LEAST_SHARE, LARGEST_SHARE = 0.05, 0.95
@@ -28,6 +30,8 @@ def gradient_norms(
     *,
     batch_size: int,
     batches: int,
+    steps: int = 0,
+    training: Training | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
     """Return the norm of every weighted term's gradient, a mean over batches, by the term's label.
@@ -42,27 +46,60 @@ def gradient_norms(
         sample: Crops to measure on.
         batch_size: Crops of a batch.
         batches: Number of batches, at most as many as the sample has.
+        steps: Optimisation steps taken with a copy first. A new network's answers are almost equal for all classes,
+            where some losses pull a thousand times harder than ever after.
+        training: Settings of these steps.
         seed: Of the first weights of adapters.
     """
-    copied = copy.deepcopy(student).requires_grad_(True)
-    task = Distiller(copied, teacher, terms, seed=seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    task.to(device)
-    task.setup("fit")
-    task.train()
-    parameters = list(copied.parameters())
-    totals = dict.fromkeys(task.labelled_terms, 0.0)
-    starts = range(0, max(len(sample) - batch_size + 1, 1), batch_size)[:batches]
-    for start in starts:
-        values = task.term_values(_batch(teacher, sample, range(start, min(start + batch_size, len(sample))), device))
-        for label, (weight, _) in task.labelled_terms.items():
-            loss = weight * values[label]
-            if not loss.requires_grad:
-                continue  # nothing valid in this batch
-            gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-            squares = [gradient.double().square().sum() for gradient in gradients if gradient is not None]
-            totals[label] += float(torch.stack(squares).sum().sqrt()) / len(starts) if squares else 0.0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        copied = copy.deepcopy(student).requires_grad_(True)
+        task = Distiller(copied, teacher, terms, training=training, seed=seed)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        task.to(device)
+        task.setup("fit")
+        task.train()
+        starts = list(range(0, max(len(sample) - batch_size + 1, 1), batch_size))[:batches]
+        given = [
+            _batch(teacher, sample, range(start, min(start + batch_size, len(sample))), device) for start in starts
+        ]
+        _take_steps(task, [given[step % len(given)] for step in range(steps)])
+        totals = dict.fromkeys(task.labelled_terms, 0.0)
+        for batch in given:
+            for label, norm in _norms(task, batch).items():
+                totals[label] += norm / len(given)
     return totals
+
+
+def _take_steps(task: Distiller, batches: Iterable[Batch]) -> None:
+    settings = task.settings
+    optimizer = torch.optim.AdamW(task.parameters(), lr=settings.learning_rate)
+    for batch in batches:
+        values = task.term_values(batch)
+        loss = torch.stack([weight * values[label] for label, (weight, _) in task.labelled_terms.items()]).sum()
+        if not loss.requires_grad or not bool(torch.isfinite(loss)):
+            return
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if settings.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(task.parameters(), settings.clip_norm)
+        optimizer.step()
+    task.zero_grad()
+
+
+def _norms(task: Distiller, batch: Batch) -> dict[str, float]:
+    """Return the norm of each weighted term's gradient; 0 where nothing is valid."""
+    parameters = list(task.model.parameters())
+    values = task.term_values(batch)
+    norms = {}
+    for label, (weight, _) in task.labelled_terms.items():
+        loss = weight * values[label]
+        gradients = (
+            torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) if loss.requires_grad else ()
+        )
+        squares = [gradient.double().square().sum() for gradient in gradients if gradient is not None]
+        norms[label] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    return norms
 
 
 def balance_findings(

@@ -23,6 +23,7 @@ from segshrink.training.doctor.trials import Trial, measure
 from segshrink.training.terms import student_terms
 
 _BATCHES = 3
+_FIRST_STEPS = 6
 _LARGEST_BATCH = 8
 
 
@@ -104,6 +105,7 @@ def examine_student(
         found.append(collapse_finding(predicted, teacher.classes, recipe))
         found += _compared(student, teacher, heard, sample)
     terms = student_terms(plan.distillation, plan.supervised)
+    steps = 0 if student.folder else _FIRST_STEPS
     norms = gradient_norms(
         student.model,
         teacher,
@@ -111,9 +113,11 @@ def examine_student(
         sample,
         batch_size=min(recipe.crops.batch_size, len(sample), 4 if brief else _LARGEST_BATCH),
         batches=1 if brief else _BATCHES,
+        steps=steps,
+        training=recipe.student.training if recipe.student else None,
         seed=recipe.seed,
     )
-    state = "the trained student" if student.folder else "the student before its training"
+    state = f"a new student after {steps} steps" if steps else "the trained student"
     return [*found, *balance_findings(norms, terms, plan, state=state)]
 
 
