@@ -138,7 +138,10 @@ def test_elements_of_an_output_are_chosen_by_key(classes):
     model = build_model("mobile", classes, options={"width": 0.35}).eval()
     with Taps(model, ["network.encoder"]), pytest.raises(ModelError, match=r"0 \(2, 8, 16, 16\).*choose one with '#'"):
         model(IMAGES)
-    with Taps(model, ["encoder#4"]), pytest.raises(ModelError, match=r"'network.encoder#4' is not there: the module"):
+    with (
+        Taps(model, ["encoder#4"]),
+        pytest.raises(ModelError, match=r"'network.encoder#4' is not there; found are: 0 "),
+    ):
         model(IMAGES)
     with Taps(model, ["encoder#2"]) as taps:
         model(IMAGES)
@@ -155,11 +158,33 @@ def test_nested_outputs_are_reached_by_dots():
     with Taps(model, ["0#hidden.1"]) as taps:
         model(images)
         assert torch.equal(taps.features["0#hidden.1"], images + 2)
+    with Taps(model, ["0#mask.0"]), pytest.raises(ModelError, match=r"'0#mask.0' is no feature map \(N, C, H, W\)"):
+        model(images)
+
+
+def test_inputs_are_chosen_by_number():
+    class Join(nn.Module):
+        def forward(self, image: Tensor, *, skip: Tensor) -> Tensor:
+            return image + skip
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.join = Join()
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.join(images, skip=images + 5)
+
+    images = torch.zeros(1, 2, 8, 8)
+    with Taps(model := Network(), ["join@input", "join@input#1"]) as taps:
+        model(images)
+        assert torch.equal(taps.features["join@input"], images)
+        assert torch.equal(taps.features["join@input#1"], images + 5)
 
 
 def test_vectors_are_no_feature_maps():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    with Taps(model, ["2"]), pytest.raises(ModelError, match=r"'2': .*a tensor \(2, 4\)"):
+    with Taps(model, ["2"]), pytest.raises(ModelError, match=r"'2' is no feature map .*a tensor \(2, 4\)"):
         model(IMAGES.float())
 
 

@@ -36,8 +36,8 @@ class Taps:
         model: The model; a wrapper of DistributedDataParallel, DataParallel or ``torch.compile`` is looked through.
         names: Paths of modules ("encoder.layer4"; a ``SegmentationModel``'s own "network." may be left out), of an
             element of their output ("encoder#3", "backbone#out", "encoder#hidden_states.2"), of what they are given
-            ("head@input"), or roles: "encoder", "decoder", "stage:3", "logits" (see ``list_roles``). A role goes
-            before a path of the same name.
+            ("head@input", or of several tensors the second: "head@input#1"), or roles: "encoder", "decoder",
+            "stage:3", "logits" (see ``list_roles``). A role goes before a path of the same name.
         size: Height and width in pixels of the image by which roles are found, for networks that take one size only.
 
     Attributes:
@@ -137,7 +137,9 @@ class _Recording:
             module_path, _, key = path.partition(_KEY)
             if module_path.endswith(_INPUT):
                 module = model.get_submodule(module_path.removesuffix(_INPUT))
-                handles.append(module.register_forward_pre_hook(partial(self._keep_input, name), with_kwargs=True))
+                handles.append(
+                    module.register_forward_pre_hook(partial(self._keep_input, name, key or "0"), with_kwargs=True)
+                )
             else:
                 handles.append(model.get_submodule(module_path).register_forward_hook(partial(self._keep, name, key)))
         handles.append(model.register_forward_hook(self._end))
@@ -162,8 +164,8 @@ class _Recording:
                 self._image_size = (value.shape[2], value.shape[3])
                 return
 
-    def _keep_input(self, name: str, module: nn.Module, inputs: Any, named: Mapping[str, Any]) -> None:
-        self._keep(name, "0", module, None, [value for _, value in tensors_in((inputs, named))][:1])
+    def _keep_input(self, name: str, key: str, module: nn.Module, inputs: Any, named: Mapping[str, Any]) -> None:
+        self._keep(name, key, module, None, [value for _, value in tensors_in((inputs, named))])
 
     def _keep(self, name: str, key: str, module: nn.Module, inputs: Any, output: Any) -> None:
         # Gradient checkpointing runs modules again while it goes backward.
@@ -171,7 +173,7 @@ class _Recording:
             return
         found = dict(tensors_in(output))
         if key and key not in found:
-            raise ModelError(f"'{self.paths[name]}' is not there: the module gives {_described(found)}")
+            raise ModelError(f"'{self.paths[name]}' is not there; found are: {_described(found)}")
         maps = {
             other: value
             for other, tensor in found.items()
@@ -179,10 +181,10 @@ class _Recording:
             if (value := as_map(tensor, self._image_size)) is not None
         }
         if len(maps) != 1:
-            chosen = f"the element '{key}' of" if key else "one feature map in"
+            kind = "no feature map (N, C, H, W)" if key or not maps else "several feature maps"
             raise ModelError(
-                f"'{self.paths[name]}': {chosen} its output can't be used as (N, C, H, W); the module gives "
-                f"{_described(found)}; choose one with '{_KEY}'"
+                f"'{self.paths[name]}' is {kind}; found are: {_described(found)}; choose one with '{_KEY}' or another "
+                "module"
             )
         (features,) = maps.values()
         self.features[name] = features
