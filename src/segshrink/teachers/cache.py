@@ -54,6 +54,7 @@ class TeacherCache(Teacher):
     Raises:
         FileError: The folder can't be written, or has too little room.
         ModelError: The teacher answers NaN.
+        DataError: The teacher knows nothing about a scene.
     """
 
     whole_scenes = True
@@ -73,6 +74,7 @@ class TeacherCache(Teacher):
         self._answers = [self._answer(home, store, number, named=teacher.whole_scenes) for store, number in scenes]
         missing = {answer: scene for answer, scene in zip(self._answers, scenes, strict=True) if not _is_whole(answer)}
         if missing:
+            teacher.check_scenes([store.samples[number].name for store, number in missing.values()])
             _make_room(home, list(missing))
             self._build(teacher, missing, progress)
 

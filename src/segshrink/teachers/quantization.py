@@ -53,7 +53,8 @@ def encode(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def decode(codes: Tensor) -> Tensor:
-    """Return the float32 logits (N, C, H, W), all finite, of codes (N, C + 1, H, W) uint8."""
+    """Return the float32 logits (N, C, H, W), all finite, of codes (N, C + 1, H, W) uint8, in planes."""
+    codes = codes.contiguous()  # one slow pass over bytes instead of several over floats
     logits = codes[:, :-1].to(torch.float32).square_().mul_(-1 / _STEPS**2)
     level = codes[:, -1:].to(torch.float32).div_(_LEVEL_STEPS).add_(_LOWEST_LEVEL)
     return logits.add_(level)
