@@ -50,6 +50,12 @@ def _quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finish, "profile_backend", backend)
 
 
+@pytest.fixture
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's figures take seconds; the terminal's table is read from the same folders."""
+    monkeypatch.setattr(import_module("segshrink.cli._work"), "build_report", lambda runs: runs[0] / "report.html")
+
+
 def save_model(folder: Path, *names: str) -> Path:
     classes = ClassMap.build([(name, None, None) for name in names])
     build_model("unet", classes, options={"width": 4, "depth": 2}).save(folder)
@@ -66,10 +72,7 @@ def with_section(recipe: Path, **distillation: Any) -> Path:
     return recipe
 
 
-def report(out: Path) -> str:
-    return (out / "report.html").read_text(encoding="utf-8")
-
-
+@pytest.mark.usefixtures("no_page")
 def test_several_teachers_on_the_command_line(
     segshrink, recipe: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
@@ -88,7 +91,7 @@ def test_several_teachers_on_the_command_line(
     parameters = count_parameters(load_model(model)) + 9
     assert teacher["model"] == {"name": "teacher", "parameters": parameters}
     assert read(out / "teacher" / "profile.json")["parameters"] == parameters
-    assert f"{parameters:,}" in report(out)
+    assert f"{parameters:,}" in result.out
     # The same command goes on where it stopped; another set of teachers is refused.
     (out / "evaluation.json").unlink()
     before = (out / "teacher" / "evaluation.json").stat().st_mtime_ns
@@ -99,6 +102,7 @@ def test_several_teachers_on_the_command_line(
     assert f"learns from {model} + nearest_color:Colors, not from nearest_color:Colors" in other.sentence
 
 
+@pytest.mark.usefixtures("no_page")
 def test_a_recipes_teachers_with_other_class_names(segshrink, recipe: Path, tmp_path: Path) -> None:
     save_model(tmp_path / "one", "soil", "house", "sand")
     save_model(tmp_path / "two", "roof", "other")
@@ -155,13 +159,40 @@ def test_a_folder_of_label_maps_teaches_by_the_scenes_names(segshrink, recipe: P
     assert 0.5 < evaluation["scores"]["accuracy"] < 1
     assert evaluation["model"]["parameters"] is None
     assert not (out / "teacher" / "profile.json").exists()
-    assert "<html" in report(out)
+    assert "<html" in (out / "report.html").read_text(encoding="utf-8")
     for word in ("Teacher", "Student"):
         assert word in result.out
     (labels / "val-v1.png").unlink()
     again = segshrink("distill", recipe, "-o", data.parent / "other", *SHORT)
     assert again.status == 1
     assert "no label map for 1 of 5 scenes" in again.sentence
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_folder_of_transformers_teaches_another(segshrink, recipe: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    transformers.utils.logging.disable_progress_bar()
+    size = {
+        "depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 16, 16], "num_attention_heads": [1, 1, 2, 2],
+        "decoder_hidden_size": 16,
+    }  # fmt: skip
+    for name, labels in (("big", ["roof", "ground", "water"]), ("small", ["a", "b"])):
+        config = transformers.SegformerConfig(**size, id2label=dict(enumerate(labels)))
+        transformers.SegformerForSemanticSegmentation(config).save_pretrained(tmp_path / name)
+        transformers.SegformerImageProcessor().save_pretrained(tmp_path / name)
+    with_section(recipe, teachers=[{"source": "hf:big"}])
+    out = tmp_path / "run"
+    changed = ('student.model={id: "hf:small", normalization: imagenet}', *SHORT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        result = segshrink("distill", recipe, "-o", out, *changed)
+    assert result.status == 0, result.err
+    assert read(out / "model" / "config.json")["id"] == "hf:segformer"
+    assert read(out / "run.json")["teachers"] == [{"source": f"hf:{tmp_path / 'big'}"}]
+    # The student is whole in its folder.
+    for name in ("big", "small"):
+        (tmp_path / name).rename(tmp_path / f"{name}-gone")
+    assert segshrink("evaluate", out).status == 0
 
 
 def test_what_is_wrong_with_a_teacher_is_said_before_anything_is_trained(

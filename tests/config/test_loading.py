@@ -267,6 +267,17 @@ def test_files_of_teachers_are_found_beside_the_recipe_and_other_names_are_left(
     assert (hub.source, hub.classes, hub.weight) == ("hf:someone/some-model", {"soil": ["earth", "sand"]}, 2)
     distillation = load_recipe(recipe).distillation
     assert (distillation.flips, distillation.scales) == ("left-right", [0.75, 1.0])
+    # A student of transformers starts from such a folder, too.
+    text = (RECIPE + TEACHERS).replace("id: unet", '"id": "hf:runs/big"')
+    recipe.write_text(text)
+    student = load_recipe(recipe).student
+    assert student is not None
+    assert student.model.id == f"hf:{folder / 'runs' / 'big'}"
+    long = f"x{'y' * 300}"
+    (odd, empty) = load_recipe(
+        recipe, [f"distillation.teachers=[{{source: {long}}}, {{source: ''}}]"]
+    ).distillation.teachers
+    assert (odd.source, empty.source) == (long, "")
     # On the command line they start from the working folder.
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -62,7 +62,10 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), data: Path | None = N
     for role in ("teacher", "student"):
         learner = mapping.get(role)
         if isinstance(learner, dict) and isinstance(learner.get("model"), dict):
-            mapping[role] = {**learner, "model": _anchored(learner["model"], "encoder_weights", path.parent)}
+            model = _anchored(learner["model"], "encoder_weights", path.parent)
+            if isinstance(identity := model.get("id"), str) and identity.startswith("hf:"):
+                model = {**model, "id": _found(identity, path.parent)}
+            mapping[role] = {**learner, "model": model}
     if isinstance(distillation := mapping.get("distillation"), dict):
         distillation = _anchored(distillation, "teacher_cache", path.parent)
         if "teachers" in distillation:
@@ -141,17 +144,27 @@ def _anchored_teachers(value: Any, folder: Path) -> Any:
             key: _beside(text, folder) for key in ("adapter", "weights") if isinstance(text := teacher.get(key), str)
         }
         if isinstance(source := teacher.get("source"), str):
-            kind, _, name = source.partition(":")
-            found["source"] = f"{kind}:{_beside(name, folder)}" if kind in _FILE_KINDS else _beside(source, folder)
+            found["source"] = _found(source, folder)
         if isinstance(adapter := teacher.get("adapter"), dict) and isinstance(adapter.get("classes"), str):
             found["adapter"] = {**adapter, "classes": _beside(adapter["classes"], folder)}
         teachers.append({**teacher, **found})
     return teachers
 
 
+def _found(source: str, folder: Path) -> str:
+    """Make the path in "FOLDER", "hf:FOLDER" or "onnx:FILE" absolute where there is such a file in ``folder``."""
+    kind, _, name = source.partition(":")
+    return f"{kind}:{_beside(name, folder)}" if kind in _FILE_KINDS else _beside(source, folder)
+
+
 def _beside(text: str, folder: Path) -> str:
+    if not text:
+        return text
     path = Path(_absolute(text, folder))
-    return str(path) if path.exists() else text
+    try:
+        return str(path) if path.exists() else text
+    except OSError:  # longer than a file's name may be
+        return text
 
 
 def _absolute(text: str, folder: Path) -> str:
