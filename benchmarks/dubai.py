@@ -111,7 +111,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "benchmark-dubai")
     parser.add_argument("--only", choices=STAGES, action="append", default=None)
     parser.add_argument("--short-teacher", type=int, default=4, help="epochs of 592 crops in groups and patches")
-    parser.add_argument("--short-student", type=int, default=5, help="the same for student and control")
+    parser.add_argument("--short-student", type=int, default=4, help="the same for student and control")
     parser.add_argument("--processes", type=int, default=2, help="trainings side by side")
     parser.add_argument("--threads", type=int, default=1, help="threads of each training")
     given = parser.parse_args(arguments)
