@@ -1,0 +1,210 @@
+r"""Few labels, many images: a TFLite DeepLab teaches a small U-Net on Pascal VOC images that have no masks.
+
+    python benchmarks/voc.py --data ../shared/data/VOCdevkit/VOC2012 \
+        --teacher ../shared/weights/deeplabv3_257_mv_gpu.tflite
+
+Trains the same ``separable-unet`` with the same steps three times (per seed), judged on the same 194 images:
+
+- ``control-150``: on 150 labelled images, without teacher;
+- ``control-772``: on all 772 labelled images, without teacher;
+- ``student``: on the 150 labelled images, and on the other 622 without their masks, with the teacher.
+
+Images and masks are first reduced to a half, for two CPU cores' sake (``--reduce 1`` leaves them): the teacher looks
+at whole images of 257 pixels in any case. Finished runs are skipped; the results of all go to
+``benchmarks/results/voc.*``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from segshrink.cli._allocator import restart_with_tuned_allocator
+from segshrink.files import read_json, replacing, write_json, write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).resolve().parent / "results"
+LABELED = 150
+DRAW_SEED = 0
+LISTS = "ImageSets/Segmentation"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train the student."""
+
+    name: str
+    train: str
+    unlabeled: bool
+    teacher: bool
+
+
+VARIANTS = (
+    Variant("control-150", "labeled.txt", unlabeled=False, teacher=False),
+    Variant("control-772", "train.txt", unlabeled=False, teacher=False),
+    Variant("student", "labeled.txt", unlabeled=True, teacher=True),
+)
+
+
+def prepare(source: Path, out: Path, reduce: int) -> None:
+    """Write the reduced data set and the lists of labelled and unlabelled training images, once."""
+    if out.exists():
+        return
+    train, val = (_lines(source / LISTS / f"{part}.txt") for part in ("train", "val"))
+    order = np.random.default_rng(DRAW_SEED).permutation(len(train))
+    labeled = sorted(train[place] for place in order[:LABELED])
+    unlabeled = sorted(set(train) - set(labeled))
+    with replacing(out) as folder:
+        for part in ("JPEGImages", "SegmentationClass", LISTS):
+            (folder / part).mkdir(parents=True)
+        for stem in (*train, *val):
+            with Image.open(source / "JPEGImages" / f"{stem}.jpg") as image:
+                size = (max(image.width // reduce, 1), max(image.height // reduce, 1))
+                small = image.resize(size, Image.Resampling.LANCZOS) if reduce > 1 else image
+                small.save(folder / "JPEGImages" / f"{stem}.png")
+            with Image.open(source / "SegmentationClass" / f"{stem}.png") as mask:
+                mask.resize(size, Image.Resampling.NEAREST).save(folder / "SegmentationClass" / f"{stem}.png")
+        for name, stems in (("train", train), ("val", val), ("labeled", labeled)):
+            (folder / LISTS / f"{name}.txt").write_text("\n".join(stems) + "\n")
+        images = "\n".join(f"JPEGImages/{stem}.png" for stem in unlabeled)
+        (folder / LISTS / "unlabeled.txt").write_text(images + "\n")
+
+
+def run(variant: Variant, seed: int, *, out: Path, data: Path, teacher: Path, epochs: int, threads: int) -> None:
+    """Train and evaluate one variant; a finished one is left as it is."""
+    from segshrink.config import TeacherSource, load_recipe
+    from segshrink.data import open_dataset
+    from segshrink.teachers import open_teacher
+    from segshrink.training import finish, train
+
+    folder = out / f"{variant.name}-{seed}"
+    if (folder / "evaluation.json").exists():
+        return
+    overrides = [
+        f"seed={seed}",
+        f"data.root={data}",
+        "data.images=JPEGImages/*.png",
+        f"data.split.train={LISTS}/{variant.train}",
+        f"student.training.epochs={epochs}",
+        f"student.training.threads={threads}",
+        *([f"data.unlabeled={LISTS}/unlabeled.txt"] if variant.unlabeled else []),
+    ]
+    recipe = load_recipe(ROOT / "configs" / "voc.yaml", overrides)
+    source = TeacherSource(source=f"tflite:{teacher}", adapter=ROOT / "configs" / "teachers" / "deeplab_voc.yaml")
+    classes = open_dataset(recipe.data).classes
+    if variant.teacher:
+        opened = open_teacher(source, classes)
+        result = train(recipe, out=folder, role="student", teacher=opened, teacher_name=teacher.name, resume=True)
+    else:
+        result = train(recipe, out=folder, role="control", resume=True)
+    finish(folder, profile=False)
+    print(f"{folder.name}: val mIoU {result.mean_iou:.3f}, {result.steps} steps, {result.seconds / 60:.1f} min")
+
+
+def collect(out: Path) -> dict[str, Any]:
+    """Return what every finished run reached."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for variant in VARIANTS:
+        for folder in sorted(out.glob(f"{variant.name}-[0-9]*")):
+            if not (folder / "evaluation.json").exists():
+                continue
+            record, evaluation = read_json(folder / "run.json"), read_json(folder / "evaluation.json")
+            runs.setdefault(variant.name, []).append(
+                {
+                    "seed": record["seed"],
+                    "images": record["images"],
+                    "steps": record["steps"],
+                    "seconds": record["seconds"],
+                    "parameters": evaluation["model"]["parameters"],
+                    "mean_iou": evaluation["scores"]["mean_iou"],
+                    "interval": evaluation["interval"]["mean_iou"],
+                    "accuracy": evaluation["scores"]["accuracy"],
+                    "never_predicted": evaluation["never_predicted"],
+                    "machine": record["machine"],
+                    "created": record["created"],
+                    "segshrink": record["segshrink"],
+                }
+            )
+    return {"runs": runs}
+
+
+def to_markdown(results: dict[str, Any], reduce: int) -> str:
+    """Return the results as a Markdown page."""
+    first = next(iter(results["runs"].values()))[0]
+    machine = first["machine"]
+    lines = [
+        "# Pascal VOC with few labels",
+        "",
+        f"Written by `benchmarks/voc.py`, begun {first['created']}, segshrink {first['segshrink']}, {machine['cpu']}, "
+        f"torch {machine['torch']}, Python {machine['python']}, {machine['precision']}, threads: {machine['threads']}. "
+        f"Images reduced to 1/{reduce}; teacher: DeepLabv3-MobileNetV2 (TFLite, 257 pixels, letterboxed); student: "
+        f"separable-unet, {first['parameters']:,} parameters, from random weights. Judged on 194 images, every pixel.",
+        "",
+        "| run | labelled | unlabelled | steps | minutes | mIoU | 95 % interval | accuracy | classes never predicted |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, runs in results["runs"].items():
+        for run in runs:
+            low, high = run["interval"]
+            images = run["images"]
+            cells = [
+                f"{name}, seed {run['seed']}", str(images["labeled"]), str(images["unlabeled"]), str(run["steps"]),
+                f"{run['seconds'] / 60:.1f}", f"{run['mean_iou']:.4f}", f"{low:.4f} to {high:.4f}",
+                f"{run['accuracy']:.3f}", str(len(run["never_predicted"])),
+            ]  # fmt: skip
+            lines.append("| " + " | ".join(cells) + " |")
+    lines.append("")
+    for name, runs in results["runs"].items():
+        scores = [run["mean_iou"] for run in runs]
+        spread = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
+        lines.append(f"- {name}: mean mIoU {statistics.mean(scores):.4f}{spread} over {len(scores)} seed(s)")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run what is asked for and write the results of all finished runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder VOC2012 of the VOCdevkit layout")
+    parser.add_argument("--teacher", type=Path, required=True, help="deeplabv3_257_mv_gpu.tflite")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "benchmark-voc")
+    parser.add_argument("--reduce", type=int, default=2, help="images are reduced by this factor")
+    parser.add_argument("--only", choices=[variant.name for variant in VARIANTS], action="append", default=None)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args(arguments)
+    data = (given.out / f"data-{given.reduce}").resolve()
+    prepare(given.data, data, given.reduce)
+    for seed in range(given.seeds):
+        for variant in VARIANTS:
+            if given.only is None or variant.name in given.only:
+                run(
+                    variant,
+                    seed,
+                    out=given.out,
+                    data=data,
+                    teacher=given.teacher.resolve(),
+                    epochs=given.epochs,
+                    threads=given.threads,
+                )
+    results = collect(given.out)
+    if results["runs"]:
+        write_json(RESULTS / "voc.json", results)
+        write_text(RESULTS / "voc.md", to_markdown(results, given.reduce))
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().split()
+
+
+if __name__ == "__main__":
+    restart_with_tuned_allocator()
+    main(sys.argv[1:])
