@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from segshrink.cli._console import out_console
-from segshrink.config import Recipe, TeacherSource, load_dataset, load_recipe
+from segshrink.cli._teaching import without_notices
+from segshrink.config import Recipe, TeacherSource, Teaching, load_dataset, load_recipe
 from segshrink.errors import ConfigError
 from segshrink.files import read_json
 from segshrink.training.doctor import Diagnosis, Finding, Patient, examine
@@ -20,14 +21,14 @@ _SIGNS = {"fault": "✗", "warning": "!", "fine": "✓"}
 
 
 def patient_of(
-    recipe: Path | None, overrides: Sequence[str], *, teacher: str | None, data: Path | None, student: str | None
+    recipe: Path | None, overrides: Sequence[str], *, teachers: Sequence[str], data: Path | None, student: str | None
 ) -> Patient:
     """Put together who is examined.
 
     Args:
         recipe: The recipe; None takes that of the student's run, or a recipe's defaults with ``data``.
         overrides: ``key=value`` texts for the recipe.
-        teacher: A teacher's source; None takes the recipe's, or that of the student's run.
+        teachers: Sources of teachers; none takes the recipe's, or those of the student's run.
         data: Data set description instead of the recipe's.
         student: Run or model folder, or network id.
 
@@ -43,7 +44,7 @@ def patient_of(
         loaded = Recipe(name="doctor", data=load_dataset(data))
     else:
         raise ConfigError("nothing says which images to look at; give a RECIPE, or --data with --teacher")
-    return Patient(loaded, _sources(loaded, teacher, run), student)
+    return Patient(loaded, _sources(loaded, teachers, run), student)
 
 
 def print_diagnosis(found: Diagnosis) -> None:
@@ -54,33 +55,34 @@ def print_diagnosis(found: Diagnosis) -> None:
         _print_finding(console, finding)
 
 
-def examine_briefly(recipe: Recipe, teacher: str) -> None:
-    """Look at a few crops before a training and print a line for each thing that isn't fine; never raises.
+def examine_briefly(recipe: Recipe, teaching: Teaching) -> None:
+    """Look at a few crops before a training and print a line for each thing that was found; never raises.
 
     Args:
         recipe: The recipe of the training.
-        teacher: Its teacher's source.
+        teaching: Its teachers.
     """
-    console = out_console()
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        found = examine(Patient(recipe, _sources(recipe, teacher, None)), brief=True)
+        with without_notices():
+            found = examine(Patient(recipe, tuple(teaching.teachers)), brief=True)
     except Exception as error:  # a training may go well though its examination doesn't
-        console.print(f"doctor: couldn't look ({' '.join(str(error).split())})", style="dim", markup=False)
+        console.print(f"doctor: couldn't look ({' '.join(str(error).split())})", markup=False)
         return
     for finding in found.findings:
         remedy = f" → {'; '.join(finding.remedy.splitlines())}" if finding.remedy else ""
-        style = "dim" if finding.severity == "fine" else _STYLES[finding.severity]
-        console.print(Text.assemble((f"doctor: {finding.severity}  ", style), finding.seen, (remedy, "cyan")))
+        style = _STYLES[finding.severity]
+        console.print(Text.assemble("doctor: ", (finding.severity, style), f"  {finding.seen}", (remedy, "cyan")))
 
 
-def _sources(recipe: Recipe, teacher: str | None, run: Path | None) -> tuple[TeacherSource, ...]:
-    """Return the teachers: the one that was given, or the recipe's, or the one that a run learned from."""
+def _sources(recipe: Recipe, given: Sequence[str], run: Path | None) -> tuple[TeacherSource, ...]:
+    """Return the teachers: those that were given, or the recipe's, or those that a run learned from."""
     listed = recipe.distillation.teachers
-    if teacher is None and not listed and run is not None and (run / "run.json").exists():
-        teacher = read_json(run / "run.json").get("teacher")
-    if teacher is None:
-        return tuple(listed)
-    return (next((one for one in listed if one.source == teacher), TeacherSource(source=teacher)),)
+    if given:
+        return tuple(next((one for one in listed if one.source == name), TeacherSource(source=name)) for name in given)
+    if not listed and run is not None and (run / "run.json").exists():
+        return tuple(TeacherSource.model_validate(one) for one in read_json(run / "run.json").get("teachers", ()))
+    return tuple(listed)
 
 
 def _verdict(found: Diagnosis) -> Text:

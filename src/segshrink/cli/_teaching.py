@@ -53,7 +53,7 @@ def opener(teaching: Teaching, dataset: Dataset) -> Callable[[], Teacher]:
     """Return what opens teachers once more; their notices were read when they were measured."""
 
     def open_again() -> Teacher:
-        with _without_notices():
+        with without_notices():
             return open_teachers(teaching, dataset.classes, bands=dataset.bands)
 
     return open_again
@@ -92,7 +92,8 @@ def _measured(folder: Path, teacher: Teacher) -> bool:
 
 
 @contextmanager
-def _without_notices() -> Iterator[None]:
+def without_notices() -> Iterator[None]:
+    """Keep back what teachers say about themselves; it was read already."""
     logger = logging.getLogger("segshrink")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from segshrink.cli._console import progress_bar
+from segshrink.cli._doctor import examine_briefly
 from segshrink.cli._errors import writing
 from segshrink.cli._teaching import measure_teachers, opener
 from segshrink.config import Recipe, TeacherSource, Teaching
@@ -49,7 +50,7 @@ def measure_run(run: Path, *, reference: Path | None = None) -> Evaluation | Non
         return finish(run, reference=reference, progress=advance)
 
 
-def distill_all(recipe: Recipe, *, out: Path, control: bool, resume: bool) -> Path:
+def distill_all(recipe: Recipe, *, out: Path, control: bool, resume: bool, doctor: bool = True) -> Path:
     """Train what is missing of teacher, student and control, measure all, and return the report's path.
 
     Args:
@@ -57,6 +58,7 @@ def distill_all(recipe: Recipe, *, out: Path, control: bool, resume: bool) -> Pa
         out: The student's run folder; the control goes to ``out/control``, the teacher's measures to ``out/teacher``.
         control: Whether to train the control.
         resume: Go on with what an interrupted command left; what is finished is skipped.
+        doctor: Look for what keeps the teacher from teaching before the student's training begins.
 
     Raises:
         ConfigError: The recipe has no student, or the run in ``out`` learned from another teacher.
@@ -71,6 +73,8 @@ def distill_all(recipe: Recipe, *, out: Path, control: bool, resume: bool) -> Pa
         teaching = teaching.model_copy(update={"teachers": [TeacherSource(source=str(own))]})
     use_free_threads()
     measure_teachers(teaching, recipe, out=out, resume=resume)
+    if doctor and not (out / "run.json").exists():
+        examine_briefly(recipe, teaching)
     train_run(recipe, out=out, role="student", teaching=teaching, resume=resume)
     measure_run(out, reference=out / "teacher")
     if control:

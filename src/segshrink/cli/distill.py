@@ -34,6 +34,9 @@ def distill(
         bool, typer.Option("--control", help="Also train the same student without the teacher, and compare.")
     ] = False,
     resume: Resume = False,
+    doctor: Annotated[
+        bool, typer.Option("--doctor/--no-doctor", help="Look for the usual faults on a few crops first.")
+    ] = True,
 ) -> None:
     """Teach a small student with a big teacher.
 
@@ -52,4 +55,4 @@ def distill(
     from segshrink.cli._tables import print_comparison
     from segshrink.cli._work import distill_all
 
-    print_comparison(distill_all(loaded, out=out, control=control, resume=resume))
+    print_comparison(distill_all(loaded, out=out, control=control, resume=resume, doctor=doctor))

@@ -17,9 +17,12 @@ def doctor(
     ] = None,
     overrides: Overrides = None,
     teacher: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            "--teacher", "-t", help="A source as recipes write it, instead of the recipe's.", show_default=False
+            "--teacher",
+            "-t",
+            help="Run or model folder, or another source as recipes name them, instead of the recipe's teachers.",
+            show_default=False,
         ),
     ] = None,
     data: Annotated[
@@ -49,7 +52,7 @@ def doctor(
     from segshrink.cli._doctor import patient_of, print_diagnosis
     from segshrink.files import write_json
 
-    patient = patient_of(recipe, overrides or (), teacher=teacher, data=data, student=student)
+    patient = patient_of(recipe, overrides or (), teachers=teacher or (), data=data, student=student)
     from segshrink.cli._console import progress_bar
     from segshrink.cli._work import use_free_threads
     from segshrink.training.doctor import examine

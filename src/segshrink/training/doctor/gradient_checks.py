@@ -11,7 +11,7 @@ from segshrink.config import Training
 from segshrink.losses import WeightedTerm
 from segshrink.models import SegmentationModel
 from segshrink.teachers import Teacher
-from segshrink.training.distiller import CACHED, Distiller
+from segshrink.training.distiller import Distiller
 from segshrink.training.doctor.findings import Finding
 from segshrink.training.doctor.plan import Plan
 from segshrink.training.doctor.sample import Sample
@@ -20,6 +20,8 @@ from segshrink.training.task import Batch
 
 # A term with a smaller share is hardly heard, one with a larger share drowns the others.
 LEAST_SHARE, LARGEST_SHARE = 0.05, 0.95
+# Key of a batch under which the teacher's answers lie.
+_ANSWER = "answer"
 
 
 def gradient_norms(
@@ -54,14 +56,14 @@ def gradient_norms(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         copied = copy.deepcopy(student).requires_grad_(True)
-        task = Distiller(copied, teacher, terms, training=training, seed=seed)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        task.to(device)
+        task = _Answered(copied, teacher, terms, training=training, seed=seed)
+        task.to("cuda" if torch.cuda.is_available() else "cpu")
         task.setup("fit")
         task.train()
         starts = list(range(0, max(len(sample) - batch_size + 1, 1), batch_size))[:batches]
+        asked = not any(term.on_features for _, term in terms)
         given = [
-            _batch(teacher, sample, range(start, min(start + batch_size, len(sample))), device) for start in starts
+            _batch(teacher, sample, range(start, min(start + batch_size, len(sample))), asked=asked) for start in starts
         ]
         _take_steps(task, [given[step % len(given)] for step in range(steps)])
         totals = dict.fromkeys(task.labelled_terms, 0.0)
@@ -163,9 +165,18 @@ def _balance(
     return Finding("balance", "warning", "terms", seen, why, line, {**numbers, "term": label, "weight": weight})
 
 
-def _batch(teacher: Teacher, sample: Sample, indices: range, device: torch.device) -> dict[str, torch.Tensor]:
+def _batch(teacher: Teacher, sample: Sample, indices: range, *, asked: bool) -> dict[str, torch.Tensor]:
+    """Return some crops as a batch, with the teacher's answers in half precision where it is ``asked`` now."""
     chosen = list(indices)
     batch = {"image": sample.images[chosen], "target": sample.targets[chosen], "inside": sample.inside[chosen]}
-    if teacher.whole_scenes:
-        batch[CACHED] = torch.cat([logits for _, logits in answers(teacher, sample, Trial(), chosen)])
+    if asked:
+        batch[_ANSWER] = torch.cat([logits.half() for _, logits in answers(teacher, sample, Trial(), chosen)])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     return {name: value.to(device) for name, value in batch.items()}
+
+
+class _Answered(Distiller):
+    """A Distiller whose teacher is asked once about every batch, not at every step."""
+
+    def teacher_logits(self, batch: Batch) -> torch.Tensor | None:
+        return batch[_ANSWER].float() if _ANSWER in batch else super().teacher_logits(batch)
