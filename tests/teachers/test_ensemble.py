@@ -98,6 +98,13 @@ def test_a_class_is_averaged_over_those_who_know_it() -> None:
     assert none.logits(torch.zeros(1, 3, 2, 2))[0, 1, 0, 0] == -torch.inf
 
 
+def test_who_says_nothing_about_a_pixel_leaves_it_to_the_others() -> None:
+    silent, sure = says(1 / 3, 1 / 3, 1 / 3), says(0.7, 0.2, 0.1)
+    assert probabilities(Ensemble([silent, sure], [5.0, 1.0])) == pytest.approx([0.7, 0.2, 0.1])
+    nobody = Ensemble([silent, silent], [1.0, 2.0]).logits(torch.zeros(1, 3, 2, 2))
+    assert (nobody.amax(1) == nobody.amin(1)).all()
+
+
 def test_scenes_are_answered_by_each_in_its_own_way() -> None:
     both = Ensemble([says(0.2, 0.2, 0.6), ByName(CLASSES)], [1, 1])
     assert both.whole_scenes

@@ -20,7 +20,8 @@ class Ensemble(Teacher):
     """The average of several teachers' probabilities, as log-probabilities.
 
     A class gets the average over the teachers that know it; then a pixel's classes are brought to a sum of one. So a
-    teacher for two classes and one for all the others make one for all.
+    teacher for two classes and one for all the others make one for all. At pixels that a teacher says nothing about
+    (all its logits equal) the others speak; where none says anything, neither does the ensemble.
 
     Args:
         teachers: At least one; all answer in the same classes.
@@ -105,10 +106,13 @@ class Ensemble(Teacher):
             probabilities = logits.softmax(dim=1)
             share = probabilities.amax(dim=1, keepdim=True) * weight if self.combine == "confidence" else weight
             known = list(teacher.known)
-            total[:, known] += probabilities[:, known] * share
-            shares[:, known] += share
+            own = logits[:, known]
+            speaks = own.amax(dim=1, keepdim=True) > own.amin(dim=1, keepdim=True) if len(known) > 1 else True
+            total[:, known] += probabilities[:, known] * share * speaks
+            shares[:, known] += share * speaks
         average = total / shares.clamp_min(torch.finfo(shares.dtype).tiny)
-        combined = to_log_probabilities(average / average.sum(dim=1, keepdim=True))
+        sums = average.sum(dim=1, keepdim=True)
+        combined = to_log_probabilities(torch.where(sums > 0, average / sums, torch.ones_like(average)))
         unknown = [index for index in range(len(self.classes)) if index not in self.known]
         combined[:, unknown] = -torch.inf
         return combined
