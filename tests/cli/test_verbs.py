@@ -16,7 +16,7 @@ from PIL import Image
 
 from segshrink.cli import _demo, main
 
-VERBS = ("demo", "inspect", "train", "distill", "evaluate", "predict", "report", "export")
+VERBS = ("demo", "doctor", "inspect", "train", "distill", "evaluate", "predict", "report", "export")
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,8 @@ LEAST_GAIN, LEAST_SURE_GAIN = 0.05, 0.02
 _LEAST_SECOND_GAIN = 0.1
 # Treatments within this much mIoU of the best explain as much; the more usual cause is named.
 _TIE = 0.02
+# ... and of one kind within this much.
+_CLOSE_TIE = 0.005
 # What is worth measuring on all crops, by the gain on the few.
 _PROMISING = 0.03
 _FEWEST = 4
@@ -150,10 +152,20 @@ class Search:
         reference = self._matrices if single is None else single.matrices
         pairs_of = [one for one in together if len(one.families) == 2]
         found = [one for one in pairs_of if self._explains(reference, one, _LEAST_SECOND_GAIN)]
-        return _preferred(found) or single
+        return self._preferred(found) or single
 
     def _chosen(self, measured: Iterable[_Measured]) -> _Measured | None:
-        return _preferred([one for one in measured if self._explains(self._matrices, one, LEAST_GAIN)])
+        return self._preferred([one for one in measured if self._explains(self._matrices, one, LEAST_GAIN)])
+
+    def _preferred(self, measured: Sequence[_Measured]) -> _Measured | None:
+        """Return the best; among those that are as good the more usual kind of cause, and the more usual of a kind."""
+        if not measured:
+            return None
+        as_good = _within(measured, _TIE)
+        families = min((one.families for one in as_good), key=lambda kinds: [FAMILIES.index(kind) for kind in kinds])
+        usual = list(self._few_scores)  # in the order in which they were tried
+        same = _within([one for one in as_good if one.families == families], _CLOSE_TIE)
+        return min(same, key=lambda one: usual.index(one.trial))
 
     def _explains(self, before: Matrices, one: _Measured, least: float) -> bool:
         """Tell whether a treatment brings enough, surely, and makes a teacher that isn't poor any more."""
@@ -204,13 +216,10 @@ def _sorted(measured: Iterable[_Measured]) -> list[_Measured]:
     return sorted(measured, key=lambda one: -one.score)
 
 
-def _preferred(measured: Sequence[_Measured]) -> _Measured | None:
-    """Return the best; among those that are as good, the more usual cause."""
-    if not measured:
-        return None
+def _within(measured: Sequence[_Measured], margin: float) -> list[_Measured]:
+    """Return those whose score is at most ``margin`` below the best."""
     best = max(one.score for one in measured)
-    as_good = [one for one in measured if one.score >= best - _TIE]
-    return min(as_good, key=lambda one: ([FAMILIES.index(family) for family in one.families], -one.score))
+    return [one for one in measured if one.score >= best - margin]
 
 
 def _best_of_each(measured: Iterable[_Measured]) -> dict[str, float]:

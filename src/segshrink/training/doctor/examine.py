@@ -70,16 +70,16 @@ def examine(
     if not patient.sources:
         raise ConfigError("there is no teacher to examine; give one with --teacher or in distillation.teachers")
     recipe = patient.recipe
+    plan = Plan.of(recipe)
     dataset = open_dataset(recipe.data)
     cached = bool(recipe.distillation.teacher_cache) and not brief
     sample = draw_sample(
         dataset,
         images=images or (FEW if brief else TILES if cached else CROPS),
         size=TILE if cached else recipe.crops.size,
-        shrink=cached,
+        shrink=not plan.learns_features,
         seed=recipe.seed,
     )
-    plan = Plan.of(recipe)
     teachers = [open_teacher(source, dataset.classes, bands=dataset.bands) for source in patient.sources]
     findings: list[Finding] = []
     heard: list[Matrices] = []

@@ -19,6 +19,8 @@ from segshrink.teachers.teacher import TILE
 
 # Scenes decoded at most.
 _SCENES = 24
+# Foreign networks take sides that are multiples of this.
+_MULTIPLE = 32
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def draw_sample(dataset: Dataset, *, images: int, size: int, shrink: bool = Fals
         dataset: The data set.
         images: Number of crops.
         size: Their side in pixels.
-        shrink: Let crops be no larger than the largest scene.
+        shrink: Let crops be no larger than the largest scene, in whole multiples of 32 pixels.
         seed: The same seed gives the same crops.
 
     Raises:
@@ -94,7 +96,8 @@ def draw_sample(dataset: Dataset, *, images: int, size: int, shrink: bool = Fals
     if not labeled:
         raise DataError(f"none of {len(store)} validation scenes of '{dataset.description.name}' has a labelled pixel")
     if shrink:
-        size = min(size, max(max(store.shape(index)) for index in labeled))
+        longest = max(max(store.shape(index)) for index in labeled)
+        size = min(size, -(-longest // _MULTIPLE) * _MULTIPLE)
     plans = []
     for number in range(images):
         index = labeled[number % len(labeled)]
