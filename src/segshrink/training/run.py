@@ -21,6 +21,7 @@ from segshrink.files import read_json, write_json, write_text
 from segshrink.losses import build_terms
 from segshrink.machine import describe_machine
 from segshrink.models import Normalization, SegmentationModel, build_model, inherit_encoder
+from segshrink.models.lean import make_lean
 from segshrink.teachers import Teacher, TeacherCache
 from segshrink.training.callbacks import (
     InterruptBetweenSteps,
@@ -196,6 +197,7 @@ def _task(
     recipe: Recipe, learner: Learner, model: SegmentationModel, role: Role, teacher: Teacher | None
 ) -> SegmentationTask:
     model.to(memory_format=torch.channels_last)
+    make_lean(model)
     if learner.training.compile:
         model.compile()
     if role == "student" and teacher is not None:
