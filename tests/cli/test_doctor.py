@@ -111,6 +111,8 @@ def test_a_students_run_knows_its_recipe_and_teacher(
     assert result.status == 1
     assert "✗ fault  order" in result.out
     assert "the student scores" in " ".join(result.out.split())
+    mended = segshrink("doctor", teachers(networks, ""), "--student", run, "--images", 6)
+    assert "✗ fault  order" not in mended.out
 
 
 def test_distill_can_do_without_the_doctor_and_survives_it(
@@ -131,6 +133,7 @@ def test_distill_can_do_without_the_doctor_and_survives_it(
 
 def test_bad_input_gets_one_sentence(segshrink: Run, recipe: Path, data: Path, networks: str, tmp_path: Path) -> None:
     assert "--data" in segshrink("doctor", "--teacher", networks).sentence
+    assert "changes a recipe" in segshrink("doctor", "seed=3", "--data", data, "--teacher", networks).sentence
     assert "no teacher to examine" in segshrink("doctor", recipe).sentence
     assert "no teacher at" in segshrink("doctor", "--data", data, "--teacher", tmp_path / "none").sentence
     gone = segshrink("doctor", recipe, "--teacher", networks, "--student", tmp_path / "none", "--images", 4)

@@ -27,7 +27,7 @@ def patient_of(
 
     Args:
         recipe: The recipe; None takes that of the student's run, or a recipe's defaults with ``data``.
-        overrides: ``key=value`` texts for the recipe.
+        overrides: ``key=value`` texts for the recipe; without a recipe the first stands in its place.
         teachers: Sources of teachers; none takes the recipe's, or those of the student's run.
         data: Data set description instead of the recipe's.
         student: Run or model folder, or network id.
@@ -36,10 +36,14 @@ def patient_of(
         ConfigError: Nothing says which data or which teacher.
         FileError: A file is missing or unreadable.
     """
+    if recipe is not None and "=" in recipe.name and not recipe.exists():
+        recipe, overrides = None, [str(recipe), *overrides]
     run = Path(student) if student is not None and (Path(student) / "config.yaml").exists() else None
     path = recipe or (run and run / "config.yaml")
     if path is not None:
         loaded = load_recipe(path, overrides, data)
+    elif overrides:
+        raise ConfigError(f"'{overrides[0]}' changes a recipe; give one, or a student's run, which knows its own")
     elif data is not None:
         loaded = Recipe(name="doctor", data=load_dataset(data))
     else:

@@ -164,17 +164,15 @@ def test_lines_for_lists_and_presets_of_terms_are_whole_lists() -> None:
         "distillation.terms: [{name: cross_entropy, weight: 1}, "
         "{name: channel_kl, weight: 3, options: {temperature: 8}}]"
     )
-    assert "{name: channel_kl, weight: 0.2, " in listed.weight_line(1, 0.2)
+    assert "{name: channel_kl, weight: 0.6, " in listed.weights_line({1: 0.2})
     preset = Plan(Distillation(preset="cwd"), supervised)
-    null, line = preset.weight_line(2, 0.5).splitlines()
+    null, line = preset.weights_line({0: 2, 1: 2}).splitlines()
     assert null == "distillation.preset: null"
-    assert yaml.safe_load(line.removeprefix("distillation.terms: "))[1:] == [
-        {"name": "jaccard", "weight": 0.5},
-        {"name": "channel_kl", "weight": 0.5, "options": {"temperature": 4}},
+    assert yaml.safe_load(line.removeprefix("distillation.terms: ")) == [
+        {"name": "cross_entropy", "weight": 2},
+        {"name": "jaccard", "weight": 1},
+        {"name": "channel_kl", "weight": 3, "options": {"temperature": 4}},
     ]
     # With alpha, one share stands for all labels' terms.
-    assert Plan(Distillation(alpha=0.5), supervised[:1]).weight_line(1, 1.5) == "distillation.alpha: 0.25"
-    assert Plan(Distillation(alpha=0.5), supervised[:1]).weight_line(0, 1.5) == "distillation.alpha: 0.75"
-    assert Plan(Distillation(alpha=0.5), supervised).weight_line(1, 1.0) == (
-        "student.terms: [{name: cross_entropy, weight: 1}, {name: jaccard, weight: 2}]"
-    )
+    assert Plan(Distillation(alpha=0.5), supervised).weights_line({2: 3}) == "distillation.alpha: 0.25"
+    assert Plan(Distillation(alpha=0.5), supervised).weights_line({0: 3, 1: 3}) == "distillation.alpha: 0.75"

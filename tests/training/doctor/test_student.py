@@ -118,9 +118,9 @@ def norms_of(
 def test_the_norms_are_those_of_the_gradient(student: Make, good: SegmentationModel, sample: Sample) -> None:
     model = student()
     before = copy.deepcopy(model.state_dict())
-    terms = [Term(name="cross_entropy", weight=2.0), Term(name="pixel_kl", weight=0.0)]
-    norms, _ = norms_of(model, good, Distillation(terms=[*terms, Term(name="jaccard")]), sample)
-    assert list(norms) == ["cross_entropy", "jaccard"]
+    terms = [Term(name="pixel_kl"), Term(name="cross_entropy", weight=2.0), Term(name="jaccard", weight=0.0)]
+    norms, _ = norms_of(model, good, Distillation(terms=terms), sample)
+    assert list(norms) == ["cross_entropy", "pixel_kl"]
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     expected = []
     for start in (0, 4):
@@ -140,8 +140,18 @@ def test_the_norms_are_those_of_the_gradient(student: Make, good: SegmentationMo
         ({"terms": [{"name": "cross_entropy"}, {"name": "pixel_kl", "weight": 500}]}, "pixel_kl"),
         ({"terms": [{"name": "cross_entropy"}, {"name": "pixel_kl"}, {"name": "dist", "weight": 1e-4}]}, "dist"),
         ({"terms": [{"name": "cross_entropy"}, {"name": "hint", "weight": 1e-5}]}, "cross_entropy"),
+        (
+            {
+                "terms": [
+                    {"name": "cross_entropy", "weight": 0.01},
+                    {"name": "pixel_kl"},
+                    {"name": "jaccard", "weight": 0.01},
+                ]
+            },
+            "pixel_kl",
+        ),
     ],
-    ids=["labels drown", "teacher drowns", "a list", "three terms", "features"],
+    ids=["labels drown", "teacher drowns", "a list", "three terms", "features", "two for labels"],
 )
 def test_an_unbalanced_term_is_named_with_the_weight_that_balances(
     student: Make, good: SegmentationModel, sample: Sample, section: dict[str, Any], term: str

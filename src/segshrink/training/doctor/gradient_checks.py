@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 
 from segshrink.config import Training
-from segshrink.losses import WeightedTerm
+from segshrink.losses import WeightedTerm, label_terms
 from segshrink.models import SegmentationModel
 from segshrink.teachers import Teacher
 from segshrink.training.distiller import Distiller
@@ -36,10 +37,12 @@ def gradient_norms(
     training: Training | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Return the norm of every weighted term's gradient, a mean over batches, by the term's label.
+    """Return the norm of the gradient of every group of weighted terms, a mean over batches, by the group's name.
 
-    The gradient is with respect to all parameters of the student: terms on features don't reach the last layers, so
-    that no single layer is pulled at by all terms. Student and teacher are left as they are.
+    The labels' terms are one group: how they stand to each other is the control's matter as well. Each term that
+    learns from the teacher is a group of its own. The gradient is with respect to all parameters of the student: terms
+    on features don't reach the last layers, so that no single layer is pulled at by all terms. Student and teacher are
+    left as they are.
 
     Args:
         student: The student, in any state of training.
@@ -66,11 +69,20 @@ def gradient_norms(
             _batch(teacher, sample, range(start, min(start + batch_size, len(sample))), asked=asked) for start in starts
         ]
         _take_steps(task, [given[step % len(given)] for step in range(steps)])
-        totals = dict.fromkeys(task.labelled_terms, 0.0)
+        groups = term_groups(terms)
+        totals = dict.fromkeys(groups, 0.0)
         for batch in given:
-            for label, norm in _norms(task, batch).items():
-                totals[label] += norm / len(given)
+            for name, norm in _norms(task, batch, groups).items():
+                totals[name] += norm / len(given)
     return totals
+
+
+def term_groups(terms: Sequence[WeightedTerm]) -> dict[str, list[int]]:
+    """Return the places of the terms by their group: all labels' terms together, each of the teacher's alone."""
+    labelled = list(label_terms(terms))
+    supervised = [number for number, (_, term) in enumerate(terms) if not term.needs_teacher]
+    groups = {" + ".join(labelled[number] for number in supervised): supervised} if supervised else {}
+    return groups | {labelled[n]: [n] for n, (_, term) in enumerate(terms) if term.needs_teacher}
 
 
 def _take_steps(task: Distiller, batches: Iterable[Batch]) -> None:
@@ -89,80 +101,68 @@ def _take_steps(task: Distiller, batches: Iterable[Batch]) -> None:
     task.zero_grad()
 
 
-def _norms(task: Distiller, batch: Batch) -> dict[str, float]:
-    """Return the norm of each weighted term's gradient; 0 where nothing is valid."""
+def _norms(task: Distiller, batch: Batch, groups: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """Return the norm of each group's gradient; 0 where nothing is valid."""
     parameters = list(task.model.parameters())
-    values = task.term_values(batch)
+    values = list(task.term_values(batch).values())
     norms = {}
-    for label, (weight, _) in task.labelled_terms.items():
-        loss = weight * values[label]
+    for name, places in groups.items():
+        loss = torch.stack([task.terms[place].weight * values[place] for place in places]).sum()
         gradients = (
             torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) if loss.requires_grad else ()
         )
         squares = [gradient.double().square().sum() for gradient in gradients if gradient is not None]
-        norms[label] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+        norms[name] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
     return norms
 
 
 def balance_findings(
-    norms: dict[str, float], terms: Sequence[WeightedTerm], plan: Plan, *, state: str
+    norms: Mapping[str, float], terms: Sequence[WeightedTerm], plan: Plan, *, state: str
 ) -> list[Finding]:
-    """Return which terms are hardly heard, or drown the others, with the weight that would balance them.
+    """Return which groups of terms are hardly heard, or drown the others, with the weight that would balance them.
 
     Args:
         norms: What ``gradient_norms`` gave.
-        terms: The terms, in the same order.
+        terms: The terms that it was given.
         plan: Where their weights come from.
         state: Which student it was measured on, in words.
     """
     total = sum(norms.values())
     if len(norms) < 2 or not total > 0:
         return []
-    shares = {label: norm / total for label, norm in norms.items()}
-    told = ", ".join(f"{label} {share:.1%}" for label, share in shares.items())
+    shares = {name: norm / total for name, norm in norms.items()}
+    told = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
     seen = f"shares of the gradient on {state}: {told}"
-    numbers = {"shares": shares, "norms": norms}
-    loudest = max(shares, key=lambda label: shares[label])
-    weak = [label for label, share in shares.items() if share < LEAST_SHARE]
-    silent = [label for label in weak if norms[label] == 0]
+    numbers: dict[str, Any] = {"shares": shares, "norms": dict(norms)}
+    weak = [name for name, share in shares.items() if share < LEAST_SHARE]
+    silent = [name for name in weak if norms[name] == 0]
     if silent:
-        return [
-            Finding(
-                "silent", "fault", "terms", f"{seen}; {label} gives none",
-                "The student learns nothing from this term.",
-                "look at the teacher's findings first; a term that stays silent can be left out",
-                numbers,
-            )
-            for label in silent
-        ]  # fmt: skip
-    positions = {label: number for number, label in enumerate(norms)}
-    if shares[loudest] > LARGEST_SHARE:
-        balanced = (total - norms[loudest]) / norms[loudest]
-        why = f"The student follows {loudest} and hardly hears the rest."
-        return [_balance(loudest, seen, why, balanced, positions, terms, plan, numbers)]
-    return [
-        _balance(
-            label, seen, f"The student hardly hears {label}.",
-            (total - norms[label]) / (len(norms) - 1) / norms[label], positions, terms, plan, numbers,
+        why, remedy = (
+            "The student learns nothing from this term.",
+            "look at the teacher's findings first; a term that stays silent can be left out",
         )
-        for label in weak
-    ] or [Finding("balance", "fine", "terms", seen, numbers=numbers)]  # fmt: skip
-
-
-def _balance(
-    label: str,
-    seen: str,
-    why: str,
-    factor: float,
-    positions: dict[str, int],
-    terms: Sequence[WeightedTerm],
-    plan: Plan,
-    numbers: dict[str, dict[str, float]],
-) -> Finding:
-    position = positions[label]
-    weight = terms[position].weight * factor
-    line = plan.weight_line(position, weight)
-    return Finding("balance", "warning", "terms", seen, why, line, {**numbers, "term": label, "weight": weight})
+        return [
+            Finding("silent", "fault", "terms", f"{seen}; {name} gives none", why, remedy, numbers) for name in silent
+        ]
+    loudest = max(shares, key=lambda name: shares[name])
+    factors = {name: (total - norms[name]) / (len(norms) - 1) / norms[name] for name in weak}
+    why = "The student hardly hears {}."
+    if shares[loudest] > LARGEST_SHARE:
+        factors = {loudest: (total - norms[loudest]) / (len(norms) - 1) / norms[loudest]}
+        why = "The student follows {} and hardly hears the rest."
+    places = term_groups(terms)
+    return [
+        Finding(
+            "balance",
+            "warning",
+            "terms",
+            seen,
+            why.format(name),
+            plan.weights_line(dict.fromkeys(places[name], factor)),
+            {**numbers, "term": name, "factor": factor},
+        )
+        for name, factor in factors.items()
+    ] or [Finding("balance", "fine", "terms", seen, numbers=numbers)]
 
 
 def _batch(teacher: Teacher, sample: Sample, indices: range, *, asked: bool) -> dict[str, torch.Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -63,33 +63,27 @@ class Plan:
         ]
         return self._list_line(changed)
 
-    def weight_line(self, position: int, weight: float) -> str:
-        """Return the line with another weight for one term.
+    def weights_line(self, factors: Mapping[int, float]) -> str:
+        """Return the line with other weights for some terms: the labels' terms all alike, or one of the teacher's.
 
         Args:
-            position: The term's place among those of a weight above 0.
-            weight: Its new factor in the total loss, while the others keep theirs.
+            factors: What a term's weight is multiplied by, by its place among those of a weight above 0.
         """
         if self.listed is not None:
             kept = [term for term in self.listed if term.weight > 0]
-            return self._list_line(_with_weight(kept, position, weight))
-        alpha = self.distillation.alpha
-        own = [term for term in self.supervised if alpha * term.weight > 0]
-        if position >= len(own):
-            return recipe_line("distillation.alpha", rounded(alpha / (alpha + weight)))
-        if len(own) == 1:
-            share = weight / own[0].weight
-            return recipe_line("distillation.alpha", rounded(share / (share + 1 - alpha)))
-        return _terms_line("student.terms", _with_weight(own, position, weight / alpha))
+            weights = [
+                rounded(term.weight * factors[n]) if n in factors else term.weight for n, term in enumerate(kept)
+            ]
+            changed = [term.model_copy(update={"weight": weight}) for term, weight in zip(kept, weights, strict=True)]
+            return self._list_line(changed)
+        # Alpha is the share of the labels' terms, which come first.
+        factor = factors[0] if 0 in factors else 1 / next(iter(factors.values()))
+        alpha = self.distillation.alpha * factor
+        return recipe_line("distillation.alpha", rounded(alpha / (alpha + 1 - self.distillation.alpha)))
 
     def _list_line(self, terms: Sequence[Term]) -> str:
         line = _terms_line("distillation.terms", terms)
         return line if self.distillation.preset is None else f"{recipe_line('distillation.preset', None)}\n{line}"
-
-
-def _with_weight(terms: Sequence[Term], position: int, weight: float) -> list[Term]:
-    changed = terms[position].model_copy(update={"weight": rounded(weight)})
-    return [changed if number == position else term for number, term in enumerate(terms)]
 
 
 def _terms_line(key: str, terms: Sequence[Term]) -> str:
