@@ -119,7 +119,7 @@ def test_shared_weights_load_whole_and_set_their_normalization(classes, shared_w
 
 
 def test_pretrained_weights_fit_width_one_only(classes, shared_weights):
-    with pytest.raises(ModelError, match=r"in the file but .* at this width"):
+    with pytest.raises(ModelError, match=r"there but .* at this width"):
         build_model("mobile", classes, options={"width": 0.5}, encoder_weights=shared_weights / FILE)
 
 

@@ -145,7 +145,7 @@ def _fit_encoder(network: nn.Module, tensors: Mapping[str, Tensor], source: str,
         if given is None:
             problems.append(f"{name} is missing")
         elif given.shape != value.shape:
-            problems.append(f"{name} is {tuple(given.shape)} in {source} but {tuple(value.shape)} in the network")
+            problems.append(f"{name} is {tuple(given.shape)} there but {tuple(value.shape)} in the network")
         else:
             found[name] = given
     if len(found) < least * len(wanted):
