@@ -154,7 +154,7 @@ def test_findings_are_documented() -> None:
     from segshrink.training.doctor.trials import FAMILIES
 
     kinds = {*FAMILIES, "balance", "silent", "collapsed", "student", "control", "score", "weak", "constant", "random"}
-    kinds |= {"batch", "not-finite", "probabilities", "certain", "uncertain", "unknown-classes", "unjudged"}
+    kinds |= {"batch", "not-finite", "probabilities", "certain", "uncertain", "unknown-classes", "unjudged", "outgrown"}
     code = "\n".join(path.read_text(encoding="utf-8") for path in source.glob("*.py"))
     for kind in kinds:
         assert f'"{kind}"' in code, kind

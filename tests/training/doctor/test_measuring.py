@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from segshrink.config import Recipe
+from segshrink.data import open_dataset
 from segshrink.evaluation import Confusion
 from segshrink.training.doctor.measuring import (
     best_order,
@@ -16,7 +18,7 @@ from segshrink.training.doctor.measuring import (
     mean_iou,
     reordered,
 )
-from segshrink.training.doctor.sample import Sample
+from segshrink.training.doctor.sample import Sample, draw_sample
 from segshrink.training.doctor.scaling import Scaling, candidates, unchanged
 
 
@@ -108,7 +110,18 @@ def test_candidates_give_a_network_every_usual_scaling_once(sample: Sample) -> N
     assert any("10000" in scaling.name for scaling in wide)
 
 
-def test_the_sample_is_seeded_and_shows_every_class(sample: Sample) -> None:
+def test_the_sample_is_a_function_of_its_seed(recipe: Recipe, sample: Sample) -> None:
+    dataset = open_dataset(recipe.data)
+    again, other = (draw_sample(dataset, images=12, size=sample.size, seed=seed) for seed in (0, 1))
+    assert again.plans == sample.plans
+    assert torch.equal(again.images, sample.images)
+    assert other.plans != sample.plans
+    small = draw_sample(dataset, images=4, size=512, shrink=True)
+    assert small.size == 128
+    assert not small.has_surroundings
+
+
+def test_the_sample_shows_every_class_and_what_lies_around(sample: Sample) -> None:
     assert set(sample.targets.unique().tolist()) - {255} == {0, 1, 2, 3, 4}
     image = torch.from_numpy(np.array(sample.store.image(sample.plans[0].sample))).permute(2, 0, 1)
     plan = sample.plans[0]

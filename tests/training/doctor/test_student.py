@@ -74,6 +74,9 @@ def test_one_lost_class_is_a_warning_and_none_is_fine(good: SegmentationModel, r
     good.save(tmp_path / "student")
     found = examined(recipe, good, tmp_path / "student", tmp_path)
     assert [one.severity for one in found.findings if one.about == "student"] == ["fine"]
+    assert "outgrown" not in {one.kind for one in found.findings}
+    found = examined(recipe, biased(good, by={3: -100.0}), tmp_path / "student", tmp_path)
+    assert [one.severity for one in found.findings if one.kind == "outgrown"] == ["warning"]
 
 
 @pytest.mark.parametrize(

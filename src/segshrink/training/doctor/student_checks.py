@@ -15,6 +15,7 @@ _NEVER, _PRESENT = 1e-3, 5e-3
 # Share of the predictions that one class may have where the labels give it less.
 _ALMOST_ALL, _NOT_ALL = 0.98, 0.9
 _RARE_CLASS_SHARE = 0.5
+_BETTER_TEACHER = "train the teacher longer, or choose a better one: segshrink train RECIPE"
 # How far the score on a few crops may lie from that of an evaluation.
 _EVALUATED_MARGIN = 0.05
 
@@ -82,9 +83,25 @@ def comparison_finding(teacher: Matrices, control: Matrices | None, *, evaluated
         "teacher",
         seen if surely_worse > 0 else f"{seen}: no clear difference",
         "A teacher that knows no more than the student finds out by itself has little to teach.",
-        "train the teacher longer, or choose a better one: segshrink train RECIPE",
+        _BETTER_TEACHER,
         numbers,
     )
+
+
+def outgrown_findings(teacher: Matrices, student: Matrices) -> list[Finding]:
+    """Return whether a student is surely better than its teacher, on the same crops.
+
+    Args:
+        teacher: The teacher's confusion matrices (n, C, C).
+        student: The student's.
+    """
+    _, surely_better = gain(teacher, student)
+    if surely_better <= 0:
+        return []
+    seen = f"the teacher scores {mean_iou(teacher):.2f} mIoU and its student {mean_iou(student):.2f}"
+    why = "The student has learned it from the labels; the teacher may hold it back."
+    numbers = {"teacher_mean_iou": mean_iou(teacher), "student_mean_iou": mean_iou(student)}
+    return [Finding("outgrown", "warning", "teacher", seen, why, _BETTER_TEACHER, numbers)]
 
 
 def _more_of_the_rare(recipe: Recipe) -> str:

@@ -18,7 +18,7 @@ from segshrink.training.doctor.gradient_checks import balance_findings, gradient
 from segshrink.training.doctor.measuring import Matrices
 from segshrink.training.doctor.plan import Plan
 from segshrink.training.doctor.sample import Sample
-from segshrink.training.doctor.student_checks import collapse_finding, comparison_finding
+from segshrink.training.doctor.student_checks import collapse_finding, comparison_finding, outgrown_findings
 from segshrink.training.doctor.trials import Trial, measure
 from segshrink.training.terms import student_terms
 
@@ -103,7 +103,7 @@ def examine_student(
     if student.folder is not None:
         predicted = _measured(student.folder, teacher, sample)
         found.append(collapse_finding(predicted, teacher.classes, recipe))
-        found += _compared(student, teacher, heard, sample)
+        found += _compared(student, predicted, teacher, heard, sample)
     terms = student_terms(plan.distillation, plan.supervised)
     steps = 0 if student.folder else _FIRST_STEPS
     norms = gradient_norms(
@@ -128,13 +128,21 @@ def _measured(folder: Path, teacher: Teacher, sample: Sample) -> Matrices:
     return measure(model, sample, Trial(), range(len(sample)))
 
 
-def _compared(student: Student, teacher: Teacher, heard: Matrices, sample: Sample) -> list[Finding]:
+def _compared(
+    student: Student, predicted: Matrices, teacher: Teacher, heard: Matrices, sample: Sample
+) -> list[Finding]:
+    """Compare the teacher with the control, or, where there is none, with the student itself."""
     if student.control is None:
-        return []
+        return outgrown_findings(heard, _counted(predicted, teacher))
     control = None
     if (student.control / "model").is_dir():
-        control = _measured(student.control, teacher, sample)
-        unknown = [index for index in range(len(teacher.classes)) if index not in teacher.known]
-        control[:, unknown] = 0  # those pixels don't count for the teacher either
+        control = _counted(_measured(student.control, teacher, sample), teacher)
     score = read_json(student.control / "evaluation.json")["scores"]["mean_iou"]
     return [comparison_finding(heard, control, evaluated=score)]
+
+
+def _counted(matrices: Matrices, teacher: Teacher) -> Matrices:
+    """Return matrices without the pixels of classes that the teacher doesn't know: they don't count for it either."""
+    counted = matrices.copy()
+    counted[:, [index for index in range(matrices.shape[1]) if index not in teacher.known]] = 0
+    return counted

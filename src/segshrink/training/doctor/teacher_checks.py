@@ -112,7 +112,7 @@ def unsteadiness(teacher: Teacher, sample: Sample, trial: Trial) -> tuple[float,
         return 0.0, 0.0
     first, again = (_stacked(teacher, sample, trial, indices) for _ in range(2))
     alone = _stacked(teacher, sample, trial, indices[:1])
-    size = float(first.std()) or 1.0
+    size = max(float(first.std()), float(first.abs().mean()) * 1e-3, 1e-12)
     changes = (float((one - two).abs().max()) / size for one, two in ((first, again), (first[:1], alone)))
     random, batch = (0.0 if np.isnan(change) else change for change in changes)
     return random, batch

@@ -66,7 +66,7 @@ def single_trials(teacher: Teacher, sample: Sample, *, base: Trial, inner: Scali
     if teacher.whole_scenes:
         return []
     statistics = sample.statistics
-    bytes_ = sample.images.dtype == torch.uint8
+    bytes_ = bool((sample.images >= 0).all()) and bool((sample.images <= 255).all())
     trials = [replace(base, scaling=scaling) for scaling in candidates(statistics, bytes_=bytes_, inner=inner)]
     if sample.images.shape[1] >= 3:
         trials.append(replace(base, reverse=not base.reverse))
