@@ -22,7 +22,7 @@ CERTAIN = 0.99
 _EVERY = 4
 _NEVER = -1e4
 # Crops that are asked about twice, together and alone.
-_TWICE = 4
+_TWICE = 2
 
 
 @dataclass(frozen=True)
