@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import resource
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
@@ -135,12 +136,24 @@ def test_a_damaged_answer_is_named_then_computed_again(store: SceneStore, damage
     cached = TeacherCache(teacher, [store])
     expected = [cached.codes(number).copy() for number in range(SCENES)]
     broken = next(path for path in files(store) if np.array_equal(np.load(path), expected[2]))
+    cached = pickle.loads(pickle.dumps(cached))  # as loading processes get it, with no file open
     damage(broken)
     with pytest.raises(FileError, match=rf"{broken.name} (is damaged|holds).*start again"):
         cached.codes(2)
     again = TeacherCache(teacher, [store])
     assert teacher.asked == SCENES + 1
     assert all(np.array_equal(again.codes(number), expected[number]) for number in range(SCENES))
+
+
+def test_files_are_held_open_but_not_too_many(store: SceneStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = TeacherCache(new_teacher(), [store])
+    assert cached.codes(0) is cached.codes(0)
+    monkeypatch.setattr(cache, "_OPEN_ANSWERS", 2)
+    first = cached.codes(0)
+    assert cached.codes(1) is cached.codes(1)
+    assert cached.codes(2) is cached.codes(2)
+    assert cached.codes(0) is not first
+    assert np.array_equal(cached.codes(0), first)
 
 
 def test_a_vanished_answer_is_named(store: SceneStore) -> None:

@@ -8,10 +8,11 @@ import os
 import random
 import shutil
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ from segshrink.errors import FileError, ModelError
 from segshrink.files import replacing
 from segshrink.teachers.quantization import VERSION, NotFiniteError, decode, encode
 from segshrink.teachers.teacher import OVERLAP, TILE, Teacher
+
+# Answers held open at once, so that their pages needn't be mapped anew; each holds a file descriptor, as images do.
+_OPEN_ANSWERS = 128
 
 Progress = Callable[[int, int, str], None]
 
@@ -68,6 +72,7 @@ class TeacherCache(Teacher):
         progress: Progress | None = None,
     ) -> None:
         super().__init__(teacher.classes, known=teacher.known, name=teacher.name)
+        self._open: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
         self._identity = hashlib.sha256(f"{teacher.identity} {TILE} {OVERLAP} {VERSION}".encode()).hexdigest()
         home = (stores[0].folder / "teachers" if folder is None else Path(folder)) / self._identity[:16]
         scenes = [(store, number) for store in stores for number in range(len(store))]
@@ -77,6 +82,9 @@ class TeacherCache(Teacher):
             teacher.check_scenes([store.samples[number].name for store, number in missing.values()])
             _make_room(home, list(missing))
             self._build(teacher, missing, progress)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": OrderedDict()}
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -92,11 +100,16 @@ class TeacherCache(Teacher):
         Raises:
             FileError: The file vanished or is damaged.
         """
-        answer = self._answers[index]
-        found = _mapped(answer)
-        if isinstance(found, str):
-            raise FileError(f"the teacher's answer {answer.path} {found}; start again, and it is computed anew")
-        return found
+        codes = self._open.get(index)
+        if codes is None:
+            answer = self._answers[index]
+            found = _mapped(answer)
+            if isinstance(found, str):
+                raise FileError(f"the teacher's answer {answer.path} {found}; start again, and it is computed anew")
+            codes = self._open[index] = found
+            while len(self._open) > _OPEN_ANSWERS:
+                self._open.popitem(last=False)
+        return codes
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the float32 logits (N, C, H, W) of crops of codes (N, C + 1, H, W); -inf for unknown classes."""
