@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import copy
 import multiprocessing
-import pickle
 import resource
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
@@ -136,7 +136,7 @@ def test_a_damaged_answer_is_named_then_computed_again(store: SceneStore, damage
     cached = TeacherCache(teacher, [store])
     expected = [cached.codes(number).copy() for number in range(SCENES)]
     broken = next(path for path in files(store) if np.array_equal(np.load(path), expected[2]))
-    cached = pickle.loads(pickle.dumps(cached))  # as loading processes get it, with no file open
+    cached = copy.copy(cached)  # as loading processes get it, with no file open
     damage(broken)
     with pytest.raises(FileError, match=rf"{broken.name} (is damaged|holds).*start again"):
         cached.codes(2)
