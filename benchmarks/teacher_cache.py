@@ -1,6 +1,6 @@
 """Claim: with the teacher cache a distillation step takes a third of a plain PyTorch loop's time, or a sixth.
 
-    python benchmarks/teacher_cache.py                      # 20 minutes on two free cores; results beside the scripts
+    python benchmarks/teacher_cache.py                      # half an hour on two free cores; results beside the scripts
     python benchmarks/teacher_cache.py --steps 2 --warmup 1 --rounds 1 --threads 1 --out /tmp/smoke
 
 Students: smp Unet with a MobileNetV2 (goal: 3×), and ``mobile``, under half a million parameters (goal: 6×). Teachers:
@@ -274,8 +274,8 @@ def as_markdown(record: dict[str, Any]) -> str:
         f"other programs took {record['busy_percent']:.0f} % of the machine. Medians; in brackets the range over the "
         "processes. `python benchmarks/teacher_cache.py` measures it again and says what is what.",
         "",
-        "| teacher | student | loop | ms a step | times as fast | processor ms | peak MB | of plain | without libraries | "
-        "of plain |",
+        "| teacher | student | loop | ms a step | times as fast | processor ms | peak MB | of plain "
+        "| beyond libraries, MB | of plain |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, variants in record["summary"].items():
@@ -296,8 +296,8 @@ def _verdict(name: str, row: dict[str, Any]) -> str:
     speed = "reached" if 1 / row["step_ms_share"] >= goal else "missed"
     memory, added = ("reached" if row[f"{kind}_share"] <= 0.5 else "missed" for kind in ("peak_mb", "added_mb"))
     return (
-        f"- {teacher} → {student}: {goal:g} times as fast is {speed}; half the memory is {memory} for the whole process "
-        f"and {added} beyond Python and its libraries."
+        f"- {teacher} → {student}: {goal:g} times as fast is {speed}; half the memory is {memory} for the whole "
+        f"process and {added} beyond Python and its libraries."
     )
 
 
