@@ -23,6 +23,8 @@ _EXTRAS = {
     ),
     "hf": frozenset(("transformers",)),
     "tflite": frozenset(("ai_edge_litert",)),
+    "openvino": frozenset(("openvino",)),
+    "compress": frozenset(("nncf", "torch_pruning")),
 }
 
 
