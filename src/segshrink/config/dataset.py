@@ -76,6 +76,8 @@ class DatasetDescription(Strict):
     unlabeled: str | None = None
     # How many bands an image has; None takes what the first image has.
     bands: int | None = Field(default=None, ge=1)
+    # Ground size of a pixel in metres, such as 0.3; models trained on it carry it along.
+    resolution: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     # How masks are read: "auto" is colour if every class has a color and none has a value, else index.
     mask_kind: Literal["auto", "color", "index"] = "auto"
 

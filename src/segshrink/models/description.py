@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,7 @@ class ModelDescription:
         dtype: Kind of the raw pixel values it was trained on ("uint8", "uint16", "int16", "float32").
         sigmoid: Whether the network has one output channel z for two classes, the background first; the model's logits
             are then (0, z), whose softmax is (1 - sigmoid(z), sigmoid(z)).
+        resolution: Ground size of a pixel in metres that it was trained on, when known.
     """
 
     id: str
@@ -37,6 +39,7 @@ class ModelDescription:
     band_names: tuple[str, ...] | None = None
     dtype: str = "uint8"
     sigmoid: bool = False
+    resolution: float | None = None
 
     def __post_init__(self) -> None:
         if self.bands < 1:
@@ -47,6 +50,8 @@ class ModelDescription:
             )
         if self.band_names is not None and len(self.band_names) != self.bands:
             raise ModelError(f"the model takes {self.bands} bands but {len(self.band_names)} band names are given")
+        if self.resolution is not None and not (math.isfinite(self.resolution) and self.resolution > 0):
+            raise ModelError(f"a resolution is metres per pixel, above 0, found {self.resolution}")
         if self.sigmoid and len(self.classes) != 2:
             raise ModelError(
                 "a one-channel (sigmoid) model tells exactly two classes apart, the background first, found "
@@ -65,6 +70,7 @@ class ModelDescription:
             "normalization": self.normalization.to_dict(),
             "stride": self.stride,
             "sigmoid": self.sigmoid,
+            "resolution": self.resolution,
         }
 
     @classmethod
@@ -76,7 +82,8 @@ class ModelDescription:
         """
         try:
             names = mapping.get("band_names")
-            sigmoid = mapping.get("sigmoid", False)  # absent from older files
+            resolution = mapping.get("resolution")  # absent from older files, as is the next
+            sigmoid = mapping.get("sigmoid", False)
             if not isinstance(sigmoid, bool):
                 raise TypeError(f"sigmoid must be true or false, found {sigmoid!r}")
             return cls(
@@ -89,6 +96,7 @@ class ModelDescription:
                 band_names=None if names is None else tuple(str(name) for name in names),
                 dtype=str(mapping.get("dtype", "uint8")),
                 sigmoid=sigmoid,
+                resolution=None if resolution is None else float(resolution),
             )
         except (ModelError, ConfigError) as error:
             raise ModelError(f"the model description is damaged: {error}") from error

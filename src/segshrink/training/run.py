@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from segshrink.config import Learner, Recipe, dump_yaml, load_recipe
 from segshrink.data import CropModule, Dataset, image_statistics, open_dataset
 from segshrink.errors import ConfigError, FileError, ModelError, TrainingError
 from segshrink.files import read_json, write_json, write_text
+from segshrink.imagery import probe
 from segshrink.losses import build_terms
 from segshrink.machine import describe_machine
 from segshrink.models import Normalization, SegmentationModel, build_model, inherit_encoder
@@ -159,7 +160,7 @@ def _build(learner: Learner, dataset: Dataset, data: CropModule) -> Segmentation
         if choice.normalization == "data"
         else Normalization.named(choice.normalization, dataset.bands)
     )
-    return build_model(
+    model = build_model(
         choice.id,
         dataset.classes,
         bands=dataset.bands,
@@ -168,6 +169,9 @@ def _build(learner: Learner, dataset: Dataset, data: CropModule) -> Segmentation
         encoder_weights=choice.encoder_weights,
         sigmoid=choice.sigmoid,
     )
+    pixels = probe(dataset.train[0].image)
+    model.description = replace(model.description, dtype=pixels.dtype, resolution=dataset.description.resolution)
+    return model
 
 
 def _inherit(student: SegmentationModel, teacher: Teacher) -> None:
