@@ -53,7 +53,7 @@ def probe(path: Path) -> ImageInfo:
             return ImageInfo(image.height, image.width, _PILLOW_BANDS.get(image.mode, 3), "uint8")
     with open_raster(path, header) as dataset:
         bands = 3 if has_palette(dataset) else dataset.count
-        return ImageInfo(dataset.height, dataset.width, bands, _working_dtype(path, dataset))
+        return ImageInfo(dataset.height, dataset.width, bands, working_dtype(path, dataset))
 
 
 def read_image(path: Path) -> NDArray[Any]:
@@ -74,7 +74,7 @@ def read_image(path: Path) -> NDArray[Any]:
         with open_pillow(path) as image:
             return pillow_array(image)
     with open_raster(path, header) as dataset:
-        dtype = _working_dtype(path, dataset)
+        dtype = working_dtype(path, dataset)
         if has_palette(dataset):
             return through_palette(dataset)
         return raster_array(dataset, dtype)
@@ -104,14 +104,20 @@ def has_palette(dataset: Any) -> bool:
 
 def through_palette(dataset: Any) -> NDArray[np.uint8]:
     """Read a palette dataset as (H, W, 3) colours."""
-    table = np.zeros((256, 3), dtype=np.uint8)
-    for number, color in dataset.colormap(1).items():
-        table[number] = color[:3]
-    colors: NDArray[np.uint8] = np.take(table, dataset.read(1), axis=0)
+    colors: NDArray[np.uint8] = np.take(palette_table(dataset), dataset.read(1), axis=0)
     return colors
 
 
-def _working_dtype(path: Path, dataset: Any) -> str:
+def palette_table(dataset: Any) -> NDArray[np.uint8]:
+    """Return the (256, 3) colours of a palette dataset."""
+    table = np.zeros((256, 3), dtype=np.uint8)
+    for number, color in dataset.colormap(1).items():
+        table[number] = color[:3]
+    return table
+
+
+def working_dtype(path: Path | str, dataset: Any) -> str:
+    """Return the numbers that all bands of a rasterio dataset are read as; FileError for complex ones."""
     found = str(np.result_type(*dataset.dtypes)) if "complex" not in "".join(dataset.dtypes) else dataset.dtypes[0]
     if found not in _DTYPES:
         raise FileError(f"{path} holds {found} numbers; convert it to uint8, uint16, int16 or float32")

@@ -1,0 +1,188 @@
+"""Where on the ground an image's pixels lie: read from a raster, scaled, cut, and given to another raster."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+from rasterio.transform import Affine, from_gcps
+
+from segshrink.tiling import Window
+
+# The WGS 84 ellipsoid: larger half axis in metres, squared eccentricity.
+_HALF_AXIS = 6378137.0
+_ECCENTRICITY = 0.00669437999014
+# Corners that lie closer together than this part of a pixel are the same.
+_SAME_CORNER = 0.5
+
+Coefficients = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class ControlPoint:
+    """A pixel whose place on the ground is known: ``row`` and ``col`` in pixels, ``x``, ``y``, ``z`` on the ground."""
+
+    row: float
+    col: float
+    x: float
+    y: float
+    z: float = 0.0
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """The grid of an image and where it lies. Rational polynomials (RPCs) are left out.
+
+    Attributes:
+        height: Rows of the grid.
+        width: Columns of the grid.
+        crs: Coordinate reference system of ``transform`` as WKT; None when unknown.
+        transform: (a, b, c, d, e, f) with x = a·col + b·row + c and y = d·col + e·row + f, from the outer corner of
+            the first pixel; None when unknown. Rotated ones have b and d.
+        gcps: Ground control points of an image that has no transform.
+        gcp_crs: Coordinate reference system of ``gcps`` as WKT.
+    """
+
+    height: int
+    width: int
+    crs: str | None = None
+    transform: Coefficients | None = None
+    gcps: tuple[ControlPoint, ...] = ()
+    gcp_crs: str | None = None
+
+    @classmethod
+    def of(cls, dataset: Any) -> Georeference:
+        """Read the georeference of an open rasterio dataset."""
+        points, crs = dataset.gcps
+        # GDAL gives the identity where a file says nothing.
+        known = not dataset.transform.is_identity
+        return cls(
+            height=dataset.height,
+            width=dataset.width,
+            crs=dataset.crs.to_wkt() if dataset.crs else None,
+            transform=_coefficients(dataset.transform) if known else None,
+            gcps=tuple(ControlPoint(*(float(part or 0) for part in _parts(point))) for point in points),
+            gcp_crs=crs.to_wkt() if points and crs else None,
+        )
+
+    def profile(self) -> dict[str, Any]:
+        """Return what ``rasterio.open(path, "w", **profile)`` must know: size, CRS, and transform or points."""
+        profile: dict[str, Any] = {"height": self.height, "width": self.width}
+        if self.transform is None and self.gcps:
+            profile["gcps"] = [
+                GroundControlPoint(row=point.row, col=point.col, x=point.x, y=point.y, z=point.z) for point in self.gcps
+            ]
+            crs = self.gcp_crs
+        else:
+            crs = self.crs
+        if crs is not None:
+            profile["crs"] = CRS.from_wkt(crs)
+        if self.transform is not None:
+            profile["transform"] = Affine(*self.transform)
+        return profile
+
+    def scaled(self, height: int, width: int) -> Georeference:
+        """Return that of the same ground in ``height`` × ``width`` pixels."""
+        down, right = self.height / height, self.width / width
+        return replace(
+            self,
+            height=height,
+            width=width,
+            transform=_stretched(self.transform, down, right),
+            gcps=tuple(replace(point, row=point.row / down, col=point.col / right) for point in self.gcps),
+        )
+
+    def windowed(self, window: Window) -> Georeference:
+        """Return that of a window of the grid."""
+        return replace(
+            self,
+            height=window.height,
+            width=window.width,
+            transform=_shifted(self.transform, window.row, window.col),
+            gcps=tuple(replace(point, row=point.row - window.row, col=point.col - window.col) for point in self.gcps),
+        )
+
+    @property
+    def pixel_size(self) -> tuple[float, float] | None:
+        """Ground height and width of a pixel in metres; None when unknown.
+
+        Degrees are turned into metres at the latitude of the image's centre. Control points count by the affine
+        transform that fits them best.
+        """
+        located = self._located()
+        if located is None:
+            return None
+        transform, crs = located
+        a, b, _, d, e, _ = transform
+        x, y = 1.0, 1.0
+        try:
+            if crs.is_geographic:
+                _, latitude = _place(transform, self.height / 2, self.width / 2)
+                degree = crs.units_factor[1]
+                x, y = (metres * degree for metres in _metres_per_radian(latitude * degree))
+            else:
+                x = y = crs.linear_units_factor[1]
+        except CRSError:  # an engineering system without a known unit
+            return None
+        sizes = math.hypot(b * x, e * y), math.hypot(a * x, d * y)
+        return sizes if min(sizes) > 0 and all(map(math.isfinite, sizes)) else None
+
+    def same_place(self, other: Georeference) -> bool:
+        """Whether another grid of the same size covers the same ground; True where either doesn't say."""
+        if self.transform is None or other.transform is None:
+            return True
+        # Programs word one system differently; only codes tell two apart for sure.
+        codes = {CRS.from_wkt(crs).to_epsg() for crs in (self.crs, other.crs) if crs} - {None}
+        if len(codes) > 1:
+            return False
+        a, b, _, d, e, _ = self.transform
+        limit = _SAME_CORNER * min(math.hypot(a, d), math.hypot(b, e))
+        corners = [(row, col) for row in (0, self.height) for col in (0, self.width)]
+        return all(
+            math.dist(_place(self.transform, *corner), _place(other.transform, *corner)) <= limit for corner in corners
+        )
+
+    def _located(self) -> tuple[Coefficients, CRS] | None:
+        if self.transform is not None and self.crs is not None:
+            return self.transform, CRS.from_wkt(self.crs)
+        if self.gcps and self.gcp_crs is not None:
+            return _coefficients(from_gcps(self.profile()["gcps"])), CRS.from_wkt(self.gcp_crs)
+        return None
+
+
+def _parts(point: GroundControlPoint) -> tuple[Any, ...]:
+    return point.row, point.col, point.x, point.y, point.z
+
+
+def _coefficients(transform: Affine) -> Coefficients:
+    return tuple(float(part) for part in transform[:6])  # type: ignore[return-value]
+
+
+def _place(transform: Coefficients, row: float, col: float) -> tuple[float, float]:
+    a, b, c, d, e, f = transform
+    return a * col + b * row + c, d * col + e * row + f
+
+
+def _stretched(transform: Coefficients | None, down: float, right: float) -> Coefficients | None:
+    if transform is None:
+        return None
+    a, b, c, d, e, f = transform
+    return a * right, b * down, c, d * right, e * down, f
+
+
+def _shifted(transform: Coefficients | None, row: float, col: float) -> Coefficients | None:
+    if transform is None:
+        return None
+    a, b, _, d, e, _ = transform
+    x, y = _place(transform, row, col)
+    return a, b, x, d, e, y
+
+
+def _metres_per_radian(latitude: float) -> tuple[float, float]:
+    """Return the metres of a radian of longitude and of latitude at a latitude in radians."""
+    slack = 1 - _ECCENTRICITY * math.sin(latitude) ** 2
+    return _HALF_AXIS * math.cos(latitude) / slack**0.5, _HALF_AXIS * (1 - _ECCENTRICITY) / slack**1.5

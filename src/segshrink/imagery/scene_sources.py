@@ -1,0 +1,166 @@
+"""What a user may name as scenes: files, folders, wildcards and URLs; and opening one of them with GDAL."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from segshrink.errors import FileError
+from segshrink.imagery.opening import silent
+
+# Files of a folder that are taken for scenes.
+SCENE_SUFFIXES = frozenset(
+    (".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".img", ".bmp", ".webp", ".gif", ".dat", ".bil")
+)
+# What stands beside scenes and describes them.
+_SIDECARS = (".aux.xml", ".ovr", ".msk", ".tfw", ".jgw", ".pgw", ".wld", ".prj", ".hdr", ".txt", ".json", ".xml")
+# URL schemes, and GDAL's file systems behind them.
+_REMOTE = {"http": "/vsicurl/", "https": "/vsicurl/", "s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
+_WILDCARD = re.compile(r"[*?\[]")
+# What GDAL keeps of decoded blocks, in MB, whatever the size of a scene: a row of tiles of 512 rows, 80,000 columns
+# and three bytes. GDAL reads this once, with the first block of the process.
+_CACHE_MB = 128
+
+Source = str | Path
+
+
+def expand_sources(sources: Sequence[Source]) -> list[Source]:
+    """Turn what a user names into single scenes, each once, in the order named.
+
+    A folder stands for the images directly in it, a wildcard (``*``, ``?``, ``[...]``, ``**`` for any folders) for what
+    it matches; an existing file is taken as it is, whatever its name. Hidden files and those that describe others
+    (``.aux.xml``, ``.ovr``, ``.msk``, world files) are left out of folders and wildcards. URLs stay as they are.
+
+    Raises:
+        FileError: Something named doesn't exist, or a folder or wildcard holds no image.
+    """
+    found: dict[Source, None] = {}
+    for source in sources:
+        if is_remote(source):
+            found[str(source)] = None
+            continue
+        path = Path(source).expanduser()
+        if path.is_file():
+            found[path] = None
+        elif path.is_dir():
+            found.update(dict.fromkeys(_in_folder(path)))
+        elif _WILDCARD.search(str(path)):
+            found.update(dict.fromkeys(_matching(path)))
+        else:
+            raise FileError(f"{path} does not exist; give an image file, a folder, a wildcard in quotes or a URL")
+    if not found:
+        raise FileError("no scene was named; give an image file, a folder, a wildcard in quotes or a URL")
+    return list(found)
+
+
+def is_remote(source: Source) -> bool:
+    """Whether a source is a URL (http, https, s3, gs, az)."""
+    return isinstance(source, str) and _scheme(source) in _REMOTE
+
+
+def scene_name(source: Source) -> str:
+    """Return the file name of a source without its suffix; of a URL without query."""
+    if isinstance(source, str) and is_remote(source):
+        return PurePosixPath(unquote(urlsplit(source).path)).stem or "scene"
+    return Path(source).stem
+
+
+@contextmanager
+def gdal_settings() -> Iterator[None]:
+    """Read with GDAL as scenes need it: a bounded block cache, damage reported, retries over the network."""
+    with rasterio.Env(
+        GDAL_CACHEMAX=_CACHE_MB,
+        GDAL_ERROR_ON_LIBJPEG_WARNING=True,
+        GDAL_DISABLE_READDIR_ON_OPEN=False,
+        GDAL_HTTP_MAX_RETRY=3,
+        GDAL_HTTP_RETRY_DELAY=1,
+        GDAL_HTTP_TIMEOUT=60,
+        GDAL_HTTP_CONNECTTIMEOUT=20,
+    ):
+        yield
+
+
+def open_source(source: Source) -> Any:
+    """Open a source as a rasterio dataset of its own, inside ``gdal_settings``.
+
+    Raises:
+        FileError: It is missing, empty, no image, damaged, unreachable, or holds several images and none itself.
+    """
+    if is_remote(source):
+        return _opened(_remote_path(str(source)), str(source), "check the address, and the network")
+    if isinstance(source, str) and "://" in source:
+        raise FileError(f"{source} can't be opened; give a local path or a URL of {', '.join(_REMOTE)}")
+    path = Path(source)
+    if path.is_dir():
+        raise FileError(f"{path} is a folder; give the path of an image file")
+    try:
+        empty = path.stat().st_size == 0
+        with path.open("rb"):
+            pass
+    except FileNotFoundError as error:
+        raise FileError(f"{path} does not exist; check the path") from error
+    except OSError as error:
+        raise FileError(f"can't read {path}: {error.strerror or error}; check its permissions") from error
+    if empty:
+        raise FileError(f"{path} is empty; copy or download it again")
+    # A pathlib path is never taken for a URL or for GDAL's own syntax.
+    return _opened(path, str(path), "replace it by a GeoTIFF, JPEG2000, JPEG, PNG or VRT file, or copy it again")
+
+
+def _opened(path: str | Path, name: str, remedy: str) -> Any:
+    try:
+        with silent(NotGeoreferencedWarning):
+            dataset = rasterio.open(path)
+    except (RasterioError, OSError) as error:
+        reason = error.__cause__ or error
+        raise FileError(f"{name} can't be read as an image ({reason}); {remedy}") from error
+    if dataset.count == 0:
+        parts = ", ".join(dataset.subdatasets[:3])
+        dataset.close()
+        raise FileError(f"{name} holds several images and none itself ({parts}); save the one you mean as a GeoTIFF")
+    return dataset
+
+
+def _remote_path(url: str) -> str:
+    scheme = _scheme(url)
+    prefix = _REMOTE[scheme]
+    return prefix + (url if prefix == "/vsicurl/" else url[len(scheme) + 3 :])
+
+
+def _scheme(text: str) -> str:
+    scheme, separator, _ = text.partition("://")
+    return scheme.lower() if separator else ""
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise FileError(f"can't list {folder}: {error.strerror or error}; check its permissions") from error
+    images = [entry for entry in entries if _is_scene(entry) and entry.suffix.lower() in SCENE_SUFFIXES]
+    if not images:
+        raise FileError(f"the folder {folder} holds no image ({', '.join(sorted(SCENE_SUFFIXES))}); check the path")
+    return images
+
+
+def _matching(pattern: Path) -> list[Path]:
+    # Path.glob would find hidden files too, and takes no absolute pattern.
+    names = sorted(glob.glob(os.fspath(pattern), recursive=True))  # noqa: PTH207
+    images = [path for path in map(Path, names) if _is_scene(path)]
+    if not images:
+        raise FileError(f"no image matches {pattern}; check the wildcard")
+    return images
+
+
+def _is_scene(path: Path) -> bool:
+    name = path.name.lower()
+    return path.is_file() and not name.startswith(".") and not name.endswith(_SIDECARS)

@@ -1,0 +1,213 @@
+"""Scenes: images of any size, read window by window with what is valid in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterWindow
+
+from segshrink.errors import ConfigError, DataError, FileError
+from segshrink.imagery.bands import Bands, choose_bands
+from segshrink.imagery.filling import fill_invalid
+from segshrink.imagery.georeference import Georeference
+from segshrink.imagery.reading import working_dtype
+from segshrink.imagery.rescaling import Rescaling
+from segshrink.imagery.scene_sources import gdal_settings, open_source, scene_name
+from segshrink.imagery.validity import Validity
+from segshrink.tiling import Window
+
+# Resolutions that differ by less than this aren't resampled: the map then has the scene's own grid.
+_SAME_RESOLUTION = 0.05
+
+
+class Scene:
+    """An open scene; a context manager. Made by ``open_scene``.
+
+    It holds one GDAL dataset, which must not be used by two threads at once: open one Scene per thread or process.
+
+    Attributes:
+        name: File name without suffix.
+        source: What was opened.
+        height: Rows of pixels, at the resolution that is read.
+        width: Columns of pixels, at the resolution that is read.
+        bands: Bands of what ``read`` gives.
+        dtype: Its numbers: "uint8", "uint16", "int16" or "float32".
+        georeference: The grid that is read, and where it lies.
+        band_names: What the bands are called, "1", "2", ... where nothing says.
+        block_shape: (rows, columns) that the file stores together, at its own resolution.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        dataset: Any,
+        bands: Bands,
+        *,
+        georeference: Georeference,
+        rescaling: Rescaling | None,
+        dtype: str,
+    ) -> None:
+        self.source = source
+        self.name = scene_name(source)
+        self.georeference = georeference
+        self.height, self.width = georeference.height, georeference.width
+        self.bands = len(bands)
+        self.band_names = bands.names
+        self.dtype = dtype
+        self.block_shape: tuple[int, int] = dataset.block_shapes[0]
+        self._dataset = dataset
+        self._choice = bands
+        self._rescaling = rescaling
+        self._read_dtype = "uint8" if bands.palette is not None else working_dtype(str(source), dataset)
+        self._validity = Validity.of(dataset, bands, self._read_dtype)
+        self._resampled = (self.height, self.width) != (dataset.height, dataset.width)
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; nothing can be read afterwards."""
+        self._dataset.close()
+
+    @property
+    def always_valid(self) -> bool:
+        """Whether the file says nothing that could make a pixel invalid."""
+        return self._validity.trivial
+
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Read a window.
+
+        Pixels without a value (transparent, masked, no-data, NaN, infinite) are filled as ``fill_invalid`` says, from
+        the window's valid ones; where there are none, with zeros. So they don't stand out for their neighbours.
+
+        Returns:
+            Pixels (h, w, bands) of ``dtype``, and which of them are valid, (h, w); None when all are.
+
+        Raises:
+            ValueError: The window reaches outside the scene.
+            FileError: The file is truncated or damaged there.
+        """
+        if min(window.row, window.col) < 0 or min(window.height, window.width) < 1:
+            raise ValueError(f"{window} is no window of a scene")
+        if window.row + window.height > self.height or window.col + window.width > self.width:
+            raise ValueError(f"{window} reaches outside the scene of {self.height} × {self.width} pixels")
+        place = self._place(window)
+        try:
+            with gdal_settings():
+                pixels = self._pixels(place, window)
+                valid = self._validity.of_window(self._dataset, pixels, place)
+        except (RasterioError, OSError) as error:
+            raise FileError(
+                f"can't read {self.source} at row {window.row}, column {window.col} "
+                f"({window.height} × {window.width} pixels): {error.__cause__ or error}; the file is truncated or "
+                "damaged there, copy or download it again"
+            ) from error
+        if self._choice.palette is not None:
+            pixels = np.take(self._choice.palette, pixels[:, :, 0], axis=0)
+        if valid is not None:
+            fill_invalid(pixels, valid)
+        return (pixels if self._rescaling is None else self._rescaling(pixels)), valid
+
+    def _place(self, window: Window) -> RasterWindow:
+        """Return the window in pixels of the file."""
+        if not self._resampled:
+            return RasterWindow(window.col, window.row, window.width, window.height)
+        down, right = self._dataset.height / self.height, self._dataset.width / self.width
+        return RasterWindow(window.col * right, window.row * down, window.width * right, window.height * down)
+
+    def _pixels(self, place: RasterWindow, window: Window) -> NDArray[Any]:
+        numbers = self._choice.numbers
+        pixels = np.empty((window.height, window.width, len(numbers)), dtype=self._read_dtype)
+        # GDAL writes into the interleaved array directly: no second copy.
+        self._dataset.read(list(numbers), out=pixels.transpose(2, 0, 1), window=place, resampling=self._resampling())
+        return pixels
+
+    def _resampling(self) -> Resampling:
+        if not self._resampled or self._choice.palette is not None:
+            return Resampling.nearest
+        return Resampling.average if self.height < self._dataset.height else Resampling.bilinear
+
+
+def open_scene(
+    source: str | Path,
+    *,
+    bands: Sequence[int | str] | None = None,
+    scale: tuple[float, float] | None = None,
+    resolution: float | None = None,
+    dtype: str | None = None,
+    count: int | None = None,
+) -> Scene:
+    """Open a scene for reading in windows: anything GDAL reads, local or over http, https, s3, gs or az.
+
+    Args:
+        source: Path or URL. Nothing is ever written beside it.
+        bands: Bands by number (from 1) or by name: the band's description or its colour ("red", "nir"), in any case.
+            None is all but transparency; all with it where ``count`` says so.
+        scale: (low, high) raw values that become 0 and the largest value of ``dtype`` (1 for float32), linearly; what
+            is beyond is clipped, except to float32.
+        resolution: Metres a pixel to read at, where that differs from the scene's own by more than 5 %. Shrinking
+            averages, starting from overviews where there are some; enlarging is bilinear.
+        dtype: The numbers a model takes; None takes the file's.
+        count: How many bands a model takes; None takes any number.
+
+    Raises:
+        FileError: The file is missing, no image, damaged or unreachable.
+        DataError: A band doesn't exist, the bands aren't ``count``, the numbers aren't ``dtype`` and no ``scale``
+            says how they become so, or the scene's resolution isn't known.
+        ConfigError: ``scale`` or ``resolution`` is none.
+    """
+    with gdal_settings():
+        dataset = open_source(source)
+    try:
+        chosen = choose_bands(dataset, bands, count=count, name=str(source))
+        found = "uint8" if chosen.palette is not None else working_dtype(str(source), dataset)
+        if dtype not in (None, found) and scale is None:
+            raise DataError(
+                f"{source} holds {found} numbers but the model takes {dtype}; say which of its values are dark and "
+                f"bright with --scale LOW,HIGH"
+            )
+        rescaling = None if scale is None else Rescaling(found, dtype or found, scale)
+        georeference = Georeference.of(dataset)
+        if resolution is not None:
+            georeference = resampled(georeference, resolution, name=str(source))
+        return Scene(source, dataset, chosen, georeference=georeference, rescaling=rescaling, dtype=dtype or found)
+    except BaseException:
+        dataset.close()
+        raise
+
+
+def resampled(georeference: Georeference, resolution: float, *, name: str) -> Georeference:
+    """Return the grid of the same ground in pixels of ``resolution`` metres; the same grid where that is close.
+
+    Raises:
+        ConfigError: ``resolution`` isn't above 0.
+        DataError: The grid's own resolution isn't known.
+    """
+    if not (resolution > 0 and math.isfinite(resolution)):
+        raise ConfigError(f"--resolution is metres a pixel and must be above 0, found {resolution}")
+    size = georeference.pixel_size
+    if size is None:
+        raise DataError(
+            f"{name} doesn't say how large its pixels are on the ground (no coordinate reference system), so it can't "
+            f"be read at {resolution:g} m; leave --resolution out"
+        )
+    if all(abs(part / resolution - 1) <= _SAME_RESOLUTION for part in size):
+        return georeference
+    height, width = (
+        max(1, round(pixels * part / resolution))
+        for pixels, part in zip((georeference.height, georeference.width), size, strict=True)
+    )
+    return georeference.scaled(height, width)

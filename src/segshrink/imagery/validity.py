@@ -1,0 +1,110 @@
+"""Which pixels of a raster have a value: transparency, masks, no-data values, NaN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import MaskFlags, Resampling
+from rasterio.windows import Window
+
+from segshrink.imagery.bands import Bands
+
+
+@dataclass(frozen=True)
+class Validity:
+    """What makes pixels of some bands invalid.
+
+    A pixel is invalid where the file's mask or transparency band is 0, where a value is NaN or infinite, and where it
+    is no-data. 0, and any number of a type without sign, are ordinary values as well (a dark pixel's blue may be 0):
+    with such a no-data value a pixel is invalid only if all chosen bands have it. One that no measurement takes, such
+    as -9999, makes a pixel invalid in any band.
+
+    Attributes:
+        masks: Bands in the file whose masks GDAL is asked for.
+        alpha: The file's transparency band.
+        ordinary: Per chosen band, the no-data value that may be an ordinary one; None where a band has none.
+        telling: Per chosen band, the no-data value that is never an ordinary one; None where a band has none.
+        floating: Whether values may be NaN.
+    """
+
+    masks: tuple[int, ...]
+    alpha: int | None
+    ordinary: tuple[Any, ...]
+    telling: tuple[Any, ...]
+    floating: bool
+
+    @classmethod
+    def of(cls, dataset: Any, bands: Bands, dtype: str) -> Validity:
+        """Find what an open rasterio dataset says about some bands that are read as ``dtype``."""
+        masked = [number for number in bands.numbers if _has_mask(dataset.mask_flag_enums[number - 1])]
+        if any(MaskFlags.per_dataset in dataset.mask_flag_enums[number - 1] for number in masked):
+            masked = masked[:1]
+        values = [_as_read(dataset.nodatavals[number - 1], dtype) for number in bands.numbers]
+        unsigned = np.issubdtype(np.dtype(dtype), np.unsignedinteger)
+        common = [value is not None and bool(unsigned or value == 0) for value in values]
+        return cls(
+            masks=tuple(dict.fromkeys(masked)),
+            alpha=bands.alpha,
+            ordinary=tuple(value if also else None for value, also in zip(values, common, strict=True)),
+            telling=tuple(None if also else value for value, also in zip(values, common, strict=True)),
+            floating=bool(np.issubdtype(np.dtype(dtype), np.floating)),
+        )
+
+    @property
+    def trivial(self) -> bool:
+        """Whether all pixels are valid without a look."""
+        nodata = any(value is not None for value in (*self.ordinary, *self.telling))
+        return not (self.masks or self.alpha or nodata or self.floating)
+
+    def of_window(self, dataset: Any, pixels: NDArray[Any], place: Window) -> NDArray[np.bool_] | None:
+        """Tell which pixels of a window are valid.
+
+        Args:
+            dataset: The open dataset.
+            pixels: (h, w, bands) values that were read from it.
+            place: The window in pixels of the dataset.
+
+        Returns:
+            (h, w), or None when all are valid.
+        """
+        if self.trivial:
+            return None
+        valid = np.ones(pixels.shape[:2], dtype=np.bool_)
+        if None not in self.ordinary:
+            empty = pixels[:, :, 0] == self.ordinary[0]
+            for band, value in enumerate(self.ordinary[1:], start=1):
+                empty &= pixels[:, :, band] == value
+            np.logical_not(empty, out=valid)
+        for band, value in enumerate(self.telling):
+            if value is not None and not np.isnan(value):
+                valid &= pixels[:, :, band] != value
+        if self.floating:
+            for band in range(pixels.shape[2]):
+                valid &= np.isfinite(pixels[:, :, band])
+        size = {"window": place, "out_shape": valid.shape, "resampling": Resampling.nearest}
+        if self.alpha is not None:
+            valid &= dataset.read(self.alpha, **size) > 0
+        for number in self.masks:
+            valid &= dataset.read_masks(number, **size) > 0
+        return None if valid.all() else valid
+
+
+def _has_mask(flags: list[MaskFlags]) -> bool:
+    """Whether a band has a mask that neither its values nor a transparency band tell."""
+    return not {MaskFlags.all_valid, MaskFlags.alpha} & set(flags) and flags != [MaskFlags.nodata]
+
+
+def _as_read(nodata: float | None, dtype: str) -> Any:
+    """Turn a no-data value into ``dtype``; None where no pixel can have it."""
+    if nodata is None:
+        return None
+    number = np.dtype(dtype)
+    if np.issubdtype(number, np.floating):
+        return number.type(nodata)
+    limits = np.iinfo(number)
+    if not limits.min <= nodata <= limits.max or nodata != int(nodata):
+        return None  # NaN fails the comparison, too
+    return number.type(int(nodata))
