@@ -24,6 +24,7 @@ _EXTRAS = {
     "hf": frozenset(("transformers",)),
     "tflite": frozenset(("ai_edge_litert",)),
     "openvino": frozenset(("openvino",)),
+    "vector": frozenset(("pyogrio", "shapely")),
     "compress": frozenset(("nncf", "torch_pruning")),
 }
 
