@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -29,10 +28,10 @@ from segshrink.training.callbacks import (
     MetricsFile,
     Progress,
     StepProgress,
-    interrupt_restored,
 )
 from segshrink.training.checkpoints import WholeCheckpointIO
 from segshrink.training.distiller import CACHED, Distiller
+from segshrink.training.fitting import fit
 from segshrink.training.hardware import device_name, free_threads, lightning_precision
 from segshrink.training.task import SegmentationTask
 from segshrink.training.terms import student_terms
@@ -113,7 +112,7 @@ def train(
     record = _record(recipe, role, dataset, str(trainer.precision), taught)
     write_json(out / "run.json", {**record, "status": "running"})
     try:
-        _fit(trainer, task, data, out / "checkpoints" / "last.ckpt" if resume else None)
+        fit(trainer, task, data, checkpoint=out / "checkpoints" / "last.ckpt" if resume else None)
     except KeyboardInterrupt:
         write_json(out / "run.json", {**record, "status": "stopped"})
         raise
@@ -237,22 +236,6 @@ def _trainer(learner: Learner, out: Path, callbacks: list[Callback]) -> lightnin
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-
-
-def _fit(trainer: lightning.Trainer, task: SegmentationTask, data: CropModule, checkpoint: Path | None) -> None:
-    if checkpoint is not None and not checkpoint.exists():
-        checkpoint = None  # interrupted in the first epoch: begin again
-    with warnings.catch_warnings(), interrupt_restored():
-        # Lightning advises more data loading processes without looking at what loading costs here.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-        try:
-            trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
-        except SystemExit as stop:
-            # Lightning turns an interrupt into an exit.
-            if not isinstance(stop.__context__, KeyboardInterrupt):
-                raise
-            raise KeyboardInterrupt from None
 
 
 def _save_best(out: Path, model: SegmentationModel) -> None:
