@@ -52,4 +52,5 @@ class Rescaling:
         mapped = (values - values.dtype.type(self.low)) * values.dtype.type(factor)
         if self.target != "float32":
             mapped = np.rint(np.clip(mapped, 0, highest, out=mapped), out=mapped)
-        return mapped.astype(self.target)
+        result: NDArray[Any] = mapped.astype(self.target)
+        return result

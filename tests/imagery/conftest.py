@@ -1,0 +1,46 @@
+"""Rasters of known content, written with rasterio alone."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
+
+Paint = Callable[..., Path]
+
+
+@pytest.fixture
+def paint(tmp_path: Path) -> Paint:
+    """Write (H, W, bands) or (H, W) numbers as a GeoTIFF, or as what ``driver`` says."""
+
+    def write(name: str, pixels: NDArray[Any], *, mask: NDArray[np.bool_] | None = None, **options: Any) -> Path:
+        path = tmp_path / name
+        pixels = pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
+        described = {key: options.pop(key) for key in ("descriptions", "colorinterp") if key in options}
+        overviews = options.pop("overviews", None)
+        height, width, count = pixels.shape
+        size = {"height": height, "width": width, "count": count, "dtype": pixels.dtype}
+        options = {"driver": "GTiff", **size, **options}
+        with (
+            warnings.catch_warnings(),
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_PAM_ENABLED=False),
+        ):
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path, "w", **options) as dataset:
+                for key, value in described.items():
+                    setattr(dataset, key, value)
+                dataset.write(pixels.transpose(2, 0, 1))
+                if mask is not None:
+                    dataset.write_mask(mask)
+                if overviews is not None:
+                    dataset.build_overviews(overviews, rasterio.enums.Resampling.average)
+        return path
+
+    return write

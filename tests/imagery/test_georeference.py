@@ -1,0 +1,130 @@
+"""Georeferences: written back by rasterio, and measured against known grounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.control import GroundControlPoint
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.transform import Affine
+
+from segshrink.imagery.georeference import Georeference
+from segshrink.imagery.opening import silent
+from segshrink.tiling import Window
+
+Paint = Callable[..., Path]
+
+ROTATED = Affine(0.4, 0.3, 5000.0, 0.3, -0.4, 8000.0)
+PIXELS = np.arange(30 * 40, dtype=np.uint16).reshape(30, 40)
+
+
+def read(path: Path) -> Georeference:
+    with silent(NotGeoreferencedWarning), rasterio.open(path) as dataset:
+        return Georeference.of(dataset)
+
+
+def test_what_was_read_writes_the_same_grid(paint: Paint, tmp_path: Path) -> None:
+    source = paint("rotated.tif", PIXELS, crs="EPSG:32633", transform=ROTATED)
+    georeference = read(source)
+
+    copy = tmp_path / "copy.tif"
+    with rasterio.open(copy, "w", driver="GTiff", count=1, dtype="uint8", **georeference.profile()):
+        pass
+
+    assert read(copy) == georeference
+    with rasterio.open(copy) as dataset:
+        assert dataset.transform.almost_equals(ROTATED)
+        assert dataset.crs.to_epsg() == 32633
+
+
+def test_control_points_are_kept(paint: Paint, tmp_path: Path) -> None:
+    points = [
+        GroundControlPoint(row=row, col=col, x=10 + col * 0.001, y=50 - row * 0.002, z=7)
+        for row, col in ((0, 0), (0, 40), (30, 0), (30, 40))
+    ]
+    georeference = read(paint("points.tif", PIXELS, gcps=points, crs="EPSG:4326"))
+
+    copy = tmp_path / "copy.tif"
+    with rasterio.open(copy, "w", driver="GTiff", count=1, dtype="uint8", **georeference.profile()):
+        pass
+
+    assert georeference.transform is None
+    assert georeference.crs is None
+    with rasterio.open(copy) as dataset:
+        found, crs = dataset.gcps
+        assert crs.to_epsg() == 4326
+        assert [(point.row, point.col, point.x, point.y, point.z) for point in found] == [
+            (point.row, point.col, point.x, point.y, point.z) for point in points
+        ]
+    moved = georeference.windowed(Window(10, 20, 5, 5)).scaled(10, 10)
+    assert (moved.gcps[3].row, moved.gcps[3].col) == (40, 40)
+    assert moved.gcps[3].x == points[3].x
+
+
+def test_nothing_known_stays_nothing(paint: Paint) -> None:
+    georeference = read(paint("plain.png", PIXELS.astype(np.uint8), driver="PNG"))
+
+    assert georeference == Georeference(30, 40)
+    assert georeference.profile() == {"height": 30, "width": 40}
+    assert georeference.pixel_size is None
+
+
+def test_windows_and_scales_are_products_of_matrices(paint: Paint) -> None:
+    path = paint("rotated.tif", PIXELS, crs="EPSG:32633", transform=ROTATED)
+    georeference = read(path)
+
+    matrix = np.array(ROTATED).reshape(3, 3)
+    window = matrix @ [[1, 0, 7], [0, 1, 3], [0, 0, 1]]
+    overview = matrix @ np.diag([40 / 13, 30 / 11, 1])
+
+    cut, scaled = georeference.windowed(Window(3, 7, 20, 10)), georeference.scaled(11, 13)
+    assert cut.transform == pytest.approx(tuple(window.flat[:6]))
+    assert (cut.height, cut.width) == (20, 10)
+    assert scaled.transform == pytest.approx(tuple(overview.flat[:6]))
+    assert (scaled.height, scaled.width) == (11, 13)
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "expected"),
+    [
+        ("EPSG:32633", ROTATED, (0.5, 0.5)),
+        ("EPSG:32633", Affine(2, 0, 5e5, 0, -3, 5e6), (3.0, 2.0)),
+        # US survey feet.
+        ("EPSG:2226", Affine(10, 0, 6e6, 0, -10, 2e6), (3.048006, 3.048006)),
+        # A degree at 60 degrees north, of the WGS 84 ellipsoid: 111.412 km of latitude, 55.800 km of longitude.
+        ("EPSG:4326", Affine(1e-3, 0, 10, 0, -1e-3, 60 + 15e-3), (111.412, 55.800)),
+    ],
+)
+def test_pixels_are_measured_in_metres(
+    paint: Paint, crs: str, transform: Affine, expected: tuple[float, float]
+) -> None:
+    georeference = read(paint("grid.tif", PIXELS, crs=crs, transform=transform))
+
+    assert georeference.pixel_size == pytest.approx(expected, rel=1e-4)
+
+
+def test_control_points_give_a_pixel_size(paint: Paint) -> None:
+    points = [
+        GroundControlPoint(row=row, col=col, x=5e5 + col * 2, y=5e6 - row * 3)
+        for row, col in ((0, 0), (0, 40), (30, 0), (30, 40))
+    ]
+
+    assert read(paint("points.tif", PIXELS, gcps=points, crs="EPSG:32633")).pixel_size == pytest.approx((3, 2))
+
+
+def test_grids_are_compared_by_their_corners(paint: Paint) -> None:
+    here = read(paint("here.tif", PIXELS, crs="EPSG:32633", transform=Affine(2, 0, 5e5, 0, -2, 5e6)))
+    near = read(paint("near.tif", PIXELS, crs="EPSG:32633", transform=Affine(2, 0, 5e5 + 0.5, 0, -2, 5e6)))
+    beside = read(paint("beside.tif", PIXELS, crs="EPSG:32633", transform=Affine(2, 0, 5e5 + 2, 0, -2, 5e6)))
+    other = read(paint("other.tif", PIXELS, crs="EPSG:32632", transform=Affine(2, 0, 5e5, 0, -2, 5e6)))
+    nowhere = read(paint("nowhere.tif", PIXELS))
+
+    assert here.same_place(near)
+    assert here.same_place(nowhere)
+    assert nowhere.same_place(here)
+    assert not here.same_place(beside)
+    assert not here.same_place(other)
