@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from segshrink.classes import ClassMap
+from segshrink.compression.search.candidates import list_candidates, pruned
+from segshrink.config import ModelChoice
+from segshrink.errors import ConfigError
+from segshrink.models import build_model
+
+CLASSES = ClassMap.build([("a", "#000000", None), ("b", "#FFFFFF", None)])
+
+
+def test_the_recipes_own_student_comes_first_and_its_family_before_others() -> None:
+    listed = list_candidates(ModelChoice(id="separable-unet", options={"width": 0.3, "dropout": 0.1}))
+    assert listed[0].own
+    assert [one.own for one in listed].count(True) == 1
+    assert listed[0].name == "separable-unet-width0.3-dropout0.1"
+    assert [one.family for one in listed[:5]] == ["separable-unet"] * 5
+    assert {"mobile", "unet"} <= {one.family for one in listed}
+    # Other settings of the family hold for every width of it.
+    assert all(one.options["dropout"] == 0.1 for one in listed if one.family == "separable-unet")
+    assert len({one.name for one in listed}) == len({one.key for one in listed}) == len(listed)
+
+
+def test_only_networks_of_the_same_width_keep_the_recipes_encoder_weights() -> None:
+    listed = list_candidates(ModelChoice(id="mobile", encoder_weights=Path("weights.safetensors")))
+    keeping = {one.name for one in listed if one.keeps_weights}
+    assert keeping == {"mobile", "mobile-blocks9", "mobile-blocks7"}
+    assert sum(one.key == listed[0].key for one in listed) == 1  # not twice: as own student and in its family
+
+
+def test_an_smp_student_brings_small_encoders_and_narrow_decoders() -> None:
+    listed = list_candidates(ModelChoice(id="smp:Unet/efficientnet-b0"), ["smp:Unet"])
+    assert listed[0].id == "smp:Unet/efficientnet-b0"
+    assert {"smp:Unet/mobilenet_v2", "smp:Unet/resnet18"} <= {one.id for one in listed}
+    assert [64, 32, 16, 8, 4] in [one.options.get("decoder_channels") for one in listed]
+
+
+def test_families_may_be_chosen_and_any_id_is_a_family() -> None:
+    student = ModelChoice(id="mobile")
+    assert {one.family for one in list_candidates(student, ["unet"])} == {"mobile", "unet"}
+    listed = list_candidates(student, ["torchvision:lraspp_mobilenet_v3_large"])
+    assert [one.id for one in listed] == ["mobile", "torchvision:lraspp_mobilenet_v3_large"]
+    with pytest.raises(ConfigError, match="unknown family 'mobil' in --families; did you mean 'mobile'"):
+        list_candidates(student, ["mobil"])
+    with pytest.raises(ConfigError, match="--families names nothing"):
+        list_candidates(student, [" "])
+
+
+def test_a_student_that_is_a_model_folder_has_the_family_of_its_network(tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "config.json").write_text(json.dumps({"id": "unet"}))
+    own = list_candidates(ModelChoice(id=str(tmp_path / "small")))[0]
+    assert (own.name, own.family, own.keeps_weights) == ("small", "unet", True)
+
+
+def test_a_pruned_candidate_is_another_one() -> None:
+    whole = list_candidates(ModelChoice(id="mobile"))[0]
+    less = pruned(whole, macs=1000, share=0.618)
+    assert (less.name, less.pruned_from, less.macs, less.own) == ("mobile-pruned62", "mobile", 1000, False)
+    assert less.key != whole.key
+
+
+def test_every_candidate_of_our_families_can_be_built_the_widest_first() -> None:
+    for family in ("mobile", "separable-unet", "unet"):
+        listed = [one for one in list_candidates(ModelChoice(id="unet"), [family]) if one.family == family]
+        for candidate in listed:
+            build_model(candidate.id, CLASSES, options=candidate.options)
