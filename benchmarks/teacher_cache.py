@@ -40,9 +40,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from segshrink.cli._allocator import TUNED
-from segshrink.compression.memory import peak_memory_mb
 from segshrink.files import write_json, write_text
-from segshrink.machine import describe_machine
+from segshrink.machine import describe_machine, peak_memory_mb
 
 if TYPE_CHECKING:
     import torch

@@ -42,6 +42,20 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def peak_memory_mb() -> float:
+    """Return the largest resident set this process had so far, in 10^6 bytes."""
+    try:
+        # Not getrusage: on Linux a program started by another inherits the largest resident set of its parent.
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+        return round(kibibytes * 1024 / 1e6, 1)
+    except (OSError, StopIteration):
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+
+
 def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()

@@ -80,8 +80,8 @@ def test_a_model_in_memory_has_the_same_costs(profile, folder, monkeypatch):
     measured = []
     # A second process would only take time; what it is given must be a model folder all the same.
     monkeypatch.setattr(
-        "segshrink.compression.profile._measure_memory",
-        lambda path, **_: measured.append(load_model(path).description) or {"peak_memory_mb": 1.0},
+        "segshrink.compression.profile.measure_memory",
+        lambda job: measured.append(load_model(job.source).description) or {"peak_memory_mb": 1.0},
     )
     found = profile_model(model, size=SIZE, runs=1, threads=1)
     for key in ("parameters", "macs", "file_bytes", "input"):

@@ -1,5 +1,26 @@
-"""Making models small, and measuring how small and fast they are."""
+"""Making models small, and measuring how small and fast they are.
 
-from segshrink.compression.profile import profile_backend, profile_model
+Names are imported when they are first asked for, so that files of other runtimes can be measured without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segshrink.compression.profile import profile_backend, profile_model
+
+# Public name → the module that it lives in.
+_HOMES = {
+    "profile_backend": "profile",
+    "profile_model": "profile",
+}
 
 __all__ = ["profile_backend", "profile_model"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'segshrink.compression' has no attribute '{name}'")
+    return getattr(import_module(f"segshrink.compression.{_HOMES[name]}"), name)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from segshrink.compression.benchmark import Job, measure_memory
 from segshrink.errors import ModelError
 from segshrink.machine import available_cores, describe_machine
 from segshrink.models import SegmentationModel, count_parameters, load_model
@@ -24,7 +21,6 @@ from segshrink.models.folder import WEIGHTS_FILE
 from segshrink.prediction import Backend, TorchBackend
 
 WARM_UP = 3
-PROGRAM = Path(__file__).with_name("memory.py")
 
 
 def profile_model(
@@ -56,7 +52,7 @@ def profile_model(
     with _model_folder(source) as folder:
         model = load_model(folder).eval().to(memory_format=torch.channels_last)
         description = model.description
-        memory = _measure_memory(folder, size=size, threads=threads)
+        memory = measure_memory(Job(folder, "torch", precision="32", size=size, threads=threads))
         file_bytes = (folder / WEIGHTS_FILE).stat().st_size
     return {
         "parameters": count_parameters(model),
@@ -144,19 +140,6 @@ def measure_latency(model: SegmentationModel | Backend, *, size: int, runs: int,
 def noise_image(size: int, *, bands: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return the same (size, size, bands) uint8 noise at every call."""
     return np.random.default_rng(0).integers(0, 256, (size, size, bands), dtype=np.uint8)
-
-
-def _measure_memory(folder: Path, *, size: int, threads: int) -> dict[str, float]:
-    """Load and run the model in a fresh process; this process' own memory must not count."""
-    # -P: the program's own folder holds a profile.py, which must not stand in for Python's.
-    command = [sys.executable, "-P", str(PROGRAM), str(folder), str(size), str(threads)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if result.returncode:
-        reason = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
-        raise ModelError(f"{folder} failed on one {size} x {size} image in a process of its own: {reason}")
-    memory: dict[str, float] = json.loads(result.stdout.strip().splitlines()[-1])
-    return memory
 
 
 @contextmanager

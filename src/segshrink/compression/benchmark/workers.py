@@ -1,0 +1,133 @@
+"""The process that measures one job, seen from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO, cast
+
+from segshrink.compression.benchmark.jobs import Job, runtime_module
+from segshrink.errors import ModelError
+
+PROGRAM = Path(__file__).with_name("worker.py")
+# What libraries read to choose their number of threads, when they are imported.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+# A process that is told to end has this many seconds to do so.
+PATIENCE = 5
+
+
+class Worker:
+    """A fresh process that holds one job's model open and times it when asked.
+
+    Making one waits until its model is open and has run once.
+
+    Args:
+        job: What it measures.
+
+    Attributes:
+        pid: Its process.
+        memory: ``peak_memory_mb`` and ``baseline_memory_mb``, in 10^6 bytes.
+
+    Raises:
+        ModelError: The process failed or died; the sentence names source, runtime and shape.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        request = json.dumps({**job.to_dict(), "module": runtime_module(job.runtime)})
+        try:
+            # -P: a file beside the program must not stand in for one of Python's own modules.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(PROGRAM), request],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._complaints,
+                text=True,
+                encoding="utf-8",
+                env=_environment(job),
+            )
+        except OSError as error:
+            self._complaints.close()
+            raise ModelError(f"{job.title} can't be measured: no process could be started ({error})") from error
+        self._requests = cast(TextIO, self._process.stdin)
+        self._answers = cast(TextIO, self._process.stdout)
+        self.pid: int = self._process.pid
+        try:
+            self.memory: dict[str, float] = self._answer()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def time(self, runs: int, *, idle: int = 0) -> list[float]:
+        """Return the seconds of ``runs`` runs, after ``idle`` runs that aren't counted.
+
+        Raises:
+            ModelError: The process failed or died.
+        """
+        with suppress(OSError):  # a dead one can't listen; why it died comes with its answer
+            self._requests.write(json.dumps({"runs": runs, "idle": idle}) + "\n")
+            self._requests.flush()
+        seconds: list[float] = self._answer()["seconds"]
+        return seconds
+
+    def close(self) -> None:
+        """End the process."""
+        with suppress(OSError):
+            self._requests.close()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._answers.close()
+        self._complaints.close()
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._answers.readline()
+        answer: dict[str, Any] = json.loads(line) if line else {"error": self._last_words()}
+        if "error" in answer:
+            raise ModelError(f"{self.job.title} failed in a process of its own: {answer['error']}")
+        return answer
+
+    def _last_words(self) -> str:
+        """Say why the process ended without an answer."""
+        status = self._process.wait(PATIENCE)
+        if status < 0:
+            name = signal.Signals(-status).name
+            return f"it was ended by {name}" + (" (is there enough memory?)" if name == "SIGKILL" else "")
+        self._complaints.seek(0)
+        lines = self._complaints.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else f"it ended with exit status {status}"
+
+
+def measure_memory(job: Job) -> dict[str, float]:
+    """Return ``peak_memory_mb`` and ``baseline_memory_mb`` of a fresh process that opens a model and runs it once.
+
+    Both are largest resident sets in 10^6 bytes; the baseline is the same process after importing the runtime and
+    numpy.
+
+    Raises:
+        ModelError: The process failed or died.
+    """
+    with Worker(job) as worker:
+        return worker.memory
+
+
+def _environment(job: Job) -> dict[str, str]:
+    return {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(job.cores)), "CUDA_VISIBLE_DEVICES": ""}

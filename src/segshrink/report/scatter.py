@@ -1,0 +1,220 @@
+"""Accuracy against latency of a benchmark, with file size as area and the Pareto front."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from segshrink.errors import FileError
+from segshrink.report import wording
+from segshrink.report.label_placement import place_labels
+from segshrink.report.reading import Section
+from segshrink.report.themes import LIGHT, new_figure, to_png
+
+SIZE = (8.0, 4.8)
+LARGEST, SMALLEST = 1500.0, 14.0
+"""Areas of circles in square points: of the largest file, and the least that can be seen."""
+# Runtimes in the order in which they take their colours.
+COLORS = dict(
+    zip(
+        ("torch", "torch-compile", "onnxruntime", "openvino", "litert"),
+        (*LIGHT.roles["teacher"][:2], LIGHT.roles["model"][0], LIGHT.roles["student"][0], LIGHT.roles["control"][0]),
+        strict=True,
+    )
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model on a runtime: ``latency`` in ms, ``mean_iou`` from 0 to 1."""
+
+    model: str
+    runtime: str
+    title: str
+    latency: float
+    mean_iou: float
+    file_bytes: float
+
+
+def draw_benchmark(file: Path) -> bytes | None:
+    """Draw a benchmark's models: mean IoU over latency, file size as area.
+
+    Latency is that of the smallest batch with the most threads that were measured.
+
+    Args:
+        file: A ``benchmark.json``.
+
+    Returns:
+        A PNG; None when no model has both numbers.
+
+    Raises:
+        FileError: The file is missing or no JSON.
+        DataError: A field has the wrong type.
+    """
+    found = Section.read(file)
+    if found is None:
+        raise FileError(f"{file} does not exist; give the benchmark.json that segshrink benchmark wrote")
+    shape = _shape(found)
+    points = [] if shape is None else _points(found, shape)
+    if shape is None or not points:
+        return None
+    size = found.count("size") or 0
+    threads = f"{shape[1]} thread{'s' if shape[1] > 1 else ''}"
+    scored = ", ".join(text for text in (found.text("data"), found.text("split")) if text)
+    x_label = f"latency in ms: {size} × {size} pixels, batch {shape[0]}, {threads} (logarithmic)"
+    leaks = " (leaking split)" if found.flag("leaking") else ""
+    y_label = f"mean IoU ({scored}{leaks})" if scored else "mean IoU"
+    return to_png(partial(_draw, points, x_label=x_label, y_label=y_label), "Accuracy over latency")
+
+
+def pareto(points: Sequence[Point]) -> list[Point]:
+    """Return the points that no other beats in latency and mean IoU at once, by rising latency."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda one: (one.latency, -one.mean_iou)):
+        if not front or point.mean_iou > front[-1].mean_iou:
+            front.append(point)
+    return front
+
+
+def areas(points: Sequence[Point]) -> list[float]:
+    """Return areas in square points, proportional to file sizes; tiny ones are drawn as large as can be seen."""
+    largest = max(point.file_bytes for point in points) or 1.0
+    return [_area(point.file_bytes, largest) for point in points]
+
+
+def _shape(found: Section) -> tuple[int, int] | None:
+    """Return the smallest batch, and the most threads measured with it."""
+    shapes = {
+        (one.count("batch") or 1, one.count("threads") or 1)
+        for row in found.sections("rows")
+        for one in row.sections("measurements")
+        if one.section("latency_ms") is not None
+    }
+    return min(shapes, key=lambda shape: (shape[0], -shape[1]), default=None)
+
+
+def _points(found: Section, shape: tuple[int, int]) -> list[Point]:
+    points = []
+    for row in found.sections("rows"):
+        for one in row.sections("measurements"):
+            latency, mean_iou = one.section("latency_ms"), row.number("mean_iou")
+            median = latency.number("median") if latency else None
+            if (one.count("batch"), one.count("threads")) != shape or median is None or mean_iou is None:
+                continue
+            model, runtime = row.text("model") or "", row.text("runtime") or ""
+            title = row.text("runtime_title") or runtime
+            points.append(Point(model, runtime, title, median, mean_iou, row.number("file_bytes") or 0.0))
+    return points
+
+
+def _draw(points: Sequence[Point], title: str | None, *, x_label: str, y_label: str) -> Figure:
+    figure, axes = new_figure(*SIZE, title)
+    axes.set_xscale("log")
+    front = pareto(points)
+    _lines(axes, points)
+    sizes = areas(points)
+    for point, area in sorted(zip(points, sizes, strict=True), key=lambda pair: -pair[1]):
+        axes.scatter(
+            [point.latency],
+            [point.mean_iou],
+            s=area,
+            facecolor=COLORS.get(point.runtime, LIGHT.muted),
+            edgecolor=LIGHT.ink if point in front else LIGHT.surface,
+            linewidth=1.4 if point in front else 0.8,
+            alpha=0.88,
+            zorder=3,
+        )
+    _limit(axes, points)
+    # To the right of its last point the front goes on: nothing slower is better.
+    right = axes.get_xlim()[1]
+    steps = [*((point.latency, point.mean_iou) for point in front), (right, front[-1].mean_iou)]
+    axes.step(*zip(*steps, strict=True), where="post", color=LIGHT.ink, linewidth=1.1, linestyle=(0, (4, 2)), zorder=2)
+    axes.set(xlabel=x_label, ylabel=y_label)
+    _legend(figure, points)
+    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
+    circles = [(point.latency, point.mean_iou, area) for point, area in zip(points, sizes, strict=True)]
+    place_labels(axes, _names(points, sizes), obstacles=circles)
+    return figure
+
+
+def _lines(axes: Axes, points: Sequence[Point]) -> None:
+    """Join the points of each model."""
+    for model in dict.fromkeys(point.model for point in points):
+        own = sorted((point.latency, point.mean_iou) for point in points if point.model == model)
+        axes.plot(*zip(*own, strict=True), color=LIGHT.muted, linewidth=0.9, alpha=0.6, zorder=1)
+
+
+def _limit(axes: Axes, points: Sequence[Point]) -> None:
+    """Leave room for circles and names, and mark latencies with plain numbers."""
+    low, high = min(point.latency for point in points), max(point.latency for point in points)
+    margin = max(1.5, (high / low) ** 0.14)
+    axes.set_xlim(low / margin, high * margin)
+    bottom, top = min(point.mean_iou for point in points), max(point.mean_iou for point in points)
+    space = max(0.01, 0.22 * (top - bottom))
+    axes.set_ylim(bottom - space, top + space)
+    subs = (1, 2, 5) if high / low < 300 else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _names(points: Sequence[Point], sizes: Sequence[float]) -> list[tuple[str, float, float, float]]:
+    """Return each model's name with its fastest point and that point's area."""
+    fastest: dict[str, tuple[Point, float]] = {}
+    for point, area in zip(points, sizes, strict=True):
+        if point.model not in fastest or point.latency < fastest[point.model][0].latency:
+            fastest[point.model] = (point, area)
+    return [(name, point.latency, point.mean_iou, area) for name, (point, area) in fastest.items()]
+
+
+def _legend(figure: Figure, points: Sequence[Point]) -> None:
+    handles = [_heading("Runtime")]
+    titles = dict.fromkeys((point.runtime, point.title) for point in points)
+    for runtime, title in sorted(titles, key=lambda one: (list(COLORS).index(one[0]) if one[0] in COLORS else 9, one)):
+        handles.append(_circle(title, 60.0, COLORS.get(runtime, LIGHT.muted)))
+    largest = max(point.file_bytes for point in points)
+    if largest > 0:
+        handles += [_heading(""), _heading("File")]
+        handles += [_circle(wording.size(size), _area(size, largest), "none") for size in _sample_sizes(largest)]
+    handles += [
+        _heading(""),
+        Line2D([], [], color=LIGHT.ink, linewidth=1.1, linestyle=(0, (4, 2)), label="Pareto front"),
+        Line2D([], [], color=LIGHT.muted, linewidth=0.9, alpha=0.6, label="one model"),
+    ]
+    box = figure.legend(
+        handles=handles, loc="outside right upper", frameon=False, labelspacing=0.75, handletextpad=0.9, handlelength=2
+    )
+    for text, handle in zip(box.get_texts(), handles, strict=True):
+        heading = handle.get_linestyle() == "None" and handle.get_marker() == ""
+        text.set_color(LIGHT.muted if heading else LIGHT.ink)
+
+
+def _heading(text: str) -> Line2D:
+    return Line2D([], [], linestyle="none", marker="", label=text)
+
+
+def _circle(text: str, area: float, color: str) -> Line2D:
+    edge = LIGHT.muted if color == "none" else color
+    return Line2D(
+        [], [], linestyle="none", marker="o", markersize=math.sqrt(area), color=color, markeredgecolor=edge, label=text
+    )
+
+
+def _area(size: float, largest: float) -> float:
+    return max(SMALLEST, LARGEST * size / largest)
+
+
+def _sample_sizes(largest: float) -> list[float]:
+    """Return up to three round sizes in bytes, the largest at most a third of the largest file."""
+    top = 10 ** math.floor(math.log10(largest))
+    samples = [top / 100, top / 10, float(top)]
+    return [size for size in samples if LARGEST * size / largest >= SMALLEST] or [float(top)]
