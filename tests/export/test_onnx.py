@@ -95,9 +95,10 @@ def test_file_describes_the_model_and_not_the_machine(unet, unet_file):
     session = onnxruntime.InferenceSession(unet_file, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     assert ModelDescription.from_dict(json.loads(metadata["segshrink"])) == unet.description
-    (images,), (logits,) = session.get_inputs(), session.get_outputs()
+    (images,), (logits, classes) = session.get_inputs(), session.get_outputs()
     assert (images.type, images.shape) == ("tensor(uint8)", ["batch", 3, "height", "width"])
     assert (logits.type, logits.shape) == ("tensor(float)", ["batch", 3, "height", "width"])
+    assert (classes.name, classes.type, classes.shape) == ("classes", "tensor(uint8)", ["batch", "height", "width"])
     content = unet_file.read_bytes()
     assert b"site-packages" not in content
     assert b"segshrink/" not in content

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from segshrink.classes import ClassMap
 from segshrink.errors import ConfigError, DataError, ModelError
 from segshrink.prediction import Predictor
-from segshrink.prediction.predictor import most_likely, softmax_in_place
+from segshrink.prediction.logits import most_likely, softmax_in_place
 from segshrink.tiling import grid
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

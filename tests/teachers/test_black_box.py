@@ -19,7 +19,7 @@ from segshrink.evaluation import Confusion
 from segshrink.imagery import read_image, read_mask
 from segshrink.models.description import ModelDescription
 from segshrink.models.normalization import Normalization
-from segshrink.prediction.onnx_backend import METADATA_KEY
+from segshrink.prediction.exported import METADATA_KEY
 from segshrink.teachers.black_box import BlackBox, open_black_box
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

@@ -2,7 +2,16 @@
 
 from segshrink.prediction.backends import Backend, open_backend
 from segshrink.prediction.onnx_backend import OnnxBackend
+from segshrink.prediction.openvino_backend import OpenVinoBackend
 from segshrink.prediction.predictor import Prediction, Predictor
 from segshrink.prediction.torch_backend import TorchBackend
 
-__all__ = ["Backend", "OnnxBackend", "Prediction", "Predictor", "TorchBackend", "open_backend"]
+__all__ = [
+    "Backend",
+    "OnnxBackend",
+    "OpenVinoBackend",
+    "Prediction",
+    "Predictor",
+    "TorchBackend",
+    "open_backend",
+]

@@ -9,58 +9,122 @@ import numpy as np
 import numpy.typing as npt
 
 from segshrink.classes import ClassMap
-from segshrink.errors import FileError, ModelError
+from segshrink.errors import FileError, ModelError, nearest
+from segshrink.models.description import ModelDescription
 
 if TYPE_CHECKING:
     from segshrink.models import SegmentationModel
 
+PRECISIONS = ("32", "bf16", "auto")
+# What runs what; the first one of each kind is taken when nobody says.
+RUNTIMES = {
+    "folder": ("torch", "torch-compile"),
+    ".onnx": ("onnxruntime", "openvino"),
+    ".xml": ("openvino",),
+}
+
 
 class Backend(Protocol):
-    """Runs one model on batches of raw pixels, in whatever library it likes."""
+    """Runs one model on batches of raw pixels, in whatever library it likes.
+
+    Attributes:
+        name: Of the model, for people.
+        classes: What the logits mean.
+        num_classes: How many logits a pixel gets.
+        bands: How many bands an image has.
+        runtime: "torch", "torch-compile", "onnxruntime" or "openvino".
+        description: The model's description; None for a module without one.
+    """
 
     name: str
     classes: ClassMap
     num_classes: int
     bands: int
+    runtime: str
+    description: ModelDescription | None
 
     def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Turn raw pixel values (N, H, W, bands), any H and W, into logits (N, num_classes, H, W)."""
         ...
 
+    def classify(self, images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        """Turn raw pixel values (N, H, W, bands) into the most likely class (N, H, W), the first of equals."""
+        ...
+
 
 def open_backend(
-    source: str | Path | SegmentationModel | Backend, *, precision: str = "auto", threads: int | None = None
+    source: str | Path | SegmentationModel | Backend,
+    *,
+    runtime: str | None = None,
+    precision: str = "auto",
+    threads: int | None = None,
 ) -> Backend:
     """Open a model for prediction.
 
     Args:
-        source: An ``.onnx`` file written by segshrink, a model or run folder (needs torch), a ``SegmentationModel``,
-            or a backend, which is returned as it is.
-        precision: For torch: ``"32"``, ``"bf16"`` or ``"auto"`` (bf16 where the processor computes in it).
-        threads: Threads of an ONNX Runtime session; by default all cores. torch uses ``torch.set_num_threads``.
+        source: A file written by segshrink (``.onnx``, ``.xml`` with its ``.bin``), a model or run folder
+            (needs torch), a ``SegmentationModel``, or a backend, which is returned as it is.
+        runtime: "torch" or "torch-compile" for folders and models, "onnxruntime" or "openvino" for
+            ``.onnx`` files, "openvino" for ``.xml``; None takes the first of these.
+        precision: ``"32"``, ``"bf16"`` or ``"auto"`` (torch and OpenVINO: bf16 where the processor computes in it).
+            ONNX Runtime computes in what the file says.
+        threads: Threads to run on; by default all cores, in torch its own setting.
 
     Raises:
         FileError: Nothing is at ``source``.
-        ModelError: What is at ``source`` is not a model.
+        ModelError: What is at ``source`` is not a model, or the runtime or precision doesn't suit it.
+        MissingExtraError: The runtime isn't installed.
     """
     if _is_backend(source):
         return source
+    if precision not in PRECISIONS:
+        raise ModelError(f"precision '{precision}' is unknown; use one of {', '.join(PRECISIONS)}")
     if not isinstance(source, str | Path):
         from segshrink.prediction.torch_backend import TorchBackend
 
-        return TorchBackend(cast("SegmentationModel", source), precision=precision)
+        compiled = _runtime("the model", "folder", runtime) == "torch-compile"
+        return TorchBackend(cast("SegmentationModel", source), precision=precision, compiled=compiled, threads=threads)
     path = Path(source)
     if not path.exists():
-        raise FileError(f"{path} does not exist; give a model folder, a run folder or an .onnx file")
-    if path.is_file():
-        if path.suffix.lower() != ".onnx":
-            raise ModelError(f"{path} is neither a model folder nor an .onnx file; give the folder with config.json")
+        raise FileError(f"{path} does not exist; give a model folder, a run folder or an exported file such as .onnx")
+    return _open_path(path, runtime=runtime, precision=precision, threads=threads)
+
+
+def _open_path(path: Path, *, runtime: str | None, precision: str, threads: int | None) -> Backend:
+    kind = path.suffix.lower() if path.is_file() else "folder"
+    if kind not in RUNTIMES:
+        raise ModelError(
+            f"{path} is neither a model folder nor a file with the suffix .onnx or .xml; give the folder with "
+            "config.json"
+        )
+    runtime = _runtime(str(path), kind, runtime)
+    if runtime == "onnxruntime":
         from segshrink.prediction.onnx_backend import OnnxBackend
 
+        _refuse_bf16(runtime, precision)
         return OnnxBackend(path, threads=threads)
+    if runtime == "openvino":
+        from segshrink.prediction.openvino_backend import OpenVinoBackend
+
+        return OpenVinoBackend(path, precision=precision, threads=threads)
     from segshrink.prediction.torch_backend import load_torch_backend
 
-    return load_torch_backend(path, precision=precision)
+    return load_torch_backend(path, precision=precision, compiled=runtime == "torch-compile", threads=threads)
+
+
+def _runtime(what: str, kind: str, wanted: str | None) -> str:
+    able = RUNTIMES[kind]
+    if wanted is None or wanted in able:
+        return wanted or able[0]
+    known = {runtime for runtimes in RUNTIMES.values() for runtime in runtimes}
+    if wanted not in known:
+        raise ModelError(f"unknown runtime '{wanted}'{nearest(wanted, known)}")
+    raise ModelError(f"{what} can't run in {wanted}, but in {' or '.join(able)}; export it for {wanted} or choose that")
+
+
+def _refuse_bf16(runtime: str, precision: str) -> None:
+    if precision == "bf16":
+        raise ModelError(f"{runtime} doesn't compute in bf16; use precision 32 or auto, or runtime openvino or torch")
 
 
 def _is_backend(source: object) -> TypeGuard[Backend]:

@@ -12,12 +12,11 @@ import numpy.typing as npt
 from segshrink.classes import ClassMap
 from segshrink.errors import ConfigError, DataError, ModelError
 from segshrink.prediction.backends import Backend, open_backend
+from segshrink.prediction.logits import most_likely, softmax_in_place
 from segshrink.tiling import Blend, cosine_weights, grid
 
 if TYPE_CHECKING:
     from segshrink.models import SegmentationModel
-
-ROWS_AT_ONCE = 64  # rows of logits worked on together: small enough to stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,9 @@ class Predictor:
         tile: Side of a tile in pixels.
         overlap: Pixels that neighbouring tiles share, less than ``tile``.
         batch: Tiles run at once.
+        runtime: As in ``open_backend``.
+        precision: As in ``open_backend``.
+        threads: As in ``open_backend``.
 
     Raises:
         ConfigError: Tile, overlap or batch make no sense.
@@ -56,13 +58,16 @@ class Predictor:
         tile: int = 512,
         overlap: int = 64,
         batch: int = 4,
+        runtime: str | None = None,
+        precision: str = "auto",
+        threads: int | None = None,
     ) -> None:
         if tile < 1 or not 0 <= overlap < tile or batch < 1:
             raise ConfigError(
                 f"tile {tile}, overlap {overlap}, batch {batch}: tile and batch must be at least 1 "
                 "and overlap must lie between 0 and tile - 1"
             )
-        self.backend: Backend = open_backend(source)
+        self.backend: Backend = open_backend(source, runtime=runtime, precision=precision, threads=threads)
         self.tile = tile
         self.overlap = overlap
         self.batch = batch
@@ -115,25 +120,3 @@ class Predictor:
                 f"the image has {image.shape[2]} band(s), but model '{self.backend.name}' takes {self.backend.bands}; "
                 "use an image with the bands the model was trained on"
             )
-
-
-def most_likely(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Return the class (H, W) with the highest of (C, H, W) logits, the first of equals, without large temporaries."""
-    index = np.zeros(logits.shape[1:], np.uint8)
-    for start in range(0, logits.shape[1], ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        best = logits[0, rows].copy()
-        for channel in range(1, logits.shape[0]):
-            values = logits[channel, rows]
-            np.copyto(index[rows], channel, where=values > best)
-            np.maximum(best, values, out=best)
-    return index
-
-
-def softmax_in_place(logits: npt.NDArray[np.float32]) -> None:
-    """Replace (C, H, W) float32 logits by probabilities over C, block of rows by block of rows."""
-    for start in range(0, logits.shape[1], ROWS_AT_ONCE):
-        block = logits[:, start : start + ROWS_AT_ONCE]
-        block -= block.max(axis=0)
-        np.exp(block, out=block)
-        block /= block.sum(axis=0)

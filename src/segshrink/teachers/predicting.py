@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from segshrink.classes import ClassMap
 from segshrink.prediction import Prediction
-from segshrink.prediction.predictor import most_likely, softmax_in_place
+from segshrink.prediction.logits import most_likely, softmax_in_place
 from segshrink.teachers.teacher import Teacher
 
 

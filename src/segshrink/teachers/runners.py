@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from segshrink.errors import FileError, MissingExtraError, ModelError
 from segshrink.models.description import ModelDescription
-from segshrink.prediction.onnx_backend import METADATA_KEY
+from segshrink.prediction.exported import METADATA_KEY
 
 # What ONNX Runtime calls the types that images and answers may have.
 _ONNX_TYPES = {

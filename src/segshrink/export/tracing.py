@@ -1,0 +1,91 @@
+"""From a model to an ONNX graph, for sizes that are multiples of its stride."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+
+from segshrink.errors import MissingExtraError, ModelError
+from segshrink.models import SegmentationModel
+
+INPUT, LOGITS = "images", "logits"
+
+
+def trace(model: SegmentationModel, *, pixels: torch.dtype) -> Any:
+    """Return an ``onnx.ModelProto`` from ``images`` (N, bands, H, W) of raw pixels to ``logits`` (N, C, H, W).
+
+    Args:
+        model: In evaluation mode, on the CPU.
+        pixels: Type of the raw pixels.
+
+    Raises:
+        ModelError: The network can't be expressed in ONNX.
+        MissingExtraError: onnx or onnxscript isn't installed.
+    """
+    require_onnx()
+    description = model.description
+    any_size = torch.export.Dim.AUTO
+    # At least two of everything, and unlike, or the exporter takes a size for a constant or two sizes for one.
+    example = torch.zeros(2, description.bands, 2 * description.stride, 3 * description.stride, dtype=pixels)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's talk about its own insides
+            program = torch.onnx.export(
+                _Aligned(model).eval(),
+                (example,),
+                dynamo=True,
+                dynamic_shapes=({0: any_size, 2: any_size, 3: any_size},),
+                input_names=[INPUT],
+                output_names=[LOGITS],
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises what the network's operators raise
+        raise ModelError(
+            f"model '{description.id}' can't be expressed in ONNX ({_reason(error)}); choose another model"
+        ) from error
+    if program is None:
+        raise ModelError(f"model '{description.id}' can't be expressed in ONNX; choose another model")
+    graph = program.model_proto
+    _strip(graph)
+    return graph
+
+
+def require_onnx() -> None:
+    """Raise ``MissingExtraError`` where onnx or onnxscript isn't installed."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("exporting to ONNX", "train") from error
+
+
+class _Aligned(nn.Module):
+    """The part that is traced: normalisation and network, for sizes that are multiples of the stride."""
+
+    def __init__(self, model: SegmentationModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model.forward_aligned(images)
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what lies at the bottom of an exporter's error, without terminal colours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+
+
+def _strip(model: Any) -> None:
+    """Remove what tells about the exporting machine (stack traces with paths) and the sizes of inner values."""
+    graph = model.graph
+    del graph.value_info[:]
+    for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *model.functions):
+        del item.metadata_props[:]
+        item.doc_string = ""

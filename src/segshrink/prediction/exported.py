@@ -1,0 +1,122 @@
+"""What all backends of exported files share: reading the description they carry, and images as they take them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segshrink.classes import ClassMap
+from segshrink.errors import ModelError
+from segshrink.models.description import ModelDescription
+from segshrink.prediction.backends import check_images
+from segshrink.prediction.logits import log_probabilities, most_likely
+
+# The entry of a file's metadata that holds the model's description as JSON.
+METADATA_KEY = "segshrink"
+OUTPUTS = ("logits", "probabilities", "classes")
+
+
+class ExportedModel:
+    """A backend of an exported file, but for the runtime itself.
+
+    Args:
+        path: The file.
+        description: What its metadata say; None when there are none.
+        outputs: Names of what it gives.
+        takes_bytes: Whether it takes uint8 pixels rather than float32 ones.
+        runtime: Name of the runtime, as a user gives it.
+
+    Raises:
+        ModelError: The file has no or damaged metadata, or none of the outputs that can be used.
+    """
+
+    def __init__(
+        self, path: Path, description: str | None, *, outputs: Collection[str], takes_bytes: bool, runtime: str
+    ) -> None:
+        self.path = path
+        self.runtime = runtime
+        self.description: ModelDescription | None = read_description(description, path)
+        self.name: str = path.stem
+        self.classes: ClassMap = self.description.classes
+        self.num_classes: int = len(self.classes.names)
+        self.bands: int = self.description.bands
+        self.outputs = tuple(name for name in OUTPUTS if name in outputs)
+        if not self.outputs:
+            raise ModelError(
+                f"{path} gives {', '.join(outputs) or 'nothing'}, but one of {', '.join(OUTPUTS)} is needed; export "
+                "the model again"
+            )
+        self._dtype = np.uint8 if takes_bytes else np.float32
+
+    def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Turn raw pixel values (N, H, W, bands) into logits (N, num_classes, H, W).
+
+        A file that gives probabilities alone answers with their logarithms, which are logits, too.
+
+        Raises:
+            ModelError: The number of bands differs, 16-bit pixels meet a file that takes 8-bit ones, or the file gives
+                classes alone.
+        """
+        self._check(images)
+        if "logits" in self.outputs:
+            logits: npt.NDArray[np.float32] = self._fetch(images, "logits")
+            return logits
+        if "probabilities" in self.outputs:
+            return log_probabilities(self._fetch(images, "probabilities"))
+        raise ModelError(f"{self.path} gives classes alone; export the model with its logits or probabilities")
+
+    def classify(self, images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        """Turn raw pixel values (N, H, W, bands) into the most likely class (N, H, W) of each pixel.
+
+        Raises:
+            ModelError: As ``run``.
+        """
+        self._check(images)
+        if "classes" in self.outputs:
+            classes: npt.NDArray[np.uint8] = self._fetch(images, "classes")
+            return classes
+        return np.stack([most_likely(values) for values in self._fetch(images, self.outputs[0])])
+
+    def _check(self, images: npt.NDArray[Any]) -> None:
+        check_images(images, bands=self.bands, name=self.name)
+        if self._dtype is np.uint8 and images.dtype != np.uint8:
+            raise ModelError(
+                f"{self.path} takes 8-bit pixels (uint8), got {images.dtype}; use the images it was made for"
+            )
+
+    def _fetch(self, images: npt.NDArray[Any], output: str) -> npt.NDArray[Any]:
+        """Run the file on checked images and return one of its outputs."""
+        raise NotImplementedError
+
+    def _failed(self, images: npt.NDArray[Any], error: Exception) -> ModelError:
+        return ModelError(f"{self.path} failed on images of shape {images.shape}: {first_line(error)}")
+
+
+def planes(images: npt.NDArray[Any], dtype: type) -> npt.NDArray[Any]:
+    """Return (N, H, W, bands) as contiguous (N, bands, H, W); pixels that lie band by band already aren't copied."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=dtype)
+
+
+def read_description(text: str | None, path: Path) -> ModelDescription:
+    """Read the description that an exported file carries.
+
+    Raises:
+        ModelError: There is none, or it is damaged.
+    """
+    if text is None:
+        raise ModelError(f"{path} was not written by segshrink (no '{METADATA_KEY}' metadata); use segshrink export")
+    try:
+        return ModelDescription.from_dict(json.loads(text))
+    except (json.JSONDecodeError, ModelError) as error:
+        raise ModelError(f"{path}: damaged '{METADATA_KEY}' metadata ({error}); export the model again") from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of a runtime's error."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
