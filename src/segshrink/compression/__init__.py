@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segshrink.compression.profile import profile_backend, profile_model
+    from segshrink.compression.pruning import prune
+    from segshrink.compression.shrinking import shrink
 
 # Public name → the module that it lives in.
 _HOMES = {
     "profile_backend": "profile",
     "profile_model": "profile",
+    "prune": "pruning",
+    "shrink": "shrinking",
 }
 
-__all__ = ["profile_backend", "profile_model"]
+__all__ = ["profile_backend", "profile_model", "prune", "shrink"]
 
 
 def __getattr__(name: str) -> Any:

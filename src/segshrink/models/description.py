@@ -28,6 +28,8 @@ class ModelDescription:
         sigmoid: Whether the network has one output channel z for two classes, the background first; the model's logits
             are then (0, z), whose softmax is (1 - sigmoid(z), sigmoid(z)).
         resolution: Ground size of a pixel in metres that it was trained on, when known.
+        structure: How the network differs from the one that ``id`` and ``options`` build, as ``models.structure`` says
+            it; None where it doesn't.
     """
 
     id: str
@@ -40,6 +42,7 @@ class ModelDescription:
     dtype: str = "uint8"
     sigmoid: bool = False
     resolution: float | None = None
+    structure: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.bands < 1:
@@ -71,6 +74,7 @@ class ModelDescription:
             "stride": self.stride,
             "sigmoid": self.sigmoid,
             "resolution": self.resolution,
+            "structure": self.structure,
         }
 
     @classmethod
@@ -82,7 +86,8 @@ class ModelDescription:
         """
         try:
             names = mapping.get("band_names")
-            resolution = mapping.get("resolution")  # absent from older files, as is the next
+            resolution = mapping.get("resolution")  # absent from older files, as are the next
+            structure = mapping.get("structure")
             sigmoid = mapping.get("sigmoid", False)
             if not isinstance(sigmoid, bool):
                 raise TypeError(f"sigmoid must be true or false, found {sigmoid!r}")
@@ -97,6 +102,7 @@ class ModelDescription:
                 dtype=str(mapping.get("dtype", "uint8")),
                 sigmoid=sigmoid,
                 resolution=None if resolution is None else float(resolution),
+                structure=None if structure is None else dict(structure),
             )
         except (ModelError, ConfigError) as error:
             raise ModelError(f"the model description is damaged: {error}") from error

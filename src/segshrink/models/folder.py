@@ -16,6 +16,7 @@ from segshrink.files import read_json, replacing
 from segshrink.models.description import ModelDescription
 from segshrink.models.model import SegmentationModel
 from segshrink.models.registry import build_model
+from segshrink.models.structure import apply_structure
 from segshrink.models.weights import read_tensors
 
 CONFIG_FILE = "config.json"
@@ -94,6 +95,7 @@ def _load_folder(folder: Path, *, classes: ClassMap | None, bands: int | None) -
                 options=description.options,
                 sigmoid=description.sigmoid,
             )
+            apply_structure(model.network, description.structure or {})
         except ModelError as error:
             raise ModelError(f"{folder / CONFIG_FILE}: {error}") from error
     network = model.network
