@@ -24,7 +24,7 @@ class Bands:
     Attributes:
         numbers: Numbers in the file, from 1, in the order wanted.
         names: What they are called; their number where nothing says.
-        alpha: Number of the file's transparency band, chosen or not; None without one.
+        alpha: Number of the file's transparency band; None without one, or where it was asked for like any other.
         palette: (256, 3) colours of a palette image, whose single band is read through it; else None.
     """
 
@@ -50,7 +50,7 @@ def choose_bands(dataset: Any, wanted: Sequence[int | str] | None, *, count: int
     Raises:
         DataError: A band doesn't exist or a name fits several; others than ``count`` come out.
     """
-    alpha = next((n for n, color in enumerate(dataset.colorinterp, start=1) if color == ColorInterp.alpha), None)
+    alpha = _transparency(dataset)
     if wanted is None and has_palette(dataset) and count in (None, 3):
         return Bands((1,), ("red", "green", "blue"), None, palette_table(dataset))
     titles = [_title(dataset, number) for number in range(1, dataset.count + 1)]
@@ -69,7 +69,18 @@ def choose_bands(dataset: Any, wanted: Sequence[int | str] | None, *, count: int
             f"the model takes {count} band{'s' * (count > 1)} but of {name} {told}; choose with --bands, such as "
             f"--bands {example}"
         )
+    if wanted is not None and alpha in numbers:
+        alpha = None  # whoever asks for it means a band: writers mark a fourth one as transparency unasked
     return Bands(numbers, tuple(titles[number - 1] for number in numbers), alpha)
+
+
+def _transparency(dataset: Any) -> int | None:
+    """Return the number of the transparency band; one that is described as something else is none."""
+    descriptions = _descriptions(dataset)
+    for number, color in enumerate(dataset.colorinterp, start=1):
+        if color == ColorInterp.alpha and "alpha" in descriptions.get(number, "alpha"):
+            return number
+    return None
 
 
 def _number(dataset: Any, band: int | str, titles: Sequence[str], name: str) -> int:

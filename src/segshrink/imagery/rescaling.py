@@ -47,9 +47,8 @@ class Rescaling:
         return np.take(self._table, pixels.astype(np.int32) - self._lowest)
 
     def _mapped(self, values: NDArray[Any]) -> NDArray[Any]:
-        highest = _HIGHEST[self.target]
-        factor = highest / (self.high - self.low)
-        mapped = (values - values.dtype.type(self.low)) * values.dtype.type(factor)
+        highest, number = _HIGHEST[self.target], values.dtype.type
+        mapped = (values - number(self.low)) * number(highest) / number(self.high - self.low)
         if self.target != "float32":
             mapped = np.rint(np.clip(mapped, 0, highest, out=mapped), out=mapped)
         result: NDArray[Any] = mapped.astype(self.target)
