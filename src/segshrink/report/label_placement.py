@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.path import Path
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
@@ -19,7 +21,11 @@ _NEAR = 8
 
 
 def place_labels(
-    axes: Axes, names: Sequence[tuple[str, float, float, float]], *, obstacles: Sequence[tuple[float, float, float]]
+    axes: Axes,
+    names: Sequence[tuple[str, float, float, float]],
+    *,
+    circles: Sequence[tuple[float, float, float]],
+    lines: Sequence[Sequence[tuple[float, float]]] = (),
 ) -> list[Annotation]:
     """Write names beside their points.
 
@@ -28,14 +34,16 @@ def place_labels(
     Args:
         axes: Where.
         names: Text, x, y, and the area of the point's circle in square points.
-        obstacles: x, y and area of all circles, none of which a name may cover.
+        circles: x, y and area of all circles, none of which a name may cover.
+        lines: Corners of lines that a name keeps off where it can.
 
     Returns:
         The names as they were placed, in the order of ``names``.
     """
     inside = axes.get_window_extent()
     scale = float(axes.figure.dpi) / 72
-    circles = [(*_pixels(axes, x, y), scale * math.sqrt(area) / 2) for x, y, area in obstacles]
+    discs = [(*_pixels(axes, x, y), scale * math.sqrt(area) / 2) for x, y, area in circles]
+    paths = [Path([_pixels(axes, x, y) for x, y in line]) for line in lines]
     taken: list[Bbox] = []
     placed = []
     for text, x, y, area in names:
@@ -49,13 +57,14 @@ def place_labels(
             fontsize=9.5,
             color=LIGHT.ink,
             zorder=4,
+            path_effects=[withStroke(linewidth=2.5, foreground=LIGHT.surface)],
         )
         label.set_in_layout(False)
         extent = label.get_window_extent()
         center = _pixels(axes, x, y)
         best = min(
             _candidates(center, scale * math.sqrt(area) / 2, extent, scale),
-            key=lambda candidate: _cost(candidate[0], candidate[1], circles, taken, inside),
+            key=lambda candidate: candidate[1] + _cost(candidate[0], discs, paths, taken, inside),
         )
         box, distance = best
         taken.append(box)
@@ -82,17 +91,22 @@ def _candidates(center: tuple[float, float], radius: float, extent: Bbox, scale:
 
 
 def _cost(
-    box: Bbox, distance: float, circles: Sequence[tuple[float, float, float]], taken: Sequence[Bbox], inside: Bbox
+    box: Bbox,
+    discs: Sequence[tuple[float, float, float]],
+    paths: Sequence[Path],
+    taken: Sequence[Bbox],
+    inside: Bbox,
 ) -> float:
     """Return how bad a place is: outside or on something is worse than any distance."""
     outside = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
-    covered = sum(_touches(box, circle) for circle in circles)
-    crossing = sum(box.padded(2).overlaps(other) for other in taken)
-    return 10_000.0 * crossing + 5_000.0 * bool(outside) + 1_000.0 * covered + distance
+    names = sum(box.padded(2).overlaps(other) for other in taken)
+    covered = sum(_touches(box, disc) for disc in discs)
+    crossed = sum(path.intersects_bbox(box, filled=False) for path in paths)
+    return 10_000.0 * names + 5_000.0 * bool(outside) + 1_000.0 * covered + 40.0 * crossed
 
 
-def _touches(box: Bbox, circle: tuple[float, float, float]) -> bool:
-    x, y, radius = circle
+def _touches(box: Bbox, disc: tuple[float, float, float]) -> bool:
+    x, y, radius = disc
     nearest_x, nearest_y = min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1)
     return math.hypot(nearest_x - x, nearest_y - y) < radius + 1
 

@@ -21,16 +21,16 @@ from segshrink.report.reading import Section
 from segshrink.report.themes import LIGHT, new_figure, to_png
 
 SIZE = (8.0, 4.8)
-LARGEST, SMALLEST = 1500.0, 14.0
+LARGEST, SMALLEST = 1300.0, 32.0
 """Areas of circles in square points: of the largest file, and the least that can be seen."""
-# Runtimes in the order in which they take their colours.
-COLORS = dict(
-    zip(
-        ("torch", "torch-compile", "onnxruntime", "openvino", "litert"),
-        (*LIGHT.roles["teacher"][:2], LIGHT.roles["model"][0], LIGHT.roles["student"][0], LIGHT.roles["control"][0]),
-        strict=True,
-    )
-)
+# Runtimes in the order in which the legend names them.
+COLORS = {
+    "torch": LIGHT.roles["teacher"][0],
+    "torch-compile": LIGHT.roles["model"][1],
+    "onnxruntime": LIGHT.roles["model"][0],
+    "openvino": LIGHT.roles["student"][0],
+    "litert": LIGHT.roles["control"][0],
+}
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,13 @@ def draw_benchmark(file: Path) -> bytes | None:
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:
-    """Return the points that no other beats in latency and mean IoU at once, by rising latency."""
+    """Return the points that no other beats in latency and mean IoU at once, by rising latency.
+
+    What isn't better in the three digits that are shown isn't better: runtimes round in their own ways.
+    """
     front: list[Point] = []
     for point in sorted(points, key=lambda one: (one.latency, -one.mean_iou)):
-        if not front or point.mean_iou > front[-1].mean_iou:
+        if not front or round(point.mean_iou, 3) > round(front[-1].mean_iou, 3):
             front.append(point)
     return front
 
@@ -123,27 +126,35 @@ def _draw(points: Sequence[Point], title: str | None, *, x_label: str, y_label: 
     _lines(axes, points)
     sizes = areas(points)
     for point, area in sorted(zip(points, sizes, strict=True), key=lambda pair: -pair[1]):
+        best = point in front
         axes.scatter(
             [point.latency],
             [point.mean_iou],
             s=area,
             facecolor=COLORS.get(point.runtime, LIGHT.muted),
-            edgecolor=LIGHT.ink if point in front else LIGHT.surface,
-            linewidth=1.4 if point in front else 0.8,
-            alpha=0.88,
+            edgecolor=LIGHT.ink if best else LIGHT.surface,
+            linewidth=1.0 if best else 0.8,
+            alpha=0.92 if best else 0.55,
             zorder=3,
         )
     _limit(axes, points)
     # To the right of its last point the front goes on: nothing slower is better.
-    right = axes.get_xlim()[1]
-    steps = [*((point.latency, point.mean_iou) for point in front), (right, front[-1].mean_iou)]
-    axes.step(*zip(*steps, strict=True), where="post", color=LIGHT.ink, linewidth=1.1, linestyle=(0, (4, 2)), zorder=2)
+    steps = _staircase([(point.latency, point.mean_iou) for point in front], right=axes.get_xlim()[1])
+    axes.plot(*zip(*steps, strict=True), color=LIGHT.ink, linewidth=1.0, linestyle=(0, (4, 2)), zorder=2)
     axes.set(xlabel=x_label, ylabel=y_label)
     _legend(figure, points)
     FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
     circles = [(point.latency, point.mean_iou, area) for point, area in zip(points, sizes, strict=True)]
-    place_labels(axes, _names(points, sizes), obstacles=circles)
+    place_labels(axes, _names(points, sizes), circles=circles, lines=[steps])
     return figure
+
+
+def _staircase(front: Sequence[tuple[float, float]], *, right: float) -> list[tuple[float, float]]:
+    """Return the corners of the front's line, which goes on to ``right``."""
+    corners = [front[0]]
+    for x, y in front[1:]:
+        corners += [(x, corners[-1][1]), (x, y)]
+    return [*corners, (right, corners[-1][1])]
 
 
 def _lines(axes: Axes, points: Sequence[Point]) -> None:
@@ -165,6 +176,7 @@ def _limit(axes: Axes, points: Sequence[Point]) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
     axes.xaxis.set_minor_locator(NullLocator())
+    axes.locator_params(axis="y", nbins=8)
 
 
 def _names(points: Sequence[Point], sizes: Sequence[float]) -> list[tuple[str, float, float, float]]:
@@ -187,8 +199,8 @@ def _legend(figure: Figure, points: Sequence[Point]) -> None:
         handles += [_circle(wording.size(size), _area(size, largest), "none") for size in _sample_sizes(largest)]
     handles += [
         _heading(""),
-        Line2D([], [], color=LIGHT.ink, linewidth=1.1, linestyle=(0, (4, 2)), label="Pareto front"),
-        Line2D([], [], color=LIGHT.muted, linewidth=0.9, alpha=0.6, label="one model"),
+        Line2D([], [], color=LIGHT.ink, linewidth=1.0, linestyle=(0, (4, 2)), label="Pareto front"),
+        Line2D([], [], color=LIGHT.muted, linewidth=0.9, alpha=0.6, label="same model"),
     ]
     box = figure.legend(
         handles=handles, loc="outside right upper", frameon=False, labelspacing=0.75, handletextpad=0.9, handlelength=2

@@ -81,6 +81,7 @@ def benchmark(
             for entry, costs in work.counted
         ]
         measured = measure_with_load(jobs, runs=runs, rounds=rounds, progress=work.turn)
+        work.finish()
     if measured.load.sentence and jobs:
         notes.append(measured.load.sentence)
     rows = work.rows(measured.measurements)
@@ -145,6 +146,10 @@ class _Work:
     def turn(self, done: int, _: int, note: str) -> None:
         """Pass on the progress of the measuring."""
         self._tell(self._before + done, note)
+
+    def finish(self) -> None:
+        """Say that nothing is left to do."""
+        self._tell(self._total, "")
 
     def rows(self, measurements: Sequence[Measurement]) -> list[Row]:
         """Return a row for each entry; measurements are those of ``counted``, shape after shape."""

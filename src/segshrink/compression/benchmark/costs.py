@@ -75,14 +75,21 @@ class CostCounter:
     def _exported(self, entry: Entry, model: SegmentationModel) -> Path:
         key = (entry.source, entry.runtime)
         if key not in self._files:
-            from segshrink.export import export_onnx, export_openvino
-
-            export = export_onnx if entry.runtime == "onnxruntime" else export_openvino
             folder = self._scratch / str(len(self._files))
             folder.mkdir()
             name = entry.source.resolve().name
-            self._files[key] = export(model, folder / f"{name}{EXPORTED[entry.runtime]}")
+            self._files[key] = _export(model, folder / f"{name}{EXPORTED[entry.runtime]}")
         return self._files[key]
+
+
+def _export(model: SegmentationModel, file: Path) -> Path:
+    if file.suffix == ".onnx":
+        from segshrink.export import export_onnx
+
+        return export_onnx(model, file)
+    from segshrink.export import export_openvino
+
+    return export_openvino(model, file)
 
 
 def file_size(file: Path) -> int:

@@ -32,8 +32,9 @@ def subtitle(result: BenchmarkResult) -> str:
     scored = f"; mIoU on {result.data}, {result.split} split" if result.data else ""
     leaking = " (the split leaks: these scores are too good)" if result.data and result.leaking else ""
     return (
-        f"median over p95 of {result.runs} runs in {result.rounds} interleaved rounds, {result.size} × {result.size} "
-        f"pixels, {TIMED}; memory: largest resident set of a fresh process after one run{scored}{leaking}; "
+        f"latency: median, and 95th percentile, of {result.runs} runs in {result.rounds} interleaved rounds, "
+        f"{result.size} × {result.size} pixels, {TIMED}; throughput in 10^6 pixels per second; memory: largest "
+        f"resident set of a fresh process after one run{scored}{leaking}; "
         f"{machine['cpu']}, {machine['cores']} cores"
     )
 
@@ -76,7 +77,7 @@ def _latency(measured: Measurement | None) -> str:
     if measured is None or measured.latency_ms is None or measured.throughput is None:
         return wording.NOTHING
     median, p95 = measured.latency_ms["median"], measured.latency_ms["p95"]
-    return f"{wording.milliseconds(median)} (p95 {wording.milliseconds(p95)})\n{measured.throughput:.3g} Mpixel/s"
+    return f"{wording.milliseconds(median)}\np95 {wording.milliseconds(p95)}\n{measured.throughput:.3g} Mpx/s"
 
 
 def _line(cells: list[str]) -> str:
