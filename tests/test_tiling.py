@@ -124,3 +124,24 @@ def test_blend_refuses_gaps_wrong_shapes_and_late_windows() -> None:
     blend.result()
     with pytest.raises(ValueError, match="the result was taken"):
         blend.add(np.zeros((2, 4, 2)), Window(0, 0, 4, 2), weights)
+
+
+@given(
+    height=st.integers(1, 200),
+    width=st.integers(1, 200),
+    strides=st.integers(2, 6),
+    shared=st.integers(0, 1),
+    align=st.integers(1, 16),
+)
+def test_aligned_windows_start_at_multiples_and_leave_no_gap(height, width, strides, shared, align):
+    tile, overlap = strides * align, shared * align
+    windows = grid(height, width, tile=tile, overlap=overlap, align=align)
+    covered = np.zeros((height, width), bool)
+    for window in windows:
+        assert window.row % align == window.col % align == 0
+        assert min(tile, height) <= window.height < tile + align
+        assert min(tile, width) <= window.width < tile + align
+        covered[window.slices] = True
+    assert covered.all()
+    cols = sorted({window.col for window in windows})
+    assert all(right - left <= tile - overlap for left, right in pairwise(cols))

@@ -23,7 +23,7 @@ class Window:
         return slice(self.row, self.row + self.height), slice(self.col, self.col + self.width)
 
 
-def grid(height: int, width: int, *, tile: int | tuple[int, int], overlap: int) -> list[Window]:
+def grid(height: int, width: int, *, tile: int | tuple[int, int], overlap: int, align: int = 1) -> list[Window]:
     """Cover an image with windows of equal size.
 
     Windows are at most ``tile`` and at most the image high and wide, and overlap by at least ``overlap`` pixels (0 when
@@ -34,6 +34,9 @@ def grid(height: int, width: int, *, tile: int | tuple[int, int], overlap: int) 
         width: Image width in pixels, at least 1.
         tile: Side of a window in pixels, or its height and width.
         overlap: Pixels that neighbours share, less than ``tile``.
+        align: The last row and column start at a multiple of this many pixels, and are larger by what is then missing.
+            A network of this stride, on a tile and overlap that are multiples of it, gives on the windows what it gives
+            on the whole image.
 
     Returns:
         Windows from the top left, row by row.
@@ -46,9 +49,9 @@ def grid(height: int, width: int, *, tile: int | tuple[int, int], overlap: int) 
         raise ValueError(f"image and tile must be at least 1 pixel, found {height} × {width} and tile {tile}")
     if not 0 <= overlap < min(tall, wide):
         raise ValueError(f"overlap must be at least 0 and less than the tile of {tile} pixels, found {overlap}")
-    rows = _starts(height, tall, overlap)
-    cols = _starts(width, wide, overlap)
-    return [Window(row, col, min(tall, height), min(wide, width)) for row in rows for col in cols]
+    rows = _pieces(height, tall, overlap, align)
+    cols = _pieces(width, wide, overlap, align)
+    return [Window(row, col, tall, wide) for row, tall in rows for col, wide in cols]
 
 
 def cosine_weights(height: int, width: int, *, overlap: int) -> NDArray[np.float32]:
@@ -101,12 +104,15 @@ class Blend:
         return self._sums
 
 
-def _starts(size: int, tile: int, overlap: int) -> list[int]:
+def _pieces(size: int, tile: int, overlap: int, align: int) -> list[tuple[int, int]]:
+    """Return starts and lengths along one axis."""
     if size <= tile:
-        return [0]
-    stride = tile - overlap
-    count = -(-(size - overlap) // stride)
-    return [min(number * stride, size - tile) for number in range(count)]
+        return [(0, size)]
+    step = tile - overlap
+    last = (size - tile) // align * align
+    count = -(-(size - overlap) // step)
+    starts = [number * step for number in range(count - 1) if number * step < last]
+    return [*((start, tile) for start in starts), (last, size - last)]
 
 
 def _ramp(size: int, overlap: int) -> NDArray[np.float64]:

@@ -21,21 +21,25 @@ def tell(notice: str) -> None:
 
 
 @contextmanager
-def progress_bar(text: str) -> Iterator[Callable[..., None]]:
-    """Show a bar with the time left on standard error; yields ``advance(done, total, note="")``."""
+def progress_bar(text: str, *, unit: str = "") -> Iterator[Callable[..., None]]:
+    """Show a bar with the time left on standard error; yields ``advance(done, total, note="")``.
+
+    Without a ``unit`` whole things are counted; with one, numbers are shown with one decimal.
+    """
+    counted = TextColumn(f"{{task.completed:.1f}}/{{task.total:.1f}} {unit}") if unit else MofNCompleteColumn()
     columns = (
         TextColumn("{task.description}", table_column=Column(min_width=16)),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        counted,
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
     console = Console(stderr=True, highlight=False)
     with Progress(*columns, console=console, refresh_per_second=4) as bar:
-        task = bar.add_task(text, total=None, note="")
+        task = bar.add_task(text, total=None if not unit else 0.0, note="")
 
-        def advance(done: int, total: int, note: str = "") -> None:
+        def advance(done: float, total: float, note: str = "") -> None:
             bar.update(task, completed=done, total=total, note=note)
 
         try:

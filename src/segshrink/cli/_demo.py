@@ -8,12 +8,12 @@ from pathlib import Path
 
 from segshrink.cli._console import progress_bar
 from segshrink.cli._errors import writing
-from segshrink.cli._predict import Files, open_predictor, segment
 from segshrink.cli._work import distill_all
 from segshrink.config import Recipe, load_recipe
 from segshrink.data import open_dataset, write_scenes
 from segshrink.export import export_onnx
 from segshrink.models import load_model
+from segshrink.prediction.scenes import SceneOptions, predict_scene
 
 TRAIN, VAL, UNLABELED, SIZE = 6, 10, 40, 384
 
@@ -42,10 +42,9 @@ def run_demo(out: Path, *, seed: int) -> Demo:
         onnx = export_onnx(load_model(out), out / "student.onnx")
         advance(1, 2)
         scene = open_dataset(recipe.data).val[0]
-        files = Files(scene.image, out / "prediction" / "scene.png", out / "prediction" / "scene.overlay.jpg")
-        segment(open_predictor(onnx, tile=512, overlap=64), files)
+        files = predict_scene(onnx, scene.image, out / "prediction" / "scene.png", SceneOptions(overwrite=True))
         advance(2, 2)
-    return Demo(data, page, files.overlay, onnx)
+    return Demo(data, page, files.overlay or files.classes, onnx)
 
 
 def demo_recipe(data: Path, *, seed: int) -> Recipe:

@@ -1,75 +1,79 @@
-"""Prediction of plain images: which files are written, and writing them; imports no torch for ONNX files."""
+"""Prediction of scenes as the verb runs it: options from texts, a bar of megapixels, what was written."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
-from segshrink.errors import ConfigError, ModelError
-from segshrink.imagery import probe, read_image, write_index_png, write_overlay
-from segshrink.prediction import Predictor
-
-
-@dataclass(frozen=True)
-class Files:
-    """An image and what is written for it: class numbers (palette PNG) and the classes laid over the image (JPEG)."""
-
-    image: Path
-    index: Path
-    overlay: Path
+from segshrink.cli._console import out_console, progress_bar, tell
+from segshrink.cli._errors import writing
+from segshrink.errors import ConfigError
+from segshrink.prediction.scenes import SceneOptions, SceneResult, predict_scenes
 
 
-def plan_files(images: Sequence[Path], out: Path) -> list[Files]:
-    """Say what is written where, before anything is.
-
-    Args:
-        images: The images.
-        out: A file ending in ``.png`` for a single image, else a folder.
+def options_from(*, bands: str | None, scale: str | None, resolution: str | None, **others: Any) -> SceneOptions:
+    """Read the options that are texts on the command line.
 
     Raises:
-        ConfigError: Two images would get one name, an image would be overwritten, or several images one file.
+        ConfigError: One can't be read.
     """
-    as_file = out.suffix != "" and not out.is_dir()
-    if as_file and (out.suffix.lower() != ".png" or len(images) > 1):
-        what = f"for {len(images)} images" if len(images) > 1 else "as class numbers"
-        raise ConfigError(f"--out {out} can't be written {what}; give a folder, or a .png file for one image")
-    planned: dict[Path, Files] = {}
-    for image in images:
-        index = out if as_file else out / f"{image.stem}.png"
-        files = Files(image, index, index.with_name(f"{index.stem}.overlay.jpg"))
-        if (taken := planned.get(index)) is not None:
-            raise ConfigError(f"{taken.image} and {image} would both become {index}; segment them into two folders")
-        if {index.resolve(), files.overlay.resolve()} & {other.resolve() for other in images}:
-            raise ConfigError(f"{index} would overwrite an image that is segmented; choose another folder")
-        planned[index] = files
-    return list(planned.values())
+    return SceneOptions(
+        bands=None if bands is None else [band.strip() for band in bands.split(",") if band.strip()],
+        scale=None if scale is None else _scale(scale),
+        resolution=_resolution(resolution),
+        **others,
+    )
 
 
-def open_predictor(model: Path, *, tile: int, overlap: int) -> Predictor:
-    """Open a model; a torch model runs on the cores that are free."""
-    predictor = Predictor(model, tile=tile, overlap=overlap)
-    if model.suffix.lower() != ".onnx":
-        from segshrink.cli._work import use_free_threads
+def predict_all(model: Path, scenes: Sequence[str], out: Path, options: SceneOptions) -> list[SceneResult]:
+    """Predict scenes under a progress bar and say what was written."""
+    if options.threads is None and model.is_dir():
+        options = replace(options, threads=_free_threads())
+    with progress_bar("predict", unit="Mpixel") as advance, writing(out):
 
-        use_free_threads()
-    return predictor
+        def progress(done: int, total: int, name: str) -> None:
+            advance(done / 1e6, total / 1e6, name)
 
-
-def segment(predictor: Predictor, files: Files) -> None:
-    """Segment one image and write both files.
-
-    Raises:
-        FileError: The image can't be read, or a file can't be written.
-        ModelError: The image's bands are not the model's.
-    """
-    info = probe(files.image)
-    if info.bands != predictor.backend.bands:
-        raise ModelError(
-            f"{files.image} has {info.bands} band{'s' if info.bands != 1 else ''}, but model "
-            f"'{predictor.backend.name}' takes {predictor.backend.bands}; give images with the bands it was trained on"
+        results = predict_scenes(model, scenes, out, options, progress=progress)
+    skipped = [result for result in results if result.skipped]
+    if skipped:
+        many = len(skipped) > 1
+        tell(
+            f"{len(skipped)} scene{'s were' if many else ' was'} predicted before with this model and these options; "
+            "--overwrite predicts again"
         )
-    image = read_image(files.image)
-    index = predictor.predict_array(image).index
-    write_overlay(files.overlay, image, index, predictor.classes)
-    write_index_png(files.index, index, predictor.classes)
+    console = out_console()
+    for result in results:
+        if not result.skipped:
+            console.print("\n".join(map(str, result.files.paths)), markup=False)
+    return results
+
+
+def _scale(text: str) -> tuple[float, float]:
+    low, _, high = text.replace(",", ":").partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError as error:
+        raise ConfigError(f"--scale takes two pixel values as LOW:HIGH, such as 0:3000, found '{text}'") from error
+
+
+def _resolution(text: str | None) -> float | Literal["model", "native"]:
+    if text is None:
+        return "model"
+    if text == "native":
+        return "native"
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigError(f"--resolution takes metres a pixel, such as 0.5, or 'native', found '{text}'") from error
+
+
+def _free_threads() -> int:
+    """How many cores torch should take: those that are free, and no more than it was allowed."""
+    import torch
+
+    from segshrink.training.hardware import free_threads
+
+    return min(torch.get_num_threads(), free_threads())

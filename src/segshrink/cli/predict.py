@@ -1,41 +1,96 @@
-"""``segshrink predict``: segments plain images."""
+"""``segshrink predict``: whole scenes to maps, polygons and pictures."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
+class Blending(StrEnum):
+    """How overlapping tiles become one map."""
+
+    CENTER = "center"
+    COSINE = "cosine"
+
+
+class Vectors(StrEnum):
+    """Kinds of files of polygons."""
+
+    GPKG = "gpkg"
+    GEOJSON = "geojson"
+
+
 def predict(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Run folder, model folder or .onnx file.", show_default=False)
+        Path,
+        typer.Argument(metavar="MODEL", help="Run or model folder, .onnx, .xml or .tflite file.", show_default=False),
     ],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images to segment.", show_default=False)],
+    scenes: Annotated[
+        list[str],
+        typer.Argument(metavar="SCENE...", help="Images, folders, 'wildcards' or URLs.", show_default=False),
+    ],
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="A .png file (for one image) or a folder.", show_default=False),
+        typer.Option("--out", "-o", help="A folder; for one scene also a .tif or .png file.", show_default=False),
     ],
-    tile: Annotated[int, typer.Option("--tile", help="Side of a tile in pixels.", min=16)] = 512,
-    overlap: Annotated[int, typer.Option("--overlap", help="Pixels that neighbouring tiles share.", min=0)] = 64,
+    tile: Annotated[int | None, typer.Option(help="Side of a tile in pixels; by default about 512.", min=16)] = None,
+    overlap: Annotated[
+        int | None, typer.Option(help="Pixels that neighbouring tiles share; by default 4 strides, at least 64.", min=0)
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Tiles run at once.", min=1)] = None,
+    threads: Annotated[int | None, typer.Option(help="Cores to use; by default all.", min=1)] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="onnxruntime, openvino, litert, torch; by default what suits MODEL.")
+    ] = None,
+    bands: Annotated[
+        str | None, typer.Option(help="Bands by number or name, in the model's order: 3,2,1 or red,green,nir.")
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(metavar="LOW:HIGH", help="Pixel values that become the ends of the model's range."),
+    ] = None,
+    resolution: Annotated[
+        str | None,
+        typer.Option(help="Metres a pixel to predict at, or 'native'; by default the model's, where it is known."),
+    ] = None,
+    blend: Annotated[
+        Blending | None,
+        typer.Option(help="center: each pixel from the tile it is central in (quick). cosine: weighted mean."),
+    ] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Write NAME.probabilities.tif.")] = False,
+    confidence: Annotated[bool, typer.Option("--confidence", help="Write NAME.confidence.tif.")] = False,
+    vectors: Annotated[Vectors | None, typer.Option(help="Write polygons: NAME.gpkg or NAME.geojson.")] = None,
+    min_area: Annotated[float, typer.Option(help="Drop smaller polygons (square metres).", min=0)] = 0.0,
+    simplify: Annotated[float, typer.Option(help="Let polygon edges move so far (metres).", min=0)] = 0.0,
+    overlay: Annotated[bool, typer.Option(help="Write NAME.overlay.jpg, the classes over the scene.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
 ) -> None:
-    """Segment images.
+    """Segment scenes of any size.
 
-    NAME.png holds class numbers with a palette, NAME.overlay.jpg shows the classes over the image.
-    An .onnx file needs no torch.
+    NAME.tif is a Cloud-Optimised GeoTIFF of class numbers on the scene's grid; plain pictures give a NAME.png with a
+    palette. An interrupted run goes on where it stopped when it is started again. An .onnx file needs no torch.
     """
-    from segshrink.cli._predict import open_predictor, plan_files, segment
+    from segshrink.cli._predict import options_from, predict_all
 
-    planned = plan_files(images, out)
-    predictor = open_predictor(model, tile=tile, overlap=overlap)
-    from segshrink.cli._console import out_console, progress_bar
-    from segshrink.cli._errors import writing
-
-    with progress_bar("predict") as advance, writing(out):
-        for number, files in enumerate(planned, start=1):
-            segment(predictor, files)
-            advance(number, len(planned), files.image.name)
-    console = out_console()
-    for files in planned:
-        console.print(f"{files.index}\n{files.overlay}", markup=False)
+    options = options_from(
+        tile=tile,
+        overlap=overlap,
+        batch=batch,
+        threads=threads,
+        runtime=runtime,
+        bands=bands,
+        scale=scale,
+        resolution=resolution,
+        blend=None if blend is None else blend.value,
+        probabilities=probabilities,
+        confidence=confidence,
+        vectors=None if vectors is None else vectors.value,
+        min_area=min_area,
+        simplify=simplify,
+        overlay=overlay,
+        overwrite=overwrite,
+    )
+    predict_all(model, scenes, out, options)

@@ -1,0 +1,131 @@
+"""How scenes are predicted: what a user may choose, and what a model chooses by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from segshrink.errors import ConfigError
+from segshrink.models.description import ModelDescription
+
+TILE, OVERLAP = 512, 64
+# A network's stride times this is shared by neighbouring tiles: half of it lies around each pixel that is kept.
+_STRIDES_SHARED = 4
+BLENDS = ("center", "cosine")
+VECTORS = ("gpkg", "geojson")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneOptions:
+    """How to predict scenes and what to write; None leaves a choice to the model.
+
+    Attributes:
+        tile: Side of a tile in pixels; 512 rounded up to the network's stride.
+        overlap: Pixels that neighbouring tiles share, less than ``tile``; four strides, at least 64.
+        batch: Tiles run at once; 1 on a processor, 4 in torch.
+        threads: Cores to use: one stream of tiles on each, or in torch as many threads; by default all.
+        runtime: What runs the model, as ``open_backend`` takes it.
+        bands: Bands of the scenes by number (from 1) or name, in the model's order.
+        scale: (low, high) pixel values that become the ends of the model's range, for scenes of other numbers.
+        resolution: Metres a pixel to predict at; "native" is the scene's own; "model" is what the model was trained
+            on, where that and the scene's own are known. The results have that grid.
+        blend: "center" takes each pixel from the tile whose middle is nearest; "cosine" averages the logits of
+            overlapping tiles under weights that fall to the tiles' borders. By default cosine where probabilities are
+            wanted, or what comes from them, else center, which is quicker.
+        probabilities: Write each class's probability.
+        confidence: Write the probability of the most likely class.
+        vectors: Write polygons, "gpkg" or "geojson".
+        min_area: Smaller polygons are dropped; square metres, or the units of the scene's coordinates.
+        simplify: How far edges of polygons may move when they are simplified, in the same units' length.
+        overlay: Write a small picture of the classes over the scene.
+        overwrite: Replace results that exist.
+
+    Raises:
+        ConfigError: A choice makes no sense.
+    """
+
+    tile: int | None = None
+    overlap: int | None = None
+    batch: int | None = None
+    threads: int | None = None
+    runtime: str | None = None
+    bands: Sequence[int | str] | None = None
+    scale: tuple[float, float] | None = None
+    resolution: float | Literal["model", "native"] = "model"
+    blend: str | None = None
+    probabilities: bool = False
+    confidence: bool = False
+    vectors: str | None = None
+    min_area: float = 0.0
+    simplify: float = 0.0
+    overlay: bool = True
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("tile", self.tile), ("batch", self.batch), ("threads", self.threads)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, found {value}")
+        if self.blend not in (None, *BLENDS):
+            raise ConfigError(f"blend must be one of {', '.join(BLENDS)}, found '{self.blend}'")
+        if self.vectors not in (None, *VECTORS):
+            raise ConfigError(f"vectors must be one of {', '.join(VECTORS)}, found '{self.vectors}'")
+        if min(self.min_area, self.simplify) < 0:
+            raise ConfigError(f"min_area and simplify can't be negative, found {self.min_area} and {self.simplify}")
+        _check_overlap(self.tile or TILE, self.overlap or 0)
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether classes alone don't suffice. Polygons tell how sure the model is."""
+        return self.probabilities or self.confidence or self.vectors is not None
+
+    @property
+    def blending(self) -> str:
+        """The blending that is used: what was asked for, or what suits the results."""
+        return self.blend or ("cosine" if self.needs_probabilities else "center")
+
+    def record(self) -> dict[str, Any]:
+        """Return what the results depend on, JSON-able."""
+        names = (
+            "tile", "overlap", "runtime", "resolution", "probabilities", "confidence", "vectors", "min_area",
+            "simplify", "overlay",
+        )  # fmt: skip
+        return {
+            **{name: getattr(self, name) for name in names},
+            "blend": self.blending,
+            "bands": None if self.bands is None else [str(band) for band in self.bands],
+            "scale": None if self.scale is None else [float(value) for value in self.scale],
+        }
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a scene is cut: side and overlap of tiles, the network's stride, tiles in a batch."""
+
+    tile: int
+    overlap: int
+    stride: int
+    batch: int
+
+
+def choose_tiling(options: SceneOptions, description: ModelDescription | None, *, runtime: str) -> Tiling:
+    """Fill in what the options leave to the model.
+
+    Raises:
+        ConfigError: The overlap isn't less than the tile.
+    """
+    stride = 1 if description is None else description.stride
+    tile = options.tile or -(-TILE // stride) * stride
+    overlap = options.overlap
+    if overlap is None:
+        wanted = max(OVERLAP, _STRIDES_SHARED * stride)
+        overlap = min(-(-wanted // stride) * stride, tile // 2)
+    _check_overlap(tile, overlap)
+    aligned = tile % stride == overlap % stride == 0
+    batch = options.batch or (4 if runtime.startswith("torch") else 1)
+    return Tiling(tile, overlap, stride if aligned else 1, batch)
+
+
+def _check_overlap(tile: int, overlap: int) -> None:
+    if not 0 <= overlap < tile:
+        raise ConfigError(f"overlap must lie between 0 and tile - 1 = {tile - 1}, found {overlap}")

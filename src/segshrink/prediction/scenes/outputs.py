@@ -1,0 +1,143 @@
+"""Writing a scene's results while they come, under temporary names until all are whole."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from segshrink.classes import IGNORE_INDEX, ClassMap
+from segshrink.errors import FileError
+from segshrink.imagery.geotiff_writing import PROBABILITY_STEPS, RasterWriter
+from segshrink.imagery.quicklook import Quicklook
+from segshrink.imagery.writing import write_index_png
+from segshrink.prediction.scenes.options import SceneOptions
+from segshrink.prediction.scenes.planning import ScenePlan
+from segshrink.prediction.scenes.prediction import Piece
+
+
+class SceneResults:
+    """Writes one scene's results; a context manager that gives them their names when the block ends well.
+
+    Args:
+        plan: What is written where.
+        classes: The model's classes.
+        options: What is asked for.
+
+    Raises:
+        FileError: Something can't be written.
+    """
+
+    def __init__(self, plan: ScenePlan, classes: ClassMap, options: SceneOptions) -> None:
+        self._plan, self._classes, self._options = plan, classes, options
+        self._stack = ExitStack()
+
+    def __enter__(self) -> SceneResults:
+        with ExitStack() as stack:
+            scratch = stack.enter_context(_scratch(self._plan.files.classes.parent))
+            self._scratch = scratch
+            self._files = self._plan.files.moved(scratch)
+            self._writers = stack.enter_context(ExitStack())
+            self._open_writers()
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, piece: Piece) -> None:
+        """Write a piece; they come in row order."""
+        if self._class_map is not None:
+            self._class_map.write(piece.window, piece.classes)
+        else:
+            self._index[piece.window.slices] = piece.classes
+        if self._probabilities is not None and piece.probabilities is not None:
+            self._probabilities.write(piece.window, piece.probabilities)
+        if self._confidence is not None and piece.confidence is not None:
+            self._confidence.write(piece.window, piece.confidence)
+        if self._quicklook is not None:
+            self._quicklook.add(piece.window, piece.pixels, piece.classes)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:
+            self._writers.close()
+            self._finish()
+            for made in sorted(self._scratch.iterdir()):
+                made.replace(self._plan.files.classes.with_name(made.name))
+
+    def _open_writers(self) -> None:
+        """Start a writer for each raster; polygons need a map of classes and one of confidence."""
+        grid, names, files = self._plan.grid, self._classes.names, self._files
+        enter = self._writers.enter_context
+        as_picture = files.classes.suffix.lower() == ".png"
+        self._class_map = self._probabilities = self._confidence = self._quicklook = None
+        self._map_path = self._scratch_file("classes.tif") if as_picture else files.classes
+        if as_picture:
+            self._index = np.full((grid.height, grid.width), IGNORE_INDEX, np.uint8)
+        if not as_picture or files.vectors is not None:
+            self._class_map = enter(RasterWriter(self._map_path, grid, classes=self._classes))
+        scale = 1 / PROBABILITY_STEPS
+        if files.probabilities is not None:
+            self._probabilities = enter(
+                RasterWriter(files.probabilities, grid, bands=len(names), descriptions=names, scale=scale)
+            )
+        self._confidence_path = files.confidence
+        if files.vectors is not None and files.confidence is None:
+            self._confidence_path = self._scratch_file("confidence.tif")
+        if self._confidence_path is not None:
+            self._confidence = enter(
+                RasterWriter(self._confidence_path, grid, descriptions=["confidence"], scale=scale)
+            )
+        if files.overlay is not None:
+            self._quicklook = Quicklook(grid.height, grid.width, self._classes)
+
+    def _scratch_file(self, name: str) -> Path:
+        folder = self._scratch / "unnamed"
+        folder.mkdir(exist_ok=True)
+        return folder / name
+
+    def _finish(self) -> None:
+        files = self._files
+        if files.classes.suffix.lower() == ".png":
+            write_index_png(files.classes, self._index, self._classes)
+        if files.overlay is not None and self._quicklook is not None:
+            self._quicklook.write(files.overlay)
+        if files.vectors is not None:
+            from segshrink.imagery.polygons import write_polygons
+
+            write_polygons(
+                self._map_path,
+                files.vectors,
+                self._classes,
+                confidence=self._confidence_path,
+                min_area=self._options.min_area,
+                simplify=self._options.simplify,
+            )
+        shutil.rmtree(self._scratch / "unnamed", ignore_errors=True)
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Give a folder inside ``folder`` that is removed afterwards; errors speak of ``folder``."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".segshrink-", dir=folder))
+    except OSError as error:
+        raise FileError(f"can't write into {folder}: {error.strerror or error}; choose another folder") from error
+    try:
+        yield scratch
+    except FileError as error:
+        raise FileError(str(error).replace(f"{scratch}/", f"{folder}/")) from error
+    except OSError as error:
+        raise FileError(
+            f"can't write into {folder}: {error.strerror or error}; free some space or choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

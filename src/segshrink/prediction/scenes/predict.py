@@ -1,0 +1,129 @@
+"""Predicting scenes: from files or URLs to maps, tables of polygons and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segshrink.errors import ConfigError
+from segshrink.imagery.scene_sources import Source, expand_sources
+from segshrink.prediction.backends import Backend
+from segshrink.prediction.scenes.options import SceneOptions, choose_tiling
+from segshrink.prediction.scenes.outputs import SceneResults
+from segshrink.prediction.scenes.planning import SceneFiles, ScenePlan, open_for, plan_scenes
+from segshrink.prediction.scenes.prediction import predict_pieces
+from segshrink.prediction.scenes.records import Records, model_key
+from segshrink.prediction.scenes.streams import Streams
+
+if TYPE_CHECKING:
+    from segshrink.models import SegmentationModel
+
+# Called with (pixels done, pixels in all, name of the scene).
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class SceneResult:
+    """What became of a scene.
+
+    Attributes:
+        source: The scene.
+        files: Its results.
+        skipped: Whether an earlier run had made them, with the same model and options.
+    """
+
+    source: Source
+    files: SceneFiles
+    skipped: bool
+
+
+def predict_scene(
+    model: str | Path | SegmentationModel | Backend,
+    source: Source,
+    out: str | Path,
+    options: SceneOptions | None = None,
+    *,
+    progress: Progress | None = None,
+) -> SceneFiles:
+    """Predict one scene; as ``predict_scenes``.
+
+    Returns:
+        The files written.
+    """
+    return predict_scenes(model, [source], out, options, progress=progress)[0].files
+
+
+def predict_scenes(
+    model: str | Path | SegmentationModel | Backend,
+    sources: Sequence[Source],
+    out: str | Path,
+    options: SceneOptions | None = None,
+    *,
+    progress: Progress | None = None,
+) -> list[SceneResult]:
+    """Predict scenes of any size.
+
+    NAME.tif is a Cloud-Optimised GeoTIFF of class indices on the scene's grid, 255 where the scene has no data; for
+    pictures without a place on the ground it is NAME.png. Beside it stand, where asked for, NAME.probabilities.tif,
+    NAME.confidence.tif, NAME.gpkg or NAME.geojson, and NAME.overlay.jpg. A scene's results get their names when all of
+    them are whole. ``predictions.json`` in the folder remembers what made them: a run that was interrupted goes on
+    where it stopped, and results of another model or other options are never replaced unasked.
+
+    Args:
+        model: What ``open_backend`` takes.
+        sources: Images, folders of images, wildcards, URLs; anything GDAL reads.
+        out: Folder for the results; or, for one scene, a ``.tif`` or ``.png`` file.
+        options: The options; by default those that suit the model.
+        progress: Called after every piece with (pixels done, pixels in all, name of the scene).
+
+    Returns:
+        What became of each scene, in order.
+
+    Raises:
+        FileError: A scene can't be read, or a result can't be written.
+        DataError: A scene's bands or numbers aren't what the model takes.
+        ConfigError: Results are in the way, two scenes would get one name, or options make no sense.
+        ModelError: The model can't be opened, or fails.
+    """
+    options = options or SceneOptions()
+    out = Path(out)
+    with Streams(model, runtime=options.runtime, cores=options.threads) as streams:
+        plans = plan_scenes(expand_sources(sources), out, streams.backend, options)
+        as_file = plans[0].files.classes == out
+        records = Records(None if as_file else out, model_key(model), options)
+        finished = {plan.files.classes for plan in plans if not options.overwrite and records.holds(plan)}
+        open_plans = [plan for plan in plans if plan.files.classes not in finished]
+        if not options.overwrite:
+            _refuse_existing(open_plans)
+        total = sum(plan.pixels for plan in open_plans)
+        done = 0
+        for plan in open_plans:
+            _predict_one(plan, streams, options, progress, done=done, total=total)
+            records.add(plan)
+            done += plan.pixels
+    return [SceneResult(plan.source, plan.files, plan.files.classes in finished) for plan in plans]
+
+
+def _predict_one(
+    plan: ScenePlan, streams: Streams, options: SceneOptions, progress: Progress | None, *, done: int, total: int
+) -> None:
+    backend = streams.backend
+    tiling = choose_tiling(options, backend.description, runtime=backend.runtime)
+    with open_for(plan.source, backend, options) as scene, SceneResults(plan, backend.classes, options) as results:
+        for piece in predict_pieces(scene, streams, tiling, options):
+            results.write(piece)
+            done += piece.window.height * piece.window.width
+            if progress is not None:
+                progress(done, total, scene.name)
+
+
+def _refuse_existing(plans: Sequence[ScenePlan]) -> None:
+    existing = [path for plan in plans for path in plan.files.paths if path.exists()]
+    if existing:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise ConfigError(
+            f"{existing[0]}{more} exists, and wasn't made from this scene with this model and these options; "
+            "add --overwrite to replace it, or choose another folder"
+        )
