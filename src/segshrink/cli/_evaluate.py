@@ -1,4 +1,4 @@
-"""Evaluation of whatever the user names: a run folder, a model folder or an ONNX file."""
+"""Evaluation of whatever the user names: a run folder, a model folder or an exported file."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def evaluate_source(
     """Score a model on a split of a data set.
 
     Args:
-        source: Run folder, model folder or ``.onnx`` file.
+        source: Run folder, model folder or exported file (``.onnx``, ``.xml``).
         data: The data set.
         split: "train", "val" or "test".
         out: Folder for ``evaluation.json`` and pictures; None writes nothing.
         progress: Called after every scene with (scenes done, scenes in all).
     """
-    if source.suffix.lower() == ".onnx":
-        return _evaluate_onnx(source, data, split=split, out=out, progress=progress)
+    if source.suffix.lower() in (".onnx", ".xml"):
+        return _evaluate_file(source, data, split=split, out=out, progress=progress)
     from segshrink.cli._work import use_free_threads
     from segshrink.models import load_model
     from segshrink.training import evaluate_model
@@ -51,7 +51,7 @@ def evaluate_source(
     return evaluate_model(load_model(source), data, split=split, out=out, name=source.name, progress=progress)
 
 
-def _evaluate_onnx(
+def _evaluate_file(
     source: Path,
     data: DatasetDescription,
     *,
@@ -63,7 +63,7 @@ def _evaluate_onnx(
     from segshrink.evaluation import evaluate
     from segshrink.prediction import Predictor
 
-    predictor = Predictor(source)
+    predictor = Predictor(source, precision="32")
     dataset = open_dataset(data)
     samples = getattr(dataset, split)
     if not samples:

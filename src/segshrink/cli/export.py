@@ -1,4 +1,4 @@
-"""``segshrink export``: a model as one file for other runtimes."""
+"""``segshrink export``: a model as files for other runtimes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,49 @@ from segshrink.cli._options import Model
 
 def export(
     model: Model,
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write, FILE.onnx.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="File to write (.onnx or .xml), or a stem that suffixes are added to.",
+            show_default=False,
+        ),
+    ],
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="onnx, openvino (.xml and .bin) or qgis (.onnx for the plugin Deepness); several with commas.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        str, typer.Option("--output", help="What a file gives: logits, probabilities, classes.")
+    ] = "logits,classes",
+    half: Annotated[bool, typer.Option("--half", help="Store OpenVINO's weights in 16 bits.")] = False,
+    card: Annotated[
+        bool, typer.Option("--card/--no-card", help="Write a model card (.md) and a STAC item (.stac.json), too.")
+    ] = True,
 ) -> None:
-    """Write a model as an ONNX file.
+    """Write a model as a file for ONNX Runtime, OpenVINO or QGIS.
 
-    Raw pixels of any size in, logits out; checked against PyTorch before the file gets its name.
+    Raw pixels of any size in; normalisation, padding and the choice of the class are inside.
+    Each file is compared with PyTorch at four sizes before it gets its name.
     """
     from segshrink.cli._console import out_console
     from segshrink.cli._errors import writing
-    from segshrink.export import export_onnx
+    from segshrink.cli._export import describe, export_all, plan, refuse_foreign_card
+    from segshrink.export.outputs import check_outputs
     from segshrink.models import load_model
 
+    planned = plan(out, formats)
+    outputs = check_outputs([name.strip() for name in output.split(",")])
+    if card:
+        refuse_foreign_card(planned)
+    loaded = load_model(model)
     with writing(out):
-        path = export_onnx(load_model(model), out)
-    out_console().print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)", markup=False)
+        files = export_all(loaded, planned, outputs=outputs, half=half)
+        extra = describe(loaded, model, planned, files, outputs=outputs) if card else []
+    for path in (*files, *extra):
+        out_console().print(f"{path} ({path.stat().st_size / 1e6:.3f} MB)", markup=False)

@@ -1,0 +1,132 @@
+"""What ``segshrink export`` writes where, and writing it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segshrink.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from segshrink.models import SegmentationModel
+
+# Format → what is added to the stem.
+FORMATS = {"onnx": ".onnx", "openvino": ".xml", "qgis": ".qgis.onnx"}
+_SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Files to write: one for each format, and the stem of those that go with them."""
+
+    files: dict[str, Path]
+    stem: Path
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.stem.with_name(f"{self.stem.name}.md")
+
+    @property
+    def item(self) -> Path:
+        """The STAC item."""
+        return self.stem.with_name(f"{self.stem.name}.stac.json")
+
+
+def plan(out: Path, formats: str | None) -> Plan:
+    """Say what is written, before anything is.
+
+    Args:
+        out: A file whose suffix says the format, or a stem that suffixes are added to.
+        formats: Formats, separated by commas; None takes that of the suffix.
+
+    Raises:
+        ConfigError: A format is unknown, or is not that of the suffix.
+    """
+    own = _SUFFIXES.get(out.suffix.lower())
+    wanted = [name.strip() for name in formats.split(",")] if formats is not None else [own or ""]
+    if formats is None and own is None:
+        if out.suffix:
+            raise ConfigError(f"--out {out} must end in .onnx or .xml; or give --format, whose suffix is added")
+        wanted = ["onnx"]
+    for name in wanted:
+        if name not in FORMATS:
+            raise ConfigError(f"--format: unknown '{name}'{nearest(name, FORMATS)}")
+    if own is None:
+        return Plan({name: out.with_name(out.name + FORMATS[name]) for name in wanted}, out)
+    if own not in wanted and not (wanted == ["qgis"] and own == "onnx"):
+        raise ConfigError(f"--out {out} is a file for {own}, but --format asks for {', '.join(wanted)}; give one alone")
+    stem = out.with_suffix("")
+    return Plan(
+        {name: out if name == own or wanted == ["qgis"] else Path(f"{stem}{FORMATS[name]}") for name in wanted}, stem
+    )
+
+
+def export_all(model: SegmentationModel, planned: Plan, *, outputs: Sequence[str], half: bool) -> list[Path]:
+    """Write the model's files, each proven against PyTorch, and return all of them, weights in a file of their own too.
+
+    Raises:
+        ModelError: The model can't be exported, or differs from PyTorch.
+        FileError: A file can't be written.
+        MissingExtraError: What a format needs isn't installed.
+    """
+    from segshrink.export import export_onnx, export_openvino
+
+    written = []
+    for name, path in planned.files.items():
+        if name == "qgis":
+            written.append(export_onnx(model, path, outputs=("probabilities",), float_pixels=True))
+        elif name == "openvino":
+            written += [export_openvino(model, path, outputs=outputs, half=half), path.with_suffix(".bin")]
+        else:
+            written.append(export_onnx(model, path, outputs=outputs))
+    return written
+
+
+def refuse_foreign_card(planned: Plan) -> None:
+    """Refuse to replace a page that isn't a card of ours.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    from segshrink.export.card import MARK
+
+    card = planned.card
+    if card.exists() and MARK not in card.read_text(encoding="utf-8", errors="replace"):
+        raise ConfigError(
+            f"{card} was not written by segshrink, so it is not replaced; choose another --out or --no-card"
+        )
+
+
+def describe(
+    model: SegmentationModel, source: str, planned: Plan, files: Sequence[Path], *, outputs: Sequence[str]
+) -> list[Path]:
+    """Write the model card and the STAC item beside the files, with what a run folder knows of its model.
+
+    Raises:
+        FileError: One can't be written, or the run folder's numbers can't be read.
+    """
+    from segshrink.export.card import model_card
+    from segshrink.export.measured import read_measured
+    from segshrink.export.stac import stac_item
+    from segshrink.files import write_json, write_text
+    from segshrink.models import count_parameters
+
+    name, parameters = planned.stem.name, count_parameters(model)
+    qgis = next(iter(planned.files)) == "qgis"
+    given = ("probabilities",) if qgis else outputs
+    item = stac_item(model.description, files, name=name, parameters=parameters, outputs=given, float_pixels=qgis)
+    card = model_card(
+        model.description,
+        files,
+        name=name,
+        parameters=parameters,
+        outputs=given,
+        float_pixels=qgis,
+        measured=read_measured(Path(source)),
+    )
+    write_json(planned.item, item)
+    write_text(planned.card, card)
+    return [planned.card, planned.item]

@@ -1,0 +1,159 @@
+"""The model card: what a model is, what was measured, and how to run it, on one page of Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from segshrink.classes import format_color
+from segshrink.export.measured import Measured
+from segshrink.export.stac import band_names
+from segshrink.models import ModelDescription
+
+# By it a card of ours is known again, so that nobody's own page is replaced.
+MARK = "<!-- model card written by segshrink -->"
+
+
+def model_card(
+    description: ModelDescription,
+    files: Sequence[Path],
+    *,
+    name: str,
+    parameters: int,
+    outputs: Sequence[str],
+    float_pixels: bool,
+    measured: Measured,
+) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        description: The model's description.
+        files: What was exported.
+        name: Name of the model.
+        parameters: How many it has.
+        outputs: What the files give.
+        float_pixels: Whether the first file takes float32 whatever pixels the model was trained on.
+        measured: What is known of its accuracy and costs.
+    """
+    pixels = "uint8" if description.dtype == "uint8" and not float_pixels else "float32"
+    names = ", ".join(_plain(text) for text in description.classes.names)
+    parts = [
+        MARK,
+        f"# {_plain(name)}",
+        f"Tells {len(description.classes)} classes apart in every pixel of an image: {names}.",
+        _facts(description, files, parameters, outputs, pixels),
+        "## Classes",
+        _classes(description, measured),
+        "## Measured",
+        _numbers(measured),
+        "## Use",
+        _use(description, files, outputs, pixels),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(
+    description: ModelDescription, files: Sequence[Path], parameters: int, outputs: Sequence[str], pixels: str
+) -> str:
+    rows = [
+        ("Network", f"{description.id}, {parameters:,} parameters"),
+        *(("File", f"{path.name}, {path.stat().st_size / 1e3:,.0f} kB") for path in files),
+        (
+            "Input",
+            f"`images` (N, {description.bands}, H, W) {pixels}, raw pixel values, any N, H and W; normalised inside",
+        ),
+        ("Bands", ", ".join(_plain(band) for band in band_names(description))),
+        *((("Ground resolution", f"{description.resolution:g} m per pixel"),) if description.resolution else ()),
+        *(("Output", f"`{output}` {_OUTPUTS[output]}") for output in outputs),
+    ]
+    return _table(("", ""), rows)
+
+
+_OUTPUTS = {
+    "logits": "(N, C, H, W) float32",
+    "probabilities": "(N, C, H, W) float32, adding up to 1 over the classes",
+    "classes": "(N, H, W) uint8, the number of the most likely class",
+}
+
+
+def _classes(description: ModelDescription, measured: Measured) -> str:
+    classes = description.classes
+    scored = len(measured.iou) == len(classes)
+    rows = []
+    for number, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True)):
+        row = (str(number), _plain(name), f"`{format_color(color)}`")
+        rows.append((*row, _percent(measured.iou[number])) if scored else row)
+    return _table(("Number", "Class", "Colour", "IoU (%)")[: 4 if scored else 3], rows)
+
+
+def _numbers(measured: Measured) -> str:
+    rows = []
+    if measured.mean_iou is not None:
+        where = f"every labelled pixel of split '{measured.split}' of {_plain(measured.data or 'the data set')}"
+        spread = "" if measured.interval is None else f" ({', '.join(_percent(end) for end in measured.interval)})"
+        rows.append(("mIoU (%, 95 % interval)", f"{_percent(measured.mean_iou)}{spread}", f"PyTorch, {where}"))
+    image = f"PyTorch fp32, one image of {measured.size} × {measured.size}"
+    if measured.latency_ms is not None:
+        rows.append(("Latency (ms)", f"{measured.latency_ms:.1f}", f"{image}, {_plain(measured.machine or '')}"))
+    if measured.peak_memory_mb is not None:
+        rows.append(("Peak memory (MB)", f"{measured.peak_memory_mb:.0f}", f"{image}, the whole process"))
+    if measured.macs is not None:
+        rows.append(("Multiply-accumulates (G)", f"{measured.macs / 1e9:.2f}", image))
+    if not rows:
+        return "Nothing yet; `segshrink evaluate` and `segshrink benchmark` measure it."
+    warning = "\n\nJudged pixels lie beside training pixels, so the mIoU is too good." if measured.leaking else ""
+    return _table(("", "", "Measured with"), rows) + warning
+
+
+def _use(description: ModelDescription, files: Sequence[Path], outputs: Sequence[str], pixels: str) -> str:
+    output = next(name for name in ("classes", "logits", "probabilities") if name in outputs)
+    model = next((path for path in files if path.suffix == ".onnx"), files[0])
+    if description.bands == 3 and description.dtype == "uint8":
+        reading = ("from PIL import Image", 'np.asarray(Image.open("image.png").convert("RGB"))')
+    else:
+        reading = ("", 'np.load("image.npy")')
+    answer = "answer[0]" if output == "classes" else "answer[0].argmax(0)"
+    lines = [
+        "import numpy as np",
+        f"import {'onnxruntime' if model.suffix == '.onnx' else 'openvino'}",
+        *((reading[0],) if reading[0] else ()),
+        "",
+        *_session(model),
+        f"image = {reading[1]}  # (H, W, {description.bands})",
+        f"batch = np.ascontiguousarray(image.transpose(2, 0, 1)[np.newaxis], dtype=np.{pixels})",
+        *_running(model, output),
+        f"classes = {answer}  # (H, W), numbers of the table above",
+    ]
+    program = "\n".join(lines)
+    return f"```python\n{program}\n```"
+
+
+def _session(model: Path) -> list[str]:
+    if model.suffix == ".onnx":
+        return [f'session = onnxruntime.InferenceSession("{model.name}", providers=["CPUExecutionProvider"])']
+    return [f'compiled = openvino.compile_model("{model.name}", "CPU")']
+
+
+def _running(model: Path, output: str) -> list[str]:
+    if model.suffix == ".onnx":
+        return [
+            "options = onnxruntime.RunOptions()",
+            "options.only_execute_path_to_fetches = True",
+            f'(answer,) = session.run(["{output}"], {{"images": batch}}, options)',
+        ]
+    return [f'answer = compiled({{"images": batch}})["{output}"]']
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _plain(text: str) -> str:
+    """Return a text that Markdown shows as it is, on one line."""
+    flat = " ".join(text.split())
+    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|#" else letter for letter in flat)
