@@ -1,0 +1,103 @@
+"""``segshrink quantize``: a model in 8-bit integers, measured beside float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from segshrink.compression.quantization import QuantizationResult
+
+
+def quantize(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run folder or model folder.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.", show_default=False)],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", "-d", help="Data set description (YAML); a run folder knows its own.", show_default=False
+        ),
+    ] = None,
+    runtime: Annotated[
+        str, typer.Option("--runtime", help="onnxruntime, openvino, or both, separated by a comma.")
+    ] = "onnxruntime,openvino",
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", help="Points of mIoU that int8 may lose; sensitive layers stay float.")
+    ] = 1.0,
+    images: Annotated[int, typer.Option("--images", help="Tiles of 512 x 512 pixels to calibrate with.", min=1)] = 64,
+    aware: Annotated[
+        bool, typer.Option("--qad", help="Train for 8 bits, with the float32 model as teacher, in any case.")
+    ] = False,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe",
+            "-r",
+            help="How to train for 8 bits where int8 loses too much; a run folder knows its own.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Write a model in 8-bit integers.
+
+    Calibrates on tiles of the training images, and compares mIoU, agreement, size and latency with float32 on the
+    validation images. Layers that bear 8 bits badly stay in float32; where that doesn't suffice, a run's model is
+    trained for 8 bits.
+
+    Inside OUT: fp32.onnx, int8.onnx, int8.xml with int8.bin, quantization.json.
+    """
+    from segshrink.cli._evaluate import described_data
+    from segshrink.config import load_recipe
+
+    description = described_data(model, data)
+    own = model / "config.yaml"
+    path = recipe or (own if own.exists() else None)
+    loaded = None if path is None else load_recipe(path)
+    from segshrink.cli._console import progress_bar
+    from segshrink.cli._errors import writing
+    from segshrink.cli._work import quieten_lightning, use_free_threads
+    from segshrink.compression.quantization import quantize as quantize_model
+    from segshrink.models import load_model
+
+    quieten_lightning()
+    use_free_threads()
+    runtimes = [name.strip() for name in runtime.split(",") if name.strip()]
+    with progress_bar("quantize") as advance, writing(out):
+        result = quantize_model(
+            load_model(model),
+            description,
+            out=out,
+            runtimes=runtimes,
+            max_drop=max_drop,
+            images=images,
+            recipe=loaded,
+            aware=aware,
+            progress=advance,
+        )
+    _print(result)
+
+
+def _print(result: QuantizationResult) -> None:
+    from rich.table import Table
+
+    from segshrink.cli._console import out_console
+
+    table = Table(title_justify="left")
+    table.add_column("")
+    for name in ("mIoU", "drop", "agreement", "size", "latency"):
+        table.add_column(name, justify="right")
+    for row in result.rows:
+        table.add_row(
+            f"{row.precision} {row.runtime}",
+            f"{row.mean_iou:.3f}",
+            f"{row.drop:+.2f}" if row.precision == "int8" else "",
+            f"{row.agreement:.2%}",
+            f"{row.bytes / 1e6:.2f} MB",
+            f"{row.latency_ms:.1f} ms",
+        )
+    console = out_console()
+    console.print(table)
+    console.print(result.verdict, markup=False)
+    console.print(f"{result.chosen} (runtime {result.runtime})", markup=False)

@@ -1,0 +1,64 @@
+"""The images that activations' ranges are observed on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segshrink.data import Dataset, Sample, SceneStore
+from segshrink.errors import ConfigError
+from segshrink.tiling import Window, grid
+
+# What ``Predictor`` cuts by default: a model is calibrated on what it will see.
+TILE, OVERLAP = 512, 64
+
+
+def calibration_tiles(dataset: Dataset, *, count: int, seed: int = 0) -> list[NDArray[Any]]:
+    """Draw tiles of a data set's training and unlabelled images, the same at every call.
+
+    As many scenes as possible take part: every scene gives a tile before one gives a second.
+
+    Args:
+        dataset: The data set; its validation images are left for the judgement.
+        count: Tiles wanted, at least 1; fewer come where the images hold fewer.
+        seed: Of the draw.
+
+    Returns:
+        Raw pixel values (bands, H, W) each, H and W at most 512.
+
+    Raises:
+        ConfigError: ``count`` is below 1, or there is no image to draw from.
+        FileError: An image can't be read.
+    """
+    if count < 1:
+        raise ConfigError(f"calibration needs at least 1 image, found {count}; give more")
+    samples = (*dataset.train, *dataset.unlabeled)
+    if not samples:
+        raise ConfigError(
+            f"data set '{dataset.description.name}' has neither training nor unlabelled images to calibrate with; "
+            "name some under 'split' or 'unlabeled'"
+        )
+    generator = np.random.default_rng(seed)
+    drawn = [samples[position] for position in generator.permutation(len(samples))[:count]]
+    store = SceneStore(drawn, dataset.classes)
+    return [
+        np.ascontiguousarray(store.image(scene)[window.slices].transpose(2, 0, 1))
+        for scene, window in _draw(store, drawn, count, generator)
+    ]
+
+
+def _draw(
+    store: SceneStore, samples: list[Sample], count: int, generator: np.random.Generator
+) -> list[tuple[int, Window]]:
+    """Return up to ``count`` pairs of scene number and window, scene after scene in turn."""
+    windows = []
+    for scene in range(len(samples)):
+        of_scene = grid(*store.shape(scene), tile=TILE, overlap=OVERLAP)
+        windows.append([of_scene[position] for position in generator.permutation(len(of_scene))])
+    turns = range(max(len(of_scene) for of_scene in windows))
+    in_turn = [
+        (scene, of_scene[turn]) for turn in turns for scene, of_scene in enumerate(windows) if turn < len(of_scene)
+    ]
+    return in_turn[:count]

@@ -1,0 +1,220 @@
+"""``quantize``: int8 files for several runtimes, measured beside float32 on the user's own data."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from segshrink.compression.quantization.attempts import INT8_FILES, Attempts, Int8File, Progress
+from segshrink.compression.quantization.calibration import calibration_tiles
+from segshrink.compression.quantization.openvino_int8 import require_nncf
+from segshrink.compression.quantization.result import (
+    Precision,
+    QuantizationResult,
+    QuantizationRow,
+    choose,
+    judge_rows,
+)
+from segshrink.compression.quantization.scoring import Judge, Score, latencies
+from segshrink.config import DatasetDescription, Recipe
+from segshrink.data import Dataset, open_dataset
+from segshrink.errors import ConfigError, FileError, ModelError, nearest
+from segshrink.export import export_onnx
+from segshrink.files import replacing, write_json
+from segshrink.models import SegmentationModel
+from segshrink.prediction import open_backend
+
+RUNTIMES = tuple(INT8_FILES)
+RECORD = "quantization.json"
+FLOAT_FILE = "fp32.onnx"
+DEFAULT_TILES = 64
+
+
+def quantize(
+    model: SegmentationModel,
+    data: DatasetDescription,
+    *,
+    out: Path,
+    runtimes: Sequence[str] = RUNTIMES,
+    max_drop: float = 1.0,
+    images: int = DEFAULT_TILES,
+    recipe: Recipe | None = None,
+    aware: bool = False,
+    progress: Progress | None = None,
+) -> QuantizationResult:
+    """Turn a model into 8-bit files and measure each beside float32.
+
+    Weights and activations become 8-bit integers after training, calibrated on tiles of the training and unlabelled
+    images. Where that costs more than ``max_drop``, the layers that bear it worst stay in higher precision, few at a
+    time; where that doesn't suffice and a recipe says how to train, the float32 model teaches a copy whose numbers are
+    rounded, and the copy is quantised.
+
+    ``out`` gets ``fp32.onnx``, ``int8.onnx``, ``int8.xml`` with ``int8.bin``, ``quantization.json``, and ``model/``
+    when weights were trained; as a whole or not at all.
+
+    Args:
+        model: The model; it is left as it is.
+        data: The data set; its validation split judges.
+        out: Folder to write; an earlier quantisation in it is replaced.
+        runtimes: Some of "onnxruntime" and "openvino".
+        max_drop: Points of mIoU (hundredths) that int8 may lose.
+        images: Calibration tiles of 512 x 512 pixels.
+        recipe: How to train; allows quantisation-aware distillation.
+        aware: Distil in any case; without a recipe with its defaults.
+        progress: Called with (steps done, steps in all, what is being done); every stage counts its own steps.
+
+    Returns:
+        What was measured, and the file to use.
+
+    Raises:
+        ConfigError: An unknown runtime, a number out of range, or a data set without images to calibrate or judge with.
+        ModelError: The model's classes or bands aren't the data set's, or it can't be exported or quantised.
+        FileError: ``out`` holds something else, or can't be written.
+        MissingExtraError: A package that a runtime needs isn't installed.
+    """
+    out = Path(out)
+    _check(runtimes, max_drop, out)
+    dataset = open_dataset(data)
+    _check_fit(model, dataset)
+    tell = progress or _silent
+    tiles = calibration_tiles(dataset, count=images)
+    with replacing(out) as folder, tempfile.TemporaryDirectory(prefix="segshrink-") as scratch:
+        folder.mkdir()
+        judge = Judge(dataset, Path(scratch), progress=lambda done, total: tell(done, total, "validation scenes"))
+        export_onnx(model, folder / FLOAT_FILE)
+        work = _Quantization(folder, Path(scratch), judge, tiles, max_drop=max_drop, progress=tell)
+        floats = {runtime: work.float32(runtime) for runtime in dict.fromkeys(runtimes)}
+        found = work.int8(folder / FLOAT_FILE, floats)
+        if aware or (recipe is not None and any(file.drop > max_drop for file in found.values())):
+            found = work.distilled(model, data, recipe, found, floats)
+        rows = work.rows(floats, found, dtype=model.description.dtype)
+        chosen = choose(rows, max_drop=max_drop)
+        verdict = judge_rows(rows, max_drop=max_drop)
+        result = QuantizationResult(chosen.file, chosen.runtime, tuple(rows), verdict, max_drop, len(tiles))
+        write_json(folder / RECORD, result.to_dict())
+    return result.moved(out)
+
+
+class _Quantization:
+    """One run of ``quantize``: what it writes to, and what it knows so far."""
+
+    def __init__(
+        self,
+        folder: Path,
+        scratch: Path,
+        judge: Judge,
+        tiles: Sequence[NDArray[Any]],
+        *,
+        max_drop: float,
+        progress: Progress,
+    ) -> None:
+        self.folder = folder
+        self.scratch = scratch
+        self.judge = judge
+        self.tiles = tiles
+        self.max_drop = max_drop
+        self.progress = progress
+
+    def float32(self, runtime: str) -> Score:
+        """Score the float32 file in a runtime."""
+        return self.judge.score(open_backend(self.folder / FLOAT_FILE, runtime=runtime, precision="32"))
+
+    def int8(self, source: Path, floats: Mapping[str, Score], *, distilled: bool = False) -> dict[str, Int8File]:
+        """Return the best int8 file of a float32 file for each runtime."""
+        attempts = Attempts(
+            source,
+            self.tiles,
+            self.scratch / source.stem,
+            self.judge,
+            reference=next(iter(floats.values())).mean_iou,
+            max_drop=self.max_drop,
+            distilled=distilled,
+            progress=self.progress,
+        )
+        return {runtime: attempts.best(runtime) for runtime in floats}
+
+    def distilled(
+        self,
+        model: SegmentationModel,
+        data: DatasetDescription,
+        recipe: Recipe | None,
+        found: Mapping[str, Int8File],
+        floats: Mapping[str, Score],
+    ) -> dict[str, Int8File]:
+        """Return for each runtime the better of what was found and what a model that learned to be rounded gives."""
+        from segshrink.compression.quantization.aware import distill_rounded
+
+        trained = distill_rounded(model, data, recipe=recipe, progress=self.progress)
+        source = export_onnx(trained, self.scratch / "distilled.onnx")
+        new = self.int8(source, floats, distilled=True)
+        better = {runtime: min(found[runtime], new[runtime], key=lambda file: file.drop) for runtime in floats}
+        if any(file.distilled for file in better.values()):
+            trained.save(self.folder / "model")
+        return better
+
+    def rows(self, floats: Mapping[str, Score], found: Mapping[str, Int8File], *, dtype: str) -> list[QuantizationRow]:
+        """Put the int8 files into the folder, time all, and describe them; for each runtime float32 first."""
+        rows = []
+        for runtime, score in floats.items():
+            for file in found[runtime].files:
+                shutil.copyfile(file, self.folder / file.name)
+            rows.append(_row(runtime, "fp32", self.folder / FLOAT_FILE, score, 0.0))
+            int8 = found[runtime]
+            row = _row(runtime, "int8", self.folder / int8.path.name, int8.score, int8.drop)
+            rows.append(replace(row, float_layers=int8.float_layers, distilled=int8.distilled))
+        self.progress(0, 1, "timing")
+        backends = [
+            open_backend(
+                row.file, runtime=row.runtime, precision="32" if row.precision == "fp32" else "auto", threads=1
+            )
+            for row in rows
+        ]
+        times = latencies(backends, dtype="uint8" if dtype == "uint8" else "float32")
+        return [replace(row, latency_ms=time) for row, time in zip(rows, times, strict=True)]
+
+
+def _row(runtime: str, precision: Precision, file: Path, score: Score, drop: float) -> QuantizationRow:
+    weights = file.with_suffix(".bin")
+    size = file.stat().st_size + (weights.stat().st_size if file.suffix == ".xml" else 0)
+    return QuantizationRow(runtime, precision, file, score.mean_iou, drop, score.agreement, size, latency_ms=0.0)
+
+
+def _check(runtimes: Sequence[str], max_drop: float, out: Path) -> None:
+    if not runtimes:
+        raise ConfigError(f"no runtime is named; give some of {', '.join(RUNTIMES)}")
+    for runtime in runtimes:
+        if runtime not in RUNTIMES:
+            raise ConfigError(f"can't quantise for runtime '{runtime}'{nearest(runtime, RUNTIMES)}")
+    if not (math.isfinite(max_drop) and max_drop >= 0):
+        raise ConfigError(f"max_drop must be a number of points of at least 0, found {max_drop}")
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / RECORD).exists()):
+        raise FileError(
+            f"{out} holds something other than a quantisation, so it is not replaced; choose another folder"
+        )
+    if "openvino" in runtimes:
+        require_nncf()
+
+
+def _check_fit(model: SegmentationModel, dataset: Dataset) -> None:
+    description, name = model.description, dataset.description.name
+    if description.classes.names != dataset.classes.names:
+        raise ModelError(
+            f"the model's classes ({', '.join(description.classes.names)}) are not those of data set '{name}' "
+            f"({', '.join(dataset.classes.names)}); name them alike and in the same order"
+        )
+    if description.bands != dataset.bands:
+        raise ModelError(
+            f"the model takes {description.bands} bands but the images of '{name}' have {dataset.bands}; calibrate "
+            "with images like those that it was trained on"
+        )
+
+
+def _silent(done: int, total: int, text: str) -> None:
+    """Report nothing."""
