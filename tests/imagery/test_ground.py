@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pyproj import Geod
+from rasterio.crs import CRS
+
+from segshrink.errors import DataError
+from segshrink.imagery.georeference import ControlPoint, Georeference
+from segshrink.imagery.ground import Ground
+
+shapely = pytest.importorskip("shapely")
+
+SQUARE = np.array([shapely.box(2, 3, 12, 33)])
+LOCAL = 'LOCAL_CS["site",UNIT["metre",1],AXIS["X",EAST],AXIS["Y",NORTH]]'
+
+
+def ground(crs: int | str | None, *transform: float) -> Ground:
+    text = CRS.from_epsg(crs).to_wkt() if isinstance(crs, int) else crs
+    return Ground(Georeference(100, 100, text, transform or None))  # type: ignore[arg-type]
+
+
+def test_pixels_are_moved_by_rotated_transforms() -> None:
+    placed = ground(32618, 0.5, 0.25, 1000.0, 0.1, -0.5, 2000.0).place(SQUARE)[0]
+    expected = [(0.5 * x + 0.25 * y + 1000, 0.1 * x - 0.5 * y + 2000) for x, y in SQUARE[0].exterior.coords]
+    np.testing.assert_allclose(placed.exterior.coords, expected)
+
+
+def test_control_points_place_by_the_best_affine_transform() -> None:
+    points = tuple(
+        ControlPoint(row, col, 5e5 + 2 * col, 4.5e6 - 3 * row) for row, col in [(0, 0), (0, 99), (99, 0), (99, 99)]
+    )
+    placed = Ground(Georeference(100, 100, gcps=points, gcp_crs=CRS.from_epsg(32618).to_wkt()))
+    assert placed.place(SQUARE)[0].bounds == pytest.approx((5e5 + 4, 4.5e6 - 99, 5e5 + 24, 4.5e6 - 9))
+    assert placed.areas(SQUARE) == pytest.approx([1800])
+
+
+def test_areas_on_projected_maps_count_pixels_in_square_metres() -> None:
+    assert ground(32618, 0.5, 0.1, 0, 0.1, -0.5, 0).areas(SQUARE) == pytest.approx([300 * 0.26])
+    feet = ground(2263, 1, 0, 0, 0, -1, 0)
+    assert feet.unit == "m2"
+    assert feet.areas(SQUARE) == pytest.approx([300 * 0.3048006096**2])
+
+
+@pytest.mark.parametrize("latitude", [0.0, 50.0, -70.0])
+@pytest.mark.parametrize("epsg", [4326, 3857])
+def test_areas_in_degrees_and_on_mercators_map_are_those_on_the_ellipsoid(epsg: int, latitude: float) -> None:
+    if epsg == 4326:
+        here = ground(4326, 1e-4, 0, 8.0, 0, -1e-4, latitude)
+    else:
+        y = 6378137 * np.arctanh(np.sin(np.radians(latitude)))
+        here = ground(3857, 10, 0, 8e5, 0, -10, float(y))
+    assert here.unit == "m2"
+    degrees = here.to_degrees(here.place(SQUARE))[0]
+    geodesic = abs(Geod(ellps="WGS84").geometry_area_perimeter(degrees)[0])
+    assert here.areas(SQUARE) == pytest.approx([geodesic], rel=1e-5)
+
+
+@pytest.mark.parametrize("crs", [None, 32618])
+def test_without_transform_pixels_hang_from_the_origin(crs: int | None) -> None:
+    nowhere = ground(crs)
+    assert nowhere.crs is None
+    assert nowhere.unit == "px"
+    assert nowhere.place(SQUARE)[0].bounds == (2, -33, 12, -3)
+    assert nowhere.areas(SQUARE) == [300]
+    assert nowhere.to_degrees(nowhere.place(SQUARE))[0].bounds == (2, -33, 12, -3)
+
+
+def test_systems_that_are_nowhere_on_earth_are_refused_as_degrees() -> None:
+    site = ground(CRS.from_wkt(LOCAL).to_wkt(), 1, 0, 0, 0, -1, 0)
+    with pytest.raises(DataError, match=r"can't be turned into longitude and latitude, .*; write a \.gpkg"):
+        site.to_degrees(site.place(SQUARE))
