@@ -63,9 +63,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), data: Path | None = N
         learner = mapping.get(role)
         if isinstance(learner, dict) and isinstance(learner.get("model"), dict):
             model = _anchored(learner["model"], "encoder_weights", path.parent)
-            if isinstance(identity := model.get("id"), str) and identity.startswith("hf:"):
-                model = {**model, "id": _found(identity, path.parent)}
-            mapping[role] = {**learner, "model": model}
+            mapping[role] = {**learner, "model": _anchored_model(model, path.parent)}
     if isinstance(distillation := mapping.get("distillation"), dict):
         distillation = _anchored(distillation, "teacher_cache", path.parent)
         if "teachers" in distillation:
@@ -78,6 +76,10 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), data: Path | None = N
             value = _dataset_mapping(Path(value))
         elif keys == ["distillation", "teachers"]:
             value = _anchored_teachers(value, Path())
+        elif keys[1:] == ["model"] and isinstance(value, dict):
+            value = _anchored_model(value, Path())
+        elif keys[1:] == ["model", "id"]:
+            value = _anchored_model({"id": value}, Path())["id"]
         mapping = _with(mapping, keys, value, text)
     return _validate(Recipe, mapping, str(path))
 
@@ -127,6 +129,20 @@ def _anchored(mapping: dict[str, Any], key: str, folder: Path) -> dict[str, Any]
     if not isinstance(mapping.get(key), str):
         return mapping
     return {**mapping, key: _absolute(mapping[key], folder)}
+
+
+def _anchored_model(model: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Make the folder that a network's id names absolute: what is written like one, or holds a model in ``folder``."""
+    identity = model.get("id")
+    if not isinstance(identity, str):
+        return model
+    if identity.startswith("hf:"):
+        return {**model, "id": _found(identity, folder)}
+    found = _beside(identity, folder)
+    written = identity.startswith((".", "~")) or ("/" in identity and ":" not in identity)
+    if written or any((Path(found) / name).exists() for name in ("config.json", "model/config.json")):
+        return {**model, "id": _absolute(identity, folder)}
+    return model
 
 
 def _anchored_teachers(value: Any, folder: Path) -> Any:

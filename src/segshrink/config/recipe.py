@@ -15,7 +15,8 @@ from segshrink.config.teachers import Teaching
 class ModelChoice(Strict):
     """A network by id, with its options."""
 
-    # "unet", "separable-unet", "mobile", "smp:Unet/resnet34", "torchvision:lraspp_mobilenet_v3_large", or a folder.
+    # "unet", "separable-unet", "mobile", "smp:Unet/resnet34", "torchvision:lraspp_mobilenet_v3_large"; or a model or
+    # run folder, relative to the recipe, whose network, weights and normalisation training starts from.
     id: str
     # Network options by name (unet: width, depth; separable-unet: width; ...).
     options: dict[str, Any] = Field(default={})

@@ -20,9 +20,10 @@ from segshrink.files import read_json, write_json, write_text
 from segshrink.imagery import probe
 from segshrink.losses import build_terms
 from segshrink.machine import describe_machine
-from segshrink.models import Normalization, SegmentationModel, build_model, inherit_encoder
+from segshrink.models import SegmentationModel, inherit_encoder
 from segshrink.models.lean import make_lean
 from segshrink.teachers import Teacher, TeacherCache
+from segshrink.training.building import build_chosen
 from segshrink.training.callbacks import (
     InterruptBetweenSteps,
     MetricsFile,
@@ -153,23 +154,10 @@ def _prepare_folder(out: Path, recipe: Recipe, role: Role, resume: bool) -> RunR
 
 
 def _build(learner: Learner, dataset: Dataset, data: CropModule) -> SegmentationModel:
-    choice = learner.model
-    normalization = (
-        image_statistics(data.train_store)
-        if choice.normalization == "data"
-        else Normalization.named(choice.normalization, dataset.bands)
-    )
-    model = build_model(
-        choice.id,
-        dataset.classes,
-        bands=dataset.bands,
-        options=choice.options,
-        normalization=normalization,
-        encoder_weights=choice.encoder_weights,
-        sigmoid=choice.sigmoid,
-    )
+    model = build_chosen(learner.model, dataset, lambda: image_statistics(data.train_store))
     pixels = probe(dataset.train[0].image)
-    model.description = replace(model.description, dtype=pixels.dtype, resolution=dataset.description.resolution)
+    resolution = dataset.description.resolution or model.description.resolution
+    model.description = replace(model.description, dtype=pixels.dtype, resolution=resolution)
     return model
 
 

@@ -11,8 +11,9 @@ from segshrink.config import Recipe
 from segshrink.data import Dataset
 from segshrink.errors import ModelError
 from segshrink.files import read_json
-from segshrink.models import Normalization, SegmentationModel, build_model, load_model
+from segshrink.models import SegmentationModel, load_model
 from segshrink.teachers import Teacher, open_teacher
+from segshrink.training.building import build_chosen
 from segshrink.training.doctor.findings import Finding
 from segshrink.training.doctor.gradient_checks import balance_findings, gradient_norms
 from segshrink.training.doctor.measuring import Matrices
@@ -69,19 +70,9 @@ def open_student(source: str | None, recipe: Recipe, dataset: Dataset, sample: S
         return Student(model, Path(source) if Path(source).is_dir() else None)
     if recipe.student is None:
         return None
-    choice = recipe.student.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = build_model(
-            choice.id,
-            dataset.classes,
-            bands=dataset.bands,
-            options=choice.options,
-            normalization=sample.statistics
-            if choice.normalization == "data"
-            else Normalization.named(choice.normalization, dataset.bands),
-            encoder_weights=choice.encoder_weights,
-        )
+        model = build_chosen(recipe.student.model, dataset, lambda: sample.statistics)
     return Student(model, None)
 
 

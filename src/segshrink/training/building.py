@@ -1,0 +1,66 @@
+"""The network that a recipe chooses, as it stands before its training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from segshrink.config import ModelChoice
+from segshrink.data import Dataset
+from segshrink.errors import ConfigError, FileError, ModelError
+from segshrink.models import Normalization, SegmentationModel, build_model, load_model
+
+
+def build_chosen(choice: ModelChoice, dataset: Dataset, statistics: Callable[[], Normalization]) -> SegmentationModel:
+    """Build a network by id, or load the model of a folder with its weights and normalisation.
+
+    Args:
+        choice: What the recipe says.
+        dataset: The data set, which says classes and bands.
+        statistics: Gives mean and deviation of the training images, where they are asked for.
+
+    Raises:
+        ConfigError: A folder is named together with what only a new network takes.
+        FileError: There is no such folder, or a file of it is missing.
+        ModelError: The id is unknown, the folder damaged, or its model has other classes or bands.
+    """
+    if is_folder(choice.id):
+        return _load(choice, dataset)
+    by_data = choice.normalization == "data"
+    return build_model(
+        choice.id,
+        dataset.classes,
+        bands=dataset.bands,
+        options=choice.options,
+        normalization=statistics() if by_data else Normalization.named(choice.normalization, dataset.bands),
+        encoder_weights=choice.encoder_weights,
+        sigmoid=choice.sigmoid,
+    )
+
+
+def is_folder(identity: str) -> bool:
+    """Tell whether a model's id is written like a folder, or is one."""
+    path = Path(identity)
+    written = path.is_absolute() or identity.startswith((".", "~")) or ("/" in identity and ":" not in identity)
+    return written or path.is_dir()
+
+
+def _load(choice: ModelChoice, dataset: Dataset) -> SegmentationModel:
+    folder = Path(choice.id)
+    if not folder.is_dir():
+        raise FileError(f"no model folder at {folder}; give a model folder, a run folder or a network id")
+    for name, given in (
+        ("options", bool(choice.options)),
+        ("encoder_weights", choice.encoder_weights is not None),
+        ("normalization", choice.normalization != "data"),
+        ("sigmoid", choice.sigmoid),
+    ):
+        if given:
+            raise ConfigError(f"the model in {folder} brings its own '{name}'; leave it out of the recipe")
+    model = load_model(folder, classes=dataset.classes, bands=dataset.bands)
+    if model.description.classes.names != dataset.classes.names:
+        raise ModelError(
+            f"the model in {folder} has its classes in the order {', '.join(model.description.classes.names)}, the "
+            f"data set in the order {', '.join(dataset.classes.names)}; list them alike"
+        )
+    return model.train()
