@@ -107,6 +107,7 @@ def recipe(tmp_path: Path) -> Recipe:
                 "classes": [{"name": "a", "color": "#000000"}, {"name": "b", "color": "#FFFFFF"}],
                 "split": {"random": 0.5},
             },
+            "teacher": {"model": {"id": "unet"}},
             "student": {"model": {"id": "mobile"}},
         }
     )

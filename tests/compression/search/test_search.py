@@ -165,6 +165,8 @@ def test_an_interrupted_search_leaves_what_it_knew(recipe: Recipe, tools: Any, t
 def test_a_recipe_without_student_and_senseless_settings_are_refused(recipe: Recipe, tools: Any, tmp_path: Path):
     with pytest.raises(ConfigError, match="has no 'student' section"):
         search(recipe.model_copy(update={"student": None}), tools, tmp_path, "latency<=20ms")
+    with pytest.raises(ConfigError, match="names no teacher"):
+        search(recipe.model_copy(update={"teacher": None}), tools, tmp_path, "latency<=20ms")
     with pytest.raises(ConfigError, match="unknown runtime 'openvin'; did you mean 'openvino'"):
         Settings(runtimes=("openvin",))
     with pytest.raises(ConfigError, match="candidates must be at least 1, found 0"):

@@ -126,10 +126,10 @@ def to_markdown(content: dict[str, Any]) -> str:
 
 
 def copy_model(file: Path, out: Path) -> Path:
-    """Copy a model file, and what belongs to it, into a folder as ``model.*``."""
+    """Copy a model file, and the weights that OpenVINO keeps beside it, into a folder as ``model.*``."""
     out.mkdir(parents=True, exist_ok=True)
-    for part in sorted(file.parent.glob(f"{file.stem}.*")):
-        with replacing(out / f"{MODEL}{part.name.removeprefix(file.stem)}") as temporary:
+    for part in [file, *([file.with_suffix(".bin")] if file.suffix == ".xml" else [])]:
+        with replacing(out / f"{MODEL}{part.suffix}") as temporary:
             shutil.copyfile(part, temporary)
     return out / f"{MODEL}{file.suffix}"
 

@@ -68,11 +68,13 @@ def compress(
 
     Raises:
         UnmetBudgetError: No candidate keeps the limits: before any training where no weights would help.
-        ConfigError: The recipe has no student.
+        ConfigError: The recipe has no student or no teacher.
         FileError: ``out`` holds a search and ``resume`` is not given, or can't be written.
     """
     if recipe.student is None:
         raise ConfigError(f"recipe '{recipe.name}' has no 'student' section; add one to say how students are trained")
+    if recipe.teacher is None and not recipe.distillation.teachers:
+        raise ConfigError(f"recipe '{recipe.name}' names no teacher and has no 'teacher' section; give --teacher")
     if (out / results.CANDIDATES).exists() and not resume:
         raise FileError(f"{out} already holds a search; add --resume to go on with it, or choose another folder")
     search = _Search(recipe.data, budget, out, tools, settings or Settings(), Ledger(), show)

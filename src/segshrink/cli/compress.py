@@ -1,0 +1,89 @@
+"""``segshrink compress``: from a teacher and images to the most accurate model within a budget."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from segshrink.cli._options import Data, Overrides, RecipeFile
+
+
+def compress(
+    recipe: RecipeFile,
+    budget: Annotated[
+        str,
+        typer.Option(
+            "--budget",
+            "-b",
+            help="Limits with commas: latency<=20ms, size<=1MB, memory<=400MB, parameters<=500k, macs<=2G, drop<=1.0 "
+            "(points of mIoU below the teacher), miou>=0.6, accuracy>=0.8.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.", show_default=False)],
+    overrides: Overrides = None,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--teacher",
+            "-t",
+            help="Run or model folder, or any other source as in distill, instead of the recipe's teachers.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Data = None,
+    runtime: Annotated[
+        Literal["onnxruntime", "openvino", "both"], typer.Option("--runtime", help="What the model will run on.")
+    ] = "onnxruntime",
+    size: Annotated[int, typer.Option("--size", help="Side in pixels of the image that is timed.", min=32)] = 512,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Of the runtime; by default all cores.", min=1, show_default=False)
+    ] = None,
+    families: Annotated[
+        str | None,
+        typer.Option(
+            "--families",
+            help="Networks to look at, with commas: mobile, separable-unet, unet, smp:Unet, or any id; by default "
+            "the student's family and ours.",
+            show_default=False,
+        ),
+    ] = None,
+    candidates: Annotated[int, typer.Option("--candidates", help="How many to distil at most.", min=1)] = 3,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            "--work",
+            help="Folder that keeps trainings and measurements, for several budgets to share; by default OUT/work.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in --out.")] = False,
+) -> None:
+    """Find the most accurate small model within a budget.
+
+    Measures networks of several families and widths on this machine before any training, distils the few that fit,
+    exports them in fp32 and int8, scores the files themselves, and chooses.
+
+    Inside OUT: the model, chosen.json, compress.md, pareto.json and .png, report.html, candidates.json.
+    """
+    from segshrink.compression.budget import Budget
+
+    limits = Budget.parse(budget)
+    from segshrink.config import load_recipe
+
+    chosen = [f"distillation.teachers={json.dumps([{'source': source} for source in teacher])}"] if teacher else []
+    loaded = load_recipe(recipe, [*chosen, *(overrides or ())], data)
+    from segshrink.cli._compress import print_outcome, run_search
+    from segshrink.compression.search import Settings
+
+    settings = Settings(
+        runtimes=("onnxruntime", "openvino") if runtime == "both" else (runtime,),
+        size=size,
+        threads=threads,
+        families=tuple(families.split(",")) if families is not None else None,
+        candidates=candidates,
+    )
+    print_outcome(run_search(loaded, limits, out=out, work=work or out / "work", settings=settings, resume=resume))

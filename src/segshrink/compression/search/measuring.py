@@ -1,0 +1,175 @@
+"""Exporting, quantising and measuring the files of a candidate: where a search meets the rooms that do this."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segshrink.compression.benchmark.jobs import Job
+from segshrink.compression.benchmark.measuring import measure
+from segshrink.compression.quantization.calibration import calibration_tiles
+from segshrink.compression.quantization.onnx_int8 import OnnxQuantizer
+from segshrink.compression.quantization.openvino_int8 import OpenVinoQuantizer
+from segshrink.compression.search.records import MeasuredFile, Reference
+from segshrink.compression.search.tools import Advance, Settings
+from segshrink.config import Recipe
+from segshrink.data import Dataset
+from segshrink.errors import ModelError
+from segshrink.export import export_onnx, export_openvino
+from segshrink.models import SegmentationModel
+
+# A ranking needs fewer runs than what is published.
+QUICK_RUNS, QUICK_ROUNDS = 9, 3
+RUNS, ROUNDS = 30, 5
+# Side of the noise that untrained candidates are calibrated with.
+_NOISE = 128
+# Images that pruning looks at, and their largest side.
+_EXAMPLES, _LARGEST = 8, 256
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file of a model."""
+
+    runtime: str
+    precision: str
+    path: Path
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the file, with the weights that OpenVINO keeps in one of their own."""
+        parts = [self.path, self.path.with_suffix(".bin")] if self.path.suffix == ".xml" else [self.path]
+        return sum(part.stat().st_size for part in parts)
+
+
+def export_float(model: SegmentationModel, folder: Path, runtime: str) -> Exported:
+    """Export a model as it is for a runtime."""
+    if runtime == "openvino":
+        return Exported(runtime, "fp32", export_openvino(model, folder / "fp32.xml"))
+    return Exported(runtime, "fp32", export_onnx(model, folder / "fp32.onnx"))
+
+
+def export_untrained(model: SegmentationModel, folder: Path, runtimes: Sequence[str]) -> list[Exported]:
+    """Export a model with random weights for each runtime, in fp32 and in int8 calibrated with noise.
+
+    Latency, size and memory don't depend on what the weights are.
+
+    Raises:
+        ModelError: The network can't be exported or quantised.
+        MissingExtraError: What a runtime needs isn't installed.
+    """
+    noise = np.random.default_rng(0)
+    tiles = [noise.integers(0, 256, (model.description.bands, _NOISE, _NOISE), dtype=np.uint8) for _ in range(2)]
+    found = [export_float(model, folder, runtime) for runtime in runtimes]
+    plain = next((one.path for one in found if one.path.suffix == ".onnx"), None)
+    quantizer = OnnxQuantizer((plain or export_onnx(model, folder / "fp32.onnx")).read_bytes(), tiles)
+    if "onnxruntime" in runtimes:
+        path = folder / "int8.onnx"
+        path.write_bytes(quantizer.compacted())
+        found.append(Exported("onnxruntime", "int8", path))
+    if "openvino" in runtimes:
+        path = folder / "int8.xml"
+        OpenVinoQuantizer(quantizer.model, quantizer.nodes, tiles).write(path)
+        found.append(Exported("openvino", "int8", path))
+    return found
+
+
+def build_files(
+    model: SegmentationModel,
+    recipe: Recipe,
+    folder: Path,
+    runtimes: Sequence[str],
+    *,
+    max_drop: float,
+    progress: Advance | None = None,
+) -> list[Exported]:
+    """Export a trained model for each runtime, in fp32 and in int8.
+
+    Args:
+        model: The model.
+        recipe: How it was trained, its teachers named; where int8 costs too much, it learns on in int8.
+        folder: Existing or new folder.
+        runtimes: What it will run on.
+        max_drop: Points of mIoU that int8 may cost.
+        progress: Told how far it is.
+
+    Raises:
+        ModelError: The network can't be exported or quantised.
+        MissingExtraError: What a runtime needs isn't installed.
+    """
+    from segshrink.compression.quantization.pipeline import quantize
+
+    result = quantize(
+        model,
+        recipe.data,
+        out=folder / "quantized",
+        runtimes=runtimes,
+        max_drop=max_drop,
+        recipe=recipe,
+        progress=progress,
+    )
+    int8 = [Exported(row.runtime, "int8", row.file) for row in result.rows if row.precision == "int8"]
+    return [*(export_float(model, folder, runtime) for runtime in runtimes), *int8]
+
+
+def example_pixels(dataset: Dataset) -> Tensor:
+    """Return raw pixels (N, bands, H, W) of the data set, for pruning to see what its images are like."""
+    tiles = calibration_tiles(dataset, count=_EXAMPLES)
+    height, width = (min(tile.shape[side] for tile in tiles) for side in (1, 2))
+    return torch.from_numpy(np.stack([tile[:, : min(height, _LARGEST), : min(width, _LARGEST)] for tile in tiles]))
+
+
+def measure_files(
+    files: Sequence[Exported], settings: Settings, *, quick: bool = False, reference: Reference | None = None,
+    progress: Advance | None = None,
+) -> tuple[list[MeasuredFile], Reference | None]:  # fmt: skip
+    """Measure files beside each other, and the teacher in PyTorch fp32 among them.
+
+    Args:
+        files: The files.
+        settings: Size and threads.
+        quick: Fewer runs.
+        reference: The teacher; one without a source is not measured.
+        progress: Told how far it is.
+
+    Raises:
+        ModelError: A file can't be run.
+    """
+    jobs = [Job(file.path, file.runtime, size=settings.size, threads=settings.threads) for file in files]
+    timed = reference is not None and reference.source is not None
+    if reference is not None and reference.source is not None:
+        source = Path(reference.source)
+        jobs.append(Job(source, "torch", precision="32", size=settings.size, threads=settings.threads))
+    runs, rounds = (QUICK_RUNS, QUICK_ROUNDS) if quick else (RUNS, ROUNDS)
+    measured = measure(jobs, runs=runs, rounds=rounds, progress=progress)
+    for one in measured:
+        if one.latency_ms is None:
+            raise ModelError(f"{one.job.title} can't be measured: {one.error}")
+    results = []
+    for file, one in zip(files, measured, strict=False):
+        latency = one.latency_ms or {}
+        results.append(
+            MeasuredFile(
+                runtime=file.runtime,
+                precision=file.precision,
+                size_bytes=file.size_bytes,
+                latency_ms=latency["median"],
+                latency_p95_ms=latency["p95"],
+                memory_mb=one.peak_memory_mb or 0.0,
+                path=str(file.path),
+            )
+        )
+    if timed and reference is not None:
+        latency = measured[-1].latency_ms or {}
+        reference = replace(
+            reference,
+            latency_ms=latency["median"],
+            latency_p95_ms=latency["p95"],
+            memory_mb=measured[-1].peak_memory_mb,
+        )
+    return results, reference

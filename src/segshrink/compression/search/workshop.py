@@ -1,0 +1,327 @@
+"""The work of a search: candidates built, measured, distilled, exported, quantised and scored, all kept for later.
+
+What was done stands in a work folder under the content it depends on, so that an interrupted search goes on where it
+was, and searches for several budgets share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segshrink.compression.profile import count_macs
+from segshrink.compression.pruning import prune
+from segshrink.compression.search.candidates import Candidate
+from segshrink.compression.search.measuring import (
+    Exported,
+    build_files,
+    example_pixels,
+    export_untrained,
+    measure_files,
+)
+from segshrink.compression.search.records import Entry, MeasuredFile, Reference
+from segshrink.compression.search.tools import Settings, Show, silent
+from segshrink.config import Distillation, ModelChoice, Recipe, TeacherSource, Teaching
+from segshrink.data import Dataset, SceneStore, open_dataset, scenes
+from segshrink.errors import ModelError
+from segshrink.evaluation import evaluate
+from segshrink.files import read_json, write_json
+from segshrink.machine import describe_machine
+from segshrink.models import Normalization, SegmentationModel, build_model, count_parameters, load_model
+from segshrink.models.folder import WEIGHTS_FILE
+from segshrink.prediction import Predictor, open_backend
+from segshrink.teachers import Teacher, open_teachers
+from segshrink.training import describe_teacher, finish, train
+from segshrink.training.run import open_run_recipe
+
+# Options of a network that fetch weights; an untrained candidate needs none.
+_FETCHING = ("weights",)
+
+
+@dataclass
+class Workshop:
+    """Does a search's work for one recipe; see ``tools.Tools`` for what each method promises.
+
+    Attributes:
+        recipe: Teacher, student, data and settings of the distillation.
+        work: Folder that keeps trainings and measurements; several searches may share it.
+        settings: How to measure.
+        show: Opens progress bars.
+    """
+
+    recipe: Recipe
+    work: Path
+    settings: Settings
+    show: Show = silent
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The recipe's data set."""
+        return open_dataset(self.recipe.data)
+
+    @cached_property
+    def teaching(self) -> Teaching:
+        """The recipe's teachers, or its own, which is trained first."""
+        teaching = self.recipe.distillation
+        if teaching.teachers:
+            return teaching
+        alone = self.recipe.model_copy(update={"student": None, "distillation": Distillation()})
+        run = self.work / f"teacher-run-{_hash(_content(alone))}"
+        with self.show("train teacher") as advance:
+            train(alone, out=run, role="teacher", resume=True, progress=advance)
+        return teaching.model_copy(update={"teachers": [TeacherSource(source=str(run))]})
+
+    @cached_property
+    def identity(self) -> str:
+        """What the teacher is, exactly."""
+        return self._open_teacher().identity
+
+    @cached_property
+    def teacher_folder(self) -> Path:
+        """Where the teacher's measures stand, as the report reads them."""
+        data = self.recipe.data.model_dump(mode="json")
+        return self.work / f"teacher-{_hash({'teacher': self.identity, 'data': data})}"
+
+    def measure(self, candidate: Candidate, base: Candidate | None) -> Entry:
+        """Build a candidate with random weights and measure its fp32 and int8 files."""
+        store = self.work / "measurements" / f"{candidate.name}-{self._measured_as(candidate)}.json"
+        if store.exists():
+            return replace(Entry.from_dict(read_json(store)), candidate=candidate)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = self._untrained(candidate)
+            if candidate.macs is not None:
+                model = prune(model, macs=candidate.macs, size=self.settings.size)
+        with tempfile.TemporaryDirectory(prefix="segshrink-candidate-") as scratch:
+            files = export_untrained(model, Path(scratch), self.settings.runtimes)
+            measured, _ = measure_files(files, self.settings, quick=True)
+        entry = Entry(
+            candidate,
+            parameters=count_parameters(model),
+            macs=count_macs(model, size=self.settings.size),
+            untrained=tuple(replace(file, path=None) for file in measured),
+        )
+        write_json(store, entry.to_dict())
+        return entry
+
+    def teach(self) -> Reference:
+        """Train the recipe's teacher where none is named, and evaluate it."""
+        folder = self.teacher_folder
+        teacher = self._open_teacher()
+        if not (folder / "evaluation.json").exists():
+            with self.show("evaluate teacher") as advance:
+                describe_teacher(teacher, self.recipe, out=folder, progress=advance)
+        score = float(read_json(folder / "evaluation.json")["scores"]["mean_iou"])
+        model = self._model_of(teacher)
+        return Reference(
+            name=teacher.name,
+            mean_iou=score,
+            parameters=teacher.parameters,
+            size_bytes=None if model is None else (model / WEIGHTS_FILE).stat().st_size,
+            source=None if model is None else str(model),
+        )
+
+    def distil(self, entry: Entry, base: Entry | None) -> Entry:
+        """Train a candidate with the teacher, a pruned one from its trained base, and evaluate it."""
+        recipe = self.recipe_of(entry.candidate, base)
+        run = self.run_folder(entry.candidate, recipe)
+        if not (run / "evaluation.json").exists():
+            with self.show(f"distil {entry.name}") as advance:
+                train(recipe, out=run, role="student", teacher=self._open_teacher, resume=True, progress=advance)
+            with self.show(f"evaluate {entry.name}") as advance:
+                finish(run, reference=self.teacher_folder, progress=advance)
+        score = float(read_json(run / "evaluation.json")["scores"]["mean_iou"])
+        return replace(entry, run=str(run), mean_iou=score)
+
+    def build(self, entry: Entry, *, max_drop: float) -> Entry:
+        """Export and quantise a distilled candidate, and score each file itself on the validation split."""
+        if entry.run is None:
+            raise ModelError(f"{entry.name} has not been distilled")
+        run = Path(entry.run)
+        name = _hash({"max_drop": round(max_drop, 3), "runtimes": self.settings.runtimes})
+        folder = run / "files" / name
+        store = folder / "files.json"
+        if not store.exists():
+            with self.show(f"quantise {entry.name}") as advance:
+                files = build_files(
+                    load_model(run / "model"),
+                    self._with_teachers(open_run_recipe(run)),
+                    folder,
+                    self.settings.runtimes,
+                    max_drop=max_drop,
+                    progress=advance,
+                )
+            scored = [self._scored(file, entry.name) for file in files]
+            write_json(store, [asdict(file) for file in scored])
+        return replace(entry, files=tuple(MeasuredFile(**one) for one in read_json(store)))
+
+    def weigh(self, entries: Sequence[Entry], reference: Reference) -> tuple[list[Entry], Reference]:
+        """Measure all files of all entries anew, interleaved with the teacher in PyTorch fp32."""
+        files = [
+            Exported(file.runtime, file.precision, Path(file.path or ""))
+            for entry in entries
+            for file in entry.files
+        ]  # fmt: skip
+        with self.show("measure files") as advance:
+            measured, weighed = measure_files(files, self.settings, reference=reference, progress=advance)
+        found = iter(measured)
+        results = []
+        for entry in entries:
+            again = [
+                replace(next(found), mean_iou=file.mean_iou, accuracy=file.accuracy)
+                for file in entry.files
+            ]  # fmt: skip
+            results.append(replace(entry, files=tuple(again)))
+        return results, weighed or reference
+
+    def recipe_of(self, candidate: Candidate, base: Entry | None = None) -> Recipe:
+        """Return the recipe that distils a candidate.
+
+        Args:
+            candidate: The network.
+            base: What it is pruned from, already distilled.
+
+        Raises:
+            ModelError: The trained base can't be pruned.
+        """
+        student = self.recipe.student
+        assert student is not None  # noqa: S101  # a search begins with a student
+        if candidate.pruned_from is not None:
+            assert base is not None  # noqa: S101
+            choice = student.model.model_copy(
+                update={"id": str(self._pruned(candidate, base)), "options": {}, "encoder_weights": None}
+            )
+        else:
+            choice = self._choice(candidate, student.model)
+        distillation = self.recipe.distillation
+        keeps = candidate.keeps_weights and candidate.pruned_from is None
+        return self.recipe.model_copy(
+            update={
+                "student": student.model_copy(update={"model": choice}),
+                "distillation": distillation.model_copy(
+                    update={"inherit_encoder": distillation.inherit_encoder and keeps}
+                ),
+            }
+        )
+
+    def run_folder(self, candidate: Candidate, recipe: Recipe) -> Path:
+        """Return where a candidate is distilled: named after it, its recipe and its teacher."""
+        key = _hash({"recipe": _content(recipe), "teacher": self.identity})
+        return self.work / "candidates" / f"{candidate.name}-{key}"
+
+    def _choice(self, candidate: Candidate, student: ModelChoice) -> ModelChoice:
+        if candidate.own:
+            return student
+        weights = student.encoder_weights if candidate.keeps_weights else None
+        options = dict(candidate.options)
+        return student.model_copy(update={"id": candidate.id, "options": options, "encoder_weights": weights})
+
+    def _untrained(self, candidate: Candidate) -> SegmentationModel:
+        """Build a candidate with random weights."""
+        dataset, student = self.dataset, self.recipe.student
+        if Path(candidate.id).is_dir():
+            return load_model(candidate.id, classes=dataset.classes, bands=dataset.bands)
+        return build_model(
+            candidate.id,
+            dataset.classes,
+            bands=dataset.bands,
+            options={name: value for name, value in candidate.options.items() if name not in _FETCHING},
+            normalization=Normalization.named("half", dataset.bands),
+            sigmoid=student is not None and student.model.sigmoid,
+        )
+
+    def _pruned(self, candidate: Candidate, base: Entry) -> Path:
+        """Return the folder of a candidate's trained base, pruned."""
+        run = Path(base.run or "")
+        folder = self.work / "pruned" / f"{candidate.name}-{_hash({'run': run.name, 'macs': candidate.macs})}"
+        if not folder.exists():
+            with self.show(f"prune {base.name}"):
+                images = example_pixels(self.dataset)
+                whole = load_model(run / "model")
+                prune(whole, macs=candidate.macs, size=self.settings.size, images=images).save(folder)
+        return folder
+
+    def _model_of(self, teacher: Teacher) -> Path | None:
+        """Return the model folder of a teacher, written where it has none; None for what is no model of ours."""
+        source = Path(teacher.name)
+        for folder in (source / "model", source):
+            if (folder / WEIGHTS_FILE).exists():
+                return folder
+        if not isinstance(teacher.module, SegmentationModel):
+            return None
+        folder = self.teacher_folder / "model"
+        if not folder.exists():
+            teacher.module.save(folder)
+        return folder
+
+    def _with_teachers(self, recipe: Recipe) -> Recipe:
+        """Name the recipe's teachers in it, also where its own was trained."""
+        teaching = {"teachers": self.teaching.teachers}
+        return recipe.model_copy(update={"distillation": recipe.distillation.model_copy(update=teaching)})
+
+    def _measured_as(self, candidate: Candidate) -> str:
+        """Return what a measurement depends on, in short."""
+        student = self.recipe.student
+        return _hash(
+            {
+                "network": candidate.key,
+                "classes": len(self.dataset.classes),
+                "bands": self.dataset.bands,
+                "sigmoid": student is not None and student.model.sigmoid,
+                "size": self.settings.size,
+                "runtimes": self.settings.runtimes,
+                "machine": {key: describe_machine(threads=self.settings.threads or 0)[key] for key in ("cpu", "cores")},
+                "threads": self.settings.threads,
+            }
+        )
+
+    def _open_teacher(self) -> Teacher:
+        return open_teachers(self.teaching, self.dataset.classes, bands=self.dataset.bands)
+
+    def _scored(self, file: Exported, name: str) -> MeasuredFile:
+        """Score a file itself, through its runtime, on the validation split."""
+        dataset = self.dataset
+        with self.show(f"score {name} {file.precision}") as advance:
+            result = evaluate(
+                Predictor(open_backend(file.path, runtime=file.runtime, threads=self.settings.threads)),
+                partial(scenes, SceneStore(dataset.val, dataset.classes)),
+                classes=dataset.classes,
+                split="val",
+                data_name=self.recipe.data.name,
+                leaking=dataset.leaking,
+                model_name=f"{name} {file.precision}",
+                parameters=None,
+                out=None,
+                progress=advance,
+            )
+        scores = result.scores
+        # What it costs is measured beside the others, at the end.
+        return MeasuredFile(
+            file.runtime,
+            file.precision,
+            file.size_bytes,
+            0.0,
+            0.0,
+            0.0,
+            str(file.path),
+            scores.mean_iou,
+            scores.accuracy,
+        )
+
+
+def _content(recipe: Recipe) -> dict[str, Any]:
+    """Return what a training depends on: a recipe without its name."""
+    content = recipe.model_dump(mode="json")
+    return {key: value for key, value in content.items() if key != "name"}
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:10]
