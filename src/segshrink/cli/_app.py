@@ -18,12 +18,14 @@ from segshrink.cli.evaluate import evaluate
 from segshrink.cli.export import export
 from segshrink.cli.inspect import inspect
 from segshrink.cli.predict import predict
+from segshrink.cli.prune import prune
+from segshrink.cli.quantize import quantize
 from segshrink.cli.report import report
 from segshrink.cli.train import train
 from segshrink.errors import SegshrinkError
 from segshrink.extras import missing_extra
 
-_VERBS = (demo, doctor, inspect, train, distill, evaluate, predict, report, export, benchmark)
+_VERBS = (demo, doctor, inspect, train, distill, evaluate, predict, report, export, benchmark, prune, quantize)
 INTERRUPTED = 130
 
 
