@@ -23,7 +23,7 @@ def write_onnx(path: Path) -> Path:
     rng = np.random.default_rng(0)
     weights = {
         "first": rng.normal(size=(16, 3, 3, 3)).astype(np.float32),
-        "bias": np.zeros(16, np.float32),
+        "bias": np.ones(16, np.float32),
         "second": rng.normal(size=(3, 16, 1, 1)).astype(np.float32),
         "unused": np.array([1, 2], np.int64),
     }
