@@ -16,7 +16,7 @@ from PIL import Image
 
 from segshrink.cli import _demo, main
 
-VERBS = ("demo", "doctor", "inspect", "train", "distill", "evaluate", "predict", "report", "export")
+VERBS = ("demo", "doctor", "inspect", "train", "distill", "evaluate", "predict", "report", "export", "compress")
 
 
 @pytest.fixture(autouse=True)
@@ -238,7 +238,8 @@ def test_demo_on_a_few_tiny_scenes(segshrink, tmp_path: Path, monkeypatch: pytes
     out = tmp_path / "demo"
     result = segshrink("demo", "--out", out, "--seed", "3")
     assert result.status == 0, result.err
-    for name in ("report.html", "student.onnx", "prediction/scene.png", "prediction/scene.overlay.jpg"):
+    names = ("report.html", "student.onnx", "prediction/scene.png", "prediction/scene.overlay.jpg", "int8/int8.onnx")
+    for name in names:
         assert (out / name).exists(), name
         assert name == "prediction/scene.png" or name in result.out
     assert json.loads((out / "run.json").read_text())["images"] == {"labeled": 1, "unlabeled": 2, "val": 2}

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 # Verbs that train: worth a restart with a tuned allocator.
-_TRAINING = ("demo", "distill", "train")
+_TRAINING = ("compress", "demo", "distill", "prune", "train")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

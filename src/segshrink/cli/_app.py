@@ -11,6 +11,7 @@ import typer
 from segshrink import __version__
 from segshrink.cli._errors import interrupted_sentence, os_sentence
 from segshrink.cli.benchmark import benchmark
+from segshrink.cli.compress import compress
 from segshrink.cli.demo import demo
 from segshrink.cli.distill import distill
 from segshrink.cli.doctor import doctor
@@ -25,7 +26,21 @@ from segshrink.cli.train import train
 from segshrink.errors import SegshrinkError
 from segshrink.extras import missing_extra
 
-_VERBS = (demo, doctor, inspect, train, distill, evaluate, predict, report, export, benchmark, prune, quantize)
+_VERBS = (
+    demo,
+    doctor,
+    inspect,
+    train,
+    distill,
+    evaluate,
+    predict,
+    report,
+    export,
+    benchmark,
+    compress,
+    prune,
+    quantize,
+)
 INTERRUPTED = 130
 
 
