@@ -53,13 +53,13 @@ def decoded(monkeypatch):
     def spy(name, kind):
         original = getattr(store_module, name)
 
-        def wrapped(path, *arguments):
+        def wrapped(path, *arguments, **options):
             calls[kind].append(Path(path).name)
-            return original(path, *arguments)
+            return original(path, *arguments, **options)
 
         monkeypatch.setattr(store_module, name, wrapped)
 
-    spy("read_image", "decoded")
+    spy("read_valid_image", "decoded")
     spy("read_mask", "decoded")
     spy("content_key", "hashed")
     return calls
@@ -98,12 +98,12 @@ def test_a_fresh_file_is_hashed_again(samples, tmp_path, decoded):
     assert decoded["decoded"].count("a.png") == 1
 
 
-def test_a_changed_file_is_decoded_anew(samples, painter, tmp_path, decoded):
+def test_a_changed_file_is_decoded_anew_with_its_mask(samples, painter, tmp_path, decoded):
     SceneStore(samples, CLASSES, folder=tmp_path / "cache")
     changed = painter.image("b.png", (31, 41), seed=99)
     store = SceneStore(samples, CLASSES, folder=tmp_path / "cache")
     np.testing.assert_array_equal(store.image(1), changed)
-    assert decoded["decoded"][6:] == ["b.png"]
+    assert decoded["decoded"][6:] == ["b.png", "b_mask.png"]
 
 
 def test_another_class_map_decodes_masks_anew(samples, tmp_path):

@@ -80,10 +80,18 @@ class DatasetDescription(Strict):
     resolution: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     # How masks are read: "auto" is colour if every class has a color and none has a value, else index.
     mask_kind: Literal["auto", "color", "index"] = "auto"
+    # Masks as polygons (.geojson, .gpkg): the attribute that holds a class's name or value. None takes "class"; where
+    # polygons don't have it and there are two classes, all polygons are the one that isn't mask_background.
+    mask_field: str | None = None
+    # Masks as polygons: the class where no polygon lies. None ignores these pixels; where all polygons are one class
+    # of two, it is the first class.
+    mask_background: str | None = None
 
     @model_validator(mode="after")
     def _meaningful(self) -> DatasetDescription:
         # A ConfigError is a ValueError, which pydantic reports with the field.
         entries = [(entry.name, entry.color, entry.value) for entry in self.classes]
-        ClassMap.build(entries, self.ignore, mask_kind=self.mask_kind)
+        classes = ClassMap.build(entries, self.ignore, mask_kind=self.mask_kind)
+        if self.mask_background not in (None, *classes.names):
+            raise ValueError(f"mask_background must be one of the classes {', '.join(classes.names)}")
         return self

@@ -24,12 +24,13 @@ from segshrink.data.findings import (
     UndeclaredFinding,
 )
 from segshrink.data.fingerprints import fingerprint
-from segshrink.data.sources import Found, Pair, class_map, find_pairs, find_unlabeled, meant_orphans
+from segshrink.data.sources import Found, Pair, class_map, find_pairs, find_unlabeled, meant_orphans, vector_labels
 from segshrink.data.splits import PARTS, Division, divide, divide_patches
 from segshrink.data.store import Progress
 from segshrink.errors import DataError, SegshrinkError
 from segshrink.files import content_key
-from segshrink.imagery import probe, read_image, read_mask
+from segshrink.imagery import probe, read_mask, read_valid_image
+from segshrink.imagery.vector_masks import is_vector
 from segshrink.tiling import Window
 
 _MOST_UNDECLARED = 256
@@ -108,8 +109,9 @@ class _Survey:
         self.samples.update(part for part, _ in regions)
         part = " and ".join(dict.fromkeys(part for part, _ in regions))
         finding = ImageFinding(pair.name, pair.relative, part)
+        valid = None
         try:
-            image = read_image(pair.image)
+            image, valid = read_valid_image(pair.image)
             height, width, bands = image.shape
             finding = replace(finding, height=height, width=width, bands=bands, dtype=str(image.dtype))
             self.pictures.append(Picture(pair.relative, part, content_key(pair.image), fingerprint(image)))
@@ -127,6 +129,8 @@ class _Survey:
                 [pair.relative, pair.expected or str(pair.mask)],
             )
             return
+        if valid is not None:
+            mask[~valid] = IGNORE_INDEX
         for name, window in regions:
             region = mask[window.slices] if window else mask
             counts = self.counts.setdefault(name, np.zeros(256, dtype=np.int64))
@@ -137,12 +141,15 @@ class _Survey:
         if pair.mask is None or self.classes is None:
             return None
         name = pair.expected or str(pair.mask)
+        labels = vector_labels(self.description)
         try:
-            return read_mask(pair.mask, self.classes)
+            return read_mask(pair.mask, self.classes, image=pair.image, labels=labels)
         except UndeclaredError as error:
             for value, pixels in error.found.items():
                 self.undeclared.setdefault(value, {})[name] = pixels
             try:
+                if is_vector(pair.mask):
+                    return read_mask(pair.mask, self.classes, image=pair.image, labels=replace(labels, tolerant=True))
                 return read_mask(pair.mask, _tolerant(self.classes, error.found))
             except SegshrinkError:
                 return None
@@ -309,7 +316,8 @@ def _undeclared_problem(table: dict[str | int, dict[str, int]], findings: Sequen
         more = f" and {len(rest)} more files" if rest else ""
         told.append(f"{finding.value} ({finding.pixels} pixels in {first}{more})")
     more = f"; and {len(table) - 6} more" if len(table) > 6 else ""
-    kind = "colours" if any(isinstance(value, str) for value in table) else "values"
+    colors = [value for value in table if isinstance(value, str) and value.startswith("#")]
+    kind = "colours" if colors else "values"
     cause = "; so many look like masks that were saved as JPEG or resized smoothly" if len(table) > 64 else ""
     files = tuple(sorted({name for files in table.values() for name in files}))
     message = f"undeclared mask {kind}: {'; '.join(told)}{more}; declare them under classes or ignore{cause}"

@@ -14,7 +14,7 @@ from segshrink.config import DatasetDescription
 from segshrink.data.splits import Division, divide, divide_patches
 from segshrink.data.wildcards import Wildcard, columns, has_wildcards, is_list_file, read_lines, whats_there
 from segshrink.errors import ConfigError, DataError, FileError
-from segshrink.imagery import probe
+from segshrink.imagery import VectorLabels, probe
 from segshrink.tiling import Window
 
 
@@ -27,12 +27,14 @@ class Sample:
         image: The image file.
         mask: The mask file; None for images without labels.
         window: Part of both in pixels; None is the whole. Only the leaking ``patches`` split gives one.
+        labels: How polygons become classes, where the mask is drawn as such.
     """
 
     name: str
     image: Path
     mask: Path | None
     window: Window | None = None
+    labels: VectorLabels | None = None
 
 
 @dataclass(frozen=True)
@@ -248,22 +250,29 @@ def meant_orphans(description: DatasetDescription, found: Found) -> list[tuple[s
 def samples_of(description: DatasetDescription, found: Found, division: Division) -> dict[str, tuple[Sample, ...]]:
     """Return the samples of "train", "val" and "test"; for the ``patches`` split the images' headers are read."""
     pairs = found.pairs
+    labels = vector_labels(description)
     if description.split.patches is not None:
         sizes = [(info.height, info.width) for info in (probe(pair.image) for pair in pairs)]
         squares = divide_patches(sizes, description.split)
         return {
-            "train": tuple(_windowed(pairs[position], window) for position, window in squares.train),
-            "val": tuple(_windowed(pairs[position], window) for position, window in squares.val),
+            "train": tuple(_sample(pairs[position], labels, window) for position, window in squares.train),
+            "val": tuple(_sample(pairs[position], labels, window) for position, window in squares.val),
             "test": (),
         }
     return {
-        part: tuple(Sample(pairs[index].name, pairs[index].image, pairs[index].mask) for index in positions)
+        part: tuple(_sample(pairs[index], labels) for index in positions)
         for part, positions in (("train", division.train), ("val", division.val), ("test", division.test))
     }
 
 
-def _windowed(pair: Pair, window: Window) -> Sample:
-    return Sample(f"{pair.name}-r{window.row:05d}-c{window.col:05d}", pair.image, pair.mask, window)
+def vector_labels(description: DatasetDescription) -> VectorLabels:
+    """Return how polygons become classes."""
+    return VectorLabels(field=description.mask_field, background=description.mask_background)
+
+
+def _sample(pair: Pair, labels: VectorLabels, window: Window | None = None) -> Sample:
+    name = pair.name if window is None else f"{pair.name}-r{window.row:05d}-c{window.col:05d}"
+    return Sample(name, pair.image, pair.mask, window, labels)
 
 
 def _checked_root(root: Path) -> Path:

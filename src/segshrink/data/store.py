@@ -8,7 +8,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.data.sources import Sample
 from segshrink.errors import DataError, FileError
 from segshrink.files import content_key, replacing
-from segshrink.imagery import read_image, read_mask
+from segshrink.imagery import VectorLabels, read_mask, read_valid_image
 
 # Part of every key: raise it when decoding changes, and old arrays are no longer found.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # A file that was written this short a time ago may change again without a new time stamp; its key isn't remembered.
 _SETTLED_SECONDS = 2.0
@@ -134,15 +134,15 @@ class SceneStore:
     def _entry(self, sample: Sample) -> _Entry:
         """Decode a sample's files unless the cache has them, and check that they fit together."""
         key = remembered_key(sample.image, self.folder)
-        image_path = self._home("images", key)
-        image = _ensured(image_path, lambda: read_image(sample.image))
+        image_path, valid_path = self._home("images", key), self._home("valid", key)
+        image = _ensured(image_path, lambda: _decoded_image(sample.image, valid_path))
         mask_path = None
         if sample.mask is not None:
-            meaning = json.dumps(self.classes.to_dict(), sort_keys=True)
+            # A mask depends on its image: where that lies, and where it has no values.
+            meaning = json.dumps([self.classes.to_dict(), asdict(sample.labels or VectorLabels()), key], sort_keys=True)
             mask_key = hashlib.sha256(f"{remembered_key(sample.mask, self.folder)} {meaning}".encode()).hexdigest()
             mask_path = self._home("masks", mask_key)
-            mask_file = sample.mask
-            mask = _ensured(mask_path, lambda: read_mask(mask_file, self.classes))
+            mask = _ensured(mask_path, lambda: _decoded_mask(sample, self.classes, valid_path))
             if mask.shape != image.shape[:2]:
                 raise DataError(
                     f"{sample.mask} is {mask.shape[0]} × {mask.shape[1]} pixels (height × width) but its image "
@@ -240,6 +240,25 @@ def _ensured(path: Path, decode: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         if array is None:
             raise FileError(f"can't read back {path}; choose another cache folder with $SEGSHRINK_CACHE")
     return array
+
+
+def _decoded_image(path: Path, valid_path: Path) -> NDArray[Any]:
+    """Read an image; which pixels have a value is written first, unless all have."""
+    pixels, valid = read_valid_image(path)
+    if valid is not None:
+        _ensured(valid_path, lambda: valid)
+    return pixels
+
+
+def _decoded_mask(sample: Sample, classes: ClassMap, valid_path: Path) -> NDArray[np.uint8]:
+    """Read a sample's mask, ignoring pixels where its image has no value."""
+    if sample.mask is None:
+        raise ValueError("an unlabelled sample has no mask to decode")
+    mask = read_mask(sample.mask, classes, image=sample.image, labels=sample.labels)
+    valid = _load(valid_path)
+    if valid is not None and valid.shape == mask.shape:
+        mask[~valid] = IGNORE_INDEX
+    return mask
 
 
 def _load(path: Path) -> NDArray[Any] | None:

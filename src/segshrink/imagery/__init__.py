@@ -3,13 +3,17 @@
 from segshrink.imagery.display import to_display
 from segshrink.imagery.masks import read_mask
 from segshrink.imagery.reading import ImageInfo, probe, read_image
+from segshrink.imagery.vector_masks import VectorLabels
+from segshrink.imagery.whole_images import read_valid_image
 from segshrink.imagery.writing import write_image, write_index_png, write_overlay
 
 __all__ = [
     "ImageInfo",
+    "VectorLabels",
     "probe",
     "read_image",
     "read_mask",
+    "read_valid_image",
     "to_display",
     "write_image",
     "write_index_png",

@@ -12,10 +12,21 @@ from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
 from segshrink.errors import DataError
 from segshrink.imagery.opening import Header, open_pillow, open_raster, read_header
 from segshrink.imagery.reading import has_palette, pillow_array, through_palette
+from segshrink.imagery.scene_sources import read_georeference
+from segshrink.imagery.vector_masks import VectorLabels, is_vector, read_vector_mask
 
 
-def read_mask(path: Path, classes: ClassMap) -> NDArray[np.uint8]:
+def read_mask(
+    path: Path, classes: ClassMap, *, image: Path | None = None, labels: VectorLabels | None = None
+) -> NDArray[np.uint8]:
     """Read a mask as class indices.
+
+    Args:
+        path: An image of colours or numbers, or polygons (GeoJSON, GeoPackage, FlatGeobuf).
+        classes: What they mean.
+        image: What the mask belongs to: polygons are burned onto its grid, and a GeoTIFF that says where it lies must
+            lie there. None where that isn't known; polygons need it.
+        labels: How polygons become classes; None is ``VectorLabels()``.
 
     Palette files are read through the palette when classes are colours, as raw numbers when classes have values. The
     no-data value of a GeoTIFF of numbers is ignored unless a class has it.
@@ -26,10 +37,17 @@ def read_mask(path: Path, classes: ClassMap) -> NDArray[np.uint8]:
     Raises:
         FileError: The file is missing, unreadable, no image, damaged or truncated.
         UndeclaredError: The mask holds something that is neither a class nor ignored; ``found`` counts it.
-        DataError: The mask is of another kind than the classes need.
+        DataError: The mask is of another kind than the classes need, or lies elsewhere than its image.
+        MissingExtraError: The format of the polygons needs ``segshrink[vector]``.
     """
     path = Path(path)
+    if is_vector(path):
+        if image is None:
+            raise DataError(f"{path} holds polygons, which need an image to be laid on; give a mask as an image")
+        return _read_polygons(path, image, classes, labels or VectorLabels())
     header = read_header(path)
+    if image is not None and not header.by_pillow:
+        _refuse_other_place(path, image)
     try:
         if header.by_pillow:
             return classes.encode(_read_small(path, header, classes))
@@ -38,6 +56,23 @@ def read_mask(path: Path, classes: ClassMap) -> NDArray[np.uint8]:
         raise UndeclaredError(f"{path}: {error}", error.found) from error
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def _read_polygons(path: Path, image: Path, classes: ClassMap, labels: VectorLabels) -> NDArray[np.uint8]:
+    try:
+        return read_vector_mask(path, image, classes, labels)
+    except UndeclaredError as error:
+        raise UndeclaredError(f"{path}: {error}", error.found) from error
+
+
+def _refuse_other_place(path: Path, image: Path) -> None:
+    """Refuse a raster of its image's size that says it lies elsewhere; other sizes are told with both sizes."""
+    mask, place = read_georeference(path), read_georeference(image)
+    if (mask.height, mask.width) == (place.height, place.width) and not place.same_place(mask):
+        raise DataError(
+            f"the mask {path} lies elsewhere than its image {image}: its transform is {mask.transform}, the image's "
+            f"{place.transform}; warp it onto the image's grid"
+        )
 
 
 def _read_small(path: Path, header: Header, classes: ClassMap) -> NDArray[Any]:

@@ -15,6 +15,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from segshrink.errors import FileError
+from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.opening import silent
 
 # Files of a folder that are taken for scenes.
@@ -114,6 +115,12 @@ def open_source(source: Source) -> Any:
         raise FileError(f"{path} is empty; copy or download it again")
     # A pathlib path is never taken for a URL or for GDAL's own syntax.
     return _opened(path, str(path), "replace it by a GeoTIFF, JPEG2000, JPEG, PNG or VRT file, or copy it again")
+
+
+def read_georeference(source: Source) -> Georeference:
+    """Read where an image lies; errors as in ``open_source``."""
+    with gdal_settings(), open_source(source) as dataset:
+        return Georeference.of(dataset)
 
 
 def _opened(path: str | Path, name: str, remedy: str) -> Any:
