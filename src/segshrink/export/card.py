@@ -136,11 +136,7 @@ def _session(model: Path) -> list[str]:
 
 def _running(model: Path, output: str) -> list[str]:
     if model.suffix == ".onnx":
-        return [
-            "options = onnxruntime.RunOptions()",
-            "options.only_execute_path_to_fetches = True",
-            f'(answer,) = session.run(["{output}"], {{"images": batch}}, options)',
-        ]
+        return [f'(answer,) = session.run(["{output}"], {{"images": batch}})']
     return [f'answer = compiled({{"images": batch}})["{output}"]']
 
 

@@ -29,7 +29,7 @@ def export_onnx(
 
     The file takes ``images`` (N, bands, H, W), raw uint8 pixel values (float32 for models of other pixel types), with
     any N, H and W, and gives ``logits`` (N, C, H, W) float32, ``probabilities`` (N, C, H, W) float32, and ``classes``
-    (N, H, W) uint8, of which a runtime may compute what is asked for alone. Normalisation, padding to the network's
+    (N, H, W) uint8. Normalisation, padding to the network's
     stride and cropping back are part of the graph. The metadata entry "segshrink" holds the model's description as
     JSON; others serve the plugin Deepness of QGIS.
 

@@ -46,7 +46,7 @@ def give(model: Any, outputs: Sequence[str], *, classes: int) -> None:
     if PROBABILITIES in outputs:
         graph.node.append(helper.make_node("Softmax", [LOGITS], [PROBABILITIES], name="probabilities/softmax", axis=1))
     if CLASSES in outputs:
-        _running_maximum(graph, classes)
+        _most_likely(graph, classes)
     shape: Sequence[str | int] = ["batch", classes, "height", "width"]
     infos = {
         LOGITS: (TensorProto.FLOAT, shape),
@@ -57,8 +57,14 @@ def give(model: Any, outputs: Sequence[str], *, classes: int) -> None:
     graph.output.extend(helper.make_tensor_value_info(name, *infos[name]) for name in outputs)
 
 
-def _running_maximum(graph: Any, classes: int) -> None:
-    from onnx import helper, numpy_helper
+def _most_likely(graph: Any, classes: int) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    if classes == 1:
+        index = f"{CLASSES}/index"
+        graph.node.append(helper.make_node("ArgMax", [LOGITS], [index], axis=1, keepdims=0))
+        graph.node.append(helper.make_node("Cast", [index], [CLASSES], to=TensorProto.UINT8))
+        return
 
     def node(kind: str, takes: list[str], gives: list[str], **options: Any) -> None:
         names = [f"{CLASSES}/{name}" if name != LOGITS else name for name in takes]

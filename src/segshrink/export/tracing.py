@@ -44,8 +44,11 @@ def trace(model: SegmentationModel, *, pixels: torch.dtype) -> Any:
                 verbose=False,
             )
     except Exception as error:  # the exporter raises what the network's operators raise
+        reason = _reason(error)
+        layer = _layer(model, example, reason)
+        where = f", layer '{layer}'" if layer else ""
         raise ModelError(
-            f"model '{description.id}' can't be expressed in ONNX ({_reason(error)}); choose another model"
+            f"model '{description.id}'{where} can't be expressed in ONNX ({reason}); choose another model"
         ) from error
     if program is None:
         raise ModelError(f"model '{description.id}' can't be expressed in ONNX; choose another model")
@@ -80,6 +83,19 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
     return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+
+
+def _layer(model: SegmentationModel, example: torch.Tensor, reason: str) -> str | None:
+    """Return the name of the first layer that uses the operator which the exporter's words name."""
+    operator = re.search(r"op='\w+\.(\w+)'", reason)
+    if operator is None:
+        return None
+    program = torch.export.export(_Aligned(model).eval(), (example,))
+    for node in program.graph.nodes:
+        if operator[1] in str(node.target) and (stack := node.meta.get("nn_module_stack")):
+            path = str(list(stack.values())[-1][0])
+            return path.removeprefix("model.network").removeprefix(".") or None
+    return None
 
 
 def _strip(model: Any) -> None:

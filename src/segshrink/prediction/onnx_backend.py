@@ -8,14 +8,15 @@ from typing import Any
 import numpy.typing as npt
 
 from segshrink.errors import FileError, ModelError
-from segshrink.prediction.exported import METADATA_KEY, ExportedModel, first_line, planes
+from segshrink.prediction.exported import METADATA_KEY, OUTPUTS, ExportedModel, first_line, planes
+from segshrink.prediction.onnx_parts import output_names, part
 
 
 class OnnxBackend(ExportedModel):
     """Runs one of segshrink's ``.onnx`` files.
 
     Images may have any size: the files pad to the network's stride and crop back inside their graph. Only the part of
-    the graph that an answer needs is executed.
+    the graph that an answer needs is loaded and executed.
 
     Args:
         path: The file; its metadata describes classes and bands.
@@ -27,43 +28,57 @@ class OnnxBackend(ExportedModel):
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
-        import onnxruntime
-
         path = Path(path)
-        self._session = _open_session(path, threads=threads)
-        self._input = self._session.get_inputs()[0]
-        self._options = onnxruntime.RunOptions()
-        self._options.only_execute_path_to_fetches = True
+        self._threads = threads
+        content = _read(path)
+        names = output_names(content)
+        first = next((name for name in OUTPUTS if name in names), "")
+        session = _open_session(part(content, first), path, threads=threads)
+        self._sessions = {first: session}
+        self._unused = True
+        self._input = session.get_inputs()[0]
         super().__init__(
             path,
-            self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY),
-            outputs=[port.name for port in self._session.get_outputs()],
+            session.get_modelmeta().custom_metadata_map.get(METADATA_KEY),
+            outputs=names,
             takes_bytes=self._input.type == "tensor(uint8)",
             runtime="onnxruntime",
         )
 
     def _fetch(self, images: npt.NDArray[Any], output: str) -> npt.NDArray[Any]:
         batch = planes(images, self._dtype)
+        session = self._session(output)
         try:
-            answer: npt.NDArray[Any] = self._session.run([output], {self._input.name: batch}, self._options)[0]
+            answer: npt.NDArray[Any] = session.run([output], {self._input.name: batch})[0]
         except Exception as error:  # the runtime's exceptions have no common public base
             raise self._failed(images, error) from error
         return answer
 
+    def _session(self, output: str) -> Any:
+        if output not in self._sessions:
+            if self._unused:
+                self._sessions.clear()  # weights needn't lie in memory twice
+            self._sessions[output] = _open_session(part(_read(self.path), output), self.path, threads=self._threads)
+        self._unused = False
+        return self._sessions[output]
 
-def _open_session(path: Path, *, threads: int | None) -> Any:
-    import onnxruntime
 
+def _read(path: Path) -> bytes:
     if not path.is_file():
         raise FileError(f"{path} does not exist; give an .onnx file written by segshrink export")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FileError(f"can't read {path}: {error.strerror or error}") from error
+
+
+def _open_session(content: bytes, path: Path, *, threads: int | None) -> Any:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise FileError(f"can't read {path}: {error.strerror or error}") from error
     try:
         # From bytes, so that a file can't make the runtime read other files beside it.
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
