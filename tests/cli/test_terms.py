@@ -48,6 +48,7 @@ def test_a_preset_on_features_trains_beside_its_control(
         ("distillation={preset: cwd, terms: [{name: hint}]}", "both 'preset' and 'terms'"),
         ("distillation={preset: cirkd, teacher_cache: true}", "distillation.teacher_cache=false"),
         ("distillation={preset: dist, confidence_weighting: true}", "pixel_kl"),
+        ("distillation.terms=[{name: hint, student: encoder.0, teacher: encodr}]", "'teacher' features"),
     ],
 )
 def test_wrong_terms_are_refused_before_a_teacher_is_trained(

@@ -22,6 +22,7 @@ from segshrink.files import read_json
 from segshrink.models.weights import read_checkpoint
 from segshrink.report import build_report
 from segshrink.training import RunResult, finish, train
+from segshrink.training.features import check_own_taps
 from segshrink.training.hardware import free_threads
 from segshrink.training.run import Role
 from segshrink.training.terms import student_terms
@@ -65,9 +66,11 @@ def distill_all(recipe: Recipe, *, out: Path, control: bool, resume: bool, docto
     """
     if recipe.student is None:
         raise ConfigError(f"recipe '{recipe.name}' has no 'student' section; add one, or give --student")
-    student_terms(recipe.distillation, recipe.student.terms)  # wrong terms are refused before a teacher is trained
+    # Wrong terms are refused before a teacher is trained.
+    terms = student_terms(recipe.distillation, recipe.student.terms)
     teaching: Teaching = recipe.distillation
     if not teaching.teachers:
+        check_own_taps(recipe, terms)
         own = out / "teacher-run"
         train_run(recipe, out=own, role="teacher", resume=resume)
         teaching = teaching.model_copy(update={"teachers": [TeacherSource(source=str(own))]})

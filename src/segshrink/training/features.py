@@ -8,14 +8,18 @@ from contextlib import ExitStack
 from typing import Protocol
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from segshrink.config import Adapter
+from segshrink.config import Adapter, Learner, Recipe
+from segshrink.data import Dataset, open_dataset
 from segshrink.errors import ConfigError, ModelError
-from segshrink.losses import Term
-from segshrink.models import SegmentationModel, Taps, tap_shapes
+from segshrink.losses import Term, WeightedTerm
+from segshrink.models import Normalization, SegmentationModel, Taps, tap_shapes
+from segshrink.models.adapters import WEIGHTS_OPTION
 from segshrink.teachers.adapted import AdaptedNetwork
+from segshrink.training.building import build_chosen
 
 
 class TapPair:
@@ -98,6 +102,20 @@ def feature_channels(
     return found[0], found[1]
 
 
+def check_own_taps(recipe: Recipe, terms: Iterable[WeightedTerm]) -> None:
+    """Refuse taps that the recipe's student or its own teacher doesn't have, before the teacher is trained.
+
+    Raises:
+        ConfigError: A tap doesn't exist or gives no feature map; says on which side.
+    """
+    on_features = [term for _, term in terms if term.on_features]
+    if not on_features or recipe.teacher is None or recipe.student is None:
+        return
+    dataset = open_dataset(recipe.data)
+    student, teacher = (_untrained(learner, dataset) for learner in (recipe.student, recipe.teacher))
+    feature_channels(student, teacher, on_features, bands=dataset.bands)
+
+
 def check_aligned(images: Tensor, student: nn.Module, teacher: nn.Module) -> None:
     """Refuse crops in which the features of the two networks don't lie over each other, and over the labels.
 
@@ -116,6 +134,15 @@ def check_aligned(images: Tensor, student: nn.Module, teacher: nn.Module) -> Non
             f"features of student and teacher don't lie over each other in crops of {height} × {width} pixels, which "
             f"are padded; set crops.size to a multiple of {multiple} of at least {least}"
         )
+
+
+def _untrained(learner: Learner, dataset: Dataset) -> SegmentationModel:
+    """Build a recipe's network without the weights that it starts from."""
+    choice = learner.model
+    options = {name: value for name, value in choice.options.items() if name != WEIGHTS_OPTION}
+    bare = choice.model_copy(update={"options": options, "encoder_weights": None})
+    with torch.random.fork_rng(devices=[]):
+        return build_chosen(bare, dataset, lambda: Normalization.named("imagenet", dataset.bands))
 
 
 def _check_fitting(adapter: Adapter, height: int, width: int) -> None:
