@@ -22,7 +22,7 @@ from segshrink.imagery.simplification import simplified
 from segshrink.imagery.vector_writing import Features, GeoJsonWriter, GeoPackageWriter, VectorWriter
 
 # Pixels that are traced at once, and polygons that are written at once.
-_STRIP = 1 << 22
+_STRIP = 1 << 21
 _BATCH = 20_000
 _SUFFIXES = (".gpkg", ".geojson")
 
@@ -53,7 +53,7 @@ def write_polygons(
         min_area: Smaller regions are left out; in the unit of the area. They leave holes.
         simplify: Tolerance in units of the map (pixels where the ground is unknown): corners that cut off less than
             about its square go. Neighbours keep common edges without gaps; all polygons are held in memory for that.
-        strip_rows: Rows that are read at once; None: about four million pixels.
+        strip_rows: Rows that are read at once; None: about two million pixels.
         progress: Called with the number of pixels read.
 
     Returns:

@@ -13,6 +13,7 @@ from rasterio import features
 from rasterio.transform import Affine
 
 from segshrink.classes import IGNORE_INDEX
+from segshrink.imagery.lattice import united
 
 _NOBODY = -1
 
@@ -216,28 +217,12 @@ def _sums(
 
 def _united(pieces: Sequence[Regions]) -> Regions:
     """Make one region of pieces that share edges."""
-    import shapely
-
     if len(pieces) == 1:
         return pieces[0]
     together = Regions.joined(pieces)
-    polygon = _without_straight_corners(shapely.union_all(together.polygons))
     return Regions(
-        np.array([polygon], dtype=object),
+        np.array([united(together.polygons)], dtype=object),
         together.classes[:1],
         together.totals.sum(keepdims=True),
         together.counts.sum(keepdims=True),
     )
-
-
-def _without_straight_corners(polygon: Any) -> Any:
-    """Take out the corners that a polygon of axis-parallel edges goes straight through."""
-    import shapely
-
-    rings = []
-    for ring in shapely.get_rings(polygon):
-        points = shapely.get_coordinates(ring)[:-1]
-        into, out = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
-        points = points[into[:, 0] * out[:, 1] != into[:, 1] * out[:, 0]]
-        rings.append(shapely.linearrings(np.concatenate([points, points[:1]])))
-    return shapely.polygons(rings[0], holes=rings[1:] or None)
