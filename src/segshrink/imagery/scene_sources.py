@@ -27,9 +27,9 @@ _SIDECARS = (".aux.xml", ".ovr", ".msk", ".tfw", ".jgw", ".pgw", ".wld", ".prj",
 # URL schemes, and GDAL's file systems behind them.
 _REMOTE = {"http": "/vsicurl/", "https": "/vsicurl/", "s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
 _WILDCARD = re.compile(r"[*?\[]")
-# What GDAL keeps of decoded blocks, in MB, whatever the size of a scene: a row of tiles of 512 rows, 80,000 columns
+# What GDAL keeps of decoded blocks, in bytes, whatever the size of a scene: a row of tiles of 512 rows, 80,000 columns
 # and three bytes. GDAL reads this once, with the first block of the process.
-_CACHE_MB = 128
+_CACHE_BYTES = 128 << 20
 
 Source = str | Path
 
@@ -79,7 +79,7 @@ def scene_name(source: Source) -> str:
 def gdal_settings() -> Iterator[None]:
     """Read with GDAL as scenes need it: a bounded block cache, damage reported, retries over the network."""
     with rasterio.Env(
-        GDAL_CACHEMAX=_CACHE_MB,
+        GDAL_CACHEMAX=_CACHE_BYTES,
         GDAL_ERROR_ON_LIBJPEG_WARNING=True,
         GDAL_DISABLE_READDIR_ON_OPEN=False,
         GDAL_HTTP_MAX_RETRY=3,
