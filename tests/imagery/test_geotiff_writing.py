@@ -5,11 +5,14 @@ import json
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from rasterio.crs import CRS
 from rio_cogeo import cog_validate
 
@@ -96,6 +99,9 @@ def test_class_names_are_where_gdal_and_qgis_look_for_them(tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.tif", "m.tif.aux.xml"]
     with opened(tmp_path / "m.tif") as dataset:
         assert {Path(name).name for name in dataset.files} == {"m.tif", "m.tif.aux.xml"}
+    rasterio.shutil.copy(tmp_path / "m.tif", tmp_path / "gdal.vrt", driver="VRT")
+    names = ElementTree.parse(tmp_path / "gdal.vrt").findall(".//Category")  # noqa: S314
+    assert tuple(name.text for name in names) == CLASSES.names
 
 
 def test_what_described_an_older_file_goes_with_it(tmp_path: Path) -> None:
@@ -262,3 +268,27 @@ def test_memory_holds_rows_of_tiles_only(tmp_path: Path) -> None:
         for window in grid(6000, 520, tile=(100, 520), overlap=0):
             writer.write(window, np.zeros((100, 520), dtype=np.uint8))
             assert all(len(level._strips) <= 2 for level in writer._pyramid.levels)
+
+
+def test_windows_may_come_from_another_thread(tmp_path: Path) -> None:
+    index = class_map(1300, 700)
+    with RasterWriter(tmp_path / "m.tif", georeference(1300, 700), classes=CLASSES) as writer:
+
+        def work() -> None:
+            for window in grid(1300, 700, tile=300, overlap=0):
+                writer.write(window, index[window.slices])
+
+        thread = Thread(target=work)
+        thread.start()
+        thread.join()
+    with opened(tmp_path / "m.tif") as dataset:
+        np.testing.assert_array_equal(dataset.read(1), index)
+
+
+def test_tiles_are_smaller_where_many_bands_are_wide(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (30, 20, 3000)).astype(np.uint8)
+    write(tmp_path / "p.tif", values, georeference(20, 3000), tile=3000, bands=30)
+    assert_valid(tmp_path / "p.tif")
+    with opened(tmp_path / "p.tif") as dataset:
+        assert dataset.block_shapes[0] == (256, 256)
+        np.testing.assert_array_equal(dataset.read(), values)

@@ -33,7 +33,7 @@ PROBABILITY_STEPS = 254
 _BLOCK = 512
 _SMALLEST_BLOCK = 128
 # Bytes of a row of tiles above which tiles become smaller.
-_STRIP_LIMIT = 128 << 20
+_STRIP_LIMIT = 32 << 20
 _LAYOUT = {
     "driver": "GTiff",
     "tiled": True,
@@ -54,7 +54,9 @@ class RasterWriter:
     ``<name>.aux.xml`` with the class names that GDAL and QGIS show. When it fails nothing is left.
 
     Each tile is compressed once, when its row of tiles is complete; at the end the compressed tiles are put in order.
-    Memory: the rows of tiles that one window touches, whatever the scene's height.
+    GDAL's own driver must read a whole raster first: three times the work, nearly all of it after the last window.
+    Memory: the rows of tiles that one window touches, whatever the scene's height. Windows may be written from another
+    thread than the one that opened the writer, one at a time.
 
     Args:
         path: Where to, ``.tif``.

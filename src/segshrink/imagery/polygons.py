@@ -18,6 +18,7 @@ from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.ground import Ground
 from segshrink.imagery.opening import open_raster, read_header
 from segshrink.imagery.regions import Regions, Strip, find_regions
+from segshrink.imagery.scene_sources import gdal_settings
 from segshrink.imagery.simplification import simplified
 from segshrink.imagery.vector_writing import Features, GeoJsonWriter, GeoPackageWriter, VectorWriter
 
@@ -69,6 +70,7 @@ def write_polygons(
         raise FileError(f"can't write {out}: unknown suffix '{out.suffix}'; use one of {', '.join(_SUFFIXES)}")
     _require_extra(out)
     with ExitStack() as stack:
+        stack.enter_context(gdal_settings())
         index = stack.enter_context(open_raster(Path(class_map), read_header(Path(class_map))))
         sure = None if confidence is None else stack.enter_context(open_raster(confidence, read_header(confidence)))
         if sure is not None and sure.shape != index.shape:
