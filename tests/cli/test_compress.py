@@ -62,6 +62,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> type[Tools]:
     Tools.made.clear()
     monkeypatch.setattr(_compress, "Workshop", Tools)
     monkeypatch.setattr(_compress, "build_report", lambda runs, out: None)
+    monkeypatch.setattr(_compress, "describe_chosen", lambda outcome: [])
     return Tools
 
 
@@ -164,14 +165,22 @@ def test_from_labels_to_a_verified_int8_file(
     assert chosen["drop"] == pytest.approx(100 * (found["teacher"]["mean_iou"] - chosen["mean_iou"]))
     assert open_backend(out / "model.onnx").num_classes == 3
     assert (out / "model.onnx").stat().st_size == chosen["file_bytes"]
-    for name in ("compress.md", "pareto.png", "report.html", "candidates.json"):
+    for name in ("compress.md", "pareto.png", "report.html", "candidates.json", "model.stac.json"):
         assert (out / name).exists(), name
+    assert f"| mIoU | {chosen['mean_iou']:.3f} |" in (out / "model.md").read_text()
 
     # A file's score is that of evaluating it.
     evaluated = segshrink("evaluate", out / "model.onnx", "--data", tmp_path / "scenes" / "dataset.yaml")
     assert f"mIoU {chosen['mean_iou']:.3f}" in evaluated.out
 
     # Another budget trains and quantises nothing anew, and a size that no file has is refused.
+    def weigh(self: Any, entries: Sequence[Entry], reference: Reference) -> tuple[list[Entry], Reference]:
+        return [
+            replace(one, files=tuple(replace(two, latency_ms=1.0) for two in one.files)) for one in entries
+        ], reference
+
+    monkeypatch.setattr(import_module("segshrink.compression.search.workshop").Workshop, "weigh", weigh)
+    monkeypatch.setattr(import_module("segshrink.cli._compress"), "build_report", lambda runs, out: None)
     before = {path: path.stat().st_mtime_ns for path in work.rglob("*.safetensors")}
     other = segshrink("compress", *arguments, "--resume", "--budget", "parameters<=1M")
     assert other.status == 0, other.err

@@ -12,6 +12,7 @@ from segshrink.cli._errors import writing
 from segshrink.cli._work import quieten_lightning
 from segshrink.compression.budget import Budget, show
 from segshrink.compression.search import Outcome, Settings, compress
+from segshrink.compression.search.describing import describe_chosen
 from segshrink.compression.search.results import PAGE, to_dict
 from segshrink.compression.search.workshop import Workshop
 from segshrink.config import Recipe
@@ -36,6 +37,7 @@ def run_search(recipe: Recipe, budget: Budget, *, out: Path, work: Path, setting
     tools = Workshop(recipe, work.resolve(), settings, progress_bar)
     with writing(out):
         outcome = compress(recipe, budget, out=out, tools=tools, settings=settings, resume=resume, show=progress_bar)
+        describe_chosen(outcome)
         if outcome.chosen.run is not None:
             build_report([Path(outcome.chosen.run), tools.teacher_folder], out)
     return outcome

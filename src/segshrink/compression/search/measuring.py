@@ -12,6 +12,7 @@ from torch import Tensor
 
 from segshrink.compression.benchmark.jobs import Job
 from segshrink.compression.benchmark.measuring import measure
+from segshrink.compression.quantization import quantize
 from segshrink.compression.quantization.calibration import calibration_tiles
 from segshrink.compression.quantization.onnx_int8 import OnnxQuantizer
 from segshrink.compression.quantization.openvino_int8 import OpenVinoQuantizer
@@ -102,8 +103,6 @@ def build_files(
         ModelError: The network can't be exported or quantised.
         MissingExtraError: What a runtime needs isn't installed.
     """
-    from segshrink.compression.quantization.pipeline import quantize
-
     result = quantize(
         model,
         recipe.data,
@@ -113,8 +112,13 @@ def build_files(
         recipe=recipe,
         progress=progress,
     )
-    int8 = [Exported(row.runtime, "int8", row.file) for row in result.rows if row.precision == "int8"]
-    return [*(export_float(model, folder, runtime) for runtime in runtimes), *int8]
+    # Both runtimes were quantised from one ONNX file; OpenVINO gets its own kind of fp32 file, too.
+    files = [
+        Exported(row.runtime, row.precision, row.file)
+        for row in result.rows
+        if (row.runtime, row.precision) != ("openvino", "fp32")
+    ]
+    return files if "openvino" not in runtimes else [*files, export_float(model, folder, "openvino")]
 
 
 def example_pixels(dataset: Dataset) -> Tensor:

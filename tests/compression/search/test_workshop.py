@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segshrink.compression.search import Settings, list_candidates, workshop
+from segshrink.compression.search.candidates import pruned
+from segshrink.compression.search.records import MeasuredFile
+from segshrink.compression.search.workshop import Workshop
+from segshrink.config import Recipe
+from segshrink.models import build_model, load_model
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3), np.uint8)).save(tmp_path / part / "a.png")
+        Image.fromarray(rng.integers(0, 2, (48, 64), np.uint8)).save(tmp_path / part / "a.mask.png")
+    return Recipe.model_validate(
+        {
+            "name": "noise",
+            "data": {
+                "name": "noise",
+                "root": str(tmp_path),
+                "images": "*/a.png",
+                "masks": "*/a.mask.png",
+                "classes": [{"name": "a", "value": 0}, {"name": "b", "value": 1}],
+                "split": {"train": ["train"], "val": ["val"]},
+            },
+            "student": {
+                "model": {"id": "mobile", "encoder_weights": "weights.safetensors", "normalization": "half"},
+                "training": {"epochs": 7},
+            },
+            "distillation": {"inherit_encoder": True},
+        }
+    )
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Settings that were measured with; nothing is exported."""
+    calls: list[Any] = []
+
+    def measure(files: Any, settings: Any, **options: Any) -> Any:
+        calls.append(settings)
+        return [MeasuredFile("onnxruntime", "fp32", 10, 1.0, 2.0, 3.0, path="gone")], None
+
+    monkeypatch.setattr(workshop, "export_untrained", lambda model, folder, runtimes: [])
+    monkeypatch.setattr(workshop, "measure_files", measure)
+    return calls
+
+
+def test_a_candidate_is_measured_once_for_each_way_to_measure(recipe: Recipe, counted: list[Any], tmp_path: Path):
+    small = next(one for one in list_candidates(recipe.student.model) if one.name == "unet-width4-depth4")
+    tools = Workshop(recipe, tmp_path / "work", Settings(size=64, threads=1))
+    first = tools.measure(small, None)
+    assert (first.parameters, first.untrained[0].path) == (30_446, None)
+    assert tools.measure(small, None) == first
+    other = recipe.model_copy(update={"seed": 9})  # another training costs the same to run
+    assert Workshop(other, tmp_path / "work", Settings(size=64, threads=1)).measure(small, None) == first
+    assert len(counted) == 1
+    Workshop(recipe, tmp_path / "work", Settings(size=96, threads=1)).measure(small, None)
+    assert len(counted) == 2
+
+
+def test_measuring_disturbs_nobodys_random_numbers(recipe: Recipe, counted: list[Any], tmp_path: Path):
+    import torch
+
+    small = next(one for one in list_candidates(recipe.student.model) if one.name == "unet-width4-depth4")
+    state = torch.random.get_rng_state()
+    Workshop(recipe, tmp_path / "work", Settings(size=64, threads=1)).measure(small, None)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_each_candidate_gets_the_recipe_with_its_network(recipe: Recipe, tmp_path: Path):
+    tools = Workshop(recipe, tmp_path / "work", Settings())
+    listed = {one.name: one for one in list_candidates(recipe.student.model)}
+    assert tools.recipe_of(listed["mobile"]) == recipe
+    shorter = tools.recipe_of(listed["mobile-blocks7"])
+    assert shorter.student.model.options == {"blocks": 7}
+    assert shorter.student.model.encoder_weights == recipe.student.model.encoder_weights
+    assert shorter.distillation.inherit_encoder
+    narrow = tools.recipe_of(listed["mobile-width0.5"])
+    assert narrow.student.model.encoder_weights is None
+    assert not narrow.distillation.inherit_encoder
+    assert narrow.student.training.epochs == 7
+    assert narrow.student.model.normalization == "half"
+
+
+def test_a_run_folder_is_named_after_what_the_training_depends_on(recipe: Recipe, tmp_path: Path):
+    tools = Workshop(recipe, tmp_path / "work", Settings())
+    tools.identity = "one teacher"
+    own = list_candidates(recipe.student.model)[0]
+    folder = tools.run_folder(own, recipe)
+    assert folder.parent == tmp_path / "work" / "candidates"
+    assert tools.run_folder(own, recipe.model_copy(update={"name": "another name"})) == folder
+    assert tools.run_folder(own, recipe.model_copy(update={"seed": 1})) != folder
+    tools.identity = "another teacher"
+    assert tools.run_folder(own, recipe) != folder
+
+
+def test_a_pruned_candidate_starts_from_its_trained_base(recipe: Recipe, counted: list[Any], tmp_path: Path):
+    unets = recipe.model_copy(
+        update={"student": recipe.student.model_copy(update={"model": recipe.student.model.model_copy(
+            update={"id": "unet", "options": {"width": 16, "depth": 2}, "encoder_weights": None})})}
+    )  # fmt: skip
+    tools = Workshop(unets, tmp_path / "work", Settings(size=64, threads=1))
+    own = list_candidates(unets.student.model)[0]
+    base = tools.measure(own, None)
+    model = build_model("unet", tools.dataset.classes, options={"width": 16, "depth": 2})
+    model.save(tmp_path / "run" / "model")
+    less = pruned(own, macs=base.macs // 2, share=0.5)
+    measured = tools.measure(less, own)
+    assert measured.macs <= base.macs // 2
+    assert measured.parameters < base.parameters
+    prepared = tools.recipe_of(less, replace(base, run=str(tmp_path / "run")))
+    assert prepared.student.model.options == {}
+    assert not prepared.distillation.inherit_encoder
+    start = load_model(prepared.student.model.id)
+    assert sum(one.numel() for one in start.parameters()) < base.parameters
+    again = tools.recipe_of(less, replace(base, run=str(tmp_path / "run")))
+    assert again == prepared
