@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from segshrink.errors import FileError
+from segshrink.errors import DataError, FileError
 from segshrink.report import wording
 from segshrink.report.label_placement import place_labels
 from segshrink.report.reading import Section
@@ -44,6 +44,16 @@ class Point:
     mean_iou: float
     file_bytes: float
 
+    @property
+    def fill(self) -> str:
+        """Colour of the circle; one that was kept from bf16 is hollow."""
+        return LIGHT.surface if self.title.endswith("fp32") else self.line
+
+    @property
+    def line(self) -> str:
+        """Colour of the runtime."""
+        return COLORS[self.runtime]
+
 
 def draw_benchmark(file: Path) -> bytes | None:
     """Draw a benchmark's models: mean IoU over latency, file size as area.
@@ -58,13 +68,13 @@ def draw_benchmark(file: Path) -> bytes | None:
 
     Raises:
         FileError: The file is missing or no JSON.
-        DataError: A field has the wrong type.
+        DataError: A field has the wrong type, or a runtime is unknown.
     """
     found = Section.read(file)
     if found is None:
         raise FileError(f"{file} does not exist; give the benchmark.json that segshrink benchmark wrote")
     shape = _shape(found)
-    points = [] if shape is None else _points(found, shape)
+    points = [] if shape is None else _points(found, shape, file)
     if shape is None or not points:
         return None
     size = found.count("size") or 0
@@ -105,15 +115,17 @@ def _shape(found: Section) -> tuple[int, int] | None:
     return min(shapes, key=lambda shape: (shape[0], -shape[1]), default=None)
 
 
-def _points(found: Section, shape: tuple[int, int]) -> list[Point]:
+def _points(found: Section, shape: tuple[int, int], file: Path) -> list[Point]:
     points = []
     for row in found.sections("rows"):
         for one in row.sections("measurements"):
             latency, mean_iou = one.section("latency_ms"), row.number("mean_iou")
             median = latency.number("median") if latency else None
+            model, runtime = row.text("model") or "", row.text("runtime")
             if (one.count("batch"), one.count("threads")) != shape or median is None or mean_iou is None:
                 continue
-            model, runtime = row.text("model") or "", row.text("runtime") or ""
+            if runtime not in COLORS:
+                raise DataError(f"{file}: runtime '{runtime}' is unknown; measure again with this version")
             title = row.text("runtime_title") or runtime
             points.append(Point(model, runtime, title, median, mean_iou, row.number("file_bytes") or 0.0))
     return points
@@ -126,14 +138,14 @@ def _draw(points: Sequence[Point], title: str | None, *, x_label: str, y_label: 
     _lines(axes, points)
     sizes = areas(points)
     for point, area in sorted(zip(points, sizes, strict=True), key=lambda pair: -pair[1]):
-        best = point in front
+        hollow, best = point.fill != point.line, point in front
         axes.scatter(
             [point.latency],
             [point.mean_iou],
             s=area,
-            facecolor=COLORS.get(point.runtime, LIGHT.muted),
-            edgecolor=LIGHT.ink if best else LIGHT.surface,
-            linewidth=1.0 if best else 0.8,
+            facecolor=point.fill,
+            edgecolor=point.line if hollow else LIGHT.ink if best else LIGHT.surface,
+            linewidth=1.8 if hollow else 1.0,
             alpha=0.92 if best else 0.55,
             zorder=3,
         )
@@ -190,13 +202,17 @@ def _names(points: Sequence[Point], sizes: Sequence[float]) -> list[tuple[str, f
 
 def _legend(figure: Figure, points: Sequence[Point]) -> None:
     handles = [_heading("Runtime")]
-    titles = dict.fromkeys((point.runtime, point.title) for point in points)
-    for runtime, title in sorted(titles, key=lambda one: (list(COLORS).index(one[0]) if one[0] in COLORS else 9, one)):
-        handles.append(_circle(title, 60.0, COLORS.get(runtime, LIGHT.muted)))
+    shown = {point.title: point for point in points}
+    order = list(COLORS)
+    ordered = sorted(shown.values(), key=lambda point: (order.index(point.runtime), point.title))
+    handles += [_circle(point.title, 60.0, fill=point.fill, line=point.line) for point in ordered]
     largest = max(point.file_bytes for point in points)
     if largest > 0:
         handles += [_heading(""), _heading("File")]
-        handles += [_circle(wording.size(size), _area(size, largest), "none") for size in _sample_sizes(largest)]
+        handles += [
+            _circle(wording.size(size), _area(size, largest), fill=LIGHT.surface, line=LIGHT.muted)
+            for size in _sample_sizes(largest)
+        ]
     handles += [
         _heading(""),
         Line2D([], [], color=LIGHT.ink, linewidth=1.0, linestyle=(0, (4, 2)), label="Pareto front"),
@@ -214,10 +230,9 @@ def _heading(text: str) -> Line2D:
     return Line2D([], [], linestyle="none", marker="", label=text)
 
 
-def _circle(text: str, area: float, color: str) -> Line2D:
-    edge = LIGHT.muted if color == "none" else color
+def _circle(text: str, area: float, *, fill: str, line: str) -> Line2D:
     return Line2D(
-        [], [], linestyle="none", marker="o", markersize=math.sqrt(area), color=color, markeredgecolor=edge, label=text
+        [], [], linestyle="none", marker="o", markersize=math.sqrt(area), color=fill, markeredgecolor=line, label=text
     )
 
 

@@ -90,13 +90,17 @@ class Worker:
         """End the process."""
         with suppress(OSError):
             self._requests.close()
-        try:
-            self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._wait()
         self._answers.close()
         self._complaints.close()
+
+    def _wait(self) -> int:
+        """Return the exit status of a process that is about to end, or is made to."""
+        try:
+            return self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
 
     def _answer(self) -> dict[str, Any]:
         line = self._answers.readline()
@@ -107,7 +111,7 @@ class Worker:
 
     def _last_words(self) -> str:
         """Say why the process ended without an answer."""
-        status = self._process.wait(PATIENCE)
+        status = self._wait()
         if status < 0:
             name = signal.Signals(-status).name
             return f"it was ended by {name}" + (" (is there enough memory?)" if name == "SIGKILL" else "")
