@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segshrink.errors import DataError
+from segshrink.export import export_onnx
+from segshrink.export.card import model_card
+from segshrink.export.measured import Measured, read_measured
+from segshrink.files import write_json
+
+
+def card_of(model, files, measured, outputs=("logits", "classes")):
+    return model_card(
+        model.description, files, name="s", parameters=1234, outputs=outputs, float_pixels=False, measured=measured
+    )
+
+
+def test_a_runs_numbers_are_told(small, tmp_path):
+    scores = {"mean_iou": 0.6, "iou": [0.9, 0.5, None, 0.4]}
+    interval = {"mean_iou": [0.55, 0.65]}
+    evaluation = {"data": "dubai", "split": "val", "leaking": True, "scores": scores, "interval": interval}
+    write_json(tmp_path / "evaluation.json", evaluation)
+    machine = {"cpu": "Some CPU", "threads": 2}
+    profile = {"macs": 5e9, "input": [1, 3, 512, 512], "latency_ms": {"median": 12.34}, "peak_memory_mb": 400.6}
+    write_json(tmp_path / "profile.json", {**profile, "machine": machine})
+    (tmp_path / "s.onnx").write_bytes(b"x" * 5000)
+    card = card_of(small, [tmp_path / "s.onnx"], read_measured(tmp_path))
+    for told in ("60.0 (55.0, 65.0)", "12.3", "Some CPU, 2 thread(s)", "401", "5.00", "1,234", "s.onnx, 5 kB", "0.3 m"):
+        assert told in card
+    assert "Judged pixels lie beside training pixels" in card
+    assert "| 1 | open \\| land | `#00FF00` | 50.0 |" in card
+    assert "| 2 | roof | `" in card
+    assert re.search(r"\| 2 \| roof \| `#\w+` \| – \|", card)
+
+
+def test_without_numbers_it_says_so(small, tmp_path):
+    (tmp_path / "s.onnx").write_bytes(b"x")
+    assert read_measured(tmp_path) == Measured()
+    card = card_of(small, [tmp_path / "s.onnx"], Measured())
+    assert "Nothing yet" in card
+    assert "| 0 | water | `#0000FF` |\n" in card
+
+
+def test_damaged_numbers_name_the_file(tmp_path):
+    write_json(tmp_path / "evaluation.json", {"scores": {"mean_iou": "high"}})
+    with pytest.raises(DataError, match=r"evaluation\.json: 'scores\.mean_iou' must be a number"):
+        read_measured(tmp_path)
+
+
+def test_the_program_on_the_card_runs(small, tmp_path, monkeypatch):
+    path = export_onnx(small, tmp_path / "s.onnx")
+    program = re.search(r"```python\n(.*?)```", card_of(small, [path], Measured()), re.DOTALL)[1]
+    assert len(program.splitlines()) <= 10
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    Path("program.py").write_text(program, encoding="utf-8")
+    names = runpy.run_path("program.py")
+    with torch.no_grad():
+        expected = small(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].argmax(0).numpy()
+    np.testing.assert_array_equal(names["classes"], expected)
