@@ -83,6 +83,7 @@ def prune(
         if step + 1 == steps and (reached := cost(numbers)) > target:
             raise ModelError(goal.missed(reached, whole=first))
         cut(smaller.network, blocks, best_units(scores, numbers))
+        check_runs(smaller)
         if progress is not None:
             progress(step + 1, steps)
     return finished(smaller, model, images)
@@ -125,12 +126,7 @@ def best_units(scores: Sequence[Scores], numbers: Sequence[int]) -> list[Numbers
 
 
 def finished(smaller: SegmentationModel, original: SegmentationModel, images: Tensor | None) -> SegmentationModel:
-    """Check a model that was made smaller, and return it with its description, where and as the original is.
-
-    Raises:
-        ModelError: It doesn't run any more; names the layer.
-    """
-    check_runs(smaller)
+    """Return a model that was made smaller with its description and running averages, where and as the original is."""
     if images is not None:
         reestimate_statistics(smaller, images)
     weight = next(original.parameters())

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from segshrink.compression.cutting import cut
+from segshrink.compression.cutting import check_runs, cut
 from segshrink.compression.importance import example_images, unit_importance
 from segshrink.compression.pruning import best_units, finished, prunable_blocks, thawed_copy
 from segshrink.compression.residual import removable_blocks
@@ -56,6 +56,7 @@ def shrink(
             step = block.step(round_to)
             numbers.append(min(block.units, max(1, math.floor(block.units * width / step + 0.5)) * step))
         cut(smaller.network, blocks, best_units(unit_importance(smaller, blocks, seen), numbers))
+    check_runs(smaller)
     return finished(smaller, model, images)
 
 
