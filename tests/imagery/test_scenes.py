@@ -358,12 +358,22 @@ def test_shrinking_averages_valid_pixels(paint: Paint) -> None:
 
 
 @pytest.mark.parametrize("resolution", [0.37, 0.8, 1.0, 1.9])
-@pytest.mark.parametrize("nodata", [None, 0])
-def test_resampled_tiles_fit_together(paint: Paint, resolution: float, nodata: int | None) -> None:
+@pytest.mark.parametrize("hole", [None, "nodata", "mask", "alpha"])
+def test_resampled_tiles_fit_together(paint: Paint, resolution: float, hole: str | None) -> None:
     smooth = np.add.outer(np.arange(120), np.arange(150))[:, :, np.newaxis] + np.array([1, 40, 80])
-    pixels = (smooth // 2).astype(np.uint8)
-    pixels[50:70, 20:60] = 0
-    path = paint("scene.tif", pixels, nodata=nodata, **PLACE)
+    pixels = (smooth // 2 + 1).astype(np.uint8)
+    filled = np.ones((120, 150), dtype=bool)
+    filled[50:70, 20:60] = False
+    more: dict[str, Any] = {}
+    if hole == "nodata":
+        pixels[~filled] = 0
+        more["nodata"] = 0
+    elif hole == "mask":
+        more["mask"] = filled
+    elif hole == "alpha":
+        pixels = np.concatenate([pixels, filled[:, :, np.newaxis] * np.uint8(255)], axis=2)
+        more |= {"photometric": "RGB", "alpha": "yes"}
+    path = paint("scene.tif", pixels, **more, **PLACE)
 
     with open_scene(path, resolution=resolution) as scene:
         assert scene.height == round(120 * 0.5 / resolution)

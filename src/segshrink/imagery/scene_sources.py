@@ -81,7 +81,6 @@ def gdal_settings() -> Iterator[None]:
     with rasterio.Env(
         GDAL_CACHEMAX=_CACHE_BYTES,
         GDAL_ERROR_ON_LIBJPEG_WARNING=True,
-        GDAL_DISABLE_READDIR_ON_OPEN=False,
         GDAL_HTTP_MAX_RETRY=3,
         GDAL_HTTP_RETRY_DELAY=1,
         GDAL_HTTP_TIMEOUT=60,
@@ -97,7 +96,9 @@ def open_source(source: Source) -> Any:
         FileError: It is missing, empty, no image, damaged, unreachable, or holds several images and none itself.
     """
     if is_remote(source):
-        return _opened(_remote_path(str(source)), str(source), "check the address, and the network")
+        # Each file that may stand beside a remote one costs a request.
+        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+            return _opened(_remote_path(str(source)), str(source), "check the address, and the network")
     if isinstance(source, str) and "://" in source:
         raise FileError(f"{source} can't be opened; give a local path or a URL of {', '.join(_REMOTE)}")
     path = Path(source)

@@ -1,0 +1,115 @@
+"""Pixels without a value: what the store makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from rasterio.transform import Affine
+
+from segshrink.classes import IGNORE_INDEX, ClassMap
+from segshrink.data import SceneStore
+from segshrink.data.sources import Sample
+from segshrink.errors import DataError
+from segshrink.imagery import VectorLabels, read_image, read_valid_image
+from segshrink.tiling import Window
+
+CLASSES = ClassMap.build([("ground", None, 0), ("house", None, 1)])
+RANDOM = np.random.default_rng(5)
+TARGET = RANDOM.integers(0, 2, (30, 40), dtype=np.uint8)
+
+
+def write(path: Path, pixels: np.ndarray[Any, Any], **options: Any) -> Path:
+    height, width, count = pixels.shape
+    size = {"height": height, "width": width, "count": count, "dtype": pixels.dtype}
+    place = {"crs": "EPSG:32633", "transform": Affine(1, 0, 5e5, 0, -1, 5e6)}
+    with rasterio.open(path, "w", driver="GTiff", **size, **{**place, **options}) as dataset:
+        dataset.write(pixels.transpose(2, 0, 1))
+    return path
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Sample:
+    """A float32 scene with NaN, infinity and no-data, and its mask."""
+    image = RANDOM.random((30, 40, 2), dtype=np.float32)
+    image[0, :5, 1] = np.nan
+    image[10, 10] = np.inf
+    image[20:, 30:] = -1
+    Image.fromarray(TARGET).save(tmp_path / "mask.png")
+    return Sample("a", write(tmp_path / "image.tif", image, nodata=-1), tmp_path / "mask.png")
+
+
+def test_they_are_filled_and_ignored(sample: Sample, tmp_path: Path) -> None:
+    raw = read_image(sample.image)
+    valid = np.isfinite(raw).all(axis=2) & (raw != -1).all(axis=2)
+
+    for _ in range(2):  # decoded, and read back
+        store = SceneStore([sample], CLASSES, folder=tmp_path / "cache")
+        assert np.isfinite(store.image(0)).all()
+        assert store.image(0).min() >= 0
+        np.testing.assert_array_equal(store.image(0)[valid], raw[valid])
+        np.testing.assert_array_equal(store.mask(0), np.where(valid, TARGET, IGNORE_INDEX))
+
+
+def test_windows_and_images_without_masks_know_it_too(sample: Sample, tmp_path: Path) -> None:
+    window = Window(15, 25, 10, 10)
+    samples = [Sample("cut", sample.image, sample.mask, window), Sample("bare", sample.image, None)]
+    store = SceneStore(samples, CLASSES, folder=tmp_path / "cache")
+
+    expected = TARGET[15:25, 25:35].copy()
+    expected[5:, 5:] = IGNORE_INDEX
+    np.testing.assert_array_equal(store.mask(0), expected)
+    assert np.isfinite(store.image(1)).all()
+
+
+def test_a_mask_is_read_anew_for_another_image(sample: Sample, tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.tif", np.ones((30, 40, 2), dtype=np.float32))
+    samples = [sample, Sample("b", whole, sample.mask)]
+    store = SceneStore(samples, CLASSES, folder=tmp_path / "cache")
+
+    assert (store.mask(0) == IGNORE_INDEX).any()
+    np.testing.assert_array_equal(store.mask(1), TARGET)
+
+
+def test_images_larger_than_a_square_are_filled_throughout(tmp_path: Path) -> None:
+    image = np.full((1100, 1200, 1), 7, dtype=np.int16)
+    image[:, 900:1150] = -9999
+    pixels, valid = read_valid_image(write(tmp_path / "large.tif", image, nodata=-9999))
+
+    assert (pixels == 7).all()
+    assert valid is not None
+    np.testing.assert_array_equal(valid, image[:, :, 0] == 7)
+
+
+def test_transparency_counts_as_band_and_tells_what_is_valid(tmp_path: Path) -> None:
+    image = RANDOM.integers(1, 255, (8, 9, 4), dtype=np.uint8)
+    image[:, :4, 3] = 0
+    path = write(tmp_path / "rgba.tif", image, photometric="RGB", alpha="yes")
+
+    pixels, valid = read_valid_image(path)
+
+    assert pixels.shape == (8, 9, 4)
+    assert valid is not None
+    np.testing.assert_array_equal(valid, image[:, :, 3] > 0)
+
+
+def test_polygons_are_asked_for_what_the_sample_says(sample: Sample, tmp_path: Path) -> None:
+    corners = [[500010, 4999990], [500020, 4999990], [500020, 4999980], [500010, 4999980], [500010, 4999990]]
+    path = tmp_path / "labels.geojson"
+    path.write_text(
+        '{"type": "Feature", "crs": {"properties": {"name": "EPSG:32633"}}, "properties": {"use": "house"}, '
+        f'"geometry": {{"type": "Polygon", "coordinates": [{corners}]}}}}'
+    )
+    for background, outside in ((None, IGNORE_INDEX), ("ground", 0)):
+        labels = VectorLabels(field="use", background=background)
+        store = SceneStore([Sample("a", sample.image, path, labels=labels)], CLASSES, folder=tmp_path / "cache")
+        assert (store.mask(0)[11:20, 11:20] == 1).all()
+        assert store.mask(0)[10, 10] == IGNORE_INDEX
+        assert store.mask(0)[2, 20] == outside
+    wrong = Sample("a", sample.image, path, labels=VectorLabels(field="kind"))
+    with pytest.raises(DataError, match="no attribute 'kind'"):
+        SceneStore([wrong], CLASSES, folder=tmp_path / "cache")
