@@ -16,7 +16,19 @@ from PIL import Image
 
 from segshrink.cli import _demo, main
 
-VERBS = ("demo", "doctor", "inspect", "train", "distill", "evaluate", "predict", "report", "export", "compress")
+VERBS = (
+    "demo",
+    "doctor",
+    "inspect",
+    "train",
+    "distill",
+    "evaluate",
+    "predict",
+    "report",
+    "export",
+    "compress",
+    "prune",
+)
 
 
 @pytest.fixture(autouse=True)

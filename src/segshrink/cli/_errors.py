@@ -41,7 +41,8 @@ def writing(folder: Path) -> Iterator[None]:
 def interrupted_sentence(arguments: Sequence[str]) -> str:
     """Say that the command was interrupted, and how to go on."""
     verb = arguments[0] if arguments else ""
-    if verb not in ("compress", "demo", "distill", "train"):
+    taught = verb == "prune" and any(text.startswith(("--recipe", "-r")) for text in arguments)
+    if not taught and verb not in ("compress", "demo", "distill", "train"):
         return "interrupted"
     again = [*arguments] if verb == "demo" or "--resume" in arguments else [*arguments, "--resume"]
     return f"interrupted; go on with: segshrink {shlex.join(again)}"
