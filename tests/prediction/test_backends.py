@@ -117,3 +117,24 @@ def test_model_folder_without_torch_names_the_extra(model, tmp_path):
     assert result.returncode == 1
     assert "MissingExtraError" in result.stderr
     assert "segshrink[train]" in result.stderr
+
+
+def test_runtimes_that_do_not_suit_say_which_do(model, tmp_path):
+    path = tiny_onnx(tmp_path / "same.onnx", metadata={"segshrink": json.dumps(model.description.to_dict())})
+    with pytest.raises(ModelError, match="can't run in torch, but in onnxruntime or openvino"):
+        open_backend(path, runtime="torch")
+    with pytest.raises(ModelError, match="the model can't run in openvino, but in torch or torch-compile"):
+        open_backend(model, runtime="openvino")
+    with pytest.raises(ModelError, match="unknown runtime 'onxruntime'; did you mean 'onnxruntime'"):
+        open_backend(path, runtime="onxruntime")
+    with pytest.raises(ModelError, match="onnxruntime doesn't compute in bf16"):
+        open_backend(path, precision="bf16")
+    with pytest.raises(ModelError, match="precision 'fp16' is unknown"):
+        open_backend(path, precision="fp16")
+
+
+def test_every_backend_names_its_runtime_and_describes_its_model(model, tmp_path):
+    path = tiny_onnx(tmp_path / "same.onnx", metadata={"segshrink": json.dumps(model.description.to_dict())})
+    for source, runtime in ((model, "torch"), (path, "onnxruntime")):
+        backend = open_backend(source, threads=1)
+        assert (backend.runtime, backend.description) == (runtime, model.description)

@@ -131,3 +131,55 @@ def test_module_without_description_needs_classes(net):
 def test_unknown_precision_says_so(net):
     with pytest.raises(ModelError, match="fp16"):
         backend_of(net, "fp16")
+
+
+def test_classes_are_the_most_likely_ones_and_the_first_of_equals(net, images):
+    with torch.no_grad():
+        net.head.weight[1] = net.head.weight[0]
+        net.head.bias[1] = net.head.bias[0] + torch.tensor(0.0)
+    assert not backend_of(net).classify(images).any()
+    with torch.no_grad():
+        net.head.weight[1] *= -1
+    backend = backend_of(net)
+    found = backend.classify(images)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, backend.run(images).argmax(axis=1))
+    assert 0 < found.mean() < 1
+
+
+def test_threads_are_those_asked_for_while_it_runs(net, images):
+    seen = []
+    net.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    TorchBackend(net, precision="32", threads=before + 1, classes=CLASSES, bands=3).run(images)
+    assert (seen, torch.get_num_threads()) == ([before + 1], before)
+
+
+def test_a_compiled_model_leaves_the_model_alone(net, images, monkeypatch):
+    expected = backend_of(net).run(images)
+    compiled = []
+
+    def fake_compile(module):
+        compiled.append(module)
+        return lambda batch: module(batch)
+
+    monkeypatch.setattr(torch, "compile", fake_compile)
+    backend = TorchBackend(net, precision="32", compiled=True, classes=CLASSES, bands=3)
+    np.testing.assert_array_equal(backend.run(images), expected)
+    assert (backend.runtime, compiled, backend.model) == ("torch-compile", [net], net)
+
+
+def test_what_torch_cannot_compile_says_so(net, images, monkeypatch):
+    def failing(batch):
+        raise torch._dynamo.exc.Unsupported("no C++ compiler\nand much more")
+
+    monkeypatch.setattr(torch, "compile", lambda module: failing)
+    backend = TorchBackend(net, precision="32", compiled=True, classes=CLASSES, bands=3)
+    with pytest.raises(ModelError, match=r"torch can't compile the model \(no C\+\+ compiler\); use runtime torch"):
+        backend.run(images)
+
+
+def test_a_device_without_bf16_says_so(net, monkeypatch):
+    monkeypatch.setattr("segshrink.prediction.torch_backend.computes_in_bf16", lambda device: False)
+    with pytest.raises(ModelError, match="cpu doesn't compute in bf16"):
+        backend_of(net, "bf16")
