@@ -97,21 +97,21 @@ def images(recipe: Recipe) -> list[NDArray[np.uint8]]:
 
 @pytest.fixture(scope="session")
 def spoiled(onnx_file: Path) -> tuple[bytes, tuple[str, str]]:
-    """The model with one channel a thousand times too large between two layers, and these layers' names.
+    """The model with two channels ten thousand times too large between two layers, and these layers' names.
 
-    It computes the same, but one scale for all channels of that tensor leaves the others none of the 8 bits.
+    It computes the same, but one scale for all channels of that tensor leaves the other six none of the 8 bits.
     """
     from segshrink.compression.quantization.graph import optimized
 
     proto = optimized(onnx_file.read_bytes())
     layers = [node for node in proto.graph.node if node.op_type == "Conv"]
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    first, second = layers[1], layers[2]
+    first, second = layers[0], layers[1]
     weights = [np.array(numpy_helper.to_array(constants[name])) for name in (*first.input[1:3], second.input[1])]
     assert weights[2].shape[1] == len(weights[0]), "the second layer takes what the first gives"
-    weights[0][3] *= 1000
-    weights[1][3] *= 1000
-    weights[2][:, 3] /= 1000
+    weights[0][:2] *= 10000
+    weights[1][:2] *= 10000
+    weights[2][:, :2] /= 10000
     for name, weight in zip((*first.input[1:3], second.input[1]), weights, strict=True):
         constants[name].CopyFrom(numpy_helper.from_array(weight, name))
     del proto.graph.value_info[:]

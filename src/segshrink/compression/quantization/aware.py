@@ -71,7 +71,8 @@ def distill_rounded(
     task.sample_names = crops.sample_names
     student.to(memory_format=torch.channels_last)
     with fake_quantized(student.network) as rounding, torch.random.fork_rng(devices=[]):
-        _observe(student, rounding, crops)
+        _observe(student.eval(), rounding, crops)
+        student.train()
         callbacks = [FrozenBatchNorm(), InterruptBetweenSteps(), *([StepProgress(progress)] if progress else [])]
         _fit(task, crops, callbacks)
     return student.cpu().eval()
@@ -128,7 +129,6 @@ def _short(recipe: Recipe) -> Training:
 
 def _observe(student: SegmentationModel, rounding: FakeQuantization, crops: CropModule) -> None:
     """Let a few batches of crops through, so that rounding begins with ranges that fit."""
-    student.eval()
     with rounding.observing(), torch.no_grad():
         for number, batch in enumerate(crops.train_dataloader()):
             if number == OBSERVED_BATCHES:

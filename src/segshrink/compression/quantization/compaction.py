@@ -22,6 +22,7 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
     small.CopyFrom(model)
     graph = small.graph
     _merge_constants(graph)
+    _sort(graph)
     del graph.value_info[:]
     short = _ShortNames(value.name for value in (*graph.input, *graph.output))
     for tensor in graph.initializer:
@@ -70,3 +71,23 @@ def _merge_constants(graph: Any) -> None:
         node.input[:] = [replaced.get(name, name) for name in node.input]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+def _sort(graph: Any) -> None:
+    """Put every node behind those that it takes values from, as the format wants it; else the order stays."""
+    known = {"", *(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)}
+    waiting = list(graph.node)
+    ordered = []
+    while waiting:
+        later = []
+        for node in waiting:
+            if known.issuperset(node.input):
+                known.update(node.output)
+                ordered.append(node)
+            else:
+                later.append(node)
+        if len(later) == len(waiting):
+            raise ValueError(f"the graph has a circle, or lacks what {later[0].op_type} takes")
+        waiting = later
+    del graph.node[:]
+    graph.node.extend(ordered)
