@@ -143,14 +143,12 @@ def test_from_labels_to_a_verified_int8_file(
     segshrink, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once for real: a teacher is trained, the student measured, distilled, quantised, scored, measured and chosen."""
-    from segshrink.compression.search import candidates
     from segshrink.prediction import open_backend
 
-    monkeypatch.setattr(candidates, "_GRIDS", {"unet": ({"width": 4, "depth": 2},)})  # the recipe's own student alone
     profiles = import_module("segshrink.training.finish")
     monkeypatch.setattr(profiles, "profile_model", lambda source: {"parameters": 1, "latency_ms": {"median": 7}})
     out, work = tmp_path / "out", tmp_path / "work"
-    arguments = (recipe, "--out", out, "--work", work, "--size", "64", "--threads", "1")
+    arguments = (recipe, "--out", out, "--work", work, "--families", "student", "--size", "64", "--threads", "1")
     result = segshrink("compress", *arguments, "--budget", "size<=60kB,latency<=10s,drop<=100")
     assert result.status == 0, result.err
     found = json.loads((out / "pareto.json").read_text())

@@ -46,8 +46,8 @@ def compress(
         str | None,
         typer.Option(
             "--families",
-            help="Networks to look at, with commas: mobile, separable-unet, unet, smp:Unet, or any id; by default "
-            "the student's family and ours.",
+            help="Networks to look at besides the recipe's student: mobile, separable-unet, unet, smp:Unet, any id, "
+            "with commas, or student for no other; by default the student's family and ours.",
             show_default=False,
         ),
     ] = None,

@@ -43,6 +43,7 @@ def test_an_smp_student_brings_small_encoders_and_narrow_decoders() -> None:
 def test_families_may_be_chosen_and_any_id_is_a_family() -> None:
     student = ModelChoice(id="mobile")
     assert {one.family for one in list_candidates(student, ["unet"])} == {"mobile", "unet"}
+    assert [one.id for one in list_candidates(student, ["student"])] == ["mobile"]
     listed = list_candidates(student, ["torchvision:lraspp_mobilenet_v3_large"])
     assert [one.id for one in listed] == ["mobile", "torchvision:lraspp_mobilenet_v3_large"]
     with pytest.raises(ConfigError, match="unknown family 'mobil' in --families; did you mean 'mobile'"):

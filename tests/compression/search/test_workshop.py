@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segshrink.compression.profile import count_macs
 from segshrink.compression.search import Settings, list_candidates, workshop
 from segshrink.compression.search.candidates import pruned
 from segshrink.compression.search.records import MeasuredFile
 from segshrink.compression.search.workshop import Workshop
 from segshrink.config import Recipe
-from segshrink.models import build_model, load_model
+from segshrink.models import build_model, count_parameters, load_model
 
 
 @pytest.fixture
@@ -61,7 +62,9 @@ def test_a_candidate_is_measured_once_for_each_way_to_measure(recipe: Recipe, co
     small = next(one for one in list_candidates(recipe.student.model) if one.name == "unet-width4-depth4")
     tools = Workshop(recipe, tmp_path / "work", Settings(size=64, threads=1))
     first = tools.measure(small, None)
-    assert (first.parameters, first.untrained[0].path) == (30_446, None)
+    built = build_model("unet", tools.dataset.classes, options={"width": 4, "depth": 4})
+    assert (first.parameters, first.macs) == (count_parameters(built), count_macs(built, size=64))
+    assert first.untrained[0].path is None  # a file of random weights is not kept
     assert tools.measure(small, None) == first
     other = recipe.model_copy(update={"seed": 9})  # another training costs the same to run
     assert Workshop(other, tmp_path / "work", Settings(size=64, threads=1)).measure(small, None) == first

@@ -19,6 +19,8 @@ _GRIDS: Mapping[str, tuple[dict[str, Any], ...]] = {
     "separable-unet": ({"width": 0.5}, {"width": 0.375}, {"width": 0.25}, {"width": 0.125}),
     "unet": ({"width": 16}, {"width": 8}, {"width": 8, "depth": 4}, {"width": 4, "depth": 4}),
 }
+# The family of nothing but the recipe's student.
+_ALONE = "student"
 # Architectures of segmentation-models-pytorch whose decoder's channels can be chosen, and what they are by default.
 _SMP_DECODERS = {"Unet": (256, 128, 64, 32, 16), "UnetPlusPlus": (256, 128, 64, 32, 16)}
 _SMP_ENCODERS = ("mobilenet_v2", "resnet18")
@@ -61,8 +63,8 @@ def list_candidates(student: ModelChoice, families: Sequence[str] | None = None)
 
     Args:
         student: The recipe's student.
-        families: "mobile", "separable-unet", "unet", "smp:<Architecture>/<encoder>", or any other network id, which
-            stands for itself; None takes the student's own family and ours.
+        families: "mobile", "separable-unet", "unet", "smp:<Architecture>/<encoder>", any other network id, which stands
+            for itself, or "student", which adds nothing to it; None takes the student's own family and ours.
 
     Raises:
         ConfigError: A family is unknown (the nearest is named), or none is given.
@@ -104,12 +106,12 @@ def _own(student: ModelChoice) -> Candidate:
 def _of_family(family: str, student: ModelChoice, own: Candidate) -> list[Candidate]:
     if family in _GRIDS:
         return [_candidate(family, family, options, student) for options in _GRIDS[family]]
-    if family == own.family and not family.startswith("smp:"):
+    if family == _ALONE or (family == own.family and not family.startswith("smp:")):
         return []
     if family.startswith("smp:"):
         return _smp_family(family, student)
     if ":" not in family:
-        known = [*_GRIDS, "smp:<Architecture>/<encoder>"]
+        known = [_ALONE, *_GRIDS, "smp:<Architecture>/<encoder>"]
         raise ConfigError(f"unknown family '{family}' in --families{nearest(family, known)}")
     return [_candidate(family, family, {}, student)]
 
