@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from segshrink.evaluation.evaluate import evaluate
     from segshrink.export import export_onnx
     from segshrink.models import Normalization, SegmentationModel, build_model, count_parameters, load_model
-    from segshrink.prediction import Prediction, Predictor, open_backend
+    from segshrink.prediction import (
+        Prediction,
+        Predictor,
+        SceneOptions,
+        open_backend,
+        predict_scene,
+        predict_scenes,
+    )
     from segshrink.report import build_report
     from segshrink.teachers import Ensemble, Teacher, TeacherCache, TorchTeacher, open_teacher, open_teachers
     from segshrink.training import Distiller, RunResult, SegmentationTask, evaluate_model, train
@@ -38,7 +45,7 @@ _ROOMS = {
     "imagery": (),
     "losses": (),
     "models": ("Normalization", "SegmentationModel", "build_model", "count_parameters", "load_model"),
-    "prediction": ("Prediction", "Predictor", "open_backend"),
+    "prediction": ("Prediction", "Predictor", "SceneOptions", "open_backend", "predict_scene", "predict_scenes"),
     "report": ("build_report",),
     "teachers": ("Ensemble", "Teacher", "TeacherCache", "TorchTeacher", "open_teacher", "open_teachers"),
     "tiling": (),
@@ -62,6 +69,7 @@ __all__ = [
     "ProbabilityHistograms",
     "Recipe",
     "RunResult",
+    "SceneOptions",
     "SceneStore",
     "Scores",
     "SegmentationModel",
@@ -85,6 +93,8 @@ __all__ = [
     "open_dataset",
     "open_teacher",
     "open_teachers",
+    "predict_scene",
+    "predict_scenes",
     "profile_model",
     "train",
     "write_scenes",

@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -150,3 +151,45 @@ def test_what_is_no_image_says_so(box_backend, shape):
 def test_senseless_options_say_so(box_backend, options):
     with pytest.raises(ConfigError, match="must"):
         Predictor(box_backend(reach=0), **options)
+
+
+class Labelled:
+    """What matters of an xarray.DataArray."""
+
+    def __init__(self, values, dims):
+        self.values, self.dims = values, dims
+
+
+def test_arrays_with_named_axes_are_understood(box_backend):
+    predictor = Predictor(box_backend(reach=1), tile=16, overlap=4)
+    image = noise(20, 30)
+    expected = predictor.predict_array(image).index
+    for values, dims in (
+        (image, ("y", "x", "band")),
+        (image.transpose(2, 0, 1), ("band", "y", "x")),
+        (image.transpose(2, 0, 1), ("channel", "lat", "lon")),
+    ):
+        np.testing.assert_array_equal(predictor.predict_array(Labelled(values, dims)).index, expected)
+    with pytest.raises(DataError, match="time, y, x, band"):
+        predictor.predict_array(Labelled(image[None], ("time", "y", "x", "band")))
+    with pytest.raises(ModelError, match=r"1 band\(s\)"):
+        predictor.predict_array(Labelled(image[:, :, 0], ("y", "x")))
+
+
+def test_scenes_are_predicted_with_the_predictors_tiles(box_backend, tmp_path):
+    backend = box_backend(reach=1)
+    image = noise(50, 70)
+    with rasterio.open(
+        tmp_path / "scene.tif", "w", driver="GTiff", height=50, width=70, count=2, dtype="uint8",
+        transform=rasterio.Affine(1, 0, 5, 0, -1, 5),
+    ) as dataset:  # fmt: skip
+        dataset.write(image.transpose(2, 0, 1))
+    done = []
+    files = Predictor(backend, tile=24, overlap=8, batch=2).predict_scene(
+        tmp_path / "scene.tif", tmp_path / "out", progress=lambda *told: done.append(told)
+    )
+    assert files.classes == tmp_path / "out" / "scene.tif"
+    assert {shape[1:3] for shape in backend.shapes} == {(24, 24)}
+    assert done[-1] == (3500, 3500, "scene")
+    with rasterio.open(files.classes) as dataset:
+        np.testing.assert_array_equal(dataset.read(1), backend.classify(image[None])[0])

@@ -19,6 +19,7 @@ from segshrink.imagery.display import to_display
 from segshrink.imagery.opening import silent
 
 _JPEG_QUALITY = 92
+_ROWS_AT_ONCE = 32  # of pictures that are mixed: small enough to stay in the processor's cache
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 
 
@@ -58,8 +59,12 @@ def write_overlay(
     if image.shape[:2] != index.shape:
         raise DataError(f"an overlay needs image and classes of one size, found {image.shape[:2]} and {index.shape}")
     shown = to_display(image)
-    mixed = np.rint(shown * np.float32(1 - opacity) + classes.colorize(index) * np.float32(opacity)).astype(np.uint8)
-    mixed[index == IGNORE_INDEX] = shown[index == IGNORE_INDEX]
+    mixed = np.empty_like(shown)
+    for start in range(0, len(shown), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        colors = classes.colorize(index[rows]) * np.float32(opacity)
+        mixed[rows] = np.rint(shown[rows] * np.float32(1 - opacity) + colors)
+    np.copyto(mixed, shown, where=(index == IGNORE_INDEX)[:, :, np.newaxis])
     write_image(path, mixed)
 
 

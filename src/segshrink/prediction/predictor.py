@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,10 @@ from segshrink.tiling import Blend, cosine_weights, grid
 
 if TYPE_CHECKING:
     from segshrink.models import SegmentationModel
+    from segshrink.prediction.scenes import SceneFiles, SceneOptions
+
+# What xarray, rioxarray and friends call the axis of bands.
+_BAND_AXES = ("band", "bands", "channel", "channels", "wavelength")
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Predictor:
                 f"tile {tile}, overlap {overlap}, batch {batch}: tile and batch must be at least 1 "
                 "and overlap must lie between 0 and tile - 1"
             )
+        self._source, self._runtime, self._threads = source, runtime, threads
         self.backend: Backend = open_backend(source, runtime=runtime, precision=precision, threads=threads)
         self.tile = tile
         self.overlap = overlap
@@ -105,12 +111,54 @@ class Predictor:
                 blend.add(values, window, weights)
         return blend.result()
 
-    def predict_array(self, image: npt.NDArray[Any]) -> Prediction:
-        """Segment an image (H, W, bands) of raw pixel values; errors as in ``predict_logits``."""
-        logits = self.predict_logits(image)
+    def predict_array(self, image: Any) -> Prediction:
+        """Segment an image.
+
+        Args:
+            image: (H, W, bands) raw pixel values; or an ``xarray.DataArray`` with an axis "band" anywhere, or with two
+                axes for one band.
+
+        Raises:
+            DataError: The image has no pixels or not three axes.
+            ModelError: The image's number of bands is not the model's.
+        """
+        logits = self.predict_logits(as_image(image))
         index = most_likely(logits)
         softmax_in_place(logits)
         return Prediction(index=index, probabilities=logits)
+
+    def predict_scene(
+        self,
+        source: str | Path,
+        out: str | Path,
+        options: SceneOptions | None = None,
+        *,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> SceneFiles:
+        """Segment a scene of any size from a file or URL into files.
+
+        Args:
+            source: Anything GDAL reads.
+            out: Folder for the results, or a ``.tif`` or ``.png`` file.
+            options: By default with this predictor's tile, overlap and batch.
+            progress: Called with (pixels done, pixels in all, name of the scene).
+
+        Returns:
+            The files written; errors as in ``segshrink.prediction.scenes.predict_scenes``.
+        """
+        from segshrink.prediction.scenes import SceneOptions, predict_scene
+
+        if options is None:
+            options = SceneOptions(
+                tile=self.tile,
+                overlap=self.overlap,
+                batch=self.batch,
+                runtime=self._runtime,
+                threads=self._threads,
+            )
+        in_memory = not isinstance(self._source, str | Path) or Path(self._source).is_dir()
+        # A folder's model is loaded already; files are opened once for each core.
+        return predict_scene(self.backend if in_memory else self._source, source, out, options, progress=progress)
 
     def _check(self, image: npt.NDArray[Any]) -> None:
         if image.ndim != 3 or 0 in image.shape:
@@ -120,3 +168,24 @@ class Predictor:
                 f"the image has {image.shape[2]} band(s), but model '{self.backend.name}' takes {self.backend.bands}; "
                 "use an image with the bands the model was trained on"
             )
+
+
+def as_image(image: Any) -> npt.NDArray[Any]:
+    """Return (H, W, bands) pixel values of an array, or of a ``DataArray`` by the names of its axes.
+
+    Raises:
+        DataError: The names don't say which axis is which.
+    """
+    names = getattr(image, "dims", None)
+    if names is None:
+        return np.asarray(image)
+    values = np.asarray(image.values)
+    found = [axis for axis, name in enumerate(names) if str(name).lower() in _BAND_AXES]
+    if not found and values.ndim == 2:
+        return values[:, :, np.newaxis]
+    if len(found) != 1 or values.ndim != 3:
+        raise DataError(
+            f"an image has the axes band, y and x, found {', '.join(map(str, names))}; select one time, and name the "
+            "axis of bands 'band'"
+        )
+    return np.moveaxis(values, found[0], -1)
