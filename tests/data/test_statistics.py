@@ -13,14 +13,14 @@ from segshrink.errors import DataError
 CLASSES = ClassMap.build([("a", None, 0), ("b", None, 1)])
 
 
-def stored(tmp_path, arrays):
+def stored(tmp_path, arrays, **options):
     samples = []
     for number, array in enumerate(arrays):
         path = tmp_path / f"{number}.tif"
         height, width, bands = array.shape
         place = rasterio.Affine(2, 0, 100, 0, -2, 100)
         profile = {"height": height, "width": width, "count": bands, "dtype": array.dtype, "transform": place}
-        with rasterio.open(path, "w", driver="GTiff", **profile) as file:
+        with rasterio.open(path, "w", driver="GTiff", **profile, **options) as file:
             file.write(array.transpose(2, 0, 1))
         samples.append(Sample(str(number), path, None))
     return SceneStore(samples, CLASSES, folder=tmp_path / "cache")
@@ -51,6 +51,12 @@ def test_pixels_that_are_not_finite_are_left_out(tmp_path):
     assert measured.std == (1.0,)
 
 
+def test_no_data_is_left_out(tmp_path):
+    array = np.array([[[1, 5], [3, 9], [1, -9]]], dtype=np.int16)
+    store = stored(tmp_path, [array], nodata=-9)
+    assert image_statistics(store).mean == (2.0, 7.0)
+
+
 def test_constant_bands_do_not_divide_by_zero(tmp_path):
     array = np.full((5, 5, 2), 7, dtype=np.uint8)
     assert image_statistics(stored(tmp_path, [array])).std == (1.0, 1.0)
@@ -59,5 +65,5 @@ def test_constant_bands_do_not_divide_by_zero(tmp_path):
 def test_nothing_to_measure(tmp_path):
     with pytest.raises(DataError, match="without training images"):
         image_statistics(SceneStore([], CLASSES, folder=tmp_path))
-    with pytest.raises(DataError, match="band 1 has no finite pixel"):
+    with pytest.raises(DataError, match="no pixel of the training images has a value"):
         image_statistics(stored(tmp_path, [np.full((2, 2, 1), np.nan, dtype=np.float32)]))

@@ -85,16 +85,17 @@ def test_images_larger_than_a_square_are_filled_throughout(tmp_path: Path) -> No
     np.testing.assert_array_equal(valid, image[:, :, 0] == 7)
 
 
-def test_transparency_counts_as_band_and_tells_what_is_valid(tmp_path: Path) -> None:
+def test_transparency_is_a_band_like_others_unless_all_are_zero(tmp_path: Path) -> None:
     image = RANDOM.integers(1, 255, (8, 9, 4), dtype=np.uint8)
     image[:, :4, 3] = 0
+    image[:2, :2] = 0
     path = write(tmp_path / "rgba.tif", image, photometric="RGB", alpha="yes")
 
     pixels, valid = read_valid_image(path)
 
     assert pixels.shape == (8, 9, 4)
     assert valid is not None
-    np.testing.assert_array_equal(valid, image[:, :, 3] > 0)
+    np.testing.assert_array_equal(valid, image.any(axis=2))
 
 
 def test_polygons_are_asked_for_what_the_sample_says(sample: Sample, tmp_path: Path) -> None:

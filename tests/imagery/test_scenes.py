@@ -241,14 +241,15 @@ def test_bands_are_chosen_by_number_and_by_name(paint: Paint) -> None:
 
 def test_a_fourth_band_that_was_marked_as_transparency_can_be_asked_for(paint: Paint) -> None:
     pixels = RANDOM.integers(0, 3, (9, 9, 4), dtype=np.uint8)
+    pixels[3, 3:5] = 0
     path = paint("rgbn.tif", pixels)
     with rasterio.open(paint("placed.tif", pixels, **PLACE)) as dataset:
         assert dataset.colorinterp[3] == ColorInterp.alpha  # so GDAL writes four bands of bytes
 
-    found, valid = whole(path, bands=[1, 2, 3, 4])
-
-    assert valid is None
-    np.testing.assert_array_equal(found, pixels)
+    for found, valid in (whole(path, bands=[1, 2, 3, 4]), whole(path, count=4)):
+        assert valid is not None
+        np.testing.assert_array_equal(valid, pixels.any(axis=2))
+        np.testing.assert_array_equal(found[valid], pixels[valid])
 
 
 def test_bands_that_are_not_there_are_refused(paint: Paint) -> None:

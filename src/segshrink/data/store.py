@@ -127,6 +127,18 @@ class SceneStore:
         window = self.samples[index].window
         return array[window.slices] if window else array
 
+    def valid(self, index: int) -> NDArray[np.bool_] | None:
+        """Return which of a sample's pixels have a value, (H, W), memory-mapped and read-only; None when all have.
+
+        The others are filled in ``image`` and ignored in ``mask``.
+        """
+        path = self._entries[index].valid
+        if path is None:
+            return None
+        array = self._mapped(path)
+        window = self.samples[index].window
+        return array[window.slices] if window else array
+
     def image_key(self, index: int) -> str:
         """Return the SHA-256 of a sample's image file, as it was when the store was built."""
         return self._entries[index].image.stem
@@ -154,7 +166,8 @@ class SceneStore:
             raise DataError(
                 f"the window {window} of '{sample.name}' reaches outside {sample.image} ({height} × {width})"
             )
-        return _Entry(image_path, mask_path, height, width, bands, image.dtype.str)
+        known_valid = valid_path if valid_path.exists() else None
+        return _Entry(image_path, mask_path, known_valid, height, width, bands, image.dtype.str)
 
     def _home(self, kind: str, key: str) -> Path:
         return self.folder / f"v{FORMAT_VERSION}" / kind / key[:2] / f"{key}.npy"
@@ -223,6 +236,7 @@ class _Entry:
 
     image: Path
     mask: Path | None
+    valid: Path | None
     height: int
     width: int
     bands: int

@@ -24,7 +24,7 @@ class Bands:
     Attributes:
         numbers: Numbers in the file, from 1, in the order wanted.
         names: What they are called; their number where nothing says.
-        alpha: Number of the file's transparency band; None without one, or where it was asked for like any other.
+        alpha: Number of the file's transparency band; chosen or not; None without one.
         palette: (256, 3) colours of a palette image, whose single band is read through it; else None.
     """
 
@@ -69,8 +69,6 @@ def choose_bands(dataset: Any, wanted: Sequence[int | str] | None, *, count: int
             f"the model takes {count} band{'s' * (count > 1)} but of {name} {told}; choose with --bands, such as "
             f"--bands {example}"
         )
-    if wanted is not None and alpha in numbers:
-        alpha = None  # whoever asks for it means a band: writers mark a fourth one as transparency unasked
     return Bands(numbers, tuple(titles[number - 1] for number in numbers), alpha)
 
 

@@ -20,11 +20,12 @@ class Validity:
     A pixel is invalid where the file's mask or transparency band is 0, where a value is NaN or infinite, and where it
     is no-data. 0, and any number of a type without sign, are ordinary values as well (a dark pixel's blue may be 0):
     with such a no-data value a pixel is invalid only if all chosen bands have it. One that no measurement takes, such
-    as -9999, makes a pixel invalid in any band.
+    as -9999, makes a pixel invalid in any band. A transparency band that is itself among the chosen ones may be a
+    measured one (writers mark a fourth band unasked): its pixels are invalid where all chosen bands are 0.
 
     Attributes:
         masks: Bands in the file whose masks GDAL is asked for.
-        alpha: The file's transparency band.
+        alpha: The file's transparency band, where it isn't chosen; None without one.
         ordinary: Per chosen band, the no-data value that may be an ordinary one; None where a band has none.
         telling: Per chosen band, the no-data value that is never an ordinary one; None where a band has none.
         floating: Whether values may be NaN.
@@ -43,11 +44,15 @@ class Validity:
         if any(MaskFlags.per_dataset in dataset.mask_flag_enums[number - 1] for number in masked):
             masked = masked[:1]
         values = [_as_read(dataset.nodatavals[number - 1], dtype) for number in bands.numbers]
+        alpha = bands.alpha
+        if alpha in bands.numbers:
+            alpha = None
+            values = [np.dtype(dtype).type(0) if value is None else value for value in values]
         unsigned = np.issubdtype(np.dtype(dtype), np.unsignedinteger)
         common = [value is not None and bool(unsigned or value == 0) for value in values]
         return cls(
             masks=tuple(dict.fromkeys(masked)),
-            alpha=bands.alpha,
+            alpha=alpha,
             ordinary=tuple(value if also else None for value, also in zip(values, common, strict=True)),
             telling=tuple(None if also else value for value, also in zip(values, common, strict=True)),
             floating=bool(np.issubdtype(np.dtype(dtype), np.floating)),
