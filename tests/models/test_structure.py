@@ -104,6 +104,15 @@ def test_every_kind_of_layer(classes):
     assert smaller["layer"](features.movedim(1, 3)).shape == (1, 5, 5, 8)
 
 
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [(1, "'0' would have more weights"), (15, "'0' can't divide 16 channels in and 16 out among 15")],
+)
+def test_fewer_groups_are_not_more_weights(groups, words):
+    with pytest.raises(ModelError, match=words):
+        apply_structure(nn.Sequential(nn.Conv2d(16, 16, 3, groups=16)), {"layers": {"0": {"groups": groups}}})
+
+
 def test_removed_blocks_take_what_blocks_take(classes, tmp_path):
     model = build_model("separable-unet", classes, options={"width": 0.125}).eval()
     remove_block(model.network, "encoder.1.1")

@@ -84,11 +84,11 @@ def apply_structure(network: nn.Module, structure: Mapping[str, Any]) -> None:
         ModelError: The structure is damaged: it isn't what ``describe_structure`` gives, names what the network hasn't,
             or asks for layers that are larger.
     """
-    parts = {"layers": Mapping, "parameters": Mapping, "removed": list}
+    parts = {"layers": dict, "parameters": dict, "removed": list}
     if unknown := sorted(set(structure) - set(parts)):
         raise ModelError(f"the structure is damaged: unknown part '{unknown[0]}'; save the model again")
     for name, kind in parts.items():
-        if not isinstance(structure.get(name, kind() if kind is list else {}), kind):
+        if not isinstance(structure.get(name, kind()), kind):
             raise ModelError(f"the structure is damaged: '{name}' is a {type(structure[name]).__name__}; save it again")
     for path in structure.get("removed", []):
         remove_block(network, path)
@@ -147,6 +147,11 @@ def _shrink_layer(layer: nn.Module, path: str, sizes: Mapping[str, Any]) -> None
         raise ModelError(
             f"the structure is damaged: '{path}' can't divide {layer.in_channels} channels in and {layer.out_channels} "
             f"out among {layer.groups} groups; save the model again"
+        )
+    # Fewer groups make a convolution's weight larger.
+    if any(math.prod(_shape(layer, name)) > value.numel() for name, value in layer.named_parameters(recurse=False)):
+        raise ModelError(
+            f"the structure is damaged: '{path}' would have more weights than it had; save the model again"
         )
     for name, parameter in list(layer.named_parameters(recurse=False)):
         setattr(layer, name, _like(parameter, *_shape(layer, name)))
