@@ -8,6 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from segshrink.config import load_recipe
 from segshrink.prediction import open_backend
 
 from .conftest import Run, left_behind
@@ -16,11 +17,12 @@ pytest.importorskip("nncf", reason="NNCF is not installed")
 
 
 @pytest.fixture
-def trained(segshrink: Run, recipe: Path, tmp_path: Path) -> Path:
+def trained(recipe: Path, tmp_path: Path) -> Path:
     """A run folder that knows its data."""
+    from segshrink.training import train
+
     folder = tmp_path / "run"
-    result = segshrink("train", recipe, "--student", "--out", folder)
-    assert result.status == 0, result.err
+    train(load_recipe(recipe, ["student.training.epochs=6"]), out=folder, role="control")
     return folder
 
 

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from segshrink.compression.quantization import distill_rounded
+from segshrink.compression.quantization import aware, distill_rounded
 from segshrink.compression.quantization.fake_quantization import fake_quantized
-from segshrink.config import Recipe
+from segshrink.config import Recipe, TeacherSource
 from segshrink.data import SceneStore, open_dataset
 from segshrink.errors import ConfigError
 from segshrink.evaluation import Confusion
 from segshrink.models import SegmentationModel
+from segshrink.teachers import TorchTeacher
 
 
 def spoil(model: SegmentationModel, factor: float) -> SegmentationModel:
@@ -68,6 +69,25 @@ def test_distillation_makes_up_for_rounding(
     averages = [name for name in before if name.endswith(("running_mean", "running_var"))]
     assert averages
     assert all(torch.equal(trained.state_dict()[name], before[name]) for name in averages)
+
+
+@pytest.mark.parametrize("whole_scenes", [False, True])
+def test_the_teacher_is_the_recipes_where_it_answers_about_crops(
+    model: SegmentationModel, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, whole_scenes: bool
+) -> None:
+    asked = []
+
+    class Named(TorchTeacher):
+        def logits(self, images: Tensor) -> Tensor:
+            asked.append(len(images))
+            return super().logits(images)
+
+    teacher = Named(copy.deepcopy(model), output="logits")
+    teacher.whole_scenes = whole_scenes
+    monkeypatch.setattr(aware, "open_teachers", lambda *_, **__: teacher)
+    teaching = recipe.distillation.model_copy(update={"teachers": [TeacherSource(source="elsewhere")]})
+    distill_rounded(model, recipe.data, recipe=recipe.model_copy(update={"distillation": teaching}))
+    assert sum(asked) == (0 if whole_scenes else 32)
 
 
 def test_a_recipe_without_a_student_says_so(model: SegmentationModel, recipe: Recipe) -> None:

@@ -62,12 +62,12 @@ def distill_rounded(
     dataset = open_dataset(data)
     student = copy.deepcopy(model)
     student.requires_grad_(True)
-    teacher = _teacher(model, recipe, dataset)
+    teacher, own = _teacher(model, recipe, dataset)
     crops = CropModule(
         dataset, crops=recipe.crops, augmentation=recipe.augmentation, seed=recipe.seed, use_unlabeled=True
     )
     crops.setup("fit")
-    task = Distiller(student, teacher, _terms(recipe, teacher), training=_short(recipe), seed=recipe.seed)
+    task = Distiller(student, teacher, _terms(recipe, teacher, own=own), training=_short(recipe), seed=recipe.seed)
     task.sample_names = crops.sample_names
     student.to(memory_format=torch.channels_last)
     with fake_quantized(student.network) as rounding, torch.random.fork_rng(devices=[]):
@@ -96,20 +96,24 @@ def _recipe(model: SegmentationModel, data: DatasetDescription, recipe: Recipe |
     return recipe.model_copy(update={"data": data})
 
 
-def _teacher(model: SegmentationModel, recipe: Recipe, dataset: Dataset) -> Teacher:
+def _teacher(model: SegmentationModel, recipe: Recipe, dataset: Dataset) -> tuple[Teacher, bool]:
+    """Return the teacher, and whether it is the model itself.
+
+    Teachers that answer about whole scenes only can't follow crops here, where there is no cache.
+    """
     if recipe.distillation.teachers:
-        return open_teachers(recipe.distillation, dataset.classes, bands=dataset.bands)
-    return TorchTeacher(copy.deepcopy(model), output="logits", name="the float32 model")
+        teacher = open_teachers(recipe.distillation, dataset.classes, bands=dataset.bands)
+        if not teacher.whole_scenes:
+            return teacher, False
+    return TorchTeacher(copy.deepcopy(model), output="logits", name="the float32 model"), True
 
 
-def _terms(recipe: Recipe, teacher: Teacher) -> tuple[WeightedTerm, ...]:
-    """Return the recipe's terms; on logits alone where the model is its own teacher and the terms want another."""
+def _terms(recipe: Recipe, teacher: Teacher, *, own: bool) -> tuple[WeightedTerm, ...]:
+    """Return the recipe's terms; where the model is its own teacher, terms on another's features give way."""
     assert recipe.student is not None  # noqa: S101  # _recipe saw to it
     section = recipe.distillation.model_copy(update={"teacher_cache": False})
-    if not recipe.distillation.teachers:
-        terms = student_terms(section, recipe.student.terms)
-        if any(term.on_features for _, term in terms):
-            section = Distillation(alpha=section.alpha, temperature=section.temperature)
+    if own and any(term.on_features for _, term in student_terms(section, recipe.student.terms)):
+        section = Distillation(alpha=section.alpha, temperature=section.temperature)
     return student_terms(section, recipe.student.terms, teacher)
 
 
