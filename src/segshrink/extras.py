@@ -23,6 +23,7 @@ _EXTRAS = {
     ),
     "hf": frozenset(("transformers",)),
     "tflite": frozenset(("ai_edge_litert",)),
+    "litert": frozenset(("litert_torch",)),
     "openvino": frozenset(("openvino",)),
     "vector": frozenset(("pyogrio", "shapely")),
     "compress": frozenset(("nncf", "torch_pruning")),

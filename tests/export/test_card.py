@@ -66,3 +66,10 @@ def test_the_program_on_the_card_runs(small, tmp_path, monkeypatch):
     with torch.no_grad():
         expected = small(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].argmax(0).numpy()
     np.testing.assert_array_equal(names["classes"], expected)
+
+
+def test_a_tflite_file_is_run_by_the_command_line(small, tmp_path):
+    (tmp_path / "s.tflite").write_bytes(b"x")
+    card = card_of(small, [tmp_path / "s.tflite"], Measured(), outputs=("logits",))
+    assert "segshrink predict s.tflite" in card
+    assert "one square tile (1, side, side, 3) uint8" in card

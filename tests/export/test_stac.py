@@ -85,3 +85,11 @@ def test_named_bands_and_float_pixels_are_kept(small, files):
     assert properties["mlm:input"][0]["bands"] == ["r", "g", "nir"]
     assert properties["mlm:input"][0]["input"]["data_type"] == "float32"
     assert [output["name"] for output in properties["mlm:output"]] == ["probabilities"]
+
+
+def test_tflite_files_take_one_tile(small, tmp_path):
+    (tmp_path / "s.tflite").write_bytes(b"x")
+    properties = item_of(small, [tmp_path / "s.tflite"], outputs=("logits",))["properties"]
+    takes, gives = properties["mlm:input"][0]["input"], properties["mlm:output"][0]["result"]
+    assert dict(zip(takes["dim_order"], takes["shape"], strict=True))["bands"] == 3
+    assert (takes["shape"], gives["shape"]) == ([1, -1, -1, 3], [1, -1, -1, 4])

@@ -35,13 +35,13 @@ def evaluate_source(
     """Score a model on a split of a data set.
 
     Args:
-        source: Run folder, model folder or exported file (``.onnx``, ``.xml``).
+        source: Run folder, model folder or exported file (``.onnx``, ``.xml``, ``.tflite``).
         data: The data set.
         split: "train", "val" or "test".
         out: Folder for ``evaluation.json`` and pictures; None writes nothing.
         progress: Called after every scene with (scenes done, scenes in all).
     """
-    if source.suffix.lower() in (".onnx", ".xml"):
+    if source.suffix.lower() in (".onnx", ".xml", ".tflite"):
         return _evaluate_file(source, data, split=split, out=out, progress=progress)
     from segshrink.cli._work import use_free_threads
     from segshrink.models import load_model

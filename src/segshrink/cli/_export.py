@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from segshrink.models import SegmentationModel
 
 # Format → what is added to the stem.
-FORMATS = {"onnx": ".onnx", "openvino": ".xml", "qgis": ".qgis.onnx"}
-_SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
+FORMATS = {"onnx": ".onnx", "openvino": ".xml", "qgis": ".qgis.onnx", "tflite": ".tflite"}
+_SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".tflite": "tflite"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ def plan(out: Path, formats: str | None) -> Plan:
     wanted = [name.strip() for name in formats.split(",")] if formats is not None else [own or ""]
     if formats is None and own is None:
         if out.suffix:
-            raise ConfigError(f"--out {out} must end in .onnx or .xml; or give --format, whose suffix is added")
+            raise ConfigError(
+                f"--out {out} must end in .onnx, .xml or .tflite; or give --format, whose suffix is added"
+            )
         wanted = ["onnx"]
     for name in wanted:
         if name not in FORMATS:
@@ -72,12 +74,14 @@ def export_all(model: SegmentationModel, planned: Plan, *, outputs: Sequence[str
         FileError: A file can't be written.
         MissingExtraError: What a format needs isn't installed.
     """
-    from segshrink.export import export_onnx, export_openvino
+    from segshrink.export import export_onnx, export_openvino, export_tflite
 
     written = []
     for name, path in planned.files.items():
         if name == "qgis":
             written.append(export_onnx(model, path, outputs=("probabilities",), float_pixels=True))
+        elif name == "tflite":
+            written.append(export_tflite(model, path))
         elif name == "openvino":
             written += [export_openvino(model, path, outputs=outputs, half=half), path.with_suffix(".bin")]
         else:
@@ -115,8 +119,9 @@ def describe(
     from segshrink.models import count_parameters
 
     name, parameters = planned.stem.name, count_parameters(model)
-    qgis = next(iter(planned.files)) == "qgis"
-    given = ("probabilities",) if qgis else outputs
+    first = next(iter(planned.files))
+    qgis = first == "qgis"
+    given = {"qgis": ("probabilities",), "tflite": ("logits",)}.get(first, outputs)
     item = stac_item(model.description, files, name=name, parameters=parameters, outputs=given, float_pixels=qgis)
     card = model_card(
         model.description,

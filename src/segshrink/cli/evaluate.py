@@ -10,7 +10,7 @@ import typer
 
 def evaluate(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Run folder, model folder, .onnx or .xml file.", show_default=False)
+        Path, typer.Argument(metavar="MODEL", help="Run folder, model folder or exported file.", show_default=False)
     ],
     data: Annotated[
         Path | None,

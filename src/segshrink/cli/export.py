@@ -17,7 +17,7 @@ def export(
         typer.Option(
             "--out",
             "-o",
-            help="File to write (.onnx or .xml), or a stem that suffixes are added to.",
+            help="File to write (.onnx, .xml or .tflite), or a stem that suffixes are added to.",
             show_default=False,
         ),
     ],
@@ -25,7 +25,7 @@ def export(
         str | None,
         typer.Option(
             "--format",
-            help="onnx, openvino (.xml and .bin) or qgis (.onnx for the plugin Deepness); several with commas.",
+            help="onnx, openvino (.xml and .bin), qgis (.onnx for the plugin Deepness) or tflite; several with commas.",
             show_default=False,
         ),
     ] = None,
@@ -37,9 +37,10 @@ def export(
         bool, typer.Option("--card/--no-card", help="Write a model card (.md) and a STAC item (.stac.json), too.")
     ] = True,
 ) -> None:
-    """Write a model as a file for ONNX Runtime, OpenVINO or QGIS.
+    """Write a model as a file for ONNX Runtime, OpenVINO, LiteRT or QGIS.
 
     Raw pixels of any size in; normalisation, padding and the choice of the class are inside.
+    A .tflite file holds a tile of 512 pixels instead, and gives logits alone.
     Each file is compared with PyTorch at four sizes before it gets its name.
     """
     from segshrink.cli._console import out_console

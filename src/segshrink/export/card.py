@@ -55,16 +55,14 @@ def model_card(
 def _facts(
     description: ModelDescription, files: Sequence[Path], parameters: int, outputs: Sequence[str], pixels: str
 ) -> str:
+    given = {"logits": "(1, side, side, C) float32"} if files[0].suffix == ".tflite" else _OUTPUTS
     rows = [
         ("Network", f"{description.id}, {parameters:,} parameters"),
         *(("File", f"{path.name}, {path.stat().st_size / 1e3:,.0f} kB") for path in files),
-        (
-            "Input",
-            f"`images` (N, {description.bands}, H, W) {pixels}, raw pixel values, any N, H and W; normalised inside",
-        ),
+        ("Input", f"{_shape(files, description.bands)} {pixels}, raw pixel values; normalised inside"),
         ("Bands", ", ".join(_plain(band) for band in band_names(description))),
         *((("Ground resolution", f"{description.resolution:g} m per pixel"),) if description.resolution else ()),
-        *(("Output", f"`{output}` {_OUTPUTS[output]}") for output in outputs),
+        *(("Output", f"`{output}` {given[output]}") for output in outputs),
     ]
     return _table(("", ""), rows)
 
@@ -74,6 +72,12 @@ _OUTPUTS = {
     "probabilities": "(N, C, H, W) float32, adding up to 1 over the classes",
     "classes": "(N, H, W) uint8, the number of the most likely class",
 }
+
+
+def _shape(files: Sequence[Path], bands: int) -> str:
+    if files[0].suffix == ".tflite":
+        return f"one square tile (1, side, side, {bands})"
+    return f"`images` (N, {bands}, H, W), any N, H and W,"
 
 
 def _classes(description: ModelDescription, measured: Measured) -> str:
@@ -106,6 +110,8 @@ def _numbers(measured: Measured) -> str:
 
 
 def _use(description: ModelDescription, files: Sequence[Path], outputs: Sequence[str], pixels: str) -> str:
+    if files[0].suffix == ".tflite":
+        return f"`segshrink predict {files[0].name} image.png -o map.png` runs it with LiteRT, tile by tile."
     output = next(name for name in ("classes", "logits", "probabilities") if name in outputs)
     model = next((path for path in files if path.suffix == ".onnx"), files[0])
     if description.bands == 3 and description.dtype == "uint8":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,33 @@ SMALLEST_DIFFERENCE = 1e-6  # below it logits are equal, however small they all 
 
 
 def check_parity(
-    model: SegmentationModel, backend: ExportedModel, *, final: Path, tolerance: float = TOLERANCE
+    model: SegmentationModel,
+    backend: ExportedModel,
+    *,
+    final: Path,
+    tolerance: float = TOLERANCE,
+    sizes: Sequence[tuple[int, int, int]] | None = None,
 ) -> None:
-    """Run a file at four sizes, odd ones and one below the stride among them, and compare all that it gives.
+    """Run a file at several sizes and compare all that it gives.
 
     Args:
         model: In evaluation mode, on the CPU, in fp32.
         backend: The file, in a runtime that computes in fp32.
         final: The name that the file is to get, for the error.
         tolerance: Largest difference of logits, as a share of the largest logit.
+        sizes: Numbers, heights and widths of images; by default four, odd ones and one below the stride among them.
 
     Raises:
         ModelError: Logits or probabilities differ by more than the tolerance, or a pixel's class is not one of those
             that PyTorch finds most likely within the tolerance.
     """
     bands, stride = model.description.bands, model.description.stride
-    sizes = ((1, 2 * stride, 2 * stride), (2, 3 * stride, 4 * stride), (1, 2 * stride + 1, 3 * stride - 1), (3, 5, 7))
+    sizes = sizes or (
+        (1, 2 * stride, 2 * stride),
+        (2, 3 * stride, 4 * stride),
+        (1, 2 * stride + 1, 3 * stride - 1),
+        (3, 5, 7),
+    )
     generator = np.random.default_rng(0)
     for count, height, width in sizes:
         images = generator.integers(0, 256, (count, height, width, bands), dtype=np.uint8)
@@ -71,7 +83,7 @@ def _trouble(
     return f"{runtime}'s classes differ from PyTorch's at {wrong} pixels" if wrong else None
 
 
-_RUNTIMES: dict[str, Any] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+_RUNTIMES: dict[str, Any] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
 
 
 def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -48,6 +48,7 @@ def stac_item(
         A JSON-able mapping.
     """
     bands = band_names(description)
+    tiles = files[0].suffix == ".tflite"
     assets = {path.name: _asset(path) for path in files}
     properties: dict[str, Any] = {
         "datetime": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -59,8 +60,8 @@ def stac_item(
         "mlm:framework": _KINDS[files[0].suffix][0],
         "mlm:total_parameters": parameters,
         "mlm:accelerator": None,
-        "mlm:input": [_input(description, bands, float_pixels)],
-        "mlm:output": [_output(description, output) for output in outputs],
+        "mlm:input": [_input(description, bands, float_pixels, tiles=tiles)],
+        "mlm:output": [_output(description, output, tiles=tiles) for output in outputs],
     }
     if description.resolution is not None:
         properties["gsd"] = description.resolution
@@ -99,14 +100,15 @@ def _asset(path: Path) -> dict[str, Any]:
     }
 
 
-def _input(description: ModelDescription, bands: Sequence[str], float_pixels: bool) -> dict[str, Any]:
+def _input(description: ModelDescription, bands: Sequence[str], float_pixels: bool, *, tiles: bool) -> dict[str, Any]:
+    count = description.bands
     return {
         "name": "images",
-        "description": "Raw pixel values; the file normalises and pads them itself, any height and width will do.",
+        "description": "Raw pixel values; the file normalises them itself.",
         "bands": list(bands),
         "input": {
-            "shape": [-1, description.bands, -1, -1],
-            "dim_order": ["batch", "bands", "height", "width"],
+            "shape": [1, -1, -1, count] if tiles else [-1, count, -1, -1],
+            "dim_order": ["batch", "height", "width", "bands"] if tiles else ["batch", "bands", "height", "width"],
             "data_type": "uint8" if description.dtype == "uint8" and not float_pixels else "float32",
         },
         "value_scaling": None,
@@ -114,16 +116,20 @@ def _input(description: ModelDescription, bands: Sequence[str], float_pixels: bo
     }
 
 
-def _output(description: ModelDescription, output: str) -> dict[str, Any]:
+def _output(description: ModelDescription, output: str, *, tiles: bool) -> dict[str, Any]:
     classes = description.classes
-    whole = output == "classes"
+    dimensions = {"batch": -1, "classes": len(classes), "height": -1, "width": -1}
+    if output == "classes":
+        del dimensions["classes"]
+    elif tiles:
+        dimensions = {"batch": 1, "height": -1, "width": -1, "classes": len(classes)}
     return {
         "name": output,
         "tasks": _TASKS,
         "result": {
-            "shape": [-1, -1, -1] if whole else [-1, len(classes), -1, -1],
-            "dim_order": ["batch", "height", "width"] if whole else ["batch", "classes", "height", "width"],
-            "data_type": "uint8" if whole else "float32",
+            "shape": list(dimensions.values()),
+            "dim_order": list(dimensions),
+            "data_type": "uint8" if output == "classes" else "float32",
         },
         "classification:classes": [
             {"value": number, "name": _class_name(text), "title": text, "color_hint": format_color(color)[1:]}

@@ -21,6 +21,7 @@ RUNTIMES = {
     "folder": ("torch", "torch-compile"),
     ".onnx": ("onnxruntime", "openvino"),
     ".xml": ("openvino",),
+    ".tflite": ("litert",),
 }
 
 
@@ -32,7 +33,7 @@ class Backend(Protocol):
         classes: What the logits mean.
         num_classes: How many logits a pixel gets.
         bands: How many bands an image has.
-        runtime: "torch", "torch-compile", "onnxruntime" or "openvino".
+        runtime: "torch", "torch-compile", "onnxruntime", "openvino" or "litert".
         description: The model's description; None for a module without one.
     """
 
@@ -62,12 +63,12 @@ def open_backend(
     """Open a model for prediction.
 
     Args:
-        source: A file written by segshrink (``.onnx``, ``.xml`` with its ``.bin``), a model or run folder
+        source: A file written by segshrink (``.onnx``, ``.xml`` with its ``.bin``, ``.tflite``), a model or run folder
             (needs torch), a ``SegmentationModel``, or a backend, which is returned as it is.
         runtime: "torch" or "torch-compile" for folders and models, "onnxruntime" or "openvino" for
-            ``.onnx`` files, "openvino" for ``.xml``; None takes the first of these.
+            ``.onnx`` files, "openvino" for ``.xml``, "litert" for ``.tflite``; None takes the first of these.
         precision: ``"32"``, ``"bf16"`` or ``"auto"`` (torch and OpenVINO: bf16 where the processor computes in it).
-            ONNX Runtime computes in what the file says.
+            ONNX Runtime and LiteRT compute in what the file says.
         threads: Threads to run on; by default all cores, in torch its own setting.
 
     Raises:
@@ -94,7 +95,7 @@ def _open_path(path: Path, *, runtime: str | None, precision: str, threads: int 
     kind = path.suffix.lower() if path.is_file() else "folder"
     if kind not in RUNTIMES:
         raise ModelError(
-            f"{path} is neither a model folder nor a file with the suffix .onnx or .xml; give the folder with "
+            f"{path} is neither a model folder nor a file with the suffix .onnx, .xml or .tflite; give the folder with "
             "config.json"
         )
     runtime = _runtime(str(path), kind, runtime)
@@ -107,6 +108,11 @@ def _open_path(path: Path, *, runtime: str | None, precision: str, threads: int 
         from segshrink.prediction.openvino_backend import OpenVinoBackend
 
         return OpenVinoBackend(path, precision=precision, threads=threads)
+    if runtime == "litert":
+        from segshrink.prediction.litert_backend import LiteRtBackend
+
+        _refuse_bf16(runtime, precision)
+        return LiteRtBackend(path, threads=threads)
     from segshrink.prediction.torch_backend import load_torch_backend
 
     return load_torch_backend(path, precision=precision, compiled=runtime == "torch-compile", threads=threads)

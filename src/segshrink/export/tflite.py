@@ -1,0 +1,93 @@
+"""Writing a model for LiteRT (TFLite): tiles of raw pixels in, logits out."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from segshrink.errors import MissingExtraError, ModelError
+from segshrink.export.parity import check_parity
+from segshrink.files import replacing
+from segshrink.models import SegmentationModel
+from segshrink.prediction.litert_backend import METADATA_FILE, LiteRtBackend
+
+
+def export_tflite(model: SegmentationModel, path: str | Path, *, tile: int = 512) -> Path:
+    """Write a model as TFLite and prove that LiteRT gives what PyTorch gives.
+
+    The file takes ``images`` (1, tile, tile, bands), raw uint8 pixel values (float32 for models of other pixel types),
+    and gives logits (1, tile, tile, C) float32; the converter (litert-torch 0.10) can't leave sizes open.
+    Normalisation is part of the graph. The model's description stands as JSON in a zip archive at the file's end, where
+    TFLite keeps associated files.
+
+    Args:
+        model: Left as it is, whatever its device and mode.
+        path: File to write, ending in ``.tflite``.
+        tile: Side of a tile in pixels; taken up to the next multiple of the network's stride, and twice that at least.
+
+    Returns:
+        The path.
+
+    Raises:
+        ModelError: The network can't be converted, or differs from PyTorch by more than a thousandth of the largest
+            logit. No file is left then.
+        FileError: The file can't be written.
+        MissingExtraError: litert-torch or LiteRT isn't installed.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".tflite":
+        raise ModelError(f"{path} must end in .tflite, so that it is recognised when it is opened")
+    reference = copy.deepcopy(model).cpu().eval()
+    description, stride = reference.description, reference.description.stride
+    side = max(-(-tile // stride), 2) * stride
+    with replacing(path) as temporary:
+        _convert(reference, side, temporary)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr(METADATA_FILE, json.dumps(description.to_dict()))
+        backend = LiteRtBackend(temporary, threads=torch.get_num_threads())
+        check_parity(reference, backend, final=path, sizes=((1, side, side), (3, side, side)))
+    return path
+
+
+class _Tile(nn.Module):
+    """What is converted: (1, tile, tile, bands) raw pixels to (1, tile, tile, C) logits."""
+
+    def __init__(self, model: SegmentationModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model.forward_aligned(images.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def _convert(model: SegmentationModel, side: int, path: Path) -> None:
+    converter = _require_converter()
+    description = model.description
+    pixels = torch.uint8 if description.dtype == "uint8" else torch.float32
+    example = torch.zeros(1, side, side, description.bands, dtype=pixels)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # the converter's talk about its own insides
+            converter.convert(_Tile(model).eval(), (example,)).export(str(path))
+    except Exception as error:  # the converter raises what the network's operators raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ModelError(
+            f"model '{description.id}' can't be expressed in TFLite ({reason}); choose another model, or ONNX"
+        ) from error
+
+
+def _require_converter() -> Any:
+    try:
+        import litert_torch
+    except ImportError as error:
+        raise MissingExtraError("exporting to TFLite", "litert") from error
+    return litert_torch

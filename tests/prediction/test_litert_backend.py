@@ -1,0 +1,87 @@
+"""LiteRT files, with an interpreter that gives the bands as logits in the real one's place."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from segshrink.classes import ClassMap
+from segshrink.errors import FileError, MissingExtraError, ModelError
+from segshrink.models.description import ModelDescription
+from segshrink.models.normalization import Normalization
+from segshrink.prediction import open_backend
+from segshrink.prediction.litert_backend import METADATA_FILE, LiteRtBackend
+
+SIDE = 16
+
+
+class Interpreter:
+    """Takes and gives one tile, as an interpreter of LiteRT does."""
+
+    def __init__(self, *, model_content, num_threads):
+        if not model_content.startswith(b"network"):
+            raise ValueError("Model provided has no header\nand more")
+
+    def allocate_tensors(self):
+        pass
+
+    def get_input_details(self):
+        return [{"index": 0, "shape": np.array([1, SIDE, SIDE, 3]), "dtype": np.uint8}]
+
+    def get_output_details(self):
+        return [{"index": 1, "shape": np.array([1, SIDE, SIDE, 3]), "dtype": np.float32}]
+
+    def set_tensor(self, index, pixels):
+        assert (index, pixels.shape, pixels.dtype) == (0, (1, SIDE, SIDE, 3), np.uint8)
+        self.pixels = pixels.copy()
+
+    def invoke(self):
+        pass
+
+    def get_tensor(self, index):
+        return self.pixels.astype(np.float32)
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.setattr("ai_edge_litert.interpreter.Interpreter", Interpreter)
+    classes = ClassMap.build([(name, None, None) for name in "abc"])
+    description = ModelDescription("bands", classes, 3, Normalization((0.0,) * 3, (1.0,) * 3), 1)
+    path = tmp_path / "bands.tflite"
+    path.write_bytes(b"network" * 9)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(METADATA_FILE, json.dumps(description.to_dict()))
+    return path
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (2, 16, 16), (1, 5, 40), (2, 33, 18)])
+def test_any_size_is_filled_up_or_cut_into_tiles(file, size):
+    backend = open_backend(file, threads=1)
+    assert (backend.runtime, backend.name, backend.tile, backend.description.id) == ("litert", "bands", SIDE, "bands")
+    images = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    np.testing.assert_allclose(backend.run(images), images.transpose(0, 3, 1, 2), rtol=1e-5)
+    np.testing.assert_array_equal(backend.classify(images), images.argmax(axis=3))
+
+
+def test_wrong_files_say_so(file, tmp_path, monkeypatch):
+    (tmp_path / "foreign.tflite").write_bytes(b"network")
+    with pytest.raises(ModelError, match="not written by segshrink"):
+        open_backend(tmp_path / "foreign.tflite")
+    (tmp_path / "text.tflite").write_text("hello")
+    with pytest.raises(ModelError, match=r"can't be loaded by LiteRT \(Model provided has no header\)"):
+        open_backend(tmp_path / "text.tflite")
+    with pytest.raises(FileError, match=r"can't read .*absent\.tflite"):
+        LiteRtBackend(tmp_path / "absent.tflite")
+    with pytest.raises(ModelError, match="litert doesn't compute in bf16"):
+        open_backend(file, precision="bf16")
+    with pytest.raises(ModelError, match="8-bit pixels"):
+        open_backend(file).run(np.zeros((1, 4, 4, 3), np.uint16))
+
+
+def test_a_missing_litert_names_the_extra(file, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(MissingExtraError, match=r"segshrink\[tflite\]"):
+        open_backend(file)
