@@ -112,3 +112,13 @@ def test_neighbours_get_each_others_corners(index: NDArray[np.uint8]) -> None:
     for polygon in shared:
         on_it = {point for point in corners if polygon.boundary.distance(shapely.Point(point)) == 0}
         assert on_it == {tuple(point) for point in shapely.get_coordinates(polygon).tolist()}
+
+
+@pytest.mark.parametrize("step", [1, 2, 7])
+def test_holes_that_touch_across_strips_stay_holes(step: int) -> None:
+    for seed in range(25):
+        index = np.random.default_rng(seed).integers(0, 2, (25, 25)).astype(np.uint8)
+        regions = regions_of(index, step)
+        assert shapely.is_valid(regions.polygons).all()
+        found = Counter(polygon.wkt for polygon in shapely.normalize(regions.polygons))
+        assert found == Counter(polygon.wkt for polygon in shapely.normalize(regions_of(index, 25).polygons))
