@@ -254,9 +254,9 @@ def _comparison(reference: Reference | None, classes: ClassMap, label: str) -> _
 
 
 def _predicted(predictor: AnyPredictor, scene: LabeledScene) -> Prediction:
-    if hasattr(predictor, "predict_scene"):
-        return predictor.predict_scene(scene)
-    return predictor.predict_array(scene.image)
+    if hasattr(predictor, "predict_array"):
+        return predictor.predict_array(scene.image)
+    return predictor.predict_scene(scene)
 
 
 def _check_classes(predictor: AnyPredictor, classes: ClassMap) -> None:
