@@ -68,7 +68,7 @@ def write_polygons(
     out = Path(out)
     if out.suffix.lower() not in _SUFFIXES:
         raise FileError(f"can't write {out}: unknown suffix '{out.suffix}'; use one of {', '.join(_SUFFIXES)}")
-    _require_extra(out)
+    require_vector_extra(out)
     with ExitStack() as stack:
         stack.enter_context(gdal_settings())
         index = stack.enter_context(open_raster(Path(class_map), read_header(Path(class_map))))
@@ -92,7 +92,8 @@ def write_polygons(
     return count
 
 
-def _require_extra(out: Path) -> None:
+def require_vector_extra(out: Path) -> None:
+    """Raise ``MissingExtraError`` where what writes polygons isn't installed."""
     try:
         import pyogrio  # noqa: F401
         import shapely  # noqa: F401

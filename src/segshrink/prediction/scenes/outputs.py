@@ -14,6 +14,7 @@ import numpy as np
 from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.errors import FileError
 from segshrink.imagery.geotiff_writing import PROBABILITY_STEPS, RasterWriter
+from segshrink.imagery.polygons import write_polygons
 from segshrink.imagery.quicklook import Quicklook
 from segshrink.imagery.writing import write_index_png
 from segshrink.prediction.scenes.options import SceneOptions
@@ -110,8 +111,6 @@ class SceneResults:
         if files.overlay is not None and self._quicklook is not None:
             self._quicklook.write(files.overlay)
         if files.vectors is not None:
-            from segshrink.imagery.polygons import write_polygons
-
             write_polygons(
                 self._map_path,
                 files.vectors,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segshrink.errors import ConfigError
+from segshrink.imagery.polygons import require_vector_extra
 from segshrink.imagery.scene_sources import Source, expand_sources
 from segshrink.prediction.backends import Backend
 from segshrink.prediction.scenes.options import SceneOptions, choose_tiling
@@ -86,6 +87,7 @@ def predict_scenes(
         DataError: A scene's bands or numbers aren't what the model takes.
         ConfigError: Results are in the way, two scenes would get one name, or options make no sense.
         ModelError: The model can't be opened, or fails.
+        MissingExtraError: Polygons are asked for, and what writes them isn't installed.
     """
     options = options or SceneOptions()
     out = Path(out)
@@ -97,6 +99,9 @@ def predict_scenes(
         open_plans = [plan for plan in plans if plan.files.classes not in finished]
         if not options.overwrite:
             _refuse_existing(open_plans)
+        for plan in open_plans:
+            if plan.files.vectors is not None:
+                require_vector_extra(plan.files.vectors)
         total = sum(plan.pixels for plan in open_plans)
         done = 0
         for plan in open_plans:
