@@ -151,24 +151,31 @@ class Rigid(nn.Module):
 
     stride = 2
 
-    def __init__(self):
+    def __init__(self, rigid):
         super().__init__()
         self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 32, 3, padding=1)
-        self.rigid, self.head = Reshaped(), nn.Conv2d(32, 3, 1)
+        self.rigid, self.head = rigid, nn.Conv2d(32, 3, 1)
 
     def forward(self, images):
         return self.head(self.rigid(self.second(self.first(images))))
 
 
-class Reshaped(nn.Module):
+class Shifted(nn.Module):
     def forward(self, features):
-        return features.reshape(len(features), 32, *features.shape[2:]).relu()
+        return features + torch.arange(32.0).reshape(32, 1, 1)
+
+
+class Shuffled(nn.Module):
+    def forward(self, features):
+        return features.reshape(len(features), 2, 16, -1).transpose(1, 2).reshape(features.shape)
 
 
 def test_what_cannot_be_pruned_is_named(unet):
     description = ModelDescription("own", CLASSES, 3, Normalization.named("half"), 2)
     with pytest.raises(ModelError, match="'own' can't be made smaller: the layer 'rigid' doesn't follow"):
-        prune(SegmentationModel(Rigid(), description), ratio=0.5)
+        prune(SegmentationModel(Rigid(Shifted()), description), ratio=0.5)
+    with pytest.raises(ModelError, match="folds its features behind 'second'"):
+        prune(SegmentationModel(Rigid(Shuffled()), description), ratio=0.5)
     with pytest.raises(ModelError, match="network of transformers"):
         prune(SegmentationModel(unet.network, replace(description, id="hf:segformer")), ratio=0.5)
     with pytest.raises(ModelError, match="no layer that could lose channels"):

@@ -95,6 +95,7 @@ def find_blocks(network: nn.Module, image: Tensor, *, keep: Collection[str] = ()
     """
     links = _Links(network)
     graph = _trace(network, image)
+    _refuse_reshaping(graph)
     for group in graph.get_all_groups(root_module_types=list(MIXING)):
         links.add_group(graph, group)
     links.tie_groups()
@@ -259,6 +260,34 @@ def _trace(network: nn.Module, image: Tensor) -> Any:
                 f"the network's layers can't be followed ({told}), so none can be made smaller; distil it into another "
                 "network"
             ) from error
+
+
+def _refuse_reshaping(graph: Any) -> None:
+    """Refuse a network that folds its features, where channels can't be told from positions any more.
+
+    Raises:
+        ModelError: It does, as attention and channel shuffling do; names a layer before it.
+    """
+    for node in graph.module2node.values():
+        if type(node.module).__name__ not in ("_ReshapeOp", "_UnbindOp"):
+            continue
+        sizes = getattr(node.grad_fn, "_saved_self_sym_sizes", None)
+        pooled = sizes is not None and math.prod(sizes[2:]) == 1
+        within_linear = any("mmBackward" in str(getattr(other.module, "_grad_fn", "")) for other in node.outputs)
+        if not pooled and not within_linear:
+            before, seen = list(node.inputs), {node}
+            while before and not (before[0].name and before[0].name in _layer_names(graph)):
+                seen.add(before[0])
+                before = [*before[1:], *(other for other in before[0].inputs if other not in seen)]
+            where = f"behind '{before[0].name.partition(' (')[0]}'" if before else "somewhere"
+            raise ModelError(
+                f"the network folds its features {where}, as attention does, so that its channels can't be removed one "
+                "by one; distil it into another network"
+            )
+
+
+def _layer_names(graph: Any) -> set[str]:
+    return {node.name for module, node in graph.module2node.items() if isinstance(module, MIXING)}
 
 
 def _behind(output: Any) -> Any:
