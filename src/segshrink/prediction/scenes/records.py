@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from segshrink.errors import FileError
 from segshrink.files import content_key, read_json, write_json
@@ -72,7 +73,7 @@ def model_key(source: object) -> str | None:
 
 def _identity(source: Source) -> dict[str, Any]:
     if is_remote(source):
-        return {"url": str(source)}
-    path = Path(source).resolve()
-    found = path.stat()
-    return {"path": str(path), "bytes": found.st_size, "modified_ns": found.st_mtime_ns}
+        address = urlsplit(str(source))
+        return {"url": f"{address.scheme}://{address.hostname}{address.path}"}  # without keys and signatures
+    found = Path(source).stat()
+    return {"name": Path(source).name, "bytes": found.st_size, "modified_ns": found.st_mtime_ns}
