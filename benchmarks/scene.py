@@ -13,8 +13,8 @@ integers, and for OpenVINO. Its weights are random, which costs the same time.
   with its picture. Memory is the largest sum of resident sets over the program and what it started.
 - ``bare``: nothing but the model: as many tiles of the same size, lying in memory, on the same streams, after a first
   one. Its time over that of ``scene`` is the model's share.
-- ``plain``: what people write: rasterio windows one after the other, the same runtime with all cores on each tile,
-  NumPy's cosine blending of the logits over the whole scene, argmax, a deflated GeoTIFF.
+- ``plain``: what people write, from start to end: rasterio windows one after the other, the same runtime with all cores
+  on each tile, NumPy's cosine blending of the logits over the whole scene, argmax, a deflated GeoTIFF.
 
 Every job runs in a process of its own, by turns, so that a machine that slows down slows all of them.
 """
@@ -174,7 +174,7 @@ def run_job(job: str, model: Path, scene: Path, *, runtime: str, threads: int) -
         said, complaint = program.communicate()
     if program.returncode:
         sys.exit(complaint.decode())
-    return {"seconds": seconds if job == "scene" else float(said.split()[-1]), "peak_mb": peak}
+    return {"seconds": float(said.split()[-1]) if job == "bare" else seconds, "peak_mb": peak}
 
 
 def watch(program: subprocess.Popen[bytes]) -> float:

@@ -155,3 +155,14 @@ def test_an_error_while_reading_reaches_the_caller_and_ends_the_threads(box_back
     with pytest.raises(FileError, match="row 101"), Streams(box_backend(reach=0)) as streams:
         list(predict_pieces(Damaged(noise(400, 64)), streams, Tiling(40, 0, 1, 1), SceneOptions()))
     assert threading.active_count() == before
+
+
+def test_closing_early_ends_the_reading(box_backend, array_scene):
+    scene = array_scene(noise(400, 64))
+    with Streams(box_backend(reach=0)) as streams:
+        pieces = predict_pieces(scene, streams, Tiling(40, 0, 1, 1), SceneOptions())
+        next(pieces)
+        pieces.close()
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("read")]
+        read = len(scene.reads)
+    assert len(scene.reads) == read < 10

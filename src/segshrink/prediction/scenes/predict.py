@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,8 +117,12 @@ def _predict_one(
 ) -> None:
     backend = streams.backend
     tiling = choose_tiling(options, backend.description, runtime=backend.runtime)
-    with open_for(plan.source, backend, options) as scene, SceneResults(plan, backend.classes, options) as results:
-        for piece in predict_pieces(scene, streams, tiling, options):
+    with (
+        open_for(plan.source, backend, options) as scene,
+        SceneResults(plan, backend.classes, options) as results,
+        closing(predict_pieces(scene, streams, tiling, options)) as pieces,  # no thread may read a closed scene
+    ):
+        for piece in pieces:
             results.write(piece)
             done += piece.window.height * piece.window.width
             if progress is not None:

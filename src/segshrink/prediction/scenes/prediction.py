@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -60,11 +60,14 @@ class _Answer:
     values: list[NDArray[Any] | None]
 
 
-def predict_pieces(scene: Scene, streams: Streams, tiling: Tiling, options: SceneOptions) -> Iterator[Piece]:
+def predict_pieces(
+    scene: Scene, streams: Streams, tiling: Tiling, options: SceneOptions
+) -> Generator[Piece, None, None]:
     """Predict a scene and give it in pieces, from the top left, row by row; they cover it and don't overlap.
 
     One thread reads while the streams run the model and the caller writes. What is held in memory depends on the size
-    of tiles, with blending on the scene's width too, never on its height.
+    of tiles, with blending on the scene's width too, never on its height. Close the iterator before the scene, or take
+    all of it: until then a thread may be reading.
     """
     pixel = scene.bands * np.dtype(scene.dtype).itemsize
     spans = lay_out(
