@@ -44,5 +44,5 @@ def interrupted_sentence(arguments: Sequence[str]) -> str:
     taught = verb == "prune" and any(text.startswith(("--recipe", "-r")) for text in arguments)
     if not taught and verb not in ("compress", "demo", "distill", "train"):
         return "interrupted"
-    again = [*arguments] if verb == "demo" or "--resume" in arguments else [*arguments, "--resume"]
+    again = [*arguments] if verb in ("demo", "predict") or "--resume" in arguments else [*arguments, "--resume"]
     return f"interrupted; go on with: segshrink {shlex.join(again)}"
