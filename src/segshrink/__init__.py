@@ -11,13 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segshrink.classes import IGNORE_INDEX, ClassMap
-    from segshrink.compression import profile_model
+    from segshrink.compression import (
+        Budget,
+        Job,
+        Measurement,
+        QuantizationResult,
+        measure,
+        profile_model,
+        prune,
+        quantize,
+        shrink,
+    )
     from segshrink.config import DatasetDescription, Recipe, load_dataset, load_recipe
     from segshrink.data import Dataset, Inspection, SceneStore, inspect_dataset, open_dataset, write_scenes
     from segshrink.errors import SegshrinkError
     from segshrink.evaluation import Confusion, Evaluation, ProbabilityHistograms, Scores
     from segshrink.evaluation.evaluate import evaluate
-    from segshrink.export import export_onnx
+    from segshrink.export import export_onnx, export_openvino, export_tflite
     from segshrink.models import Normalization, SegmentationModel, build_model, count_parameters, load_model
     from segshrink.prediction import (
         Prediction,
@@ -36,12 +46,22 @@ __version__ = "0.1.0"
 # Room → the names of it that are public here.
 _ROOMS = {
     "classes": ("IGNORE_INDEX", "ClassMap"),
-    "compression": ("profile_model",),
+    "compression": (
+        "Budget",
+        "Job",
+        "Measurement",
+        "QuantizationResult",
+        "measure",
+        "profile_model",
+        "prune",
+        "quantize",
+        "shrink",
+    ),
     "config": ("DatasetDescription", "Recipe", "load_dataset", "load_recipe"),
     "data": ("Dataset", "Inspection", "SceneStore", "inspect_dataset", "open_dataset", "write_scenes"),
     "errors": ("SegshrinkError",),
     "evaluation": ("Confusion", "Evaluation", "ProbabilityHistograms", "Scores", "evaluate"),
-    "export": ("export_onnx",),
+    "export": ("export_onnx", "export_openvino", "export_tflite"),
     "imagery": (),
     "losses": (),
     "models": ("Normalization", "SegmentationModel", "build_model", "count_parameters", "load_model"),
@@ -55,6 +75,7 @@ _HOMES = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "IGNORE_INDEX",
+    "Budget",
     "ClassMap",
     "Confusion",
     "Dataset",
@@ -63,10 +84,13 @@ __all__ = [
     "Ensemble",
     "Evaluation",
     "Inspection",
+    "Job",
+    "Measurement",
     "Normalization",
     "Prediction",
     "Predictor",
     "ProbabilityHistograms",
+    "QuantizationResult",
     "Recipe",
     "RunResult",
     "SceneOptions",
@@ -85,10 +109,13 @@ __all__ = [
     "evaluate",
     "evaluate_model",
     "export_onnx",
+    "export_openvino",
+    "export_tflite",
     "inspect_dataset",
     "load_dataset",
     "load_model",
     "load_recipe",
+    "measure",
     "open_backend",
     "open_dataset",
     "open_teacher",
@@ -96,6 +123,9 @@ __all__ = [
     "predict_scene",
     "predict_scenes",
     "profile_model",
+    "prune",
+    "quantize",
+    "shrink",
     "train",
     "write_scenes",
 ]

@@ -9,19 +9,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segshrink.compression.benchmark import Job, Measurement, measure
+    from segshrink.compression.budget import Budget
     from segshrink.compression.profile import profile_backend, profile_model
     from segshrink.compression.pruning import prune
+    from segshrink.compression.quantization import QuantizationResult, quantize
     from segshrink.compression.shrinking import shrink
 
 # Public name → the module that it lives in.
 _HOMES = {
+    "Budget": "budget",
+    "Job": "benchmark",
+    "Measurement": "benchmark",
+    "QuantizationResult": "quantization",
+    "measure": "benchmark",
     "profile_backend": "profile",
     "profile_model": "profile",
     "prune": "pruning",
+    "quantize": "quantization",
     "shrink": "shrinking",
 }
 
-__all__ = ["profile_backend", "profile_model", "prune", "shrink"]
+__all__ = [
+    "Budget",
+    "Job",
+    "Measurement",
+    "QuantizationResult",
+    "measure",
+    "profile_backend",
+    "profile_model",
+    "prune",
+    "quantize",
+    "shrink",
+]
 
 
 def __getattr__(name: str) -> Any:
