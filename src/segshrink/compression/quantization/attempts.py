@@ -118,5 +118,6 @@ class Attempts:
         else:
             self._progress(0, 1, "calibrating for OpenVINO")
             self._openvino.write(path, float_nodes=float_layers)
+            self._progress(1, 1, "calibrating for OpenVINO")
         score = self._judge.score(open_backend(path, runtime=runtime))
         return Int8File(path, score, 100 * (self._reference - score.mean_iou), float_layers, self._distilled)

@@ -177,6 +177,7 @@ class _Quantization:
             for row in rows
         ]
         times = latencies(backends, dtype="uint8" if dtype == "uint8" else "float32")
+        self.progress(1, 1, "timing")
         return [replace(row, latency_ms=time) for row, time in zip(rows, times, strict=True)]
 
 
