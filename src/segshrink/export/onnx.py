@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from segshrink.errors import ModelError
+from segshrink.export.enlarging import enlarge_by_convolution
 from segshrink.export.metadata import describe_onnx
 from segshrink.export.outputs import check_outputs, give
 from segshrink.export.padding import pad_inside
 from segshrink.export.parity import check_parity
-from segshrink.export.tracing import require_onnx, trace
+from segshrink.export.tracing import enlargement, require_onnx, trace
 from segshrink.files import replacing
 from segshrink.models import SegmentationModel
 from segshrink.prediction.onnx_backend import OnnxBackend
@@ -83,6 +84,8 @@ def to_onnx(model: SegmentationModel, *, outputs: Sequence[str] = DEFAULT_OUTPUT
     takes_bytes = description.dtype == "uint8" and not float_pixels
     graph = trace(model, pixels=torch.uint8 if takes_bytes else torch.float32)
     classes = len(description.classes.names)
+    if (factor := enlargement(model)) is not None:
+        enlarge_by_convolution(graph, factor=factor, classes=classes)
     pad_inside(graph, stride=description.stride, classes=classes)
     give(graph, outputs, classes=classes)
     onnx.helper.set_model_props(graph, describe_onnx(description, takes_bytes=takes_bytes))

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from segshrink.errors import ModelError, nearest
+from segshrink.export.enlarging import PHASES, factor_of, spread
+from segshrink.export.padding import CROP
 from segshrink.export.tracing import LOGITS
 from segshrink.prediction.exported import OUTPUTS
 
@@ -46,7 +48,7 @@ def give(model: Any, outputs: Sequence[str], *, classes: int) -> None:
     if PROBABILITIES in outputs:
         graph.node.append(helper.make_node("Softmax", [LOGITS], [PROBABILITIES], name="probabilities/softmax", axis=1))
     if CLASSES in outputs:
-        _most_likely(graph, classes)
+        _most_likely(graph, classes, factor_of(model))
     shape: Sequence[str | int] = ["batch", classes, "height", "width"]
     infos = {
         LOGITS: (TensorProto.FLOAT, shape),
@@ -57,7 +59,8 @@ def give(model: Any, outputs: Sequence[str], *, classes: int) -> None:
     graph.output.extend(helper.make_tensor_value_info(name, *infos[name]) for name in outputs)
 
 
-def _most_likely(graph: Any, classes: int) -> None:
+def _most_likely(graph: Any, classes: int, factor: int | None) -> None:
+    """Add a running maximum over the classes of logits, or of their phases, which are spread when they are bytes."""
     from onnx import TensorProto, helper, numpy_helper
 
     if classes == 1:
@@ -65,16 +68,18 @@ def _most_likely(graph: Any, classes: int) -> None:
         graph.node.append(helper.make_node("ArgMax", [LOGITS], [index], axis=1, keepdims=0))
         graph.node.append(helper.make_node("Cast", [index], [CLASSES], to=TensorProto.UINT8))
         return
+    whole = (LOGITS, PHASES, *CROP)
 
     def node(kind: str, takes: list[str], gives: list[str], **options: Any) -> None:
-        names = [f"{CLASSES}/{name}" if name != LOGITS else name for name in takes]
+        names = [f"{CLASSES}/{name}" if name not in whole else name for name in takes]
         made = [f"{CLASSES}/{name}" for name in gives]
         graph.node.append(helper.make_node(kind, names, made, name=f"{made[0]}/{kind}", **options))
 
     numbers = [numpy_helper.from_array(np.array(number, np.uint8), f"{CLASSES}/{number}") for number in range(classes)]
     axis = numpy_helper.from_array(np.array([1], np.int64), f"{CLASSES}/axis")
     graph.initializer.extend([*numbers, axis])
-    node("Split", [LOGITS], [f"logit{number}" for number in range(classes)], axis=1, num_outputs=classes)
+    parts = [f"logit{number}" for number in range(classes)]
+    node("Split", [LOGITS if factor is None else PHASES], parts, axis=1, num_outputs=classes)
     best, index = "logit0", "0"
     for number in range(1, classes):
         node("Greater", [f"logit{number}", best], [f"better{number}"])
@@ -82,6 +87,10 @@ def _most_likely(graph: Any, classes: int) -> None:
         if number + 1 < classes:
             node("Max", [best, f"logit{number}"], [f"best{number}"])
         best, index = f"best{number}", f"index{number}"
+    if factor is not None:
+        graph.node.append(spread(f"{CLASSES}/{index}", f"{CLASSES}/padded", factor=factor))
+        node("Slice", ["padded", *CROP], ["cropped"])
+        index = "cropped"
     graph.node.append(
         helper.make_node("Squeeze", [f"{CLASSES}/{index}", f"{CLASSES}/axis"], [CLASSES], name=f"{CLASSES}/Squeeze")
     )

@@ -9,6 +9,9 @@ import numpy as np
 
 from segshrink.export.tracing import INPUT, LOGITS
 
+# What a Slice takes beside the value that it crops to the image's size.
+CROP = ("nothing", "size", "rows_and_columns")
+
 
 def pad_inside(model: Any, *, stride: int, classes: int) -> None:
     """Repeat the right and bottom edge before the graph and crop back after it, as ``SegmentationModel`` does.
@@ -43,7 +46,7 @@ def pad_inside(model: Any, *, stride: int, classes: int) -> None:
         helper.make_node("Concat", ["nothing", "missing"], ["pads"], axis=0),
         helper.make_node("Pad", [INPUT, "pads", "", "rows_and_columns"], ["padded_images"], mode="edge"),
     ]
-    after = helper.make_node("Slice", ["padded_logits", "nothing", "size", "rows_and_columns"], [LOGITS], name="crop")
+    after = helper.make_node("Slice", ["padded_logits", *CROP], [LOGITS], name="crop")
     nodes = [*before, *graph.node, after]
     del graph.node[:]
     graph.node.extend(nodes)

@@ -57,6 +57,14 @@ def trace(model: SegmentationModel, *, pixels: torch.dtype) -> Any:
     return graph
 
 
+def enlargement(model: SegmentationModel) -> int | None:
+    """Return how many times as large as the network's own logits an image is; None unless it is one whole number."""
+    side = 2 * model.description.stride
+    with torch.inference_mode():
+        found = model.network(torch.zeros(1, model.description.bands, side, side)).shape[-2:]
+    return side // found[0] if all(side % part == 0 and side // part == side // found[0] for part in found) else None
+
+
 def require_onnx() -> None:
     """Raise ``MissingExtraError`` where onnx or onnxscript isn't installed."""
     try:

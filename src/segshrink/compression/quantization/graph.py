@@ -13,6 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from segshrink.errors import ModelError
+from segshrink.export.enlarging import PREFIX
 
 LOGITS = "logits"
 
@@ -76,10 +77,10 @@ def quantizable_nodes(model: onnx.ModelProto) -> list[str]:
     """Return the names of the nodes that may compute with 8 bits, in the order of the graph.
 
     These are the layers with weights, and what lies between a first and a last of them on feature maps. What comes
-    before (padding, normalisation) and after (resizing, cropping, the choice of a class) stays as it is.
+    before (padding, normalisation) and after (enlarging, cropping, the choice of a class) stays as it is.
     """
     graph = model.graph
-    weighted = {node.name for node in graph.node if node.op_type in WEIGHTED}
+    weighted = {node.name for node in graph.node if node.op_type in WEIGHTED and not node.name.startswith(PREFIX)}
     after = _reached(graph.node, weighted, downstream=True)
     before = _reached(reversed(graph.node), weighted, downstream=False)
     maps = _feature_maps(model)
