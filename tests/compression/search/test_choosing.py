@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from segshrink.compression.budget import Budget
@@ -58,6 +60,16 @@ def test_slightly_too_slow_candidates_with_weights_are_pruned_to_below_the_limit
     assert only.entry is slow
     assert only.share == pytest.approx(0.85 / 1.25)
     assert only.macs == pytest.approx(680, abs=1)
+
+
+def test_what_is_still_too_slow_is_pruned_further() -> None:
+    budget = Budget.parse("latency<=20ms")
+    slow = entry("slow", file(25), capacity=1000, keeps_weights=True)
+    again = Entry(replace(slow.candidate, name="slow-pruned68", pruned_from="slow", macs=680), 680, 680, (file(22),))
+    (only,) = prunings([slow, again, entry("fits", file(5))], budget)
+    assert (only.entry, only.share) == (slow, pytest.approx(0.68 * 0.85 / 1.1))
+    enough = replace(again, untrained=(file(19),))
+    assert not prunings([slow, again, replace(enough, macs=520), entry("fits", file(5))], budget)
 
 
 def test_where_nothing_fits_the_nearest_are_pruned_whatever_they_start_from() -> None:

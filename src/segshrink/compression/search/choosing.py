@@ -23,6 +23,8 @@ _TOO = {
 SLIGHTLY, FAR = 0.5, 3.0
 # Pruned candidates aim below the limit, since latency falls more slowly than operations.
 _MARGIN = 0.85
+# Less of a network is not worth keeping.
+_LEAST_SHARE = 0.2
 _PRUNED_WHERE_OTHERS_FIT, _PRUNED_WHERE_NONE_FITS = 1, 3
 
 
@@ -98,9 +100,12 @@ def shortlist(entries: Sequence[Entry], count: int) -> list[Entry]:
 
 
 def prunings(entries: Sequence[Entry], budget: Budget) -> list[Pruning]:
-    """Propose what to prune: the best candidates that are slightly beyond a limit, or all near ones where none fits."""
+    """Propose what to prune: the best candidates that are slightly beyond a limit, or all near ones where none fits.
+
+    What was pruned before and still is beyond it is to be pruned further, as long as its base isn't cut to pieces.
+    """
     limits = budget.untrained()
-    none_fits = not any(fits(entry, budget) for entry in entries)
+    none_fits = not any(fits(entry, budget) for entry in entries if entry.candidate.pruned_from is None)
     far = FAR if none_fits else SLIGHTLY
     misses = [
         nearest_file(entry, entry.untrained, limits, None)
@@ -111,8 +116,15 @@ def prunings(entries: Sequence[Entry], budget: Budget) -> list[Pruning]:
     near.sort(key=(lambda miss: miss.excess) if none_fits else (lambda miss: -_capacity(miss.entry)))
     found = []
     for miss in near[: _PRUNED_WHERE_NONE_FITS if none_fits else _PRUNED_WHERE_OTHERS_FIT]:
-        share = _MARGIN / (1 + miss.excess)
-        found.append(Pruning(miss.entry, math.floor(share * miss.entry.macs), share))
+        last = min(
+            (entry for entry in entries if entry.candidate.pruned_from == miss.entry.name and entry.untrained),
+            key=lambda entry: entry.macs,
+            default=miss.entry,
+        )
+        excess = nearest_file(last, last.untrained, limits, None).excess
+        share = _MARGIN / (1 + excess) * last.macs / miss.entry.macs
+        if excess > 0 and share >= _LEAST_SHARE:
+            found.append(Pruning(miss.entry, math.floor(share * miss.entry.macs), share))
     return found
 
 

@@ -21,6 +21,8 @@ from segshrink.errors import ConfigError, FileError, ModelError, SegshrinkError,
 
 # What quantisation may cost in points of mIoU, where the budget leaves that open.
 _USUAL_DROP, _SMALLEST_DROP = 0.5, 0.1
+# How often a candidate is pruned further, where it still is beyond a limit.
+_PRUNINGS = 3
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,15 @@ class _Search:
         if not any(entry.untrained for entry in self.ledger):
             first = next(iter(self.ledger))
             raise ModelError(f"no candidate could be measured; the first, {first.name}: {first.reason}")
-        proposed = prunings(list(self.ledger), self.budget)
-        if not proposed:
-            return
-        with self.show("measure pruned") as advance:
-            for number, pruning in enumerate(proposed, start=1):
-                base = pruning.entry.candidate
-                self._measure(pruned(base, macs=pruning.macs, share=pruning.share), base)
-                advance(number, len(proposed), base.name)
+        for _ in range(_PRUNINGS):
+            proposed = prunings(list(self.ledger), self.budget)
+            if not proposed:
+                return
+            with self.show("measure pruned") as advance:
+                for number, pruning in enumerate(proposed, start=1):
+                    base = pruning.entry.candidate
+                    self._measure(pruned(base, macs=pruning.macs, share=pruning.share), base)
+                    advance(number, len(proposed), base.name)
 
     def select(self) -> list[Entry]:
         """Say which candidates to distil; those that can't keep the limits are marked with the reason."""
