@@ -196,9 +196,7 @@ class Workshop:
         assert student is not None  # noqa: S101  # a search begins with a student
         if candidate.pruned_from is not None:
             assert base is not None  # noqa: S101
-            choice = student.model.model_copy(
-                update={"id": str(self._pruned(candidate, base)), "options": {}, "encoder_weights": None}
-            )
+            choice = ModelChoice(id=str(self._pruned(candidate, base)))  # which brings all that a choice may say
         else:
             choice = self._choice(candidate, student.model)
         distillation = self.recipe.distillation
