@@ -13,7 +13,7 @@ from segshrink.compression.search import Settings, list_candidates, workshop
 from segshrink.compression.search.candidates import pruned
 from segshrink.compression.search.records import MeasuredFile
 from segshrink.compression.search.workshop import Workshop
-from segshrink.config import Recipe
+from segshrink.config import ModelChoice, Recipe
 from segshrink.models import build_model, count_parameters, load_model
 
 
@@ -110,10 +110,8 @@ def test_a_run_folder_is_named_after_what_the_training_depends_on(recipe: Recipe
 
 
 def test_a_pruned_candidate_starts_from_its_trained_base(recipe: Recipe, counted: list[Any], tmp_path: Path):
-    unets = recipe.model_copy(
-        update={"student": recipe.student.model_copy(update={"model": recipe.student.model.model_copy(
-            update={"id": "unet", "options": {"width": 16, "depth": 2}, "encoder_weights": None})})}
-    )  # fmt: skip
+    unet = ModelChoice(id="unet", options={"width": 16, "depth": 2}, normalization="half")
+    unets = recipe.model_copy(update={"student": recipe.student.model_copy(update={"model": unet})})
     tools = Workshop(unets, tmp_path / "work", Settings(size=64, threads=1))
     own = list_candidates(unets.student.model)[0]
     base = tools.measure(own, None)
@@ -124,7 +122,7 @@ def test_a_pruned_candidate_starts_from_its_trained_base(recipe: Recipe, counted
     assert measured.macs <= base.macs // 2
     assert measured.parameters < base.parameters
     prepared = tools.recipe_of(less, replace(base, run=str(tmp_path / "run")))
-    assert prepared.student.model.options == {}
+    assert prepared.student.model == ModelChoice(id=prepared.student.model.id)  # the folder brings all the rest
     assert not prepared.distillation.inherit_encoder
     start = load_model(prepared.student.model.id)
     assert sum(one.numel() for one in start.parameters()) < base.parameters
