@@ -19,10 +19,13 @@ def softmax(logits):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def slow_soft_jaccard(student, teacher, labels, temperature, alpha, beta):
+def slow_soft_jaccard(student, teacher, labels, temperature, alpha, beta, classes="all"):
     p, q = softmax(student), softmax(teacher / temperature)
     losses = []
+    present = set(teacher.argmax(axis=1)[labels != 255])
     for channel in range(student.shape[1]):
+        if classes == "present" and channel not in present:
+            continue
         own, other = p[:, channel][labels != 255], q[:, channel][labels != 255]
         hits = (own.sum() + other.sum() - np.abs(own - other).sum()) / 2
         extra, missed = own.sum() - hits, other.sum() - hits
@@ -32,12 +35,13 @@ def slow_soft_jaccard(student, teacher, labels, temperature, alpha, beta):
 
 @pytest.mark.parametrize(("alpha", "beta"), [(1, 1), (0.5, 0.5), (0.3, 0.7), (2, 0), (0, 1)])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("classes", ["all", "present"])
 @pytest.mark.parametrize("shape", [(1, 2, 3, 4), (3, 7, 5, 2)])
-def test_is_its_formula(shape, temperature, alpha, beta):
+def test_is_its_formula(shape, temperature, alpha, beta, classes):
     student, teacher = random_logits(*shape, seed=1).requires_grad_(), random_logits(*shape, seed=2)
     teacher[:, 1] -= 30  # absent from the teacher's answer
     labels = torch.randint(0, 2, (shape[0], *shape[2:]), generator=torch.Generator().manual_seed(3)) * 255
-    options = {"temperature": temperature, "alpha": alpha, "beta": beta}
+    options = {"temperature": temperature, "alpha": alpha, "beta": beta, "classes": classes}
     expected = slow_soft_jaccard(student.detach().numpy(), teacher.numpy(), labels.numpy(), **options)
     assert soft_jaccard(student, teacher, labels, **options).item() == pytest.approx(expected, rel=1e-9)
     assert torch.autograd.gradcheck(lambda s: soft_jaccard(s, teacher, labels, **options), (student,))
@@ -49,6 +53,24 @@ def test_is_symmetric_and_zero_only_where_probabilities_agree():
     assert soft_jaccard(one + 7, one).item() == pytest.approx(0, abs=1e-12)
     # The product form of the Jaccard loss is above 0 here, and smaller for a harder student.
     assert soft_jaccard(one * 2, one).item() > 0.05
+
+
+def test_a_class_present_only_among_ignored_pixels_is_absent():
+    student, teacher = random_logits(1, 4, 3, 3, seed=1).requires_grad_(), torch.zeros(1, 4, 3, 3, dtype=torch.float64)
+    teacher[:, 0], teacher[0, 2, 1, 1] = 2, 9
+    labels = torch.zeros(1, 3, 3, dtype=torch.long)
+    labels[0, 1, 1] = 255
+    gradients = {
+        classes: torch.autograd.grad(soft_jaccard(student, teacher, labels, classes=classes), student)[0]
+        for classes in ("all", "present")
+    }
+    # Only class 0 counts: what the student gives it, it takes from all others alike, by their probability.
+    p = student.detach().softmax(1)
+    others = gradients["present"][:, 1:] / (p[:, :1] * p[:, 1:])
+    torch.testing.assert_close(others, others[:, :1].expand_as(others), equal_nan=True)
+    assert not torch.allclose(gradients["present"], gradients["all"])
+    nothing = soft_jaccard(student, teacher, torch.full_like(labels, 255), classes="present")
+    assert nothing.item() == 0
 
 
 def test_half_each_is_dice():
@@ -64,3 +86,9 @@ def test_refuses_negative_weights(options):
     zeros = torch.zeros(1, 2, 3, 3)
     with pytest.raises(ConfigError, match="alpha and beta of soft_jaccard must be at least 0"):
         soft_jaccard(zeros, zeros, **options)
+
+
+def test_refuses_other_classes():
+    zeros = torch.zeros(1, 2, 3, 3)
+    with pytest.raises(ConfigError, match="classes of soft_jaccard must be 'all' or 'present', found 'some'"):
+        soft_jaccard(zeros, zeros, classes="some")

@@ -279,6 +279,7 @@ def test_terms_of_a_recipe_keep_their_order_and_weight():
         ("pairwise_similarity", {"scale": 0}, "above 0 and at most 1"),
         ("decoupled_kl", {"beta": -1}, "at least 0"),
         ("soft_jaccard", {"alpha": "much"}, "found 'much'"),
+        ("soft_jaccard", {"classes": "some"}, "'all' or 'present', found 'some'"),
     ],
 )
 def test_refuses_with_a_sentence_that_helps(name, options, message):

@@ -44,6 +44,7 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "alpha": (_at_least_zero, "a number of at least 0"),
     "beta": (_at_least_zero, "a number of at least 0"),
     "class_weights": (lambda value: value is None or _are_weights(value), "a list of numbers of at least 0, not all 0"),
+    "classes": (lambda value: value in ("all", "present"), "'all' or 'present'"),
     "gamma": (_at_least_zero, "a number of at least 0"),
     "label_smoothing": (lambda value: is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
     "mask_ratio": (lambda value: is_number(value) and 0 <= value < 1, "a number of at least 0 and below 1"),

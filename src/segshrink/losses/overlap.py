@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,7 @@ def soft_jaccard(
     temperature: float = 1.0,
     alpha: float = 1.0,
     beta: float = 1.0,
+    classes: Literal["all", "present"] = "all",
     ignore_index: int = IGNORE_INDEX,
 ) -> Tensor:
     """Jaccard metric loss between the student's and the teacher's probabilities, mean over classes (JML).
@@ -38,6 +41,9 @@ def soft_jaccard(
         temperature: T > 0 of the teacher alone; larger is softer.
         alpha: Weight ≥ 0 of what the student sees and the teacher doesn't; with ``beta`` 1 each Jaccard, ½ each Dice.
         beta: Weight ≥ 0 of what the teacher sees and the student doesn't.
+        classes: "all", or only those "present": where the teacher finds them most likely at some valid pixel. With many
+            classes, few of them in a batch, those that are not there outweigh the others: the smaller the area, the
+            steeper its ratio, and what the student learns is to name no rare class.
         ignore_index: Label of pixels that don't count.
 
     Returns:
@@ -45,24 +51,42 @@ def soft_jaccard(
 
     Raises:
         ModelError: Shapes of student, teacher and target contradict each other.
-        ConfigError: ``temperature`` isn't positive, or ``alpha`` or ``beta`` is negative.
+        ConfigError: ``temperature`` isn't positive, ``alpha`` or ``beta`` is negative, or ``classes`` is neither.
 
     Source:
-        Wang et al. 2023 (arXiv:2302.05666); weights alpha and beta: JDTLosses.
+        Wang et al. 2023 (arXiv:2302.05666); alpha, beta and the choice of classes ("active classes"): JDTLosses.
     """
     check_temperature("soft_jaccard", temperature)
     if not (alpha >= 0 and beta >= 0):
         raise ConfigError(f"alpha and beta of soft_jaccard must be at least 0, found {alpha} and {beta}")
+    if classes not in ("all", "present"):
+        raise ConfigError(f"classes of soft_jaccard must be 'all' or 'present', found {classes!r}")
     with torch.no_grad(), torch.autocast(student.device.type, enabled=False):
         own, teacher, valid = aligned(student, teacher, target, ignore_index=ignore_index)
-        loss, gradient = _metric_loss(own, teacher, valid, temperature, alpha, beta)
+        counted_c = _present(teacher, valid) if classes == "present" else own.new_ones(own.shape[1])
+        loss, gradient = _metric_loss(own, teacher, valid, counted_c, temperature, alpha, beta)
     return with_gradient(student, loss, gradient)
 
 
+def _present(teacher: Tensor, valid: Tensor | None) -> Tensor:
+    """Return 1 per class that is the most likely one at some valid pixel, else 0."""
+    likely = torch.max(teacher, dim=1).indices
+    if valid is not None:
+        likely = likely[valid]
+    return torch.bincount(likely.flatten(), minlength=teacher.shape[1]).clamp(max=1).to(teacher.dtype)
+
+
 def _metric_loss(
-    student: Tensor, teacher: Tensor, valid: Tensor | None, temperature: float, alpha: float, beta: float
+    student: Tensor,
+    teacher: Tensor,
+    valid: Tensor | None,
+    counted_c: Tensor,
+    temperature: float,
+    alpha: float,
+    beta: float,
 ) -> tuple[Tensor, Tensor]:
     pixels = (0, 2, 3)
+    share_c = counted_c / counted_c.sum().clamp(min=1)
     probability = torch.softmax(student, dim=1)
     other = torch.softmax(at_temperature(teacher, temperature), dim=1)
     if valid is not None:
@@ -73,12 +97,11 @@ def _metric_loss(
     shared_c = torch.minimum(probability, other).sum(pixels)
     hits_c = shared_c + SMOOTH
     all_c = hits_c + alpha * (student_area_c - shared_c) + beta * (teacher_area_c - shared_c)
-    loss = (1 - hits_c / all_c).mean()
+    loss = ((1 - hits_c / all_c) * share_c).sum()
     # Derivative by a probability: one number per class where it exceeds the teacher's, another where it falls short,
     # their mean where they are equal.
-    classes = max(student.shape[1], 1)
-    above_c = alpha * hits_c / all_c**2 / classes
-    below_c = ((1 - beta) * hits_c - all_c) / all_c**2 / classes
+    above_c = alpha * hits_c / all_c**2 * share_c
+    below_c = ((1 - beta) * hits_c - all_c) / all_c**2 * share_c
     middle_c, half_c = ((above_c + below_c) / 2, (above_c - below_c) / 2)
     derivative = torch.sub(probability, other, out=other).sign_()
     derivative.mul_(half_c.view(-1, 1, 1)).add_(middle_c.view(-1, 1, 1))
