@@ -69,6 +69,20 @@ def test_mobile_is_under_its_budget():
     assert 0.4 < giga_operations(network) < 0.9
 
 
+def test_mobile_decoder_has_the_channels_asked_for():
+    network = MobileSegmenter(6, 3, decoder_channels=(40, 32, 24, 8)).eval()
+    shapes = []
+    for stage in (network.context, network.to_eighth, network.to_quarter, network.to_half):
+        stage.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape[1:])))
+    with torch.no_grad():
+        logits = network(torch.zeros(1, 3, 64, 64))
+    assert shapes == [(40, 4, 4), (32, 8, 8), (24, 16, 16), (8, 32, 32)]
+    assert logits.shape == (1, 6, 32, 32)
+    wide, named = MobileSegmenter(6, 3, width=0.5), MobileSegmenter(6, 3, width=0.5, decoder_channels=[32, 32, 24, 16])
+    assert wide.state_dict().keys() == named.state_dict().keys()
+    assert all(value.shape == named.state_dict()[name].shape for name, value in wide.state_dict().items())
+
+
 @pytest.mark.parametrize("blocks", [7, 10, 13])
 def test_mobile_encoder_computes_what_mobilenet_v2_does(blocks):
     reference = mobilenet_v2(weights=None).eval()

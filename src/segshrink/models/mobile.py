@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from segshrink.errors import ModelError
 from segshrink.models.layers import (
     SeparableConv,
     check_range,
@@ -24,6 +27,8 @@ _BLOCKS = (
 )  # fmt: skip
 # The last block at stride 2, 4 and 8: where the skip connections leave.
 _SKIPS = (1, 3, 6)
+# Channels of the context and of the decoder at stride 8, 4 and 2.
+_DECODER_CHANNELS = (64, 64, 48, 32)
 
 
 class InvertedResidual(nn.Module):
@@ -139,6 +144,8 @@ class MobileSegmenter(nn.Module):
         width: Factor on all channels, rounded to multiples of 8; pretrained encoder weights fit 1 only.
         blocks: Encoder blocks kept, 7 to 13.
         dropout: Chance that a channel is dropped before the head in training.
+        decoder_channels: Channels of the context and of the decoder at stride 8, 4 and 2; empty: 64, 64, 48 and 32
+            times ``width``. Most of the time goes where images are large: the last ones cost most.
 
     Shape:
         (N, bands, H, W) with H and W multiples of 16 → logits (N, C, H/2, W/2).
@@ -147,15 +154,29 @@ class MobileSegmenter(nn.Module):
     stride = 16
 
     def __init__(
-        self, num_classes: int, bands: int, *, width: float = 1.0, blocks: int = 12, dropout: float = 0.0
+        self,
+        num_classes: int,
+        bands: int,
+        *,
+        width: float = 1.0,
+        blocks: int = 12,
+        dropout: float = 0.0,
+        decoder_channels: Sequence[int] = (),
     ) -> None:
         super().__init__()
         check_range("width", width, 0.1, 4)
         check_range("blocks", blocks, 7, len(_BLOCKS))
         check_range("dropout", dropout, 0, 0.9)
+        if decoder_channels and (len(decoder_channels) != len(_DECODER_CHANNELS) or min(decoder_channels) < 1):
+            raise ModelError(
+                f"option 'decoder_channels' must be {len(_DECODER_CHANNELS)} numbers above 0, "
+                f"found {list(decoder_channels)}"
+            )
         self.encoder = MobileEncoder(bands, width=width, blocks=blocks)
         half, quarter, eighth, sixteenth = self.encoder.out_channels
-        deep, middle, high, top = (scaled_channels(channels * width) for channels in (64, 64, 48, 32))
+        deep, middle, high, top = decoder_channels or [
+            scaled_channels(channels * width) for channels in _DECODER_CHANNELS
+        ]
         self.context = ContextBlock(sixteenth, deep)
         self.to_eighth = DecoderStage(deep, eighth, middle)
         self.to_quarter = DecoderStage(middle, quarter, high)

@@ -32,7 +32,7 @@ from segshrink.models.weights import load_encoder_weights
 
 # Our networks: a class with the options as keyword arguments, and a ``stride``.
 _OWN: Mapping[str, type[nn.Module]] = {"mobile": MobileSegmenter, "separable-unet": SeparableUNet, "unet": UNet}
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a list of whole numbers"}
 _BORROWED = {"hf": build_huggingface, "smp": build_smp, "torchvision": build_torchvision}
 
 
@@ -119,8 +119,15 @@ def _checked(identity: str, kind: type[nn.Module], options: Mapping[str, Any]) -
     checked = {}
     for name, value in options.items():
         wanted = type(defaults[name])
-        fits = isinstance(value, bool) == (wanted is bool) and isinstance(value, int | float)
-        if not fits or (wanted is int and value != int(value)):
+        if not _fits(value, wanted):
             raise ModelError(f"'{identity}': option '{name}' must be {_KINDS[wanted]}, found {value!r}")
         checked[name] = wanted(value)
     return checked
+
+
+def _fits(value: Any, wanted: type) -> bool:
+    if wanted is tuple:
+        return isinstance(value, list | tuple) and all(_fits(one, int) for one in value)
+    if isinstance(value, bool) != (wanted is bool) or not isinstance(value, int | float):
+        return False
+    return wanted is not int or value == int(value)
