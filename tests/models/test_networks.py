@@ -78,6 +78,9 @@ def test_mobile_decoder_has_the_channels_asked_for():
         logits = network(torch.zeros(1, 3, 64, 64))
     assert shapes == [(40, 4, 4), (32, 8, 8), (24, 16, 16), (8, 32, 32)]
     assert logits.shape == (1, 6, 32, 32)
+    with torch.no_grad():
+        coarse = MobileSegmenter(6, 3, decoder_channels=(40, 32, 24)).eval()(torch.zeros(1, 3, 64, 64))
+    assert coarse.shape == (1, 6, 16, 16)
     wide, named = MobileSegmenter(6, 3, width=0.5), MobileSegmenter(6, 3, width=0.5, decoder_channels=[32, 32, 24, 16])
     assert wide.state_dict().keys() == named.state_dict().keys()
     assert all(value.shape == named.state_dict()[name].shape for name, value in wide.state_dict().items())

@@ -145,10 +145,10 @@ class MobileSegmenter(nn.Module):
         blocks: Encoder blocks kept, 7 to 13.
         dropout: Chance that a channel is dropped before the head in training.
         decoder_channels: Channels of the context and of the decoder at stride 8, 4 and 2; empty: 64, 64, 48 and 32
-            times ``width``. Most of the time goes where images are large: the last ones cost most.
+            times ``width``. Most of the time goes where images are large; with three the decoder ends at stride 4.
 
     Shape:
-        (N, bands, H, W) with H and W multiples of 16 → logits (N, C, H/2, W/2).
+        (N, bands, H, W) with H and W multiples of 16 → logits (N, C, H/2, W/2), or half of that with three.
     """
 
     stride = 16
@@ -167,31 +167,31 @@ class MobileSegmenter(nn.Module):
         check_range("width", width, 0.1, 4)
         check_range("blocks", blocks, 7, len(_BLOCKS))
         check_range("dropout", dropout, 0, 0.9)
-        if decoder_channels and (len(decoder_channels) != len(_DECODER_CHANNELS) or min(decoder_channels) < 1):
+        if decoder_channels and (len(decoder_channels) not in (3, 4) or min(decoder_channels) < 1):
             raise ModelError(
-                f"option 'decoder_channels' must be {len(_DECODER_CHANNELS)} numbers above 0, "
-                f"found {list(decoder_channels)}"
+                f"option 'decoder_channels' must be 3 or 4 numbers above 0, found {list(decoder_channels)}"
             )
         self.encoder = MobileEncoder(bands, width=width, blocks=blocks)
         half, quarter, eighth, sixteenth = self.encoder.out_channels
-        deep, middle, high, top = decoder_channels or [
+        deep, middle, high, *top = decoder_channels or [
             scaled_channels(channels * width) for channels in _DECODER_CHANNELS
         ]
         self.context = ContextBlock(sixteenth, deep)
         self.to_eighth = DecoderStage(deep, eighth, middle)
         self.to_quarter = DecoderStage(middle, quarter, high)
-        self.to_half = DecoderStage(high, half, top)
+        self.to_half = DecoderStage(high, half, top[0]) if top else None
         self.dropout = nn.Dropout2d(dropout)
-        self.head = nn.Conv2d(top, num_classes, 1)
+        self.head = nn.Conv2d(top[0] if top else high, num_classes, 1)
         initialize(self)
         initialize_head(self.head)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits at half the size of normalised images."""
+        """Return logits at half the size of normalised images, or at a quarter."""
         half, quarter, eighth, sixteenth = self.encoder(images)
         features = self.to_eighth(self.context(sixteenth), eighth)
         features = self.to_quarter(features, quarter)
-        features = self.to_half(features, half)
+        if self.to_half is not None:
+            features = self.to_half(features, half)
         logits: Tensor = self.head(self.dropout(features))
         return logits
 
