@@ -17,8 +17,9 @@ from segshrink.export.tracing import LOGITS
 # Prefix of everything here; quantisation leaves it alone. The values before they are spread are called PHASES.
 PREFIX = "enlarging/"
 PHASES = f"{PREFIX}phases"
-# The convolution mixes all classes with all: more than so many outputs cost more than they save.
-_MOST_CHANNELS = 32
+# The convolution mixes all classes with all: of more classes that costs more than it saves, and for large factors its
+# weights (classes² · factor² · 9) make the file large.
+_MOST_CLASSES, _MOST_CLASSES_TIMES_FACTOR = 12, 48
 
 
 def enlarge_by_convolution(model: Any, *, factor: int, classes: int) -> bool:
@@ -36,7 +37,9 @@ def enlarge_by_convolution(model: Any, *, factor: int, classes: int) -> bool:
 
     graph = model.graph
     last = next((node for node in graph.node if LOGITS in node.output), None)
-    if last is None or factor < 2 or classes * factor**2 > _MOST_CHANNELS or not _is_bilinear(last):
+    if last is None or factor < 2 or not _is_bilinear(last):
+        return False
+    if classes > _MOST_CLASSES or classes * factor > _MOST_CLASSES_TIMES_FACTOR:
         return False
     constants: dict[str, NDArray[Any]] = {
         "weights": _mixtures(factor, classes),
