@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ WARM_UP_SECONDS = 2.0
 JOB_SECONDS = 60.0
 # Share of the machine's memory that the workers of one cohort may hold.
 MEMORY_SHARE = 0.4
-# What another model left in the caches is gone after one run that isn't counted; a longer run doesn't notice.
+# Other models' threads wait busily a while after their turn, and leave their data in the caches: runs within so many
+# seconds of a turn's beginning aren't counted. One run that is longer than QUICK doesn't notice.
+SETTLING = 0.15
 QUICK = 1.0
 
 Progress = Callable[[int, int, str], None]
@@ -206,7 +209,8 @@ def _warm_up(worker: Timed) -> float:
 def _plan(seconds: float, *, runs: int, rounds: int) -> tuple[int, int]:
     """Return the most runs of a turn, and those before them that aren't counted, for a model of ``seconds`` a run."""
     affordable = int(JOB_SECONDS / rounds / max(seconds, 1e-9))
-    return max(1, min(-(-runs // rounds), affordable)), int(seconds < QUICK)
+    idle = math.ceil(SETTLING / max(seconds, 1e-4)) if seconds < QUICK else 0
+    return max(1, min(-(-runs // rounds), affordable)), idle
 
 
 class _Steps:
