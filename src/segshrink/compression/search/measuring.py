@@ -57,12 +57,14 @@ def export_float(model: SegmentationModel, folder: Path, runtime: str) -> Export
 def export_untrained(model: SegmentationModel, folder: Path, runtimes: Sequence[str]) -> list[Exported]:
     """Export a model with random weights for each runtime, in fp32 and in int8 calibrated with noise.
 
-    Latency, size and memory don't depend on what the weights are.
+    Latency, size and memory don't depend on what the weights are, as long as no bias is 0: runtimes leave those out,
+    which trained networks don't have.
 
     Raises:
         ModelError: The network can't be exported or quantised.
         MissingExtraError: What a runtime needs isn't installed.
     """
+    _draw_biases(model)
     noise = np.random.default_rng(0)
     tiles = [noise.integers(0, 256, (model.description.bands, _NOISE, _NOISE), dtype=np.uint8) for _ in range(2)]
     found = [export_float(model, folder, runtime) for runtime in runtimes]
@@ -71,6 +73,15 @@ def export_untrained(model: SegmentationModel, folder: Path, runtimes: Sequence[
     path.write_bytes(OnnxQuantizer((plain or export_onnx(model, folder / "fp32.onnx")).read_bytes(), tiles).compacted())
     found += [Exported(runtime, "int8", path) for runtime in runtimes]
     return found
+
+
+def _draw_biases(model: SegmentationModel) -> None:
+    """Give the layers biases that aren't 0."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in model.network.named_parameters():
+            if name.endswith("bias") and not value.any():
+                value.copy_(0.1 * torch.randn(value.shape, generator=generator))
 
 
 def build_files(
