@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -58,7 +59,39 @@ def test_answers_stay_when_others_come_and_shapes_change(tmp_path, images):
             batch = images[:count, :height]
             np.testing.assert_array_equal(backend.run(batch), batch.transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(first, kept)
-    assert len(backend._requests) <= module.KEPT
+    assert len(backend._parts) <= module.KEPT
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Shapes that were compiled, None for any."""
+    shapes = []
+    real = OpenVinoBackend._compiled
+
+    def noted(backend, output, shape):
+        shapes.append(shape)
+        return real(backend, output, shape)
+
+    monkeypatch.setattr(OpenVinoBackend, "_compiled", noted)
+    return shapes
+
+
+def test_the_first_shape_and_those_that_come_again_are_compiled_for(tmp_path, images, compiled):
+    backend = OpenVinoBackend(write(tmp_path / "cast.onnx"), threads=1)
+    whole, half, third = (images.transpose(0, 3, 1, 2)[:, :, :height].shape for height in (5, 4, 3))
+    for height in (5, 5, 4, 3, 4, 3, 4, 5):
+        backend.run(images[:, :height])
+    assert compiled == [whole, None, half, third]
+
+
+def test_threads_share_one_compiled_graph(tmp_path, images, compiled):
+    backend = open_backend(write(tmp_path / "cast.onnx"), runtime="openvino", threads=2, streams=2)
+    several = [np.roll(images, turn, axis=2) for turn in range(12)]
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(backend.run, several))
+    for answer, asked in zip(found, several, strict=True):
+        np.testing.assert_array_equal(answer, asked.transpose(0, 3, 1, 2))
+    assert compiled == [images.transpose(0, 3, 1, 2).shape]
 
 
 def test_predictor_takes_runtime_and_threads(tmp_path, images):

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError, ModelError, nearest
+from segshrink.machine import available_cores
 from segshrink.models.description import ModelDescription
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def open_backend(
     runtime: str | None = None,
     precision: str = "auto",
     threads: int | None = None,
+    streams: int = 1,
 ) -> Backend:
     """Open a model for prediction.
 
@@ -70,6 +72,8 @@ def open_backend(
         precision: ``"32"``, ``"bf16"`` or ``"auto"`` (torch and OpenVINO: bf16 where the processor computes in it).
             ONNX Runtime and LiteRT compute in what the file says.
         threads: Threads to run on; by default all cores, in torch its own setting.
+        streams: How many threads will call it at once (ONNX Runtime and OpenVINO can be); each gets its part of
+            ``threads``.
 
     Raises:
         FileError: Nothing is at ``source``.
@@ -88,10 +92,10 @@ def open_backend(
     path = Path(source)
     if not path.exists():
         raise FileError(f"{path} does not exist; give a model folder, a run folder or an exported file such as .onnx")
-    return _open_path(path, runtime=runtime, precision=precision, threads=threads)
+    return _open_path(path, runtime=runtime, precision=precision, threads=threads, streams=streams)
 
 
-def _open_path(path: Path, *, runtime: str | None, precision: str, threads: int | None) -> Backend:
+def _open_path(path: Path, *, runtime: str | None, precision: str, threads: int | None, streams: int) -> Backend:
     kind = path.suffix.lower() if path.is_file() else "folder"
     if kind not in RUNTIMES:
         raise ModelError(
@@ -99,20 +103,21 @@ def _open_path(path: Path, *, runtime: str | None, precision: str, threads: int 
             "config.json"
         )
     runtime = _runtime(str(path), kind, runtime)
+    each = threads if streams == 1 else max((threads or available_cores()) // streams, 1)
     if runtime == "onnxruntime":
         from segshrink.prediction.onnx_backend import OnnxBackend
 
         _refuse_bf16(runtime, precision)
-        return OnnxBackend(path, threads=threads)
+        return OnnxBackend(path, threads=each)
     if runtime == "openvino":
         from segshrink.prediction.openvino_backend import OpenVinoBackend
 
-        return OpenVinoBackend(path, precision=precision, threads=threads)
+        return OpenVinoBackend(path, precision=precision, threads=threads, streams=streams)
     if runtime == "litert":
         from segshrink.prediction.litert_backend import LiteRtBackend
 
         _refuse_bf16(runtime, precision)
-        return LiteRtBackend(path, threads=threads)
+        return LiteRtBackend(path, threads=each)
     from segshrink.prediction.torch_backend import load_torch_backend
 
     return load_torch_backend(path, precision=precision, compiled=runtime == "torch-compile", threads=threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,32 @@ DEVICE = "CPU"
 KEPT = 4  # compiled graphs: of the last shapes and answers
 
 
+class _Part:
+    """A compiled part of a graph, which several threads may run at once: each has a request of its own."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._own = threading.local()
+
+    def request(self) -> Any:
+        """Return the calling thread's request."""
+        if not hasattr(self._own, "request"):
+            self._own.request = self._compiled.create_infer_request()
+        return self._own.request
+
+
 class OpenVinoBackend(ExportedModel):
     """Runs one of segshrink's ``.xml`` (with ``.bin``) or ``.onnx`` files.
 
     Images may have any size: the files pad to the network's stride and crop back inside their graph. Only the
-    part of the graph that an answer needs is compiled and executed, for the shapes that come again alone.
+    part of the graph that an answer needs is compiled and executed: for the first shape and for shapes that come again
+    alone, for all others together. Several threads may use it at once.
 
     Args:
         path: The file; its metadata describes classes and bands.
         precision: ``"32"``, ``"bf16"``, or ``"auto"``: bf16 where the processor computes in it.
         threads: Threads to run on; by default all cores.
+        streams: Images that are computed at once, when as many threads ask for them; they share the threads.
 
     Raises:
         FileError: The file, or the ``.bin`` of an ``.xml``, is missing or unreadable.
@@ -32,15 +49,18 @@ class OpenVinoBackend(ExportedModel):
         MissingExtraError: OpenVINO isn't installed.
     """
 
-    def __init__(self, path: str | Path, *, precision: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, path: str | Path, *, precision: str = "auto", threads: int | None = None, streams: int = 1
+    ) -> None:
         path = Path(path)
         self._openvino = require_openvino()
         self._core = self._openvino.Core()
-        self._properties = self._settings(precision, threads)
+        self._properties = self._settings(precision, threads, streams)
         self._model = self._read(path)
         # The least recently used first; None stands for any shape.
-        self._requests: dict[tuple[str, tuple[int, ...] | None], Any] = {}
+        self._parts: dict[tuple[str, tuple[int, ...] | None], _Part] = {}
         self._seen: set[tuple[str, tuple[int, ...]]] = set()
+        self._lock = threading.Lock()
         super().__init__(
             path,
             _metadata(self._model),
@@ -49,11 +69,12 @@ class OpenVinoBackend(ExportedModel):
             runtime="openvino",
         )
 
-    def _settings(self, precision: str, threads: int | None) -> dict[str, Any]:
+    def _settings(self, precision: str, threads: int | None, streams: int) -> dict[str, Any]:
         if precision == "bf16" and "BF16" not in self._core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
             raise ModelError("this processor doesn't compute in bf16; use precision 32 or auto")
         # Threads bound to cores wait for whatever else runs there, and those of several processes for each other.
-        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
+        settings: dict[str, Any] = {"NUM_STREAMS": streams, "ENABLE_CPU_PINNING": False}
+        settings["PERFORMANCE_HINT"] = "LATENCY" if streams == 1 else "THROUGHPUT"
         if precision != "auto":
             settings["INFERENCE_PRECISION_HINT"] = {"32": "f32", "bf16": "bf16"}[precision]
         if threads is not None:
@@ -75,41 +96,44 @@ class OpenVinoBackend(ExportedModel):
 
     def _fetch(self, images: npt.NDArray[Any], output: str) -> npt.NDArray[Any]:
         batch = planes(images, self._dtype)
-        request = self._request(output, batch.shape)
+        with self._lock:
+            part = self._part(output, batch.shape)
+        request = part.request()
         try:
             answer: npt.NDArray[Any] = request.infer([batch], share_inputs=True)[0]
         except RuntimeError as error:
             raise self._failed(images, error) from error
         return answer
 
-    def _request(self, output: str, shape: tuple[int, ...]) -> Any:
-        """Return what runs the part of the graph that leads to ``output``, for any shape or for this one alone.
+    def _part(self, output: str, shape: tuple[int, ...]) -> _Part:
+        """Return the compiled part of the graph that leads to ``output``, for any shape or for this one alone.
 
-        OpenVINO is up to twice as fast when it knows the shape. Compiling takes longer than running, so that waits for
-        a shape's second time.
+        OpenVINO is up to twice as fast when it knows the shape. Compiling takes longer than running, so that is done
+        for the first shape, which often stays the only one, and for another one when it comes for the second time.
         """
-        fixed = self._requests.pop((output, shape), None)
-        if fixed is None and (output, shape) in self._seen:
-            self._requests.pop((output, None), None)  # its weights would lie in memory twice
+        first = not any(name == output for name, _ in self._seen)
+        fixed = self._parts.pop((output, shape), None)
+        if fixed is None and (first or (output, shape) in self._seen):
+            self._parts.pop((output, None), None)  # its weights would lie in memory twice
             fixed = self._compiled(output, shape)
-        if fixed is not None:
-            while len(self._requests) >= KEPT:
-                del self._requests[next(iter(self._requests))]
-            self._requests[output, shape] = fixed
-            return fixed
         self._seen.add((output, shape))
-        if (output, None) not in self._requests:
-            self._requests[output, None] = self._compiled(output, None)
-        return self._requests[output, None]
+        if fixed is not None:
+            while len(self._parts) >= KEPT:
+                del self._parts[next(iter(self._parts))]
+            self._parts[output, shape] = fixed
+            return fixed
+        if (output, None) not in self._parts:
+            self._parts[output, None] = self._compiled(output, None)
+        return self._parts[output, None]
 
-    def _compiled(self, output: str, shape: tuple[int, ...] | None) -> Any:
+    def _compiled(self, output: str, shape: tuple[int, ...] | None) -> _Part:
         port = next(port for port in self._model.outputs if output in port.get_names())
         part = self._openvino.Model([port.get_node()], self._model.get_parameters(), output)
         if shape is not None:
             part = part.clone()  # or the shape would be that of the whole from now on
             part.reshape(list(shape))
         try:
-            return self._core.compile_model(part, DEVICE, self._properties).create_infer_request()
+            return _Part(self._core.compile_model(part, DEVICE, self._properties))
         except RuntimeError as error:
             raise ModelError(
                 f"OpenVINO can't compile {self.path} ({_reason(error)}); export the model again"

@@ -1,4 +1,4 @@
-"""One model on several cores: as many backends, each used by one thread."""
+"""One model on several cores: as many threads, which share a backend where its runtime allows that."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 # Runtimes whose calls may run at once in several threads: they share one copy of the model.
-_SHAREABLE = ("onnxruntime",)
+_SHAREABLE = ("onnxruntime", "openvino")
 
 
 class Streams:
@@ -42,10 +43,10 @@ class Streams:
     def __init__(
         self, source: str | Path | SegmentationModel | Backend, *, runtime: str | None = None, cores: int | None = None
     ) -> None:
-        self._source, self._runtime = source, runtime
         spread = not isinstance(source, str | Path) or Path(source).is_dir()
         self.count = 1 if spread else cores or available_cores()
-        self.backend = open_backend(source, runtime=runtime, threads=cores if spread else 1)
+        self._open = partial(open_backend, source, runtime=runtime, threads=cores, streams=self.count)
+        self.backend = self._open()
         self._spare = [self.backend]
         self._own = threading.local()
         self._executor = ThreadPoolExecutor(self.count, thread_name_prefix="tiles")
@@ -87,4 +88,4 @@ class Streams:
         try:
             return self._spare.pop()
         except IndexError:
-            return open_backend(self._source, runtime=self._runtime, threads=1)
+            return self._open()
