@@ -1,8 +1,9 @@
 """Logits enlarged by a convolution, where a network ends in a bilinear resize.
 
 Enlarging by a whole factor f gives each of the f × f pixels that a small pixel becomes a fixed mixture of its 3 × 3
-neighbours: a convolution to f² channels a class, whose channels are then spread over the pixels (Shi 2016, DOI
-10.1109/CVPR.2016.207). Runtimes do that quicker than a resize, and choose classes before they spread them.
+neighbours: a convolution of each class to f² channels, its phases, which are then spread over the pixels (Shi 2016, DOI
+10.1109/CVPR.2016.207). Runtimes do that quicker than a resize, and choose classes before they spread them. Doubling has
+too few phases for a convolution a class; there one mixes all classes with all, with zeros between them.
 """
 
 from __future__ import annotations
@@ -14,16 +15,15 @@ from numpy.typing import NDArray
 
 from segshrink.export.tracing import LOGITS
 
-# Prefix of everything here; quantisation leaves it alone. The values before they are spread are called PHASES.
+# Prefix of everything here; quantisation leaves it alone. The phases of all classes, one after the other.
 PREFIX = "enlarging/"
 PHASES = f"{PREFIX}phases"
-# The convolution mixes all classes with all: of more classes that costs more than it saves, and for large factors its
-# weights (classes² · factor² · 9) make the file large.
-_MOST_CLASSES, _MOST_CLASSES_TIMES_FACTOR = 12, 48
+# Doubling more classes costs more than it saves.
+_MOST_DOUBLED = 12
 
 
 def enlarge_by_convolution(model: Any, *, factor: int, classes: int) -> bool:
-    """Replace the resize that gives ``logits``, where there is one and few classes.
+    """Replace the resize that gives ``logits``, where there is one and that is quicker.
 
     Args:
         model: An ``onnx.ModelProto`` from ``trace``; changed in place.
@@ -39,18 +39,30 @@ def enlarge_by_convolution(model: Any, *, factor: int, classes: int) -> bool:
     last = next((node for node in graph.node if LOGITS in node.output), None)
     if last is None or factor < 2 or not _is_bilinear(last):
         return False
-    if classes > _MOST_CLASSES or classes * factor > _MOST_CLASSES_TIMES_FACTOR:
+    if factor == 2 and classes > _MOST_DOUBLED:
         return False
     constants: dict[str, NDArray[Any]] = {
-        "weights": _mixtures(factor, classes),
+        "weights": _mixtures(factor) if factor > 2 else _among(_mixtures(factor), classes),
         "pads": np.array([1, 1, 1, 1], np.int64),
         "sides": np.array([2, 3], np.int64),
     }
     graph.initializer.extend(numpy_helper.from_array(value, f"{PREFIX}{name}") for name, value in constants.items())
-    edged = f"{PREFIX}edged"
+    edged, weights, each = f"{PREFIX}edged", f"{PREFIX}weights", phases_of_classes(classes)
+    small = [f"{edged}/{number}" for number in range(classes)]
+
+    def mix(value: str, phases: str) -> Any:
+        return helper.make_node("Conv", [value, weights], [phases], name=phases, kernel_shape=[3, 3])
+
+    def split(value: str, parts: list[str]) -> Any:
+        return helper.make_node("Split", [value], parts, name=f"{value}/Split", axis=1, num_outputs=classes)
+
+    if factor > 2:
+        mixing = [split(edged, small), *map(mix, small, each), helper.make_node("Concat", each, [PHASES], axis=1)]
+    else:
+        mixing = [mix(edged, PHASES), split(PHASES, each)]
     nodes = [
         helper.make_node("Pad", [last.input[0], f"{PREFIX}pads", "", f"{PREFIX}sides"], [edged], mode="edge"),
-        helper.make_node("Conv", [edged, f"{PREFIX}weights"], [PHASES], kernel_shape=[3, 3]),
+        *mixing,
         spread(PHASES, LOGITS, factor=factor),
     ]
     place = list(graph.node).index(last)
@@ -58,6 +70,11 @@ def enlarge_by_convolution(model: Any, *, factor: int, classes: int) -> bool:
     del graph.node[:]
     graph.node.extend(kept)
     return True
+
+
+def phases_of_classes(classes: int) -> list[str]:
+    """Return the names of the phases of each class."""
+    return [f"{PHASES}/{number}" for number in range(classes)]
 
 
 def spread(value: str, output: str, *, factor: int) -> Any:
@@ -71,8 +88,8 @@ def spread(value: str, output: str, *, factor: int) -> Any:
 
 def factor_of(model: Any) -> int | None:
     """Return by how much PHASES are to be enlarged; None where there are none."""
-    node = next((node for node in model.graph.node if PHASES in node.input), None)
-    return None if node is None else int(next(one.i for one in node.attribute if one.name == "blocksize"))
+    spreading = (node for node in model.graph.node if PHASES in node.input and node.op_type == "DepthToSpace")
+    return next((int(one.i) for node in spreading for one in node.attribute if one.name == "blocksize"), None)
 
 
 def _is_bilinear(node: Any) -> bool:
@@ -85,12 +102,14 @@ def _is_bilinear(node: Any) -> bool:
     return options.get("mode") == b"linear" and places in (b"half_pixel", b"pytorch_half_pixel")
 
 
-def _mixtures(factor: int, classes: int) -> NDArray[np.float32]:
-    """Return the weights (C·f², C, 3, 3): phase p of a class is a mixture of that class's neighbours."""
+def _mixtures(factor: int) -> NDArray[np.float32]:
+    """Return the weights (f², 1, 3, 3): each phase is a mixture of a small pixel's neighbours."""
     position = (np.arange(factor) + 0.5) / factor - 0.5  # of the new pixels, around the small one's middle
     taps = np.stack([np.maximum(-position, 0), 1 - np.abs(position), np.maximum(position, 0)], axis=1)
-    phases = np.einsum("ay,bx->abyx", taps, taps).reshape(factor**2, 3, 3)
-    weights = np.zeros((classes, factor**2, classes, 3, 3), np.float32)
-    for number in range(classes):
-        weights[number, :, number] = phases
-    return weights.reshape(classes * factor**2, classes, 3, 3)
+    return np.asarray(np.einsum("ay,bx->abyx", taps, taps).reshape(factor**2, 1, 3, 3), np.float32)
+
+
+def _among(mixtures: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
+    """Return the weights (C·f², C, 3, 3) that apply mixtures (f², 1, 3, 3) to each class and to no other."""
+    weights = np.einsum("cd,pyx->cpdyx", np.eye(classes, dtype=np.float32), mixtures[:, 0])
+    return np.asarray(weights.reshape(-1, classes, 3, 3), np.float32)

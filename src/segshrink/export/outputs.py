@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from segshrink.errors import ModelError, nearest
-from segshrink.export.enlarging import PHASES, factor_of, spread
+from segshrink.export.enlarging import factor_of, phases_of_classes, spread
 from segshrink.export.padding import CROP
 from segshrink.export.tracing import LOGITS
 from segshrink.prediction.exported import OUTPUTS
@@ -68,7 +68,8 @@ def _most_likely(graph: Any, classes: int, factor: int | None) -> None:
         graph.node.append(helper.make_node("ArgMax", [LOGITS], [index], axis=1, keepdims=0))
         graph.node.append(helper.make_node("Cast", [index], [CLASSES], to=TensorProto.UINT8))
         return
-    whole = (LOGITS, PHASES, *CROP)
+    phases = phases_of_classes(classes)
+    whole = (LOGITS, *phases, *CROP)
 
     def node(kind: str, takes: list[str], gives: list[str], **options: Any) -> None:
         names = [f"{CLASSES}/{name}" if name not in whole else name for name in takes]
@@ -78,14 +79,16 @@ def _most_likely(graph: Any, classes: int, factor: int | None) -> None:
     numbers = [numpy_helper.from_array(np.array(number, np.uint8), f"{CLASSES}/{number}") for number in range(classes)]
     axis = numpy_helper.from_array(np.array([1], np.int64), f"{CLASSES}/axis")
     graph.initializer.extend([*numbers, axis])
-    parts = [f"logit{number}" for number in range(classes)]
-    node("Split", [LOGITS if factor is None else PHASES], parts, axis=1, num_outputs=classes)
-    best, index = "logit0", "0"
+    parts = phases
+    if factor is None:
+        parts = [f"logit{number}" for number in range(classes)]
+        node("Split", [LOGITS], parts, axis=1, num_outputs=classes)
+    best, index = parts[0], "0"
     for number in range(1, classes):
-        node("Greater", [f"logit{number}", best], [f"better{number}"])
+        node("Greater", [parts[number], best], [f"better{number}"])
         node("Where", [f"better{number}", str(number), index], [f"index{number}"])
         if number + 1 < classes:
-            node("Max", [best, f"logit{number}"], [f"best{number}"])
+            node("Max", [best, parts[number]], [f"best{number}"])
         best, index = f"best{number}", f"index{number}"
     if factor is not None:
         graph.node.append(spread(f"{CLASSES}/{index}", f"{CLASSES}/padded", factor=factor))
