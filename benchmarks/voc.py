@@ -24,13 +24,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from segshrink.cli._allocator import restart_with_tuned_allocator
 from segshrink.files import read_json, replacing, write_json, write_text
+
+if TYPE_CHECKING:
+    from segshrink.data import Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -83,31 +86,27 @@ def prepare(source: Path, out: Path, reduce: int) -> None:
         (folder / LISTS / "unlabeled.txt").write_text(images + "\n")
 
 
-def answer(source: Path, data: Path, teacher: Path, out: Path) -> None:
+def answer(dataset: Dataset, source: Path, teacher: Path, out: Path) -> None:
     """Write the teacher's probabilities for every image at its full size, averaged to the reduced size, once."""
     if out.exists():
         return
     import torch
 
-    from segshrink.config import TeacherSource, load_dataset
-    from segshrink.data import open_dataset
+    from segshrink.config import TeacherSource
     from segshrink.teachers import open_teacher
 
-    description = load_dataset(ROOT / "configs" / "data" / "voc.yaml", [f"root={source.resolve()}"])
     adapter = ROOT / "configs" / "teachers" / "deeplab_voc.yaml"
-    opened = open_teacher(
-        TeacherSource(source=f"tflite:{teacher.resolve()}", adapter=adapter), open_dataset(description).classes
-    )
+    opened = open_teacher(TeacherSource(source=f"tflite:{teacher.resolve()}", adapter=adapter), dataset.classes)
     with replacing(out) as folder:
         folder.mkdir()
-        for small in sorted((data / "JPEGImages").iterdir()):
-            with Image.open(source / "JPEGImages" / f"{small.stem}.jpg") as image:
+        for sample in (*dataset.train, *dataset.unlabeled, *dataset.val):
+            with Image.open(source / "JPEGImages" / f"{sample.image.stem}.jpg") as image:
                 pixels = np.asarray(image.convert("RGB"))
-            with Image.open(small) as image:
+            with Image.open(sample.image) as image:
                 size = (image.height, image.width)
-            logits = torch.from_numpy(opened.scene_logits(pixels, small.stem))
+            logits = torch.from_numpy(opened.scene_logits(pixels, sample.name))
             likely = torch.nn.functional.interpolate(logits.softmax(dim=0)[None], size=size, mode="area")[0]
-            np.save(folder / f"{small.stem}.npy", likely.half().numpy())
+            np.save(folder / f"{sample.name}.npy", likely.half().numpy())
 
 
 def run(variant: Variant, seed: int, *, data: Path, given: argparse.Namespace) -> None:
@@ -133,9 +132,9 @@ def run(variant: Variant, seed: int, *, data: Path, given: argparse.Namespace) -
     ]
     recipe = load_recipe(ROOT / "configs" / "voc.yaml", overrides)
     if variant.teacher:
-        answers = given.out / f"answers-{given.reduce}"
-        answer(given.data, data, given.teacher, answers)
-        opened = open_teacher(TeacherSource(source=f"labels:{answers}"), open_dataset(recipe.data).classes)
+        answers, dataset = given.out / f"answers-{given.reduce}", open_dataset(recipe.data)
+        answer(dataset, given.data, given.teacher, answers)
+        opened = open_teacher(TeacherSource(source=f"labels:{answers}"), dataset.classes)
         result = train(recipe, out=folder, role="student", teacher=opened, teacher_name=given.teacher.name, resume=True)
     else:
         result = train(recipe, out=folder, role="control", resume=True)
@@ -180,8 +179,8 @@ def to_markdown(results: dict[str, Any], reduce: int) -> str:
         f"Written by `benchmarks/voc.py`, begun {first['created']}, segshrink {first['segshrink']}, {machine['cpu']}, "
         f"torch {machine['torch']}, Python {machine['python']}, {machine['precision']}, threads: {machine['threads']}. "
         f"Images reduced to 1/{reduce}; teacher: DeepLabv3-MobileNetV2 (TFLite, 257 pixels, letterboxed), which saw "
-        f"them as they are; student: separable-unet, {first['parameters']:,} parameters, from random weights. Judged on 194 "
-        "reduced images, every pixel.",
+        f"them as they are; student: separable-unet, {first['parameters']:,} parameters, from random weights. Judged "
+        "on 194 reduced images, every pixel.",
         "",
         "| run | labelled | unlabelled | steps | minutes | mIoU | 95 % interval | accuracy | classes never predicted |",
         "|---|---|---|---|---|---|---|---|---|",
