@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,18 @@ def describe_machine(*, threads: int | None = None) -> dict[str, Any]:
         "cores": cores,
         "threads": threads,
         "memory_gb": _memory_gb(),
-        "torch": _version("torch"),
+        "torch": package_versions("torch").get("torch"),
         "python": platform.python_version(),
     }
+
+
+def package_versions(*packages: str) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    found = {}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def available_cores() -> int:
@@ -69,11 +79,4 @@ def _memory_gb() -> float | None:
     try:
         return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
     except (AttributeError, OSError, ValueError):
-        return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from segshrink.compression.benchmark.load import Load
 from segshrink.compression.benchmark.planning import Entry
 from segshrink.compression.benchmark.scoring import Score
 from segshrink.files import replacing, write_json, write_text
-from segshrink.machine import describe_machine
+from segshrink.machine import describe_machine, package_versions
 
 JSON_FILE, MARKDOWN_FILE, FIGURE_FILE = "benchmark.json", "benchmark.md", "benchmark.png"
 # Packages whose versions change what is measured.
@@ -104,7 +103,7 @@ class BenchmarkResult:
             "runs": self.runs,
             "rounds": self.rounds,
             "machine": describe_machine(),
-            "versions": {name: version for name in _PACKAGES if (version := _version(name))},
+            "versions": package_versions(*_PACKAGES),
             "load": {
                 "others": None if share is None else round(share, 4),
                 "seconds": round(self.load.seconds, 1),
@@ -153,10 +152,3 @@ def write_results(result: BenchmarkResult, folder: str | Path, *, markdown: str)
 def shapes(rows: Sequence[Row]) -> list[tuple[int, int]]:
     """Return every (batch, threads) that was measured, in order."""
     return list(dict.fromkeys((one.job.batch, one.job.cores) for row in rows for one in row.measurements))
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

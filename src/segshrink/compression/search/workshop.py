@@ -34,7 +34,7 @@ from segshrink.data import Dataset, SceneStore, open_dataset, scenes
 from segshrink.errors import ModelError
 from segshrink.evaluation import evaluate
 from segshrink.files import read_json, write_json
-from segshrink.machine import describe_machine
+from segshrink.machine import describe_machine, package_versions
 from segshrink.models import Normalization, SegmentationModel, build_model, count_parameters, load_model
 from segshrink.models.folder import WEIGHTS_FILE
 from segshrink.prediction import Predictor, open_backend
@@ -278,6 +278,7 @@ class Workshop:
                 "runtimes": self.settings.runtimes,
                 "machine": {key: describe_machine(threads=self.settings.threads or 0)[key] for key in ("cpu", "cores")},
                 "threads": self.settings.threads,
+                "versions": package_versions("segshrink", *self.settings.runtimes),
             }
         )
 
