@@ -29,7 +29,7 @@ def test_the_recipes_own_student_comes_first_and_its_family_before_others() -> N
 def test_only_networks_of_the_same_width_keep_the_recipes_encoder_weights() -> None:
     listed = list_candidates(ModelChoice(id="mobile", encoder_weights=Path("weights.safetensors")))
     keeping = {one.name for one in listed if one.keeps_weights}
-    coarse = "mobile-decoder_channels64x48x32"
+    coarse = "mobile-decoder64x48x32"
     assert keeping == {"mobile", "mobile-blocks9", "mobile-blocks7", coarse, f"{coarse}-blocks11", f"{coarse}-blocks9"}
     assert sum(one.key == listed[0].key for one in listed) == 1  # not twice: as own student and in its family
 

@@ -157,7 +157,7 @@ def _family_of(identity: str) -> str:
 
 
 def _name(identity: str, options: Mapping[str, Any]) -> str:
-    told = [f"{name}{_told(value)}" for name, value in options.items() if name != "weights"]
+    told = [f"{name.removesuffix('_channels')}{_told(value)}" for name, value in options.items() if name != "weights"]
     return "-".join([_slug(identity), *(_slug(one) for one in told)])
 
 
