@@ -19,6 +19,7 @@ Finished runs are skipped; the results of all go to ``benchmarks/results/voc.*``
 from __future__ import annotations
 
 import argparse
+import csv
 import statistics
 import sys
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
-LABELED = 150
+CLASSES, LABELED = 21, 150
 DRAW_SEED = 0
 # Side of a crop of whole images.
 CROP = 384
@@ -109,6 +110,28 @@ def answer(dataset: Dataset, source: Path, teacher: Path, out: Path) -> None:
             np.save(folder / f"{sample.name}.npy", likely.half().numpy())
 
 
+def judge_answers(data: Path, answers: Path) -> dict[str, dict[str, float | None]]:
+    """Score the teacher's answers, as the student gets them, against the masks of each part of the data set."""
+    from segshrink.evaluation import Confusion
+
+    by_image = {path.stem.rpartition("-")[2]: path for path in answers.glob("*.npy")}
+    labeled = _lines(data / LISTS / "labeled.txt")
+    parts = {
+        "150 labelled": labeled,
+        "622 unlabelled": sorted(set(_lines(data / LISTS / "train.txt")) - set(labeled)),
+        "194 of validation": _lines(data / LISTS / "val.txt"),
+    }
+    found = {}
+    for part, stems in parts.items():
+        confusion = Confusion(CLASSES)
+        for stem in stems:
+            with Image.open(data / "SegmentationClass" / f"{stem}.png") as mask:
+                confusion.update(np.load(by_image[stem]).argmax(axis=0), np.asarray(mask))
+        scores = confusion.scores()
+        found[part] = {"mean_iou": scores.mean_iou, "accuracy": scores.accuracy}
+    return found
+
+
 def run(variant: Variant, seed: int, *, data: Path, given: argparse.Namespace) -> None:
     """Train and evaluate one variant; a finished one is left as it is."""
     from segshrink.config import TeacherSource, load_recipe
@@ -142,8 +165,10 @@ def run(variant: Variant, seed: int, *, data: Path, given: argparse.Namespace) -
     print(f"{folder.name}: val mIoU {result.mean_iou:.3f}, {result.steps} steps, {result.seconds / 60:.1f} min")
 
 
-def collect(out: Path) -> dict[str, Any]:
-    """Return what every finished run reached."""
+def collect(out: Path, reduce: int) -> dict[str, Any]:
+    """Return what every finished run reached, and how good the answers are that the student learns from."""
+    answers = out / f"answers-{reduce}"
+    taught = judge_answers(out / f"data-{reduce}", answers) if answers.exists() else {}
     runs: dict[str, list[dict[str, Any]]] = {}
     for variant in VARIANTS:
         for folder in sorted(out.glob(f"{variant.name}-[0-9]*")):
@@ -160,16 +185,18 @@ def collect(out: Path) -> dict[str, Any]:
                     "mean_iou": evaluation["scores"]["mean_iou"],
                     "interval": evaluation["interval"]["mean_iou"],
                     "accuracy": evaluation["scores"]["accuracy"],
+                    "cross_entropy": _last(folder / "metrics.csv", "val/cross_entropy"),
+                    "calibration_error": evaluation["calibration"]["expected_calibration_error"],
                     "never_predicted": evaluation["never_predicted"],
                     "machine": record["machine"],
                     "created": record["created"],
                     "segshrink": record["segshrink"],
                 }
             )
-    return {"runs": runs}
+    return {"reduce": reduce, "runs": runs, "answers": taught}
 
 
-def to_markdown(results: dict[str, Any], reduce: int) -> str:
+def to_markdown(results: dict[str, Any]) -> str:
     """Return the results as a Markdown page."""
     first = next(iter(results["runs"].values()))[0]
     machine = first["machine"]
@@ -178,12 +205,13 @@ def to_markdown(results: dict[str, Any], reduce: int) -> str:
         "",
         f"Written by `benchmarks/voc.py`, begun {first['created']}, segshrink {first['segshrink']}, {machine['cpu']}, "
         f"torch {machine['torch']}, Python {machine['python']}, {machine['precision']}, threads: {machine['threads']}. "
-        f"Images reduced to 1/{reduce}; teacher: DeepLabv3-MobileNetV2 (TFLite, 257 pixels, letterboxed), which saw "
-        f"them as they are; student: separable-unet, {first['parameters']:,} parameters, from random weights. Judged "
-        "on 194 reduced images, every pixel.",
+        f"Images reduced to 1/{results['reduce']}; teacher: DeepLabv3-MobileNetV2 (TFLite, 257 pixels, letterboxed), "
+        f"which saw them as they are; student: separable-unet, {first['parameters']:,} parameters, random weights at "
+        "first. Judged on 194 reduced images, every pixel.",
         "",
-        "| run | labelled | unlabelled | steps | minutes | mIoU | 95 % interval | accuracy | classes never predicted |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| run | labelled | unlabelled | steps | minutes | mIoU | 95 % interval | accuracy | cross-entropy "
+        "| calibration error | classes never predicted |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, runs in results["runs"].items():
         for run in runs:
@@ -192,7 +220,8 @@ def to_markdown(results: dict[str, Any], reduce: int) -> str:
             cells = [
                 f"{name}, seed {run['seed']}", str(images["labeled"]), str(images["unlabeled"]), str(run["steps"]),
                 f"{run['seconds'] / 60:.1f}", f"{run['mean_iou']:.4f}", f"{low:.4f} to {high:.4f}",
-                f"{run['accuracy']:.3f}", str(len(run["never_predicted"])),
+                f"{run['accuracy']:.3f}", f"{run['cross_entropy']:.3f}", f"{run['calibration_error']:.3f}",
+                str(len(run["never_predicted"])),
             ]  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
     lines.append("")
@@ -200,6 +229,13 @@ def to_markdown(results: dict[str, Any], reduce: int) -> str:
         scores = [run["mean_iou"] for run in runs]
         spread = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
         lines.append(f"- {name}: mean mIoU {statistics.mean(scores):.4f}{spread} over {len(scores)} seed(s)")
+    if results["answers"]:
+        lines += ["", "What the teacher answers about the images, against their masks:", ""]
+        lines += ["| images | mIoU | accuracy |", "|---|---|---|"]
+        lines += [
+            f"| {part} | {scores['mean_iou']:.4f} | {scores['accuracy']:.3f} |"
+            for part, scores in results["answers"].items()
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -221,10 +257,16 @@ def main(arguments: Sequence[str]) -> None:
         for variant in VARIANTS:
             if given.only is None or variant.name in given.only:
                 run(variant, seed, data=data, given=given)
-    results = collect(given.out)
+    results = collect(given.out, given.reduce)
     if results["runs"]:
         write_json(RESULTS / "voc.json", results)
-        write_text(RESULTS / "voc.md", to_markdown(results, given.reduce))
+        write_text(RESULTS / "voc.md", to_markdown(results))
+
+
+def _last(metrics: Path, column: str) -> float:
+    """Return the last number of a column of a CSV file that has gaps."""
+    with metrics.open(newline="") as file:
+        return float([row[column] for row in csv.DictReader(file) if row[column]][-1])
 
 
 def _lines(path: Path) -> list[str]:
