@@ -110,7 +110,7 @@ def answer(dataset: Dataset, source: Path, teacher: Path, out: Path) -> None:
             np.save(folder / f"{sample.name}.npy", likely.half().numpy())
 
 
-def judge_answers(data: Path, answers: Path) -> dict[str, dict[str, float | None]]:
+def judge_answers(data: Path, answers: Path) -> dict[str, dict[str, float]]:
     """Score the teacher's answers, as the student gets them, against the masks of each part of the data set."""
     from segshrink.evaluation import Confusion
 
