@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -234,9 +235,9 @@ def as_markdown(record: dict[str, Any]) -> str:
         "# Predicting a scene: time and memory",
         "",
         f"A scene of {side:,} × {side:,} × 3 bytes, `mobile` of width {WIDTH:g} (0.23 GFLOP for 256 × 256 pixels), "
-        f"{machine['threads']} cores of {machine['cpu']}; other programs took {record['busy_percent']:.0f} % of the "
-        f"machine. Medians over {record['rounds']} processes of each kind, the largest memory. "
-        "`python benchmarks/scene.py` measures it again and says what is what.",
+        f"{machine['threads']} cores of {machine['cpu']}, {record['created'][:10]}; other programs took "
+        f"{record['busy_percent']:.0f} % of the machine. Medians over {record['rounds']} processes of each kind, the "
+        "largest memory. `python benchmarks/scene.py` measures it again and says what is what.",
         "",
         "| runtime | `segshrink predict`, s | Mpixel/s | model alone, s | its share | plain loop, s | times as fast "
         "| peak MB | plain loop's | ten times the pixels, MB |",
@@ -290,7 +291,9 @@ def main(arguments: Sequence[str]) -> None:
     settings = {name: getattr(given, name) for name in ("side", "large", "threads", "rounds")}
     with tempfile.TemporaryDirectory() as work:
         found = measure(Path(work), **settings)
-    record = {"machine": describe_machine(threads=given.threads), "busy_percent": busy, **settings, **found}
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    machine = describe_machine(threads=given.threads)
+    record = {"created": created, "machine": machine, "busy_percent": busy, **settings, **found}
     write_json(given.out / "scene.json", json.loads(json.dumps(record)))
     write_text(given.out / "scene.md", as_markdown(record))
     print(as_markdown(record))

@@ -32,6 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -269,7 +270,8 @@ def as_markdown(record: dict[str, Any]) -> str:
         "# Step time and memory with the teacher cache",
         "",
         f"Batches of {BATCH} crops of {CROP} pixels, {record['threads']} threads, {record['rounds']} processes of each "
-        f"kind of {record['steps']} steps, on {record['machine']['cpu']} with torch {record['machine']['torch']}; "
+        f"kind of {record['steps']} steps, on {record['machine']['cpu']} with torch {record['machine']['torch']}, "
+        f"{record['created'][:10]}; "
         f"other programs took {record['busy_percent']:.0f} % of the machine. Medians; in brackets the range over the "
         "processes. `python benchmarks/teacher_cache.py` measures it again and says what is what.",
         "",
@@ -321,7 +323,14 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as work:
         found = measure(Path(work), **settings)
     machine = describe_machine(threads=given.threads)
-    record = {"machine": machine, "busy_percent": busy, **settings, "summary": summarise(found), "processes": found}
+    record = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine,
+        "busy_percent": busy,
+        **settings,
+        "summary": summarise(found),
+        "processes": found,
+    }
     write_json(given.out / "teacher_cache.json", record)
     write_text(given.out / "teacher_cache.md", as_markdown(record))
     print(as_markdown(record))

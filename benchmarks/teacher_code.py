@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -252,7 +253,13 @@ def val_answers(run: Path) -> list[Tensor]:
 
 def as_markdown(record: dict[str, Any]) -> str:
     """Return the tables that go beside the numbers."""
-    lines = ["# What a byte a class costs", "", "`python benchmarks/teacher_code.py` measures it again.", ""]
+    machine = record["machine"]
+    lines = ["# What a byte a class costs", ""]
+    lines.append(
+        f"{record['created'][:10]}, {machine['cpu']}, torch {machine['torch']}. `python benchmarks/teacher_code.py` "
+        "measures it again."
+    )
+    lines.append("")
     columns = [*(f"T={temperature:g}" for temperature in TEMPERATURES), "likeliest kept"]
     lines += ["| answers | code | KL, T=1 | KL, T=4 | likeliest class kept |", "|---|---|---:|---:|---:|"]
     for name, codes in record["divergence"].items():
@@ -292,7 +299,8 @@ def main(arguments: Sequence[str]) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as work:
         os.environ["SEGSHRINK_CACHE"] = str(Path(work) / "cache")
-        record = {"machine": describe_machine(), **measure(Path(work), given.teacher)}
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        record = {"created": created, "machine": describe_machine(), **measure(Path(work), given.teacher)}
     write_json(given.out / "teacher_code.json", record)
     write_text(given.out / "teacher_code.md", as_markdown(record))
     print(as_markdown(record))

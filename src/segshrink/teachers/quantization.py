@@ -8,7 +8,7 @@ for a gap of ``(u / 32)²``, up to 63.5 (a probability of 1e-28). The last byte 
 Steps grow with the gap, from 1/1024 beside the highest logit over 1/8 at a gap of 4 to 1/2 at 63: they are fine where a
 class is likely, and the likeliest stays the likeliest. The code has no parameters, so bytes may be averaged as pixels
 are, which is several times as fast as averaging floats; averages of roots lie between averages of logits and averages
-of probabilities. What this costs is in ``benchmarks/results/teacher_cache.md``.
+of probabilities. What this costs is in ``benchmarks/results/teacher_code.md``.
 """
 
 from __future__ import annotations
