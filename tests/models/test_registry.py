@@ -71,7 +71,7 @@ def test_wrong_options_are_one_sentence(classes, identity, options, words):
     "identity", ["smp:FPN/resnet18", "smp:unet/tu-mobilenetv3_small_050", "torchvision:lraspp_mobilenet_v3_large"]
 )
 def test_nothing_is_downloaded_unasked(classes, identity):
-    build_model(identity, classes)
+    assert build_model(identity, classes).description.id == identity
 
 
 def test_borrowed_networks_are_those_of_the_libraries(classes):

@@ -112,8 +112,10 @@ def test_classes_and_probabilities_agree_with_torch():
 
 def test_read_only_images_are_fine(box_backend):
     image = noise(40, 40)
+    predictor = Predictor(box_backend(reach=0), tile=16, overlap=2)
+    expected = predictor.predict_array(image.copy()).index
     image.setflags(write=False)
-    Predictor(box_backend(reach=0), tile=16, overlap=2).predict_array(image)
+    np.testing.assert_array_equal(predictor.predict_array(image).index, expected)
 
 
 def test_memory_is_that_of_the_result():

@@ -41,9 +41,9 @@ def soft_jaccard(
         temperature: T > 0 of the teacher alone; larger is softer.
         alpha: Weight ≥ 0 of what the student sees and the teacher doesn't; with ``beta`` 1 each Jaccard, ½ each Dice.
         beta: Weight ≥ 0 of what the teacher sees and the student doesn't.
-        classes: "all", or only those "present": where the teacher finds them most likely at some valid pixel. With many
+        classes: "all", or only those "present": which the teacher finds most likely at some valid pixel. Of many
             classes, few of them in a batch, those that are not there outweigh the others: the smaller the area, the
-            steeper its ratio, and what the student learns is to name no rare class.
+            steeper its ratio.
         ignore_index: Label of pixels that don't count.
 
     Returns:

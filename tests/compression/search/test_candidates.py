@@ -71,4 +71,5 @@ def test_every_candidate_of_our_families_can_be_built_the_widest_first() -> None
     for family in ("mobile", "separable-unet", "unet"):
         listed = [one for one in list_candidates(ModelChoice(id="unet"), [family]) if one.family == family]
         for candidate in listed:
-            build_model(candidate.id, CLASSES, options=candidate.options)
+            model = build_model(candidate.id, CLASSES, options=candidate.options)
+            assert (model.description.id, model.description.options) == (candidate.id, dict(candidate.options))
