@@ -18,7 +18,7 @@ from segshrink.export.tracing import LOGITS
 # Prefix of everything here; quantisation leaves it alone. The phases of all classes, one after the other.
 PREFIX = "enlarging/"
 PHASES = f"{PREFIX}phases"
-# Doubling more classes costs more than it saves.
+# Doubling more classes costs more than it saves (benchmarks/results/enlarging.md).
 _MOST_DOUBLED = 12
 
 
