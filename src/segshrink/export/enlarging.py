@@ -42,7 +42,7 @@ def enlarge_by_convolution(model: Any, *, factor: int, classes: int) -> bool:
     if factor == 2 and classes > _MOST_DOUBLED:
         return False
     constants: dict[str, NDArray[Any]] = {
-        "weights": _mixtures(factor) if factor > 2 else _among(_mixtures(factor), classes),
+        "weights": _mixtures(factor) if factor > 2 else _block_diagonal(_mixtures(factor), classes),
         "pads": np.array([1, 1, 1, 1], np.int64),
         "sides": np.array([2, 3], np.int64),
     }
@@ -109,7 +109,7 @@ def _mixtures(factor: int) -> NDArray[np.float32]:
     return np.asarray(np.einsum("ay,bx->abyx", taps, taps).reshape(factor**2, 1, 3, 3), np.float32)
 
 
-def _among(mixtures: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
+def _block_diagonal(mixtures: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
     """Return the weights (C·f², C, 3, 3) that apply mixtures (f², 1, 3, 3) to each class and to no other."""
     weights = np.einsum("cd,pyx->cpdyx", np.eye(classes, dtype=np.float32), mixtures[:, 0])
     return np.asarray(weights.reshape(-1, classes, 3, 3), np.float32)
