@@ -13,7 +13,7 @@ from segshrink.errors import MissingExtraError, ModelError
 from segshrink.models.description import ModelDescription
 from segshrink.models.normalization import Normalization
 from segshrink.prediction import OpenVinoBackend, Predictor, open_backend
-from segshrink.prediction import openvino_backend as module
+from segshrink.prediction.openvino_graphs import KEPT, OpenVinoGraphs
 
 
 def write(path, *, described=True, pixels=TensorProto.UINT8):
@@ -59,20 +59,20 @@ def test_answers_stay_when_others_come_and_shapes_change(tmp_path, images):
             batch = images[:count, :height]
             np.testing.assert_array_equal(backend.run(batch), batch.transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(first, kept)
-    assert len(backend._parts) <= module.KEPT
+    assert len(backend._graphs._parts) <= KEPT
 
 
 @pytest.fixture
 def compiled(monkeypatch):
     """Shapes that were compiled, None for any."""
     shapes = []
-    real = OpenVinoBackend._compiled
+    real = OpenVinoGraphs._compiled
 
-    def noted(backend, output, shape):
+    def noted(graphs, output, shape):
         shapes.append(shape)
-        return real(backend, output, shape)
+        return real(graphs, output, shape)
 
-    monkeypatch.setattr(OpenVinoBackend, "_compiled", noted)
+    monkeypatch.setattr(OpenVinoGraphs, "_compiled", noted)
     return shapes
 
 
@@ -122,11 +122,7 @@ def test_foreign_and_damaged_files_say_so(tmp_path):
 def test_a_processor_without_bf16_says_so(tmp_path, monkeypatch):
     path = write(tmp_path / "cast.onnx")
 
-    class Core:
-        def get_property(self, device, name):
-            return ["FP32", "INT8"]
-
-    monkeypatch.setattr("openvino.Core", Core)
+    monkeypatch.setattr("openvino.Core.get_property", lambda core, device, name: ["FP32", "INT8"])
     with pytest.raises(ModelError, match="doesn't compute in bf16"):
         OpenVinoBackend(path, precision="bf16")
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segshrink.data.calibration import calibration_tiles
     from segshrink.data.crops import CropPlan, cut, plan_crop
     from segshrink.data.findings import Inspection, Problem
     from segshrink.data.inspection import inspect_dataset
@@ -29,6 +30,7 @@ _HOMES = {
     "Sample": "sources",
     "Scene": "store",
     "SceneStore": "store",
+    "calibration_tiles": "calibration",
     "cut": "crops",
     "image_statistics": "statistics",
     "inspect_dataset": "inspection",
@@ -48,6 +50,7 @@ __all__ = [
     "Sample",
     "Scene",
     "SceneStore",
+    "calibration_tiles",
     "cut",
     "image_statistics",
     "inspect_dataset",

@@ -16,7 +16,8 @@ from segshrink.export.parity import TOLERANCE, check_parity
 from segshrink.files import replacing
 from segshrink.models import SegmentationModel
 from segshrink.prediction.exported import METADATA_KEY
-from segshrink.prediction.openvino_backend import OpenVinoBackend, require_openvino
+from segshrink.prediction.openvino_backend import OpenVinoBackend
+from segshrink.prediction.openvino_graphs import require_openvino
 
 HALF_TOLERANCE = 1e-2  # of the largest logit, with weights of 11 significant bits
 

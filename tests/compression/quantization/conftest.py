@@ -83,8 +83,7 @@ def onnx_file(model: SegmentationModel, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="session")
 def tiles(recipe: Recipe) -> list[NDArray[np.uint8]]:
     """Calibration tiles of the data set."""
-    from segshrink.compression.quantization.calibration import calibration_tiles
-    from segshrink.data import open_dataset
+    from segshrink.data import calibration_tiles, open_dataset
 
     return calibration_tiles(open_dataset(recipe.data), count=4)
 

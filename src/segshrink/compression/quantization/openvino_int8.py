@@ -1,14 +1,9 @@
-"""8-bit integers in OpenVINO: post-training quantisation by NNCF."""
+"""8-bit OpenVINO files from an ONNX model."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from segshrink.compression.quantization.graph import as_input
-from segshrink.errors import MissingExtraError, ModelError
+from segshrink.export.int8_graph import int8_graph, require_nncf
 from segshrink.prediction.exported import METADATA_KEY
 
 # What holds no arithmetic.
@@ -25,9 +20,6 @@ _HOLDERS = ("Parameter", "Constant", "Result")
 
 class OpenVinoQuantizer:
     """Turns a float ONNX model into 8-bit OpenVINO files.
-
-    Weights become symmetric signed integers with a scale for each channel, activations unsigned ones (NNCF's preset
-    "mixed"), and biases are corrected for what rounding shifts.
 
     Args:
         model: The optimised float ONNX model, whose nodes are called like their first outputs.
@@ -54,25 +46,12 @@ class OpenVinoQuantizer:
         Raises:
             ModelError: NNCF can't quantise the model.
         """
-        import nncf
         import openvino
 
         model = self._read()
         stays = self._names(model, self._nodes - frozenset(float_nodes))
         kind = "tensor(uint8)" if model.input(0).get_element_type() == openvino.Type.u8 else "tensor(float)"
-        given = nncf.Dataset(self._tiles, lambda tile: as_input(tile, kind))
-        try:
-            with _silenced():
-                quantized = nncf.quantize(
-                    model,
-                    given,
-                    preset=nncf.QuantizationPreset.MIXED,
-                    subset_size=len(self._tiles),
-                    ignored_scope=nncf.IgnoredScope(names=stays, validate=False),
-                )
-        except Exception as error:  # whatever NNCF and OpenVINO raise
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ModelError(f"NNCF can't quantise the model ({first}); use the runtime onnxruntime") from error
+        quantized = int8_graph(model, [as_input(tile, kind) for tile in self._tiles], float_nodes=stays)
         description = next(entry.value for entry in self._model.metadata_props if entry.key == METADATA_KEY)
         _save(quantized, path, description=description)
 
@@ -94,16 +73,6 @@ class OpenVinoQuantizer:
         ]
 
 
-def require_nncf() -> None:
-    """Raise ``MissingExtraError`` where OpenVINO or NNCF isn't installed."""
-    try:
-        with _silenced():
-            import nncf  # noqa: F401
-            import openvino  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("quantising for OpenVINO", "compress") from error
-
-
 def _save(model: Any, path: Path, *, description: str) -> None:
     import openvino
 
@@ -111,21 +80,3 @@ def _save(model: Any, path: Path, *, description: str) -> None:
         del model.rt_info[entry]
     model.set_rt_info(description, METADATA_KEY)
     openvino.save_model(model, path, compress_to_fp16=False)
-
-
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep NNCF's progress bars, logs and warnings to themselves."""
-    logger = logging.getLogger("nncf")
-    before = logger.level
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logger.setLevel(before)

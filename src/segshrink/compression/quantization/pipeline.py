@@ -13,8 +13,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from segshrink.compression.quantization.attempts import INT8_FILES, Attempts, Int8File, Progress
-from segshrink.compression.quantization.calibration import calibration_tiles
-from segshrink.compression.quantization.openvino_int8 import require_nncf
 from segshrink.compression.quantization.result import (
     Precision,
     QuantizationResult,
@@ -24,9 +22,10 @@ from segshrink.compression.quantization.result import (
 )
 from segshrink.compression.quantization.scoring import Judge, Score, latencies
 from segshrink.config import DatasetDescription, Recipe
-from segshrink.data import Dataset, open_dataset
+from segshrink.data import Dataset, calibration_tiles, open_dataset
 from segshrink.errors import ConfigError, FileError, ModelError, nearest
 from segshrink.export import export_onnx
+from segshrink.export.int8_graph import require_nncf
 from segshrink.files import replacing, write_json
 from segshrink.models import SegmentationModel
 from segshrink.prediction import open_backend

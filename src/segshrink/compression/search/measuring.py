@@ -13,12 +13,11 @@ from torch import Tensor
 from segshrink.compression.benchmark.jobs import Job
 from segshrink.compression.benchmark.measuring import measure
 from segshrink.compression.quantization import quantize
-from segshrink.compression.quantization.calibration import calibration_tiles
 from segshrink.compression.quantization.onnx_int8 import OnnxQuantizer
 from segshrink.compression.search.records import MeasuredFile, Reference
 from segshrink.compression.search.tools import Advance, Settings
 from segshrink.config import Recipe
-from segshrink.data import Dataset
+from segshrink.data import Dataset, calibration_tiles
 from segshrink.errors import ModelError
 from segshrink.export import export_onnx, export_openvino
 from segshrink.models import SegmentationModel

@@ -5,15 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from segshrink.compression.quantization import calibration
-from segshrink.compression.quantization.calibration import calibration_tiles
-from segshrink.config import Recipe
-from segshrink.data import SceneStore, open_dataset
+from segshrink.data import Dataset, SceneStore, calibration, calibration_tiles, open_dataset
 from segshrink.errors import ConfigError
 
 
-def test_tiles_are_the_same_at_every_call(recipe: Recipe) -> None:
-    dataset = open_dataset(recipe.data)
+@pytest.fixture
+def dataset(painter) -> Dataset:
+    painter.pairs("north/a", "north/b", "north/c", "north/d", "south/e", size=(96, 96))
+    return open_dataset(painter.describe())
+
+
+def test_tiles_are_the_same_at_every_call(dataset: Dataset) -> None:
     first, second = (calibration_tiles(dataset, count=3) for _ in range(2))
     assert len(first) == 3
     for one, other in zip(first, second, strict=True):
@@ -22,10 +24,11 @@ def test_tiles_are_the_same_at_every_call(recipe: Recipe) -> None:
     assert not all(np.array_equal(one, other) for one, other in zip(first, other_seed, strict=True))
 
 
-def test_every_scene_takes_part_before_one_gives_a_second_tile(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_scene_takes_part_before_one_gives_a_second_tile(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(calibration, "TILE", 48)
     monkeypatch.setattr(calibration, "OVERLAP", 0)
-    dataset = open_dataset(recipe.data)
     store = SceneStore(dataset.train, dataset.classes)
     scenes = [np.asarray(store.image(number)).transpose(2, 0, 1) for number in range(4)]
     tiles = calibration_tiles(dataset, count=6)
@@ -45,8 +48,7 @@ def test_every_scene_takes_part_before_one_gives_a_second_tile(recipe: Recipe, m
     assert len(calibration_tiles(dataset, count=100)) == 16
 
 
-def test_an_empty_set_and_a_bad_count_are_named(recipe: Recipe) -> None:
-    dataset = open_dataset(recipe.data)
+def test_an_empty_set_and_a_bad_count_are_named(dataset: Dataset) -> None:
     with pytest.raises(ConfigError, match="neither training nor unlabelled images"):
         calibration_tiles(replace(dataset, train=(), unlabeled=()), count=4)
     with pytest.raises(ConfigError, match="at least 1 image, found 0"):

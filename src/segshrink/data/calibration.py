@@ -1,4 +1,4 @@
-"""The images that activations' ranges are observed on."""
+"""Tiles that ranges of activations are observed on, and costs measured with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segshrink.data import Dataset, Sample, SceneStore
+from segshrink.data.sources import Dataset, Sample
+from segshrink.data.store import SceneStore
 from segshrink.errors import ConfigError
 from segshrink.tiling import Window, grid
 
