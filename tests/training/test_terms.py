@@ -57,6 +57,7 @@ def test_confidence_weighs_the_default_too() -> None:
         ({"preset": "mdg"}, "did you mean 'mgd'"),
         ({"preset": "dist", "confidence_weighting": True}, r"none of the terms \(cross_entropy, dice, dist\)"),
         ({"terms": [{"name": "hint"}, {"name": "cosine_hint"}], "teacher_cache": True}, "hint, cosine_hint learn from"),
+        ({"preset": "fitnet", "precision": "int8"}, "shows no features, but hint learns from its features"),
         (
             {"preset": "cirkd", "teacher_cache": True},
             r"cross_image_relation learns .*teacher_cache=false.*pixel_kl",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -71,6 +72,17 @@ class Augmented(Teacher):
     def parameters(self) -> int | None:
         """How many weights the teacher has; None where it doesn't tell."""
         return self.teacher.parameters
+
+    @property
+    def parts(self) -> tuple[Teacher, ...]:
+        """The teacher that it asks."""
+        return (self.teacher,)
+
+    def of_parts(self, parts: Sequence[Teacher]) -> Augmented:
+        """Return the same views of another teacher."""
+        other = copy.copy(self)
+        (other.teacher,) = parts
+        return other
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:

@@ -81,6 +81,10 @@ class BlackBox(Teacher):
         parts = [type(self.runner).__name__, self.runner.key, settings, self._reader.classes, self.mapping.channels]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
+    def run_by(self, runner: Runner) -> BlackBox:
+        """Return the same teacher with another runner of its network."""
+        return BlackBox(runner, self.adapter, self._intake, self._reader, self.classes, self.mapping, name=self.name)
+
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """Return float32 logits (N, C, H, W) at the input size, in the student's class order.

@@ -66,6 +66,15 @@ class Ensemble(Teacher):
         counts = [teacher.parameters for teacher in self.teachers]
         return None if None in counts else sum(count for count in counts if count is not None)
 
+    @property
+    def parts(self) -> tuple[Teacher, ...]:
+        """The teachers that it asks."""
+        return self.teachers
+
+    def of_parts(self, parts: Sequence[Teacher]) -> Ensemble:
+        """Return other teachers, combined the same way."""
+        return Ensemble(parts, self.weights, combine=self.combine)
+
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """Return float32 log-probabilities (N, C, H, W) at the input size, in the student's class order.

@@ -83,6 +83,15 @@ class Teacher(ABC):
         backend = TorchBackend(Answers(self), precision="auto", classes=self.classes, bands=image.shape[2])
         return Predictor(backend, tile=TILE, overlap=OVERLAP).predict_logits(image)
 
+    @property
+    def parts(self) -> tuple[Teacher, ...]:
+        """The teachers that it asks; none: it answers itself."""
+        return ()
+
+    def of_parts(self, parts: Sequence[Teacher]) -> Teacher:
+        """Return the same teacher that asks others, as many as ``parts``."""
+        raise NotImplementedError
+
     def to(self, device: torch.device | str) -> Self:
         """Move what can be moved to ``device``."""
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,7 @@ from segshrink.training.distiller import CACHED, Distiller
 from segshrink.training.fitting import fit
 from segshrink.training.hardware import device_name, free_threads, lightning_precision
 from segshrink.training.task import SegmentationTask
+from segshrink.training.teacher_precision import quickest_teacher
 from segshrink.training.terms import student_terms
 
 Role = Literal["teacher", "student", "control"]
@@ -102,6 +103,8 @@ def train(
         student_terms(recipe.distillation, learner.terms, teacher)  # what it can't serve is refused before it answers
         if recipe.distillation.inherit_encoder:
             _inherit(model, teacher)
+        teacher, choices = quickest_teacher(recipe, learner, teacher, data)
+        taught["teacher_precision"] = [asdict(choice) for choice in choices]
         if recipe.distillation.teacher_cache:
             teacher = _cached(teacher, data, recipe.distillation.teacher_cache, progress)
     task = _task(recipe, learner, model, role, teacher)

@@ -22,14 +22,19 @@ def student_terms(
 
     Raises:
         ConfigError: A term or the preset is wrong, both are given, no term can be weighted by confidence though the
-            section says so, a term wants features that a cache of logits doesn't hold, or the teacher wants a cache,
-            or a term something of the teacher, that isn't there.
+            section says so, a term wants features that a cache of logits doesn't hold, or that a lower
+            precision hides, or the teacher wants a cache, or a term something of the teacher, that isn't there.
     """
     terms = build_terms(_choices(distillation, supervised), confidence_weighting=distillation.confidence_weighting)
     if distillation.teacher_cache and (names := _on_features(terms)):
         raise ConfigError(
             f"distillation.teacher_cache keeps the teacher's logits, but {names} from its features; set "
             f"distillation.teacher_cache=false, or take terms on logits only: {_on_logits()}"
+        )
+    if distillation.precision != "auto" and (names := _on_features(terms)):
+        raise ConfigError(
+            f"distillation.precision={distillation.precision} may run the teacher in OpenVINO, which shows no "
+            f"features, but {names} from its features; set it to auto, or take terms on logits only: {_on_logits()}"
         )
     if teacher is not None:
         check_teacher(teacher, terms)
