@@ -3,11 +3,16 @@ r"""Few labels, many images: a TFLite DeepLab teaches a small U-Net on Pascal VO
     python benchmarks/voc.py --data ../shared/data/VOCdevkit/VOC2012 \
         --teacher ../shared/weights/deeplabv3_257_mv_gpu.tflite
 
-Trains the same ``separable-unet`` with the same steps three times (per seed), judged on the same 194 images:
+Trains the same ``separable-unet`` with the same steps several times (per seed), judged on the same 194 images:
 
 - ``control-150``: on 150 labelled images, without teacher;
 - ``control-772``: on all 772 labelled images, without teacher;
 - ``student``: on the 150 labelled images, and on the other 622 without their masks, with the teacher.
+
+Two more tell where the student and ``control-772`` part:
+
+- ``answers-772``: as ``control-772``, but the masks of the 622 images are the teacher's likeliest classes;
+- ``student-772``: as the student, but with all masks.
 
 Images and masks are first reduced to a sixth, crops with them, for two CPU cores' sake (``--reduce 1`` leaves them): in
 an hour a network that starts at random learns hardly anything from larger ones. The teacher sees the images as they
@@ -20,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import shutil
 import statistics
 import sys
 from collections.abc import Sequence
@@ -35,7 +41,7 @@ from segshrink.cli._allocator import restart_with_tuned_allocator
 from segshrink.files import read_json, replacing, write_json, write_text
 
 if TYPE_CHECKING:
-    from segshrink.data import Dataset
+    from segshrink.classes import ClassMap
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -44,6 +50,8 @@ DRAW_SEED = 0
 # Side of a crop of whole images.
 CROP = 384
 VALIDATIONS = 12
+# How the teacher sees an image: tiles of it at each of these zooms, and of its mirror image.
+ZOOMS = [0.75, 1.0, 1.25]
 LISTS = "ImageSets/Segmentation"
 
 
@@ -53,14 +61,17 @@ class Variant:
 
     name: str
     train: str
-    unlabeled: bool
-    teacher: bool
+    unlabeled: bool = False
+    teacher: bool = False
+    answered: bool = False
 
 
 VARIANTS = (
-    Variant("control-150", "labeled.txt", unlabeled=False, teacher=False),
-    Variant("control-772", "train.txt", unlabeled=False, teacher=False),
+    Variant("control-150", "labeled.txt"),
+    Variant("control-772", "train.txt"),
     Variant("student", "labeled.txt", unlabeled=True, teacher=True),
+    Variant("answers-772", "train.txt", answered=True),
+    Variant("student-772", "train.txt", teacher=True),
 )
 
 
@@ -88,38 +99,53 @@ def prepare(source: Path, out: Path, reduce: int) -> None:
         (folder / LISTS / "unlabeled.txt").write_text(images + "\n")
 
 
-def answer(dataset: Dataset, source: Path, teacher: Path, out: Path) -> None:
+def answer(data: Path, source: Path, teacher: Path, classes: ClassMap, out: Path) -> None:
     """Write the teacher's probabilities for every image at its full size, averaged to the reduced size, once."""
     if out.exists():
         return
     import torch
 
-    from segshrink.config import TeacherSource
-    from segshrink.teachers import open_teacher
+    from segshrink.config import TeacherSource, Teaching, load_adapter
+    from segshrink.teachers import open_teachers
 
-    adapter = ROOT / "configs" / "teachers" / "deeplab_voc.yaml"
-    opened = open_teacher(TeacherSource(source=f"tflite:{teacher.resolve()}", adapter=adapter), dataset.classes)
+    adapter = load_adapter(ROOT / "configs" / "teachers" / "deeplab_voc.yaml").model_copy(update={"fit": "tile"})
+    named = TeacherSource(source=f"tflite:{teacher.resolve()}", adapter=adapter)
+    opened = open_teachers(Teaching(teachers=[named], flips="left-right", scales=ZOOMS), classes)
     with replacing(out) as folder:
         folder.mkdir()
-        for sample in (*dataset.train, *dataset.unlabeled, *dataset.val):
-            with Image.open(source / "JPEGImages" / f"{sample.image.stem}.jpg") as image:
+        for small in sorted((data / "JPEGImages").iterdir()):
+            with Image.open(source / "JPEGImages" / f"{small.stem}.jpg") as image:
                 pixels = np.asarray(image.convert("RGB"))
-            with Image.open(sample.image) as image:
+            with Image.open(small) as image:
                 size = (image.height, image.width)
-            logits = torch.from_numpy(opened.scene_logits(pixels, sample.name))
+            logits = torch.from_numpy(opened.scene_logits(pixels, small.stem))
             likely = torch.nn.functional.interpolate(logits.softmax(dim=0)[None], size=size, mode="area")[0]
-            np.save(folder / f"{sample.name}.npy", likely.half().numpy())
+            np.save(folder / f"{small.stem}.npy", likely.half().numpy())
+
+
+def replace_masks(data: Path, answers: Path, out: Path) -> None:
+    """Write the data set again, with the likeliest classes of the answers as masks of the unlabelled images, once."""
+    if out.exists():
+        return
+    with replacing(out) as folder:
+        shutil.copytree(data, folder)
+        for stem in _unlabeled(data):
+            path = folder / "SegmentationClass" / f"{stem}.png"
+            with Image.open(path) as mask:
+                palette = mask.getpalette()
+            likeliest = Image.fromarray(np.load(answers / f"{stem}.npy").argmax(axis=0).astype(np.uint8), "P")
+            assert palette is not None  # noqa: S101  # VOC's masks have one
+            likeliest.putpalette(palette)
+            likeliest.save(path)
 
 
 def judge_answers(data: Path, answers: Path) -> dict[str, dict[str, float]]:
     """Score the teacher's answers, as the student gets them, against the masks of each part of the data set."""
     from segshrink.evaluation import Confusion
 
-    by_image = {path.stem.rpartition("-")[2]: path for path in answers.glob("*.npy")}
-    labeled = _lines(data / LISTS / "labeled.txt")
     parts = {
-        "150 labelled": labeled,
-        "622 unlabelled": sorted(set(_lines(data / LISTS / "train.txt")) - set(labeled)),
+        "150 labelled": _lines(data / LISTS / "labeled.txt"),
+        "622 unlabelled": _unlabeled(data),
         "194 of validation": _lines(data / LISTS / "val.txt"),
     }
     found = {}
@@ -127,7 +153,7 @@ def judge_answers(data: Path, answers: Path) -> dict[str, dict[str, float]]:
         confusion = Confusion(CLASSES)
         for stem in stems:
             with Image.open(data / "SegmentationClass" / f"{stem}.png") as mask:
-                confusion.update(np.load(by_image[stem]).argmax(axis=0), np.asarray(mask))
+                confusion.update(np.load(answers / f"{stem}.npy").argmax(axis=0), np.asarray(mask))
         scores = confusion.scores()
         found[part] = {
             "mean_iou": scores.mean_iou,
@@ -135,6 +161,11 @@ def judge_answers(data: Path, answers: Path) -> dict[str, dict[str, float]]:
             **_background(confusion.matrix),
         }
     return found
+
+
+def _unlabeled(data: Path) -> list[str]:
+    """Return the names of the training images that the student sees without masks."""
+    return sorted(set(_lines(data / LISTS / "train.txt")) - set(_lines(data / LISTS / "labeled.txt")))
 
 
 def _background(matrix: NDArray[np.int64]) -> dict[str, float]:
@@ -149,7 +180,7 @@ def _background(matrix: NDArray[np.int64]) -> dict[str, float]:
 
 def run(variant: Variant, seed: int, *, data: Path, given: argparse.Namespace) -> None:
     """Train and evaluate one variant; a finished one is left as it is."""
-    from segshrink.config import TeacherSource, load_recipe
+    from segshrink.config import TeacherSource, load_dataset, load_recipe
     from segshrink.data import open_dataset
     from segshrink.teachers import open_teacher
     from segshrink.training import finish, train
@@ -157,6 +188,14 @@ def run(variant: Variant, seed: int, *, data: Path, given: argparse.Namespace) -
     folder = given.out / f"{variant.name}-{seed}"
     if (folder / "evaluation.json").exists():
         return
+    classes = open_dataset(load_dataset(ROOT / "configs" / "data" / "voc.yaml", [f"root={given.data}"])).classes
+    answers = given.out / f"answers-{given.reduce}"
+    if variant.teacher or variant.answered:
+        answer(data, given.data, given.teacher, classes, answers)
+    if variant.answered:
+        taught = data.with_name(f"{data.name}-answered")
+        replace_masks(data, answers, taught)
+        data = taught
     overrides = [
         f"seed={seed}",
         f"data.root={data}",
@@ -170,9 +209,7 @@ def run(variant: Variant, seed: int, *, data: Path, given: argparse.Namespace) -
     ]
     recipe = load_recipe(ROOT / "configs" / "voc.yaml", overrides)
     if variant.teacher:
-        answers, dataset = given.out / f"answers-{given.reduce}", open_dataset(recipe.data)
-        answer(dataset, given.data, given.teacher, answers)
-        opened = open_teacher(TeacherSource(source=f"labels:{answers}"), dataset.classes)
+        opened = open_teacher(TeacherSource(source=f"labels:{answers}"), classes)
         result = train(recipe, out=folder, role="student", teacher=opened, teacher_name=given.teacher.name, resume=True)
     else:
         result = train(recipe, out=folder, role="control", resume=True)
@@ -186,7 +223,7 @@ def collect(out: Path, reduce: int) -> dict[str, Any]:
     taught = judge_answers(out / f"data-{reduce}", answers) if answers.exists() else {}
     runs: dict[str, list[dict[str, Any]]] = {}
     for variant in VARIANTS:
-        for folder in sorted(out.glob(f"{variant.name}-[0-9]*")):
+        for folder in sorted(out.glob(f"{variant.name}-[0-9]")):
             if not (folder / "evaluation.json").exists():
                 continue
             record, evaluation = read_json(folder / "run.json"), read_json(folder / "evaluation.json")

@@ -127,6 +127,20 @@ def test_missing_scenes_are_counted_and_the_first_is_named(tmp_path: Path) -> No
         teacher.logits(torch.zeros(1, 3, 2, 4))
 
 
+def test_maps_may_be_called_as_the_images_of_scenes_are(tmp_path: Path) -> None:
+    Image.fromarray(INDEX).save(tmp_path / "tile7.png")
+    Image.fromarray(np.zeros_like(INDEX)).save(tmp_path / "more-tile8.png")
+    teacher = opened(tmp_path)
+    teacher.check_scenes(["unlabeled-more-tile7", "unlabeled-more-tile8"])
+    named, other = (teacher.scene_logits(IMAGE, f"unlabeled-more-tile{number}") for number in (7, 8))
+    assert np.array_equal(named, teacher.scene_logits(IMAGE, "tile7"))
+    assert (other.argmax(axis=0) == 0).all()
+    with pytest.raises(FileError, match="no label map for 1 of 1 scenes; the first is 'tile8'"):
+        teacher.check_scenes(["tile8"])
+    with pytest.raises(DataError, match=r"tile7\.png would be the label map of 'tile7' and of 'unlabeled-more-tile7'"):
+        teacher.check_scenes(["tile7", "unlabeled-more-tile7"])
+
+
 def test_unknown_pixels_stay_unknown_in_the_cache(tmp_path: Path) -> None:
     maps, images = tmp_path / "maps", tmp_path / "images"
     maps.mkdir()

@@ -27,7 +27,10 @@ _ABOUT_MAPS = {"output", "confidence", "classes"}
 
 
 class LabelFolder(Teacher):
-    """Answers about whole scenes from the file that has the scene's name.
+    """Answers about whole scenes from the file that has the scene's name, or its end after a "-".
+
+    The names of unlabelled images begin with their folders' ("unlabeled-more-tile7"); their maps may be called as the
+    images are ("tile7").
 
     ``NAME.png`` is a hard map; its class gets the adapter's ``confidence`` and the others share the rest.
     ``NAME.npy`` or ``NAME.npz`` is a soft map of probabilities or logits, or a hard one of whole numbers (H, W). Where
@@ -81,14 +84,22 @@ class LabelFolder(Teacher):
 
         Raises:
             FileError: Maps are missing; it says how many and which is the first.
+            DataError: One map would be that of several scenes.
         """
-        missing = [name for name in names if name not in self._files]
+        found = {name: self._map_of(name) for name in names}
+        missing = [name for name, path in found.items() if path is None]
         if missing:
             suffixes = ", ".join(SUFFIXES[1:])
             raise FileError(
                 f"{self.folder} has no label map for {len(missing)} of {len(names)} scenes; the first is "
                 f"'{missing[0]}': add {missing[0]}{SUFFIXES[0]} (or {suffixes})"
             )
+        users: dict[Path | None, str] = {}
+        for name, path in found.items():
+            if (other := users.setdefault(path, name)) != name:
+                raise DataError(
+                    f"{path} would be the label map of '{other}' and of '{name}'; name it after one of them"
+                )
 
     def logits(self, images: Tensor) -> Tensor:
         """Refuse: a crop has no name.
@@ -113,7 +124,8 @@ class LabelFolder(Teacher):
             DataError: Its map has another size, or holds what is no class.
         """
         self.check_scenes([name])
-        path, size = self._files[name], (image.shape[0], image.shape[1])
+        path, size = self._map_of(name), (image.shape[0], image.shape[1])
+        assert path is not None  # noqa: S101  # it was checked
         answers, unknown = self._read(path, size)
         logits = self.mapping.apply(answers[None])[0]
         if bool(unknown.any()):
@@ -123,6 +135,12 @@ class LabelFolder(Teacher):
             logits = torch.where(unknown, nothing[:, :, None], logits)
         whole: NDArray[np.float32] = logits.numpy()
         return whole
+
+    def _map_of(self, name: str) -> Path | None:
+        """Return the map of a scene; None: there is none."""
+        words = name.split("-")
+        endings = ("-".join(words[start:]) for start in range(len(words)))
+        return next((self._files[ending] for ending in endings if ending in self._files), None)
 
     def _read(self, path: Path, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return the logits (K, H, W) of the maps' own classes, and where they are unknown (H, W)."""
