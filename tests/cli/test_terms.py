@@ -1,4 +1,4 @@
-"""Loss terms and presets as a recipe's user meets them."""
+"""Loss terms, presets and networks as a recipe's user meets them."""
 
 from __future__ import annotations
 
@@ -49,9 +49,12 @@ def test_a_preset_on_features_trains_beside_its_control(
         ("distillation={preset: cirkd, teacher_cache: true}", "distillation.teacher_cache=false"),
         ("distillation={preset: dist, confidence_weighting: true}", "pixel_kl"),
         ("distillation.terms=[{name: hint, student: encoder.0, teacher: encodr}]", "'teacher' features"),
+        ("distillation={preset: fitnet, precision: int8}", "set it to auto"),
+        ("student.model={id: mobil}", "did you mean 'mobile'"),
+        ("student.model={id: smp:Unet/mobilenet_v2, encoder_weights: nowhere.pth}", "no weight file at"),
     ],
 )
-def test_wrong_terms_are_refused_before_a_teacher_is_trained(
+def test_wrong_terms_and_networks_are_refused_before_a_teacher_is_trained(
     segshrink: Callable[..., Any], recipe: Path, tmp_path: Path, override: str, message: str
 ) -> None:
     result = segshrink("distill", recipe, "-o", tmp_path / "run", override)

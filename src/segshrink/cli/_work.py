@@ -22,6 +22,7 @@ from segshrink.files import read_json
 from segshrink.models.weights import read_checkpoint
 from segshrink.report import build_report
 from segshrink.training import RunResult, finish, train
+from segshrink.training.building import check_chosen
 from segshrink.training.features import check_own_taps
 from segshrink.training.hardware import free_threads
 from segshrink.training.run import Role
@@ -62,11 +63,13 @@ def distill_all(recipe: Recipe, *, out: Path, control: bool, resume: bool, docto
         doctor: Look for what keeps the teacher from teaching before the student's training begins.
 
     Raises:
-        ConfigError: The recipe has no student, or the run in ``out`` learned from another teacher.
+        ConfigError: The recipe has no student or a wrong one, or the run in ``out`` learned from another teacher.
+        FileError: A file of the student's weights is missing.
     """
     if recipe.student is None:
         raise ConfigError(f"recipe '{recipe.name}' has no 'student' section; add one, or give --student")
-    # Wrong terms are refused before a teacher is trained.
+    # Wrong terms and networks are refused before a teacher is trained.
+    check_chosen(recipe.student.model, open_dataset(recipe.data))
     terms = student_terms(recipe.distillation, recipe.student.terms)
     teaching: Teaching = recipe.distillation
     if not teaching.teachers:

@@ -38,6 +38,17 @@ def build_chosen(choice: ModelChoice, dataset: Dataset, statistics: Callable[[],
     )
 
 
+def check_chosen(choice: ModelChoice, dataset: Dataset) -> None:
+    """Refuse a network that can't be built, before anything takes long.
+
+    Raises:
+        ConfigError: As ``build_chosen``.
+        FileError: As ``build_chosen``.
+        ModelError: As ``build_chosen``.
+    """
+    build_chosen(choice, dataset, lambda: Normalization.named("half", dataset.bands))
+
+
 def is_folder(identity: str) -> bool:
     """Tell whether a model's id is written like a folder, or is one."""
     path = Path(identity)
