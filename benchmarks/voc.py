@@ -42,6 +42,7 @@ from segshrink.files import read_json, replacing, write_json, write_text
 
 if TYPE_CHECKING:
     from segshrink.classes import ClassMap
+    from segshrink.config import Teaching
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -50,8 +51,6 @@ DRAW_SEED = 0
 # Side of a crop of whole images.
 CROP = 384
 VALIDATIONS = 12
-# How the teacher sees an image: tiles of it at each of these zooms, and of its mirror image.
-ZOOMS = [0.75, 1.0, 1.25]
 LISTS = "ImageSets/Segmentation"
 
 
@@ -99,18 +98,15 @@ def prepare(source: Path, out: Path, reduce: int) -> None:
         (folder / LISTS / "unlabeled.txt").write_text(images + "\n")
 
 
-def answer(data: Path, source: Path, teacher: Path, classes: ClassMap, out: Path) -> None:
+def answer(data: Path, source: Path, teaching: Teaching, classes: ClassMap, out: Path) -> None:
     """Write the teacher's probabilities for every image at its full size, averaged to the reduced size, once."""
     if out.exists():
         return
     import torch
 
-    from segshrink.config import TeacherSource, Teaching, load_adapter
     from segshrink.teachers import open_teachers
 
-    adapter = load_adapter(ROOT / "configs" / "teachers" / "deeplab_voc.yaml").model_copy(update={"fit": "tile"})
-    named = TeacherSource(source=f"tflite:{teacher.resolve()}", adapter=adapter)
-    opened = open_teachers(Teaching(teachers=[named], flips="left-right", scales=ZOOMS), classes)
+    opened = open_teachers(teaching, classes)
     with replacing(out) as folder:
         folder.mkdir()
         for small in sorted((data / "JPEGImages").iterdir()):
@@ -180,7 +176,7 @@ def _background(matrix: NDArray[np.int64]) -> dict[str, float]:
 
 def run(variant: Variant, seed: int, *, data: Path, given: argparse.Namespace) -> None:
     """Train and evaluate one variant; a finished one is left as it is."""
-    from segshrink.config import TeacherSource, load_dataset, load_recipe
+    from segshrink.config import TeacherSource, load_recipe
     from segshrink.data import open_dataset
     from segshrink.teachers import open_teacher
     from segshrink.training import finish, train
@@ -188,10 +184,13 @@ def run(variant: Variant, seed: int, *, data: Path, given: argparse.Namespace) -
     folder = given.out / f"{variant.name}-{seed}"
     if (folder / "evaluation.json").exists():
         return
-    classes = open_dataset(load_dataset(ROOT / "configs" / "data" / "voc.yaml", [f"root={given.data}"])).classes
     answers = given.out / f"answers-{given.reduce}"
     if variant.teacher or variant.answered:
-        answer(data, given.data, given.teacher, classes, answers)
+        whole = load_recipe(ROOT / "configs" / "voc.yaml", [f"data.root={given.data}"])
+        (named,) = whole.distillation.teachers
+        source = named.model_copy(update={"source": f"tflite:{given.teacher.resolve()}"})
+        teaching = whole.distillation.model_copy(update={"teachers": [source]})
+        answer(data, given.data, teaching, open_dataset(whole.data).classes, answers)
     if variant.answered:
         taught = data.with_name(f"{data.name}-answered")
         replace_masks(data, answers, taught)
@@ -209,6 +208,7 @@ def run(variant: Variant, seed: int, *, data: Path, given: argparse.Namespace) -
     ]
     recipe = load_recipe(ROOT / "configs" / "voc.yaml", overrides)
     if variant.teacher:
+        classes = open_dataset(recipe.data).classes
         opened = open_teacher(TeacherSource(source=f"labels:{answers}"), classes)
         result = train(recipe, out=folder, role="student", teacher=opened, teacher_name=given.teacher.name, resume=True)
     else:
@@ -258,9 +258,9 @@ def to_markdown(results: dict[str, Any]) -> str:
         "",
         f"Written by `benchmarks/voc.py`, begun {first['created']}, segshrink {first['segshrink']}, {machine['cpu']}, "
         f"torch {machine['torch']}, Python {machine['python']}, {machine['precision']}, threads: {machine['threads']}. "
-        f"Images reduced to 1/{results['reduce']}; teacher: DeepLabv3-MobileNetV2 (TFLite, 257 pixels, letterboxed), "
-        f"which saw them as they are; student: separable-unet, {first['parameters']:,} parameters, random weights at "
-        "first. Judged on 194 reduced images, every pixel.",
+        f"Images reduced to 1/{results['reduce']}; teacher: DeepLabv3-MobileNetV2 (TFLite), asked about whole ones "
+        f"by tiles of 257 pixels at three zooms, mirrored too; student: separable-unet, {first['parameters']:,} "
+        "parameters, random weights at first. Judged on 194 reduced images, every pixel.",
         "",
         "| run | labelled | unlabelled | steps | minutes | mIoU | 95 % interval | accuracy | cross-entropy "
         "| calibration error | classes never predicted | called background |",
