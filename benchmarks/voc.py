@@ -9,8 +9,9 @@ Trains the same ``separable-unet`` with the same steps several times (per seed),
 - ``control-772``: on all 772 labelled images, without teacher;
 - ``student``: on the 150 labelled images, and on the other 622 without their masks, with the teacher.
 
-Two more tell where the student and ``control-772`` part:
+Three more tell where the student and ``control-772`` part:
 
+- ``overlap-772``: as ``control-772``, with as much weight on the classes' overlap as the student's terms give it;
 - ``answers-772``: as ``control-772``, but the masks of the 622 images are the teacher's likeliest classes;
 - ``student-772``: as the student, but with all masks.
 
@@ -63,12 +64,16 @@ class Variant:
     unlabeled: bool = False
     teacher: bool = False
     answered: bool = False
+    settings: tuple[str, ...] = ()
 
 
 VARIANTS = (
     Variant("control-150", "labeled.txt"),
     Variant("control-772", "train.txt"),
     Variant("student", "labeled.txt", unlabeled=True, teacher=True),
+    Variant(
+        "overlap-772", "train.txt", settings=("student.terms=[{name: cross_entropy}, {name: jaccard, weight: 3}]",)
+    ),
     Variant("answers-772", "train.txt", answered=True),
     Variant("student-772", "train.txt", teacher=True),
 )
@@ -205,6 +210,7 @@ def run(variant: Variant, seed: int, *, data: Path, given: argparse.Namespace) -
         f"student.training.validate_every={max(given.epochs // VALIDATIONS, 1)}",
         f"student.training.threads={given.threads}",
         *([f"data.unlabeled={LISTS}/unlabeled.txt"] if variant.unlabeled else []),
+        *variant.settings,
     ]
     recipe = load_recipe(ROOT / "configs" / "voc.yaml", overrides)
     if variant.teacher:
