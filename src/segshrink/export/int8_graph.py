@@ -47,7 +47,9 @@ def int8_graph(model: Any, inputs: Sequence[NDArray[Any]], *, float_nodes: Seque
             )
     except Exception as error:  # whatever NNCF and OpenVINO raise
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"NNCF can't quantise the model ({first}); use the runtime onnxruntime") from error
+        raise ModelError(
+            f"NNCF can't quantise the model ({first}); leave it in float, or quantise it for ONNX Runtime"
+        ) from error
 
 
 def require_nncf() -> None:
