@@ -9,9 +9,10 @@ Trains the same ``separable-unet`` with the same steps several times (per seed),
 - ``control-772``: on all 772 labelled images, without teacher;
 - ``student``: on the 150 labelled images, and on the other 622 without their masks, with the teacher.
 
-Three more tell where the student and ``control-772`` part:
+More tell what the difference comes from:
 
 - ``overlap-772``: as ``control-772``, with as much weight on the classes' overlap as the student's terms give it;
+- ``student-faint``: as the student, with a sixth of its weight on the overlap, about as ``control-772`` has;
 - ``answers-772``: as ``control-772``, but the masks of the 622 images are the teacher's likeliest classes;
 - ``student-772``: as the student, but with all masks.
 
@@ -73,6 +74,16 @@ VARIANTS = (
     Variant("student", "labeled.txt", unlabeled=True, teacher=True),
     Variant(
         "overlap-772", "train.txt", settings=("student.terms=[{name: cross_entropy}, {name: jaccard, weight: 3}]",)
+    ),
+    Variant(
+        "student-faint",
+        "labeled.txt",
+        unlabeled=True,
+        teacher=True,
+        settings=(
+            "distillation.terms=[{name: cross_entropy, weight: 0.2}, {name: jaccard, weight: 0.2}, "
+            "{name: pixel_kl, weight: 1}, {name: soft_jaccard, weight: 0.5, options: {classes: present}}]",
+        ),
     ),
     Variant("answers-772", "train.txt", answered=True),
     Variant("student-772", "train.txt", teacher=True),
@@ -283,7 +294,7 @@ def to_markdown(results: dict[str, Any]) -> str:
                 str(len(run["never_predicted"])), f"{run['background_predicted']:.3f}",
             ]  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
-    lines.append("")
+    lines += ["", "What each run is, the script's first lines say.", ""]
     for name, runs in results["runs"].items():
         scores = [run["mean_iou"] for run in runs]
         spread = f" ± {statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
