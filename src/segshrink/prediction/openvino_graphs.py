@@ -46,7 +46,7 @@ class OpenVinoGraphs:
         self._seen: set[tuple[int, tuple[int, ...]]] = set()
         self._lock = threading.Lock()
         # Compiled for any shape, OpenVINO 2026.4 rounds float pixels from which each band's own mean was subtracted
-        # otherwise than it says, and a fifth of the classes change.
+        # otherwise than the graph says (tests/export/test_int8_graph.py).
         rounds = any(operation.get_type_name() == "FakeQuantize" for operation in model.get_ops())
         self._any_shape = not (rounds and model.input(0).get_element_type() == self._openvino.Type.f32)
 

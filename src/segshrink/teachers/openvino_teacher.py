@@ -104,13 +104,10 @@ class OpenVinoTeacher(Teacher):
 
     def _convert(self, teacher: Teacher, scratch: Path) -> BlackBox:
         box = teacher if isinstance(teacher, BlackBox) else _exported(cast("TorchTeacher", teacher), scratch)
-        runner = box.runner
         return box.run_by(
             OpenVinoRunner(
-                runner.path,
+                box.runner,
                 key=self._identity,
-                layout=runner.layout,
-                ports=(runner.input, runner.outputs),
                 precision=self.precision,
                 inputs=_observed(box, self._tiles) if self.precision == "int8" else (),
                 threads=torch.get_num_threads(),
