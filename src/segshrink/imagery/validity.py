@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ class Validity:
         ordinary: Per chosen band, the no-data value that may be an ordinary one; None where a band has none.
         telling: Per chosen band, the no-data value that is never an ordinary one; None where a band has none.
         floating: Whether values may be NaN.
+        declared: A no-data value that the user declares beside the file's own; None without one.
     """
 
     masks: tuple[int, ...]
@@ -36,9 +38,10 @@ class Validity:
     ordinary: tuple[Any, ...]
     telling: tuple[Any, ...]
     floating: bool
+    declared: float | None = None
 
     @classmethod
-    def of(cls, dataset: Any, bands: Bands, dtype: str) -> Validity:
+    def of(cls, dataset: Any, bands: Bands, dtype: str, *, declared: float | None = None) -> Validity:
         """Find what an open rasterio dataset says about some bands that are read as ``dtype``."""
         masked = [number for number in bands.numbers if _has_mask(dataset.mask_flag_enums[number - 1])]
         if any(MaskFlags.per_dataset in dataset.mask_flag_enums[number - 1] for number in masked):
@@ -48,20 +51,20 @@ class Validity:
         if alpha in bands.numbers:
             alpha = None
             values = [np.dtype(dtype).type(0) if value is None else value for value in values]
-        unsigned = np.issubdtype(np.dtype(dtype), np.unsignedinteger)
-        common = [value is not None and bool(unsigned or value == 0) for value in values]
+        common = [value is not None and _ordinary(value) for value in values]
         return cls(
             masks=tuple(dict.fromkeys(masked)),
             alpha=alpha,
             ordinary=tuple(value if also else None for value, also in zip(values, common, strict=True)),
             telling=tuple(None if also else value for value, also in zip(values, common, strict=True)),
             floating=bool(np.issubdtype(np.dtype(dtype), np.floating)),
+            declared=declared,
         )
 
     @property
     def trivial(self) -> bool:
         """Whether all pixels are valid without a look."""
-        nodata = any(value is not None for value in (*self.ordinary, *self.telling))
+        nodata = any(value is not None for value in (*self.ordinary, *self.telling, self.declared))
         return not (self.masks or self.alpha or nodata or self.floating)
 
     def of_window(self, dataset: Any, pixels: NDArray[Any], place: Window) -> NDArray[np.bool_] | None:
@@ -89,12 +92,38 @@ class Validity:
         if self.floating:
             for band in range(pixels.shape[2]):
                 valid &= np.isfinite(pixels[:, :, band])
+        if self.declared is not None:
+            valid &= ~holds_nodata(pixels, self.declared)
         size = {"window": place, "out_shape": valid.shape, "resampling": Resampling.nearest}
         if self.alpha is not None:
             valid &= dataset.read(self.alpha, **size) > 0
         for number in self.masks:
             valid &= dataset.read_masks(number, **size) > 0
         return None if valid.all() else valid
+
+
+def holds_nodata(pixels: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
+    """Tell which pixels are no data, given the value that means it.
+
+    A value that measurements may take (0, or any of an unsigned type) must stand in all bands, another in any.
+
+    Args:
+        pixels: (h, w, bands) raw values.
+        nodata: The value; NaN finds nothing, since NaN is never valid.
+
+    Returns:
+        (h, w), True where there is no data.
+    """
+    value = _as_read(nodata, str(pixels.dtype))
+    if value is None:
+        return np.zeros(pixels.shape[:2], dtype=np.bool_)
+    bands = (pixels[:, :, band] == value for band in range(pixels.shape[2]))
+    return reduce(np.logical_and if _ordinary(value) else np.logical_or, bands)
+
+
+def _ordinary(value: Any) -> bool:
+    """Whether a no-data value may be a measured one as well."""
+    return bool(np.issubdtype(value.dtype, np.unsignedinteger) or value == 0)
 
 
 def _has_mask(flags: list[MaskFlags]) -> bool:
@@ -108,7 +137,8 @@ def _as_read(nodata: float | None, dtype: str) -> Any:
         return None
     number = np.dtype(dtype)
     if np.issubdtype(number, np.floating):
-        return number.type(nodata)
+        with np.errstate(over="ignore"):  # a double's lowest value is no float32: it is read as -inf, never valid
+            return number.type(nodata)
     limits = np.iinfo(number)
     if not limits.min <= nodata <= limits.max or nodata != int(nodata):
         return None  # NaN fails the comparison, too
