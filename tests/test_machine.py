@@ -5,21 +5,37 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 import torch
 
-from segshrink.machine import available_cores, describe_machine
+from segshrink import machine
+from segshrink.machine import available_cores, cpu_instructions, describe_machine
 
 
 def test_describes_this_machine():
-    machine = describe_machine()
-    assert json.loads(json.dumps(machine)) == machine
-    assert machine["cpu"]
-    assert machine["cores"] == available_cores() == len(psutil.Process().cpu_affinity())
-    assert machine["threads"] == torch.get_num_threads()
-    assert abs(machine["memory_gb"] - psutil.virtual_memory().total / 1e9) < 0.1
-    assert machine["torch"] == torch.__version__.partition("+")[0]
-    assert machine["python"] == ".".join(map(str, sys.version_info[:3]))
+    found = describe_machine()
+    assert json.loads(json.dumps(found)) == found
+    assert found["cpu"]
+    assert all(name in found["cpu"] for name in cpu_instructions())
+    assert found["cores"] == available_cores() == len(psutil.Process().cpu_affinity())
+    assert found["threads"] == torch.get_num_threads()
+    assert abs(found["memory_gb"] - psutil.virtual_memory().total / 1e9) < 0.1
+    assert found["torch"] == torch.__version__.partition("+")[0]
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert describe_machine(threads=7)["threads"] == 7
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ("model name\t: AMD EPYC\nflags\t\t: fpu avx2 avx512_vnni\n" * 2, "AMD EPYC (avx2, avx512_vnni)"),
+        ("model name\t: Old\nflags\t\t: fpu sse2\n", "Old"),
+        ("processor\t: 0\nFeatures\t: fp asimd asimddp i8mm\n", "(asimddp, i8mm)"),
+    ],
+)
+def test_processors_of_one_name_are_told_apart(monkeypatch, info, expected):
+    monkeypatch.setattr(machine.Path, "read_text", lambda *_, **__: info)
+    assert describe_machine()["cpu"].endswith(expected)
 
 
 def test_works_without_torch():

@@ -10,6 +10,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+# As Linux names them, x86 first, then ARM.
+_INSTRUCTIONS = (
+    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16"),
+    *("asimddp", "i8mm", "bf16", "sve"),
+)
+
 
 def describe_machine(*, threads: int | None = None) -> dict[str, Any]:
     """Describe this machine for a run's or a profile's records.
@@ -19,8 +25,9 @@ def describe_machine(*, threads: int | None = None) -> dict[str, Any]:
             number of cores.
 
     Returns:
-        ``cpu`` (model name), ``cores`` (that this process may use), ``threads``, ``memory_gb`` (decimal gigabytes of
-        physical memory, None where unknown), ``torch`` (version, None where absent) and ``python``.
+        ``cpu`` (model name and `cpu_instructions`, for processors of one name differ in them), ``cores`` (that this
+        process may use), ``threads``, ``memory_gb`` (decimal gigabytes of physical memory, None where unknown),
+        ``torch`` (version, None where absent) and ``python``.
     """
     cores = available_cores()
     if threads is None:
@@ -66,13 +73,29 @@ def peak_memory_mb() -> float:
         return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
 
 
+def cpu_instructions() -> tuple[str, ...]:
+    """Return which instruction sets this processor has that decide how fast and how exactly networks run.
+
+    Empty where Linux doesn't tell.
+    """
+    flags = {flag for key in ("flags", "Features") for line in _cpu_info(key) for flag in line.split()}
+    return tuple(name for name in _INSTRUCTIONS if name in flags)
+
+
 def _cpu_name() -> str:
+    names = _cpu_info("model name")
+    name = next((name for name in names if name), platform.processor() or platform.machine() or "unknown")
+    instructions = ", ".join(cpu_instructions())
+    return f"{name} ({instructions})" if instructions else name
+
+
+def _cpu_info(key: str) -> list[str]:
+    """Return what Linux says of its processors under one key, by processor; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next((name for name in names if name), platform.processor() or platform.machine() or "unknown")
+        return []
+    return [line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key]
 
 
 def _memory_gb() -> float | None:
