@@ -1,5 +1,6 @@
 # make demo      everything once, on generated scenes (minutes)
 # make test      linters, types, walls between rooms, tests
+# make test-old-cpu   the tests as a processor without AVX512 and AMX runs them
 # make install   .venv with everything both need; done once, again only when what is needed changes
 
 VENV := .venv
@@ -8,7 +9,7 @@ STAMP := $(VENV)/.installed
 BOOTSTRAP := $(VENV)-uv
 DEMO_OUT ?= runs/demo
 
-.PHONY: demo test install lint clean
+.PHONY: demo test test-old-cpu install lint clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -16,6 +17,10 @@ demo: $(STAMP)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# PyTorch's own kernels, and oneDNN's below PyTorch and OpenVINO, as on a server of 2017.
+test-old-cpu: $(STAMP)
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX512_CORE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -195,6 +195,7 @@ def module(dataset: Dataset, *, workers: int | None = 0, **settings: Any) -> Cro
     return CropModule(dataset, crops=crops, augmentation=Augmentation(), seed=5, use_unlabeled=True)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
 def test_workers_change_nothing(dataset: Dataset) -> None:
     alone = list(module(dataset).train_dataloader())
     helped = list(module(dataset, workers=2).train_dataloader())

@@ -81,6 +81,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
     assert kept[0] == kept[1]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
 def test_worker_count_changes_nothing(recipe: Recipe, tmp_path: Path) -> None:
     for workers in (0, 2):
         train(with_student(recipe, crops__workers=workers), out=tmp_path / str(workers), role="control")
