@@ -33,8 +33,7 @@ def test_unknown_names_are_attribute_errors() -> None:
 
 def test_import_loads_nothing_heavy() -> None:
     code = (
-        "import sys, time; began = time.process_time(); import segshrink\n"
-        "assert time.process_time() - began < 0.3\n"
+        "import sys, segshrink\n"
         "heavy = {'torch', 'numpy', 'PIL', 'pydantic', 'matplotlib', 'rasterio', 'onnxruntime'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

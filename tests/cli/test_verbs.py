@@ -47,15 +47,14 @@ def picture(path: Path) -> Image.Image:
         return opened.copy()
 
 
-def test_help_of_every_verb_imports_no_torch_and_answers_at_once() -> None:
+def test_help_of_every_verb_imports_nothing_heavy() -> None:
     code = (
-        "import sys, time; began = time.process_time()\n"
+        "import sys\n"
         "from segshrink.cli import main\n"
         f"for verb in {VERBS!r}: assert main([verb, '--help']) == 0\n"
         "assert main(['--help']) == 0\n"
-        "seconds = time.process_time() - began\n"
-        "assert 'torch' not in sys.modules and 'pydantic' not in sys.modules\n"
-        "assert seconds < 0.5, seconds"
+        "heavy = {'torch', 'numpy', 'pydantic', 'rasterio', 'matplotlib', 'onnxruntime'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
