@@ -2,17 +2,32 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import math
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from segshrink.errors import FileError
-from segshrink.files import content_key, read_json, replacing, write_json, write_text
+from segshrink.files import (
+    claimed,
+    content_key,
+    read_json,
+    refuse_foreign,
+    replacing,
+    scratch_folder,
+    write_json,
+    write_text,
+)
+from segshrink.machine import ProcessIdentity
 
 
 def entries(folder: Path) -> set[str]:
@@ -153,3 +168,242 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 def test_content_key_is_the_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert content_key(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_a_link_stays_a_link_and_its_target_is_written(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "old").touch()
+    for name, target in (("note", "disk/note.txt"), ("folder", "disk"), ("new", "disk/not/yet.txt")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+    write_text(tmp_path / "note", "text")
+    write_text(tmp_path / "new", "text")
+    with replacing(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+        (temporary / "weights").touch()
+    assert all((tmp_path / name).is_symlink() for name in ("note", "folder", "new"))
+    assert entries(tmp_path) == {"note", "folder", "new", "disk", "disk/weights"}
+
+
+def test_a_link_in_a_circle_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(FileError, match=r"can't .*a"):
+        write_text(tmp_path / "a", "text")
+
+
+FOREIGN = {
+    "run.json": [b'{"status": "finished"}', b"[]", b"\x00", b'{"dependencies": {"segshrink": "1"}}', b'"segshrink"'],
+    "card.md": [b"# segshrink is nice", b"written by segshrink, so they say"],
+    "page.html": [b"<p>about segshrink</p>"],
+    "recipe.yaml": [b"name: segshrink\n"],
+    "model.onnx": [b"onnx", b"segshrink"],
+    "model.xml": [b"<segshrink/>"],
+    "model.bin": [b"\x00" * 100],
+    "model.safetensors": [b"weights"],
+    "picture.png": [b"\x89PNG segshrink"],
+    "picture.jpg": [b"\xff\xd8"],
+    "metrics.csv": [b"epoch,step\n"],
+    "empty.json": [b""],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, content) for name in FOREIGN for content in FOREIGN[name]])
+def test_what_others_wrote_is_not_replaced(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / "out" / name
+    path.parent.mkdir()
+    path.write_bytes(content)
+    for place in (path, path.parent):
+        with pytest.raises(FileError, match=rf"{name} was not written by segshrink"):
+            refuse_foreign(tmp_path / "absent", place)
+        with pytest.raises(FileError, match="--overwrite"), replacing(place, overwrite=False):
+            pytest.fail("the work must not begin")
+    assert path.read_bytes() == content
+    assert entries(tmp_path) == {"out", f"out/{name}"}
+
+
+def test_what_this_program_wrote_is_replaced(tmp_path: Path) -> None:
+    for _ in range(2):
+        write_json(tmp_path / "out" / "a.json", {"a": 1}, overwrite=False)
+        for name in ("a.md", "a.html", "a.yaml"):
+            write_text(tmp_path / "out" / name, "name: a", overwrite=False)
+    with replacing(tmp_path / "out", overwrite=False) as temporary:
+        temporary.mkdir()
+    assert entries(tmp_path) == {"out"}
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "empty folder"])
+def test_a_folder_with_anything_else_inside_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    write_json(tmp_path / "out" / "part" / "config.json", {"a": 1}, overwrite=False)
+    extra = tmp_path / "out" / "part" / "extra"
+    {"file": extra.touch, "link": lambda: extra.symlink_to("config.json"), "empty folder": extra.mkdir}[kind]()
+    with pytest.raises(FileError, match=r"part/extra was not written"), replacing(tmp_path / "out", overwrite=False):
+        pytest.fail("the work must not begin")
+
+
+def test_what_appears_during_the_work_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+
+    def write() -> None:
+        with replacing(path, overwrite=False) as temporary:
+            temporary.touch()
+            path.write_text("somebody's")
+
+    with pytest.raises(FileError, match=r"a\.json was not written"):
+        write()
+    assert path.read_text() == "somebody's"
+
+
+def test_overwriting_a_folder_keeps_files_of_other_names(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "notes" / "empty").mkdir(parents=True)
+    (out / "weights").write_text("theirs")
+    (out / "notes" / "a.txt").write_text("mine")
+    (out / "link").symlink_to("nowhere")
+    write_json(out / "old.json", {"a": 1}, overwrite=False)
+    with replacing(out, overwrite=True) as temporary:
+        temporary.mkdir()
+        (temporary / "weights").write_text("ours")
+    assert entries(out) == {"weights", "link", "notes", "notes/a.txt", "notes/empty"}
+    assert (out / "weights").read_text() == "ours"
+    assert (out / "notes" / "a.txt").read_text() == "mine"
+    assert (out / "link").is_symlink()
+
+
+def test_the_sentence_names_the_final_file(tmp_path: Path) -> None:
+    def write() -> None:
+        with replacing(tmp_path / "out") as temporary:
+            temporary.mkdir()
+            write_text(temporary / "pictures" / "a.txt" / "b", "")
+            write_text(temporary / "pictures" / "a.txt", "")
+
+    with pytest.raises(FileError) as caught:
+        write()
+    assert f"{tmp_path}/out/pictures/a.txt" in str(caught.value)
+    assert ".segshrink" not in str(caught.value)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from segshrink.files import claimed, replacing
+with claimed(Path(sys.argv[1])), replacing(Path(sys.argv[1]) / "old") as temporary:
+    temporary.mkdir()
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that claims a folder, and is writing into it."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_folder_belongs_to_one_process_until_it_dies(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "run"
+    with holding(out) as process:
+        for place in (out, tmp_path / "link"):
+            if place != out:
+                place.symlink_to(out)
+            with pytest.raises(FileError, match=rf"in use by process {process.pid} on .* since 2"), claimed(place):
+                pytest.fail("two processes in one folder")
+        assert list(out.rglob(".segshrink-*"))
+        write_text(out / "a.txt", "")  # beside a living process's temporary folder
+        assert list(out.rglob(".segshrink-*-*"))
+        process.kill()
+        process.wait()
+        with claimed(out):
+            assert not list(out.rglob(".segshrink-*-*"))
+    assert entries(tmp_path) == {"link", "a", "a/run", "a/run/a.txt"}
+
+
+def test_a_claim_leaves_nothing_where_nothing_was_written(tmp_path: Path) -> None:
+    with claimed(tmp_path / "a" / "b"), claimed(tmp_path / "a" / "b"):
+        assert entries(tmp_path) == {"a", "a/b", "a/b/.segshrink-lock"}
+    assert entries(tmp_path) == set()
+
+
+def test_another_thread_does_not_share_a_claim(tmp_path: Path) -> None:
+    def claim() -> None:
+        with claimed(tmp_path):
+            pytest.fail("two threads in one folder")
+
+    with claimed(tmp_path), ThreadPoolExecutor(1) as pool, pytest.raises(FileError, match="another thread"):
+        pool.submit(claim).result()
+
+
+def test_a_claimed_folder_may_be_replaced(tmp_path: Path) -> None:
+    with claimed(tmp_path / "out"):
+        with replacing(tmp_path / "out", overwrite=False) as temporary:
+            temporary.mkdir()
+            (temporary / "a").touch()
+        with claimed(tmp_path / "out"):
+            pass
+    assert entries(tmp_path) == {"out", "out/a"}
+
+
+@pytest.mark.parametrize(
+    ("owner", "stays"),
+    [
+        (lambda own, dead: dead, False),
+        (lambda own, dead: own, True),
+        (lambda own, dead: replace(own, start=own.start + 1), False),
+        (lambda own, dead: replace(dead, node="01234567"), True),
+        (lambda own, dead: "x", True),
+    ],
+    ids=["dead", "living", "pid used again", "another host", "unknown"],
+)
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="when a process began is read from /proc")
+def test_only_temporary_folders_of_dead_processes_are_removed(
+    tmp_path: Path, owner: Callable[..., object], stays: bool
+) -> None:
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    own = ProcessIdentity.own()
+    left = tmp_path / ".segshrink-scratch" / f".segshrink-{owner(own, replace(own, pid=done.pid))}-abc"
+    (left / "half").mkdir(parents=True)
+    write_text(tmp_path / "a.txt", "")
+    assert left.exists() is stays
+    assert left.parent.exists() is stays
+
+
+def test_a_folder_that_was_being_replaced_gets_its_name_back(tmp_path: Path) -> None:
+    """A process that dies between two renames leaves both folders under temporary names."""
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    dead = replace(ProcessIdentity.own(), pid=done.pid)
+    aside = tmp_path / ".segshrink-scratch" / f".segshrink-{dead}-abc" / "replaced" / "model"
+    aside.mkdir(parents=True)
+    (aside / "weights").write_text("old")
+    with claimed(tmp_path):
+        assert (tmp_path / "model" / "weights").read_text() == "old"
+    assert entries(tmp_path) == {"model", "model/weights"}
+
+
+def test_a_lock_that_cannot_be_had_falls_back_to_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segshrink.files.lock_file", lambda stream: None)
+    lock = tmp_path / ".segshrink-lock"
+    other = replace(ProcessIdentity.own(), node="01234567")
+    lock.write_text(json.dumps({"process": str(other), "host": "elsewhere", "since": "today"}))
+    with pytest.raises(FileError, match=rf"on elsewhere since today.*delete {lock}"), claimed(tmp_path):
+        pytest.fail("two processes in one folder")
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    dead = replace(ProcessIdentity.own(), pid=done.pid)
+    lock.write_text(json.dumps({"process": str(dead), "host": "here", "since": "today"}))
+    with claimed(tmp_path):
+        assert ProcessIdentity.parse(json.loads(lock.read_text())["process"]) == ProcessIdentity.own()
+    assert entries(tmp_path) == set()
+
+
+def test_a_temporary_folder_is_gone_after_the_block() -> None:
+    with scratch_folder() as scratch:
+        (scratch / "a").touch()
+    assert not scratch.exists()

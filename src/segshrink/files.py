@@ -1,71 +1,202 @@
-"""Writing files whole or not at all, and naming file content."""
+"""Writing files whole or not at all, never over what somebody else wrote, and naming file content."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import mmap
+import os
+import platform
+import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from segshrink import __version__
 from segshrink.errors import FileError
+from segshrink.machine import ProcessIdentity, lock_file
+
+# Folder for temporary names beside what is written, the file that says who holds a folder, and the place inside a
+# temporary folder where a replaced folder waits until its successor has its name.
+_SCRATCH, _LOCK, _ASIDE = ".segshrink-scratch", ".segshrink-lock", "replaced"
+# By what a file says that this program wrote it.
+_MARKS = {
+    ".onnx": rb"\x0a\x09segshrink\x12",  # a key of the metadata as protobuf writes it
+    ".xml": rb"<segshrink value=",
+    ".tflite": rb"segshrink\.json",
+    ".png": rb"tEXtSoftware\x00segshrink",
+    **dict.fromkeys((".jpg", ".jpeg"), rb"\xff\xfe..written by segshrink"),
+    **dict.fromkeys(
+        (".md", ".html", ".htm"), rb"<!--[ a-z]* written by segshrink|<meta name=\"generator\" content=\"segshrink"
+    ),
+    **dict.fromkeys((".yaml", ".yml"), rb"(?m)^# written by segshrink"),
+    ".json": rb'"segshrink"',
+}
+_COMMENTS = {".md": "<!-- {} -->", ".html": "<!-- {} -->", ".htm": "<!-- {} -->", ".yaml": "# {}", ".yml": "# {}"}
+# Folders that this process holds, and the thread that does: a process doesn't hinder itself by a lock.
+_CLAIMS: dict[Path, int] = {}
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, overwrite: bool | None = None, durable: bool = False) -> Iterator[Path]:
     """Give a temporary name beside ``path``; rename it to ``path`` when the block ends well.
 
     Works for a file or a folder that the block creates at the temporary name. When the block fails, nothing is
-    left under either name and what stood at ``path`` before is untouched.
+    left under either name and what stood at ``path`` before is untouched. Where ``path`` is a link, its target is
+    written and the link stays.
+
+    Args:
+        path: File or folder to write.
+        overwrite: Whether to replace what this program did not write, see ``refuse_foreign``; files of other names
+            then stay in the folder. None replaces whatever is there, as is right for caches and temporary files.
+        durable: Wait until a file's bytes are on the disk before it gets its name, so that a power failure can't
+            leave a file of the right size full of zeros.
 
     Raises:
-        FileError: The parent folder can't be created or written (permission, disk full).
+        FileError: Something else stands at ``path``, or its folder can't be created or written (permission, disk full).
     """
     path = Path(path)
+    target = _resolved(path)
+    _guard(path, overwrite)
+    with ExitStack() as stack:
+        try:
+            scratch = stack.enter_context(scratch_folder(target.parent))
+        except OSError as error:
+            raise FileError(f"can't write {path}: {error.strerror or error}; check the folder's permissions") from error
+        temporary = scratch / target.name
+        try:
+            yield temporary
+            if durable:
+                with temporary.open("r+b") as stream:
+                    os.fsync(stream.fileno())
+            _guard(path, overwrite)  # something may have been put there meanwhile
+            _move(temporary, target, aside=scratch / _ASIDE / target.name, keep=bool(overwrite))
+        except FileError as error:
+            if str(temporary) not in str(error):
+                raise
+            raise FileError(str(error).replace(str(temporary), str(path))) from error
+        except OSError as error:
+            raise FileError(
+                f"can't write {path}: {error.strerror or error}; free some space or choose another folder"
+            ) from error
+
+
+def refuse_foreign(*paths: Path, overwrite: bool | None = None) -> None:
+    """Refuse to replace what this program did not write.
+
+    A file is this program's when it says so itself: JSON by the key ``segshrink``, text by a comment, models and
+    pictures by their metadata. An OpenVINO ``.bin`` belongs to its ``.xml``, ``model.safetensors`` to its
+    ``config.json``. A folder is this program's when all files in it are.
+
+    Args:
+        paths: Files or folders to write; what isn't there or is an empty folder is fine.
+        overwrite: True allows it, False refuses and names the option, None refuses where there is no such option.
+
+    Raises:
+        FileError: One of them holds something else; says which file.
+    """
+    option = "" if overwrite is None else ", or allow it with --overwrite (overwrite=True)"
+    for path in paths if not overwrite else ():
+        if (found := next(_foreign(Path(path)), None)) is not None:
+            raise FileError(
+                f"{found} was not written by segshrink, so it is not replaced; move it away or choose another "
+                f"place{option}"
+            )
+
+
+@contextmanager
+def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
+    """Give an empty folder that is removed afterwards; those that dead processes left there are removed first.
+
+    Args:
+        parent: Where it is made; None: in the system's temporary folder.
+
+    Raises:
+        OSError: It can't be made.
+    """
+    home = Path(tempfile.gettempdir()) if parent is None else parent / _SCRATCH
+    while True:
+        home.mkdir(parents=True, exist_ok=True)
+        try:
+            _sweep(home)
+            scratch = Path(tempfile.mkdtemp(prefix=f".segshrink-{ProcessIdentity.own()}-", dir=home))
+            break
+        except FileNotFoundError:  # another process has just removed ``home``
+            continue
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".segshrink-", dir=path.parent))
-    except OSError as error:
-        raise FileError(f"can't write {path}: {error.strerror or error}; check the folder's permissions") from error
-    temporary = scratch / path.name
+        yield scratch
+    finally:
+        _discard(scratch)
+        if parent is not None:
+            with suppress(OSError):  # another process is still at work in it
+                home.rmdir()
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep a folder to this process during the block; it is made where it is missing, and removed if it stays empty.
+
+    The lock dies with its process. The folder may be claimed again inside the block. What dead processes left anywhere
+    inside it is removed first.
+
+    Raises:
+        FileError: Another process holds it (its id, host and start are named), or it can't be written.
+    """
+    place = _resolved(folder)
+    if _CLAIMS.get(place) == threading.get_ident():
+        yield
+        return
+    missing = [one for one in (place, *place.parents) if not one.exists()]
     try:
-        yield temporary
-        _move(temporary, path, aside=scratch / "replaced")
+        place.mkdir(parents=True, exist_ok=True)
+        stream = _locked(place, name=str(folder))
     except FileError:
         raise
     except OSError as error:
-        raise FileError(
-            f"can't write {path}: {error.strerror or error}; free some space or choose another folder"
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _move(source: Path, target: Path, *, aside: Path) -> None:
-    """Rename ``source`` to ``target``; a folder that stands there goes ``aside`` first, and back if that fails."""
-    if not (source.is_dir() and target.is_dir()):
-        source.replace(target)
-        return
-    target.rename(aside)
+        raise FileError(f"can't write {folder}: {error.strerror or error}; choose another folder") from error
+    _CLAIMS[place] = threading.get_ident()
     try:
-        source.rename(target)
-    except BaseException:
-        aside.rename(target)
-        raise
+        for home in place.rglob(_SCRATCH):
+            _sweep(home)
+            with suppress(OSError):
+                home.rmdir()
+        yield
+    finally:
+        del _CLAIMS[place]
+        with suppress(OSError), stream:
+            if _is_at(stream, place / _LOCK):  # not where the whole folder was replaced and is another's already
+                (place / _LOCK).unlink()
+        with suppress(OSError):
+            for one in missing:
+                one.rmdir()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` (UTF-8) to ``path``, whole or not at all."""
-    with replacing(path) as temporary:
+def write_text(path: Path, text: str, *, overwrite: bool | None = None) -> None:
+    """Write ``text`` (UTF-8) to ``path``, whole or not at all.
+
+    With ``overwrite`` given, see ``replacing``, a comment at the end says who wrote it, where that kind has comments.
+    """
+    suffix = Path(path).suffix.lower()
+    if overwrite is not None and suffix in _COMMENTS and not re.search(_MARKS[suffix], text.encode()):
+        text = f"{text.rstrip()}\n{_COMMENTS[suffix].format(f'written by segshrink {__version__}')}\n"
+    with replacing(path, overwrite=overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON to ``path``, whole or not at all; NaN must be replaced by None before."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: Any, *, overwrite: bool | None = None) -> None:
+    """Write ``value`` as indented JSON to ``path``, whole or not at all; NaN must be replaced by None before.
+
+    With ``overwrite`` given, see ``replacing``, an object gets the key ``segshrink``, by which it is known again.
+    """
+    if overwrite is not None:
+        value = {"segshrink": __version__, **value}
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_text(path, text, overwrite=overwrite)
 
 
 def read_json(path: Path) -> Any:
@@ -89,3 +220,156 @@ def content_key(path: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise FileError(f"can't read {path}: {error.strerror or error}; check the path") from error
+
+
+def _resolved(path: Path) -> Path:
+    """Return where a path leads, through links."""
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError for links in a circle
+        raise FileError(f"can't follow the link {path}: {error}; choose another path") from error
+
+
+def _guard(path: Path, overwrite: bool | None) -> None:
+    if overwrite is not None:
+        refuse_foreign(path, overwrite=overwrite)
+
+
+def _foreign(path: Path) -> Iterator[Path]:
+    """Yield the files at or below a path that this program didn't write; empty folders and links below it, too."""
+    try:
+        if path.is_dir():
+            for child in sorted(path.iterdir()):
+                if child.name.startswith(".segshrink-"):
+                    continue
+                if child.is_symlink() or (child.is_dir() and not any(child.iterdir())):
+                    yield child
+                else:
+                    yield from _foreign(child)
+        elif path.exists() and not _is_own(path):
+            yield path
+    except OSError:
+        yield path
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file says that this program wrote it."""
+    if path.suffix.lower() == ".bin":
+        path = path.with_suffix(".xml")
+    elif path.name == "model.safetensors":
+        path = path.with_name("config.json")
+    mark = _MARKS.get(path.suffix.lower())
+    if mark is None or not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if re.search(mark, content, re.DOTALL) is None:
+            return False
+    if path.suffix.lower() != ".json":
+        return True
+    with suppress(FileError):
+        value = read_json(path)
+        return isinstance(value, dict) and isinstance(value.get("segshrink"), str)
+    return False
+
+
+def _move(source: Path, target: Path, *, aside: Path, keep: bool) -> None:
+    """Rename ``source`` to ``target``; a folder that stands there goes ``aside`` first, see ``_discard``.
+
+    With ``keep``, what others put into that folder is in the new one, too.
+    """
+    if not (source.is_dir() and target.is_dir()):
+        source.replace(target)
+        return
+    for kept in _foreign(target) if keep else ():
+        _keep(kept, source / kept.relative_to(target))
+    aside.parent.mkdir()
+    target.rename(aside)
+    source.rename(target)
+
+
+def _keep(source: Path, target: Path) -> None:
+    """Let a file of somebody else's, a link or an empty folder stand at ``target`` too, unless something does."""
+    if os.path.lexists(target):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir() and not source.is_symlink():
+        target.mkdir()
+        return
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _sweep(home: Path) -> None:
+    """Remove temporary folders whose process is gone; a folder that it was just replacing gets its name back."""
+    for scratch in home.glob(".segshrink-*-*"):
+        owner = ProcessIdentity.parse(scratch.name.removeprefix(".segshrink-").rpartition("-")[0])
+        if owner is None or owner.runs() is not False:
+            continue
+        _discard(scratch)
+
+
+def _discard(scratch: Path) -> None:
+    """Remove a temporary folder; a folder in it that waits for its successor gets its name back instead."""
+    for aside in (scratch / _ASIDE).glob("*"):
+        former = scratch.parent.parent / aside.name
+        if os.path.lexists(former):
+            continue
+        try:
+            aside.replace(former)
+        except OSError:
+            return  # better left behind than lost
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _locked(place: Path, *, name: str) -> IO[str]:
+    """Open and lock the file that says who holds a folder.
+
+    Raises:
+        FileError: Somebody does.
+    """
+    path = place / _LOCK
+    if place in _CLAIMS:  # not opened: closing it would give the lock away
+        raise FileError(f"{name} is in use by another thread of this process; wait for it or choose another folder")
+    while True:
+        stream = path.open("a+", encoding="utf-8")
+        try:
+            _refuse_held(stream, name)
+            if _is_at(stream, path):
+                break
+        except BaseException:
+            stream.close()
+            raise
+        stream.close()  # its holder was done and removed it meanwhile
+    stream.seek(0)
+    stream.truncate()
+    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    json.dump({"process": str(ProcessIdentity.own()), "host": platform.node(), "since": since}, stream)
+    stream.flush()
+    return stream
+
+
+def _refuse_held(stream: IO[str], name: str) -> None:
+    """Lock an open file; where that can't be done, its holder's process must be gone."""
+    locked = lock_file(stream)
+    if locked:
+        return
+    holder, owner = {}, None
+    with suppress(ValueError, OSError):  # not written yet, or not to be read while it is locked
+        stream.seek(0)
+        holder = json.load(stream)
+        owner = ProcessIdentity.parse(holder["process"])
+    if locked is None and (owner is None or owner.runs() is False):
+        return
+    who = f"process {owner.pid} on {holder['host']} since {holder['since']}" if owner else "another process"
+    remedy = "" if locked is False else f", or delete {stream.name} if that process is gone"
+    raise FileError(f"{name} is in use by {who}; wait for it or choose another folder{remedy}")
+
+
+def _is_at(stream: IO[str], path: Path) -> bool:
+    """Whether an open file still has its name."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

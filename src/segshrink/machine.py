@@ -6,9 +6,78 @@ import os
 import platform
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Self
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """A process, so exactly that no later one is taken for it; as text "node-pid-start".
+
+    Attributes:
+        node: Eight hex digits for the host and, in a container, its numbering of processes.
+        pid: The process id.
+        start: When it began, in ticks since the machine started; 0 where that can't be known.
+    """
+
+    node: str
+    pid: int
+    start: int
+
+    def __str__(self) -> str:
+        return f"{self.node}-{self.pid}-{self.start}"
+
+    @classmethod
+    def own(cls) -> Self:
+        """Return this process."""
+        return cls(_node(), os.getpid(), _start_of(os.getpid()) or 0)
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Read what ``str`` gave; None for anything else."""
+        node, _, numbers = text.partition("-")
+        pid, _, start = numbers.partition("-")
+        return cls(node, int(pid), int(start)) if pid.isdecimal() and start.isdecimal() else None
+
+    def runs(self) -> bool | None:
+        """Return whether the process is alive; None where that can't be known, as of another host's."""
+        if self.node != _node() or os.name != "posix":
+            return None
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except (OSError, OverflowError):
+            return None
+        return _start_of(self.pid) in (self.start, None)
+
+
+def lock_file(stream: IO[Any]) -> bool | None:
+    """Lock a file that is open for writing, for as long as it is open in this process and the process lives.
+
+    Child processes don't hold it. Closing the file, however often it is open in this process, gives the lock away.
+
+    Returns:
+        Whether it was locked; False: another process holds it; None: files can't be locked here.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            stream.seek(1 << 30)  # a byte beyond the content, which others may read then
+            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return None
+    return True
 
 # As Linux names them, x86 first, then ARM.
 _INSTRUCTIONS = (
@@ -103,3 +172,22 @@ def _memory_gb() -> float | None:
         return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def _node() -> str:
+    """Name the host and, on Linux, the namespace in which process ids count."""
+    try:
+        namespace = Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        namespace = Path()
+    return sha256(f"{platform.node()} {namespace}".encode()).hexdigest()[:8]
+
+
+def _start_of(pid: int) -> int | None:
+    """Return when a process began, in ticks since the machine started; -1: it has ended; None: unknown."""
+    try:
+        # The second field is the program's name in brackets, which may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return -1 if fields[0] in "ZX" else int(fields[19])
