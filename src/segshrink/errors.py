@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from segshrink.formatting import shortened
+
 
 class SegshrinkError(Exception):
-    """Base of all errors raised on purpose; the command line prints its text without a traceback."""
+    """Base of all errors raised on purpose; the command line prints its text, shortened, without a traceback."""
+
+    def __str__(self) -> str:
+        return shortened(super().__str__())
 
 
 class ConfigError(SegshrinkError, ValueError):

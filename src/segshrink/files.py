@@ -180,8 +180,10 @@ def write_text(path: Path, text: str, *, overwrite: bool | None = None) -> None:
     """Write ``text`` (UTF-8) to ``path``, whole or not at all.
 
     With ``overwrite`` given, see ``replacing``, a comment at the end says who wrote it, where that kind has comments.
+    Bytes of file names that aren't UTF-8 are written as escapes, which JSON reads back.
     """
     suffix = Path(path).suffix.lower()
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     if overwrite is not None and suffix in _COMMENTS and not re.search(_MARKS[suffix], text.encode()):
         text = f"{text.rstrip()}\n{_COMMENTS[suffix].format(f'written by segshrink {__version__}')}\n"
     with replacing(path, overwrite=overwrite) as temporary:

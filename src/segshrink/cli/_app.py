@@ -25,6 +25,7 @@ from segshrink.cli.report import report
 from segshrink.cli.train import train
 from segshrink.errors import SegshrinkError
 from segshrink.extras import missing_extra
+from segshrink.formatting import printable, shortened
 
 _VERBS = (
     demo,
@@ -101,5 +102,4 @@ def _root() -> None:
 
 
 def _tell(sentence: str) -> None:
-    # One line, and nothing that a terminal would obey: file names may hold anything.
-    sys.stderr.write("".join(letter if letter.isprintable() else " " for letter in sentence) + "\n")
+    sys.stderr.write(f"{printable(shortened(sentence))}\n")

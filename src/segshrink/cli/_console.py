@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Column
+
+from segshrink.formatting import printable, shortened
 
 
 def out_console() -> Console:
     """Return the console for results, on standard output."""
-    return Console(highlight=False, soft_wrap=True)
+    return _console(soft_wrap=True)
+
+
+def error_console() -> Console:
+    """Return the console for notices, on standard error."""
+    return _console(stderr=True, soft_wrap=True)
 
 
 def tell(notice: str) -> None:
     """Print a notice of one line on standard error."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"note: {notice}", markup=False)
+    error_console().print(f"note: {printable(shortened(notice))}", markup=False)
 
 
 @contextmanager
@@ -35,7 +43,7 @@ def progress_bar(text: str, *, unit: str = "") -> Iterator[Callable[..., None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    console = Console(stderr=True, highlight=False)
+    console = _console(stderr=True)
     with Progress(*columns, console=console, refresh_per_second=4) as bar:
         task = bar.add_task(text, total=None if not unit else 0.0, note="")
 
@@ -48,3 +56,26 @@ def progress_bar(text: str, *, unit: str = "") -> Iterator[Callable[..., None]]:
             if not bar.tasks[task].completed:  # nothing to show beside the error
                 bar.update(task, visible=False)
             raise
+
+
+class _Printable(RenderHook):
+    """Writes escapes for what names of files and classes could command a terminal with."""
+
+    def __init__(self, content: ConsoleRenderable | None = None) -> None:
+        self._content = content
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Printable(content) for content in renderables]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        if self._content is None:
+            return
+        for segment in console.render(self._content, options):
+            lines = segment.text.split("\n")
+            yield segment if segment.control else Segment("\n".join(map(printable, lines)), segment.style)
+
+
+def _console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
+    console = Console(stderr=stderr, highlight=False, soft_wrap=soft_wrap)
+    console.push_render_hook(_Printable())
+    return console

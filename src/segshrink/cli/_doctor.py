@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segshrink.cli._console import out_console
+from segshrink.cli._console import error_console, out_console
 from segshrink.cli._teaching import without_notices
 from segshrink.config import Recipe, TeacherSource, Teaching, load_dataset, load_recipe
 from segshrink.errors import ConfigError
@@ -66,7 +66,7 @@ def examine_briefly(recipe: Recipe, teaching: Teaching) -> None:
         recipe: The recipe of the training.
         teaching: Its teachers.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = error_console()
     try:
         with without_notices():
             found = examine(Patient(recipe, tuple(teaching.teachers)), brief=True)

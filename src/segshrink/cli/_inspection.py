@@ -8,6 +8,7 @@ from rich.text import Text
 
 from segshrink.cli._console import out_console
 from segshrink.data.findings import Inspection, PartFinding
+from segshrink.formatting import printable, shortened
 
 
 def print_inspection(found: Inspection) -> None:
@@ -20,7 +21,7 @@ def print_inspection(found: Inspection) -> None:
     _print_sizes(console, found)
     for problem in found.problems:
         label = ("must be fixed", "bold red") if problem.severity == "error" else ("please look at", "bold yellow")
-        console.print(Text.assemble(label, f"  {problem.message}"))
+        console.print(Text.assemble(label, f"  {printable(shortened(problem.message))}"))
     errors = sum(problem.severity == "error" for problem in found.problems)
     if found.sound:
         console.print(Text("ready to train", "bold green"))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from segshrink.cli._console import out_console, progress_bar, tell
 from segshrink.cli._errors import writing
 from segshrink.errors import ConfigError
+from segshrink.formatting import printable
 from segshrink.prediction.scenes import SceneOptions, SceneResult, predict_scenes
 
 
@@ -47,7 +48,7 @@ def predict_all(model: Path, scenes: Sequence[str], out: Path, options: SceneOpt
     console = out_console()
     for result in results:
         if not result.skipped:
-            console.print("\n".join(map(str, result.files.paths)), markup=False)
+            console.print("\n".join(printable(str(path)) for path in result.files.paths), markup=False)
     return results
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from segshrink.formatting import printable_json
 
 
 def inspect(
@@ -53,7 +54,7 @@ def _inspect_data(data: Path, overrides: list[str], as_json: bool) -> None:
     with progress_bar("inspect") as advance:
         found = inspect_dataset(description, progress=advance)
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
+        typer.echo(printable_json(found.to_dict()))
     else:
         print_inspection(found)
     if not found.sound:
@@ -68,6 +69,6 @@ def _inspect_model(source: str, overrides: list[str], as_json: bool) -> None:
         raise ConfigError(f"'{overrides[0]}' is an override for a data set, but {source} is none; leave it out")
     found = inspect_model(source)
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
+        typer.echo(printable_json(found.to_dict()))
     else:
         print_model(found)
