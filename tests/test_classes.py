@@ -229,3 +229,40 @@ def test_damaged_class_maps_are_refused(mapping: Any) -> None:
 @pytest.mark.parametrize("text", ["#3C1098", "#ffffff", "#000000"])
 def test_colours_are_read_and_written(text: str) -> None:
     assert format_color(parse_color(text)) == text.upper()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a\x1b[2J",
+        "a\nb",
+        "a\tb",
+        "\udce9",
+        "a\u202eb",
+        "\u2066a",
+        "\ufeffa",
+        "a\u2028b",
+        "a\x9bb",
+        "\x00",
+        "a\uffffb",
+    ],
+)
+def test_names_that_cannot_be_shown_are_refused(name: str) -> None:
+    for make in (
+        lambda: ClassMap.build([("Road", None, 0), (name, None, 1)]),
+        lambda: ClassMap.from_dict({"names": ["Road", name], "colors": ["#000000", "#FFFFFF"]}),
+    ):
+        with pytest.raises(ConfigError, match=r"class 2 .*U\+") as caught:
+            make()
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 129])
+def test_names_of_no_or_too_many_letters_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"class 1 .*1 to 128 letters"):
+        ClassMap.build([(name, None, 0), ("Road", None, 1)])
+
+
+def test_names_in_any_script_are_kept() -> None:
+    names = ("Straße", "道路", "می\u200cخواهم", "क्\u200dष", "$\\frac{1}{2}$", "a & <b>", "🌳", "x" * 128)
+    assert ClassMap.build([(name, None, number) for number, name in enumerate(names)]).names == names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segshrink.errors import ConfigError, DataError
+from segshrink.formatting import printable, shortened
 
 # The index of pixels without a label; torch's habit in segmentation.
 IGNORE_INDEX = 255
@@ -41,6 +43,13 @@ _DEFAULT_COLORS = (
 )
 _IGNORE_COLORS: tuple[Color, ...] = ((0, 0, 0), (128, 128, 128), (255, 255, 255), (64, 64, 64))
 _LARGEST_VALUE = 65535
+# Letters of a class name.
+_LONGEST_NAME = 128
+# Unicode's categories of what commands a terminal, turns the direction of writing, breaks lines or isn't in XML:
+# control characters, invisible formatting, half characters, private and unassigned ones, line and paragraph separators.
+_NOT_IN_NAMES = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+# Persian and Indian words need these.
+_JOINERS = "\u200c\u200d"
 # Numbers in masks are compared within these limits.
 _BEYOND = 1 << 31
 # Pixels that are looked up at once: enough to be fast, little enough to stay in the processor's cache.
@@ -86,6 +95,8 @@ class ClassMap:
         lengths = {len(self.names), len(self.colors), len(self.names if self.values is None else self.values)}
         if len(lengths) > 1:
             raise ConfigError("a class map needs one colour (and one value, if any) for each class name")
+        for number, name in enumerate(self.names, start=1):
+            _refuse_name(number, name)
         _refuse_repeats("class name", self.names)
         if self.values is None:
             _refuse_repeats("mask colour", [format_color(color) for color in (*self.colors, *self.ignored_colors)])
@@ -321,6 +332,20 @@ def _undeclared(kind: str, found: Mapping[Any, int]) -> str:
     more = f" and {len(found) - 8} more" if len(found) > 8 else ""
     cause = "; so many look like a mask that was saved as JPEG or resized smoothly" if len(found) > 64 else ""
     return f"undeclared {kind} in the mask: {shown}{more}; declare them as classes or under ignore{cause}"
+
+
+def _refuse_name(number: int, name: str) -> None:
+    """Raise ConfigError for a name that can't be shown, drawn and written into files; ``number`` counts from 1."""
+    shown = printable(shortened(name, 60))
+    if not name.strip() or len(name) > _LONGEST_NAME:
+        raise ConfigError(
+            f"the name of class {number} must have 1 to {_LONGEST_NAME} letters, found {len(name)} ('{shown}')"
+        )
+    odd = [letter for letter in name if unicodedata.category(letter) in _NOT_IN_NAMES and letter not in _JOINERS]
+    if odd:
+        raise ConfigError(
+            f"the name of class {number} ('{shown}') holds U+{ord(odd[0]):04X}, which can't be shown; leave it out"
+        )
 
 
 def _refuse_repeats(what: str, items: Sequence[Any]) -> None:
