@@ -29,6 +29,7 @@ from segshrink.data.splits import PARTS, Division, divide, divide_patches
 from segshrink.data.store import Progress
 from segshrink.errors import DataError, SegshrinkError
 from segshrink.files import content_key
+from segshrink.formatting import listed
 from segshrink.imagery import probe, read_mask, read_valid_image
 from segshrink.imagery.vector_masks import is_vector
 from segshrink.tiling import Window
@@ -232,7 +233,7 @@ def _tell_unpaired(found: Found, used: Sequence[Pair], survey: _Survey) -> None:
         told = [f"{pair.relative} (expected {pair.expected or 'a second column'})" for pair in bare]
         survey.tell(
             "unpaired",
-            f"{len(bare)} of {len(used)} images have no mask: {_listed(told)}; add the masks or correct 'masks'",
+            f"{len(bare)} of {len(used)} images have no mask: {listed(told)}; add the masks or correct 'masks'",
             [pair.relative for pair in bare],
         )
     lost = meant_orphans(survey.description, found)
@@ -240,7 +241,7 @@ def _tell_unpaired(found: Found, used: Sequence[Pair], survey: _Survey) -> None:
         told = [f"{mask} (expected {image})" for mask, image in lost]
         survey.tell(
             "unpaired",
-            f"{len(lost)} masks have no image: {_listed(told)}; add the images or move these masks away",
+            f"{len(lost)} masks have no image: {listed(told)}; add the images or move these masks away",
             [mask for mask, _ in lost],
         )
 
@@ -258,7 +259,7 @@ def _compare_kinds(survey: _Survey) -> None:
         told = [f"{image.path} ({image.bands} bands of {image.dtype})" for image in others]
         survey.tell(
             "mismatched",
-            f"{len(others)} of {len(readable)} images are not {bands} bands of {dtype}: {_listed(told)}; convert them, "
+            f"{len(others)} of {len(readable)} images are not {bands} bands of {dtype}: {listed(told)}; convert them, "
             "leave them out or correct 'bands'",
             [image.path for image in others],
         )
@@ -328,8 +329,3 @@ def _class_colors(classes: ClassMap | None) -> dict[str, str]:
     if classes is None:
         return {}
     return {name: format_color(color) for name, color in zip(classes.names, classes.colors, strict=True)}
-
-
-def _listed(items: Sequence[str], limit: int = 3) -> str:
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more

@@ -14,6 +14,8 @@ from segshrink.config import DatasetDescription
 from segshrink.data.splits import Division, divide, divide_patches
 from segshrink.data.wildcards import Wildcard, columns, has_wildcards, is_list_file, read_lines, whats_there
 from segshrink.errors import ConfigError, DataError, FileError
+from segshrink.file_search import is_file
+from segshrink.formatting import listed
 from segshrink.imagery import VectorLabels, probe
 from segshrink.tiling import Window
 
@@ -224,14 +226,14 @@ def refuse_unpaired(description: DatasetDescription, found: Found, division: Div
     if bare:
         told = [f"{pair.relative} (expected {pair.expected or 'a second column'})" for pair in bare]
         raise DataError(
-            f"{description.name}: {len(bare)} of {len(used)} images have no mask: {_listed(told)} under "
+            f"{description.name}: {len(bare)} of {len(used)} images have no mask: {listed(told)} under "
             f"{description.root}; add the masks or correct 'masks'"
         )
     lost = meant_orphans(description, found)
     if lost:
         told = [f"{mask} (expected {image})" for mask, image in lost]
         raise DataError(
-            f"{description.name}: {len(lost)} masks have no image: {_listed(told)} under {description.root}; "
+            f"{description.name}: {len(lost)} masks have no image: {listed(told)} under {description.root}; "
             "add the images or move these masks away"
         )
 
@@ -307,13 +309,13 @@ def _from_list(description: DatasetDescription, root: Path) -> Found:
     images = [image for image, _ in rows]
     twice = sorted({image for image in images if images.count(image) > 1}) if len(set(images)) < len(images) else []
     if twice:
-        raise DataError(f"the list file {root / description.images} names {_listed(twice)} twice; keep one line")
+        raise DataError(f"the list file {root / description.images} names {listed(twice)} twice; keep one line")
     _refuse_missing(images, root, description.images)
     names = _names([(image, _path_name(image)) for image in images])
     pairs = []
     for image, mask in rows:
         expected = mask if masks is None else masks.fill([PurePosixPath(image).stem])
-        exists = expected is not None and (root / expected).is_file()
+        exists = expected is not None and is_file(root / expected)
         pairs.append(
             Pair(names[image], image, root / image, root / expected if expected and exists else None, expected)
         )
@@ -321,10 +323,10 @@ def _from_list(description: DatasetDescription, root: Path) -> Found:
 
 
 def _refuse_missing(images: Sequence[str], root: Path, source: str) -> None:
-    missing = [image for image in images if not (root / image).is_file()]
+    missing = [image for image in images if not is_file(root / image)]
     if missing:
         raise DataError(
-            f"the list file {root / source} names {len(missing)} files that don't exist: {_listed(missing)}; "
+            f"the list file {root / source} names {len(missing)} files that don't exist: {listed(missing)}; "
             f"paths are relative to {root}"
         )
 
@@ -354,11 +356,8 @@ def _names(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
     for name in safe.values():
         counts[name.casefold()] = counts.get(name.casefold(), 0) + 1
     return {
-        image: name if counts[name.casefold()] == 1 else f"{name}-{hashlib.sha256(image.encode()).hexdigest()[:8]}"
+        image: name
+        if counts[name.casefold()] == 1
+        else f"{name}-{hashlib.sha256(image.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
         for image, name in safe.items()
     }
-
-
-def _listed(items: Sequence[str], limit: int = 3) -> str:
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Sequence
@@ -10,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 from segshrink.errors import DataError, FileError
+from segshrink.file_search import find_files, find_folders, is_file
+from segshrink.formatting import listed
 
 LIST_SUFFIXES = (".txt", ".lst", ".csv", ".tsv")
 
@@ -56,11 +57,9 @@ class Wildcard:
         Hidden files and folders (a name that starts with a dot) are left out.
         """
         found: dict[str, tuple[str, ...]] = {}
-        # Path.glob would find hidden files too.
-        for name in sorted(set(glob.glob(self.text, root_dir=root, recursive=True))):  # noqa: PTH207
-            path = Path(name).as_posix()
+        for path in find_files(self.text, root):
             parts = self.match(path)
-            if parts is not None and (root / path).is_file():
+            if parts is not None:
                 found[path] = parts
         return found
 
@@ -86,6 +85,8 @@ def read_lines(path: Path, *, purpose: str) -> list[str]:
         FileError: The file is missing, unreadable or not text.
         DataError: It holds no line.
     """
+    if not is_file(path):  # a pipe or device may never end
+        raise FileError(f"can't read the list file {path} of '{purpose}': there is no such file; check the path")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -107,9 +108,9 @@ def columns(line: str, root: Path) -> tuple[str, str | None]:
         if separator in line:
             first, _, second = line.partition(separator)
             return first.strip(), second.strip() or None
-    if " " in line and not (root / line).is_file():
+    if " " in line and not is_file(root / line):
         for found in re.finditer(r" +", line):
-            if (root / line[: found.start()]).is_file():
+            if is_file(root / line[: found.start()]):
                 return line[: found.start()], line[found.end() :]
     return line, None
 
@@ -119,11 +120,10 @@ def whats_there(root: Path, pattern: str) -> str:
     folders = pattern.split("/")[:-1]
     reached = ""
     for count in range(1, len(folders) + 1):
-        names = glob.glob("/".join(folders[:count]), root_dir=root)  # noqa: PTH207  # relative and without hidden ones
-        here = [name for name in names if (root / name).is_dir()]
+        here = find_folders("/".join(folders[:count]), root)
         if not here:
             break
-        reached = min(here)
+        reached = here[0]
     folder = root / reached
     try:
         names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in os.scandir(folder))
@@ -131,8 +131,7 @@ def whats_there(root: Path, pattern: str) -> str:
         return f"{folder} can't be listed ({error.strerror})"
     if not names:
         return f"{folder} is empty"
-    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return f"{folder} holds {', '.join(names[:6])}{more}"
+    return f"{folder} holds {listed(names, 6)}"
 
 
 def _translated(token: str) -> str:

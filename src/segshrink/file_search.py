@@ -1,0 +1,100 @@
+"""Finding files by wildcards: ``*``, ``?``, ``[...]``, and ``**/`` for any folders."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+WILDCARD = re.compile(r"[*?\[]")
+_ANY_FOLDERS = "**"
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path is a file or a link to one: no folder, device, pipe or socket, and no name that none can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def find_files(pattern: str, root: Path) -> list[str]:
+    """Find the files that match a wildcard, sorted.
+
+    Hidden files and folders (a name that starts with a dot) are found only by a part that starts with a dot. Links are
+    followed, but ``**/`` enters each folder once, however many links lead there.
+
+    Args:
+        pattern: The wildcard, with "/" between folders; an absolute one is not relative to ``root``.
+        root: The folder where it starts.
+
+    Returns:
+        Paths as the pattern spells them: relative to ``root``, or absolute.
+    """
+    # A leading "/" (or a Windows drive) stays in front of every path found.
+    anchor = Path(pattern).anchor.replace("\\", "/")
+    steps = [step for step in pattern[len(anchor) :].split("/") if step not in ("", ".")]
+    return sorted({name for name in _matching(root, anchor, steps) if is_file(root / name)})
+
+
+def find_folders(pattern: str, root: Path) -> list[str]:
+    """Find the folders that match a wildcard, sorted; otherwise as ``find_files``."""
+    return sorted({name for name in _matching(root, "", pattern.split("/")) if (root / name).is_dir()})
+
+
+def _matching(root: Path, reached: str, steps: list[str]) -> Iterator[str]:
+    """Yield what matches ``steps`` from the folder ``reached`` on, which ends with "/" or is empty."""
+    step, rest = (steps[0], steps[1:]) if steps else ("", [])
+    if step == _ANY_FOLDERS:
+        for folder in _folders_below(root, reached):
+            yield from _matching(root, folder, rest or ["*"])
+        return
+    names = _names(root / reached, step) if WILDCARD.search(step) else [step]
+    for name in names:
+        if not rest:
+            yield reached + name
+        elif os.path.isdir(root / reached / name):  # noqa: PTH112  # Path.is_dir raises on names that are too long
+            yield from _matching(root, f"{reached}{name}/", rest)
+
+
+def _names(folder: Path, step: str) -> list[str]:
+    matches = re.compile(fnmatch.translate(step)).match
+    try:
+        names = os.listdir(folder)  # noqa: PTH208  # names are all that is needed
+    except (OSError, ValueError):
+        return []
+    return [name for name in names if matches(name) and (name[0] != "." or step[0] == ".")]
+
+
+def _folders_below(root: Path, start: str) -> Iterator[str]:
+    """Yield ``start`` and all folders below it, each real folder once; links come last."""
+    seen: set[tuple[int, int]] = set()
+    links: list[str] = []
+    waiting = [start]
+    while waiting or links:
+        reached = waiting.pop() if waiting else links.pop(0)
+        try:
+            status = os.stat(root / reached)  # noqa: PTH116
+            with os.scandir(root / reached) as entries:
+                folders = sorted((entry for entry in entries if entry.name[0] != "." and _is_folder(entry)), key=_name)
+        except (OSError, ValueError):
+            continue
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        yield reached
+        for entry in folders:
+            (links if entry.is_symlink() else waiting).append(f"{reached}{entry.name}/")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
