@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -128,6 +129,12 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def available_memory() -> int | None:
+    """Return the bytes of memory that this process may still take: what is free, within its limits; None if unknown."""
+    known = [_free_memory(), _free_in_group(), _free_in_address_space()]
+    return min((max(0, free) for free in known if free is not None), default=None)
+
+
 def peak_memory_mb() -> float:
     """Return the largest resident set this process had so far, in 10^6 bytes."""
     try:
@@ -165,6 +172,39 @@ def _cpu_info(key: str) -> list[str]:
     except OSError:
         return []
     return [line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key]
+
+
+def _free_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii", errors="replace").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+
+
+def _free_in_group() -> int | None:
+    """Return what a control group (a container, a batch job) leaves, page cache counted as free."""
+    try:
+        name = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="replace").partition("0::/")[2].strip()
+        folder = Path("/sys/fs/cgroup") / name
+        folder = folder if folder.is_dir() else Path("/sys/fs/cgroup")
+        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
+        used = int((folder / "memory.current").read_text(encoding="ascii"))
+        cached = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text(encoding="ascii"), re.MULTILINE)
+        return None if limit == "max" else int(limit) - used + int(cached[1] if cached else 0)
+    except (OSError, ValueError):
+        return None
+
+
+def _free_in_address_space() -> int | None:
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        return None if limit == resource.RLIM_INFINITY else limit - pages * resource.getpagesize()
+    except (ImportError, OSError):
+        return None
 
 
 def _memory_gb() -> float | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -113,7 +114,8 @@ def test_palette_tiffs_are_read_through_the_palette(tmp_path: Path) -> None:
 def test_jpeg2000_and_vrt(tmp_path: Path, shared_data: Path) -> None:
     Image.fromarray(picture(32, 32, 3)).save(tmp_path / "a.jp2", irreversible=False)
     np.testing.assert_array_equal(read_image(tmp_path / "a.jp2"), picture(32, 32, 3))
-    source = shared_data / "geotiff" / "RGB.byte.tif"
+    source = tmp_path / "RGB.byte.tif"
+    shutil.copy(shared_data / "geotiff" / "RGB.byte.tif", source)
     (tmp_path / "a.vrt").write_text(
         '<VRTDataset rasterXSize="100" rasterYSize="50"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
         f'<SourceFilename relativeToVRT="0">{source}</SourceFilename><SourceBand>2</SourceBand>'

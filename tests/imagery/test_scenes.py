@@ -440,7 +440,7 @@ def test_a_truncated_file_names_the_window(paint: Paint) -> None:
     ("name", "content", "message"),
     [
         ("empty.tif", b"", "is empty"),
-        ("text.tif", b"no image at all", "can't be read as an image"),
+        ("text.tif", b"no image at all", "is not an image: it holds text"),
         ("half.tif", b"II*\0\x08\0\0\0", "can't be read as an image"),
     ],
 )

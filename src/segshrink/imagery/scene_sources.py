@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -13,10 +10,21 @@ from urllib.parse import unquote, urlsplit
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
 
 from segshrink.errors import FileError
+from segshrink.file_search import WILDCARD, find_files, is_file
 from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.opening import silent
+from segshrink.imagery.limits import IMAGE_RATIO, SCENE_RATIO, refuse_claims
+from segshrink.imagery.opening import (
+    PILLOW_FORMATS,
+    REMOTE_DRIVERS,
+    local_settings,
+    open_safely,
+    refuse_references,
+    scene_header,
+    silent,
+)
 
 # Files of a folder that are taken for scenes.
 SCENE_SUFFIXES = frozenset(
@@ -26,7 +34,6 @@ SCENE_SUFFIXES = frozenset(
 _SIDECARS = (".aux.xml", ".ovr", ".msk", ".tfw", ".jgw", ".pgw", ".wld", ".prj", ".hdr", ".txt", ".json", ".xml")
 # URL schemes, and GDAL's file systems behind them.
 _REMOTE = {"http": "/vsicurl/", "https": "/vsicurl/", "s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
-_WILDCARD = re.compile(r"[*?\[]")
 # What GDAL keeps of decoded blocks, in bytes, whatever the size of a scene: a row of tiles of 512 rows, 80,000 columns
 # and three bytes. GDAL reads this once, with the first block of the process.
 _CACHE_BYTES = 128 << 20
@@ -50,11 +57,11 @@ def expand_sources(sources: Sequence[Source]) -> list[Source]:
             found[str(source)] = None
             continue
         path = Path(source).expanduser()
-        if path.is_file():
+        if is_file(path):
             found[path] = None
         elif path.is_dir():
             found.update(dict.fromkeys(_in_folder(path)))
-        elif _WILDCARD.search(str(path)):
+        elif WILDCARD.search(str(path)):
             found.update(dict.fromkeys(_matching(path)))
         else:
             raise FileError(f"{path} does not exist; give an image file, a folder, a wildcard in quotes or a URL")
@@ -78,9 +85,8 @@ def scene_name(source: Source) -> str:
 @contextmanager
 def gdal_settings() -> Iterator[None]:
     """Read with GDAL as scenes need it: a bounded block cache, damage reported, retries over the network."""
-    with rasterio.Env(
+    with local_settings(
         GDAL_CACHEMAX=_CACHE_BYTES,
-        GDAL_ERROR_ON_LIBJPEG_WARNING=True,
         GDAL_HTTP_MAX_RETRY=3,
         GDAL_HTTP_RETRY_DELAY=1,
         GDAL_HTTP_TIMEOUT=60,
@@ -97,25 +103,18 @@ def open_source(source: Source) -> Any:
     """
     if is_remote(source):
         # Each file that may stand beside a remote one costs a request.
-        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
-            return _opened(_remote_path(str(source)), str(source), "check the address, and the network")
+        with (
+            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+            _told(source, "check the address, and the network"),
+        ):
+            return _open_remote(str(source))
     if isinstance(source, str) and "://" in source:
         raise FileError(f"{source} can't be opened; give a local path or a URL of {', '.join(_REMOTE)}")
     path = Path(source)
-    if path.is_dir():
-        raise FileError(f"{path} is a folder; give the path of an image file")
-    try:
-        empty = path.stat().st_size == 0
-        with path.open("rb"):
-            pass
-    except FileNotFoundError as error:
-        raise FileError(f"{path} does not exist; check the path") from error
-    except OSError as error:
-        raise FileError(f"can't read {path}: {error.strerror or error}; check its permissions") from error
-    if empty:
-        raise FileError(f"{path} is empty; copy or download it again")
-    # A pathlib path is never taken for a URL or for GDAL's own syntax.
-    return _opened(path, str(path), "replace it by a GeoTIFF, JPEG2000, JPEG, PNG or VRT file, or copy it again")
+    header = scene_header(path)
+    ratio = IMAGE_RATIO if header.format in PILLOW_FORMATS else SCENE_RATIO
+    with _told(path, "replace it by a GeoTIFF, JPEG2000, JPEG, PNG or VRT file, or copy it again"):
+        return open_safely(path, header, ratio=ratio)
 
 
 def read_georeference(source: Source) -> Georeference:
@@ -124,18 +123,30 @@ def read_georeference(source: Source) -> Georeference:
         return Georeference.of(dataset)
 
 
-def _opened(path: str | Path, name: str, remedy: str) -> Any:
+def _open_remote(url: str) -> Any:
+    with silent(NotGeoreferencedWarning):
+        dataset = DatasetReader(_remote_path(url), driver=REMOTE_DRIVERS)
     try:
-        with silent(NotGeoreferencedWarning):
-            dataset = rasterio.open(path)
+        refuse_references(url, dataset)
+        refuse_claims(url, dataset, None, ratio=SCENE_RATIO)
+    except BaseException:
+        dataset.close()
+        raise
+    return dataset
+
+
+@contextmanager
+def _told(source: Source, remedy: str) -> Iterator[None]:
+    """Turn what GDAL raises into a FileError."""
+    try:
+        yield
+    except FileError:
+        raise
     except (RasterioError, OSError) as error:
         reason = error.__cause__ or error
-        raise FileError(f"{name} can't be read as an image ({reason}); {remedy}") from error
-    if dataset.count == 0:
-        parts = ", ".join(dataset.subdatasets[:3])
-        dataset.close()
-        raise FileError(f"{name} holds several images and none itself ({parts}); save the one you mean as a GeoTIFF")
-    return dataset
+        raise FileError(f"{source} can't be read as an image ({reason}); {remedy}") from error
+    except UnicodeEncodeError as error:
+        raise FileError(f"{source} has a name that isn't UTF-8, which GDAL can't open; rename it") from error
 
 
 def _remote_path(url: str) -> str:
@@ -161,9 +172,7 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def _matching(pattern: Path) -> list[Path]:
-    # Path.glob would find hidden files too, and takes no absolute pattern.
-    names = sorted(glob.glob(os.fspath(pattern), recursive=True))  # noqa: PTH207
-    images = [path for path in map(Path, names) if _is_scene(path)]
+    images = [path for path in map(Path, find_files(pattern.as_posix(), Path())) if _is_scene(path)]
     if not images:
         raise FileError(f"no image matches {pattern}; check the wildcard")
     return images
@@ -171,4 +180,4 @@ def _matching(pattern: Path) -> list[Path]:
 
 def _is_scene(path: Path) -> bool:
     name = path.name.lower()
-    return path.is_file() and not name.startswith(".") and not name.endswith(_SIDECARS)
+    return is_file(path) and not name.startswith(".") and not name.endswith(_SIDECARS)
