@@ -19,7 +19,7 @@ def softmax(logits):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def slow_soft_jaccard(student, teacher, labels, temperature, alpha, beta, classes="all"):
+def slow_soft_jaccard(student, teacher, labels, temperature, alpha, beta, classes="all", smooth=1e-3):
     p, q = softmax(student), softmax(teacher / temperature)
     losses = []
     present = set(teacher.argmax(axis=1)[labels != 255])
@@ -29,7 +29,7 @@ def slow_soft_jaccard(student, teacher, labels, temperature, alpha, beta, classe
         own, other = p[:, channel][labels != 255], q[:, channel][labels != 255]
         hits = (own.sum() + other.sum() - np.abs(own - other).sum()) / 2
         extra, missed = own.sum() - hits, other.sum() - hits
-        losses.append(1 - (hits + 1e-3) / (hits + alpha * extra + beta * missed + 1e-3))
+        losses.append(1 - (hits + smooth) / (hits + alpha * extra + beta * missed + smooth))
     return np.mean(losses)
 
 
@@ -45,6 +45,24 @@ def test_is_its_formula(shape, temperature, alpha, beta, classes):
     expected = slow_soft_jaccard(student.detach().numpy(), teacher.numpy(), labels.numpy(), **options)
     assert soft_jaccard(student, teacher, labels, **options).item() == pytest.approx(expected, rel=1e-9)
     assert torch.autograd.gradcheck(lambda s: soft_jaccard(s, teacher, labels, **options), (student,))
+
+
+@pytest.mark.parametrize("smooth", [0, 1e-3, 1.0, 30])
+def test_smooth_is_added_to_both_sides(smooth):
+    student, teacher = random_logits(2, 5, 4, 3, seed=1).requires_grad_(), random_logits(2, 5, 4, 3, seed=2)
+    teacher[:, 1:3] -= 30
+    labels = torch.zeros(2, 4, 3, dtype=torch.long)
+    expected = slow_soft_jaccard(student.detach().numpy(), teacher.numpy(), labels.numpy(), 1, 1, 1, smooth=smooth)
+    assert soft_jaccard(student, teacher, labels, smooth=smooth).item() == pytest.approx(expected, rel=1e-9)
+    assert torch.autograd.gradcheck(lambda s: soft_jaccard(s, teacher, labels, smooth=smooth), (student,))
+
+
+def test_a_class_that_neither_sees_costs_nothing_without_smoothing():
+    logits = torch.zeros(1, 3, 2, 2).index_fill(1, torch.tensor(2), -torch.inf).requires_grad_()
+    loss = soft_jaccard(logits, logits.detach(), smooth=0)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.isfinite(logits.grad).all()
 
 
 def test_is_symmetric_and_zero_only_where_probabilities_agree():
@@ -86,6 +104,12 @@ def test_refuses_negative_weights(options):
     zeros = torch.zeros(1, 2, 3, 3)
     with pytest.raises(ConfigError, match="alpha and beta of soft_jaccard must be at least 0"):
         soft_jaccard(zeros, zeros, **options)
+
+
+def test_refuses_negative_smoothing():
+    zeros = torch.zeros(1, 2, 3, 3)
+    with pytest.raises(ConfigError, match=r"smooth of soft_jaccard .*-1"):
+        soft_jaccard(zeros, zeros, smooth=-1)
 
 
 def test_refuses_other_classes():

@@ -49,6 +49,8 @@ def test_options_are_the_published_ones():
     assert options["dkd", "decoupled_kl"] == {"temperature": 4.0, "alpha": 1.0, "beta": 8.0}
     assert options["nkd", "normalized_kl"] == {"temperature": 1.0, "gamma": 1.5}
     assert options["cirkd", "cross_image_relation"] == {"temperature": 0.1}
+    assert options["jml", "jaccard"] == {"smooth": 1.0}
+    assert options["jml", "soft_jaccard"] == {"temperature": 1.0, "smooth": 1.0}
     assert options["at", "attention_transfer"] == {"mode": "code"}
 
 

@@ -12,9 +12,6 @@ from segshrink.errors import ConfigError
 from segshrink.losses.closed_form import softmax_backward, with_gradient
 from segshrink.losses.shapes import aligned, at_temperature, check_temperature
 
-# Pixels added to both sides of the ratio (Wang et al. 2023, reference code).
-SMOOTH = 1e-3
-
 
 def soft_jaccard(
     student: Tensor,
@@ -25,13 +22,14 @@ def soft_jaccard(
     alpha: float = 1.0,
     beta: float = 1.0,
     classes: Literal["all", "present"] = "all",
+    smooth: float = 1e-3,
     ignore_index: int = IGNORE_INDEX,
 ) -> Tensor:
     """Jaccard metric loss between the student's and the teacher's probabilities, mean over classes (JML).
 
     ``1 − (tp + ε) / (tp + α·fp + β·fn + ε)`` per class, with ``tp = Σ min(p, q) = (Σ p + Σ q − Σ |p − q|) / 2``,
     ``fp = Σ p − tp`` and ``fn = Σ q − tp`` over the valid pixels of the batch, ``p = softmax(student)``, ``q =
-    softmax(teacher / T)`` and ε = 1e-3 pixels. Unlike the product form it is 0 where p equals q. Differentiable (once)
+    softmax(teacher / T)`` and ε = ``smooth``. Unlike the product form it is 0 where p equals q. Differentiable (once)
     in ``student`` only. Computed in float32 (float64 stays), also under autocast; 0 when no pixel is valid.
 
     Args:
@@ -44,6 +42,8 @@ def soft_jaccard(
         classes: "all", or only those "present": which the teacher finds most likely at some valid pixel. Of many
             classes, few of them in a batch, those that are not there outweigh the others: the smaller the area, the
             steeper its ratio.
+        smooth: Pixels ≥ 0 added to both sides of the ratio; 1e-3 is the default of the reference code, 1 what its
+            published configurations say. The more, the less a class counts of which a batch holds few pixels.
         ignore_index: Label of pixels that don't count.
 
     Returns:
@@ -51,7 +51,8 @@ def soft_jaccard(
 
     Raises:
         ModelError: Shapes of student, teacher and target contradict each other.
-        ConfigError: ``temperature`` isn't positive, ``alpha`` or ``beta`` is negative, or ``classes`` is neither.
+        ConfigError: ``temperature`` isn't positive, ``alpha``, ``beta`` or ``smooth`` is negative, or ``classes`` is
+            neither.
 
     Source:
         Wang et al. 2023 (arXiv:2302.05666); alpha, beta and the choice of classes ("active classes"): JDTLosses.
@@ -59,12 +60,14 @@ def soft_jaccard(
     check_temperature("soft_jaccard", temperature)
     if not (alpha >= 0 and beta >= 0):
         raise ConfigError(f"alpha and beta of soft_jaccard must be at least 0, found {alpha} and {beta}")
+    if not smooth >= 0:
+        raise ConfigError(f"smooth of soft_jaccard must be at least 0, found {smooth}")
     if classes not in ("all", "present"):
         raise ConfigError(f"classes of soft_jaccard must be 'all' or 'present', found {classes!r}")
     with torch.no_grad(), torch.autocast(student.device.type, enabled=False):
         own, teacher, valid = aligned(student, teacher, target, ignore_index=ignore_index)
         counted_c = _present(teacher, valid) if classes == "present" else own.new_ones(own.shape[1])
-        loss, gradient = _metric_loss(own, teacher, valid, counted_c, temperature, alpha, beta)
+        loss, gradient = _metric_loss(own, teacher, valid, counted_c, temperature, alpha, beta, smooth)
     return with_gradient(student, loss, gradient)
 
 
@@ -84,6 +87,7 @@ def _metric_loss(
     temperature: float,
     alpha: float,
     beta: float,
+    smooth: float,
 ) -> tuple[Tensor, Tensor]:
     pixels = (0, 2, 3)
     share_c = counted_c / counted_c.sum().clamp(min=1)
@@ -95,8 +99,10 @@ def _metric_loss(
         other.masked_fill_(ignored, 0)
     student_area_c, teacher_area_c = probability.sum(pixels), other.sum(pixels)
     shared_c = torch.minimum(probability, other).sum(pixels)
-    hits_c = shared_c + SMOOTH
+    hits_c = shared_c + smooth
     all_c = hits_c + alpha * (student_area_c - shared_c) + beta * (teacher_area_c - shared_c)
+    if smooth == 0:  # a class that neither sees: nothing is missed, and nothing is divided by 0
+        hits_c, all_c = (torch.where(all_c > 0, value, 1) for value in (hits_c, all_c))
     loss = ((1 - hits_c / all_c) * share_c).sum()
     # Derivative by a probability: one number per class where it exceeds the teacher's, another where it falls short,
     # their mean where they are equal.

@@ -69,14 +69,14 @@ PRESETS: Mapping[str, Preset] = {
         (_term("dist", beta=1.0, gamma=1.0, temperature=1.0),),
     ),
     # configs/losses/jaccard_present_all.yaml and configs/labels/kd.yaml: 0.25 CE + 0.75 JML against the labels and
-    # against the teacher, half of each, T = 1.
+    # against the teacher, half of each, T = 1, smooth 1.
     "jml": Preset(
         "Wang et al. 2023, arXiv:2302.05666, zifuwanggg/JDTLosses",
         (
             _term("cross_entropy", 0.5 * 0.25),
-            _term("jaccard", 0.5 * 0.75),
+            _term("jaccard", 0.5 * 0.75, smooth=1.0),
             _term("pixel_kl", 0.5 * 0.25, temperature=1.0),
-            _term("soft_jaccard", 0.5 * 0.75, temperature=1.0),
+            _term("soft_jaccard", 0.5 * 0.75, temperature=1.0, smooth=1.0),
         ),
         labels=0.0,
         note="Brings its own supervised terms. Not exact: against the labels the published loss is a mean over the "
