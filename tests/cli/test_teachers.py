@@ -141,6 +141,21 @@ def test_a_class_that_nobody_teaches_is_named(model: Path) -> None:
     assert unknown_classes(open_teacher(model, load_model(model).description.classes), build_terms([soft])) is None
 
 
+@pytest.mark.usefixtures("no_page")
+def test_classes_that_stand_for_nothing_and_win_are_named_before_learning(
+    segshrink, recipe: Path, tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "users_overlooked.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    teacher = {"source": "users_overlooked:Colors", "adapter": {"classes": ["Ground", "Tin roof", "Water"]}}
+    source = f"distillation.teachers=[{json.dumps(teacher)}]"
+    result = segshrink("distill", recipe, "--out", data.parent / "run", *SHORT, source)
+    assert result.status == 0, result.err
+    (notice,) = [line for line in result.err.splitlines() if "the teacher found Tin roof" in line]
+    assert "Ground" not in notice
+
+
 def test_a_folder_of_label_maps_teaches_by_the_scenes_names(segshrink, recipe: Path, data: Path) -> None:
     out, labels = data.parent / "run", data.parent / "labels"
     labels.mkdir()

@@ -288,6 +288,14 @@ def test_files_of_teachers_are_found_beside_the_recipe_and_other_names_are_left(
     assert load_recipe(tmp_path / "config.yaml") == load_recipe(recipe)
 
 
+@pytest.mark.parametrize("key", ["softmax", "normalization", "scale", "batch", "ordre"])
+def test_an_unknown_key_of_an_adapter_shows_all_its_keys(recipe: Path, key: str) -> None:
+    recipe.write_text(f"{RECIPE}distillation: {{teachers: [{{source: x, adapter: {{{key}: 1}}}}]}}\n")
+    with pytest.raises(ConfigError, match=rf"unknown key 'distillation\.teachers\.0\.adapter\.{key}'") as caught:
+        load_recipe(recipe)
+    assert all(name in str(caught.value) for name in Adapter.model_fields)
+
+
 @pytest.mark.parametrize(
     ("teaching", "expected"),
     [

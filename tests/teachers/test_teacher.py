@@ -10,7 +10,8 @@ from segshrink.classes import ClassMap
 from segshrink.config import TeacherSource
 from segshrink.errors import ModelError
 from segshrink.models import build_model
-from segshrink.teachers import TorchTeacher, open_teacher
+from segshrink.teachers import Augmented, Ensemble, TorchTeacher, answers, open_teacher
+from segshrink.teachers.teacher import are_sigmoids
 
 CLASSES = ClassMap.build([("Land", "#804000", None), ("Water", "#0000FF", None), ("Road", "#808080", None)])
 
@@ -92,3 +93,119 @@ def test_probabilities_are_turned_into_logits_of_the_same_distribution(images: T
     assert teacher.returns_probabilities
     untouched = TorchTeacher(Fixed(logits), CLASSES)
     assert torch.equal(untouched.logits(images), logits.expand(2, -1, -1, -1))
+
+
+def test_sigmoids_are_brought_to_a_sum_of_one_and_told(images: Tensor, caplog: pytest.LogCaptureFixture) -> None:
+    sigmoids = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)).mul(4).sigmoid()
+    teacher = TorchTeacher(Fixed(sigmoids), CLASSES)
+    expected = (sigmoids / sigmoids.sum(1, keepdim=True)).expand(2, -1, -1, -1)
+    assert torch.allclose(teacher.logits(images).softmax(1), expected, atol=1e-6)
+    assert teacher.returns_probabilities
+    (record,) = caplog.records
+    assert "sigmoid" in record.getMessage()
+    assert "output: logits" in record.getMessage()
+    told = TorchTeacher(Fixed(sigmoids), CLASSES, output="logits")
+    assert torch.equal(told.logits(images), sigmoids.expand(2, -1, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("channels", "sigmoids"),
+    [((0.2, 0.9), True), ((0.2, 0.8), False), ((1.0, 1.0), True), ((0.2, 1.1), False), ((-0.1, 0.5), False)],
+)
+def test_sigmoids_are_told_from_probabilities_and_logits(channels: tuple[float, ...], sigmoids: bool) -> None:
+    assert are_sigmoids(torch.tensor(channels).view(1, -1, 1, 1).expand(1, -1, 4, 4)) is sigmoids
+
+
+def test_probabilities_that_turn_out_to_be_logits_are_refused(images: Tensor) -> None:
+    module = Fixed(torch.full((1, 3, 32, 32), 1 / 3))
+    teacher = TorchTeacher(module, CLASSES)
+    teacher.logits(images)
+    module.answer = module.answer * 9
+    with pytest.raises(ModelError, match=r"3 to 3.*output: logits"):
+        teacher.logits(images)
+
+
+class Own(nn.Module):
+    """A convolution with preprocessing that no state dict shows."""
+
+    def __init__(self, mean: float = 0.0, scale: float = 1.0, bands: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution = nn.Conv2d(bands, 3, 3, padding=1)
+        self.mean, self.scale = mean, scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.convolution((images - self.mean) / self.scale)
+
+
+class Edited(Own):
+    """The same with other code."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).flip(3)
+
+
+Edited.__qualname__ = Own.__qualname__
+
+
+@pytest.mark.parametrize("bands", [1, 3, 5])
+def test_a_plain_module_takes_bytes(bands: int) -> None:
+    images = torch.randint(0, 256, (2, bands, 16, 16), dtype=torch.uint8)
+    teacher = TorchTeacher(Own(bands=bands), CLASSES)
+    assert torch.equal(teacher.logits(images), teacher.logits(images.float()))
+
+
+@pytest.mark.parametrize(
+    "other", [Own(mean=1.0), Own(mean=128.0), Own(scale=1.01), Edited(), "logits", "probabilities"]
+)
+def test_identity_changes_with_whatever_changes_answers(other: nn.Module | str) -> None:
+    plain = TorchTeacher(Own(), CLASSES)
+    assert plain.identity == plain.identity == TorchTeacher(Own(), CLASSES).identity
+    changed = TorchTeacher(Own(), CLASSES, output=other) if isinstance(other, str) else TorchTeacher(other, CLASSES)
+    assert plain.identity != changed.identity
+    assert Augmented(plain).identity != Augmented(changed).identity
+    assert Ensemble([plain], [1]).identity != Ensemble([changed], [1]).identity
+
+
+def test_asking_for_the_identity_leaves_no_trace(images: Tensor, caplog: pytest.LogCaptureFixture) -> None:
+    class Draws(Own):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) + torch.randn(1)
+
+    module = nn.Sequential(Draws(), nn.BatchNorm2d(3), nn.Softmax(1))
+    teacher = TorchTeacher(module, CLASSES)
+    for layer in module:
+        layer.eval = lambda layer=layer: layer  # type: ignore[method-assign]
+    module[1].train()
+    torch.manual_seed(7)
+    before = [value.clone() for value in module.state_dict().values()]
+    assert teacher.identity == teacher.identity
+    assert torch.equal(torch.randn(1), torch.randn(1, generator=torch.Generator().manual_seed(7)))
+    assert all(torch.equal(one, two) for one, two in zip(before, module.state_dict().values(), strict=True))
+    assert teacher.returns_probabilities is None
+    assert caplog.records == []
+
+
+def test_identity_survives_other_numbers_of_threads_and_networks_that_take_no_noise() -> None:
+    class Picky(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            raise ValueError("only on Sundays")
+
+    teacher = TorchTeacher(build_model("unet", CLASSES, options={"width": 4, "depth": 2}))
+    threads = torch.get_num_threads()
+    before = teacher.identity
+    torch.set_num_threads(2)
+    try:
+        assert teacher.identity == before
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert TorchTeacher(Picky(), CLASSES).identity
+
+
+def test_labels_become_logits_where_they_are() -> None:
+    # A tensor on "meta" can't be mixed with one on the CPU, as little as one on a GPU.
+    labels = torch.zeros(1, 4, 4, dtype=torch.long, device="meta")
+    assert answers._peaked(labels, 3, 2.0).device.type == "meta"
+    one_hot = answers.one_hot_logits(torch.tensor([[[0, 2]]]), 3, 0.8, "net").softmax(1)
+    assert torch.allclose(one_hot[0, :, 0].T, torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]))

@@ -47,6 +47,8 @@ def measure_teachers(teaching: Teaching, recipe: Recipe, *, out: Path, resume: b
         return
     with progress_bar("evaluate teacher") as advance, writing(out):
         describe_teacher(teacher, recipe, out=out / "teacher", progress=advance)
+    if (notice := overlooked_classes(teacher)) is not None:
+        tell(notice)
 
 
 def opener(teaching: Teaching, dataset: Dataset) -> Callable[[], Teacher]:
@@ -70,6 +72,16 @@ def unknown_classes(teacher: Teacher, terms: tuple[WeightedTerm, ...]) -> str | 
     return (
         f"the teacher doesn't know {listing(unknown)} and no loss term learns from labels, so nothing teaches {them}; "
         f"say in the teacher's 'classes' which of its classes stand for {them}, or add a term on labels"
+    )
+
+
+def overlooked_classes(teacher: Teacher) -> str | None:
+    """Say which classes of a teacher were likeliest somewhere and stand for none of the data set's; None: none."""
+    if not (names := teacher.overlooked):
+        return None
+    return (
+        f"the teacher found {listing(list(names))} in these images, for which no class of the data set stands: where "
+        "they are likelier than all others together it teaches nothing; say in the teacher's 'classes' what they are"
     )
 
 

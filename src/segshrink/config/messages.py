@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from segshrink.config.base import Strict
 from segshrink.errors import nearest
 
 # Steps that pydantic adds to a place to say which branch of a union it tried.
@@ -30,7 +31,10 @@ def explain(kind: type[BaseModel], error: ValidationError, source: str) -> str:
     field = ".".join(steps)
     if first["type"] == "extra_forbidden":
         owner = _section_at(kind, steps[:-1])
-        return f"{source}: unknown key '{field}'{nearest(steps[-1], owner.model_fields if owner else ())}"
+        known = list(owner.model_fields) if owner else []
+        hint = nearest(steps[-1], known)
+        keys = f" (keys: {', '.join(known)})" if hint.endswith("?") else ""  # a guess may be wrong
+        return f"{source}: unknown key '{field}'{hint}{keys}"
     if first["type"] == "missing":
         return f"{source}: '{field}' is missing; add it"
     if first["type"] == "invalid_key":
@@ -57,7 +61,8 @@ def _shown(value: Any) -> str:
 
 
 def _steps(place: tuple[int | str, ...]) -> list[str]:
-    return [str(step) for step in place if not (isinstance(step, str) and _BRANCH.match(step))]
+    sections = {section.__name__ for section in Strict.__subclasses__()}
+    return [str(step) for step in place if not (isinstance(step, str) and (_BRANCH.match(step) or step in sections))]
 
 
 def _section_at(kind: type[BaseModel], steps: list[str]) -> type[BaseModel] | None:

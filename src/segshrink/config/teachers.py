@@ -27,8 +27,9 @@ class Adapter(Strict):
     fill: float = 0.0
     # Order of the first three bands.
     order: Literal["rgb", "bgr"] = "rgb"
-    # It takes (pixel - mean) / std; one number for all bands, or one each in the order it takes them. A network of
-    # integers takes that by the scale and zero point in its file; at 0 and 1 it takes the pixel values themselves.
+    # It takes (pixel - mean) / std; one number for all bands, or one each in the order it takes them, in the units of
+    # the images' pixels: ImageNet's 0.485 and 0.229 are 123.675 and 58.395 for 8-bit ones. A network of integers takes
+    # that by the scale and zero point in its file; at 0 and 1 it takes the pixel values themselves.
     mean: float | list[float] = 0.0
     std: float | list[float] = 1.0
     # Type of the numbers it takes; by default what its file says.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,7 @@ from torch import Tensor
 from segshrink.config import Adapter
 from segshrink.errors import ConfigError, ModelError, nearest
 from segshrink.teachers.runners import Port, Runner
-from segshrink.teachers.teacher import are_probabilities, to_log_probabilities
-
-_LOGGER = logging.getLogger(__name__)
+from segshrink.teachers.teacher import check_probabilities, tell_probabilities, to_log_probabilities
 
 Kind = Literal["auto", "logits", "probabilities", "labels"]
 
@@ -74,13 +71,13 @@ class AnswerReader:
 
     def _scores(self, values: Tensor) -> Tensor:
         """Tell probabilities from logits at the first batch, and return logits."""
+        # Each rounded probability may be half a step off.
+        step = self.port.quantization[0] if self.port.quantization else 0.0
+        tolerance = max(1e-2, self.classes * step / 2)
         if self.kind == "auto":
-            # Each rounded probability may be half a step off.
-            step = self.port.quantization[0] if self.port.quantization else 0.0
-            likely = are_probabilities(values, tolerance=max(1e-2, self.classes * step / 2))
-            self.kind = "probabilities" if likely else "logits"
-            if likely:
-                _LOGGER.warning("%s answers with probabilities; their logarithms are taken for logits", self.path)
+            self.kind = "probabilities" if tell_probabilities(values, str(self.path), tolerance=tolerance) else "logits"
+        if self.kind == "probabilities":
+            check_probabilities(values, str(self.path), tolerance=tolerance)
         if values.shape[1] == 1:
             return two_class_logits(values, probabilities=self.kind == "probabilities")
         return to_log_probabilities(values) if self.kind == "probabilities" else values
@@ -153,8 +150,13 @@ def one_hot_logits(labels: Tensor, classes: int, confidence: float, where: str) 
             f"(0 to {classes - 1}); correct its class names"
         )
     margin = math.log(confidence * (classes - 1) / (1 - confidence)) if classes > 1 else 0.0
-    logits = torch.zeros(labels.shape[0], classes, *labels.shape[1:])
-    return logits.scatter_(1, index[:, None], margin)
+    return _peaked(index, classes, margin)
+
+
+def _peaked(index: Tensor, classes: int, height: float) -> Tensor:
+    """Return zeros (N, K, h, w) with ``height`` at class indices (N, h, w), where these are."""
+    logits = torch.zeros(index.shape[0], classes, *index.shape[1:], device=index.device)
+    return logits.scatter_(1, index[:, None], height)
 
 
 def _output(runner: Runner, wanted: str | int) -> int:

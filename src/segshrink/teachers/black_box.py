@@ -16,11 +16,14 @@ from segshrink.classes import ClassMap
 from segshrink.config import Adapter, TeacherSource
 from segshrink.errors import ConfigError, ModelError
 from segshrink.losses.shapes import resized
+from segshrink.models import Normalization
 from segshrink.teachers.adapter_files import adapter_of, class_names
 from segshrink.teachers.answers import AnswerReader, read_answers
 from segshrink.teachers.fitting import Fitting
+from segshrink.teachers.fixed_image import answer_to_fixed_image
 from segshrink.teachers.intake import Intake, read_intake
 from segshrink.teachers.mapping import ClassMapping, map_classes
+from segshrink.teachers.pixel_units import check_units
 from segshrink.teachers.runners import LiteRtRunner, OnnxRunner, Runner
 from segshrink.teachers.teacher import Teacher
 
@@ -62,11 +65,13 @@ class BlackBox(Teacher):
         self._intake = intake
         self._reader = reader
         self._fitting = intake.size and Fitting(intake.size, adapter.fit, adapter.place, adapter.fill)
-        # Channels that stand for nothing needn't be resized and blended.
+        # Channels that stand for nothing are resized and blended as one.
         self._kept = sorted({channel for group in mapping.channels for channel in group})
         self._final = ClassMapping(
             tuple(tuple(self._kept.index(channel) for channel in group) for group in mapping.channels)
         )
+        self._scaling = Normalization(intake.mean, intake.std)
+        self._overlooked: set[int] = set()
 
     @property
     def returns_probabilities(self) -> bool | None:
@@ -75,11 +80,17 @@ class BlackBox(Teacher):
 
     @property
     def identity(self) -> str:
-        """SHA-256 of the file's bytes, every setting of the adapter, and the class mapping."""
+        """SHA-256 of the file's bytes, the adapter's settings, the class mapping, and the answer to a fixed image."""
         # Where the names are written changes nothing.
         settings = self.adapter.model_dump(mode="json", exclude={"classes"})
         parts = [type(self.runner).__name__, self.runner.key, settings, self._reader.classes, self.mapping.channels]
+        parts.append(self._answer())
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def overlooked(self) -> tuple[str, ...]:
+        """Names of its own classes that stand for none of the student's and were likeliest somewhere, until now."""
+        return self.mapping.named(self._overlooked)
 
     def run_by(self, runner: Runner) -> BlackBox:
         """Return the same teacher with another runner of its network."""
@@ -93,10 +104,13 @@ class BlackBox(Teacher):
             images: Raw pixel values (N, bands, H, W), uint8 or float.
 
         Raises:
+            ConfigError: Its adapter scales pixels from 0 to 1, and these are larger.
             ModelError: The network fails, or answers what its file and adapter don't say.
         """
         pixels = images.detach().cpu()
-        if pixels.dtype != torch.uint8:
+        if pixels.dtype == torch.uint8:
+            check_units(self._scaling, pixels, self.name)
+        else:
             pixels = pixels.float()
         if self._fitting is None:
             answers = resized(self._network(pixels), (pixels.shape[2], pixels.shape[3]))
@@ -111,6 +125,7 @@ class BlackBox(Teacher):
             image: Raw pixel values (H, W, bands).
             name: The scene's name in its data set.
         """
+        check_units(self._scaling, image, self.name)
         if self._fitting is None:
             return super().scene_logits(image, name)
         pixels = np.require(image, np.uint8 if image.dtype == np.uint8 else np.float32, ["C", "W"])
@@ -118,9 +133,22 @@ class BlackBox(Teacher):
         return whole
 
     def _network(self, pixels: Tensor) -> Tensor:
-        """Return the logits (n, K', h, w) of the channels that stand for a class."""
-        logits = self._reader.logits(self.runner.run(self._intake.array(pixels), self._reader.number))
-        return logits if len(self._kept) == logits.shape[1] else logits[:, self._kept]
+        """Return the logits (n, K', h, w) of the channels that stand for a class, and last of all others together."""
+        logits = self._reader.logits(self._raw(pixels))
+        if len(self._kept) == logits.shape[1]:
+            return logits
+        self._overlooked |= self.mapping.overlooked(logits)
+        others = [channel for channel in range(logits.shape[1]) if channel not in self._kept]
+        return torch.cat([logits[:, self._kept], logits[:, others].logsumexp(dim=1, keepdim=True)], dim=1)
+
+    def _raw(self, pixels: Tensor) -> NDArray[Any]:
+        return self.runner.run(self._intake.array(pixels), self._reader.number)
+
+    def _answer(self) -> list[float] | None:
+        """Measure the answer to the fixed image."""
+        sizes = {} if self._intake.size is None else {"sizes": [self._intake.size]}
+        bands = len(self._intake.mean)
+        return answer_to_fixed_image(lambda image: torch.from_numpy(self._raw(image)), bands, **sizes)
 
 
 def open_black_box(source: TeacherSource, classes: ClassMap, *, bands: int) -> Teacher:

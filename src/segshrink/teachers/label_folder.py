@@ -68,6 +68,7 @@ class LabelFolder(Teacher):
         self._files = _find(folder)
         self._names = tuple(names)
         self._identity: str | None = None
+        self._overlooked: set[int] = set()
 
     @property
     def identity(self) -> str:
@@ -78,6 +79,11 @@ class LabelFolder(Teacher):
             parts = [files, settings, self.classes.to_dict()]
             self._identity = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         return self._identity
+
+    @property
+    def overlooked(self) -> tuple[str, ...]:
+        """Names of its own classes that stand for none of the student's and were likeliest somewhere, until now."""
+        return self.mapping.named(self._overlooked)
 
     def check_scenes(self, names: Sequence[str]) -> None:
         """Refuse to go on where a scene has no map.
@@ -127,6 +133,7 @@ class LabelFolder(Teacher):
         path, size = self._map_of(name), (image.shape[0], image.shape[1])
         assert path is not None  # noqa: S101  # it was checked
         answers, unknown = self._read(path, size)
+        self._overlooked |= self.mapping.overlooked(answers[None])
         logits = self.mapping.apply(answers[None])[0]
         if bool(unknown.any()):
             # Summed groups of equal classes would no longer be equal.

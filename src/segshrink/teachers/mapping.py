@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from segshrink.errors import ModelError, nearest
 
+_LOGGER = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class ClassMapping:
-    """For each class of the student the channels of the teacher that stand for it; none where it is missing."""
+    """For each class of the student the channels of the teacher that stand for it; none where it is missing.
+
+    Attributes:
+        channels: Channels by class of the student.
+        names: What the teacher calls its channels; empty where nobody says.
+    """
 
     channels: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def known(self) -> tuple[int, ...]:
@@ -26,8 +35,39 @@ class ClassMapping:
         """Turn the teacher's logits (N, K, H, W) into the student's (N, C, H, W).
 
         Where classes are reordered or one to one, channels are picked; a group of channels becomes the logarithm of
-        its summed exponentials, which sums its probabilities; a missing class gets -inf.
+        its summed exponentials, which sums its probabilities; a missing class gets -inf. Where channels that stand for
+        no class have more than half of the probability, the teacher says nothing about the pixel: all logits of known
+        classes are equal.
         """
+        picked = self._picked(logits)
+        rest = self._rest(logits.shape[1])
+        # Of a single class its logit tells how likely it is against all others.
+        if not rest or len(self.known) < 2:
+            return picked
+        mapped = sorted({channel for group in self.channels for channel in group})
+        silent = logits[:, rest].logsumexp(dim=1, keepdim=True) > logits[:, mapped].logsumexp(dim=1, keepdim=True)
+        nothing = torch.full((1, len(self.channels), 1, 1), -torch.inf, dtype=picked.dtype, device=picked.device)
+        nothing[:, list(self.known)] = 0
+        return torch.where(silent, nothing, picked)
+
+    def overlooked(self, logits: Tensor) -> set[int]:
+        """Return the channels that stand for no class of the student and are likeliest at some pixel (N, K, H, W)."""
+        rest = self._rest(logits.shape[1])
+        if not rest:
+            return set()
+        pixels = torch.bincount(logits.argmax(dim=1).flatten(), minlength=logits.shape[1])
+        return {channel for channel in rest if pixels[channel] > 0}
+
+    def named(self, channels: Iterable[int]) -> tuple[str, ...]:
+        """Return what the teacher calls these channels; those without a name are left out."""
+        return tuple(self.names[channel] for channel in sorted(channels) if channel < len(self.names))
+
+    def _rest(self, count: int) -> list[int]:
+        """Return which of so many channels stand for no class."""
+        return sorted(set(range(count)) - {channel for group in self.channels for channel in group})
+
+    def _picked(self, logits: Tensor) -> Tensor:
+        """Give each class of the student its channels, whatever the others say."""
         if self.channels == tuple((index,) for index in range(logits.shape[1])):
             return logits
         if all(len(group) == 1 for group in self.channels):
@@ -46,7 +86,7 @@ class ClassMapping:
 def map_classes(
     student: Sequence[str], teacher: Sequence[str], aliases: Mapping[str, str | Sequence[str]] | None = None
 ) -> ClassMapping:
-    """Match classes by name, upper and lower case alike.
+    """Match classes by name, upper and lower case alike; say where an alias takes the place of an equal name.
 
     Args:
         student: Names of the student's classes.
@@ -70,10 +110,28 @@ def map_classes(
     for key in own:
         if key not in wanted:
             wanted[key] = (positions[key],) if key in positions else ()
-    mapping = ClassMapping(tuple(wanted[name.casefold()] for name in student))
+    mapping = ClassMapping(tuple(wanted[name.casefold()] for name in student), tuple(teacher))
+    _tell_replaced(mapping, student, positions)
     if not mapping.known:
         raise ModelError(
             f"the teacher's classes ({', '.join(teacher)}) share no name with the data set's ({', '.join(student)}); "
             "say in 'classes' which stand for which"
         )
     return mapping
+
+
+def _tell_replaced(mapping: ClassMapping, student: Sequence[str], positions: Mapping[str, int]) -> None:
+    """Say which classes of the teacher an alias leaves out though the student has a class of that name."""
+    used = {channel for group in mapping.channels for channel in group}
+    for name, group in zip(student, mapping.channels, strict=True):
+        if (own := positions.get(name.casefold())) is not None and own not in used:
+            names = [mapping.names[channel] for channel in (own, *group)]
+            _LOGGER.warning(
+                "'%s' is learned from the teacher's %s as 'classes' says, and its own class '%s' stands for nothing; "
+                "write '%s: [%s]' to learn from both",
+                name,
+                ", ".join(names[1:]),
+                names[0],
+                name,
+                ", ".join(names),
+            )

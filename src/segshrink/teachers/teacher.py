@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
@@ -12,7 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
+from segshrink.errors import ModelError
 from segshrink.models import count_parameters
+
+_LOGGER = logging.getLogger(__name__)
 
 # Tiles of a scene that a teacher answers about, in pixels.
 TILE, OVERLAP = 512, 64
@@ -62,6 +66,11 @@ class Teacher(ABC):
         Args:
             images: Raw pixel values (N, bands, H, W), uint8 or float.
         """
+
+    @property
+    def overlooked(self) -> tuple[str, ...]:
+        """Names of its own classes that stand for none of the student's and were likeliest somewhere, until now."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.overlooked))
 
     def check_scenes(self, names: Sequence[str]) -> None:  # noqa: B027  # most teachers have nothing to check
         """Refuse to begin where it can't answer about every one of these scenes.
@@ -124,7 +133,53 @@ def are_probabilities(output: Tensor, *, tolerance: float = 1e-2) -> bool:
 
     One channel is a probability when it lies in [0, 1]: a sigmoid was applied.
     """
-    if not (bool((output >= 0).all()) and bool((output <= 1).all())):
+    if not between_0_and_1(output):
         return False
     sums = output.sum(dim=1)
     return output.shape[1] == 1 or bool(torch.allclose(sums, torch.ones_like(sums), atol=tolerance))
+
+
+def are_sigmoids(output: Tensor) -> bool:
+    """Tell whether (N, C, ...) with C > 1 lies in [0, 1] without a sum of one: a sigmoid was applied to each class."""
+    return output.shape[1] > 1 and between_0_and_1(output) and not are_probabilities(output)
+
+
+def between_0_and_1(output: Tensor, *, tolerance: float = 0.0) -> bool:
+    """Tell whether all values lie in [0, 1]."""
+    return bool((output >= -tolerance).all()) and bool((output <= 1 + tolerance).all())
+
+
+def tell_probabilities(output: Tensor, name: str, *, tolerance: float = 1e-2) -> bool:
+    """Tell probabilities (N, C, ...), of all classes together or of each by itself, from logits, and say so.
+
+    Args:
+        output: A network's first answer.
+        name: How messages call the network.
+        tolerance: How far from one the sum over the classes may be.
+    """
+    if are_probabilities(output, tolerance=tolerance):
+        _LOGGER.warning("%s answers with probabilities; their logarithms are taken for logits", name)
+        return True
+    if are_sigmoids(output):
+        _LOGGER.warning(
+            "%s answers with numbers from 0 to 1 that don't add up to 1 over the classes; they are taken for a "
+            "probability of each class (sigmoids) and brought to a sum of 1; if they are logits, say 'output: logits' "
+            "in its adapter",
+            name,
+        )
+        return True
+    return False
+
+
+def check_probabilities(output: Tensor, name: str, *, tolerance: float = 1e-2) -> None:
+    """Refuse an answer that can't be probabilities, though the network's first one was taken for such.
+
+    Raises:
+        ModelError: Values lie outside [0, 1].
+    """
+    if not between_0_and_1(output, tolerance=tolerance):
+        low, high = (float(value) for value in torch.aminmax(output))
+        raise ModelError(
+            f"{name} answered with numbers from 0 to 1 at first, which were taken for probabilities, and now with "
+            f"{low:g} to {high:g}; say in its adapter what they are ('output: logits' or 'output: probabilities')"
+        )

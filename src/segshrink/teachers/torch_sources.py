@@ -75,7 +75,8 @@ def open_torch(source: TeacherSource, classes: ClassMap, *, bands: int) -> Torch
     except ModelError as error:
         raise ModelError(f"{source.source}: {error}") from error
     output = "logits" if adapter.output == "labels" else adapter.output
-    return TorchTeacher(module, classes, mapping, output=output, name=source.source)
+    scaling = adapter_normalization(adapter, bands) if adapter.model_fields_set & {"mean", "std"} else None
+    return TorchTeacher(module, classes, mapping, output=output, scaling=scaling, name=source.source)
 
 
 def _open(source: TeacherSource, given: tuple[str, ...] | None, classes: ClassMap, bands: int) -> _Opened:
