@@ -69,6 +69,11 @@ class Georeference:
             gcp_crs=crs.to_wkt() if points and crs else None,
         )
 
+    @property
+    def known(self) -> bool:
+        """Whether anything tells where the grid lies."""
+        return self.crs is not None or self.transform is not None or bool(self.gcps)
+
     def profile(self) -> dict[str, Any]:
         """Return what ``rasterio.open(path, "w", **profile)`` must know: size, CRS, and transform or points."""
         profile: dict[str, Any] = {"height": self.height, "width": self.width}
@@ -84,6 +89,13 @@ class Georeference:
         if self.transform is not None:
             profile["transform"] = Affine(*self.transform)
         return profile
+
+    def world_file(self) -> str:
+        """Return what a world file says of ``transform``: its numbers, from the middle of the first pixel."""
+        assert self.transform is not None  # noqa: S101
+        a, b, _, d, e, _ = self.transform
+        x, y = _place(self.transform, 0.5, 0.5)
+        return "".join(f"{number!r}\n" for number in (a, d, b, e, x, y))
 
     def scaled(self, height: int, width: int) -> Georeference:
         """Return that of the same ground in ``height`` × ``width`` pixels."""

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 import rasterio
@@ -188,17 +188,47 @@ class RasterWriter:
 
     def _name_classes(self) -> None:
         """Write what GDAL keeps beside a GeoTIFF: the class names; or remove what described an older file."""
-        beside = self._path.with_name(self._path.name + ".aux.xml")
         if self._classes is None:
-            beside.unlink(missing_ok=True)
-            return
-        names = "".join(f"<Category>{escape(name)}</Category>" for name in self._classes.names)
-        with replacing(beside) as temporary:
-            temporary.write_text(
-                f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand>'
-                "</PAMDataset>\n",
-                encoding="utf-8",
-            )
+            auxiliary_path(self._path).unlink(missing_ok=True)
+        else:
+            write_auxiliary(self._path, self._classes)
+
+
+def auxiliary_path(raster: Path) -> Path:
+    """Return where GDAL looks for what a raster's format can't hold."""
+    return raster.with_name(f"{raster.name}.aux.xml")
+
+
+def write_auxiliary(raster: Path, classes: ClassMap, georeference: Georeference | None = None) -> None:
+    """Write class names, and where its format has no room for it a raster's place, for GDAL and QGIS to read.
+
+    Raises:
+        FileError: The file can't be written.
+    """
+    names = "".join(f"<Category>{escape(name)}</Category>" for name in classes.names)
+    with replacing(auxiliary_path(raster)) as temporary:
+        temporary.write_text(
+            f'<PAMDataset>{"" if georeference is None else _place(georeference)}<PAMRasterBand band="1">'
+            f"<CategoryNames>{names}</CategoryNames></PAMRasterBand></PAMDataset>\n",
+            encoding="utf-8",
+        )
+
+
+def _place(georeference: Georeference) -> str:
+    parts = ""
+    if georeference.crs is not None:
+        parts += f"<SRS>{escape(georeference.crs)}</SRS>"
+    if georeference.transform is not None:
+        a, b, c, d, e, f = georeference.transform
+        parts += f"<GeoTransform>{c!r}, {a!r}, {b!r}, {f!r}, {d!r}, {e!r}</GeoTransform>"
+    elif georeference.gcps:
+        points = "".join(
+            f'<GCP Id="{number}" Pixel="{point.col!r}" Line="{point.row!r}" X="{point.x!r}" Y="{point.y!r}" '
+            f'Z="{point.z!r}"/>'
+            for number, point in enumerate(georeference.gcps, start=1)
+        )
+        parts += f"<GCPList Projection={quoteattr(georeference.gcp_crs or '')}>{points}</GCPList>"
+    return parts
 
 
 def encode_probabilities(values: NDArray[np.floating], valid: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:

@@ -42,32 +42,48 @@ Source = str | Path
 
 
 def expand_sources(sources: Sequence[Source]) -> list[Source]:
-    """Turn what a user names into single scenes, each once, in the order named.
+    """Turn what a user names into single scenes, each once, in the order named; see ``placed_sources``."""
+    return list(placed_sources(sources))
 
-    A folder stands for the images directly in it, a wildcard (``*``, ``?``, ``[...]``, ``**`` for any folders) for what
-    it matches; an existing file is taken as it is, whatever its name. Hidden files and those that describe others
-    (``.aux.xml``, ``.ovr``, ``.msk``, world files) are left out of folders and wildcards. URLs stay as they are.
+
+def placed_sources(sources: Sequence[Source], *, leave_out: Path | None = None) -> dict[Source, Path]:
+    """Turn what a user names into single scenes, each once, in the order named, and the sub-folder each lies in.
+
+    A folder stands for the images directly in it, or where it holds none for those in its sub-folders, a wildcard
+    (``*``, ``?``, ``[...]``, ``**`` for any folders) for what it matches; an existing file is taken as it is, whatever
+    its name. Hidden files and those that describe others (``.aux.xml``, ``.ovr``, ``.msk``, world files) are left out
+    of folders and wildcards. URLs stay as they are.
+
+    Args:
+        sources: Files, folders, wildcards, URLs.
+        leave_out: A folder that no sub-folder may be, such as that of the results.
+
+    Returns:
+        Scene → its folder relative to the folder named; "." for all others.
 
     Raises:
         FileError: Something named doesn't exist, or a folder or wildcard holds no image.
     """
-    found: dict[Source, None] = {}
+    found: dict[Source, Path] = {}
+    here = Path()
     for source in sources:
         if is_remote(source):
-            found[str(source)] = None
+            found.setdefault(str(source), here)
             continue
-        path = Path(source).expanduser()
+        path = _at_home(Path(source))
         if is_file(path):
-            found[path] = None
+            found.setdefault(path, here)
         elif path.is_dir():
-            found.update(dict.fromkeys(_in_folder(path)))
+            for image in _in_folder(path, leave_out):
+                found.setdefault(image, image.parent.relative_to(path))
         elif WILDCARD.search(str(path)):
-            found.update(dict.fromkeys(_matching(path)))
+            for image in _matching(path):
+                found.setdefault(image, here)
         else:
             raise FileError(f"{path} does not exist; give an image file, a folder, a wildcard in quotes or a URL")
     if not found:
         raise FileError("no scene was named; give an image file, a folder, a wildcard in quotes or a URL")
-    return list(found)
+    return found
 
 
 def is_remote(source: Source) -> bool:
@@ -160,15 +176,28 @@ def _scheme(text: str) -> str:
     return scheme.lower() if separator else ""
 
 
-def _in_folder(folder: Path) -> list[Path]:
+def _at_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise FileError(f"{path} can't be found: there is no user of that name; check the path") from error
+
+
+def _in_folder(folder: Path, leave_out: Path | None) -> list[Path]:
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise FileError(f"can't list {folder}: {error.strerror or error}; check its permissions") from error
-    images = [entry for entry in entries if _is_scene(entry) and entry.suffix.lower() in SCENE_SUFFIXES]
-    if not images:
-        raise FileError(f"the folder {folder} holds no image ({', '.join(sorted(SCENE_SUFFIXES))}); check the path")
-    return images
+    found = [entry for entry in entries if _is_image(entry)]
+    if not found:
+        below = (folder / name for name in find_files("**/*", folder))
+        found = [path for path in below if _is_image(path) and leave_out not in path.resolve().parents]
+    if not found:
+        raise FileError(
+            f"the folder {folder} holds no image ({', '.join(sorted(SCENE_SUFFIXES))}), nor do its sub-folders; check "
+            "the path"
+        )
+    return found
 
 
 def _matching(pattern: Path) -> list[Path]:
@@ -181,3 +210,7 @@ def _matching(pattern: Path) -> list[Path]:
 def _is_scene(path: Path) -> bool:
     name = path.name.lower()
     return is_file(path) and not name.startswith(".") and not name.endswith(_SIDECARS)
+
+
+def _is_image(path: Path) -> bool:
+    return _is_scene(path) and path.suffix.lower() in SCENE_SUFFIXES

@@ -83,6 +83,11 @@ class Scene:
         self._dataset.close()
 
     @property
+    def files(self) -> list[str]:
+        """All files that the scene is read from: itself, a VRT's sources, masks, world files."""
+        return list(self._dataset.files)
+
+    @property
     def always_valid(self) -> bool:
         """Whether the file says nothing that could make a pixel invalid."""
         return self._validity.trivial

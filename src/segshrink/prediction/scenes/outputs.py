@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,29 +12,36 @@ import numpy as np
 
 from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.errors import FileError
-from segshrink.imagery.geotiff_writing import PROBABILITY_STEPS, RasterWriter
+from segshrink.files import scratch_folder
+from segshrink.imagery.geotiff_writing import PROBABILITY_STEPS, RasterWriter, write_auxiliary
 from segshrink.imagery.polygons import write_polygons
 from segshrink.imagery.quicklook import Quicklook
 from segshrink.imagery.writing import write_index_png
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.planning import ScenePlan
 from segshrink.prediction.scenes.prediction import Piece
+from segshrink.prediction.scenes.records import Records
 
 
 class SceneResults:
     """Writes one scene's results; a context manager that gives them their names when the block ends well.
 
+    Attributes:
+        published: Whether they got their names; not where another process has made the same results meanwhile.
+
     Args:
         plan: What is written where.
         classes: The model's classes.
         options: What is asked for.
+        records: What tells whose the files are that stand there.
 
     Raises:
         FileError: Something can't be written.
     """
 
-    def __init__(self, plan: ScenePlan, classes: ClassMap, options: SceneOptions) -> None:
-        self._plan, self._classes, self._options = plan, classes, options
+    def __init__(self, plan: ScenePlan, classes: ClassMap, options: SceneOptions, records: Records) -> None:
+        self._plan, self._classes, self._options, self._records = plan, classes, options, records
+        self.published = False
         self._stack = ExitStack()
 
     def __enter__(self) -> SceneResults:
@@ -70,8 +76,15 @@ class SceneResults:
         with self._stack:
             self._writers.close()
             self._finish()
-            for made in sorted(self._scratch.iterdir()):
-                made.replace(self._plan.files.classes.with_name(made.name))
+            self.published = self._records.publish(self._plan, self._move)
+
+    def _move(self) -> None:
+        for made in sorted(self._scratch.iterdir()):
+            place = self._plan.files.classes.with_name(made.name)
+            if place.is_symlink():
+                shutil.move(made, place.resolve())  # the link stays, and may lead to another disk
+            else:
+                made.replace(place)
 
     def _open_writers(self) -> None:
         """Start a writer for each raster; polygons need a map of classes and one of confidence."""
@@ -108,6 +121,10 @@ class SceneResults:
         files = self._files
         if files.classes.suffix.lower() == ".png":
             write_index_png(files.classes, self._index, self._classes)
+            if self._plan.grid.known:
+                write_auxiliary(files.classes, self._classes, self._plan.grid)
+            if files.world is not None:
+                files.world.write_text(self._plan.grid.world_file(), encoding="ascii")
         if files.overlay is not None and self._quicklook is not None:
             self._quicklook.write(files.overlay)
         if files.vectors is not None:
@@ -126,17 +143,14 @@ class SceneResults:
 def _scratch(folder: Path) -> Iterator[Path]:
     """Give a folder inside ``folder`` that is removed afterwards; errors speak of ``folder``."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".segshrink-", dir=folder))
-    except OSError as error:
-        raise FileError(f"can't write into {folder}: {error.strerror or error}; choose another folder") from error
-    try:
-        yield scratch
-    except FileError as error:
-        raise FileError(str(error).replace(f"{scratch}/", f"{folder}/")) from error
+        with scratch_folder(folder) as scratch:
+            try:
+                yield scratch
+            except FileError as error:
+                raise FileError(str(error).replace(f"{scratch}/", f"{folder}/")) from error
+    except FileError:
+        raise
     except OSError as error:
         raise FileError(
             f"can't write into {folder}: {error.strerror or error}; free some space or choose another folder"
         ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segshrink.errors import ConfigError
 from segshrink.imagery.polygons import require_vector_extra
-from segshrink.imagery.scene_sources import Source, expand_sources
+from segshrink.imagery.scene_sources import Source, placed_sources
 from segshrink.prediction.backends import Backend
 from segshrink.prediction.scenes.options import SceneOptions, choose_tiling
 from segshrink.prediction.scenes.outputs import SceneResults
-from segshrink.prediction.scenes.planning import SceneFiles, ScenePlan, open_for, plan_scenes
+from segshrink.prediction.scenes.planning import SceneFiles, ScenePlan, is_file_name, open_for, plan_scenes
 from segshrink.prediction.scenes.prediction import predict_pieces
 from segshrink.prediction.scenes.records import Records, model_key
 from segshrink.prediction.scenes.streams import Streams
@@ -70,12 +70,14 @@ def predict_scenes(
     NAME.tif is a Cloud-Optimised GeoTIFF of class indices on the scene's grid, 255 where the scene has no data; for
     pictures without a place on the ground it is NAME.png. Beside it stand, where asked for, NAME.probabilities.tif,
     NAME.confidence.tif, NAME.gpkg or NAME.geojson, and NAME.overlay.jpg. A scene's results get their names when all of
-    them are whole. ``predictions.json`` in the folder remembers what made them: a run that was interrupted goes on
-    where it stopped, and results of another model or other options are never replaced unasked.
+    them are whole. ``predictions.sqlite`` in the folder remembers what made them: a run that was interrupted goes on
+    where it stopped, and results of another model or other options are never replaced unasked. Several processes may
+    predict into one folder.
 
     Args:
         model: What ``open_backend`` takes.
-        sources: Images, folders of images, wildcards, URLs; anything GDAL reads.
+        sources: Images, folders of images, wildcards, URLs; anything GDAL reads. A folder that holds folders of images
+            becomes such folders of results.
         out: Folder for the results; or, for one scene, a ``.tif`` or ``.png`` file.
         options: The options; by default those that suit the model.
         progress: Called after every piece with (pixels done, pixels in all, name of the scene).
@@ -92,48 +94,48 @@ def predict_scenes(
     """
     options = options or SceneOptions()
     out = Path(out)
-    with Streams(model, runtime=options.runtime, cores=options.threads) as streams:
-        plans = plan_scenes(expand_sources(sources), out, streams.backend, options)
-        as_file = plans[0].files.classes == out
-        records = Records(None if as_file else out, model_key(model), options)
+    folder = out.parent if is_file_name(out) else out
+    with (
+        Streams(model, runtime=options.runtime, cores=options.threads) as streams,
+        Records(folder, model_key(model), options) as records,
+    ):
+        plans = plan_scenes(placed_sources(sources, leave_out=folder.resolve()), out, streams.backend, options)
         finished = {plan.files.classes for plan in plans if not options.overwrite and records.holds(plan)}
         open_plans = [plan for plan in plans if plan.files.classes not in finished]
-        if not options.overwrite:
-            _refuse_existing(open_plans)
-        for plan in open_plans:
-            if plan.files.vectors is not None:
-                require_vector_extra(plan.files.vectors)
+        records.refuse_foreign(open_plans)
+        if open_plans and (vectors := open_plans[0].files.vectors) is not None:
+            require_vector_extra(vectors)
         total = sum(plan.pixels for plan in open_plans)
         done = 0
         for plan in open_plans:
-            _predict_one(plan, streams, options, progress, done=done, total=total)
-            records.add(plan)
+            # Another process may have come first since the plans were made.
+            if not options.overwrite and records.holds(plan):
+                finished.add(plan.files.classes)
+            elif not _predict_one(plan, streams, options, records, partial(_report, progress, done, total)):
+                finished.add(plan.files.classes)
             done += plan.pixels
     return [SceneResult(plan.source, plan.files, plan.files.classes in finished) for plan in plans]
 
 
 def _predict_one(
-    plan: ScenePlan, streams: Streams, options: SceneOptions, progress: Progress | None, *, done: int, total: int
-) -> None:
+    plan: ScenePlan, streams: Streams, options: SceneOptions, records: Records, report: Callable[[int, str], None]
+) -> bool:
+    """Predict a scene and publish its results; False where another process has published the same meanwhile."""
     backend = streams.backend
     tiling = choose_tiling(options, backend.description, runtime=backend.runtime)
+    done = 0
     with (
         open_for(plan.source, backend, options) as scene,
-        SceneResults(plan, backend.classes, options) as results,
+        SceneResults(plan, backend.classes, options, records) as results,
         closing(predict_pieces(scene, streams, tiling, options)) as pieces,  # no thread may read a closed scene
     ):
         for piece in pieces:
             results.write(piece)
             done += piece.window.height * piece.window.width
-            if progress is not None:
-                progress(done, total, scene.name)
+            report(done, scene.name)
+    return results.published
 
 
-def _refuse_existing(plans: Sequence[ScenePlan]) -> None:
-    existing = [path for plan in plans for path in plan.files.paths if path.exists()]
-    if existing:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise ConfigError(
-            f"{existing[0]}{more} exists, and wasn't made from this scene with this model and these options; "
-            "add --overwrite to replace it, or choose another folder"
-        )
+def _report(progress: Progress | None, before: int, total: int, done: int, name: str) -> None:
+    if progress is not None:
+        progress(before + done, total, name)

@@ -3,59 +3,192 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
+from uuid import uuid4
 
-from segshrink.errors import FileError
-from segshrink.files import content_key, read_json, write_json
-from segshrink.imagery.scene_sources import Source, is_remote
+from segshrink.errors import ConfigError, FileError
+from segshrink.files import content_key, read_json, scratch_folder
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.planning import ScenePlan
 
-RECORD_NAME = "predictions.json"
+RECORD_NAME = "predictions.sqlite"
+# What earlier versions kept: read once, never written.
+_EARLIER_NAME = "predictions.json"
+# By what SQLite files say whose they are: "segs".
+_APPLICATION = 0x73656773
+# Seconds to wait while another process writes; it never takes longer than renaming a scene's files.
+_PATIENCE = 120
+_TABLES = """
+CREATE TABLE scenes (name TEXT PRIMARY KEY, record TEXT, publisher TEXT) WITHOUT ROWID;
+CREATE TABLE files (name TEXT PRIMARY KEY, scene TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX files_of_scenes ON files (scene);
+"""
 
 
 class Records:
-    """The file ``predictions.json`` of a folder of results.
+    """The database ``predictions.sqlite`` of a folder of results; a context manager that closes it.
 
-    It says for each class map which scene, model and options it came from.
+    It says for each class map which scene, model and options it came from, and which files belong to it. While these
+    get their names the record is withdrawn, so that files of two runs never pass for one result, wherever a run dies.
+    Several processes may write into one folder: a scene's files are replaced inside a transaction. What is read and
+    written for a scene doesn't grow with their number.
 
     Args:
-        folder: The folder, which needn't exist yet; None keeps no record.
-        model: What ``model_key`` gave; None keeps no record.
+        folder: The folder, which needn't exist yet.
+        model: What ``model_key`` gave; results of None are never recognized.
         options: The options of this run.
     """
 
-    def __init__(self, folder: Path | None, model: str | None, options: SceneOptions) -> None:
-        self._path = None if folder is None or model is None else folder / RECORD_NAME
-        self._made_by = {"model": model, "options": options.record()}
+    def __init__(self, folder: Path, model: str | None, options: SceneOptions) -> None:
+        self._folder = folder
+        self._path = folder / RECORD_NAME
+        self._model, self._options = model, options
+        self._database: sqlite3.Connection | None = None
+        self._earlier: sqlite3.Connection | None = None
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for database in (self._database, self._earlier):
+            if database is not None:
+                database.close()
 
     def holds(self, plan: ScenePlan) -> bool:
         """Whether all results of a scene are there, made from the same scene by the same model and options."""
-        if self._path is None or not all(path.exists() for path in plan.files.paths):
+        if self._model is None or not all(path.exists() for path in plan.files.paths):
             return False
-        return bool(self._read().get(plan.files.classes.name) == self._entry(plan))
+        with self._transaction() as database:
+            return self._holds(database, plan)
 
-    def add(self, plan: ScenePlan) -> None:
-        """Note that a scene's results are written."""
-        if self._path is None:
-            return
-        # Read anew, since another run may write into the folder, too.
-        scenes = {**self._read(), plan.files.classes.name: self._entry(plan)}
-        write_json(self._path, {"scenes": dict(sorted(scenes.items()))})
+    def refuse_foreign(self, plans: Sequence[ScenePlan]) -> None:
+        """Refuse results in whose place something stands.
 
-    def _entry(self, plan: ScenePlan) -> dict[str, Any]:
-        return {**self._made_by, "scene": _identity(plan.source), "files": [path.name for path in plan.files.paths]}
+        What a run left unfinished may be replaced; all else, whoever wrote it, with ``options.overwrite`` only, and
+        results of another scene never.
 
-    def _read(self) -> Mapping[str, Any]:
-        assert self._path is not None  # noqa: S101
+        Raises:
+            ConfigError: Something does.
+        """
+        with self._transaction() as database:
+            self._refuse_foreign(database, plans)
+
+    def publish(self, plan: ScenePlan, move: Callable[[], None]) -> bool:
+        """Replace a scene's results.
+
+        Args:
+            plan: The scene.
+            move: Gives the new files their names.
+
+        Returns:
+            Whether that was done; another process may have made the same results meanwhile.
+
+        Raises:
+            ConfigError: Another process has put something else there.
+            FileError: The record can't be written.
+        """
+        scene, publisher = self._name(plan.files.classes), uuid4().hex
+        names = [self._name(path) for path in plan.files.all_paths]
+        self._create()
+        while True:
+            with self._transaction("IMMEDIATE") as database:
+                if not self._options.overwrite and self._holds(database, plan):
+                    return False
+                self._refuse_foreign(database, [plan])
+                # From here on the record is withdrawn, and lists the files of both runs, whatever happens.
+                database.execute(
+                    "INSERT INTO scenes VALUES (?1, NULL, ?2) ON CONFLICT (name) DO UPDATE SET publisher = ?2",
+                    (scene, publisher),
+                )
+                database.executemany("INSERT OR IGNORE INTO files VALUES (?, ?)", [(name, scene) for name in names])
+            with self._transaction("IMMEDIATE") as database:
+                if database.execute("SELECT publisher FROM scenes WHERE name = ?", (scene,)).fetchone() != (publisher,):
+                    continue  # another process came in between
+                for (name,) in database.execute("SELECT name FROM files WHERE scene = ?", (scene,)).fetchall():
+                    if name not in names:
+                        (self._folder / name).unlink(missing_ok=True)
+                        database.execute("DELETE FROM files WHERE name = ?", (name,))
+                move()
+                database.execute(
+                    "UPDATE scenes SET record = ?, publisher = NULL WHERE name = ?",
+                    (json.dumps(self._record(plan)), scene),
+                )
+            return True
+
+    def _holds(self, database: sqlite3.Connection, plan: ScenePlan) -> bool:
+        query = "SELECT record FROM scenes WHERE name = ? AND publisher IS NULL"
+        found = database.execute(query, (self._name(plan.files.classes),)).fetchone()
+        return found is not None and _is_same(json.loads(found[0]), self._record(plan))
+
+    def _refuse_foreign(self, database: sqlite3.Connection, plans: Sequence[ScenePlan]) -> None:
+        in_the_way = []
+        for plan in plans:
+            for path in plan.files.all_paths:
+                if not os.path.lexists(path):
+                    continue
+                scene, unfinished = _owner(database, self._name(path))
+                if scene not in (None, self._name(plan.files.classes)):
+                    raise ConfigError(f"{path} belongs to the results of {scene}; predict into another folder")
+                if not unfinished:
+                    in_the_way.append(path)
+        if in_the_way and not self._options.overwrite:
+            more = f" and {len(in_the_way) - 1} more" if len(in_the_way) > 1 else ""
+            raise ConfigError(
+                f"{in_the_way[0]}{more} exists, and wasn't made from this scene with this model and these options; "
+                "add --overwrite to replace it, or choose another folder"
+            )
+
+    def _record(self, plan: ScenePlan) -> dict[str, Any]:
+        return {"model": self._model, "options": self._options.record(), "scene": dict(plan.identity)}
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._folder).as_posix()
+
+    @contextmanager
+    def _transaction(self, kind: str = "DEFERRED") -> Iterator[sqlite3.Connection]:
         try:
-            scenes = read_json(self._path)["scenes"] if self._path.exists() else {}
-        except (FileError, KeyError, TypeError):
-            return {}  # a damaged record recognises nothing
-        return scenes if isinstance(scenes, dict) else {}
+            database = self._connection()
+            with database:
+                database.execute(f"BEGIN {kind}")
+                yield database
+        except sqlite3.Error as error:
+            raise FileError(
+                f"can't read or write {self._path} ({error}), which says what made the results here; free some space, "
+                "check its permissions or choose another folder"
+            ) from error
+
+    def _connection(self) -> sqlite3.Connection:
+        """Return the database, or where there is none yet one in memory with what earlier versions recorded."""
+        if self._database is None and self._path.exists():
+            self._database = _opened(self._path)
+        if self._database is None and self._earlier is None:
+            self._earlier = _filled(":memory:", _earlier_records(self._folder))
+        return self._database or self._earlier  # type: ignore[return-value]
+
+    def _create(self) -> None:
+        if self._path.exists():
+            return
+        try:
+            with scratch_folder(self._folder) as scratch:
+                building = scratch / RECORD_NAME
+                _filled(str(building), _earlier_records(self._folder)).close()
+                try:
+                    os.link(building, self._path)
+                except FileExistsError:
+                    pass  # another process was quicker
+                except OSError:  # a file system without hard links
+                    building.rename(self._path)
+        except (sqlite3.Error, OSError) as error:
+            raise FileError(f"can't write {self._path}: {error}; free some space or choose another folder") from error
 
 
 def model_key(source: object) -> str | None:
@@ -71,9 +204,51 @@ def model_key(source: object) -> str | None:
     return hashlib.sha256("".join(content_key(part) for part in parts).encode()).hexdigest()
 
 
-def _identity(source: Source) -> dict[str, Any]:
-    if is_remote(source):
-        address = urlsplit(str(source))
-        return {"url": f"{address.scheme}://{address.hostname}{address.path}"}  # without keys and signatures
-    found = Path(source).stat()
-    return {"name": Path(source).name, "bytes": found.st_size, "modified_ns": found.st_mtime_ns}
+def _earlier_records(folder: Path) -> Mapping[str, Any]:
+    """Return name of class map → record of an earlier version of this program."""
+    try:
+        scenes = read_json(folder / _EARLIER_NAME)["scenes"]
+        return {name: entry for name, entry in scenes.items() if {"model", "options", "scene"} <= entry.keys()}
+    except (FileError, KeyError, TypeError, AttributeError):
+        return {}  # none, or damaged: recognizes nothing
+
+
+def _filled(path: str, scenes: Mapping[str, Any]) -> sqlite3.Connection:
+    """Make a database that holds records of an earlier version."""
+    database = sqlite3.connect(path)
+    with database:
+        database.execute(f"PRAGMA application_id = {_APPLICATION}")
+        database.executescript(_TABLES)
+        for name, entry in scenes.items():
+            database.execute("INSERT INTO scenes VALUES (?, ?, NULL)", (name, json.dumps(entry)))
+            files = dict.fromkeys([name, f"{name}.aux.xml", *entry.get("files", ())])
+            database.executemany("INSERT OR IGNORE INTO files VALUES (?, ?)", [(file, name) for file in files])
+    return database
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    address = f"{path.resolve().as_uri()}?mode=rw"
+    database = sqlite3.connect(address, uri=True, timeout=_PATIENCE, isolation_level=None)
+    try:
+        (application,) = database.execute("PRAGMA application_id").fetchone()
+    except sqlite3.DatabaseError:
+        application = None
+    if application != _APPLICATION:
+        database.close()
+        raise FileError(f"{path} is damaged, or isn't segshrink's; move it away or choose another folder")
+    return database
+
+
+def _owner(database: sqlite3.Connection, name: str) -> tuple[str | None, bool]:
+    """Return the scene that a file belongs to, None where no record lists it, and whether that is unfinished."""
+    query = "SELECT scene, publisher IS NOT NULL FROM files JOIN scenes ON scenes.name = scene WHERE files.name = ?"
+    found = database.execute(query, (name,)).fetchone()
+    return (None, False) if found is None else (found[0], bool(found[1]))
+
+
+def _is_same(record: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a record that was read says what another does; earlier versions told less of local scenes."""
+    scene, other_scene = record["scene"], other["scene"]
+    if "url" not in scene:
+        other_scene = {key: value for key, value in other_scene.items() if key in scene}
+    return {**record, "scene": scene, "files": None} == {**other, "scene": other_scene, "files": None}
