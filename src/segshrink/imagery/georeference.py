@@ -6,16 +6,23 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
-from rasterio.errors import CRSError
+from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import Affine, from_gcps
+from rasterio.warp import transform as reprojected
 
 from segshrink.tiling import Window
 
 # The WGS 84 ellipsoid: larger half axis in metres, squared eccentricity.
 _HALF_AXIS = 6378137.0
 _ECCENTRICITY = 0.00669437999014
+WGS84 = "EPSG:4326"
+# Maps made for measuring stretch the ground by less than this part.
+NEGLIGIBLE_STRETCH = 0.01
 # Corners that lie closer together than this part of a pixel are the same.
 _SAME_CORNER = 0.5
 
@@ -120,20 +127,22 @@ class Georeference:
 
     @property
     def pixel_size(self) -> tuple[float, float] | None:
-        """Ground height and width of a pixel in metres; None when unknown.
+        """Ground height and width of a pixel in metres, at the image's centre; None when unknown.
 
-        Degrees are turned into metres at the latitude of the image's centre. Control points count by the affine
-        transform that fits them best.
+        Degrees, and the metres of maps that stretch the ground there (Mercator's by 2 at 60 degrees of latitude), are
+        turned into metres on the WGS 84 ellipsoid; those of other maps are taken as they are. Control points count by
+        the affine transform that fits them best.
         """
         located = self._located()
         if located is None:
             return None
         transform, crs = located
         a, b, _, d, e, _ = transform
+        middle = self.height / 2, self.width / 2
         x, y = 1.0, 1.0
         try:
             if crs.is_geographic:
-                _, latitude = _place(transform, self.height / 2, self.width / 2)
+                _, latitude = _place(transform, *middle)
                 degree = crs.units_factor[1]
                 x, y = (metres * degree for metres in _metres_per_radian(latitude * degree))
             else:
@@ -141,6 +150,11 @@ class Georeference:
         except CRSError:  # an engineering system without a known unit
             return None
         sizes = math.hypot(b * x, e * y), math.hypot(a * x, d * y)
+        if not crs.is_geographic:
+            down, right = ground_steps(crs, np.array([_place(transform, *middle)]), step=((b, e), (a, d)))
+            ground = float(np.linalg.norm(down)), float(np.linalg.norm(right))
+            if any(abs(measured / size - 1) > NEGLIGIBLE_STRETCH for measured, size in zip(ground, sizes, strict=True)):
+                sizes = ground
         return sizes if min(sizes) > 0 and all(map(math.isfinite, sizes)) else None
 
     def same_place(self, other: Georeference) -> bool:
@@ -164,6 +178,43 @@ class Georeference:
         if self.gcps and self.gcp_crs is not None:
             return _coefficients(from_gcps(self.profile()["gcps"])), CRS.from_wkt(self.gcp_crs)
         return None
+
+
+def ground_steps(
+    crs: CRS, points: NDArray[np.float64], *, step: tuple[tuple[float, float], tuple[float, float]]
+) -> NDArray[np.float64]:
+    """Return the ways on the ground of two small steps on a map, around each of some points.
+
+    Args:
+        crs: The map's coordinate system.
+        points: (n, 2) x and y.
+        step: (x, y) of the one and of the other step, in units of the map.
+
+    Returns:
+        (2, n, 3) vectors in metres (WGS 84, Earth-centred); NaN where the system can't be turned into longitude and
+        latitude.
+    """
+    halves = np.array(step)[:, np.newaxis] / 2
+    ends = np.stack([points - halves, points + halves])  # (2, 2, n, 2)
+    try:
+        longitudes, latitudes = reprojected(crs, WGS84, *ends.reshape(-1, 2).T)
+    except (CPLE_BaseError, CRSError, RasterioError):
+        return np.full((2, len(points), 3), np.nan)
+    # Places that the map doesn't have come out as infinite.
+    longitude, latitude = (
+        np.where(np.isfinite(angles), np.radians(angles), np.nan) for angles in (longitudes, latitudes)
+    )
+    normal = _HALF_AXIS / np.sqrt(1 - _ECCENTRICITY * np.sin(latitude) ** 2)
+    place = np.stack(
+        [
+            normal * np.cos(latitude) * np.cos(longitude),
+            normal * np.cos(latitude) * np.sin(longitude),
+            normal * (1 - _ECCENTRICITY) * np.sin(latitude),
+        ],
+        axis=-1,
+    ).reshape(*ends.shape[:-1], 3)
+    steps: NDArray[np.float64] = place[1] - place[0]
+    return steps
 
 
 def _parts(point: GroundControlPoint) -> tuple[Any, ...]:

@@ -48,12 +48,12 @@ def write_polygons(
     Args:
         class_map: GeoTIFF of class indices in its first band; 255 is no class.
         out: ``.gpkg``, in the map's coordinate system and with the classes' colours as style, or ``.geojson``, in
-            longitude and latitude (RFC 7946).
+            longitude and latitude, cut at the antimeridian (RFC 7946).
         classes: Names and colours.
         confidence: Raster on the same grid, its first band is averaged.
         min_area: Smaller regions are left out; in the unit of the area. They leave holes.
-        simplify: Tolerance in units of the map (pixels where the ground is unknown): corners that cut off less than
-            about its square go. Neighbours keep common edges without gaps; all polygons are held in memory for that.
+        simplify: Tolerance in metres (pixels where the ground is unknown): corners that cut off less than about its
+            square go. Neighbours keep common edges without gaps; all polygons are held in memory for that.
         strip_rows: Rows that are read at once; None: about two million pixels.
         progress: Called with the number of pixels read.
 

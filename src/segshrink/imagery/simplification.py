@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from numpy.typing import NDArray
@@ -16,15 +17,18 @@ def simplified(polygons: NDArray[Any], ground: Ground, tolerance: float) -> NDAr
     Neighbours share every corner before, so that GEOS's simplification of coverages (Visvalingam and Whyatt's, edge by
     edge) leaves neither gaps nor overlaps.
 
+    The simplification knows areas only, so it is done in pixels, where maps in degrees, feet or Mercator's metres come
+    out like those in metres of the ground.
+
     Args:
         polygons: (n,) of one class map, in pixels.
         ground: Where they lie.
-        tolerance: In units of the map; corners whose triangle is smaller than about its square go.
+        tolerance: In metres (pixels where the ground is unknown); corners whose triangle is smaller than about its
+            square go.
     """
     import shapely
 
     if tolerance <= 0 or not len(polygons):
         return ground.place(polygons)
-    placed = ground.place(with_shared_corners(polygons))
-    fewer: NDArray[Any] = shapely.coverage_simplify(placed, tolerance)
-    return fewer
+    fewer = shapely.coverage_simplify(with_shared_corners(polygons), tolerance / math.sqrt(ground.pixel_area))
+    return ground.place(fewer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class VectorWriter(Protocol):
 
 
 class GeoJsonWriter:
-    """GeoJSON as in RFC 7946: longitude and latitude on WGS 84, exterior rings counter-clockwise.
+    """GeoJSON as in RFC 7946: longitude and latitude on WGS 84, cut at 180 degrees, exterior rings counter-clockwise.
 
     Polygons of a scene that lies nowhere are written in its pixels.
     """
@@ -60,8 +61,9 @@ class GeoJsonWriter:
         """Write some features."""
         import shapely
 
-        polygons = shapely.orient_polygons(self._ground.to_degrees(features.polygons))
-        rounded = shapely.transform(polygons, lambda points: np.round(points, _DIGITS))
+        degrees = self._ground.to_degrees(features.polygons)
+        rounded = shapely.transform(degrees, lambda points: np.round(points, _DIGITS))
+        rounded = shapely.orient_polygons(rounded if self._ground.crs is None else _cut(rounded))
         columns = {name: _plain(values) for name, values in features.columns.items()}
         for geometry, *values in zip(shapely.to_geojson(rounded).tolist(), *columns.values(), strict=True):
             attributes = json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False)
@@ -122,6 +124,27 @@ class GeoPackageWriter:
 
     def abandon(self) -> None:
         """Nothing is open between parts."""
+
+
+def _cut(polygons: NDArray[Any]) -> NDArray[Any]:
+    """Cut polygons in degrees at the antimeridian, so that all longitudes lie within 180 degrees (RFC 7946, 3.1.9)."""
+    import shapely
+
+    west, _, east, _ = shapely.bounds(polygons).T
+    parts = polygons.copy()
+    for number in np.flatnonzero((west < -180) | (east > 180)):
+        whole = shapely.make_valid(polygons[number])
+        pieces = []
+        for turn in range(math.floor((west[number] + 180) / 360), math.ceil((east[number] + 180) / 360)):
+            strip = shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)
+            within = shapely.get_parts(shapely.intersection(whole, strip))
+            pieces += [
+                shapely.transform(piece, lambda points, turn=turn: points - (360 * turn, 0))
+                for piece in within
+                if piece.geom_type == "Polygon"
+            ]
+        parts[number] = pieces[0] if len(pieces) == 1 else shapely.multipolygons(pieces)
+    return parts
 
 
 def _plain(values: NDArray[Any]) -> list[Any]:
