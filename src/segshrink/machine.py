@@ -80,6 +80,7 @@ def lock_file(stream: IO[Any]) -> bool | None:
         return None
     return True
 
+
 # As Linux names them, x86 first, then ARM.
 _INSTRUCTIONS = (
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16"),

@@ -52,6 +52,10 @@ def predict(
         str | None,
         typer.Option(metavar="LOW:HIGH", help="Pixel values that become the ends of the model's range."),
     ] = None,
+    nodata: Annotated[
+        float | None,
+        typer.Option(help="Pixel value that means no data, for scenes that don't say so.", show_default=False),
+    ] = None,
     resolution: Annotated[
         str | None,
         typer.Option(help="Metres a pixel to predict at, or 'native'; by default the model's, where it is known."),
@@ -64,14 +68,15 @@ def predict(
     confidence: Annotated[bool, typer.Option("--confidence", help="Write NAME.confidence.tif.")] = False,
     vectors: Annotated[Vectors | None, typer.Option(help="Write polygons: NAME.gpkg or NAME.geojson.")] = None,
     min_area: Annotated[float, typer.Option(help="Drop smaller polygons (square metres).", min=0)] = 0.0,
-    simplify: Annotated[float, typer.Option(help="Let polygon edges move so far (metres).", min=0)] = 0.0,
+    simplify: Annotated[float, typer.Option(help="Simplification tolerance for polygons, in metres.", min=0)] = 0.0,
     overlay: Annotated[bool, typer.Option(help="Write NAME.overlay.jpg, the classes over the scene.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
 ) -> None:
     """Segment scenes of any size.
 
-    NAME.tif is a Cloud-Optimised GeoTIFF of class numbers on the scene's grid; plain pictures give a NAME.png with a
-    palette. An interrupted run goes on where it stopped when it is started again. An .onnx file needs no torch.
+    NAME.tif is a Cloud-Optimized GeoTIFF of class numbers on the scene's grid, or where the model knows its resolution
+    (or --resolution says one) in pixels of that size; plain pictures give a NAME.png with a palette. An interrupted run
+    goes on where it stopped when it is started again; several may share a folder. An .onnx file needs no torch.
     """
     from segshrink.cli._predict import options_from, predict_all
 
@@ -83,6 +88,7 @@ def predict(
         runtime=runtime,
         bands=bands,
         scale=scale,
+        nodata=nodata,
         resolution=resolution,
         blend=None if blend is None else blend.value,
         probabilities=probabilities,

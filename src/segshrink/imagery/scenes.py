@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import rasterio
+import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterWindow
 
 from segshrink.errors import ConfigError, DataError, FileError
@@ -26,6 +30,8 @@ from segshrink.tiling import Window
 
 # Resolutions that differ by less than this aren't resampled: the map then has the scene's own grid.
 _SAME_RESOLUTION = 0.05
+# Times as many pixels as the scene has that are read from it at most: ten pixels for one each way.
+_MOST_ENLARGED = 100
 
 
 class Scene:
@@ -54,6 +60,7 @@ class Scene:
         georeference: Georeference,
         rescaling: Rescaling | None,
         dtype: str,
+        nodata: float | None = None,
     ) -> None:
         self.source = source
         self.name = scene_name(source)
@@ -67,7 +74,7 @@ class Scene:
         self._choice = bands
         self._rescaling = rescaling
         self._read_dtype = "uint8" if bands.palette is not None else working_dtype(str(source), dataset)
-        self._validity = Validity.of(dataset, bands, self._read_dtype)
+        self._validity = Validity.of(dataset, bands, self._read_dtype, declared=nodata)
         self._resampled = (self.height, self.width) != (dataset.height, dataset.width)
 
     def __enter__(self) -> Scene:
@@ -154,6 +161,7 @@ def open_scene(
     resolution: float | None = None,
     dtype: str | None = None,
     count: int | None = None,
+    nodata: float | None = None,
 ) -> Scene:
     """Open a scene for reading in windows: anything GDAL reads, local or over http, https, s3, gs or az.
 
@@ -167,12 +175,13 @@ def open_scene(
             averages, starting from overviews where there are some; enlarging is bilinear.
         dtype: The numbers a model takes; None takes the file's.
         count: How many bands a model takes; None takes any number.
+        nodata: A raw value that means no data, beside what the file says; see ``holds_nodata``.
 
     Raises:
         FileError: The file is missing, no image, damaged or unreachable.
         DataError: A band doesn't exist, the bands aren't ``count``, the numbers aren't ``dtype`` and no ``scale``
             says how they become so, or the scene's resolution isn't known.
-        ConfigError: ``scale`` or ``resolution`` is none.
+        ConfigError: ``scale`` or ``resolution`` is none, or ``resolution`` is absurdly fine.
     """
     with gdal_settings():
         dataset = open_source(source)
@@ -185,10 +194,14 @@ def open_scene(
                 f"bright with --scale LOW,HIGH"
             )
         rescaling = None if scale is None else Rescaling(found, dtype or found, scale)
-        georeference = Georeference.of(dataset)
+        georeference = own_grid = Georeference.of(dataset)
         if resolution is not None:
             georeference = resampled(georeference, resolution, name=str(source))
-        return Scene(source, dataset, chosen, georeference=georeference, rescaling=rescaling, dtype=dtype or found)
+        if nodata is not None and georeference != own_grid:
+            dataset = _declaring(dataset, nodata)
+        return Scene(
+            source, dataset, chosen, georeference=georeference, rescaling=rescaling, dtype=dtype or found, nodata=nodata
+        )
     except BaseException:
         dataset.close()
         raise
@@ -198,7 +211,8 @@ def resampled(georeference: Georeference, resolution: float, *, name: str) -> Ge
     """Return the grid of the same ground in pixels of ``resolution`` metres; the same grid where that is close.
 
     Raises:
-        ConfigError: ``resolution`` isn't above 0.
+        ConfigError: ``resolution`` isn't above 0, or so fine that the grid would have more than a hundred times as many
+            pixels.
         DataError: The grid's own resolution isn't known.
     """
     if not (resolution > 0 and math.isfinite(resolution)):
@@ -215,4 +229,21 @@ def resampled(georeference: Georeference, resolution: float, *, name: str) -> Ge
         max(1, round(pixels * part / resolution))
         for pixels, part in zip((georeference.height, georeference.width), size, strict=True)
     )
+    if height * width > _MOST_ENLARGED * georeference.height * georeference.width:
+        raise ConfigError(
+            f"{name} has pixels of {max(size):.3g} m: at {resolution:g} m its {georeference.height} × "
+            f"{georeference.width} pixels would become {height} × {width}, {height * width:.3g} in all, which show no "
+            "more than before and take as much longer; use --resolution native, a coarser one, or a finer scene"
+        )
     return georeference.scaled(height, width)
+
+
+def _declaring(dataset: Any, nodata: float) -> Any:
+    """Open the raster again in such a way that GDAL knows the no-data value, so that averages leave it out."""
+    with MemoryFile(filename="scene.vrt") as memory:
+        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
+        with rasterio.open(memory.name, "r+", driver="VRT") as virtual, suppress(ValueError):
+            virtual.nodata = nodata  # one that the raster's numbers can't be stands in no pixel
+        text = memory.read().decode()
+    dataset.close()
+    return rasterio.open(text, driver="VRT")

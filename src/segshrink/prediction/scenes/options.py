@@ -28,6 +28,8 @@ class SceneOptions:
         runtime: What runs the model, as ``open_backend`` takes it.
         bands: Bands of the scenes by number (from 1) or name, in the model's order.
         scale: (low, high) pixel values that become the ends of the model's range, for scenes of other numbers.
+        nodata: A raw pixel value that means no data, for scenes that don't say so; beside what they say. 0, and other
+            values that a measurement may have, must stand in all bands of a pixel.
         resolution: Metres a pixel to predict at; "native" is the scene's own; "model" is what the model was trained
             on, where that and the scene's own are known. The results have that grid.
         blend: "center" takes each pixel from the tile whose middle is nearest; "cosine" averages the logits of
@@ -36,8 +38,8 @@ class SceneOptions:
         probabilities: Write each class's probability.
         confidence: Write the probability of the most likely class.
         vectors: Write polygons, "gpkg" or "geojson".
-        min_area: Smaller polygons are dropped; square metres, or the units of the scene's coordinates.
-        simplify: How far edges of polygons may move when they are simplified, in the same units' length.
+        min_area: Smaller polygons are dropped; square metres (pixels where the ground is unknown).
+        simplify: Tolerance when edges of polygons are simplified; metres (pixels where the ground is unknown).
         overlay: Write a small picture of the classes over the scene.
         overwrite: Replace results that exist.
 
@@ -52,6 +54,7 @@ class SceneOptions:
     runtime: str | None = None
     bands: Sequence[int | str] | None = None
     scale: tuple[float, float] | None = None
+    nodata: float | None = None
     resolution: float | Literal["model", "native"] = "model"
     blend: str | None = None
     probabilities: bool = False
@@ -92,6 +95,7 @@ class SceneOptions:
         )  # fmt: skip
         return {
             **{name: getattr(self, name) for name in names},
+            **({} if self.nodata is None else {"nodata": str(float(self.nodata))}),  # absent from older records
             "blend": self.blending,
             "bands": None if self.bands is None else [str(band) for band in self.bands],
             "scale": None if self.scale is None else [float(value) for value in self.scale],

@@ -80,7 +80,13 @@ def open_for(source: Source, backend: Backend, options: SceneOptions) -> Scene:
     def opened(metres: float | None) -> Scene:
         dtype = None if description is None else description.dtype
         return open_scene(
-            source, bands=options.bands, scale=options.scale, resolution=metres, dtype=dtype, count=backend.bands
+            source,
+            bands=options.bands,
+            scale=options.scale,
+            nodata=options.nodata,
+            resolution=metres,
+            dtype=dtype,
+            count=backend.bands,
         )
 
     scene = opened(resolution)
@@ -101,8 +107,8 @@ def plan_scenes(sources: Mapping[Source, Path], out: Path, backend: Backend, opt
         options: The options.
 
     Raises:
-        ConfigError: Two scenes would get files of one name, a scene would be overwritten, ``out`` suits nothing, or a map
-            would be too large.
+        ConfigError: Two scenes would get files of one name, a scene would be overwritten, ``out`` suits nothing, or a
+            map would be too large.
         FileError, DataError: A scene can't be read by the model.
     """
     as_file = is_file_name(out)

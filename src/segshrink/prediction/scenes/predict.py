@@ -108,10 +108,10 @@ def predict_scenes(
         total = sum(plan.pixels for plan in open_plans)
         done = 0
         for plan in open_plans:
+            report = partial(_report, progress, done, total)
             # Another process may have come first since the plans were made.
-            if not options.overwrite and records.holds(plan):
-                finished.add(plan.files.classes)
-            elif not _predict_one(plan, streams, options, records, partial(_report, progress, done, total)):
+            held = not options.overwrite and records.holds(plan)
+            if held or not _predict_one(plan, streams, options, records, report):
                 finished.add(plan.files.classes)
             done += plan.pixels
     return [SceneResult(plan.source, plan.files, plan.files.classes in finished) for plan in plans]
