@@ -10,6 +10,7 @@ import re
 import unicodedata
 import urllib.request
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -86,12 +87,9 @@ def remote_identity(url: str) -> dict[str, Any]:
 
 def plain_name(name: str) -> str:
     """Return a file name that every program can read: bytes that aren't UTF-8 are taken for Latin-1, controls go."""
-    if not name.isprintable():
-        raw = name.encode(errors="surrogateescape")
-        try:
-            name = raw.decode()
-        except UnicodeDecodeError:
-            name = raw.decode("latin-1")
+    if any("\udc80" <= letter <= "\udcff" for letter in name):  # as Python decodes such bytes
+        with suppress(UnicodeEncodeError):
+            name = name.encode(errors="surrogateescape").decode("latin-1")
     return "".join("_" if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") else letter for letter in name)
 
 

@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 from uuid import uuid4
@@ -115,7 +115,8 @@ class Records:
                     continue  # another process came in between
                 for (name,) in database.execute("SELECT name FROM files WHERE scene = ?", (scene,)).fetchall():
                     if name not in names:
-                        (self._folder / name).unlink(missing_ok=True)
+                        if _belongs(name, scene):
+                            (self._folder / name).unlink(missing_ok=True)
                         database.execute("DELETE FROM files WHERE name = ?", (name,))
                 move()
                 database.execute(
@@ -127,7 +128,10 @@ class Records:
     def _holds(self, database: sqlite3.Connection, plan: ScenePlan) -> bool:
         query = "SELECT record FROM scenes WHERE name = ? AND publisher IS NULL"
         found = database.execute(query, (self._name(plan.files.classes),)).fetchone()
-        return found is not None and _is_same(json.loads(found[0]), self._record(plan))
+        try:
+            return found is not None and _is_same(json.loads(found[0]), self._record(plan))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return False  # damaged, or a stranger's
 
     def _refuse_foreign(self, database: sqlite3.Connection, plans: Sequence[ScenePlan]) -> None:
         in_the_way = []
@@ -208,7 +212,7 @@ def _earlier_records(folder: Path) -> Mapping[str, Any]:
     """Return name of class map → record of an earlier version of this program."""
     try:
         scenes = read_json(folder / _EARLIER_NAME)["scenes"]
-        return {name: entry for name, entry in scenes.items() if {"model", "options", "scene"} <= entry.keys()}
+        return {name: entry for name, entry in scenes.items() if isinstance(entry["scene"], dict)}
     except (FileError, KeyError, TypeError, AttributeError):
         return {}  # none, or damaged: recognizes nothing
 
@@ -230,6 +234,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     address = f"{path.resolve().as_uri()}?mode=rw"
     database = sqlite3.connect(address, uri=True, timeout=_PATIENCE, isolation_level=None)
     try:
+        database.execute("PRAGMA trusted_schema = OFF")
         (application,) = database.execute("PRAGMA application_id").fetchone()
     except sqlite3.DatabaseError:
         application = None
@@ -244,6 +249,12 @@ def _owner(database: sqlite3.Connection, name: str) -> tuple[str | None, bool]:
     query = "SELECT scene, publisher IS NOT NULL FROM files JOIN scenes ON scenes.name = scene WHERE files.name = ?"
     found = database.execute(query, (name,)).fetchone()
     return (None, False) if found is None else (found[0], bool(found[1]))
+
+
+def _belongs(name: str, scene: str) -> bool:
+    """Whether a file can be a scene's at all; the record may come from a stranger."""
+    file, classes = PurePosixPath(name), PurePosixPath(scene)
+    return ".." not in file.parts and file.parent == classes.parent and file.name.startswith(f"{classes.stem}.")
 
 
 def _is_same(record: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
