@@ -103,9 +103,121 @@ def test_yaml_bombs_are_refused(data: Path) -> None:
     # A billion x's, if somebody wrote them out.
     steps = ["&a0 [x, x, x, x, x, x, x, x, x, x]"]
     steps += [f"&a{step} [{', '.join([f'*a{step - 1}'] * 10)}]" for step in range(1, 9)]
-    message = refused(data, DATA + f"bands: [{', '.join(steps)}]\n")
-    assert "'bands' is wrong: expected a valid integer" in message
+    bomb = f"[{', '.join(steps)}]"
+    message = refused(data, DATA + f"bands: {bomb}\n")
+    assert "aliases" in message
     assert len(message) < 1000
+    assert "aliases" in refused(data, DATA, f"bands={bomb}")
+    merged = "\n".join(
+        ["m0: &m0 {a: 1, b: 2}"] + [f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 9)}]}}" for n in range(1, 9)]
+    )
+    assert "aliases" in refused(data, f"{DATA}{merged}\n")
+    assert "alias" in refused(data, DATA + "bands: &a [*a]\n")
+
+
+@pytest.mark.parametrize("field", ["student.model.options", "student.terms", "distillation.terms", "teacher.terms"])
+def test_yaml_bombs_among_options_are_refused(recipe: Path, field: str) -> None:
+    steps = ["&a0 {x: 1, y: 2}"] + [f"&a{n} {{{', '.join(f'k{m}: *a{n - 1}' for m in range(9))}}}" for n in range(1, 9)]
+    options = f"{{all: [{', '.join(steps)}]}}"
+    value = options if field.endswith("options") else f"[{{name: cross_entropy, options: {options}}}]"
+    with pytest.raises(ConfigError, match="aliases"):
+        load_recipe(recipe, [f"{field}={value}"])
+    nested = "[" * 60 + "]" * 60
+    with pytest.raises(ConfigError, match="nested too deep"):
+        load_recipe(recipe, [f"{field}={value.replace(options, f'{{deep: {nested}}}')}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: 010", "010"),
+        ("name: -017", "-017"),
+        ("name: 12:30", "12:30"),
+        ("name: 12:30.5", "12:30.5"),
+        ("name: " + "9" * 10_000, "999"),
+        ("name: !!int ''", "tag"),
+        ("name: !!timestamp x", "tag"),
+        ("name: !!bool x", "tag"),
+        ('name: "a\\0b"', "NUL"),
+        ('name: "\\uD800"', "character"),
+        ("name: *FF0000", "FF0000"),
+        ("name: !FF0000", "FF0000"),
+        ("name: &FF0000", "'name' is wrong"),
+    ],
+)
+def test_values_that_nobody_means_so_are_refused(data: Path, text: str, expected: str) -> None:
+    message = refused(data, DATA.replace("name: fields", text))
+    assert expected in message
+    assert len(message) < 400
+    assert expected in refused(data, DATA, text.replace(": ", "=", 1))
+
+
+def test_numbers_that_mean_one_thing_stay(data: Path) -> None:
+    data.write_text(DATA.replace("value: 1}", "value: 0x1F}").replace("value: 2", "value: 007"))
+    assert [entry.value for entry in load_dataset(data).classes] == [31, 7]
+
+
+def test_a_file_without_end_is_refused(data: Path) -> None:
+    with pytest.raises(ConfigError, match="/dev/zero is longer than"):
+        load_dataset(Path("/dev/zero"))
+    with pytest.raises(FileError, match="can't read"):
+        load_dataset(Path("a\0b.yaml"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=-1",
+        "seed=4294967296",
+        "seed=202611281530",
+        "seed=true",
+        "data.split.seed=-1",
+        "crops.size=65536",
+        "crops.size=yes",
+        "crops.batch_size=1000000",
+        "crops.per_epoch=1e20",
+        "crops.workers=100000",
+        "augmentation.scale=[1e-6, 1e6]",
+        "augmentation.scale=[1, .inf]",
+        "augmentation.scale=[true, 2]",
+        "augmentation.noise=.nan",
+        "student.training.epochs=yes",
+        "student.training.epochs=1000000000000",
+        "student.training.learning_rate=true",
+        "student.training.learning_rate=.inf",
+        "student.training.learning_rate=1e999",
+        "student.training.threads=1000000",
+        "student.training.ema_decay=on",
+        "student.model.options={width: .inf}",
+        "student.terms=[{name: cross_entropy, weight: .inf}]",
+        "student.terms=[{name: cross_entropy, options: {class_weights: [1, .nan]}}]",
+        "distillation.temperature=.inf",
+        "distillation.scales=[yes]",
+        "distillation.teachers=[{source: x, adapter: {mean: [true, 0, 0]}}]",
+        "distillation.teachers=[{source: x, options: {a: {b: -.inf}}}]",
+        "distillation.teacher_cache='true'",
+        "distillation.teacher_cache='No'",
+        "data.bands=true",
+        "data.classes=[{name: a, value: yes}, {name: b, value: 2}]",
+        "data.resolution=.inf",
+    ],
+)
+def test_numbers_out_of_bounds_are_blamed_on_the_override_that_gave_them(recipe: Path, override: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(recipe, ["name=other", override, "student.training.patience=3"])
+    message = str(caught.value)
+    assert message.startswith(f"override '{override}': '{override.partition('=')[0].rpartition('.')[0]}")
+    assert "\n" not in message
+    assert len(message) < 400
+
+
+def test_what_is_wrong_in_the_file_is_blamed_on_the_file(recipe: Path) -> None:
+    recipe.write_text(RECIPE + "crops: {size: 65536}\n")
+    with pytest.raises(ConfigError, match=rf"^{recipe}: 'crops\.size' is wrong"):
+        load_recipe(recipe, ["crops.batch_size=2", "name=x"])
+    assert load_recipe(recipe, ["crops.size=64"]).crops.size == 64
+    with pytest.raises(ConfigError, match=r"^override 'teacher\.training\.epochs=3': 'teacher\.model' is missing"):
+        load_recipe(recipe, ["crops.size=64", "teacher.training.epochs=3"])
 
 
 def test_missing_and_binary_files_are_named(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Recipes and data set descriptions: validated, unknown keys refused."""
 
 from segshrink.config.dataset import ClassEntry, DatasetDescription, Split
-from segshrink.config.loading import dump_yaml, load_adapter, load_dataset, load_recipe, read_yaml
+from segshrink.config.loading import absolute_recipe, dump_yaml, load_adapter, load_dataset, load_recipe, read_yaml
 from segshrink.config.recipe import (
     Augmentation,
     Crops,
@@ -29,6 +29,7 @@ __all__ = [
     "Teaching",
     "Term",
     "Training",
+    "absolute_recipe",
     "dump_yaml",
     "load_adapter",
     "load_dataset",

@@ -2,10 +2,47 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import math
+from typing import Annotated, Any, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+# The largest seed that every library takes.
+LARGEST_SEED = 2**32 - 1
 
 
 class Strict(BaseModel):
-    """A configuration section: unknown keys are refused, values are frozen."""
+    """A configuration section: unknown keys are refused, values are frozen, numbers are finite and no truth values."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        if (int in kinds or float in kinds) and bool not in kinds:
+            parts = value if isinstance(value, list | tuple) else [value]
+            if any(isinstance(part, bool) for part in parts):
+                raise PydanticCustomError("number", "Input should be a number")
+        return value
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """Return the plain types that an annotation is made of."""
+    inner = get_args(annotation)
+    return [kind for part in inner for kind in _kinds(part)] if inner else [annotation]
+
+
+def _finite(value: Any) -> Any:
+    """Refuse numbers without end anywhere in options."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    for part in parts:
+        _finite(part)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"expected finite numbers, found {value}")
+    return value
+
+
+# Options by name: any plain values, numbers finite.
+Options = Annotated[dict[str, Any], AfterValidator(_finite)]

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from segshrink.classes import ClassMap
-from segshrink.config.base import Strict
+from segshrink.config.base import LARGEST_SEED, Strict
 
 
 class ClassEntry(Strict):
@@ -39,7 +39,7 @@ class Split(Strict):
     random: float | None = Field(default=None, gt=0, lt=1)
     patches: int | None = Field(default=None, ge=16)
     share: float = Field(default=0.2, gt=0, lt=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Split:

@@ -22,6 +22,8 @@ Section = TypeVar("Section", bound=Strict)
 _PATH_KEYS = ("root", "encoder_weights", "teacher_cache")
 # Kinds of teachers whose name is, or may be, that of a file or folder.
 _FILE_KINDS = ("hf", "labels", "onnx", "tflite")
+# Characters of a YAML file.
+_LARGEST = 4_000_000
 
 
 def load_dataset(path: Path, overrides: Sequence[str] = ()) -> DatasetDescription:
@@ -31,11 +33,11 @@ def load_dataset(path: Path, overrides: Sequence[str] = ()) -> DatasetDescriptio
         FileError: The file is missing or unreadable.
         ConfigError: Not YAML, an unknown key (the nearest is named), a value of the wrong kind.
     """
-    mapping = _dataset_mapping(Path(path))
+    stages = [(str(path), _dataset_mapping(Path(path)))]
     for text in overrides:
         keys, value = _parsed(text)
-        mapping = _with(mapping, keys, value, text)
-    return _validate(DatasetDescription, mapping, str(path))
+        stages.append((f"override '{text}'", _with(stages[-1][1], keys, value, text)))
+    return _validate(DatasetDescription, stages)
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = (), data: Path | None = None) -> Recipe:
@@ -58,18 +60,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), data: Path | None = N
     elif isinstance(mapping.get("data"), str):
         mapping["data"] = _dataset_mapping(path.parent / mapping["data"])
     elif isinstance(mapping.get("data"), dict):
-        mapping["data"] = _anchored({"root": ".", **mapping["data"]}, "root", path.parent)
-    for role in ("teacher", "student"):
-        learner = mapping.get(role)
-        if isinstance(learner, dict) and isinstance(learner.get("model"), dict):
-            model = _anchored(learner["model"], "encoder_weights", path.parent)
-            mapping[role] = {**learner, "model": _anchored_model(model, path.parent)}
-    if isinstance(distillation := mapping.get("distillation"), dict):
-        distillation = _anchored(distillation, "teacher_cache", path.parent)
-        if "teachers" in distillation:
-            anchored = _anchored_teachers(distillation["teachers"], path.parent)
-            distillation = {**distillation, "teachers": anchored}
-        mapping["distillation"] = distillation
+        mapping["data"] = {"root": ".", **mapping["data"]}
+    stages = [(str(path), _anchored_recipe(mapping, path.parent))]
     for text in overrides:
         keys, value = _parsed(text)
         if keys == ["data"] and isinstance(value, str):
@@ -80,8 +72,17 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), data: Path | None = N
             value = _anchored_model(value, Path())
         elif keys[1:] == ["model", "id"]:
             value = _anchored_model({"id": value}, Path())["id"]
-        mapping = _with(mapping, keys, value, text)
-    return _validate(Recipe, mapping, str(path))
+        stages.append((f"override '{text}'", _with(stages[-1][1], keys, value, text)))
+    return _validate(Recipe, stages)
+
+
+def absolute_recipe(recipe: Recipe) -> Recipe:
+    """Return a recipe whose relative paths are absolute, seen from the working folder, as in one read from a file.
+
+    Raises:
+        ConfigError: A path can't be followed.
+    """
+    return _validate(Recipe, [("the recipe", _anchored_recipe(recipe.model_dump(mode="json"), Path()))])
 
 
 def load_adapter(path: Path) -> Adapter:
@@ -92,7 +93,7 @@ def load_adapter(path: Path) -> Adapter:
         ConfigError: Not YAML, an unknown key (the nearest is named), a value of the wrong kind.
     """
     path = Path(path)
-    return _validate(Adapter, _anchored(read_yaml(path), "classes", path.parent), str(path))
+    return _validate(Adapter, [(str(path), _anchored(read_yaml(path), "classes", path.parent))])
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -104,10 +105,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_LARGEST + 1)
+    except (OSError, ValueError) as error:  # not UTF-8; a NUL in the path
         reason = getattr(error, "strerror", None) or error
         raise FileError(f"can't read {path}: {reason}; give the path of a YAML file") from error
+    if len(text) > _LARGEST:
+        raise ConfigError(f"{path} is longer than {_LARGEST:,} characters; put long lists into text files")
     value = parse_yaml(text, str(path))
     if not isinstance(value, dict):
         found = "nothing" if value is None else f"a {type(value).__name__}"
@@ -118,6 +122,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def dump_yaml(section: Strict) -> str:
     """Write a section as YAML that ``load_recipe`` or ``load_dataset`` reads back."""
     return format_yaml(section.model_dump(mode="json"))
+
+
+def _anchored_recipe(mapping: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Make the paths of a recipe absolute; a data set's root too, where it stands in the recipe."""
+    mapping = dict(mapping)
+    if isinstance(mapping.get("data"), dict):
+        mapping["data"] = _anchored(mapping["data"], "root", folder)
+    for role in ("teacher", "student"):
+        learner = mapping.get(role)
+        if isinstance(learner, dict) and isinstance(learner.get("model"), dict):
+            model = _anchored(learner["model"], "encoder_weights", folder)
+            mapping[role] = {**learner, "model": _anchored_model(model, folder)}
+    if isinstance(distillation := mapping.get("distillation"), dict):
+        distillation = _anchored(distillation, "teacher_cache", folder)
+        if "teachers" in distillation:
+            distillation = {**distillation, "teachers": _anchored_teachers(distillation["teachers"], folder)}
+        mapping["distillation"] = distillation
+    return mapping
 
 
 def _dataset_mapping(path: Path) -> dict[str, Any]:
@@ -140,7 +162,7 @@ def _anchored_model(model: dict[str, Any], folder: Path) -> dict[str, Any]:
         return {**model, "id": _found(identity, folder)}
     found = _beside(identity, folder)
     written = identity.startswith((".", "~")) or ("/" in identity and ":" not in identity)
-    if written or any((Path(found) / name).exists() for name in ("config.json", "model/config.json")):
+    if written or any(_exists(Path(found) / name) for name in ("config.json", "model/config.json")):
         return {**model, "id": _absolute(identity, folder)}
     return model
 
@@ -177,10 +199,14 @@ def _beside(text: str, folder: Path) -> str:
     if not text:
         return text
     path = Path(_absolute(text, folder))
+    return str(path) if _exists(path) else text
+
+
+def _exists(path: Path) -> bool:
     try:
-        return str(path) if path.exists() else text
+        return path.exists()
     except OSError:  # longer than a file's name may be
-        return text
+        return False
 
 
 def _absolute(text: str, folder: Path) -> str:
@@ -214,8 +240,24 @@ def _with(mapping: dict[str, Any], keys: list[str], value: Any, text: str) -> di
     return {**mapping, head: _with(inner or {}, rest, value, text)}
 
 
-def _validate(kind: type[Section], mapping: dict[str, Any], source: str) -> Section:
+def _validate(kind: type[Section], stages: Sequence[tuple[str, dict[str, Any]]]) -> Section:
+    """Validate the last of several mappings; what is wrong with it is blamed on the first that has the same fault.
+
+    Args:
+        kind: The section.
+        stages: A file and the overrides after it, each with the mapping as it stands then.
+    """
     try:
-        return kind.model_validate(mapping)
+        return kind.model_validate(stages[-1][1])
     except ValidationError as error:
-        raise ConfigError(explain(kind, error, source)) from error
+        complaint = explain(kind, error)
+        source = next(source for source, mapping in stages if _complaint(kind, mapping) == complaint)
+        raise ConfigError(f"{source}: {complaint}") from error
+
+
+def _complaint(kind: type[Section], mapping: dict[str, Any]) -> str | None:
+    try:
+        kind.model_validate(mapping)
+    except ValidationError as error:
+        return explain(kind, error)
+    return None

@@ -15,13 +15,12 @@ from segshrink.errors import nearest
 _BRANCH = re.compile(r"^(str|int|float|bool|path|(list|dict|tuple)\[.*\])$")
 
 
-def explain(kind: type[BaseModel], error: ValidationError, source: str) -> str:
+def explain(kind: type[BaseModel], error: ValidationError) -> str:
     """Say in one sentence what is wrong with a configuration.
 
     Args:
         kind: The section class that refused its input.
         error: What pydantic raised; an unknown key goes first, since it often explains a missing one.
-        source: The file, for the reader.
     """
     problems = error.errors()
     first = next(
@@ -34,14 +33,14 @@ def explain(kind: type[BaseModel], error: ValidationError, source: str) -> str:
         known = list(owner.model_fields) if owner else []
         hint = nearest(steps[-1], known)
         keys = f" (keys: {', '.join(known)})" if hint.endswith("?") else ""  # a guess may be wrong
-        return f"{source}: unknown key '{field}'{hint}{keys}"
+        return f"unknown key '{field}'{hint}{keys}"
     if first["type"] == "missing":
-        return f"{source}: '{field}' is missing; add it"
+        return f"'{field}' is missing; add it"
     if first["type"] == "invalid_key":
-        return f"{source}: the key {field} is not a text; put it in quotes"
+        return f"the key {field} is not a text; put it in quotes"
     if first["type"] == "value_error":
         place = f"'{field}' is wrong: " if field else ""
-        return f"{source}: {place}{first['msg'].removeprefix('Value error, ')}"
+        return f"{place}{first['msg'].removeprefix('Value error, ')}"
     same_place = [problem for problem in problems if _steps(problem["loc"]) == steps]
     wanted = " or ".join(dict.fromkeys(problem["msg"].removeprefix("Input should be ") for problem in same_place))
     if first["msg"].startswith("Input should be "):
@@ -50,7 +49,7 @@ def explain(kind: type[BaseModel], error: ValidationError, source: str) -> str:
     unquoted = first["type"] == "string_type" and not isinstance(found, (list, dict))
     # An unquoted #3C1098 is a comment, so nothing is found; an unquoted 001 or no is a number or a truth value.
     remedy = "; put texts such as '#3C1098', '001' or 'no' in quotes" if unquoted else ""
-    return f"{source}: '{field}' is wrong: {wanted}, found {_shown(found)}{remedy}"
+    return f"'{field}' is wrong: {wanted}, found {_shown(found)}{remedy}"
 
 
 def _shown(value: Any) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from segshrink.config.base import Strict
+from segshrink.config.base import LARGEST_SEED, Options, Strict
 from segshrink.config.dataset import DatasetDescription
 from segshrink.config.teachers import Teaching
 
@@ -19,7 +19,7 @@ class ModelChoice(Strict):
     # run folder, relative to the recipe, whose network, weights and normalisation training starts from.
     id: str
     # Network options by name (unet: width, depth; separable-unet: width; ...).
-    options: dict[str, Any] = Field(default={})
+    options: Options = Field(default={})
     # File of encoder weights (.safetensors or weights-only .pth), relative to the recipe; None starts at random.
     encoder_weights: Path | None = None
     # Pixel normalisation: statistics of the training images, ImageNet's, or what the encoder weights were trained with
@@ -33,11 +33,11 @@ class Crops(Strict):
     """How training samples are drawn."""
 
     # Side of a square crop in pixels.
-    size: int = Field(default=256, ge=32)
+    size: int = Field(default=256, ge=32, le=16384)
     # Crops an optimisation step sees.
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=8, ge=1, le=65536)
     # Crops of an epoch; None: as many as cover the area of the training images once.
-    per_epoch: int | None = Field(default=None, ge=1)
+    per_epoch: int | None = Field(default=None, ge=1, le=10**9)
     # How scenes are drawn: in proportion to their "area", or every "image" equally often, so that a few large scenes
     # don't outweigh many small ones.
     draw: Literal["area", "image"] = "area"
@@ -46,13 +46,13 @@ class Crops(Strict):
     # Share of crops that come from unlabelled images when there are any (distillation only).
     unlabeled_share: float = Field(default=0.5, ge=0, le=1)
     # Data loading processes; None picks 0 for in-memory speed on small machines.
-    workers: int | None = Field(default=None, ge=0)
+    workers: int | None = Field(default=None, ge=0, le=256)
 
 
 class Augmentation(Strict):
     """Random changes of a crop; each is drawn from (seed, epoch, sample)."""
 
-    # Range of the zoom factor, drawn log-uniformly; 1 is the original resolution.
+    # Range of the zoom factor, drawn log-uniformly; 1 is the original resolution. Between 1/32 and 32.
     scale: tuple[float, float] = (0.5, 2.0)
     # Mirror left-right and top-bottom, each with chance 1/2.
     flips: bool = True
@@ -70,15 +70,17 @@ class Augmentation(Strict):
     @model_validator(mode="after")
     def _ordered(self) -> Augmentation:
         low, high = self.scale
-        if not 0 < low <= high:
-            raise ValueError(f"scale must be two positive numbers, the smaller first, found {low}, {high}")
+        if not 1 / 32 <= low <= high <= 32:
+            raise ValueError(
+                f"scale must be two positive numbers, the smaller first, from 1/32 to 32, found {low}, {high}"
+            )
         return self
 
 
 class Training(Strict):
     """How long and how a network is optimised."""
 
-    epochs: int = Field(default=50, ge=1)
+    epochs: int = Field(default=50, ge=1, le=10**6)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     # Share of all steps in which the learning rate rises linearly; then it falls along a half cosine to zero.
@@ -89,14 +91,15 @@ class Training(Strict):
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     # Stop after this many validations without a better mIoU; None trains to the end.
     patience: int | None = Field(default=None, ge=1)
-    # Validate every so many epochs (and after the last).
+    # Measure the mIoU on whole validation scenes every so many epochs, and after the last; losses are measured on fixed
+    # crops of them after every epoch.
     validate_every: int = Field(default=1, ge=1)
-    # "auto": bf16 where the device has it, else 32-bit. fp16 on a CPU is refused.
+    # "auto": bf16 where the device computes in it, else 32-bit. bf16 elsewhere and fp16 on a CPU are refused.
     precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
     # torch.compile the network.
     compile: bool = False
     # CPU threads; None takes the cores that are free.
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)
 
 
 class Term(Strict):
@@ -106,7 +109,7 @@ class Term(Strict):
     name: str
     weight: float = Field(default=1.0, ge=0)
     # Options of the loss by name (temperature, label_smoothing, class_weights, ...).
-    options: dict[str, Any] = Field(default={})
+    options: Options = Field(default={})
     # For a loss on features: which of the student's and of the teacher's, by module path ("encoder.layer4") or by
     # role ("encoder", "decoder", "stage:3"); a loss on logits takes the logits when both are left out.
     student: str | None = None
@@ -136,8 +139,10 @@ class Distillation(Teaching):
     @field_validator("teacher_cache", mode="before")
     @classmethod
     def _switch_or_folder(cls, value: object) -> object:
-        if not isinstance(value, bool | str | Path):
-            raise ValueError(f"give true, false or a folder, found {value!r}")
+        quoted = isinstance(value, str | Path) and Path(value).name.lower() in ("true", "false", "yes", "no")
+        if quoted or not isinstance(value, bool | str | Path):
+            remedy = "; leave the quotes out" if quoted else ""
+            raise ValueError(f"give true, false or a folder, found {value!r}{remedy}")
         return value
 
 
@@ -153,7 +158,7 @@ class Recipe(Strict):
     """Everything a run depends on. ``segshrink train`` trains ``teacher``; ``segshrink distill`` trains ``student``."""
 
     name: str = "run"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     data: DatasetDescription
     crops: Crops = Crops()
     augmentation: Augmentation = Augmentation()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from segshrink.config.base import Strict
+from segshrink.config.base import Options, Strict
 
 
 class Adapter(Strict):
@@ -56,7 +56,7 @@ class TeacherSource(Strict):
     # torchvision ("COCO_WITH_VOC_LABELS_V1").
     weights: Path | None = None
     # Options of the network by name (smp: decoder_channels, ...), or arguments of the function.
-    options: dict[str, Any] = Field(default={})
+    options: Options = Field(default={})
     # Class of the student -> class or classes of the teacher, where names differ. Classes with equal names need none.
     classes: dict[str, str | list[str]] = Field(default={})
     # Its share among several teachers.
