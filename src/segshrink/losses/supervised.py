@@ -54,7 +54,8 @@ def cross_entropy(
             label_smoothing=label_smoothing,
             reduction="sum",
         )
-        return summed / total_weight.clamp(min=torch.finfo(logits.dtype).tiny)
+        # Smoothing gives pixels of a class without weight a small loss of the others: no mean where nothing weighs.
+        return torch.where(total_weight > 0, summed / total_weight.clamp(min=torch.finfo(logits.dtype).tiny), 0.0)
 
 
 def jaccard(student: Tensor, target: Tensor, *, smooth: float = 0.0, ignore_index: int = IGNORE_INDEX) -> Tensor:
