@@ -131,7 +131,7 @@ def computes_in_bf16(device: torch.device) -> bool:
     import torch
 
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # torch offers no public name for this yet.
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
