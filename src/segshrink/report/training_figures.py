@@ -16,6 +16,8 @@ from segshrink.report.themes import legend, new_figure, run_colors
 MEAN_IOU = "val/mean_iou"
 # A loss that falls by more than this factor is drawn on a logarithmic axis.
 STEEP = 30
+# Curves of fewer points show each of them: the mIoU of whole scenes isn't measured after every epoch.
+FEW = 10
 
 
 def training_panels(runs: Sequence[Run]) -> list[Panel]:
@@ -51,7 +53,7 @@ def _panel(runs: Sequence[Run], *columns: str) -> Panel:
             style = (0, (1.3, 1.3)) if column.startswith("train/") else "-"
             label = None if name in named else name
             named.add(name)
-            few = "o" if len(epochs) < 3 else None
+            few = "o" if len(epochs) < FEW else None
             axes.plot(epochs, values, color=color, linestyle=style, linewidth=1.8, label=label, marker=few)
         everything = np.concatenate([run.metrics[column][1] for _, run, _, column in shown])
         if everything.min() > 0 and everything.max() / everything.min() > STEEP:
