@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch.distributed
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
 from segshrink.errors import ConfigError
 
@@ -72,9 +72,17 @@ class EpochLoader(DataLoader[dict[str, Any]]):
     Lightning makes an iterator before it has said which epoch it is and how far the epoch got; so the sampler must
     not be asked until a batch is wanted. Targets become int64 here and not earlier: what loading processes send lies in
     shared memory, of which containers often have 64 MB.
+
+    Raises:
+        ConfigError: Lightning put a sampler of its own in, which would give each process a part of its part.
     """
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # the base promises a private class
+        if isinstance(self.sampler, DistributedSampler):
+            raise ConfigError(
+                "the crops of a step are shared among the processes already, and Lightning would share them once more; "
+                "give its Trainer use_distributed_sampler=False"
+            )
         for batch in super().__iter__():
             batch["target"] = batch["target"].long()
             yield batch
