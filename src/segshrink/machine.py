@@ -159,6 +159,32 @@ def cpu_instructions() -> tuple[str, ...]:
     return tuple(name for name in _INSTRUCTIONS if name in flags)
 
 
+def memory_limit() -> int | None:
+    """Return the bytes of memory that this process may use at most; None where unknown.
+
+    The least of the machine's memory, the limit of its container (control group), and ``ulimit -v``.
+    """
+    limits = []
+    with suppress(AttributeError, OSError, ValueError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # "max" is no limit
+            limits.append(int((Path("/sys/fs/cgroup") / name).read_text(encoding="ascii")))
+    if (space := address_space()) is not None:
+        limits.append(space)
+    return min(limits, default=None)
+
+
+def address_space() -> int | None:
+    """Return the bytes of address space that this process is limited to (``ulimit -v``); None without a limit."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
 def _cpu_name() -> str:
     names = _cpu_info("model name")
     name = next((name for name in names if name), platform.processor() or platform.machine() or "unknown")

@@ -231,11 +231,11 @@ def test_unlabelled_scenes_join_only_when_wanted(dataset: Dataset) -> None:
 def test_scene_loader_gives_every_scene_whole(dataset: Dataset) -> None:
     scenes, _ = module(dataset).val_dataloader()
     found = list(scenes)
-    assert [batch["name"][0] for batch in found] == ["v0", "v1"]
+    assert [batch["name"] for batch in found] == ["v0", "v1"]
     for batch, sample in zip(found, dataset.val, strict=True):
-        np.testing.assert_array_equal(batch["image"][0].numpy(), np.asarray(Image.open(sample.image)))
+        np.testing.assert_array_equal(batch["image"], np.asarray(Image.open(sample.image)))
         assert sample.mask is not None
-        np.testing.assert_array_equal(batch["target"][0].numpy(), np.asarray(Image.open(sample.mask)))
+        np.testing.assert_array_equal(batch["target"], np.asarray(Image.open(sample.mask)))
 
 
 def test_loss_crops_never_change_and_cover_all_scenes(dataset: Dataset) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+
+from segshrink.machine import address_space
 
 # Verbs that train: worth a restart with a tuned allocator.
 _TRAINING = ("compress", "demo", "distill", "prune", "train")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    """Run the command line and return its exit status.
+
+    0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP.
 
     Args:
         arguments: What follows ``segshrink``; by default this process's own arguments, in which case a training
@@ -22,6 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from segshrink.cli._allocator import restart_with_tuned_allocator
 
             restart_with_tuned_allocator()
+        if address_space() is not None and hasattr(os, "fork"):
+            from segshrink.cli._supervised import supervise
+
+            return supervise(arguments, lambda: _run(arguments))
+    return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     from segshrink.cli._app import run
 
     return run(list(arguments))

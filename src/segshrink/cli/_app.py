@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import typer
 
 from segshrink import __version__
-from segshrink.cli._errors import interrupted_sentence, os_sentence
+from segshrink.cli._errors import interrupted_sentence, memory_sentence, os_sentence
 from segshrink.cli.benchmark import benchmark
 from segshrink.cli.compress import compress
 from segshrink.cli.demo import demo
@@ -26,6 +28,7 @@ from segshrink.cli.train import train
 from segshrink.errors import SegshrinkError
 from segshrink.extras import missing_extra
 from segshrink.formatting import printable, shortened
+from segshrink.signals import Terminated, ending_on_signals
 
 _VERBS = (
     demo,
@@ -43,10 +46,29 @@ _VERBS = (
     quantize,
 )
 INTERRUPTED = 130
+BROKEN_PIPE = 141
 
 
 def run(arguments: list[str]) -> int:
-    """Run one verb; errors that a user can act on become one sentence on standard error."""
+    """Run one verb; errors that a user can act on become one sentence on standard error.
+
+    SIGTERM and SIGHUP end it like Ctrl-C, with exit status 143 and 129; a reader that has gone ends it without a word.
+    """
+    with ending_on_signals():
+        try:
+            status = _run(arguments)
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:
+            # What is still buffered can go nowhere; Python would complain about it at its end.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):
+                    os.dup2(nowhere, stream.fileno())
+            return BROKEN_PIPE
+
+
+def _run(arguments: list[str]) -> int:
     # lightning 2.6 asks torch >= 2.13 for its tree nodes by their old name.
     warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated", category=FutureWarning)
     if arguments == ["--version"]:  # an option for typer to parse would make every help text wait for pydantic
@@ -58,7 +80,7 @@ def run(arguments: list[str]) -> int:
     try:
         application()(arguments, prog_name="segshrink")
     except SystemExit as stop:
-        if stop.code == INTERRUPTED:
+        if stop.code == INTERRUPTED or isinstance(stop, Terminated):
             _tell(interrupted_sentence(arguments))
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except SegshrinkError as error:
@@ -68,8 +90,14 @@ def run(arguments: list[str]) -> int:
         if extra is None:
             raise
         _tell(f"error: {extra}")
+    except BrokenPipeError:
+        raise
     except OSError as error:
         _tell(f"error: {os_sentence(error)}")
+    except Exception as error:
+        if (sentence := memory_sentence(error, arguments)) is None:
+            raise
+        _tell(f"error: {sentence}")
     return 1
 
 

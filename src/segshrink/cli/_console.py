@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,9 @@ from rich.segment import Segment
 from rich.table import Column
 
 from segshrink.formatting import printable, shortened
+
+# Seconds between the lines of a log file, where no bar can move.
+LINE_EVERY = 60.0
 
 
 def out_console() -> Console:
@@ -32,7 +36,8 @@ def tell(notice: str) -> None:
 def progress_bar(text: str, *, unit: str = "") -> Iterator[Callable[..., None]]:
     """Show a bar with the time left on standard error; yields ``advance(done, total, note="")``.
 
-    Without a ``unit`` whole things are counted; with one, numbers are shown with one decimal.
+    Without a ``unit`` whole things are counted; with one, numbers are shown with one decimal. Where standard error is
+    no terminal, a line is written every minute and at the end.
     """
     counted = TextColumn(f"{{task.completed:.1f}}/{{task.total:.1f}} {unit}") if unit else MofNCompleteColumn()
     columns = (
@@ -50,12 +55,22 @@ def progress_bar(text: str, *, unit: str = "") -> Iterator[Callable[..., None]]:
         def advance(done: float, total: float, note: str = "") -> None:
             bar.update(task, completed=done, total=total, note=note)
 
+        ended = threading.Event()
+
+        def write_lines() -> None:
+            while not ended.wait(LINE_EVERY):
+                console.print(bar.get_renderable())
+
+        if not console.is_terminal:
+            threading.Thread(target=write_lines, daemon=True).start()
         try:
             yield advance
         except BaseException:
             if not bar.tasks[task].completed:  # nothing to show beside the error
                 bar.update(task, visible=False)
             raise
+        finally:
+            ended.set()
 
 
 class _Printable(RenderHook):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from segshrink.machine import address_space
 
 _REMEDIES = {
     "ENOSPC": "no space is left; free some or choose another folder",
@@ -18,6 +21,7 @@ _REMEDIES = {
     "ENOENT": "no such file or folder; check the path",
     "ENOTDIR": "a part of this path is a file, not a folder; choose another folder",
     "EISDIR": "this is a folder; give a file",
+    "ENOMEM": "memory is used up; close other programs or allow more (ulimit -v)",
 }
 
 
@@ -46,3 +50,42 @@ def interrupted_sentence(arguments: Sequence[str]) -> str:
         return "interrupted"
     again = [*arguments] if verb in ("demo", "predict") or "--resume" in arguments else [*arguments, "--resume"]
     return f"interrupted; go on with: segshrink {shlex.join(again)}"
+
+
+# How libraries say that memory is used up, and how much more they wanted.
+_NO_MEMORY = re.compile(
+    r"bad.?alloc|bad allocation|out of memory|not enough memory|(un|can't|cannot|failed to) ?(able to )?allocate|"
+    r"no memory|new thread|failed to map segment",
+    re.IGNORECASE,
+)
+_WANTED = re.compile(r"allocate ([\d.]+) ?(bytes|[KMGT]i?B)", re.IGNORECASE)
+_LESS = {
+    "train": "smaller or fewer crops (crops.size, crops.batch_size)",
+    "predict": "smaller tiles (--tile)",
+}
+_LESS.update(dict.fromkeys(("distill", "compress", "prune", "demo"), _LESS["train"]))
+
+
+def memory_sentence(error: BaseException, arguments: Sequence[str]) -> str | None:
+    """Say that memory was used up, how much was wanted, and what to do; None for another error."""
+    if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+        return None
+    wanted = _WANTED.search(str(error))
+    return out_of_memory(arguments, wanted=f"{wanted[1]} {wanted[2]} more" if wanted else None)
+
+
+def out_of_memory(arguments: Sequence[str], *, wanted: str | None) -> str:
+    """Say that a verb ran out of memory.
+
+    Args:
+        arguments: The command line.
+        wanted: What it would have needed; None where unknown.
+    """
+    verb = arguments[0] if arguments else ""
+    limit = address_space()
+    limited = f" and is limited to {limit / 1e6:.0f} MB (ulimit -v)" if limit else ""
+    needs = f"; it needs {wanted}" if wanted else ""
+    return (
+        f"segshrink {verb} has used up its memory{limited}{needs}; close other programs, allow it more, or ask for "
+        f"{_LESS.get(verb, 'less at once')}"
+    )

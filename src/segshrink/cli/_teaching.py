@@ -11,12 +11,12 @@ from segshrink.cli._console import progress_bar, tell
 from segshrink.cli._errors import writing
 from segshrink.config import Recipe, Teaching
 from segshrink.data import Dataset, open_dataset
-from segshrink.errors import ConfigError
 from segshrink.files import read_json
 from segshrink.losses import WeightedTerm
 from segshrink.report.wording import listing
 from segshrink.teachers import Teacher, open_teachers
 from segshrink.training import describe_teacher
+from segshrink.training.run import check_same_teacher
 from segshrink.training.terms import student_terms
 
 
@@ -37,7 +37,7 @@ def measure_teachers(teaching: Teaching, recipe: Recipe, *, out: Path, resume: b
     dataset = open_dataset(recipe.data)
     teacher = open_teachers(teaching, dataset.classes, bands=dataset.bands)
     if resume:
-        _check_same(out, teacher)
+        check_same_teacher(out, teacher)
     if recipe.student is not None:
         terms = student_terms(recipe.distillation, recipe.student.terms, teacher)
         if (notice := unknown_classes(teacher, terms)) is not None:
@@ -83,18 +83,6 @@ def overlooked_classes(teacher: Teacher) -> str | None:
         f"the teacher found {listing(list(names))} in these images, for which no class of the data set stands: where "
         "they are likelier than all others together it teaches nothing; say in the teacher's 'classes' what they are"
     )
-
-
-def _check_same(out: Path, teacher: Teacher) -> None:
-    if not (out / "run.json").exists():
-        return
-    record = read_json(out / "run.json")
-    before = record.get("teacher_identity")
-    if before is None or before == teacher.identity:
-        return
-    name = record.get("teacher")
-    other = f"not from {teacher.name}" if name != teacher.name else "whose weights or settings have changed since"
-    raise ConfigError(f"the run in {out} learns from {name}, {other}; choose another folder")
 
 
 def _measured(folder: Path, teacher: Teacher) -> bool:

@@ -24,7 +24,7 @@ from segshrink.report import build_report
 from segshrink.training import RunResult, finish, train
 from segshrink.training.building import check_chosen
 from segshrink.training.features import check_own_taps
-from segshrink.training.hardware import free_threads
+from segshrink.training.hardware import free_threads, lightning_precision
 from segshrink.training.run import Role
 from segshrink.training.terms import student_terms
 
@@ -70,6 +70,7 @@ def distill_all(recipe: Recipe, *, out: Path, control: bool, resume: bool, docto
         raise ConfigError(f"recipe '{recipe.name}' has no 'student' section; add one, or give --student")
     # Wrong terms and networks are refused before a teacher is trained.
     check_chosen(recipe.student.model, open_dataset(recipe.data))
+    lightning_precision(recipe.student.training.precision)
     terms = student_terms(recipe.distillation, recipe.student.terms)
     teaching: Teaching = recipe.distillation
     if not teaching.teachers:

@@ -27,8 +27,10 @@ from segshrink.data.sources import Dataset
 from segshrink.data.store import Progress, SceneStore
 from segshrink.errors import DataError
 
-# Crops that validation losses are measured on, and images that the value range is measured on.
-_LOSS_CROPS = 32
+# Crops that validation losses are measured on: a share of an epoch's training crops, within bounds. Without gradients
+# they cost about a thirtieth of the epoch.
+_LOSS_SHARE, _LOSS_CROPS = 1 / 8, (16, 32)
+# Images that the value range is measured on.
 _RANGE_IMAGES = 64
 
 # Gives an (H, W, channels) array over the pixels of the scene with that number.
@@ -81,8 +83,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         """Crops of an epoch: a multiple of the batch size that covers the labelled area once, or ``per_epoch``."""
-        wanted = self.crops.per_epoch or math.ceil(sum(_areas(self._stores[0])) / self.crops.size**2)
-        return math.ceil(wanted / self.crops.batch_size) * self.crops.batch_size
+        return _epoch_length(self._stores[0], self.crops)
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch plain integer indices belong to."""
@@ -134,9 +135,10 @@ class CropModule(lightning.LightningDataModule):
     crops a step sees depends on the seed, the epoch and the step only, whatever the number of data loading processes,
     of distributed processes (set ``use_distributed_sampler=False``), or of interruptions.
 
-    ``val_dataloader`` returns two loaders. The first gives one whole scene a batch: ``image`` (1, H, W, bands),
-    ``target`` (1, H, W) uint8 and ``name``. The second gives batches like training ones, of at most 32 crops that are
-    the same every time and not augmented. Distributed processes all see all of both.
+    ``val_dataloader`` returns two loaders. The first gives one whole scene a batch, as arrays that are read from the
+    disk where they are used: ``image`` (H, W, bands), ``target`` (H, W) uint8 and ``name``. The second gives batches
+    like training ones, of at most 32 crops that are the same every time and not augmented. Distributed processes all
+    see all of both.
 
     Args:
         dataset: What to train and validate on.
@@ -240,9 +242,11 @@ class CropModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[dict[str, Any]]]:
         """Return the loaders of whole scenes and of fixed crops."""
-        scenes = DataLoader(_WholeScenes(self.val_store), batch_size=1)
+        scenes = DataLoader(_WholeScenes(self.val_store), batch_size=None, collate_fn=_unchanged)
         offset = len(self.dataset.train) + len(self.unlabeled)
-        crops = _FixedCrops(self.val_store, size=self.crops.size, offset=offset, layers=self.layers)
+        least, most = _LOSS_CROPS
+        count = min(most, max(least, int(_LOSS_SHARE * _epoch_length(self.train_store, self.crops))))
+        crops = _FixedCrops(self.val_store, size=self.crops.size, count=count, offset=offset, layers=self.layers)
         return [scenes, EpochLoader(crops, batch_size=local_batch_size(self.crops.batch_size), collate_fn=collate)]
 
     def _opened(self) -> tuple[SceneStore, SceneStore, SceneStore]:
@@ -266,6 +270,10 @@ def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     return {name: _stacked([item[name] for item in items]) for name in items[0]}
 
 
+def _unchanged(scene: Any) -> Any:
+    return scene
+
+
 def _stacked(values: list[Any]) -> Tensor:
     if not isinstance(values[0], Tensor):
         return torch.tensor(values)
@@ -285,16 +293,16 @@ class _WholeScenes(TorchDataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {
-            "image": torch.from_numpy(np.array(self._store.image(index))),
-            "target": torch.from_numpy(np.array(self._store.mask(index))),
+            "image": self._store.image(index),
+            "target": self._store.mask(index),
             "name": self._store.samples[index].name,
         }
 
 
 class _FixedCrops(TorchDataset[dict[str, Any]]):
-    """At most 32 crops, evenly spread over all scenes, that never change."""
+    """At most ``count`` crops, evenly spread over all scenes, that never change."""
 
-    def __init__(self, store: SceneStore, *, size: int, offset: int, layers: Mapping[str, Layer]) -> None:
+    def __init__(self, store: SceneStore, *, size: int, count: int, offset: int, layers: Mapping[str, Layer]) -> None:
         self._store = store
         self._offset = offset
         self._layers = layers
@@ -311,7 +319,7 @@ class _FixedCrops(TorchDataset[dict[str, Any]]):
             for index in range(len(store))
             for window in tiling.grid(*store.shape(index), tile=size, overlap=0)
         ]
-        self.plans = [plans[place] for place in _spread(len(plans), _LOSS_CROPS)]
+        self.plans = [plans[place] for place in _spread(len(plans), count)]
 
     def __len__(self) -> int:
         return len(self.plans)
@@ -344,6 +352,12 @@ def _tensor(array: NDArray[Any]) -> Tensor:
 
 def _areas(store: SceneStore) -> list[int]:
     return [math.prod(store.shape(index)) for index in range(len(store))]
+
+
+def _epoch_length(store: SceneStore, crops: Crops) -> int:
+    """Return the crops of an epoch."""
+    wanted = crops.per_epoch or math.ceil(sum(_areas(store)) / crops.size**2)
+    return math.ceil(wanted / crops.batch_size) * crops.batch_size
 
 
 def _chances(store: SceneStore, draw: str) -> list[int]:

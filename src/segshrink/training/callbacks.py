@@ -1,11 +1,10 @@
-"""What happens beside the optimisation: the metrics file and progress."""
+"""What happens beside the optimisation: the metrics file, checkpoints, signals and progress."""
 
 from __future__ import annotations
 
 import csv
 import io
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +13,15 @@ from types import FrameType
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import Callback
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from segshrink.files import write_text
+from segshrink.signals import END, Terminated, end, in_main_thread
 
 Progress = Callable[[int, int, str], None]
+# What whole validation scenes give.
+MEAN_IOU = "val/mean_iou"
 
 
 class MetricsFile(Callback):
@@ -45,9 +48,10 @@ class MetricsFile(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Add the row of this epoch."""
-        metrics = trainer.callback_metrics
-        validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
-        fresh = {name: float(value) for name, value in metrics.items() if validated or not name.startswith("val/")}
+        if not trainer.is_global_zero:
+            return
+        stale = () if pl_module.scores_scenes else (MEAN_IOU,)
+        fresh = {name: float(value) for name, value in trainer.callback_metrics.items() if name not in stale}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "seconds": round(self.seconds, 2)}
         self.rows.append({**row, "learning_rate": rate, **fresh})
@@ -67,52 +71,120 @@ class MetricsFile(Callback):
         self.rows = list(state_dict["rows"])
 
 
+class Checkpoints(ModelCheckpoint):
+    """Checkpoints that stay what they were when their folder is moved."""
+
+    @property
+    def state_key(self) -> str:
+        """The name under which a checkpoint keeps the state."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state, with all paths where the folder lies now."""
+        paths = {"best_model_path", "kth_best_model_path", "last_model_path"} & state_dict.keys()
+        models = {self._moved(path): score for path, score in state_dict.get("best_k_models", {}).items()}
+        moved = {name: self._moved(state_dict[name]) for name in paths}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": models, "dirpath": self.dirpath})
+
+    def _moved(self, path: str) -> str:
+        return str(Path(self.dirpath or "") / Path(path).name) if path else path
+
+
+class BestCheckpoint(Checkpoints):
+    """Keeps the epoch with the highest mIoU on whole scenes; of equal ones the last, which has learned longest."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            folder, "best", monitor=MEAN_IOU, mode="max", save_on_train_epoch_end=False, enable_version_counter=False
+        )
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Look at the score in epochs that have one."""
+        if pl_module.scores_scenes and MEAN_IOU in trainer.callback_metrics:
+            super().on_validation_end(trainer, pl_module)
+
+    def check_monitor_top_k(self, trainer: lightning.Trainer, current: torch.Tensor | None = None) -> bool:
+        """Tell whether a score is at least as good as the best."""
+        return super().check_monitor_top_k(trainer, current) or bool(current == self.best_model_score)
+
+
+class Patience(EarlyStopping):
+    """Stops after so many measured epochs without a better mIoU, and stays stopped when the run is resumed."""
+
+    def __init__(self, patience: int) -> None:
+        super().__init__(MEAN_IOU, mode="max", patience=patience, verbose=False, check_on_train_epoch_end=False)
+
+    @property
+    def state_key(self) -> str:
+        """The name under which a checkpoint keeps the state."""
+        return super().state_key.replace(type(self).__qualname__, EarlyStopping.__qualname__, 1)
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Train no further where the checkpoint was the last one."""
+        trainer.should_stop = self.wait_count >= self.patience
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Look at the score in epochs that have one."""
+        if pl_module.scores_scenes:
+            super().on_validation_end(trainer, pl_module)
+
+
 @contextmanager
 def interrupt_restored() -> Iterator[None]:
-    """Give Ctrl-C its former meaning after the block: we take the signal over, and Lightning switches it off."""
-    if threading.current_thread() is not threading.main_thread():
+    """Give signals their former meaning after the block: we take them over, and Lightning switches Ctrl-C off.
+
+    A program that was told to end goes on ignoring whoever tells it again.
+    """
+    if not in_main_thread():
         yield
         return
-    handler = signal.getsignal(signal.SIGINT)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *END)}
     try:
         yield
+    except Terminated:
+        handlers = {signal.SIGINT: handlers[signal.SIGINT]}
+        raise
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 class InterruptBetweenSteps(Callback):
-    """Turns Ctrl-C into a KeyboardInterrupt after the step under way.
+    """Turns Ctrl-C into a KeyboardInterrupt, and SIGTERM and SIGHUP into ``Terminated``, after the step under way.
 
-    Raised at any other moment it can be lost: Python drops exceptions inside finalisers and library callbacks. A second
-    Ctrl-C interrupts at once.
+    Raised at any other moment they can be lost: Python drops exceptions inside finalizers and library callbacks. A
+    second signal interrupts at once.
     """
 
     def __init__(self) -> None:
-        self._requested = False
+        self._requested: int | None = None
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Take over the signal; only a program's main thread may."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._note)
+        """Take over the signals; only a program's main thread may."""
+        if in_main_thread():
+            for number in (signal.SIGINT, *END):
+                if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, self._note)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any) -> None:
         """Interrupt after a training step."""
-        self._interrupt_if_requested()
+        self.interrupt_if_requested()
 
     def on_validation_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any
     ) -> None:
         """Interrupt after a validation scene."""
-        self._interrupt_if_requested()
+        self.interrupt_if_requested()
+
+    def interrupt_if_requested(self) -> None:
+        """Raise what a signal asked for."""
+        if self._requested is not None:
+            end(self._requested)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._requested:
-            raise KeyboardInterrupt
-        self._requested = True
-
-    def _interrupt_if_requested(self) -> None:
-        if self._requested:
-            raise KeyboardInterrupt
+        if self._requested is not None:
+            end(number)
+        self._requested = number
 
 
 class StepProgress(Callback):
@@ -124,6 +196,6 @@ class StepProgress(Callback):
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any) -> None:
         """Report the step."""
         total = int(trainer.estimated_stepping_batches)
-        score = trainer.callback_metrics.get("val/mean_iou")
+        score = trainer.callback_metrics.get(MEAN_IOU)
         shown = f", val mIoU {float(score):.3f}" if score is not None else ""
         self.progress(trainer.global_step, total, f"epoch {trainer.current_epoch + 1}{shown}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +16,7 @@ from segshrink.losses import WeightedTerm, terms_from
 from segshrink.models import SegmentationModel
 from segshrink.teachers import Teacher, TeacherCache, TorchTeacher
 from segshrink.training.features import TapPair, TapsDuringFit, check_aligned, feature_channels
-from segshrink.training.task import Batch, SegmentationTask
+from segshrink.training.task import Batch, SegmentationTask, derived_seed
 from segshrink.training.terms import check_teacher
 
 # Key of a batch under which a TeacherCache's codes (N, C + 1, H, W) travel with the images.
@@ -44,8 +43,8 @@ class Distiller(SegmentationTask):
         alpha: Share of the true-label loss, in [0, 1]; 1 - alpha is the share of the distillation loss.
         temperature: Softens both distributions, > 0.
         training: Optimiser settings.
-        seed: Random numbers inside the student derive from (seed, step), the adapters' first weights from it and their
-            term's name.
+        seed: Random numbers inside the student derive from (seed, epoch, batch), the adapters' first weights from it
+            and their term's name.
 
     Attributes:
         teacher: What the student learns from.
@@ -177,7 +176,7 @@ class Distiller(SegmentationTask):
         student, teacher = feature_channels(self.model, self._network, terms.values(), bands=bands)
         for label, term in terms.items():
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(int.from_bytes(hashlib.sha256(f"{self.seed} {label}".encode()).digest()[:7]))
+                torch.manual_seed(derived_seed(self.seed, label))
                 adapter = term.build_adapter(student[str(term.student)], teacher[str(term.teacher)])
             if adapter is not None:
                 adapters[_key(label)] = adapter

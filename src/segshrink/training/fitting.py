@@ -1,14 +1,18 @@
-"""Letting Lightning fit, without its advice and without losing Ctrl-C."""
+"""Letting Lightning fit, without its advice and without losing Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
+import signal
 import warnings
 from pathlib import Path
 
 import lightning
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from segshrink.data import CropModule
-from segshrink.training.callbacks import interrupt_restored
+from segshrink.errors import TrainingError
+from segshrink.signals import Terminated, end
+from segshrink.training.callbacks import InterruptBetweenSteps, interrupt_restored
 from segshrink.training.task import SegmentationTask
 
 
@@ -19,6 +23,8 @@ def fit(
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
+        Terminated: SIGTERM or SIGHUP.
+        TrainingError: A data loading process died.
     """
     if checkpoint is not None and not checkpoint.exists():
         checkpoint = None  # interrupted in the first epoch: begin again
@@ -28,8 +34,22 @@ def fit(
         warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
         try:
             trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
+        except SIGTERMException:
+            end(signal.SIGTERM)
+        except Terminated:
+            raise
         except SystemExit as stop:
             # Lightning turns an interrupt into an exit.
             if not isinstance(stop.__context__, KeyboardInterrupt):
                 raise
             raise KeyboardInterrupt from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, InterruptBetweenSteps):
+                    callback.interrupt_if_requested()  # whoever ended us ended our processes, too
+            raise TrainingError(
+                "a process that loads training images was killed, perhaps for want of memory; go on with fewer of them "
+                "(crops.workers), or none (crops.workers=0)"
+            ) from error

@@ -10,30 +10,43 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from segshrink import __version__
-from segshrink.config import Learner, Recipe, dump_yaml, load_recipe
+from segshrink.classes import IGNORE_INDEX
+from segshrink.config import Learner, Recipe, absolute_recipe, dump_yaml, load_recipe
 from segshrink.data import CropModule, Dataset, image_statistics, open_dataset
-from segshrink.errors import ConfigError, FileError, ModelError, TrainingError
+from segshrink.errors import ConfigError, DataError, FileError, ModelError, TrainingError
 from segshrink.files import read_json, write_json, write_text
 from segshrink.imagery import probe
 from segshrink.losses import build_terms
 from segshrink.machine import describe_machine
 from segshrink.models import SegmentationModel, inherit_encoder
 from segshrink.models.lean import make_lean
+from segshrink.signals import Terminated
 from segshrink.teachers import Teacher, TeacherCache
 from segshrink.training.building import build_chosen
 from segshrink.training.callbacks import (
+    MEAN_IOU,
+    BestCheckpoint,
+    Checkpoints,
     InterruptBetweenSteps,
     MetricsFile,
+    Patience,
     Progress,
     StepProgress,
 )
 from segshrink.training.checkpoints import WholeCheckpointIO
 from segshrink.training.distiller import CACHED, Distiller
 from segshrink.training.fitting import fit
-from segshrink.training.hardware import device_name, free_threads, lightning_precision
+from segshrink.training.hardware import (
+    LARGEST_THREADS,
+    accelerator,
+    check_memory,
+    device_name,
+    free_threads,
+    lightning_precision,
+)
 from segshrink.training.task import SegmentationTask
 from segshrink.training.teacher_precision import quickest_teacher
 from segshrink.training.terms import student_terms
@@ -55,7 +68,7 @@ def train(
     recipe: Recipe,
     *,
     out: Path,
-    role: Role = "teacher",
+    role: Role | None = None,
     teacher: Teacher | Callable[[], Teacher] | None = None,
     teacher_name: str | None = None,
     resume: bool = False,
@@ -67,28 +80,38 @@ def train(
         recipe: What to train on what.
         out: Run folder; must not hold another run unless ``resume``.
         role: "teacher" trains the recipe's teacher on the labels; "student" the recipe's student on labels and
-            teacher; "control" the same student with the same seed and steps without the teacher.
+            teacher; "control" the same student with the same seed and steps without the teacher. None: "student" where
+            a teacher is given, else "teacher".
         teacher: What the student learns from, or a function that opens it; then nobody holds the teacher while a
             student learns from its cached answers.
         teacher_name: How the run names its teacher; None: as the teacher does.
-        resume: Go on from the last whole epoch; the weights at the end equal those of an uninterrupted run.
+        resume: Go on from the last whole epoch, with the threads that the run began with; the weights at the end equal
+            those of an uninterrupted run.
         progress: Called after every step with (steps done, steps in all, a short text).
 
     Raises:
-        ConfigError: The recipe lacks what the role needs.
+        ConfigError: The recipe lacks what the role needs, or asks for more memory than there is; the role doesn't learn
+            from a teacher; the run learned from another one.
+        DataError: No validation scene has a labelled pixel.
         FileError: The folder holds another run, or can't be written.
-        TrainingError: The loss became NaN or infinite.
+        TrainingError: The loss became NaN or infinite; a data loading process died.
+        KeyboardInterrupt: Ctrl-C. ``run.json`` says "stopped".
+        Terminated: The same for SIGTERM and SIGHUP.
     """
     if teacher is not None and not isinstance(teacher, Teacher):
         teacher = teacher()
-    learner = _learner(recipe, role, teacher)
+    if role is None:
+        role = "teacher" if teacher is None else "student"
+    recipe = absolute_recipe(recipe)
+    learner = _learner(recipe, role, teacher, teacher_name)
     out = Path(out)
-    if (finished := _prepare_folder(out, recipe, role, resume)) is not None:
+    if (finished := _prepare_folder(out, recipe, role, teacher, resume)) is not None:
         return finished
     taught = _taught(recipe, teacher, teacher_name)
     training = learner.training
-    torch.set_num_threads(training.threads or free_threads())
+    torch.set_num_threads(training.threads or _threads_before(out) or free_threads())
     dataset = open_dataset(recipe.data)
+    check_memory(recipe.crops, bands=dataset.bands, classes=len(dataset.classes))
     data = CropModule(
         dataset,
         crops=recipe.crops,
@@ -97,6 +120,7 @@ def train(
         use_unlabeled=role == "student",
     )
     data.setup("fit")
+    _check_labels(data)
     lightning.seed_everything(recipe.seed, workers=False, verbose=False)
     model = _build(learner, dataset, data)
     if role == "student" and teacher is not None:
@@ -114,14 +138,14 @@ def train(
         learner, out, [metrics, InterruptBetweenSteps(), *([StepProgress(progress)] if progress else [])]
     )
     record = _record(recipe, role, dataset, str(trainer.precision), taught)
-    write_json(out / "run.json", {**record, "status": "running"})
     try:
+        write_json(out / "run.json", {**record, "status": "running"})
         fit(trainer, task, data, checkpoint=out / "checkpoints" / "last.ckpt" if resume else None)
-    except KeyboardInterrupt:
+        _save_best(out, model)
+    except (KeyboardInterrupt, Terminated):
         write_json(out / "run.json", {**record, "status": "stopped"})
         raise
-    _save_best(out, model)
-    score = max(float(row["val/mean_iou"]) for row in metrics.rows if "val/mean_iou" in row)
+    score = max(float(row[MEAN_IOU]) for row in metrics.rows if MEAN_IOU in row)
     reached = {"steps": trainer.global_step, "epochs": trainer.current_epoch, "seconds": metrics.rows[-1]["seconds"]}
     write_json(out / "run.json", {**record, "status": "finished", **reached, "best_mean_iou": score})
     return RunResult(out, score, trainer.global_step, float(metrics.rows[-1]["seconds"]))
@@ -132,16 +156,36 @@ def open_run_recipe(run: Path) -> Recipe:
     return load_recipe(run / "config.yaml")
 
 
-def _learner(recipe: Recipe, role: Role, teacher: Teacher | None) -> Learner:
+def check_same_teacher(run: Path, teacher: Teacher) -> None:
+    """Refuse to go on with a run that learned from another teacher.
+
+    Raises:
+        ConfigError: It did.
+    """
+    if not (run / "run.json").exists():
+        return
+    record = read_json(run / "run.json")
+    before = record.get("teacher_identity")
+    if before is None or before == teacher.identity:
+        return
+    name = record.get("teacher")
+    other = f"not from {teacher.name}" if name != teacher.name else "whose weights or settings have changed since"
+    raise ConfigError(f"the run in {run} learns from {name}, {other}; choose another folder")
+
+
+def _learner(recipe: Recipe, role: Role, teacher: Teacher | None, teacher_name: str | None) -> Learner:
     learner = recipe.teacher if role == "teacher" else recipe.student
     if learner is None:
         raise ConfigError(f"recipe '{recipe.name}' has no '{'teacher' if role == 'teacher' else 'student'}' section")
     if role == "student" and teacher is None:
         raise ConfigError("a student needs a teacher; give --teacher or train a control")
+    if role != "student" and (teacher is not None or teacher_name is not None):
+        raise ConfigError(f"a {role} learns from the labels alone; leave the teacher out, or train the role 'student'")
+    lightning_precision(learner.training.precision)
     return learner
 
 
-def _prepare_folder(out: Path, recipe: Recipe, role: Role, resume: bool) -> RunResult | None:
+def _prepare_folder(out: Path, recipe: Recipe, role: Role, teacher: Teacher | None, resume: bool) -> RunResult | None:
     """Create the folder, or return the result of the run that it already holds finished."""
     if not (out / "run.json").exists():
         write_text(out / "config.yaml", dump_yaml(recipe))
@@ -151,9 +195,29 @@ def _prepare_folder(out: Path, recipe: Recipe, role: Role, resume: bool) -> RunR
     record = read_json(out / "run.json")
     if open_run_recipe(out) != recipe or record["role"] != role:
         raise ConfigError(f"{out} holds a run of another recipe ({out / 'config.yaml'}); choose another folder")
+    if teacher is not None:
+        check_same_teacher(out, teacher)
     if record["status"] != "finished":
         return None
     return RunResult(out, record["best_mean_iou"], record["steps"], record["seconds"])
+
+
+def _threads_before(run: Path) -> int | None:
+    """Return the threads that a run began with; other numbers of them add up to other weights."""
+    if not (run / "run.json").exists():
+        return None
+    threads = read_json(run / "run.json").get("machine", {}).get("threads")
+    return threads if isinstance(threads, int) and 0 < threads <= LARGEST_THREADS else None
+
+
+def _check_labels(data: CropModule) -> None:
+    """Refuse validation scenes that can't judge."""
+    masks = (data.val_store.mask(number) for number in range(len(data.val_store)))
+    if all((mask == IGNORE_INDEX).all() for mask in masks):
+        raise DataError(
+            f"none of the {len(data.val_store)} validation scenes of '{data.dataset.description.name}' has a labelled "
+            "pixel, so nothing can judge a training; check the val split and what the masks 'ignore'"
+        )
 
 
 def _build(learner: Learner, dataset: Dataset, data: CropModule) -> SegmentationModel:
@@ -181,8 +245,7 @@ def _cached(teacher: Teacher, data: CropModule, place: Path | bool, progress: Pr
     """Return the teacher's answers about all scenes, which batches bring along from now on; ``place`` is a folder."""
     stores = (data.train_store, data.unlabeled_store, data.val_store)
     folder = place if isinstance(place, Path) else None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    cache = TeacherCache(teacher.to(device), stores, folder=folder, progress=progress)
+    cache = TeacherCache(teacher.to(accelerator()), stores, folder=folder, progress=progress)
     data.add_layer(CACHED, cache.codes)
     return cache
 
@@ -202,23 +265,20 @@ def _task(
 
 def _trainer(learner: Learner, out: Path, callbacks: list[Callback]) -> lightning.Trainer:
     training = learner.training
-    best = ModelCheckpoint(
-        out / "checkpoints", "best", monitor="val/mean_iou", mode="max", enable_version_counter=False
-    )
-    last = ModelCheckpoint(
+    best = BestCheckpoint(out / "checkpoints")
+    last = Checkpoints(
         out / "checkpoints", "last", save_on_train_epoch_end=True, every_n_epochs=1, enable_version_counter=False
     )
     if training.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=training.ema_decay))
     if training.patience is not None:
-        callbacks.append(EarlyStopping("val/mean_iou", mode="max", patience=training.patience, verbose=False))
+        callbacks.append(Patience(training.patience))
     return lightning.Trainer(
         max_epochs=training.epochs,
         precision=lightning_precision(training.precision),
-        accelerator="auto",
+        accelerator=accelerator(),
         devices=1,
         callbacks=[*callbacks, best, last],
-        check_val_every_n_epoch=min(training.validate_every, training.epochs),
         gradient_clip_val=training.clip_norm,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
@@ -233,7 +293,7 @@ def _save_best(out: Path, model: SegmentationModel) -> None:
     """Write ``model/`` from the best checkpoint."""
     path = out / "checkpoints" / "best.ckpt"
     if not path.exists():
-        raise TrainingError(f"{path} is missing: no validation scene has a labelled pixel; check the val split")
+        raise TrainingError(f"{path} is missing; train into another folder")
     state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "model."
     model.load_state_dict({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})

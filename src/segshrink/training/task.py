@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -30,16 +32,16 @@ class SegmentationTask(lightning.LightningModule):
 
     Batches are mappings: ``image`` (N, bands, H, W) raw pixels, ``target`` (N, H, W) class index with 255 = ignore,
     ``inside`` (N, H, W) bool, False outside the scene, ``sample`` (N,) numbers of the scenes. A validation batch with
-    a ``name`` is one scene, channels last: ``image`` (1, H, W, bands), ``target`` (1, H, W).
+    arrays of a whole scene has channels last: ``image`` (H, W, bands), ``target`` (H, W).
 
     Logged: ``train/loss`` and ``train/<term>`` per epoch, ``val/loss`` and ``val/<term>`` on crops, ``val/mean_iou`` on
-    scenes; a term goes by its key in ``labelled_terms``.
+    scenes in epochs that ``scores_scenes``; a term goes by its key in ``labelled_terms``.
 
     Args:
         model: The model to train.
         terms: Weighted losses; cross-entropy with weight 1 when None.
         training: Optimiser settings.
-        seed: Random numbers inside the network (dropout) derive from (seed, step).
+        seed: Random numbers inside the network (dropout) derive from (seed, epoch, batch).
 
     Attributes:
         labelled_terms: The terms, each under a name of its own.
@@ -85,9 +87,16 @@ class SegmentationTask(lightning.LightningModule):
         schedule = LambdaLR(optimizer, partial(warmup_cosine, total=total, warmup=self.settings.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    @property
+    def scores_scenes(self) -> bool:
+        """Whether this epoch's validation measures whole scenes: every ``validate_every`` epochs, and the last."""
+        epoch = self.current_epoch + 1
+        last = self.trainer.state.fn != TrainerFn.FITTING or epoch == self.trainer.max_epochs
+        return last or epoch % self.settings.validate_every == 0
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Make the network's own randomness a function of (seed, step), so that resuming changes nothing."""
-        torch.manual_seed((self.seed << 32) + self.global_step)
+        """Make the network's own randomness a function of (seed, epoch, batch), so that resuming changes nothing."""
+        torch.manual_seed(derived_seed(self.seed, self.current_epoch, batch_idx))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the weighted sum of the terms; every term is logged on its own.
@@ -106,8 +115,9 @@ class SegmentationTask(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a scene at native resolution, or take the losses of a batch of crops."""
-        if "name" in batch:
-            self._score_scene(batch)
+        if batch["image"].ndim == 3:
+            if self.scores_scenes:
+                self._score_scene(batch)
             return
         loss, values = self._terms_of(batch)
         for name, value in {"loss": loss, **values}.items():
@@ -130,14 +140,19 @@ class SegmentationTask(lightning.LightningModule):
     def _score_scene(self, batch: Batch) -> None:
         precision = "bf16" if str(self.trainer.precision).startswith("bf16") else "32"
         backend = TorchBackend(self.model, precision=precision, device=str(self.device))
-        image, target = batch["image"][0].cpu().numpy(), batch["target"][0].cpu().numpy()
-        self._confusion.update(most_likely(Predictor(backend).predict_logits(image)), target)
+        self._confusion.update(most_likely(Predictor(backend).predict_logits(batch["image"])), batch["target"])
 
     def _not_finite(self, values: Mapping[str, Tensor], batch: Batch) -> str:
         bad = [name for name, value in values.items() if not torch.isfinite(value)]
         numbers = sorted({int(number) for number in batch.get("sample", ())})
-        names = [self.sample_names[number] if number < len(self.sample_names) else str(number) for number in numbers]
+        known = self.sample_names or getattr(getattr(self.trainer, "datamodule", None), "sample_names", ())
+        names = [known[number] if number < len(known) else str(number) for number in numbers]
         return (
             f"the loss is not finite at step {self.global_step}: {', '.join(bad)} on {', '.join(names)}; "
             "lower training.learning_rate, set training.precision=32, or look at these images"
         )
+
+
+def derived_seed(*parts: object) -> int:
+    """Return the seed of the random numbers that belong to a seed, an epoch and a batch, or whatever is given."""
+    return int.from_bytes(hashlib.sha256(" ".join(str(part) for part in parts).encode()).digest()[:7])

@@ -20,6 +20,7 @@ from segshrink.teachers import Teacher, TorchTeacher, open_teachers
 from segshrink.training import Distiller
 from segshrink.training.callbacks import InterruptBetweenSteps, Progress, StepProgress
 from segshrink.training.fitting import fit
+from segshrink.training.hardware import accelerator
 from segshrink.training.terms import student_terms
 
 # Against a training from the start: the weights are nearly right already.
@@ -144,7 +145,7 @@ def _fit(task: Distiller, crops: CropModule, callbacks: list[Callback]) -> None:
     trainer = lightning.Trainer(
         max_epochs=task.settings.epochs,
         precision="32-true",
-        accelerator="auto",
+        accelerator=accelerator(),
         devices=1,
         callbacks=callbacks,
         limit_val_batches=0,

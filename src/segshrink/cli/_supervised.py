@@ -1,0 +1,57 @@
+"""A command under a limit on its memory: libraries that can't get any end the process instead of raising an error."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from types import FrameType
+
+from segshrink.cli._errors import out_of_memory
+from segshrink.files import claimed
+from segshrink.signals import END
+
+# How libraries end a process that gets no memory: abort(), a fault, or an exit status of OpenMP's or the linker's.
+_DEATHS = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGKILL)
+
+
+def supervise(arguments: Sequence[str], work: Callable[[], int]) -> int:
+    """Do ``work`` in a child process, and say in one sentence that memory was used up where that ended it.
+
+    Args:
+        arguments: The command line, for the sentence.
+        work: Returns an exit status.
+    """
+    child = os.fork()
+    if child == 0:
+        return work()
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    for number in (signal.SIGINT, *END):
+        signal.signal(number, pass_on)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status >= 0:
+        return status
+    if -status in _DEATHS:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        sys.stderr.write(f"error: {out_of_memory(arguments, wanted=f'more than the {used / 1e6:.0f} MB it had')}\n")
+        _sweep(arguments)
+        return 1
+    return 128 - status
+
+
+def _sweep(arguments: Sequence[str]) -> None:
+    """Remove the temporary folders that the dead process left where it wrote."""
+    places = [Path(value) for option, value in pairwise(arguments) if option in ("-o", "--out")]
+    for place in places:
+        folder = place if place.is_dir() else place.parent
+        with suppress(OSError), claimed(folder):
+            pass
