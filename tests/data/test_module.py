@@ -12,12 +12,13 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
+from torch.utils.data import DistributedSampler
 
 from segshrink.classes import ClassMap
 from segshrink.config import Augmentation, Crops, DatasetDescription
 from segshrink.data import Dataset, Sample, SceneStore
 from segshrink.data.crops import cut
-from segshrink.data.epochs import EpochSampler, local_batch_size
+from segshrink.data.epochs import EpochLoader, EpochSampler, local_batch_size
 from segshrink.data.module import CropDataset, CropModule, collate
 from segshrink.errors import ConfigError, DataError
 
@@ -282,6 +283,13 @@ def test_processes_must_share_a_step_evenly(two_processes: list[int]) -> None:
     assert local_batch_size(6) == 3
     with pytest.raises(ConfigError, match=r"crops\.batch_size is 5"):
         local_batch_size(5)
+
+
+def test_crops_are_not_shared_twice(dataset: Dataset) -> None:
+    """Lightning puts a sampler of its own into loaders unless it is told not to."""
+    shared = EpochLoader(crop_dataset(dataset), sampler=DistributedSampler(range(12), num_replicas=2, rank=0))
+    with pytest.raises(ConfigError, match="use_distributed_sampler=False"):
+        next(iter(shared))
 
 
 def test_sampler_skips_finished_steps() -> None:

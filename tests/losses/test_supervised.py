@@ -37,6 +37,17 @@ def test_cross_entropy_is_torchs(batch, weights, smoothing):
     assert found.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_is_0_where_nothing_weighs(smoothing):
+    logits = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = cross_entropy(
+        logits, torch.ones(1, 4, 4, dtype=torch.long), class_weights=[1.0, 0.0, 1.0], label_smoothing=smoothing
+    )
+    loss.backward()
+    assert loss.item() == 0
+    assert not logits.grad.any()
+
+
 def overlaps(logits, labels):
     """Σ p·y, Σ p, Σ y per class over the valid pixels, in numpy."""
     exponentials = np.exp(logits.numpy())

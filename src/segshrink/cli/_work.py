@@ -16,13 +16,13 @@ from segshrink.cli._errors import writing
 from segshrink.cli._teaching import measure_teachers, opener
 from segshrink.config import Recipe, TeacherSource, Teaching
 from segshrink.data import open_dataset
-from segshrink.errors import ConfigError, ModelError, TrainingError
+from segshrink.errors import ConfigError
 from segshrink.evaluation import Evaluation
 from segshrink.files import read_json
-from segshrink.models.weights import read_checkpoint
 from segshrink.report import build_report
 from segshrink.training import RunResult, finish, train
 from segshrink.training.building import check_chosen
+from segshrink.training.checkpoints import check_checkpoint
 from segshrink.training.features import check_own_taps
 from segshrink.training.hardware import free_threads, lightning_precision
 from segshrink.training.run import Role
@@ -37,7 +37,7 @@ def train_run(
     """Train one role of a recipe under a progress bar; with ``resume`` a finished run is left as it is."""
     quieten_lightning()
     if resume:
-        _check_checkpoint(out / "checkpoints" / "last.ckpt")
+        check_checkpoint(out / "checkpoints" / "last.ckpt")
     teacher = opener(teaching, open_dataset(recipe.data)) if teaching else None
     with progress_bar(f"train {role}") as advance, writing(out):
         return train(recipe, out=out, role=role, teacher=teacher, resume=resume, progress=advance)
@@ -103,13 +103,3 @@ def quieten_lightning() -> None:
 
 def _measured(folder: Path) -> bool:
     return all((folder / name).exists() for name in _MEASURES)
-
-
-def _check_checkpoint(path: Path) -> None:
-    """Refuse a checkpoint to go on from that is damaged or could run code, before anything else is done."""
-    if not path.exists():
-        return
-    try:
-        read_checkpoint(path)
-    except ModelError as error:
-        raise TrainingError(f"can't go on from {error}; or delete it to begin this training again") from error

@@ -142,7 +142,7 @@ def interrupt_restored() -> Iterator[None]:
     try:
         yield
     except Terminated:
-        handlers = {signal.SIGINT: handlers[signal.SIGINT]}
+        handlers.update(dict.fromkeys(END, signal.SIG_IGN))
         raise
     finally:
         for number, handler in handlers.items():

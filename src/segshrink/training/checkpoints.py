@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from torch import nn
 
+from segshrink.errors import ModelError, TrainingError
 from segshrink.files import replacing
+from segshrink.models.weights import read_checkpoint
+
+# What Lightning needs to go on.
+_PARTS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states", "state_dict"}
+
+
+def check_checkpoint(path: Path, module: nn.Module | None = None) -> None:
+    """Refuse a checkpoint to go on from that is damaged, could run code, or isn't one of ``module``'s.
+
+    Raises:
+        TrainingError: It is.
+    """
+    if not path.exists():
+        return
+    try:
+        content = read_checkpoint(path)
+    except ModelError as error:
+        raise TrainingError(f"can't go on from {error}; or delete it to begin this training again") from error
+    fits = isinstance(content, dict) and content.keys() >= _PARTS and isinstance(content["state_dict"], dict)
+    if not fits or (module is not None and _shapes(content["state_dict"]) != _shapes(module.state_dict())):
+        raise TrainingError(
+            f"can't go on from {path}: it isn't a checkpoint of this training; delete it to begin this training again"
+        )
+
+
+def _shapes(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: getattr(value, "shape", None) for name, value in tensors.items()}
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

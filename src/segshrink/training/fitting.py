@@ -13,6 +13,7 @@ from segshrink.data import CropModule
 from segshrink.errors import TrainingError
 from segshrink.signals import Terminated, end
 from segshrink.training.callbacks import InterruptBetweenSteps, interrupt_restored
+from segshrink.training.checkpoints import check_checkpoint
 from segshrink.training.task import SegmentationTask
 
 
@@ -28,12 +29,15 @@ def fit(
     """
     if checkpoint is not None and not checkpoint.exists():
         checkpoint = None  # interrupted in the first epoch: begin again
+    if checkpoint is not None:
+        check_checkpoint(checkpoint, task)
     with warnings.catch_warnings(), interrupt_restored():
         # Lightning advises more data loading processes without looking at what loading costs here.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
         try:
             trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
+            _interrupt_if_requested(trainer)
         except SIGTERMException:
             end(signal.SIGTERM)
         except Terminated:
@@ -46,10 +50,14 @@ def fit(
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, InterruptBetweenSteps):
-                    callback.interrupt_if_requested()  # whoever ended us ended our processes, too
+            _interrupt_if_requested(trainer)  # whoever ended us ended our processes, too
             raise TrainingError(
                 "a process that loads training images was killed, perhaps for want of memory; go on with fewer of them "
                 "(crops.workers), or none (crops.workers=0)"
             ) from error
+
+
+def _interrupt_if_requested(trainer: lightning.Trainer) -> None:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, InterruptBetweenSteps):
+            callback.interrupt_if_requested()

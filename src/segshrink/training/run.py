@@ -17,12 +17,13 @@ from segshrink.classes import IGNORE_INDEX
 from segshrink.config import Learner, Recipe, absolute_recipe, dump_yaml, load_recipe
 from segshrink.data import CropModule, Dataset, image_statistics, open_dataset
 from segshrink.errors import ConfigError, DataError, FileError, ModelError, TrainingError
-from segshrink.files import read_json, write_json, write_text
+from segshrink.files import claimed, read_json, write_json, write_text
 from segshrink.imagery import probe
 from segshrink.losses import build_terms
 from segshrink.machine import describe_machine
 from segshrink.models import SegmentationModel, inherit_encoder
 from segshrink.models.lean import make_lean
+from segshrink.models.weights import read_checkpoint
 from segshrink.signals import Terminated
 from segshrink.teachers import Teacher, TeacherCache
 from segshrink.training.building import build_chosen
@@ -36,7 +37,7 @@ from segshrink.training.callbacks import (
     Progress,
     StepProgress,
 )
-from segshrink.training.checkpoints import WholeCheckpointIO
+from segshrink.training.checkpoints import WholeCheckpointIO, check_checkpoint
 from segshrink.training.distiller import CACHED, Distiller
 from segshrink.training.fitting import fit
 from segshrink.training.hardware import (
@@ -93,18 +94,33 @@ def train(
         ConfigError: The recipe lacks what the role needs, or asks for more memory than there is; the role doesn't learn
             from a teacher; the run learned from another one.
         DataError: No validation scene has a labelled pixel.
-        FileError: The folder holds another run, or can't be written.
+        FileError: The folder holds another run, is in use by another process, or can't be written.
         TrainingError: The loss became NaN or infinite; a data loading process died.
         KeyboardInterrupt: Ctrl-C. ``run.json`` says "stopped".
         Terminated: The same for SIGTERM and SIGHUP.
     """
-    if teacher is not None and not isinstance(teacher, Teacher):
-        teacher = teacher()
     if role is None:
         role = "teacher" if teacher is None else "student"
     recipe = absolute_recipe(recipe)
-    learner = _learner(recipe, role, teacher, teacher_name)
-    out = Path(out)
+    learner = _learner(recipe, role, taught=teacher is not None or teacher_name is not None)
+    if role == "student" and teacher is None:
+        raise ConfigError("a student needs a teacher; give --teacher or train a control")
+    with claimed(Path(out)):
+        return _train(recipe, learner, Path(out), role, teacher, teacher_name, resume, progress)
+
+
+def _train(
+    recipe: Recipe,
+    learner: Learner,
+    out: Path,
+    role: Role,
+    teacher: Teacher | Callable[[], Teacher] | None,
+    teacher_name: str | None,
+    resume: bool,
+    progress: Progress | None,
+) -> RunResult:
+    if teacher is not None and not isinstance(teacher, Teacher):
+        teacher = teacher()
     if (finished := _prepare_folder(out, recipe, role, teacher, resume)) is not None:
         return finished
     taught = _taught(recipe, teacher, teacher_name)
@@ -140,7 +156,7 @@ def train(
     record = _record(recipe, role, dataset, str(trainer.precision), taught)
     try:
         write_json(out / "run.json", {**record, "status": "running"})
-        fit(trainer, task, data, checkpoint=out / "checkpoints" / "last.ckpt" if resume else None)
+        fit(trainer, task, data, checkpoint=_last_checkpoint(out) if resume else None)
         _save_best(out, model)
     except (KeyboardInterrupt, Terminated):
         write_json(out / "run.json", {**record, "status": "stopped"})
@@ -173,13 +189,11 @@ def check_same_teacher(run: Path, teacher: Teacher) -> None:
     raise ConfigError(f"the run in {run} learns from {name}, {other}; choose another folder")
 
 
-def _learner(recipe: Recipe, role: Role, teacher: Teacher | None, teacher_name: str | None) -> Learner:
+def _learner(recipe: Recipe, role: Role, *, taught: bool) -> Learner:
     learner = recipe.teacher if role == "teacher" else recipe.student
     if learner is None:
         raise ConfigError(f"recipe '{recipe.name}' has no '{'teacher' if role == 'teacher' else 'student'}' section")
-    if role == "student" and teacher is None:
-        raise ConfigError("a student needs a teacher; give --teacher or train a control")
-    if role != "student" and (teacher is not None or teacher_name is not None):
+    if role != "student" and taught:
         raise ConfigError(f"a {role} learns from the labels alone; leave the teacher out, or train the role 'student'")
     lightning_precision(learner.training.precision)
     return learner
@@ -198,8 +212,13 @@ def _prepare_folder(out: Path, recipe: Recipe, role: Role, teacher: Teacher | No
     if teacher is not None:
         check_same_teacher(out, teacher)
     if record["status"] != "finished":
+        check_checkpoint(_last_checkpoint(out))
         return None
     return RunResult(out, record["best_mean_iou"], record["steps"], record["seconds"])
+
+
+def _last_checkpoint(run: Path) -> Path:
+    return run / "checkpoints" / "last.ckpt"
 
 
 def _threads_before(run: Path) -> int | None:
@@ -294,7 +313,7 @@ def _save_best(out: Path, model: SegmentationModel) -> None:
     path = out / "checkpoints" / "best.ckpt"
     if not path.exists():
         raise TrainingError(f"{path} is missing; train into another folder")
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    state = read_checkpoint(path)["state_dict"]
     prefix = "model."
     model.load_state_dict({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
     model.save(out / "model")

@@ -1,0 +1,362 @@
+"""What a run keeps when it is judged, stopped, moved and gone on with, and what `train` refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import shutil
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from segshrink.config import Recipe
+from segshrink.data import CropModule, open_dataset
+from segshrink.data.module import CropDataset
+from segshrink.errors import ConfigError, DataError, FileError, TrainingError
+from segshrink.evaluation import Confusion
+from segshrink.files import claimed
+from segshrink.models import build_model
+from segshrink.prediction import torch_backend
+from segshrink.teachers import TorchTeacher
+from segshrink.training import SegmentationTask, finish, run, train
+
+Scores = Callable[[list[float]], None]
+
+
+def changed(recipe: Recipe, **changes: object) -> Recipe:
+    raw = recipe.model_dump(mode="json")
+    for path, value in changes.items():
+        section = raw
+        *keys, last = path.split("__")
+        for key in keys:
+            section = section[key]
+        section[last] = value
+    return Recipe.model_validate(raw)
+
+
+@pytest.fixture
+def short(recipe: Recipe) -> Recipe:
+    """Epochs of two steps."""
+    return changed(recipe, crops__per_epoch=8)
+
+
+@pytest.fixture
+def scores(monkeypatch: pytest.MonkeyPatch) -> Scores:
+    """Lets validations give these mIoUs, one after the other."""
+
+    def plan(values: list[float]) -> None:
+        left = iter(values)
+
+        class Planned:
+            def __init__(self, value: float) -> None:
+                self.mean_iou = value
+
+        monkeypatch.setattr(Confusion, "scores", lambda self: Planned(next(left)))
+
+    return plan
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+
+
+def record_of(folder: Path) -> dict[str, object]:
+    content: dict[str, object] = json.loads((folder / "run.json").read_text())
+    return content
+
+
+def best_epoch(folder: Path) -> int:
+    return int(torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["epoch"]) + 1
+
+
+def stop_at(step: int) -> Callable[[int, int, str], None]:
+    def progress(done: int, total: int, text: str) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    one, other = (load_file(folder / "model/model.safetensors") for folder in (first, second))
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "every", "measured"), [(6, 4, [4, 6]), (5, 9, [5]), (4, 2, [2, 4]), (3, 1, [1, 2, 3])]
+)
+def test_the_last_epoch_is_judged_and_losses_are_measured_every_epoch(
+    short: Recipe, tmp_path: Path, epochs: int, every: int, measured: list[int]
+) -> None:
+    train(changed(short, teacher__training__epochs=epochs, teacher__training__validate_every=every), out=tmp_path)
+    rows = rows_of(tmp_path)
+    assert [int(row["epoch"]) for row in rows if row["val/mean_iou"]] == measured
+    assert all(float(row["val/loss"]) > 0 for row in rows)
+    assert len(rows) == epochs
+
+
+def test_of_equal_epochs_the_last_is_handed_over(short: Recipe, tmp_path: Path, scores: Scores) -> None:
+    scores([0.2, 0.5, 0.4, 0.5, 0.5, 0.1])
+    assert train(short, out=tmp_path).mean_iou == 0.5
+    assert best_epoch(tmp_path) == 5
+
+
+def test_a_run_that_was_moved_keeps_its_best_epoch(short: Recipe, tmp_path: Path, scores: Scores) -> None:
+    scores([0.9, 0.2, 0.3, 0.4, 0.5, 0.6])
+    with pytest.raises(KeyboardInterrupt):
+        train(short, out=tmp_path / "here", progress=stop_at(5))
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    assert train(short, out=tmp_path / "there", resume=True).mean_iou == pytest.approx(0.9)
+    assert best_epoch(tmp_path / "there") == 1
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_run_that_stopped_early_trains_no_further(
+    short: Recipe, tmp_path: Path, scores: Scores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores([0.9, 0.5, 0.95, 0.96, 0.97, 0.98])
+    patient = changed(short, teacher__training__patience=1)
+
+    def killed(out: Path, model: object) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "_save_best", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(patient, out=tmp_path)
+    result = train(patient, out=tmp_path, resume=True)
+    assert (result.mean_iou, result.steps) == (pytest.approx(0.9), 4)
+    assert best_epoch(tmp_path) == 1
+
+
+def test_patience_counts_measured_epochs(short: Recipe, tmp_path: Path, scores: Scores) -> None:
+    scores([0.9, 0.5, 0.6])
+    result = train(changed(short, teacher__training__patience=1, teacher__training__validate_every=2), out=tmp_path)
+    assert result.steps == 8
+
+
+def test_a_run_goes_on_with_the_threads_that_it_began_with(
+    short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = changed(short, teacher__training__threads=None, teacher__training__epochs=2)
+    before = torch.get_num_threads()
+    used = []
+
+    def note(done: int, total: int, text: str) -> None:
+        used.append(torch.get_num_threads())
+        if len(used) == 1:
+            raise KeyboardInterrupt
+
+    try:
+        monkeypatch.setattr(run, "free_threads", lambda: 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(free, out=tmp_path, progress=note)
+        monkeypatch.setattr(run, "free_threads", lambda: 1)
+        train(free, out=tmp_path, progress=note, resume=True)
+    finally:
+        torch.set_num_threads(before)
+    assert set(used) == {2}
+
+
+def test_an_older_run_is_gone_on_with(short: Recipe, tmp_path: Path) -> None:
+    """Checkpoints name their callbacks' states after Lightning's classes, whatever ours are called."""
+    patient = changed(short, teacher__training__patience=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(patient, out=tmp_path, progress=stop_at(3))
+    states = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["callbacks"]
+    assert sum(name.startswith("ModelCheckpoint{") for name in states) == 2
+    assert sum(name.startswith("EarlyStopping{") for name in states) == 1
+    record = record_of(tmp_path)
+    record["machine"] = {"device": "cpu"}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert train(patient, out=tmp_path, resume=True).steps == 12
+
+
+def test_relative_paths_of_a_recipe_are_kept_absolute(
+    short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    relative = changed(short, data__root="scenes", teacher__training__epochs=1)
+    train(relative, out=Path("run"))
+    monkeypatch.chdir("/")
+    assert finish(tmp_path / "run", profile=False).scores.mean_iou > 0
+    monkeypatch.chdir(tmp_path)
+    assert train(relative, out=Path("run"), resume=True).steps == 2
+
+
+@pytest.fixture
+def teachers(recipe: Recipe) -> Iterator[list[TorchTeacher]]:
+    """Two teachers that differ in their weights."""
+    classes = open_dataset(recipe.data).classes
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield [TorchTeacher(build_model("unet", classes, options={"width": 4, "depth": 2}), name=name) for name in "ab"]
+
+
+def test_a_teacher_is_learned_from_or_refused(short: Recipe, tmp_path: Path, teachers: list[TorchTeacher]) -> None:
+    quick = changed(short, student__training__epochs=1)
+    train(quick, out=tmp_path / "student", teacher=teachers[0])
+    record = record_of(tmp_path / "student")
+    assert (record["role"], record["teacher"]) == ("student", "a")
+    assert "val/pixel_kl" in rows_of(tmp_path / "student")[0]
+    for role in ("teacher", "control"):
+        with pytest.raises(ConfigError, match=f"a {role} learns from the labels alone"):
+            train(quick, out=tmp_path / role, role=role, teacher=teachers[0])
+        with pytest.raises(ConfigError, match="labels alone"):
+            train(quick, out=tmp_path / role, role=role, teacher_name="a")
+        assert not (tmp_path / role).exists()
+
+
+def test_a_run_does_not_go_on_with_another_teacher(short: Recipe, tmp_path: Path, teachers: list[TorchTeacher]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(short, out=tmp_path, teacher=teachers[0], progress=stop_at(3))
+    with pytest.raises(ConfigError, match=r"learns from a, not from b"):
+        train(short, out=tmp_path, teacher=teachers[1], resume=True)
+    assert record_of(tmp_path)["teacher_identity"] == teachers[0].identity
+    assert record_of(tmp_path)["status"] == "stopped"
+
+
+def test_masks_without_a_label_are_refused_before_training(short: Recipe, tmp_path: Path) -> None:
+    classes = [{"name": name} for name in ("Ground", "Roof", "Water")]
+    for entry, color in zip(classes, ("#010101", "#020202", "#030303"), strict=True):
+        entry["color"] = color
+    colors = [entry.color for entry in short.data.classes]
+    blind = changed(short, data__classes=classes, data__ignore=colors)
+    with pytest.raises(DataError, match="2 validation scenes of 'rectangles'"):
+        train(blind, out=tmp_path)
+    assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_crops_that_do_not_fit_into_memory_are_refused(short: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"crops\.size=16384 and crops\.batch_size=65536 need more than \d+"):
+        train(changed(short, crops__size=16384, crops__batch_size=65536), out=tmp_path)
+
+
+def test_bf16_is_refused_where_nothing_computes_in_it(
+    short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segshrink.training.hardware.computes_in_bf16", lambda device: False)
+    with pytest.raises(ConfigError, match=r"precision=bf16.*auto or 32"):
+        train(changed(short, teacher__training__precision="bf16"), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_emulated_bf16_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert not torch_backend.computes_in_bf16(torch.device("cuda"))
+
+
+def test_two_processes_do_not_train_into_one_folder(short: Recipe, tmp_path: Path) -> None:
+    refused: list[BaseException] = []
+
+    def other() -> None:
+        try:
+            train(short, out=tmp_path)
+        except FileError as error:
+            refused.append(error)
+
+    with claimed(tmp_path):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert [str(tmp_path) in str(error) for error in refused] == [True]
+
+
+def test_a_loading_process_that_is_killed_is_named(
+    short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(self: CropDataset, key: object) -> dict[str, object]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    monkeypatch.setattr(CropDataset, "__getitem__", die)
+    with pytest.raises(TrainingError, match=r"crops\.workers"):
+        train(changed(short, crops__workers=1), out=tmp_path)
+
+
+def test_small_crops_of_validation_cost_little(short: Recipe) -> None:
+    dataset = open_dataset(short.data)
+    for per_epoch, most in ((8, 16), (160, 20), (10_000, 32)):
+        crops = changed(short, crops__per_epoch=per_epoch, crops__size=32).crops
+        module = CropModule(dataset, crops=crops)
+        shown = sum(len(batch["image"]) for batch in module.val_dataloader()[1])
+        assert 0 < shown <= most
+
+
+class StopBefore(lightning.Callback):
+    """Saves a checkpoint and stops before a batch of the first epoch."""
+
+    def __init__(self, batch: int, checkpoint: Path) -> None:
+        self.batch = batch
+        self.checkpoint = checkpoint
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *arguments: Any) -> None:
+        if arguments[-1] == self.batch - 1:
+            trainer.save_checkpoint(self.checkpoint)
+            trainer.should_stop = True
+
+
+def draws(recipe: Recipe, *callbacks: lightning.Callback, checkpoint: Path | None = None) -> list[float]:
+    """Fit with two batches a step; return what the network draws at random in each batch."""
+    dataset = open_dataset(recipe.data)
+    drawn: list[float] = []
+    model = build_model("unet", dataset.classes, options={"width": 4, "depth": 2})
+    model.register_forward_pre_hook(lambda *_: drawn.append(float(torch.rand(1))))
+    trainer = lightning.Trainer(
+        max_epochs=2,
+        accumulate_grad_batches=2,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        callbacks=[*callbacks],
+    )
+    task = SegmentationTask(model, seed=5)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(many workers|LeafSpec).*")
+        trainer.fit(task, CropModule(dataset, crops=recipe.crops), ckpt_path=checkpoint, weights_only=True)
+    return drawn
+
+
+def test_batches_that_share_a_step_draw_their_own_random_numbers(recipe: Recipe, tmp_path: Path) -> None:
+    crops = changed(recipe, crops__per_epoch=16)
+    whole = draws(crops)
+    assert len(whole) == len(set(whole)) == 8
+    assert draws(crops) == whole
+    checkpoint = tmp_path / "stopped.ckpt"
+    before = draws(crops, StopBefore(2, checkpoint))
+    after = draws(crops, checkpoint=checkpoint)
+    assert before[:2] == whole[:2]
+    assert after == whole[2:]
+
+
+@pytest.mark.parametrize("spoil", ["pickle", "no checkpoint", "another network", "cut short", "empty"])
+def test_checkpoints_that_can_not_be_gone_on_with_are_named(short: Recipe, tmp_path: Path, spoil: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(short, out=tmp_path, progress=stop_at(3))
+    path = tmp_path / "checkpoints/last.ckpt"
+    content = torch.load(path, weights_only=True)
+    if spoil == "pickle":
+        path.write_bytes(pickle.dumps({"state_dict": Path("x")}))
+    elif spoil == "no checkpoint":
+        torch.save({"state_dict": content["state_dict"]}, path)
+    elif spoil == "another network":
+        states = {name: torch.zeros(3) for name in content["state_dict"]}
+        torch.save({**content, "state_dict": states}, path)
+    else:
+        path.write_bytes(path.read_bytes()[: 500 * (spoil == "cut short")])
+    with pytest.raises(TrainingError, match=r"last\.ckpt.*delete it to begin"):
+        train(short, out=tmp_path, resume=True)
