@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from segshrink.machine import address_space
+from segshrink.machine import address_space, peak_memory_mb
 
 _REMEDIES = {
     "ENOSPC": "no space is left; free some or choose another folder",
@@ -71,21 +71,16 @@ def memory_sentence(error: BaseException, arguments: Sequence[str]) -> str | Non
     if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
         return None
     wanted = _WANTED.search(str(error))
-    return out_of_memory(arguments, wanted=f"{wanted[1]} {wanted[2]} more" if wanted else None)
+    more = f"{wanted[1]} {wanted[2]} more" if wanted else f"more than the {peak_memory_mb():.0f} MB that it had"
+    return out_of_memory(arguments, wanted=more)
 
 
-def out_of_memory(arguments: Sequence[str], *, wanted: str | None) -> str:
-    """Say that a verb ran out of memory.
-
-    Args:
-        arguments: The command line.
-        wanted: What it would have needed; None where unknown.
-    """
+def out_of_memory(arguments: Sequence[str], *, wanted: str) -> str:
+    """Say that a verb ran out of memory, and what it would have needed."""
     verb = arguments[0] if arguments else ""
     limit = address_space()
     limited = f" and is limited to {limit / 1e6:.0f} MB (ulimit -v)" if limit else ""
-    needs = f"; it needs {wanted}" if wanted else ""
     return (
-        f"segshrink {verb} has used up its memory{limited}{needs}; close other programs, allow it more, or ask for "
-        f"{_LESS.get(verb, 'less at once')}"
+        f"segshrink {verb} has used up its memory{limited} and needs {wanted}; close other programs, allow it more, or "
+        f"ask for {_LESS.get(verb, 'less at once')}"
     )

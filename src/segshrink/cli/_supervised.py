@@ -14,10 +14,13 @@ from types import FrameType
 
 from segshrink.cli._errors import out_of_memory
 from segshrink.files import claimed
+from segshrink.machine import address_space
 from segshrink.signals import END
 
 # How libraries end a process that gets no memory: abort(), a fault, or an exit status of OpenMP's or the linker's.
 _DEATHS = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGKILL)
+# Less than this some libraries end the process for as soon as they are imported.
+_LEAST = 300 * 10**6
 
 
 def supervise(arguments: Sequence[str], work: Callable[[], int]) -> int:
@@ -27,6 +30,9 @@ def supervise(arguments: Sequence[str], work: Callable[[], int]) -> int:
         arguments: The command line, for the sentence.
         work: Returns an exit status.
     """
+    if (address_space() or _LEAST) < _LEAST:
+        sys.stderr.write(f"error: {out_of_memory(arguments, wanted=f'at least {_LEAST / 1e6:.0f} MB to begin with')}\n")
+        return 1
     child = os.fork()
     if child == 0:
         return work()
@@ -42,7 +48,9 @@ def supervise(arguments: Sequence[str], work: Callable[[], int]) -> int:
         return status
     if -status in _DEATHS:
         used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        sys.stderr.write(f"error: {out_of_memory(arguments, wanted=f'more than the {used / 1e6:.0f} MB it had')}\n")
+        sys.stderr.write(
+            f"error: {out_of_memory(arguments, wanted=f'more than the {used / 1e6:.0f} MB that it had')}\n"
+        )
         _sweep(arguments)
         return 1
     return 128 - status
