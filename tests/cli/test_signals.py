@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from segshrink import signals
-from segshrink.evaluation import evaluate
-from segshrink.evaluation.confusion import Confusion
+from segshrink.evaluation import Confusion
 from segshrink.signals import Terminated, ending_on_signals
 from segshrink.teachers import cache
 from segshrink.training import callbacks, run
@@ -96,7 +95,7 @@ def test_a_training_with_loading_processes_ends_with_them(
 def test_an_evaluation_that_is_told_to_end_leaves_nothing(
     segshrink, model: Path, data: Path, tmp_path: Path, at: Callable[..., None]
 ) -> None:
-    at(evaluate, "write_index_png", signal.SIGTERM, signal.SIGTERM)
+    at(sys.modules["segshrink.evaluation.evaluate"], "write_index_png", signal.SIGTERM, signal.SIGTERM)
     out = tmp_path / "scores"
     result = segshrink("evaluate", model, "--data", data, "--out", out)
     assert result.status == 143
