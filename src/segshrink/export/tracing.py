@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from segshrink.errors import MissingExtraError, ModelError
+from segshrink.export.pooling import pooling_translations
 from segshrink.models import SegmentationModel
 
 INPUT, LOGITS = "images", "logits"
@@ -42,6 +43,7 @@ def trace(model: SegmentationModel, *, pixels: torch.dtype) -> Any:
                 input_names=[INPUT],
                 output_names=[LOGITS],
                 verbose=False,
+                custom_translation_table=pooling_translations(),
             )
     except Exception as error:  # the exporter raises what the network's operators raise
         reason = _reason(error)
