@@ -22,8 +22,9 @@ def pooling_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
 def _pool(self: Any, output_size: Sequence[int]) -> Any:
     """Average (N, C, H, W) over ``output_size`` cells; the argument names are those of PyTorch's operator."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18  # whose types know tensors of constants only
     if tuple(output_size) == (1, 1):
         return op.GlobalAveragePool(self)
     rows = _averages(op.Shape(self, start=2, end=3), output_size[0])
@@ -34,8 +35,9 @@ def _pool(self: Any, output_size: Sequence[int]) -> Any:
 def _averages(size: Any, cells: int) -> Any:
     """Return the matrix (cells, size) by which a side is averaged: cell i holds floor(i·size/cells) to ceil(...)."""
     from onnx import TensorProto
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18
     zero, one, count = (op.Constant(value_int=number) for number in (0, 1, cells))
     length = op.Squeeze(size)
     pixel = op.Unsqueeze(op.Range(zero, length, one), op.Constant(value_ints=[0]))
