@@ -22,6 +22,7 @@ CLASSES = ClassMap.build([("ground", None, None), ("house", None, None)])
 THREE = ClassMap.build([("ground", None, 0), ("house", None, 3), ("road", None, 7)])
 PLACE = {"crs": "EPSG:32633", "transform": Affine(0.5, 0, 5e5, 0, -0.5, 5e6)}
 PIXELS = np.ones((40, 60, 3), dtype=np.uint8)
+EMPTY: dict[str, Any] = {"type": "MultiPolygon", "coordinates": []}
 
 
 def box(row: float, col: float, height: float, width: float) -> dict[str, Any]:
@@ -89,11 +90,32 @@ def test_polygons_without_attribute_are_the_other_of_two_classes(paint: Paint, d
         read_mask(path, CLASSES, image=image, labels=VectorLabels(field="kind"))
 
 
-def test_no_polygon_at_all_is_all_background(paint: Paint, draw: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("features", [(), ((None, {"name": "x"}),), ((EMPTY, {}), (None, {}))])
+def test_no_polygon_at_all_is_ignored_but_for_a_background(
+    paint: Paint, draw: Callable[..., Path], features: tuple[Any, ...]
+) -> None:
     image = paint("image.tif", PIXELS, **PLACE)
 
-    assert not read_mask(draw(), CLASSES, image=image).any()
-    assert (read_mask(draw(), THREE, image=image) == 255).all()
+    for classes in (CLASSES, THREE):
+        assert (read_mask(draw(*features), classes, image=image) == 255).all()
+        for index, name in enumerate(classes.names):
+            mask = read_mask(draw(*features), classes, image=image, labels=VectorLabels(background=name))
+            assert (mask == index).all()
+
+
+def test_an_empty_geopackage_is_ignored_as_well(paint: Paint, tmp_path: Path) -> None:
+    pyogrio = pytest.importorskip("pyogrio")
+    image = paint("image.tif", PIXELS, **PLACE)
+    pyogrio.raw.write(
+        tmp_path / "empty.gpkg",
+        geometry=np.array([], dtype=object),
+        field_data=[np.array([], dtype=object)],
+        fields=["name"],
+        geometry_type="Polygon",
+        crs="EPSG:32633",
+    )
+
+    assert (read_mask(tmp_path / "empty.gpkg", CLASSES, image=image) == 255).all()
 
 
 @pytest.mark.parametrize("crs", [None, "urn:ogc:def:crs:OGC:1.3:CRS84", "EPSG:4326", "urn:ogc:def:crs:EPSG::3857"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import re
+import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,23 @@ from rasterio.transform import Affine
 from rasterio.warp import transform_geom
 
 from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
-from segshrink.errors import DataError, FileError, MissingExtraError
+from segshrink.errors import DataError, FileError, MissingExtraError, SegshrinkError
+from segshrink.file_search import is_file
+from segshrink.formatting import listed
+from segshrink.imagery.geojson import DEFAULT_CRS, Features, checked_polygons, crs_named, read_geojson
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.scene_sources import read_georeference
 
 _DEFAULT_FIELD = "class"
 _TEXT_SUFFIXES = (".geojson", ".json")
 VECTOR_SUFFIXES = (*_TEXT_SUFFIXES, ".gpkg", ".fgb")
-# What a GeoJSON file without "crs" is in (RFC 7946): longitude and latitude.
-_DEFAULT_CRS = "OGC:CRS84"
+# How those files start that GDAL opens, so that it takes none for something else.
+_SIGNATURES = {".gpkg": b"SQLite format 3\0", ".fgb": b"fgb"}
+# What the schema of a GeoPackage holds: nothing that runs as it is read.
+_PLAIN_SQL = re.compile(
+    r"""CREATE\s+(TABLE|(UNIQUE\s+)?INDEX|TRIGGER|VIRTUAL\s+TABLE\s+("[^"]+"|\w+)\s+USING\s+rtree\s*\()""",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -44,16 +54,6 @@ class VectorLabels:
     field: str | None = None
     background: str | None = None
     tolerant: bool = False
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """GeoJSON geometries (None for empty ones), the attribute asked for (None where absent), and all attributes."""
-
-    crs: CRS
-    geometries: list[dict[str, Any] | None]
-    values: list[Any]
-    fields: tuple[str, ...]
 
 
 def is_vector(path: Path) -> bool:
@@ -78,13 +78,13 @@ def read_vector_mask(path: Path, image: Path, classes: ClassMap, labels: VectorL
     path = Path(path)
     place = _checked_place(path, image)
     field = labels.field or _DEFAULT_FIELD
-    read = _read_text if path.suffix.lower() in _TEXT_SUFFIXES else _read_binary
+    read = read_geojson if path.suffix.lower() in _TEXT_SUFFIXES else _read_binary
     layer = read(path, field)
     indices, background, undeclared = _meanings(path, layer, classes, labels)
     geometries = _on_grid(path, layer, place)
     if undeclared and not labels.tolerant:
         pixels = _pixels_of(geometries, layer.values, undeclared, place)
-        told = ", ".join(f"{value} ({count} polygons)" for value, count in list(undeclared.items())[:8])
+        told = listed([f"{value} ({count} polygons)" for value, count in undeclared.items()], 8)
         raise UndeclaredError(
             f"undeclared classes in the attribute '{field}': {told}; declare them as classes, or empty the attribute "
             "of polygons to ignore",
@@ -105,61 +105,47 @@ def _checked_place(path: Path, image: Path) -> Georeference:
     return place
 
 
-def _read_text(path: Path, field: str) -> _Layer:
-    """Read GeoJSON."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-        features = list(_features(content))
-        name = ((content.get("crs") or {}).get("properties") or {}).get("name", _DEFAULT_CRS)
-        crs = CRS.from_user_input(name)
-    except OSError as error:
-        raise FileError(f"can't read {path}: {error.strerror or error}; check the path") from error
-    except CRSError as error:
-        raise DataError(f"{path}: its 'crs' {name!r} is unknown; save it in another one") from error
-    except (ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
-        raise FileError(f"{path} is no GeoJSON ({type(error).__name__}: {error}); write it again") from error
-    attributes = [feature.get("properties") or {} for feature in features]
-    return _Layer(
-        crs,
-        [feature.get("geometry") for feature in features],
-        [entry.get(field) for entry in attributes],
-        tuple(dict.fromkeys(name for entry in attributes for name in entry)),
-    )
-
-
-def _features(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    kind = content["type"]
-    if kind == "FeatureCollection":
-        yield from content["features"]
-    else:
-        yield content if kind == "Feature" else {"type": "Feature", "geometry": content}
-
-
-def _read_binary(path: Path, field: str) -> _Layer:
+def _read_binary(path: Path, field: str) -> Features:
     """Read the only layer of polygons of what GDAL's vector drivers open."""
     try:
         import pyogrio
         import shapely
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"reading {path.suffix} masks", "vector") from error
-    if not path.is_file():
-        raise FileError(f"{path} does not exist; check the path")
     try:
+        _refuse_foreign(path)
         layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
         if len(layers) != 1:
             raise DataError(f"{path} has {len(layers)} layers ({', '.join(layers)}); keep one layer of polygons a file")
         fields = tuple(pyogrio.read_info(path, layer=layers[0])["fields"])
         columns = [field] if field in fields else []
         meta, _, shapes, values = pyogrio.raw.read(path, layer=layers[0], columns=columns)
-        geometries = [None if shape is None else shapely.from_wkb(shape).__geo_interface__ for shape in shapes]
-    except (RuntimeError, ValueError, shapely.errors.ShapelyError) as error:
-        if isinstance(error, DataError):
-            raise
+        found = [None if shape is None else shapely.from_wkb(shape).__geo_interface__ for shape in shapes]
+        geometries = [None if shape is None else checked_polygons(shape) for shape in found]
+    except SegshrinkError:
+        raise
+    except (RuntimeError, ValueError, sqlite3.Error, shapely.errors.ShapelyError) as error:
         raise FileError(f"{path} can't be read as polygons ({error}); save it again") from error
     if not meta["crs"]:
         raise DataError(f"{path} doesn't say its coordinate reference system; set it (QGIS: assign projection)")
-    found = [_plain(value) for value in values[0]] if columns else [None] * len(geometries)
-    return _Layer(CRS.from_user_input(meta["crs"]), geometries, found, fields)
+    told = [_plain(value) for value in values[0]] if columns else [None] * len(geometries)
+    return Features(crs_named(meta["crs"], path), geometries, told, fields)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuse what GDAL would open as another format, and tables that aren't stored but made as they are read."""
+    if not is_file(path):
+        raise FileError(f"{path} does not exist or is no file; check the path")
+    suffix = path.suffix.lower()
+    with path.open("rb") as stream:
+        if not stream.read(16).startswith(_SIGNATURES[suffix]):
+            raise FileError(f"{path} can't be read as polygons: it is no {suffix} file; save it again")
+    if suffix == ".gpkg":
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+            schema = database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        odd = [str(name) for name, sql in schema if not _PLAIN_SQL.match(str(sql))]
+        if odd:
+            raise FileError(f"{path} holds views or virtual tables ({listed(odd)}); save it with plain layers only")
 
 
 def _plain(value: Any) -> Any:
@@ -169,7 +155,7 @@ def _plain(value: Any) -> Any:
 
 
 def _meanings(
-    path: Path, layer: _Layer, classes: ClassMap, labels: VectorLabels
+    path: Path, layer: Features, classes: ClassMap, labels: VectorLabels
 ) -> tuple[list[int], int, Counter[Any]]:
     """Return the class index of each polygon, that of uncovered pixels, and how many polygons are of what else."""
     names = list(classes.names)
@@ -178,10 +164,10 @@ def _meanings(
     background = IGNORE_INDEX if labels.background is None else names.index(labels.background)
     field = labels.field or _DEFAULT_FIELD
     if field not in layer.fields:
-        if labels.field is None and len(names) == 2:
+        if labels.field is None and len(names) == 2 and any(layer.geometries):
             background = 0 if background == IGNORE_INDEX else background
             return [1 - background] * len(layer.geometries), background, Counter()
-        if layer.geometries:
+        if any(layer.geometries):
             told = ", ".join(layer.fields[:8]) or "none"
             raise DataError(
                 f"{path}: its polygons have no attribute '{field}' (they have: {told}); say with 'mask_field' which "
@@ -213,23 +199,23 @@ def _key(value: Any) -> str | None:
     return None if value is None else str(value).strip().casefold() or None
 
 
-def _on_grid(path: Path, layer: _Layer, place: Georeference) -> list[dict[str, Any] | None]:
+def _on_grid(path: Path, layer: Features, place: Georeference) -> list[dict[str, Any] | None]:
     """Return the polygons in the image's coordinate reference system; None for empty ones."""
     kinds = {geometry["type"] for geometry in layer.geometries if geometry}
     if kinds - {"Polygon", "MultiPolygon"}:
         raise DataError(f"{path} holds {', '.join(sorted(kinds))}; masks are drawn as polygons")
-    geometries = [geometry if geometry and geometry["coordinates"] else None for geometry in layer.geometries]
+    geometries = layer.geometries
     drawn = [geometry for geometry in geometries if geometry]
     if layer.crs.is_geographic and any(abs(part) > 360 for geometry in drawn for part in _first(geometry)):
         raise DataError(
-            f"{path} says that its coordinates are degrees, found {_first(drawn[0])}; save it in {_DEFAULT_CRS}, or "
+            f"{path} says that its coordinates are degrees, found {_first(drawn[0])}; save it in {DEFAULT_CRS}, or "
             "with the 'crs' that they are in"
         )
     target = CRS.from_wkt(place.crs)
     if not drawn or layer.crs == target:
         return geometries
     try:
-        moved = iter(transform_geom(layer.crs, target, drawn))
+        moved = iter([checked_polygons(geometry) for geometry in transform_geom(layer.crs, target, drawn)])
     except (RasterioError, CRSError, ValueError) as error:
         raise DataError(
             f"{path} ({layer.crs.to_string()[:60]}) can't be laid on its image, whose coordinate reference system is "
@@ -241,9 +227,9 @@ def _on_grid(path: Path, layer: _Layer, place: Georeference) -> list[dict[str, A
 def _first(geometry: dict[str, Any]) -> tuple[float, ...]:
     """Return the first corner."""
     corner = geometry["coordinates"]
-    while corner and not isinstance(corner[0], int | float):
+    while not isinstance(corner[0], float):
         corner = corner[0]
-    return tuple(corner[:2])
+    return tuple(corner)
 
 
 def _burned(
