@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -32,33 +31,38 @@ _ODD_XML = re.compile(r"<[!?]")
 _XML_HEAD = re.compile(r"\s*<\?xml[^<>]*\?>")
 _LARGEST = 64 << 20
 _DEEPEST = 4
-_MOST_SOURCES = 1_000_000
+_MOST_READS = 1_000_000
+_UNDERWAY = -1
 
 
-def vrt_sources(path: Path, *, depth: int = 1) -> list[Path]:
+def vrt_sources(path: Path) -> list[Path]:
     """Return the files that a VRT reads, each once, those of a VRT among them included.
 
     Raises:
         FileError: It is no VRT of the plain kind, or names what isn't a file in its own folder or below.
     """
-    return list(dict.fromkeys(_sources(Path(path), depth)))
+    reads: dict[Path, int] = {}
+    _count_reads(Path(path), reads, depth=1)
+    return [source for source in reads if source != Path(path).resolve()]
 
 
-def _sources(path: Path, depth: int) -> Iterator[Path]:
+def _count_reads(path: Path, reads: dict[Path, int], *, depth: int) -> int:
+    """Return how many files a VRT reads, those that it names twice counted twice; note it of each in ``reads``."""
     folder = path.resolve().parent
+    reads[path.resolve()] = _UNDERWAY
     count = 0
     for element in _checked_tree(path).iter("SourceFilename"):
         source = _source(path, folder, element)
-        yield source
-        nested = [source]
-        if source.suffix.lower() == ".vrt":
-            if depth == _DEEPEST:
-                raise FileError(f"{path} holds VRTs within VRTs, more than {_DEEPEST} deep; save it as a GeoTIFF")
-            nested = list(_sources(source, depth + 1))
-            yield from nested
-        count += len(nested)
-        if count > _MOST_SOURCES:
-            raise FileError(f"{path} names more than {_MOST_SOURCES:,} files; save it as a GeoTIFF")
+        if source.suffix.lower() != ".vrt":
+            reads[source] = 1
+        elif source not in reads and depth < _DEEPEST:
+            reads[source] = _count_reads(source, reads, depth=depth + 1)
+        elif reads.get(source, _UNDERWAY) == _UNDERWAY:
+            raise FileError(f"{path} holds itself, or VRTs more than {_DEEPEST} deep; save it as a GeoTIFF")
+        count += reads[source]
+        if count > _MOST_READS:
+            raise FileError(f"{path} names more than {_MOST_READS:,} files; save it as a GeoTIFF")
+    return count
 
 
 def _checked_tree(path: Path) -> ElementTree.Element:
