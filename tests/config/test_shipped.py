@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segshrink import cli
 from segshrink.classes import ClassMap
-from segshrink.config import DatasetDescription, load_dataset, load_recipe
+from segshrink.config import DatasetDescription, load_dataset, load_recipe, read_yaml
 from segshrink.imagery import probe, read_mask
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -31,6 +32,17 @@ def test_descriptions_load(path: Path) -> None:
 def test_recipes_load(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.teacher is not None or recipe.student is not None
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted(CONFIGS.glob("*.yaml")), Path(cli.__file__).with_name("demo.yaml")], ids=lambda path: path.stem
+)
+def test_recipes_draw_curves_of_ten_points(path: Path) -> None:
+    """Losses are measured after every epoch."""
+    content = read_yaml(path)
+    epochs = [content[role]["training"]["epochs"] for role in ("teacher", "student") if role in content]
+    assert epochs
+    assert min(epochs) >= 10
 
 
 def test_dubai_agrees_with_its_masks(shared_data: Path) -> None:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from segshrink.classes import ClassMap
 from segshrink.config import Adapter, Distillation, Term, Training
 from segshrink.errors import ConfigError, ModelError
+from segshrink.evaluation import Confusion
 from segshrink.losses import PRESETS, build_terms
 from segshrink.models import SegmentationModel, Taps, build_model
 from segshrink.teachers import Teacher, TorchTeacher
@@ -277,3 +278,25 @@ def test_a_teacher_of_other_classes_is_an_error(batch: dict[str, Any]) -> None:
     )
     with pytest.raises(ModelError, match="2 classes but the student 3"):
         distiller([Term(name="pixel_kl")], teacher=other).term_values(batch)
+
+
+@pytest.mark.parametrize("form", ["pair", "mapping", "mask", "named"])
+def test_ordinary_data_loaders_will_do(batch: dict[str, Any], form: str) -> None:
+    images, targets = batch["image"].float(), batch["target"].long()
+    forms: dict[str, Any] = {
+        "pair": (images, targets),
+        "mapping": {"image": images, "target": targets},
+        "mask": {"image": images, "mask": targets},
+        "named": {"image": images, "target": targets, "name": ["a", "b", "c", "d"]},
+    }
+    module = distiller([Term(name="cross_entropy"), Term(name="pixel_kl")])
+    loader = torch.utils.data.DataLoader([forms[form]], batch_size=None)
+    trainer = fit(module, [forms[form]])
+    assert trainer.callback_metrics["train/loss"] > 0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*many workers.*")
+        (metrics,) = trainer.validate(module, loader, verbose=False)
+    assert metrics["val/loss"] > 0
+    with torch.no_grad():
+        score = Confusion(3).update(module.model.eval()(images).argmax(1), targets).scores().mean_iou
+    assert metrics["val/mean_iou"] == pytest.approx(score, abs=1e-6)

@@ -93,7 +93,7 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _tell(f"error: {os_sentence(error)}")
+        _tell(f"error: {memory_sentence(error, arguments) or os_sentence(error)}")
     except Exception as error:
         if (sentence := memory_sentence(error, arguments)) is None:
             raise

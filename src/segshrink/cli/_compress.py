@@ -17,6 +17,7 @@ from segshrink.compression.search.results import PAGE, to_dict
 from segshrink.compression.search.workshop import Workshop
 from segshrink.config import Recipe
 from segshrink.report import build_report
+from segshrink.training.hardware import lightning_precision
 from segshrink.training.terms import student_terms
 
 
@@ -32,7 +33,9 @@ def run_search(recipe: Recipe, budget: Budget, *, out: Path, work: Path, setting
         resume: Go on with the search in ``out``.
     """
     if recipe.student is not None:
-        student_terms(recipe.distillation, recipe.student.terms)  # wrong terms are refused before anything is measured
+        # What is wrong is refused before anything is measured.
+        student_terms(recipe.distillation, recipe.student.terms)
+        lightning_precision(recipe.student.training.precision)
     quieten_lightning()
     tools = Workshop(recipe, work.resolve(), settings, progress_bar)
     with writing(out):

@@ -21,7 +21,6 @@ _REMEDIES = {
     "ENOENT": "no such file or folder; check the path",
     "ENOTDIR": "a part of this path is a file, not a folder; choose another folder",
     "EISDIR": "this is a folder; give a file",
-    "ENOMEM": "memory is used up; close other programs or allow more (ulimit -v)",
 }
 
 

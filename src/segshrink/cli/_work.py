@@ -24,7 +24,7 @@ from segshrink.training import RunResult, finish, train
 from segshrink.training.building import check_chosen
 from segshrink.training.checkpoints import check_checkpoint
 from segshrink.training.features import check_own_taps
-from segshrink.training.hardware import free_threads, lightning_precision
+from segshrink.training.hardware import check_memory, free_threads, lightning_precision
 from segshrink.training.run import Role
 from segshrink.training.terms import student_terms
 
@@ -69,8 +69,10 @@ def distill_all(recipe: Recipe, *, out: Path, control: bool, resume: bool, docto
     if recipe.student is None:
         raise ConfigError(f"recipe '{recipe.name}' has no 'student' section; add one, or give --student")
     # Wrong terms and networks are refused before a teacher is trained.
-    check_chosen(recipe.student.model, open_dataset(recipe.data))
+    dataset = open_dataset(recipe.data)
+    check_chosen(recipe.student.model, dataset)
     lightning_precision(recipe.student.training.precision)
+    check_memory(recipe.crops, bands=dataset.bands, classes=len(dataset.classes))
     terms = student_terms(recipe.distillation, recipe.student.terms)
     teaching: Teaching = recipe.distillation
     if not teaching.teachers:

@@ -31,11 +31,13 @@ class SegmentationTask(lightning.LightningModule):
     """Trains ``model`` on weighted terms; validates on whole scenes with the tiles that deployment uses.
 
     Batches are mappings: ``image`` (N, bands, H, W) raw pixels, ``target`` (N, H, W) class index with 255 = ignore,
-    ``inside`` (N, H, W) bool, False outside the scene, ``sample`` (N,) numbers of the scenes. A validation batch with
+    ``inside`` (N, H, W) bool, False outside the scene, ``sample`` (N,) numbers of the scenes. Pairs (image, target),
+    mappings with a ``mask`` for the target, and such without ``inside`` or ``sample`` will do. A validation batch with
     arrays of a whole scene has channels last: ``image`` (H, W, bands), ``target`` (H, W).
 
     Logged: ``train/loss`` and ``train/<term>`` per epoch, ``val/loss`` and ``val/<term>`` on crops, ``val/mean_iou`` on
-    scenes in epochs that ``scores_scenes``; a term goes by its key in ``labelled_terms``.
+    scenes in epochs that ``scores_scenes``, or on the images of the only validation loader; a term goes by its key in
+    ``labelled_terms``.
 
     Args:
         model: The model to train.
@@ -68,6 +70,12 @@ class SegmentationTask(lightning.LightningModule):
         """Return the model's logits (N, C, H, W)."""
         logits: Tensor = self.model(images)
         return logits
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        """Give the parts of a batch their names, whatever data loader it comes from."""
+        if isinstance(batch, Sequence):
+            return {"image": batch[0], "target": batch[1], "inside": None}
+        return {"inside": None, "target": batch.get("mask"), **batch}
 
     def term_values(self, batch: Batch) -> dict[str, Tensor]:
         """Return the unweighted value of every term of a batch, with its graph, by the keys of ``labelled_terms``."""
@@ -120,6 +128,8 @@ class SegmentationTask(lightning.LightningModule):
                 self._score_scene(batch)
             return
         loss, values = self._terms_of(batch)
+        if len(self.trainer.num_val_batches) == 1:
+            self._confusion.update(self.model(batch["image"]).argmax(1), batch["target"].long())
         for name, value in {"loss": loss, **values}.items():
             self.log(f"val/{name}", value, add_dataloader_idx=False, batch_size=len(batch["image"]))
 
