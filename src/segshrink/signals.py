@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -43,7 +44,7 @@ def ending_on_signals() -> Iterator[None]:
     if not in_main_thread():
         yield
         return
-    former = {number: signal.getsignal(number) for number in END}
+    former = {number: handler for number in END if (handler := signal.getsignal(number)) is not None}
     former_hook = sys.unraisablehook
 
     def ask_again(dropped: Any) -> None:
@@ -53,7 +54,7 @@ def ending_on_signals() -> Iterator[None]:
             return
         number = int(str(dropped.exc_value)) - 128
         signal.signal(number, end)
-        threading.Timer(_AGAIN, signal.raise_signal, (number,)).start()
+        threading.Timer(_AGAIN, os.kill, (os.getpid(), number)).start()
 
     sys.unraisablehook = ask_again
     for number, handler in former.items():
