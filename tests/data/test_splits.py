@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segshrink.config import Split
-from segshrink.data import open_dataset
+from segshrink.data import inspect_dataset, open_dataset
 from segshrink.data.splits import divide, divide_patches
 from segshrink.errors import DataError
 
@@ -144,3 +144,43 @@ def test_a_patches_data_set_is_labelled_as_leaking(painter):
     names = [sample.name for sample in (*dataset.train, *dataset.val)]
     assert len(set(names)) == 16
     assert {sample.image for sample in dataset.train} & {sample.image for sample in dataset.val}
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        {"random": 0.34},
+        {"patches": 16, "share": 0.25},
+        {"groups": {"a": ["[a-c]"], "b": ["[d-f]"]}, "held_out": "b"},
+    ],
+)
+def test_images_that_test_neither_train_nor_judge_before(painter, split):
+    painter.pairs(*(f"{name}/{name}" for name in "abcdefgh"))
+    description = painter.describe(split={**split, "test": ["g", "h/images/h.png"]})
+    dataset = open_dataset(description)
+    assert [sample.image.stem for sample in dataset.test] == ["g", "h"]
+    assert all(sample.window is None for sample in dataset.test)
+    assert {sample.image.stem for sample in (*dataset.train, *dataset.val)} == set("abcdef")
+    parts = {part.name: part.samples for part in inspect_dataset(description).parts}
+    assert parts["test"] == 2
+
+
+def test_a_test_image_may_be_in_no_group():
+    split = Split(groups={"a": ["Tile 2"], "b": ["Tile 4"]}, held_out="b", test=["Tile 4"])
+    division = divide(split, IMAGES, root=Path("unused"))
+    assert any("Tile 4" in problem and "'test'" in problem for problem in division.problems)
+
+
+def test_random_draws_as_before_where_nothing_tests():
+    images = [f"{number}.png" for number in range(20)]
+    assert divide(Split(random=0.3, test=[]), images, root=Path()) == divide(Split(random=0.3), images, root=Path())
+    missing = divide(Split(random=0.3, test=["nowhere"]), images, root=Path())
+    assert "split.test" in missing.problems[0]
+
+
+@pytest.mark.parametrize(
+    "split", [{"random": 0.3, "val": ["a"]}, {"patches": 32, "val": ["a"]}, {"random": 0.3, "held_out": "a"}]
+)
+def test_keys_that_would_be_ignored_are_refused(split):
+    with pytest.raises(ValueError, match="leave it out"):
+        Split.model_validate(split)

@@ -12,7 +12,9 @@ from PIL import Image
 from rasterio.transform import Affine
 
 from segshrink.classes import IGNORE_INDEX, ClassMap
-from segshrink.data import SceneStore
+from segshrink.config import Augmentation, Crops
+from segshrink.data import CropDataset, SceneStore, cut
+from segshrink.data.module import _FixedCrops
 from segshrink.data.sources import Sample
 from segshrink.errors import DataError
 from segshrink.imagery import VectorLabels, read_image, read_valid_image
@@ -114,3 +116,58 @@ def test_polygons_are_asked_for_what_the_sample_says(sample: Sample, tmp_path: P
     wrong = Sample("a", sample.image, path, labels=VectorLabels(field="kind"))
     with pytest.raises(DataError, match="no attribute 'kind'"):
         SceneStore([wrong], CLASSES, folder=tmp_path / "cache")
+
+
+def unlabeled_scenes(folder: Path, shares: tuple[float, ...]) -> SceneStore:
+    """Scenes of 64 x 64 of which the right part has no value."""
+    samples = []
+    for number, share in enumerate(shares):
+        image = RANDOM.integers(1, 255, (64, 64, 3), dtype=np.uint8)
+        image[:, 64 - int(64 * share) :] = 0
+        path = write(folder / f"bare{number}.tif", image, nodata=0)
+        samples.append(Sample(str(number), path, None))
+    return SceneStore(samples, CLASSES, folder=folder / "cache")
+
+
+def crops_of(store: SceneStore, draw: Any = "area", **augmentation: Any) -> CropDataset:
+    return CropDataset(
+        store,
+        crops=Crops(size=32, batch_size=8, per_epoch=400, draw=draw),
+        augmentation=Augmentation(**{"scale": (1, 1), "noise": 0, **augmentation}),
+        seed=0,
+        layers={"layer": lambda index: np.array(store.image(index)[:, :, :1])},
+    )
+
+
+@pytest.mark.parametrize("augmentation", [{"flips": False, "quarter_turns": False}, {}, {"scale": (0.5, 2.0)}])
+def test_only_pixels_with_a_value_are_inside(tmp_path: Path, augmentation: dict[str, Any]) -> None:
+    store = unlabeled_scenes(tmp_path, (0.75, 0.0))
+    crops = crops_of(store, band_gain=0, brightness=0, contrast=0, **augmentation)
+    for position in range(40):
+        crop, plan = crops[position], crops.plan(position, epoch=0)
+        valid = store.valid(plan.sample)
+        whole = np.ones(store.shape(plan.sample), dtype=np.bool_) if valid is None else valid
+        np.testing.assert_array_equal(crop["inside"], cut(whole, plan, fill=False, order="nearest"))
+        assert crop["inside"].any()
+        np.testing.assert_array_equal(crop["layer"][0], crop["image"][0])
+
+
+def test_scenes_are_drawn_by_what_they_hold(tmp_path: Path) -> None:
+    store = unlabeled_scenes(tmp_path, (0.75, 0.0, 1.0))
+    for draw, expected in (("area", 0.2), ("image", 0.5)):
+        crops = crops_of(store, draw)
+        drawn = [crops.plan(position, epoch=0).sample for position in range(400)]
+        assert 2 not in drawn
+        assert drawn.count(0) / 400 == pytest.approx(expected, abs=0.08)
+
+
+def test_images_without_any_value_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"2 images .*bare0\.tif"):
+        crops_of(unlabeled_scenes(tmp_path, (1.0, 1.0)))
+
+
+def test_validation_crops_know_it_too(tmp_path: Path) -> None:
+    store = unlabeled_scenes(tmp_path, (0.75,))
+    crops = _FixedCrops(store, size=32, offset=0, layers={})
+    inside = sum(int(crops[number]["inside"].sum()) for number in range(len(crops)))
+    assert inside == int(store.valid(0).sum())  # type: ignore[union-attr]

@@ -28,7 +28,7 @@ class Split(Strict):
     with one of these a line. ``groups``: leave-one-group-out, name → folders or wildcards; ``held_out`` is judged.
     ``random``: the share of images (whole images) that is judged. ``patches``: squares of that many pixels cut from
     every image, shuffled, ``share`` of them judged: test pixels lie beside training pixels, so results leak and are
-    labelled so.
+    labelled so. ``test`` may stand beside each of them: its images neither train nor judge before the end.
     """
 
     train: list[str] | str | None = None
@@ -48,6 +48,10 @@ class Split(Strict):
             raise ValueError("give exactly one of train/val, groups, random, patches")
         if self.train is not None and self.val is None:
             raise ValueError("train is given but val is missing")
+        if self.train is None and self.val is not None:
+            raise ValueError("val is given beside groups, random or patches, which choose it themselves; leave it out")
+        if self.groups is None and self.held_out is not None:
+            raise ValueError("held_out names one of the groups, but there are no groups; give groups or leave it out")
         if self.groups is not None and self.held_out not in self.groups:
             raise ValueError(f"held_out must be one of the groups {', '.join(self.groups)}")
         return self

@@ -191,7 +191,8 @@ def _regions_of(found: Found, division: Division, survey: _Survey) -> list[tuple
     regions: dict[int, _Regions] = {}
     split = survey.description.split
     if split.patches is not None:
-        sizes = [_size(pair.image) for pair in found.pairs]
+        kept = set(division.test)
+        sizes = [(0, 0) if position in kept else _size(pair.image) for position, pair in enumerate(found.pairs)]
         try:
             squares = divide_patches(sizes, split)
         except DataError as error:
@@ -202,7 +203,7 @@ def _regions_of(found: Found, division: Division, survey: _Survey) -> list[tuple
                 regions.setdefault(position, []).append((part, window))
         for position in range(len(found.pairs)):
             # Images that are smaller than a square or unreadable are looked at all the same.
-            regions.setdefault(position, [])
+            regions.setdefault(position, [("test", None)] if position in kept else [])
     else:
         for part in PARTS:
             for position in getattr(division, part):

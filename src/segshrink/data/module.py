@@ -32,6 +32,8 @@ from segshrink.errors import DataError
 _LOSS_SHARE, _LOSS_CROPS = 1 / 8, (16, 32)
 # Images that the value range is measured on.
 _RANGE_IMAGES = 64
+# Times that a crop is drawn until one of its pixels has a value.
+_DRAWS = 16
 
 # Gives an (H, W, channels) array over the pixels of the scene with that number.
 Layer = Callable[[int], NDArray[Any]]
@@ -41,11 +43,12 @@ class CropDataset(TorchDataset[dict[str, Any]]):
     """Random augmented crops; each is a function of (seed, epoch, position) and nothing else.
 
     Items are mappings: ``image`` (bands, size, size), uint8 or else float32, in channels-last memory; ``target``
-    (size, size) uint8, 255 = ignore; ``inside`` (size, size) bool, False where the crop reaches outside the scene;
-    ``sample``, the scene's number: labelled scenes first, then unlabelled ones; and one entry for each layer.
+    (size, size) uint8, 255 = ignore; ``inside`` (size, size) bool, False where the crop reaches outside the scene or
+    the image has no value; ``sample``, the scene's number: labelled scenes first, then unlabelled ones; and one entry for each layer.
 
     Args:
-        labeled: Scenes with masks; drawn in proportion to their area, or equally often with ``crops.draw`` "image".
+        labeled: Scenes with masks; drawn in proportion to their area that has values, or equally often with
+            ``crops.draw`` "image". Crops in which no pixel has a value are drawn again.
         unlabeled: Scenes without; their targets are all ignored.
         crops: Size, number and mix of crops.
         augmentation: How crops are changed.
@@ -54,7 +57,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
             items.
 
     Raises:
-        DataError: There is no labelled scene.
+        DataError: There is no labelled scene, or no pixel of the scenes of a kind has a value.
     """
 
     def __init__(
@@ -101,7 +104,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         store, index = (
             (self._stores[0], plan.sample) if plan.sample < labeled else (self._stores[1], plan.sample - labeled)
         )
-        item = _read(store.image(index), store.mask(index), plan, self._layers)
+        item = _read(store, index, plan, self._layers)
         item["image"] = photometric(item["image"], rng, settings=self.augmentation, limits=self._limits)
         return _tensors(item)
 
@@ -115,24 +118,29 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         else:
             chances = self._chances[kind]
             index = int(np.searchsorted(chances, scene_draw * chances[-1], side="right"))
-        return plan_crop(
-            rng,
-            index + kind * len(self._stores[0]),
-            shape=self._stores[kind].shape(index),
-            size=self.crops.size,
-            scale=self.augmentation.scale,
-            flips=self.augmentation.flips,
-            quarter_turns=self.augmentation.quarter_turns,
-            center=center,
-        )
+        valid = self._stores[kind].valid(index)
+        for _ in range(_DRAWS):
+            plan = plan_crop(
+                rng,
+                index + kind * len(self._stores[0]),
+                shape=self._stores[kind].shape(index),
+                size=self.crops.size,
+                scale=self.augmentation.scale,
+                flips=self.augmentation.flips,
+                quarter_turns=self.augmentation.quarter_turns,
+                center=center,
+            )
+            if valid is None or _window(plan, valid).any():
+                break
+        return plan
 
 
 class CropModule(lightning.LightningDataModule):
     """Random training crops, and validation on whole scenes and on fixed crops.
 
     Training batches are mappings: ``image`` (N, bands, size, size) raw pixels in channels-last memory, ``target``
-    (N, size, size) int64, ``inside`` (N, size, size) bool, ``sample`` (N,) int64 numbers into ``sample_names``. Which
-    crops a step sees depends on the seed, the epoch and the step only, whatever the number of data loading processes,
+    (N, size, size) int64, ``inside`` (N, size, size) bool (pixels with a value), ``sample`` (N,) int64 numbers into
+    ``sample_names``. Which crops a step sees depends on the seed, the epoch and the step only, whatever the number of data loading processes,
     of distributed processes (set ``use_distributed_sampler=False``), or of interruptions.
 
     ``val_dataloader`` returns two loaders. The first gives one whole scene a batch, as arrays that are read from the
@@ -327,14 +335,17 @@ class _FixedCrops(TorchDataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         plan = self.plans[index]
         place = plan.sample - self._offset
-        return _tensors(_read(self._store.image(place), self._store.mask(place), plan, self._layers))
+        return _tensors(_read(self._store, place, plan, self._layers))
 
 
-def _read(image: NDArray[Any], mask: NDArray[np.uint8], plan: CropPlan, layers: Mapping[str, Layer]) -> dict[str, Any]:
+def _read(store: SceneStore, index: int, plan: CropPlan, layers: Mapping[str, Layer]) -> dict[str, Any]:
+    """Cut a crop of the scene with that number in the store; only pixels that have a value are inside."""
+    rows = slice(max(plan.row, 0), plan.row + plan.height)
+    valid = store.valid(index, rows)
     crop = {
-        "image": cut(image, plan),
-        "target": cut(mask, plan, fill=IGNORE_INDEX, order="nearest"),
-        "inside": inside(plan, (image.shape[0], image.shape[1])),
+        "image": cut(store.image(index, rows), plan),
+        "target": cut(store.mask(index, rows), plan, fill=IGNORE_INDEX, order="nearest"),
+        "inside": inside(plan, store.shape(index)) if valid is None else cut(valid, plan, fill=False, order="nearest"),
         "sample": plan.sample,
     }
     return crop | {name: cut(layer(plan.sample), plan) for name, layer in layers.items()}
@@ -361,8 +372,27 @@ def _epoch_length(store: SceneStore, crops: Crops) -> int:
 
 
 def _chances(store: SceneStore, draw: str) -> list[int]:
-    """Return how often each scene is drawn, relative to the others."""
-    return _areas(store) if draw == "area" else [1] * len(store)
+    """Return how often each scene is drawn, relative to the others; never one in which no pixel has a value.
+
+    Raises:
+        DataError: No pixel of any scene has one.
+    """
+    areas = [
+        area if (valid := store.valid(index)) is None else int(np.count_nonzero(valid))
+        for index, area in enumerate(_areas(store))
+    ]
+    if not any(areas):
+        raise DataError(
+            f"no pixel of {len(store)} images ({store.samples[0].image}, ...) has a value: all are no-data, NaN or "
+            "transparent; choose other images"
+        )
+    return areas if draw == "area" else [min(area, 1) for area in areas]
+
+
+def _window(plan: CropPlan, array: NDArray[Any]) -> NDArray[Any]:
+    """Return what a plan's window covers of an array."""
+    rows, cols = slice(max(plan.row, 0), plan.row + plan.height), slice(max(plan.col, 0), plan.col + plan.width)
+    return array[rows, cols]
 
 
 def _spread(count: int, limit: int) -> list[int]:

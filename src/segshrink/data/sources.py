@@ -254,12 +254,13 @@ def samples_of(description: DatasetDescription, found: Found, division: Division
     pairs = found.pairs
     labels = vector_labels(description)
     if description.split.patches is not None:
-        sizes = [(info.height, info.width) for info in (probe(pair.image) for pair in pairs)]
+        cut = {position: probe(pairs[position].image) for position in division.train}
+        sizes = [(cut[place].height, cut[place].width) if place in cut else (0, 0) for place in range(len(pairs))]
         squares = divide_patches(sizes, description.split)
         return {
             "train": tuple(_sample(pairs[position], labels, window) for position, window in squares.train),
             "val": tuple(_sample(pairs[position], labels, window) for position, window in squares.val),
-            "test": (),
+            "test": tuple(_sample(pairs[position], labels) for position in division.test),
         }
     return {
         part: tuple(_sample(pairs[index], labels) for index in positions)

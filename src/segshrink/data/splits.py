@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
@@ -47,7 +47,8 @@ def divide(split: Split, images: Sequence[str], *, root: Path) -> Division:
     """Divide whole images by path, by group or at random.
 
     Args:
-        split: What the description says; with ``patches`` every image is in ``train`` (see ``divide_patches``).
+        split: What the description says; with ``patches`` every image that doesn't test is in ``train`` (see
+            ``divide_patches``).
         images: Image paths relative to ``root``, "/" between folders.
         root: Folder of the data set; text files of entries are read from there.
 
@@ -55,13 +56,14 @@ def divide(split: Split, images: Sequence[str], *, root: Path) -> Division:
         The division. It never raises: an entry that matches nothing or several images of one stem, an image on two
         sides and an unreadable text file are told in ``problems``, and the rest is divided all the same.
     """
-    if split.patches is not None:
-        return Division(train=tuple(range(len(images))))
-    if split.random is not None:
-        return _at_random(len(images), split.random, split.seed)
     finder = _Finder(images)
     problems: list[str] = []
     chosen: dict[str, list[int]] = {part: [] for part in PARTS}
+    if split.patches is not None or split.random is not None:
+        test = _positions(split.test, finder, root, "split.test", problems) if split.test is not None else []
+        rest = sorted(set(range(len(images))) - set(test))
+        drawn = Division(tuple(rest)) if split.random is None else _at_random(rest, split.random, split.seed)
+        return replace(drawn, test=tuple(sorted(set(test))), problems=(*problems, *drawn.problems))
     if split.groups is not None:
         groups = {
             name: _positions(entries, finder, root, f"split.groups.{name}", problems)
@@ -70,6 +72,9 @@ def divide(split: Split, images: Sequence[str], *, root: Path) -> Division:
         problems += _overlaps(groups, images, kind="groups")
         for name, positions in groups.items():
             chosen["val" if name == split.held_out else "train"] += positions
+        if split.test is not None:
+            chosen["test"] = _positions(split.test, finder, root, "split.test", problems)
+            problems += _overlaps(chosen, images, kind="parts")
     else:
         for part in PARTS:
             given = getattr(split, part)
@@ -86,7 +91,7 @@ def divide_patches(sizes: Sequence[tuple[int, int]], split: Split) -> PatchDivis
     Rests at the right and bottom that are narrower than a square are left out.
 
     Args:
-        sizes: (height, width) of each image in pixels.
+        sizes: (height, width) of each image in pixels; (0, 0) leaves one out.
         split: Has ``patches`` (side in pixels), ``share`` (of the squares that are judged) and ``seed``.
 
     Raises:
@@ -217,11 +222,15 @@ def _overlaps(chosen: dict[str, list[int]], images: Sequence[str], *, kind: str)
                 yield f"{where}: {shown}{more} in both '{first}' and '{second}'; keep each image in one"
 
 
-def _at_random(count: int, share: float, seed: int) -> Division:
+def _at_random(positions: Sequence[int], share: float, seed: int) -> Division:
+    count = len(positions)
     if count < 2:
-        return Division(train=tuple(range(count)), problems=(f"split.random needs at least two images, found {count}",))
+        return Division(tuple(positions), problems=(f"split.random needs at least two images, found {count}",))
     judged = _drawn(count, share, seed)
-    return Division(train=tuple(sorted(set(range(count)) - judged)), val=tuple(sorted(judged)))
+    return Division(
+        train=tuple(position for place, position in enumerate(positions) if place not in judged),
+        val=tuple(positions[place] for place in sorted(judged)),
+    )
 
 
 def _drawn(count: int, share: float, seed: int) -> set[int]:

@@ -6,29 +6,36 @@ import hashlib
 import json
 import os
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segshrink.classes import IGNORE_INDEX, ClassMap
+from segshrink.data.checked_arrays import ArrayHeader, CheckedArrays, DamagedError, array_header, write_array
 from segshrink.data.sources import Sample
 from segshrink.errors import DataError, FileError
 from segshrink.files import content_key, replacing
 from segshrink.imagery import VectorLabels, read_mask, read_valid_image
+from segshrink.imagery.vrt import vrt_sources
 
 # Part of every key: raise it when decoding changes, and old arrays are no longer found.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 # A file that was written this short a time ago may change again without a new time stamp; its key isn't remembered.
 _SETTLED_SECONDS = 2.0
 
-# Arrays held open at once; each holds a file descriptor, of which a process has 1024 by default.
+# Arrays held open at once, where the system allows so many open files.
 _OPEN_ARRAYS = 256
+
+# Noted beside a decoded image: whether all its pixels have a value, or an array of its own says which.
+_VALID, _PARTLY_VALID = "a", "p"
+
+# Endings of files that belong to one: GDAL's masks, and what a GeoPackage hasn't taken in yet.
+_BESIDE = (".msk", ".MSK", "-wal")
 
 Progress = Callable[[int, int], None]
 
@@ -52,8 +59,8 @@ class SceneStore:
     """Decoded images and masks of some samples, memory-mapped and read-only.
 
     Arrays lie in the cache folder under the hash of their file's content (and, for masks, of the class map), so they
-    are shared between data sets and runs, a changed file is decoded anew, and two processes that build at once write
-    the same content. The store can be pickled and used after a fork.
+    are shared between data sets and runs, a changed or damaged one is decoded anew, and two processes that build at
+    once write the same content. The store can be pickled and used after a fork.
 
     Args:
         samples: What to hold, in this order.
@@ -78,7 +85,7 @@ class SceneStore:
         self.samples = tuple(samples)
         self.classes = classes
         self.folder = cache_folder() if folder is None else Path(folder)
-        self._open: OrderedDict[Path, NDArray[Any]] = OrderedDict()
+        self._files = CheckedArrays()
         entries: list[_Entry] = []
         decoded: dict[tuple[Path, Path | None], _Entry] = {}
         for number, sample in enumerate(self.samples):
@@ -93,9 +100,6 @@ class SceneStore:
 
     def __len__(self) -> int:
         return len(self.samples)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}
 
     @property
     def bands(self) -> int:
@@ -112,32 +116,27 @@ class SceneStore:
         window = self.samples[index].window
         return (window.height, window.width) if window else (self._entries[index].height, self._entries[index].width)
 
-    def image(self, index: int) -> NDArray[Any]:
-        """Return a sample's raw pixel values, (H, W, bands), memory-mapped and read-only."""
-        array = self._mapped(self._entries[index].image)
-        window = self.samples[index].window
-        return array[window.slices] if window else array
+    def image(self, index: int, rows: slice | None = None) -> NDArray[Any]:
+        """Return a sample's raw pixel values, (H, W, bands), memory-mapped and read-only.
 
-    def mask(self, index: int) -> NDArray[np.uint8]:
+        Args:
+            index: The sample.
+            rows: The only ones that are looked at, and so the only ones that must be undamaged; None: all.
+        """
+        return self._array(index, "image", rows)
+
+    def mask(self, index: int, rows: slice | None = None) -> NDArray[np.uint8]:
         """Return a sample's class indices, (H, W) uint8, memory-mapped and read-only; all 255 without a mask."""
-        path = self._entries[index].mask
-        if path is None:
+        if self._entries[index].mask is None:
             return np.broadcast_to(np.uint8(IGNORE_INDEX), self.shape(index))
-        array = self._mapped(path)
-        window = self.samples[index].window
-        return array[window.slices] if window else array
+        return self._array(index, "mask", rows)
 
-    def valid(self, index: int) -> NDArray[np.bool_] | None:
+    def valid(self, index: int, rows: slice | None = None) -> NDArray[np.bool_] | None:
         """Return which of a sample's pixels have a value, (H, W), memory-mapped and read-only; None when all have.
 
         The others are filled in ``image`` and ignored in ``mask``.
         """
-        path = self._entries[index].valid
-        if path is None:
-            return None
-        array = self._mapped(path)
-        window = self.samples[index].window
-        return array[window.slices] if window else array
+        return None if self._entries[index].valid is None else self._array(index, "valid", rows)
 
     def image_key(self, index: int) -> str:
         """Return the SHA-256 of a sample's image file, as it was when the store was built."""
@@ -147,14 +146,27 @@ class SceneStore:
         """Decode a sample's files unless the cache has them, and check that they fit together."""
         key = remembered_key(sample.image, self.folder)
         image_path, valid_path = self._home("images", key), self._home("valid", key)
-        image = _ensured(image_path, lambda: _decoded_image(sample.image, valid_path))
+        image = array_header(image_path)
+        if image is None or (image.note == _PARTLY_VALID and array_header(valid_path) is None):
+            pixels, valid = read_valid_image(sample.image)
+            if valid is not None:
+                write_array(valid_path, valid)
+            write_array(image_path, pixels, note=_VALID if valid is None else _PARTLY_VALID)
+            image = _read_back(image_path)
+        known_valid = valid_path if image.note == _PARTLY_VALID else None
         mask_path = None
         if sample.mask is not None:
             # A mask depends on its image: where that lies, and where it has no values.
-            meaning = json.dumps([self.classes.to_dict(), asdict(sample.labels or VectorLabels()), key], sort_keys=True)
+            place = [remembered_key(path, self.folder) for path in _world_files(sample.image)]
+            meaning = json.dumps(
+                [self.classes.to_dict(), asdict(sample.labels or VectorLabels()), key, *place], sort_keys=True
+            )
             mask_key = hashlib.sha256(f"{remembered_key(sample.mask, self.folder)} {meaning}".encode()).hexdigest()
             mask_path = self._home("masks", mask_key)
-            mask = _ensured(mask_path, lambda: _decoded_mask(sample, self.classes, valid_path))
+            mask = array_header(mask_path)
+            if mask is None:
+                write_array(mask_path, self._decoded_mask(sample, known_valid))
+                mask = _read_back(mask_path)
             if mask.shape != image.shape[:2]:
                 raise DataError(
                     f"{sample.mask} is {mask.shape[0]} × {mask.shape[1]} pixels (height × width) but its image "
@@ -166,22 +178,44 @@ class SceneStore:
             raise DataError(
                 f"the window {window} of '{sample.name}' reaches outside {sample.image} ({height} × {width})"
             )
-        known_valid = valid_path if valid_path.exists() else None
         return _Entry(image_path, mask_path, known_valid, height, width, bands, image.dtype.str)
+
+    def _decoded_mask(self, sample: Sample, valid_path: Path | None) -> NDArray[np.uint8]:
+        """Read a sample's mask, ignoring pixels where its image has no value."""
+        if sample.mask is None:
+            raise ValueError("an unlabelled sample has no mask to decode")
+        mask = read_mask(sample.mask, self.classes, image=sample.image, labels=sample.labels)
+        if valid_path is not None:
+            try:
+                valid = self._files.get(valid_path, most=_OPEN_ARRAYS)
+            except (DamagedError, FileNotFoundError):
+                valid = read_valid_image(sample.image)[1]
+                write_array(valid_path, valid)
+            if valid.shape == mask.shape:
+                mask[~valid] = IGNORE_INDEX
+        return mask
 
     def _home(self, kind: str, key: str) -> Path:
         return self.folder / f"v{FORMAT_VERSION}" / kind / key[:2] / f"{key}.npy"
 
-    def _mapped(self, path: Path) -> NDArray[Any]:
-        array = self._open.get(path)
-        if array is None:
-            array = _load(path)
-            if array is None:
-                raise FileError(f"the decoded image {path} disappeared or is damaged; build the store again")
-            self._open[path] = array
-            while len(self._open) > _OPEN_ARRAYS:
-                self._open.popitem(last=False)
-        return array
+    def _array(self, index: int, kind: Literal["image", "mask", "valid"], rows: slice | None) -> NDArray[Any]:
+        """Return one of a sample's arrays; one that is damaged or gone is decoded anew."""
+        path: Path = getattr(self._entries[index], kind)
+        window = self.samples[index].window
+        if window:
+            start, stop, _ = (rows or slice(None)).indices(window.height)
+            rows = slice(window.row + start, window.row + stop)
+        try:
+            array = self._files.get(path, most=_OPEN_ARRAYS, rows=rows)
+        except (DamagedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            if self._entry(self.samples[index]) != self._entries[index]:
+                raise FileError(
+                    f"{self.samples[index].image} or its mask has changed since this began, and what was decoded of it "
+                    f"is gone ({path}); start again"
+                ) from None
+            array = self._files.get(path, most=_OPEN_ARRAYS, rows=rows)
+        return array[window.slices] if window else array
 
 
 def scenes(store: SceneStore) -> Iterator[Scene]:
@@ -202,6 +236,8 @@ def cache_folder() -> Path:
 def remembered_key(path: Path, folder: Path) -> str:
     """Return the SHA-256 of a file's content; an unchanged (path, size, modification time) isn't hashed again.
 
+    Where more files belong to it (a VRT's sources, ``.msk`` beside a raster) it is the SHA-256 of all of theirs.
+
     Args:
         path: The file.
         folder: Cache folder, where keys are remembered.
@@ -210,11 +246,12 @@ def remembered_key(path: Path, folder: Path) -> str:
         FileError: The file can't be read.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100  # Path.absolute keeps "..", under which one file has many names
+    files = _files_of(path)
     try:
-        status = path.stat()
+        stats = [file.stat() for file in files]
     except OSError as error:
         raise FileError(f"can't read {path}: {error.strerror or error}; check the path") from error
-    stamp = [str(path), status.st_size, status.st_mtime_ns]
+    stamp = [[str(file), status.st_size, status.st_mtime_ns] for file, status in zip(files, stats, strict=True)]
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
     note = folder / f"v{FORMAT_VERSION}" / "keys" / name[:2] / f"{name}.json"
     try:
@@ -223,8 +260,9 @@ def remembered_key(path: Path, folder: Path) -> str:
             return str(known["key"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not known yet, or damaged: hash the file
-    key = content_key(path)
-    if abs(time.time() - status.st_mtime) > _SETTLED_SECONDS:
+    keys = [content_key(file) for file in files]
+    key = keys[0] if len(keys) == 1 else hashlib.sha256(" ".join(keys).encode()).hexdigest()
+    if all(abs(time.time() - status.st_mtime) > _SETTLED_SECONDS for status in stats):
         with replacing(note) as temporary:
             temporary.write_text(json.dumps({"stamp": stamp, "key": key}), encoding="utf-8")
     return key
@@ -243,45 +281,26 @@ class _Entry:
     dtype: str
 
 
-def _ensured(path: Path, decode: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-    """Map the array at ``path``; decode and write it first if it is absent or damaged."""
-    array = _load(path)
-    if array is None:
-        decoded = np.ascontiguousarray(decode())
-        with replacing(path) as temporary, temporary.open("wb") as stream:
-            np.save(stream, decoded, allow_pickle=False)
-        array = _load(path)
-        if array is None:
-            raise FileError(f"can't read back {path}; choose another cache folder with $SEGSHRINK_CACHE")
-    return array
+def _read_back(path: Path) -> ArrayHeader:
+    header = array_header(path)
+    if header is None:
+        raise FileError(f"can't read back {path}; choose another cache folder with $SEGSHRINK_CACHE")
+    return header
 
 
-def _decoded_image(path: Path, valid_path: Path) -> NDArray[Any]:
-    """Read an image; which pixels have a value is written first, unless all have."""
-    pixels, valid = read_valid_image(path)
-    if valid is not None:
-        _ensured(valid_path, lambda: valid)
-    return pixels
+def _files_of(path: Path) -> list[Path]:
+    """Return a file and the others that its pixels or features come from: a VRT's sources, masks, open transactions."""
+    own = [path, *(vrt_sources(path) if path.suffix.lower() == ".vrt" else ())]
+    beside = [file.with_name(f"{file.name}{ending}") for file in own for ending in _BESIDE]
+    return [*own, *(file for file in beside if file.exists())]
 
 
-def _decoded_mask(sample: Sample, classes: ClassMap, valid_path: Path) -> NDArray[np.uint8]:
-    """Read a sample's mask, ignoring pixels where its image has no value."""
-    if sample.mask is None:
-        raise ValueError("an unlabelled sample has no mask to decode")
-    mask = read_mask(sample.mask, classes, image=sample.image, labels=sample.labels)
-    valid = _load(valid_path)
-    if valid is not None and valid.shape == mask.shape:
-        mask[~valid] = IGNORE_INDEX
-    return mask
-
-
-def _load(path: Path) -> NDArray[Any] | None:
-    try:
-        mapped: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    # A plain array over the same pages: slicing a memmap costs five times as much.
-    return mapped.view(np.ndarray)
+def _world_files(image: Path) -> list[Path]:
+    """Return the files beside an image that say where on the ground it lies."""
+    suffix = image.suffix
+    endings = {f"{suffix[:2]}{suffix[-1:]}w", f"{suffix}w", ".wld", ".tab"}
+    names = sorted(image.with_suffix(case) for ending in endings for case in {ending, ending.upper(), ending.lower()})
+    return [file for file in names if file.is_file()]
 
 
 def _refuse_different(first: Sample, expected: _Entry, sample: Sample, entry: _Entry) -> None:

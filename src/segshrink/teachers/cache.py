@@ -8,23 +8,22 @@ import os
 import random
 import shutil
 import tempfile
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from segshrink.data import SceneStore
+from segshrink.data.checked_arrays import CheckedArrays, DamagedError, write_array
 from segshrink.errors import FileError, ModelError
-from segshrink.files import replacing
 from segshrink.teachers.quantization import VERSION, NotFiniteError, decode, encode
 from segshrink.teachers.teacher import OVERLAP, TILE, Teacher
 
-# Answers held open at once, so that their pages needn't be mapped anew; each holds a file descriptor, as images do.
+# Answers held open at once, so that their pages needn't be mapped anew, where the system allows so many open files.
 _OPEN_ANSWERS = 128
 
 Progress = Callable[[int, int, str], None]
@@ -72,19 +71,20 @@ class TeacherCache(Teacher):
         progress: Progress | None = None,
     ) -> None:
         super().__init__(teacher.classes, known=teacher.known, name=teacher.name)
-        self._open: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+        self._files = CheckedArrays()
         self._identity = hashlib.sha256(f"{teacher.identity} {TILE} {OVERLAP} {VERSION}".encode()).hexdigest()
         home = (stores[0].folder / "teachers" if folder is None else Path(folder)) / self._identity[:16]
         scenes = [(store, number) for store in stores for number in range(len(store))]
         self._answers = [self._answer(home, store, number, named=teacher.whole_scenes) for store, number in scenes]
-        missing = {answer: scene for answer, scene in zip(self._answers, scenes, strict=True) if not _is_whole(answer)}
+        missing = {
+            answer: scene
+            for answer, scene in zip(self._answers, scenes, strict=True)
+            if self._fault(answer) is not None
+        }
         if missing:
             teacher.check_scenes([store.samples[number].name for store, number in missing.values()])
             _make_room(home, list(missing))
             self._build(teacher, missing, progress)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -100,16 +100,10 @@ class TeacherCache(Teacher):
         Raises:
             FileError: The file vanished or is damaged.
         """
-        codes = self._open.get(index)
-        if codes is None:
-            answer = self._answers[index]
-            found = _mapped(answer)
-            if isinstance(found, str):
-                raise FileError(f"the teacher's answer {answer.path} {found}; start again, and it is computed anew")
-            codes = self._open[index] = found
-            while len(self._open) > _OPEN_ANSWERS:
-                self._open.popitem(last=False)
-        return codes
+        answer = self._answers[index]
+        if (fault := self._fault(answer)) is not None:
+            raise FileError(f"the teacher's answer {answer.path} {fault}; start again, and it is computed anew")
+        return self._files.get(answer.path, most=_OPEN_ANSWERS)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the float32 logits (N, C, H, W) of crops of codes (N, C + 1, H, W); -inf for unknown classes."""
@@ -136,6 +130,18 @@ class TeacherCache(Teacher):
         name = hashlib.sha256(key.encode()).hexdigest()
         return _Answer(home / f"{name}.npy", (*store.shape(number), len(self.classes) + 1))
 
+    def _fault(self, answer: _Answer) -> str | None:
+        """Return what is wrong with the file of an answer; None: nothing, to the last byte."""
+        try:
+            codes = self._files.get(answer.path, most=_OPEN_ANSWERS)
+        except FileNotFoundError:
+            return "is missing"
+        except DamagedError as error:
+            return f"is damaged ({error})"
+        if codes.dtype != np.uint8 or codes.shape != answer.shape:
+            return f"holds {codes.dtype} of shape {codes.shape} instead of bytes of shape {answer.shape}"
+        return None
+
     def _build(
         self, teacher: Teacher, missing: dict[_Answer, tuple[SceneStore, int]], progress: Progress | None
     ) -> None:
@@ -144,8 +150,9 @@ class TeacherCache(Teacher):
         done = len(self._answers) - len(missing)
         for answer in order:
             store, number = missing[answer]
-            if not _is_whole(answer):
-                _write(answer.path, _asked(teacher, store, number))
+            if self._fault(answer) is not None:
+                # Otherwise a power failure may leave a file of the right size and full of zeros under the final name.
+                write_array(answer.path, _asked(teacher, store, number), durable=True)
             done += 1
             if progress is not None:
                 progress(done, len(self._answers), "teacher's answers")
@@ -153,7 +160,8 @@ class TeacherCache(Teacher):
 
 def _asked(teacher: Teacher, store: SceneStore, number: int) -> NDArray[np.uint8]:
     name = store.samples[number].name
-    logits = teacher.scene_logits(np.asarray(store.image(number)), name)
+    # A copy: the teacher looks at it for long, in which the file behind a map may be cut short.
+    logits = teacher.scene_logits(np.array(store.image(number)), name)
     expected = (len(teacher.classes), *store.shape(number))
     if logits.shape != expected:
         raise ModelError(f"the teacher '{teacher.name}' answers {logits.shape} about scene '{name}', not {expected}")
@@ -189,30 +197,3 @@ def _make_room(home: Path, missing: Sequence[_Answer]) -> None:
             f"{free / 1e9:.2g} GB; free some space, name another folder in distillation.teacher_cache, or set it to "
             "false to ask the teacher at every step"
         )
-
-
-def _write(path: Path, codes: NDArray[np.uint8]) -> None:
-    with replacing(path) as temporary, temporary.open("wb") as stream:
-        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(codes))
-        stream.write(codes.data)
-        # Otherwise a power failure may leave a file of the right size and full of zeros under the final name.
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _mapped(answer: _Answer) -> NDArray[np.uint8] | str:
-    """Return the codes in a file, or what is wrong with it: the header must say what we know, the file be as long."""
-    try:
-        mapped: NDArray[np.uint8] = np.lib.format.open_memmap(answer.path, mode="r")
-    except FileNotFoundError:
-        return "is missing"
-    except (OSError, ValueError, EOFError) as error:
-        return f"is damaged ({error})"
-    if mapped.dtype != np.uint8 or mapped.shape != answer.shape or not mapped.flags.c_contiguous:
-        return f"holds {mapped.dtype} of shape {mapped.shape} instead of bytes of shape {answer.shape}"
-    # A plain array over the same pages: slicing a memmap costs five times as much.
-    return mapped.view(np.ndarray)
-
-
-def _is_whole(answer: _Answer) -> bool:
-    return not isinstance(_mapped(answer), str)
