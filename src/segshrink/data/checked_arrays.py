@@ -66,7 +66,7 @@ def write_array(path: Path, array: NDArray[Any], *, note: str = "-", durable: bo
     array = np.ascontiguousarray(array)
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    numbers = memoryview(array.reshape(-1).view(np.uint8))
+    numbers = array.reshape(-1).view(np.uint8).data
     sums = [zlib.crc32(header.getvalue())]
     sums += [zlib.crc32(numbers[start : start + _BLOCK]) for start in range(0, len(numbers), _BLOCK)]
     with replacing(path, durable=durable) as temporary, temporary.open("wb") as stream:

@@ -44,7 +44,8 @@ class CropDataset(TorchDataset[dict[str, Any]]):
 
     Items are mappings: ``image`` (bands, size, size), uint8 or else float32, in channels-last memory; ``target``
     (size, size) uint8, 255 = ignore; ``inside`` (size, size) bool, False where the crop reaches outside the scene or
-    the image has no value; ``sample``, the scene's number: labelled scenes first, then unlabelled ones; and one entry for each layer.
+    the image has no value; ``sample``, the scene's number: labelled scenes first, then unlabelled ones; and one entry
+    for each layer.
 
     Args:
         labeled: Scenes with masks; drawn in proportion to their area that has values, or equally often with
@@ -140,8 +141,8 @@ class CropModule(lightning.LightningDataModule):
 
     Training batches are mappings: ``image`` (N, bands, size, size) raw pixels in channels-last memory, ``target``
     (N, size, size) int64, ``inside`` (N, size, size) bool (pixels with a value), ``sample`` (N,) int64 numbers into
-    ``sample_names``. Which crops a step sees depends on the seed, the epoch and the step only, whatever the number of data loading processes,
-    of distributed processes (set ``use_distributed_sampler=False``), or of interruptions.
+    ``sample_names``. Which crops a step sees depends on the seed, the epoch and the step only, whatever the number of
+    data loading processes, of distributed processes (set ``use_distributed_sampler=False``), or of interruptions.
 
     ``val_dataloader`` returns two loaders. The first gives one whole scene a batch, as arrays that are read from the
     disk where they are used: ``image`` (H, W, bands), ``target`` (H, W) uint8 and ``name``. The second gives batches

@@ -60,10 +60,10 @@ def divide(split: Split, images: Sequence[str], *, root: Path) -> Division:
     problems: list[str] = []
     chosen: dict[str, list[int]] = {part: [] for part in PARTS}
     if split.patches is not None or split.random is not None:
-        test = _positions(split.test, finder, root, "split.test", problems) if split.test is not None else []
-        rest = sorted(set(range(len(images))) - set(test))
+        tested = _positions(split.test, finder, root, "split.test", problems) if split.test is not None else []
+        rest = sorted(set(range(len(images))) - set(tested))
         drawn = Division(tuple(rest)) if split.random is None else _at_random(rest, split.random, split.seed)
-        return replace(drawn, test=tuple(sorted(set(test))), problems=(*problems, *drawn.problems))
+        return replace(drawn, test=tuple(sorted(set(tested))), problems=(*problems, *drawn.problems))
     if split.groups is not None:
         groups = {
             name: _positions(entries, finder, root, f"split.groups.{name}", problems)

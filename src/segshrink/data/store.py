@@ -187,11 +187,10 @@ class SceneStore:
         mask = read_mask(sample.mask, self.classes, image=sample.image, labels=sample.labels)
         if valid_path is not None:
             try:
-                valid = self._files.get(valid_path, most=_OPEN_ARRAYS)
+                valid: NDArray[np.bool_] | None = self._files.get(valid_path, most=_OPEN_ARRAYS)
             except (DamagedError, FileNotFoundError):
                 valid = read_valid_image(sample.image)[1]
-                write_array(valid_path, valid)
-            if valid.shape == mask.shape:
+            if valid is not None and valid.shape == mask.shape:
                 mask[~valid] = IGNORE_INDEX
         return mask
 
