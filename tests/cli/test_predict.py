@@ -204,6 +204,42 @@ def test_a_coarser_resolution_gives_a_coarser_map_of_the_same_ground(
     assert "--resolution" in segshrink("predict", onnx_file, source, "-o", tmp_path, "--resolution", "far").sentence
 
 
+def test_a_grid_beyond_reason_is_refused_with_its_size(segshrink, onnx_file: Path, tmp_path: Path) -> None:
+    scene = write_tif(tmp_path / "scene.tif", pixels(50, 40))  # half a metre
+    result = segshrink("predict", onnx_file, scene, "-o", tmp_path / "out", "--resolution", "1e-6")
+    assert result.status == 1
+    assert "25000000 × 20000000" in result.sentence
+    assert "--resolution" in result.sentence
+    assert not (tmp_path / "out").exists()
+    assert segshrink("predict", onnx_file, scene, "-o", tmp_path / "out", "--resolution", "0.04").status == 1
+    assert segshrink("predict", onnx_file, scene, "-o", tmp_path / "out", "--resolution", "0.1").status == 0
+
+
+def test_a_scene_of_too_many_pixels_is_refused(segshrink, onnx_file: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("segshrink.prediction.scenes.planning._MOST_PIXELS", 2000)
+    result = segshrink("predict", onnx_file, write_tif(tmp_path / "s.tif", pixels(50, 40)), "-o", tmp_path / "out")
+    assert result.status == 1
+    assert "50 × 40" in result.sentence
+    assert "s.tif" in result.sentence
+
+
+def test_a_value_without_data_can_be_named(segshrink, onnx_file: Path, tmp_path: Path) -> None:
+    """The same map as where the file itself names it, at the scene's resolution and at another."""
+    image = pixels(60, 70)
+    image[:, :13] = 0
+    image[30, 30, 1] = 0  # a dark channel of a pixel that has data
+    named, silent = write_tif(tmp_path / "named.tif", image, nodata=0), write_tif(tmp_path / "silent.tif", image)
+    for name, resolution in (("own", "native"), ("coarse", "1.1")):
+        run = ("-o", tmp_path / name, "--resolution", resolution)
+        assert segshrink("predict", onnx_file, named, *run).status == 0
+        assert segshrink("predict", onnx_file, silent, *run, "--nodata", "0").status == 0
+        expected = read(tmp_path / name / "named.tif")
+        np.testing.assert_array_equal(read(tmp_path / name / "silent.tif"), expected)
+        assert 0.1 < (expected == 255).mean() < 0.25
+    assert segshrink("predict", onnx_file, silent, *run, "--nodata", "0").status == 0
+    assert "--overwrite" in segshrink("predict", onnx_file, silent, *run).sentence
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [(("--overlap", 600), "overlap"), (("--runtime", "cuda"), "cuda"), (("--bands", "1,2,9"), "band")],

@@ -97,6 +97,14 @@ def test_windows_and_scales_are_products_of_matrices(paint: Paint) -> None:
         ("EPSG:2226", Affine(10, 0, 6e6, 0, -10, 2e6), (3.048006, 3.048006)),
         # A degree at 60 degrees north, of the WGS 84 ellipsoid: 111.412 km of latitude, 55.800 km of longitude.
         ("EPSG:4326", Affine(1e-3, 0, 10, 0, -1e-3, 60 + 15e-3), (111.412, 55.800)),
+        # Mercator's map at 60 degrees: a tile of zoom 18, N cos(phi) and M cos(phi) of the ellipsoid for each metre.
+        ("EPSG:3857", Affine(0.597164, 0, 1e6, 0, -0.597164, 8399737.9 + 9), (0.29883, 0.29934)),
+        ("EPSG:3395", Affine(2, 0, 1e6, 0, -2, 8362698.5 + 30), (1.00252, 1.00252)),
+        # Plate carree at 60 degrees: right along the meridian, twice too wide along the parallel.
+        ("EPSG:4087", Affine(2, 0, 1e6, 0, -2, 6679169.4 + 30), (2.00166, 1.00252)),
+        # Across the antimeridian, and near the pole, where the polar map enlarges by 3 percent.
+        ("EPSG:3857", Affine(2, 0, 20037508.3 - 40, 0, -2, 9.6e6), (0.84756, 0.84858)),
+        ("EPSG:3413", Affine(1000, 0, -15000, 0, -1000, 15000), (1031.08, 1031.08)),
     ],
 )
 def test_pixels_are_measured_in_metres(

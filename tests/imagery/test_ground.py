@@ -56,6 +56,31 @@ def test_areas_in_degrees_and_on_mercators_map_are_those_on_the_ellipsoid(epsg: 
     assert here.areas(SQUARE) == pytest.approx([geodesic], rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("epsg", "x", "y"),
+    [(4087, 1e6, 6679169.0), (3413, 1e5, -2e5), (32633, -4e6, 6e6), (32662, 1e6, -6679169.0), (54030, 1e6, 6e6)],
+)
+def test_areas_on_other_maps_that_stretch_are_those_on_the_ellipsoid(epsg: int, x: float, y: float) -> None:
+    crs = CRS.from_epsg(epsg) if epsg < 54000 else CRS.from_string(f"ESRI:{epsg}")
+    here = ground(crs.to_wkt(), 20, 3, x, 1, -20, y)
+    degrees = here.to_degrees(here.place(SQUARE))[0]
+    geodesic = abs(Geod(ellps="WGS84").geometry_area_perimeter(degrees)[0])
+    assert here.areas(SQUARE) == pytest.approx([geodesic], rel=1e-3)
+    assert abs(geodesic / (300 * 403) - 1) > 0.015
+
+
+@pytest.mark.parametrize("epsg", [3857, 4326, 4269, 3832, 32660])
+def test_the_antimeridian_changes_no_area_and_leaves_no_gap(epsg: int) -> None:
+    """The same squares along one parallel, some across 180 degrees."""
+    size, y = (1e-4, 65.0) if epsg in (4326, 4269) else (10.0, 7.2e6 if epsg == 32660 else 9.6e6)
+    edge = {3857: 20037508.34, 4326: 180.0, 4269: 180.0, 3832: 3339584.72, 32660: 641400.0}[epsg]
+    here = ground(epsg, size, 0, edge - 50 * size, 0, -size, y)
+    squares = np.array([shapely.box(col, 3, col + 10, 33) for col in range(5, 95, 10)])
+    assert np.ptp(here.areas(squares)) < 1e-4 * here.areas(squares)[0]
+    degrees = here.to_degrees(here.place(squares))
+    assert max(right - left for left, _, right, _ in shapely.bounds(degrees)) < 0.01
+
+
 @pytest.mark.parametrize("crs", [None, 32618])
 def test_without_transform_pixels_hang_from_the_origin(crs: int | None) -> None:
     nowhere = ground(crs)

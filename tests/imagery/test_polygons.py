@@ -152,6 +152,68 @@ def test_simplified_neighbours_keep_common_edges(tmp_path: Path) -> None:
     assert sorted(columns["area_m2"]) == sorted(measured["area_m2"])
 
 
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        ("EPSG:4326", (4.5e-6, 0, 10, 0, -4.5e-6, 1e-4)),
+        ("EPSG:4326", (9e-6, 0, 10, 0, -4.487e-6, 60)),
+        ("EPSG:3857", (1.0, 0, 1e6, 0, -1.0, 8399738)),
+        ("EPSG:2263", (0.5 / 0.3048, 0, 1e6, 0, -0.5 / 0.3048, 2e5)),
+        ("EPSG:32640", (0.5, 0, 5e5, 0, -0.5, 2.8e6)),
+    ],
+)
+def test_a_tolerance_in_metres_is_the_same_on_every_map(tmp_path: Path, crs: str, transform: Any) -> None:
+    """Pixels of half a metre: the corners that are left are those of the same map in metres."""
+    index = class_map()
+    found = []
+    for name, place in (("m", {}), ("other", {"crs": CRS.from_string(crs).to_wkt(), "transform": transform})):
+        source = raster(tmp_path / f"{name}.tif", index, place=place)
+        write_polygons(source, tmp_path / f"{name}.gpkg", CLASSES, simplify=0.9)
+        found.append(shapely.get_num_coordinates(read(tmp_path / f"{name}.gpkg")[0]).tolist())
+    assert sorted(found[0]) == sorted(found[1])
+    write_polygons(tmp_path / "m.tif", tmp_path / "exact.gpkg", CLASSES)
+    assert sum(found[0]) < 0.9 * shapely.get_num_coordinates(read(tmp_path / "exact.gpkg")[0]).sum()
+
+
+def rings_of(geometry: dict[str, Any]) -> list[list[list[float]]]:
+    parts = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
+    return [ring for part in parts for ring in part]
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "area"),
+    [
+        # Two kilometres around 180 degrees, 65 degrees north: on UTM's map 4 square kilometres, on Mercator's cos² phi.
+        ("EPSG:32660", (100.0, 0, 639428.43, 0, -100.0, 7213811.3), 4.0e6),
+        ("EPSG:3857", (100.0, 0, 20035508.34, 0, -100.0, 9610371.5), 7.175e5),
+        ("EPSG:4326", (1e-3, 0, 179.98, 0, -1e-3, 65.02), 2.1e6),
+        ("EPSG:4326", (1e-3, 0, -180.02, 0, -1e-3, 65.02), 2.1e6),
+        ("EPSG:3832", (100.0, 0, 3339584.72 - 2000, 0, -100.0, 9610371.5), 7.15e5),
+    ],
+)
+def test_geojson_is_cut_at_the_antimeridian(tmp_path: Path, crs: str, transform: Any, area: float) -> None:
+    index = np.zeros((40, 40), np.uint8)
+    index[10:30, 10:30] = 1
+    source = raster(tmp_path / "m.tif", index, place={"crs": CRS.from_string(crs).to_wkt(), "transform": transform})
+    for out in (tmp_path / "m.geojson", tmp_path / "m.gpkg"):
+        write_polygons(source, out, CLASSES)
+        areas = dict(zip(*(read(out)[1][name].tolist() for name in ("class_index", "area_m2")), strict=True))
+        assert areas[1] == pytest.approx(area, rel=0.02)
+        assert areas[0] == pytest.approx(3 * areas[1], rel=0.001)
+    features = json.loads((tmp_path / "m.geojson").read_text())["features"]
+    assert len(features) == 2
+    for feature in features:
+        assert feature["geometry"]["type"] == "MultiPolygon"
+        assert shapely.is_valid(shapely.geometry.shape(feature["geometry"]))
+        for ring in rings_of(feature["geometry"]):
+            longitudes = np.array(ring)[:, 0]
+            assert np.abs(longitudes).max() == 180
+            assert np.ptp(longitudes) < 0.1
+        sides = {np.sign(ring[0][0]) for ring in rings_of(feature["geometry"])}
+        assert sides == {-1, 1}
+    assert write_polygons(source, tmp_path / "large.geojson", CLASSES, min_area=2 * area) == 1
+
+
 def test_scenes_that_lie_nowhere_are_counted_in_pixels(tmp_path: Path) -> None:
     index = class_map()
     source = raster(tmp_path / "m.tif", index, place={"crs": None, "transform": None})
