@@ -64,9 +64,9 @@ def choose_bands(dataset: Any, wanted: Sequence[int | str] | None, *, count: int
         raise DataError(f"no band of {name} was chosen; it has {_listed(titles)}")
     if count is not None and len(numbers) != count:
         example = ",".join(str(min(number, len(titles))) for number in range(1, count + 1))
-        told = f"{len(numbers)} were chosen" if wanted else f"it has {_listed(titles)}"
+        told = f"{len(numbers)} of {name} were chosen" if wanted else f"{name} has {_listed(titles)}"
         raise DataError(
-            f"the model takes {count} band{'s' * (count > 1)} but of {name} {told}; choose with --bands, such as "
+            f"the model takes {count} band{'s' * (count > 1)} but {told}; choose with --bands, such as "
             f"--bands {example}"
         )
     return Bands(numbers, tuple(titles[number - 1] for number in numbers), alpha)
