@@ -16,7 +16,7 @@ _MOST_BANDS = 4096
 _SMALL_BLOCK, _SMALL_IMAGE = 128 << 20, 512 << 20
 # Times that a block or a whole image may be larger than its file. Blank images reach 1000 in a PNG or deflated TIFF;
 # scenes that are read window by window may hold little but gaps.
-_BLOCK_RATIO, IMAGE_RATIO, SCENE_RATIO = 100, 500, 5000
+_BLOCK_RATIO, IMAGE_RATIO, SCENE_RATIO, UNLIMITED = 100, 500, 5000, 10**9
 # Arrays of an image's size that decoding holds at once: the image, and what is made of it.
 _COPIES = 2
 

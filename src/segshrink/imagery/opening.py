@@ -16,7 +16,15 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from segshrink.errors import FileError
 from segshrink.file_search import is_file
-from segshrink.imagery.limits import IMAGE_RATIO, refuse_beyond_memory, refuse_bomb, refuse_claims, size_of
+from segshrink.imagery.limits import (
+    IMAGE_RATIO,
+    UNLIMITED,
+    decoded_size,
+    refuse_beyond_memory,
+    refuse_bomb,
+    refuse_claims,
+    size_of,
+)
 from segshrink.imagery.vrt import vrt_sources
 
 PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
@@ -125,7 +133,7 @@ def open_safely(path: Path, header: Header, *, ratio: int) -> Any:
         FileError: The file refers to others, or claims too much.
         RasterioError: It is damaged.
     """
-    sources = [path]
+    sources: list[Path] = []
     if header.format == "VRT":
         sources = vrt_sources(path)
         for source in sources:
@@ -218,14 +226,22 @@ def open_pillow(path: Path) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def open_raster(path: Path, header: Header) -> Iterator[Any]:
+def open_raster(path: Path, header: Header, *, own: bool = False) -> Iterator[Any]:
     """Open with rasterio to read the whole; damage becomes a FileError.
+
+    Args:
+        path: A local file.
+        header: Its format.
+        own: Whether this program wrote it and reads it in windows: then it may be large and blank.
 
     Raises:
         FileError: The file is damaged or truncated, refers to files elsewhere, or claims more than can be.
     """
     try:
-        with local_settings(GDAL_PAM_ENABLED=False), open_safely(path, header, ratio=IMAGE_RATIO) as dataset:
+        ratio = UNLIMITED if own else IMAGE_RATIO
+        with local_settings(GDAL_PAM_ENABLED=False), open_safely(path, header, ratio=ratio) as dataset:
+            if not own:
+                refuse_beyond_memory(path, decoded_size(dataset))
             yield dataset
     except FileError:
         raise
@@ -238,4 +254,8 @@ def open_raster(path: Path, header: Header) -> Iterator[Any]:
 
 def local_settings(**options: Any) -> Any:
     """Return GDAL's settings for files of strangers: damage is an error, and folders aren't listed for each file."""
-    return rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True, GDAL_DISABLE_READDIR_ON_OPEN=True, **options)
+    return rasterio.Env(
+        GDAL_ERROR_ON_LIBJPEG_WARNING=True,
+        GDAL_DISABLE_READDIR_ON_OPEN=True,
+        **options,
+    )

@@ -71,8 +71,10 @@ def write_polygons(
     require_vector_extra(out)
     with ExitStack() as stack:
         stack.enter_context(gdal_settings())
-        index = stack.enter_context(open_raster(Path(class_map), read_header(Path(class_map))))
-        sure = None if confidence is None else stack.enter_context(open_raster(confidence, read_header(confidence)))
+        index = stack.enter_context(open_raster(Path(class_map), read_header(Path(class_map)), own=True))
+        sure = None
+        if confidence is not None:
+            sure = stack.enter_context(open_raster(confidence, read_header(confidence), own=True))
         if sure is not None and sure.shape != index.shape:
             raise DataError(
                 f"{confidence} has {sure.height} × {sure.width} pixels and {class_map} {index.height} × {index.width}; "

@@ -21,6 +21,8 @@ SIDE = 480
 SHOWN = 10
 IGNORED = (128, 128, 128)
 MAX_PIXELS = 16_000_000
+# What a run's pictures may be: Pillow would start other programs for some formats.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 # Where prediction and truth differ, drawn over the faded grey image.
 ERROR_COLORS = {"student": (214, 64, 20), "teacher": (38, 110, 220), "both": (122, 31, 162)}
 
@@ -149,7 +151,7 @@ def _errors(
 
 
 def _photo(pictures: Pictures) -> Image.Image:
-    with Image.open(pictures.image) as opened:
+    with Image.open(pictures.image, formats=_FORMATS) as opened:
         _check(opened)
         photo = opened.convert("RGB")
     photo.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
@@ -157,7 +159,7 @@ def _photo(pictures: Pictures) -> Image.Image:
 
 
 def _indices(path: Path, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    with Image.open(path) as opened:
+    with Image.open(path, formats=_FORMATS) as opened:
         _check(opened)
         if opened.mode not in ("P", "L"):
             raise ValueError(f"{path} is not an index picture")
