@@ -17,7 +17,7 @@ from segshrink.data import CropDataset, SceneStore, cut
 from segshrink.data.module import _FixedCrops
 from segshrink.data.sources import Sample
 from segshrink.errors import DataError
-from segshrink.imagery import VectorLabels, read_image, read_valid_image
+from segshrink.imagery import ReadOptions, VectorLabels, read_image, read_valid_image
 from segshrink.tiling import Window
 
 CLASSES = ClassMap.build([("ground", None, 0), ("house", None, 1)])
@@ -87,17 +87,29 @@ def test_images_larger_than_a_square_are_filled_throughout(tmp_path: Path) -> No
     np.testing.assert_array_equal(valid, image[:, :, 0] == 7)
 
 
-def test_transparency_is_a_band_like_others_unless_all_are_zero(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".webp"])
+def test_transparency_is_a_mask_and_a_band_only_where_it_is_asked_for(tmp_path: Path, suffix: str) -> None:
     image = RANDOM.integers(1, 255, (8, 9, 4), dtype=np.uint8)
     image[:, :4, 3] = 0
     image[:2, :2] = 0
-    path = write(tmp_path / "rgba.tif", image, photometric="RGB", alpha="yes")
+    path = tmp_path / f"rgba{suffix}"
+    if suffix == ".tif":
+        write(path, image, photometric="RGB", alpha="yes")
+    else:
+        Image.fromarray(image).save(path, **({"lossless": True, "exact": True} if suffix == ".webp" else {}))
 
     pixels, valid = read_valid_image(path)
-
-    assert pixels.shape == (8, 9, 4)
+    assert pixels.shape == (8, 9, 3)
     assert valid is not None
-    np.testing.assert_array_equal(valid, image.any(axis=2))
+    np.testing.assert_array_equal(valid, image[:, :, 3] > 0)
+    np.testing.assert_array_equal(pixels[valid], image[valid][:, :3])
+
+    for options in (ReadOptions(bands=4), ReadOptions(bands=(1, 2, 3, 4))):
+        pixels, valid = read_valid_image(path, options)
+        assert pixels.shape == (8, 9, 4)
+        assert valid is not None
+        np.testing.assert_array_equal(valid, image.any(axis=2))
+        np.testing.assert_array_equal(pixels[valid], image[valid])
 
 
 def test_polygons_are_asked_for_what_the_sample_says(sample: Sample, tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def test_bands_that_are_not_there_are_refused(paint: Paint) -> None:
         open_scene(path, bands=[1, 2, 4])
     with pytest.raises(DataError, match="no band 'bleu'; did you mean 'blue'"):
         open_scene(path, bands=["bleu"])
-    with pytest.raises(DataError, match=r"the model takes 4 bands but .* has 3 bands.*--bands 1,2,3,3"):
+    with pytest.raises(DataError, match=r"the model takes 4 bands but .* has 3 bands.*give images"):
         open_scene(path, count=4)
     with pytest.raises(DataError, match=r"the model takes 1 band but 2 of .* were chosen"):
         open_scene(path, count=1, bands=["red", "green"])

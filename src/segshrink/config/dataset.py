@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from segshrink.classes import ClassMap
+from segshrink.classes import ClassMap, parse_color
 from segshrink.config.base import LARGEST_SEED, Strict
 
 
@@ -16,9 +16,16 @@ class ClassEntry(Strict):
 
     name: str
     # "#RRGGBB" as it stands in colour or palette masks; also the colour it is drawn in.
-    color: str | None = Field(default=None, pattern=r"^#[0-9A-Fa-f]{6}$")
+    color: str | None = None
     # The number as it stands in index masks.
     value: int | None = Field(default=None, ge=0, le=65535)
+
+    @field_validator("color")
+    @classmethod
+    def _readable(cls, color: str | None) -> str | None:
+        if color is not None:
+            parse_color(color)
+        return color
 
 
 class Split(Strict):
@@ -78,9 +85,14 @@ class DatasetDescription(Strict):
     split: Split
     # Wildcard or list file of images without masks, for distillation.
     unlabeled: str | None = None
-    # How many bands an image has; None takes what the first image has.
-    bands: int | None = Field(default=None, ge=1)
-    # Ground size of a pixel in metres, such as 0.3; models trained on it carry it along.
+    # Bands to read, in this order: by number (from 1) or by name, [4, 1, 2] or [nir, red, green]; or how many there
+    # are. A transparency band masks pixels out and is a band only where it is listed or counted here.
+    bands: Annotated[int, Field(ge=1)] | Annotated[list[int | str], Field(min_length=1)] | None = None
+    # A pixel value that stands for no data, besides what the files declare: 0 where all bands have it, -9999 in any.
+    nodata: float | None = None
+    # Classes that the training masks need not hold.
+    allow_absent: list[str] = Field(default=[])
+    # Ground size of a pixel in metres, such as 0.3, where the files don't say it; models trained on it carry it along.
     resolution: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     # How masks are read: "auto" is colour if every class has a color and none has a value, else index.
     mask_kind: Literal["auto", "color", "index"] = "auto"
@@ -98,4 +110,6 @@ class DatasetDescription(Strict):
         classes = ClassMap.build(entries, self.ignore, mask_kind=self.mask_kind)
         if self.mask_background not in (None, *classes.names):
             raise ValueError(f"mask_background must be one of the classes {', '.join(classes.names)}")
+        if unknown := [name for name in self.allow_absent if name not in classes.names]:
+            raise ValueError(f"allow_absent names '{unknown[0]}', which is none of {', '.join(classes.names)}")
         return self

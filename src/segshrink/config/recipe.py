@@ -50,14 +50,17 @@ class Crops(Strict):
 
 
 class Augmentation(Strict):
-    """Random changes of a crop; each is drawn from (seed, epoch, sample)."""
+    """Random changes of a crop; each is drawn from (seed, epoch, sample). A name alone is its ``preset``."""
 
+    # "aerial": seen from above, every direction is alike: mirrors and quarter turns. "photo": up is up: left and right
+    # are exchanged, nothing else. None follows the data: "aerial" where images say where on the ground they lie.
+    preset: Literal["photo", "aerial"] | None = None
     # Range of the zoom factor, drawn log-uniformly; 1 is the original resolution. Between 1/32 and 32.
     scale: tuple[float, float] = (0.5, 2.0)
-    # Mirror left-right and top-bottom, each with chance 1/2.
-    flips: bool = True
-    # Turn by a multiple of 90 degrees.
-    quarter_turns: bool = True
+    # Mirror left-right and top-bottom, each with chance 1/2; or "left-right" only; None as the preset says.
+    flips: bool | Literal["left-right"] | None = None
+    # Turn by a multiple of 90 degrees; None as the preset says.
+    quarter_turns: bool | None = None
     # Largest relative change of brightness (the same factor for all bands).
     brightness: float = Field(default=0.2, ge=0, le=1)
     # Largest relative change of contrast around the crop's mean.
@@ -66,6 +69,19 @@ class Augmentation(Strict):
     band_gain: float = Field(default=0.1, ge=0, le=1)
     # Largest standard deviation of Gaussian noise, as a share of the value range.
     noise: float = Field(default=0.02, ge=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"preset": value} if isinstance(value, str) else value
+
+    def resolved(self, *, georeferenced: bool) -> Augmentation:
+        """Return it with nothing left to the data."""
+        preset = self.preset or ("aerial" if georeferenced else "photo")
+        aerial = preset == "aerial"
+        flips = (True if aerial else "left-right") if self.flips is None else self.flips
+        turns = aerial if self.quarter_turns is None else self.quarter_turns
+        return self.model_copy(update={"preset": preset, "flips": flips, "quarter_turns": turns})
 
     @model_validator(mode="after")
     def _ordered(self) -> Augmentation:

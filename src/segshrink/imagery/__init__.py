@@ -3,16 +3,16 @@
 from segshrink.imagery.display import to_display
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.masks import read_mask
-from segshrink.imagery.reading import ImageInfo, probe, read_image
+from segshrink.imagery.reading import ImageInfo, ReadOptions, probe, read_image, read_valid_image
 from segshrink.imagery.scene_sources import expand_sources
 from segshrink.imagery.scenes import Scene, open_scene
 from segshrink.imagery.vector_masks import VectorLabels
-from segshrink.imagery.whole_images import read_valid_image
 from segshrink.imagery.writing import write_image, write_index_png, write_overlay
 
 __all__ = [
     "Georeference",
     "ImageInfo",
+    "ReadOptions",
     "Scene",
     "VectorLabels",
     "expand_sources",

@@ -1,20 +1,26 @@
-"""Choosing bands of a raster by number or by name."""
+"""Choosing bands of a raster by number, by name, or as a model takes them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
 from segshrink.errors import DataError, nearest
-from segshrink.imagery.reading import has_palette, palette_table
 
-# Colours that say nothing about what a band shows.
+# Colors that say nothing about what a band shows.
 _NAMELESS = (ColorInterp.undefined, ColorInterp.palette)
+# Titles that tell no band from another: numbers, what programs write unasked, and what GDAL calls any first band.
+_UNTELLING = re.compile(r"(band|layer|channel|gray)?\s*\d*")
+_SYNONYMS = {"grey": "gray", "near infrared": "nir", "r": "red", "g": "green", "b": "blue"}
+
+# How a user says which bands are meant: an option of the command line, or a key of a data set description.
+Remedy = Literal["--bands", "bands:"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Bands:
         numbers: Numbers in the file, from 1, in the order wanted.
         names: What they are called; their number where nothing says.
         alpha: Number of the file's transparency band; chosen or not; None without one.
-        palette: (256, 3) colours of a palette image, whose single band is read through it; else None.
+        palette: (256, 3) colors of a palette image, whose single band is read through it; else None.
     """
 
     numbers: tuple[int, ...]
@@ -36,49 +42,131 @@ class Bands:
     def __len__(self) -> int:
         return len(self.numbers) if self.palette is None else 3
 
+    @property
+    def recorded_names(self) -> tuple[str, ...] | None:
+        """Names as a model records them: its place (from 1) for a band that nothing names; None where that is all."""
+        numbers = self.numbers * (len(self.names) // len(self.numbers))
+        named = [telling(name) and number != self.alpha for name, number in zip(self.names, numbers, strict=True)]
+        if not any(named):
+            return None
+        return tuple(
+            name if tells else str(place)
+            for place, (name, tells) in enumerate(zip(self.names, named, strict=True), start=1)
+        )
 
-def choose_bands(dataset: Any, wanted: Sequence[int | str] | None, *, count: int | None, name: str) -> Bands:
+
+def choose_bands(
+    dataset: Any,
+    wanted: Sequence[int | str] | None,
+    *,
+    count: int | None,
+    name: str,
+    model: Sequence[str] | None = None,
+    remedy: Remedy = "--bands",
+) -> Bands:
     """Choose bands of an open rasterio dataset.
 
     Args:
         dataset: The dataset.
-        wanted: Numbers from 1 ("3" is one, too), descriptions or colours, in any case; None is all but transparency,
+        wanted: Numbers from 1 ("3" is one, too), descriptions or colors, in any case; None is all but transparency,
             or all with it where only that makes ``count`` bands.
         count: How many must come out; None for any.
         name: What errors call the file.
+        model: What a model's bands are called, in its order; where nothing is ``wanted``, the file's bands are taken in
+            that order. Names that the file or the model doesn't have are taken as they lie.
+        remedy: How errors say that bands are chosen.
 
     Raises:
-        DataError: A band doesn't exist or a name fits several; others than ``count`` come out.
+        DataError: A band doesn't exist or a name fits several; others than ``count`` come out; the names of file and
+            model contradict each other.
     """
-    alpha = _transparency(dataset)
+    alpha = transparency(dataset)
     if wanted is None and has_palette(dataset) and count in (None, 3):
         return Bands((1,), ("red", "green", "blue"), None, palette_table(dataset))
     titles = [_title(dataset, number) for number in range(1, dataset.count + 1)]
-    if wanted is None:
-        numbers = tuple(number for number in range(1, dataset.count + 1) if number != alpha) or (1,)
-        if count == dataset.count:
-            numbers = tuple(range(1, dataset.count + 1))
-    else:
+    if wanted is not None:
         numbers = tuple(_number(dataset, band, titles, name) for band in wanted)
+    elif model is not None and (matched := _matched(titles, alpha, model, name, remedy)) is not None:
+        numbers = matched
+    else:
+        numbers = _as_they_lie(dataset.count, alpha, count)
     if not numbers:
         raise DataError(f"no band of {name} was chosen; it has {_listed(titles)}")
     if count is not None and len(numbers) != count:
-        example = ",".join(str(min(number, len(titles))) for number in range(1, count + 1))
         told = f"{len(numbers)} of {name} were chosen" if wanted else f"{name} has {_listed(titles)}"
-        raise DataError(
-            f"the model takes {count} band{'s' * (count > 1)} but {told}; choose with --bands, such as "
-            f"--bands {example}"
-        )
+        few = len(titles) < count and len(titles) > 1
+        example = [1] * count if len(titles) == 1 else list(range(1, count + 1))
+        cure = "give images that have them" if few else f"choose with {remedy}, such as {spelled(example, remedy)}"
+        raise DataError(f"the model takes {count} band{'s' * (count > 1)} but {told}; {cure}")
     return Bands(numbers, tuple(titles[number - 1] for number in numbers), alpha)
 
 
-def _transparency(dataset: Any) -> int | None:
+def transparency(dataset: Any) -> int | None:
     """Return the number of the transparency band; one that is described as something else is none."""
     descriptions = _descriptions(dataset)
     for number, color in enumerate(dataset.colorinterp, start=1):
         if color == ColorInterp.alpha and "alpha" in descriptions.get(number, "alpha"):
             return number
     return None
+
+
+def telling(name: str) -> bool:
+    """Whether a band's name says what it shows."""
+    return _UNTELLING.fullmatch(_plain(name)) is None
+
+
+def spelled(numbers: Sequence[int], remedy: Remedy) -> str:
+    """Write bands as a user chooses them."""
+    texts = map(str, numbers)
+    return f"--bands {','.join(texts)}" if remedy == "--bands" else f"bands: [{', '.join(texts)}]"
+
+
+def has_palette(dataset: Any) -> bool:
+    """Whether a rasterio dataset is one band of palette indices."""
+    return bool(dataset.count == 1 and dataset.colorinterp[0] == ColorInterp.palette and dataset.dtypes[0] == "uint8")
+
+
+def palette_table(dataset: Any) -> NDArray[np.uint8]:
+    """Return the (256, 3) colors of a palette dataset."""
+    table = np.zeros((256, 3), dtype=np.uint8)
+    for number, color in dataset.colormap(1).items():
+        table[number] = color[:3]
+    return table
+
+
+def _as_they_lie(held: int, alpha: int | None, count: int | None) -> tuple[int, ...]:
+    if count == held:
+        return tuple(range(1, held + 1))
+    return tuple(number for number in range(1, held + 1) if number != alpha) or (1,)
+
+
+def _matched(
+    titles: Sequence[str], alpha: int | None, model: Sequence[str], name: str, remedy: Remedy
+) -> tuple[int, ...] | None:
+    """Return the bands that have the names of a model's; None where the file or the model names none."""
+    held = {number: _plain(title) for number, title in enumerate(titles, start=1) if telling(title)}
+    wanted = [_plain(title) if telling(title) else None for title in model]
+    if not any(wanted) or not held.keys() - {alpha}:
+        return None
+    lying = _as_they_lie(len(titles), alpha, len(model))
+    if len(lying) == len(model) and all(
+        here == band or (here is None and band not in held.values()) or (band is None and here not in wanted)
+        for here, band in zip((held.get(number) for number in lying), wanted, strict=True)
+    ):
+        return lying
+    named = [[number for number, title in held.items() if title == band] for band in wanted]
+    rest = [number for number in lying if number not in held]
+    if all(len(numbers) == 1 for numbers, band in zip(named, wanted, strict=True) if band) and (
+        wanted.count(None) in (0, len(rest))
+    ):
+        spare = iter(rest)
+        return tuple(numbers[0] if band else next(spare) for numbers, band in zip(named, wanted, strict=True))
+    free = iter(number for number in range(1, len(titles) + 1) if all([number] != numbers for numbers in named))
+    guess = [numbers[0] if len(numbers) == 1 else next(free, None) for numbers in named]
+    cure = "give images that have these bands"
+    if None not in guess:
+        cure = f"if they are the same, say so with {spelled([number or 0 for number in guess], remedy)}"
+    raise DataError(f"the model takes the bands {', '.join(model)} but {name} has {_listed(titles)}; {cure}")
 
 
 def _number(dataset: Any, band: int | str, titles: Sequence[str], name: str) -> int:
@@ -116,8 +204,8 @@ def _title(dataset: Any, number: int) -> str:
 
 
 def _plain(text: str) -> str:
-    plain = text.strip().casefold().replace("_", " ").replace("-", " ")
-    return "gray" if plain == "grey" else plain
+    plain = " ".join(re.split(r"[\s_-]+", text.strip().casefold()))
+    return _SYNONYMS.get(plain, plain)
 
 
 def _listed(titles: Sequence[str]) -> str:

@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
 from segshrink.errors import DataError
+from segshrink.imagery.bands import has_palette, palette_table, transparency
 from segshrink.imagery.opening import Header, open_pillow, open_raster, read_header
-from segshrink.imagery.reading import has_palette, pillow_array, through_palette
+from segshrink.imagery.pictures import orientation_of, refuse_turned, upright
+from segshrink.imagery.reading import pillow_array
 from segshrink.imagery.scene_sources import read_georeference
+from segshrink.imagery.validity import has_mask
 from segshrink.imagery.vector_masks import VectorLabels, is_vector, read_vector_mask
 
 
@@ -28,8 +31,9 @@ def read_mask(
             lie there. None where that isn't known; polygons need it.
         labels: How polygons become classes; None is ``VectorLabels()``.
 
-    Palette files are read through the palette when classes are colours, as raw numbers when classes have values. The
-    no-data value of a GeoTIFF of numbers is ignored unless a class has it.
+    Palette files are read through the palette when classes are colors, as raw numbers when classes have values. The
+    no-data value of a GeoTIFF of numbers is ignored unless a class has it. What a mask inside or beside the file or an
+    alpha band masks out is ignored. An EXIF orientation is undone as that of images is.
 
     Returns:
         (H, W) class indices, 255 where ignored.
@@ -50,7 +54,7 @@ def read_mask(
         _refuse_other_place(path, image)
     try:
         if header.by_pillow:
-            return classes.encode(_read_small(path, header, classes))
+            return _read_small(path, header, classes)
         return _read_raster(path, header, classes)
     except UndeclaredError as error:
         raise UndeclaredError(f"{path}: {error}", error.found) from error
@@ -75,37 +79,63 @@ def _refuse_other_place(path: Path, image: Path) -> None:
         )
 
 
-def _read_small(path: Path, header: Header, classes: ClassMap) -> NDArray[Any]:
-    """Read a mask that Pillow decodes: (H, W) numbers or (H, W, 3 or 4) colours."""
+def _read_small(path: Path, header: Header, classes: ClassMap) -> NDArray[np.uint8]:
+    """Read a mask that Pillow decodes, upright: numbers or colors, and an alpha band that masks them."""
     with open_pillow(path) as image:
+        orientation = orientation_of(image)
         if image.mode == "1" or (image.mode == "P" and classes.values is not None):
-            return np.array(image)
-        array = pillow_array(image)
-        if array.shape[2] <= 2:
-            array = array[:, :, 0]
-            if classes.values is not None and header.format == "PNG" and header.bits in (2, 4):
-                # Pillow stretches 2- and 4-bit grey to 0..255.
-                array = array // np.uint8(255 // (2**header.bits - 1))
-        return array
+            return _encoded(classes, upright(np.array(image), orientation), None)
+        array = upright(pillow_array(image), orientation)
+    masked = array[:, :, -1] == 0 if array.shape[2] in (2, 4) else None
+    if array.shape[2] > 2:
+        return _encoded(classes, array[:, :, :3], masked)
+    numbers = array[:, :, 0]
+    if classes.values is not None and header.format == "PNG" and header.bits in (2, 4):
+        # Pillow stretches 2- and 4-bit grey to 0..255.
+        numbers = numbers // np.uint8(255 // (2**header.bits - 1))
+    return _encoded(classes, numbers, masked)
 
 
 def _read_raster(path: Path, header: Header, classes: ClassMap) -> NDArray[np.uint8]:
+    refuse_turned(path, header)
     with open_raster(path, header) as dataset:
-        if classes.values is None:
-            if has_palette(dataset):
-                return classes.encode(through_palette(dataset))
-            return classes.encode(_interleaved(dataset))
-        if dataset.count != 1:
-            return classes.encode(_interleaved(dataset))
-        numbers, nodata = dataset.read(1), dataset.nodata
-    if nodata is None or nodata in classes.values:
-        return classes.encode(numbers)
-    empty = np.isnan(numbers) if np.isnan(nodata) else numbers == nodata
-    numbers[empty] = classes.values[0]
-    index = classes.encode(numbers)
-    index[empty] = IGNORE_INDEX
+        masked = _masked_out(dataset)
+        if classes.values is None and has_palette(dataset):
+            return _encoded(classes, np.take(palette_table(dataset), dataset.read(1), axis=0), masked)
+        alpha = transparency(dataset)
+        bands = [number for number in range(1, dataset.count + 1) if number != alpha or dataset.count == 1]
+        if len(bands) > 1 or classes.values is None:
+            return _encoded(classes, np.moveaxis(dataset.read(bands), 0, -1), masked)
+        numbers, nodata = dataset.read(bands[0]), dataset.nodata
+    if nodata is not None and nodata not in classes.values:
+        empty = np.isnan(numbers) if np.isnan(nodata) else numbers == nodata
+        masked = empty if masked is None else masked | empty
+    return _encoded(classes, numbers, masked)
+
+
+def _masked_out(dataset: Any) -> NDArray[np.bool_] | None:
+    """Return which pixels the file itself masks out, by a mask or by a transparency band; None where it has neither."""
+    alpha = transparency(dataset)
+    if alpha is not None and dataset.count > 1:
+        return np.asarray(dataset.read(alpha) == 0)
+    if has_mask(dataset.mask_flag_enums[0]):
+        return np.asarray(dataset.read_masks(1) == 0)
+    return None
+
+
+def _encoded(classes: ClassMap, pixels: NDArray[Any], masked: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+    """Turn (H, W) numbers or (H, W, 3) colors into class indices; what is masked out is ignored, whatever it holds."""
+    if masked is None or not masked.any():
+        return classes.encode(pixels)
+    if classes.values is None and pixels.shape[-1:] == (1,):
+        pixels = pixels[:, :, 0]
+    if classes.values is None and pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, np.newaxis], 3, axis=2)
+    pixels = np.where(
+        masked if pixels.ndim == 2 else masked[:, :, np.newaxis],
+        np.asarray(classes.colors[0] if classes.values is None else classes.values[0]).astype(pixels.dtype),
+        pixels,
+    )
+    index = classes.encode(pixels)
+    index[masked] = IGNORE_INDEX
     return index
-
-
-def _interleaved(dataset: Any) -> NDArray[Any]:
-    return np.moveaxis(dataset.read(), 0, -1)

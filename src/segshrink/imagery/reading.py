@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rasterio.enums import ColorInterp
+from rasterio.windows import Window as RasterWindow
 
 from segshrink.errors import FileError
-from segshrink.imagery.opening import open_pillow, open_raster, read_header
+from segshrink.imagery.bands import Bands, Remedy, choose_bands, transparency
+from segshrink.imagery.filling import fill_invalid
+from segshrink.imagery.georeference import Georeference
+from segshrink.imagery.opening import open_raster, read_header
+from segshrink.imagery.pictures import Picture, refuse_turned
+from segshrink.imagery.scaling import Scaling, ScalingChange, scaling_of
+from segshrink.imagery.validity import Validity
+from segshrink.tiling import grid
 
-# Modes whose bands are pixel values; all others (palette, CMYK, ...) become RGB.
-_PILLOW_BANDS = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 # Numbers that we work in; the rest is converted without loss of what images hold.
 _DTYPES = {
     "uint8": "uint8",
@@ -28,92 +35,179 @@ _DTYPES = {
     "float16": "float32",
     "float64": "float32",
 }
+# Side of the squares that are filled one after another: filling a large scene at once takes much memory.
+_SQUARE = 1024
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What of an image file is read, and how.
+
+    Attributes:
+        bands: Bands by number (from 1) or name; or how many there are, and then a transparency band is one of them
+            where only that makes so many; None is all but transparency.
+        nodata: A value that stands for no value, besides those that the file declares.
+        names: The bands' names in the order wanted; files that have them in another order are put right.
+        scaling: Scale and offset tags of the numbers wanted; files that have others are put right.
+    """
+
+    bands: int | tuple[int | str, ...] | None = None
+    nodata: float | None = None
+    names: tuple[str, ...] | None = None
+    scaling: Scaling | None = None
+
+    def choose(self, dataset: Any, name: str, *, remedy: Remedy = "bands:") -> Bands:
+        """Choose the bands of an open dataset; errors as in ``choose_bands``."""
+        if isinstance(self.bands, tuple):
+            return choose_bands(dataset, self.bands, count=None, name=name)
+        # Another number of bands is told where the whole set is known.
+        count = self.bands if self.bands == dataset.count else None
+        return choose_bands(dataset, None, count=count, name=name, model=self.names, remedy=remedy)
 
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """Size and kind of an image: what ``read_image`` would give."""
+    """What a file's header says about what ``read_image`` would give.
+
+    Attributes:
+        height: Pixels, of the upright image.
+        width: Pixels.
+        bands: Bands that are read.
+        dtype: Data type of the pixel values.
+        band_names: What the bands are called, as a model records it; None where nothing says.
+        scaling: Their scale and offset tags; None where there are none.
+        transparency: Number of a transparency band that is taken as a mask; None without one.
+        orientation: EXIF orientation that was undone; 1 is none.
+        place: Grid and place on the ground.
+    """
 
     height: int
     width: int
     bands: int
     dtype: str
+    band_names: tuple[str, ...] | None = None
+    scaling: Scaling | None = None
+    transparency: int | None = None
+    orientation: int = 1
+    place: Georeference = field(default=Georeference(0, 0), compare=False)
 
 
-def probe(path: Path) -> ImageInfo:
+@contextmanager
+def open_image(path: Path) -> Iterator[Any]:
+    """Open an image as a rasterio dataset, or as a ``Picture``, which is asked alike.
+
+    Raises:
+        FileError: The file is missing, unreadable, no image, damaged or truncated.
+        DataError: It is a raster that viewers turn or mirror.
+    """
+    header = read_header(path)
+    if header.by_pillow:
+        with Picture(path) as picture:
+            yield picture
+        return
+    refuse_turned(path, header)
+    with open_raster(path, header) as dataset:
+        yield dataset
+
+
+def probe(path: Path, options: ReadOptions | None = None) -> ImageInfo:
     """Read the header of an image only.
 
     Raises:
         FileError: The file is missing, unreadable, no image, or its header is damaged.
+        DataError: It has no such bands.
     """
     path = Path(path)
-    header = read_header(path)
-    if header.by_pillow:
-        with open_pillow(path) as image:
-            return ImageInfo(image.height, image.width, _PILLOW_BANDS.get(image.mode, 3), "uint8")
-    with open_raster(path, header) as dataset:
-        bands = 3 if has_palette(dataset) else dataset.count
-        return ImageInfo(dataset.height, dataset.width, bands, working_dtype(path, dataset))
+    with open_image(path) as dataset:
+        bands = (options or ReadOptions()).choose(dataset, str(path))
+        alpha = transparency(dataset)
+        return ImageInfo(
+            dataset.height,
+            dataset.width,
+            len(bands),
+            _dtype(path, dataset, bands),
+            band_names=bands.recorded_names,
+            scaling=scaling_of(dataset, bands),
+            transparency=None if alpha in bands.numbers else alpha,
+            orientation=getattr(dataset, "orientation", 1),
+            place=Georeference.of(dataset),
+        )
 
 
-def read_image(path: Path) -> NDArray[Any]:
-    """Read all bands of an image at full resolution.
+def read_image(path: Path, options: ReadOptions | None = None) -> NDArray[Any]:
+    """Read an image at full resolution, upright.
 
     8-bit JPEG, PNG, BMP, GIF and WebP through Pillow; TIFF, JP2, VRT and 16-bit PNG through rasterio. Palette images
-    are read through their palette, CMYK as RGB; alpha counts as a band; an EXIF orientation is not applied.
+    are read through their palette, CMYK as RGB; a transparency band is left out unless ``options`` ask for it.
 
     Returns:
         (H, W, bands) uint8, uint16, int16 or float32 raw pixel values; no-data values are left as they are.
 
     Raises:
         FileError: The file is missing, unreadable, no image, damaged or truncated.
+        DataError: It has no such bands, or a raster's orientation tag says that viewers turn it.
     """
     path = Path(path)
-    header = read_header(path)
-    if header.by_pillow:
-        with open_pillow(path) as image:
-            return pillow_array(image)
-    with open_raster(path, header) as dataset:
-        dtype = working_dtype(path, dataset)
-        if has_palette(dataset):
-            return through_palette(dataset)
-        return raster_array(dataset, dtype)
+    with open_image(path) as dataset:
+        bands = (options or ReadOptions()).choose(dataset, str(path))
+        return through_palette(raster_array(dataset, _dtype(path, dataset, bands), bands), bands)
+
+
+def read_valid_image(path: Path, options: ReadOptions | None = None) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Read an image, and which pixels have a value.
+
+    Pixels without a value (transparent, masked, no-data, NaN, infinite) are filled as in scenes.
+
+    Returns:
+        Raw pixel values (H, W, bands), finite, as ``read_image`` gives them; (H, W), None when all are valid.
+
+    Raises:
+        FileError, DataError: As ``read_image``.
+    """
+    path, options = Path(path), options or ReadOptions()
+    with open_image(path) as dataset:
+        bands = options.choose(dataset, str(path))
+        dtype = _dtype(path, dataset, bands)
+        change = ScalingChange(scaling_of(dataset, bands), options.scaling, dtype=dtype, name=str(path))
+        pixels = raster_array(dataset, dtype, bands)
+        place = RasterWindow(0, 0, dataset.width, dataset.height)
+        valid = Validity.of(dataset, bands, dtype, declared=options.nodata).of_window(dataset, pixels, place)
+    pixels = through_palette(pixels, bands)
+    if valid is not None:
+        for window in grid(*valid.shape, tile=_SQUARE, overlap=0):
+            if not valid[window.slices].all():
+                fill_invalid(pixels[window.slices], valid[window.slices])
+    return change(pixels), valid
+
+
+def transparency_shares(path: Path, number: int) -> tuple[float, float]:
+    """Return the shares of a transparency band's pixels that are 0, and that are neither 0 nor the largest value."""
+    with open_image(path) as dataset:
+        values = dataset.read(number)
+    clear, opaque = np.mean(values == 0), np.mean(values == values.max())
+    return float(clear), float(1 - clear - opaque) if values.max() else 0.0
 
 
 def pillow_array(image: Image.Image) -> NDArray[np.uint8]:
-    """Decode a Pillow image into (H, W, bands) uint8."""
-    kept = image if image.mode in _PILLOW_BANDS else image.convert("RGB")
+    """Decode a Pillow image into (H, W, bands) uint8: grey or color, each with or without transparency."""
+    kept = image if image.mode in ("1", "L", "LA", "RGB", "RGBA") else image.convert("RGB")
     array = np.array(kept)
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
     return array.reshape(image.height, image.width, -1)
 
 
-def raster_array(dataset: Any, dtype: str) -> NDArray[Any]:
-    """Read all bands of a rasterio dataset into (H, W, bands)."""
-    array = np.empty((dataset.height, dataset.width, dataset.count), dtype=dtype)
+def raster_array(dataset: Any, dtype: str, bands: Bands) -> NDArray[Any]:
+    """Read some bands of a rasterio dataset into (H, W, bands)."""
+    array = np.empty((dataset.height, dataset.width, len(bands.numbers)), dtype=dtype)
     # GDAL writes into the interleaved array directly: no second copy of a large scene.
-    dataset.read(out=array.transpose(2, 0, 1))
+    dataset.read(list(bands.numbers), out=array.transpose(2, 0, 1))
     return array
 
 
-def has_palette(dataset: Any) -> bool:
-    """Whether a rasterio dataset is one band of palette indices."""
-    return bool(dataset.count == 1 and dataset.colorinterp[0] == ColorInterp.palette and dataset.dtypes[0] == "uint8")
-
-
-def through_palette(dataset: Any) -> NDArray[np.uint8]:
-    """Read a palette dataset as (H, W, 3) colours."""
-    colors: NDArray[np.uint8] = np.take(palette_table(dataset), dataset.read(1), axis=0)
-    return colors
-
-
-def palette_table(dataset: Any) -> NDArray[np.uint8]:
-    """Return the (256, 3) colours of a palette dataset."""
-    table = np.zeros((256, 3), dtype=np.uint8)
-    for number, color in dataset.colormap(1).items():
-        table[number] = color[:3]
-    return table
+def through_palette(pixels: NDArray[Any], bands: Bands) -> NDArray[Any]:
+    """Return (h, w, 3) colors for (h, w, 1) indices of a palette; other pixels as they are."""
+    return pixels if bands.palette is None else np.take(bands.palette, pixels[:, :, 0], axis=0)
 
 
 def working_dtype(path: Path | str, dataset: Any) -> str:
@@ -122,3 +216,7 @@ def working_dtype(path: Path | str, dataset: Any) -> str:
     if found not in _DTYPES:
         raise FileError(f"{path} holds {found} numbers; convert it to uint8, uint16, int16 or float32")
     return _DTYPES[found]
+
+
+def _dtype(path: Path, dataset: Any, bands: Bands) -> str:
+    return "uint8" if bands.palette is not None else working_dtype(path, dataset)

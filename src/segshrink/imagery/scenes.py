@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
+from PIL import Image
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
@@ -22,9 +23,12 @@ from segshrink.errors import ConfigError, DataError, FileError
 from segshrink.imagery.bands import Bands, choose_bands
 from segshrink.imagery.filling import fill_invalid
 from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.reading import working_dtype
+from segshrink.imagery.opening import read_header
+from segshrink.imagery.pictures import Picture, refuse_orientation, refuse_turned
+from segshrink.imagery.reading import through_palette, working_dtype
 from segshrink.imagery.rescaling import Rescaling
-from segshrink.imagery.scene_sources import gdal_settings, open_source, scene_name
+from segshrink.imagery.scaling import Scaling, ScalingChange, scaling_of
+from segshrink.imagery.scene_sources import gdal_settings, is_remote, open_source, scene_name
 from segshrink.imagery.validity import Validity
 from segshrink.tiling import Window
 
@@ -58,7 +62,7 @@ class Scene:
         bands: Bands,
         *,
         georeference: Georeference,
-        rescaling: Rescaling | None,
+        rescaling: Callable[[NDArray[Any]], NDArray[Any]],
         dtype: str,
         nodata: float | None = None,
     ) -> None:
@@ -127,11 +131,10 @@ class Scene:
                 f"({window.height} × {window.width} pixels): {error.__cause__ or error}; the file is truncated or "
                 "damaged there, copy or download it again"
             ) from error
-        if self._choice.palette is not None:
-            pixels = np.take(self._choice.palette, pixels[:, :, 0], axis=0)
+        pixels = through_palette(pixels, self._choice)
         if valid is not None:
             fill_invalid(pixels, valid)
-        return (pixels if self._rescaling is None else self._rescaling(pixels)), valid
+        return self._rescaling(pixels), valid
 
     def _place(self, window: Window) -> RasterWindow:
         """Return the window in pixels of the file."""
@@ -161,9 +164,13 @@ def open_scene(
     resolution: float | None = None,
     dtype: str | None = None,
     count: int | None = None,
+    names: Sequence[str] | None = None,
+    scaling: Scaling | None = None,
     nodata: float | None = None,
 ) -> Scene:
     """Open a scene for reading in windows: anything GDAL reads, local or over http, https, s3, gs or az.
+
+    Pictures that Pillow decodes for training are decoded by it here too, as long as they aren't too large for it.
 
     Args:
         source: Path or URL. Nothing is ever written beside it.
@@ -175,25 +182,32 @@ def open_scene(
             averages, starting from overviews where there are some; enlarging is bilinear.
         dtype: The numbers a model takes; None takes the file's.
         count: How many bands a model takes; None takes any number.
+        names: What a model's bands are called; without ``bands`` the scene's are taken in that order.
+        scaling: Scale and offset tags of the numbers that a model takes; without ``scale`` the scene's are turned into
+            such ones.
         nodata: A raw value that means no data, beside what the file says; see ``holds_nodata``.
 
     Raises:
         FileError: The file is missing, no image, damaged or unreachable.
         DataError: A band doesn't exist, the bands aren't ``count``, the numbers aren't ``dtype`` and no ``scale``
-            says how they become so, or the scene's resolution isn't known.
+            says how they become so; their names or tags contradict the model's; the scene's resolution isn't known.
         ConfigError: ``scale`` or ``resolution`` is none, or ``resolution`` is absurdly fine.
     """
     with gdal_settings():
-        dataset = open_source(source)
+        dataset = _picture_of(source, open_source(source))
     try:
-        chosen = choose_bands(dataset, bands, count=count, name=str(source))
+        chosen = choose_bands(dataset, bands, count=count, name=str(source), model=names)
         found = "uint8" if chosen.palette is not None else working_dtype(str(source), dataset)
         if dtype not in (None, found) and scale is None:
             raise DataError(
                 f"{source} holds {found} numbers but the model takes {dtype}; say which of its values are dark and "
                 f"bright with --scale LOW,HIGH"
             )
-        rescaling = None if scale is None else Rescaling(found, dtype or found, scale)
+        rescaling: Callable[[NDArray[Any]], NDArray[Any]]
+        if scale is None:
+            rescaling = ScalingChange(scaling_of(dataset, chosen), scaling, dtype=found, name=str(source))
+        else:
+            rescaling = Rescaling(found, dtype or found, scale)
         georeference = own_grid = Georeference.of(dataset)
         if resolution is not None:
             georeference = resampled(georeference, resolution, name=str(source))
@@ -205,6 +219,30 @@ def open_scene(
     except BaseException:
         dataset.close()
         raise
+
+
+def _picture_of(source: str | Path, dataset: Any) -> Any:
+    """Return what Pillow decodes of a picture as a dataset, in place of GDAL's; other datasets as they are."""
+    if is_remote(source):
+        return dataset
+    path = Path(source)
+    try:
+        try:
+            header = read_header(path)
+        except FileError:
+            return dataset  # a format of GDAL alone
+        if not header.by_pillow:
+            refuse_turned(path, header)
+            return dataset
+        if dataset.height * dataset.width > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
+            refuse_orientation(path, int(dataset.tags().get("EXIF_Orientation", 1)))
+            return dataset
+        picture = Picture(path, Georeference.of(dataset))
+    except BaseException:
+        dataset.close()
+        raise
+    dataset.close()
+    return picture
 
 
 def resampled(georeference: Georeference, resolution: float, *, name: str) -> Georeference:

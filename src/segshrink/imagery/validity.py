@@ -43,7 +43,7 @@ class Validity:
     @classmethod
     def of(cls, dataset: Any, bands: Bands, dtype: str, *, declared: float | None = None) -> Validity:
         """Find what an open rasterio dataset says about some bands that are read as ``dtype``."""
-        masked = [number for number in bands.numbers if _has_mask(dataset.mask_flag_enums[number - 1])]
+        masked = [number for number in bands.numbers if has_mask(dataset.mask_flag_enums[number - 1])]
         if any(MaskFlags.per_dataset in dataset.mask_flag_enums[number - 1] for number in masked):
             masked = masked[:1]
         values = [_as_read(dataset.nodatavals[number - 1], dtype) for number in bands.numbers]
@@ -126,7 +126,7 @@ def _ordinary(value: Any) -> bool:
     return bool(np.issubdtype(value.dtype, np.unsignedinteger) or value == 0)
 
 
-def _has_mask(flags: list[MaskFlags]) -> bool:
+def has_mask(flags: list[MaskFlags]) -> bool:
     """Whether a band has a mask that neither its values nor a transparency band tell."""
     return not {MaskFlags.all_valid, MaskFlags.alpha} & set(flags) and flags != [MaskFlags.nodata]
 

@@ -101,7 +101,8 @@ def write_image(path: Path, image: NDArray[Any]) -> None:
 
 def _write_raster(path: Path, image: NDArray[Any], driver: str) -> None:
     height, width, bands = image.shape
-    options = {"compress": "deflate", "bigtiff": "if_safer"} if driver == "GTiff" else {}
+    # GDAL would mark a fourth band of bytes as transparency.
+    options = {"compress": "deflate", "bigtiff": "if_safer", "alpha": "no"} if driver == "GTiff" else {}
     # Encoded in memory, because GDAL's own file writing reports a full disk late and on the terminal.
     with rasterio.Env(GDAL_PAM_ENABLED=False), silent(NotGeoreferencedWarning), MemoryFile() as memory:
         try:

@@ -1,0 +1,236 @@
+"""Pictures that Pillow decodes (8-bit JPEG, PNG, BMP, GIF, WebP), for training and prediction alike."""
+
+from __future__ import annotations
+
+import struct
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from PIL import Image
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from segshrink.errors import DataError
+from segshrink.imagery.georeference import Georeference
+from segshrink.imagery.opening import Header, open_pillow, silent
+
+_ORIENTATION_TAG = 0x0112
+_TURNED_SIDES = (5, 6, 7, 8)  # orientations that exchange height and width
+_COLORS = {
+    "L": (ColorInterp.gray,),
+    "LA": (ColorInterp.gray, ColorInterp.alpha),
+    "RGB": (ColorInterp.red, ColorInterp.green, ColorInterp.blue),
+    "RGBA": (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha),
+}
+
+
+class Picture:
+    """A picture with what is asked of an open rasterio dataset here; its pixels are decoded when they are first read.
+
+    It is one of grey or color values, whatever the file stores (palette, CMYK, bits); transparency of any kind is an
+    alpha band. It stands upright as its EXIF orientation says.
+
+    Args:
+        path: The file.
+        place: Where it lies on the ground; None where nothing says.
+
+    Raises:
+        FileError: The file is damaged or truncated, or holds more pixels than Pillow takes.
+        DataError: It has a place on the ground and an orientation.
+    """
+
+    def __init__(self, path: Path, place: Georeference | None = None) -> None:
+        self.path, self._place = Path(path), place
+        with open_pillow(self.path) as image:
+            self.orientation = orientation_of(image)
+            self._mode = _plain_mode(image)
+            sides = (image.height, image.width)
+        located = place is not None and (place.transform is not None or bool(place.gcps))
+        refuse_orientation(self.path, self.orientation if located else 1)
+        self.height, self.width = sides[::-1] if self.orientation in _TURNED_SIDES else sides
+        self.colorinterp = _COLORS[self._mode]
+        self.count = len(self.colorinterp)
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Data type of each band."""
+        return ("uint8",) * self.count
+
+    @property
+    def descriptions(self) -> tuple[None, ...]:
+        """What the bands are called: nothing beyond their color."""
+        return (None,) * self.count
+
+    nodatavals = descriptions
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Factors of the bands' values."""
+        return (1.0,) * self.count
+
+    @property
+    def offsets(self) -> tuple[float, ...]:
+        """What is added to the bands' values."""
+        return (0.0,) * self.count
+
+    @property
+    def mask_flag_enums(self) -> tuple[list[MaskFlags], ...]:
+        """What makes pixels of each band invalid."""
+        flags = [MaskFlags.per_dataset, MaskFlags.alpha] if self._mode.endswith("A") else [MaskFlags.all_valid]
+        return (flags,) * self.count
+
+    @property
+    def block_shapes(self) -> list[tuple[int, int]]:
+        """Rows and columns that are stored together."""
+        return [(1, self.width)] * self.count
+
+    @property
+    def crs(self) -> CRS | None:
+        """Coordinate reference system."""
+        return self._profile.get("crs")
+
+    @property
+    def transform(self) -> Affine:
+        """Pixels to coordinates; the identity where nothing says."""
+        return self._profile.get("transform", Affine.identity())
+
+    @property
+    def gcps(self) -> tuple[list[GroundControlPoint], CRS | None]:
+        """Ground control points and their coordinate reference system."""
+        points = self._profile.get("gcps", [])
+        return points, self.crs if points else None
+
+    def read(
+        self,
+        indexes: int | list[int] | None = None,
+        *,
+        out: NDArray[Any] | None = None,
+        window: Window | None = None,
+        out_shape: tuple[int, ...] | None = None,
+        resampling: Resampling = Resampling.nearest,
+    ) -> NDArray[Any]:
+        """Read bands as rasterio does: (rows, columns) of one band, (bands, rows, columns) of several.
+
+        Raises:
+            FileError: The file is damaged or truncated.
+        """
+        window = window or Window(0, 0, self.width, self.height)
+        planes = self._pixels.transpose(2, 0, 1)
+        wanted = None if out is None and out_shape is None else (out_shape or out.shape)[-2:]  # type: ignore[union-attr]
+        if wanted not in (None, (window.height, window.width)):
+            return self._dataset.read(  # type: ignore[no-any-return]
+                indexes, out=out, window=window, out_shape=out_shape, resampling=resampling
+            )
+        chosen = slice(None) if indexes is None else np.asarray(indexes) - 1
+        rows, columns = window.toslices()
+        values = planes[:, rows, columns][chosen]
+        if out is None:
+            return np.array(values)
+        out[...] = values
+        return out
+
+    def close(self) -> None:
+        """Let the decoded pixels go."""
+        for name in ("_dataset", "_pixels"):
+            self.__dict__.pop(name, None)
+
+    def __enter__(self) -> Picture:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @cached_property
+    def _profile(self) -> dict[str, Any]:
+        return {} if self._place is None else self._place.profile()
+
+    @cached_property
+    def _pixels(self) -> NDArray[np.uint8]:
+        with open_pillow(self.path) as image:
+            values = np.array(image.convert(self._mode))
+        return upright(values.reshape(*values.shape[:2], self.count), self.orientation)
+
+    @cached_property
+    def _dataset(self) -> Any:
+        """The pixels as a dataset of GDAL, which resamples."""
+        size = {"height": self.height, "width": self.width, "count": self.count, "dtype": "uint8"}
+        with silent(NotGeoreferencedWarning):
+            dataset = rasterio.open("picture", "w+", driver="MEM", **size)
+        dataset.write(self._pixels.transpose(2, 0, 1))
+        return dataset
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation of an opened picture, 1 (upright) where there is none or a senseless one."""
+    try:
+        # Unlike PNG's own method this one doesn't decode the pixels.
+        found = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
+    except Exception:
+        return 1  # damaged EXIF, which viewers pass over as well
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn and mirror (H, W) or (H, W, bands) as an EXIF orientation says; a view."""
+    if orientation in _TURNED_SIDES:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def refuse_turned(path: Path, header: Header) -> None:
+    """Refuse a raster that GDAL reads although its orientation tag says that it lies on its side.
+
+    Raises:
+        DataError: It does.
+    """
+    if header.format == "TIFF":
+        refuse_orientation(path, _tiff_orientation(path))
+    elif header.format == "PNG":
+        with open_pillow(path) as image:
+            refuse_orientation(path, orientation_of(image))
+
+
+def refuse_orientation(path: Path, orientation: int) -> None:
+    """Raise DataError unless an orientation is 1, upright."""
+    if orientation != 1:
+        raise DataError(
+            f"{path} says with its orientation tag ({orientation}) that viewers turn or mirror it, which can't be done "
+            "here; save it upright, without that tag"
+        )
+
+
+def _plain_mode(image: Image.Image) -> str:
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    return mode + "A" * image.has_transparency_data
+
+
+def _tiff_orientation(path: Path) -> int:
+    """Read the orientation from the first directory of a TIFF or BigTIFF file; 1 where it has none."""
+    with path.open("rb") as stream:
+        start = stream.read(16)
+        order = "<" if start[:2] == b"II" else ">"
+        big = start[2:4] in (b"+\0", b"\0+")
+        offset_format, count_format, entry_size = ("Q", "Q", 20) if big else ("I", "H", 12)
+        try:
+            stream.seek(struct.unpack_from(order + offset_format, start, 8 if big else 4)[0])
+            (count,) = struct.unpack(order + count_format, stream.read(struct.calcsize(order + count_format)))
+            for _ in range(min(count, 4096)):
+                entry = stream.read(entry_size)
+                tag, _, _, value = struct.unpack_from(f"{order}HH{offset_format}H", entry)
+                if tag == _ORIENTATION_TAG:
+                    return int(value) if 1 <= value <= 8 else 1
+        except (struct.error, OSError, OverflowError):
+            pass  # damaged, which whoever reads the pixels tells
+    return 1
