@@ -179,7 +179,7 @@ def test_list_files_with_wrong_lines(painter):
 
 def test_wrong_band_count_is_told(painter):
     painter.pairs("north/a", "south/a")
-    with pytest.raises(DataError, match=r"has 3 bands but painted says 'bands: 4'"):
+    with pytest.raises(DataError, match=r"not 4 bands of uint8: north/images/a\.png \(3 bands of uint8\).*'bands'"):
         open_dataset(painter.describe(bands=4))
 
 

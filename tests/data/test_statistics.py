@@ -9,6 +9,7 @@ import rasterio
 from segshrink.classes import ClassMap
 from segshrink.data import Sample, SceneStore, image_statistics, statistics
 from segshrink.errors import DataError
+from segshrink.imagery import ReadOptions
 
 CLASSES = ClassMap.build([("a", None, 0), ("b", None, 1)])
 
@@ -22,7 +23,7 @@ def stored(tmp_path, arrays, **options):
         profile = {"height": height, "width": width, "count": bands, "dtype": array.dtype, "transform": place}
         with rasterio.open(path, "w", driver="GTiff", **profile, **options) as file:
             file.write(array.transpose(2, 0, 1))
-        samples.append(Sample(str(number), path, None))
+        samples.append(Sample(str(number), path, None, options=ReadOptions(bands=bands)))
     return SceneStore(samples, CLASSES, folder=tmp_path / "cache")
 
 

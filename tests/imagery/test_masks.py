@@ -158,3 +158,33 @@ def test_a_text_file_is_no_mask(tmp_path: Path) -> None:
     (tmp_path / "m.png").write_text("no image")
     with pytest.raises(FileError, match=r"m\.png is not an image"):
         read_mask(tmp_path / "m.png", COLORS)
+
+
+@pytest.mark.parametrize("kind", ["inside", "beside", "alpha", "rgba", "rgb inside", "la.png", "rgba.png"])
+def test_what_a_mask_masks_out_is_ignored_whatever_it_holds(tmp_path: Path, kind: str) -> None:
+    index = np.random.default_rng(2).integers(0, 2, (8, 9), dtype=np.uint8)
+    hidden = np.zeros((8, 9), dtype=bool)
+    hidden[:3] = True
+    alpha = np.where(hidden, 0, 255).astype(np.uint8)
+    colors = kind.startswith("rgb")
+    classes = COLORS if colors else VALUES
+    drawn = classes.colorize(index) if colors else index[:, :, np.newaxis].copy()
+    drawn[0] = 77  # undeclared, but hidden
+    path = tmp_path / (kind if kind.endswith("png") else "m.tif")
+    stacked = np.dstack([drawn, alpha])
+    if kind.endswith("png"):
+        Image.fromarray(stacked).save(path)
+    else:
+        written = stacked if kind in ("alpha", "rgba") else drawn
+        options = {"alpha": "yes"} if kind in ("alpha", "rgba") else {}
+        size = {"height": 8, "width": 9, "count": written.shape[2], "dtype": "uint8"}
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=kind != "beside"),
+            rasterio.open(path, "w", driver="GTiff", transform=Affine(1, 0, 5, 0, -1, 5), **size, **options) as file,
+        ):
+            file.write(written.transpose(2, 0, 1))
+            if kind.endswith("side"):
+                file.write_mask(~hidden)
+    assert (tmp_path / "m.tif.msk").exists() == (kind == "beside")
+
+    np.testing.assert_array_equal(read_mask(path, classes), np.where(hidden, 255, index))

@@ -64,7 +64,7 @@ def _evaluate_file(
     from segshrink.prediction import Predictor
 
     predictor = Predictor(source, precision="32")
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, model=predictor.backend.description)
     samples = getattr(dataset, split)
     if not samples:
         raise ConfigError(f"data set '{data.name}' has no images in its {split} split; choose another split")

@@ -63,5 +63,21 @@ def _print_sizes(console: Console, found: Inspection) -> None:
     more = f" and {len(found.sizes) - 6} more" if len(found.sizes) > 6 else ""
     kinds = sorted({f"{image.bands} bands of {image.dtype}" for image in found.images if image.bands is not None})
     console.print(f"sizes (height × width): {', '.join(shown)}{more}; {', '.join(kinds)}", markup=False)
+    if found.band_names is not None:
+        console.print(f"bands: {', '.join(found.band_names)}", markup=False)
+    if found.resolution is not None:
+        console.print(f"ground resolution: {found.resolution:g} m a pixel", markup=False)
+    if found.images:
+        says, changes = (
+            ("images say where on the ground they lie", "mirrored both ways and turned")
+            if found.georeferenced
+            else ("images don't say where on the ground they lie", "mirrored left-right only")
+        )
+        other = "photo" if found.georeferenced else "aerial"
+        console.print(
+            f"augmentation: {found.augmentation} by default ({says}): crops are {changes}; a recipe's 'augmentation: "
+            f"{other}' changes that",
+            markup=False,
+        )
     if found.unused:
         console.print(f"{found.unused} images belong to no part of the split", markup=False)

@@ -77,9 +77,9 @@ def _wanted(kind: type[BaseModel], problem: ErrorDetails) -> str:
             return f"at most {_counted(context['max_length'])}"
         case "string_pattern_mismatch":
             return "a text of another form"
-        case "literal_error":
-            return str(context["expected"])
-    return _READING.sub("", problem["msg"].removeprefix("Input should be ")).removeprefix("a valid ")
+        case "path_type":
+            return "a path"
+    return _READING.sub("", problem["msg"].removeprefix("Input should be "))
 
 
 def _counted(count: int) -> str:

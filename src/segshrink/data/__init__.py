@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from segshrink.data.findings import Inspection, Problem
     from segshrink.data.inspection import inspect_dataset
     from segshrink.data.module import CropDataset, CropModule
-    from segshrink.data.sources import Dataset, Sample, open_dataset
+    from segshrink.data.sources import Dataset, Sample, open_dataset, refuse_other_bands
     from segshrink.data.statistics import image_statistics
     from segshrink.data.store import Scene, SceneStore, scenes
     from segshrink.data.synthetic import write_scenes
@@ -35,6 +35,7 @@ _HOMES = {
     "image_statistics": "statistics",
     "inspect_dataset": "inspection",
     "open_dataset": "sources",
+    "refuse_other_bands": "sources",
     "plan_crop": "crops",
     "scenes": "store",
     "write_scenes": "synthetic",
@@ -56,6 +57,7 @@ __all__ = [
     "inspect_dataset",
     "open_dataset",
     "plan_crop",
+    "refuse_other_bands",
     "scenes",
     "write_scenes",
 ]

@@ -54,7 +54,7 @@ def plan_crop(
     shape: tuple[int, int],
     size: int,
     scale: tuple[float, float] = (1.0, 1.0),
-    flips: bool = False,
+    flips: bool | Literal["left-right"] = False,
     quarter_turns: bool = False,
     center: tuple[int, int] | None = None,
 ) -> CropPlan:
@@ -69,7 +69,7 @@ def plan_crop(
         shape: (height, width) of the scene in pixels.
         size: Side of the crop in pixels.
         scale: Range of the zoom factor, drawn log-uniformly; below 1 shows more ground at a lower resolution.
-        flips: Mirror rows and columns, each with chance 1/2.
+        flips: Mirror rows and columns, each with chance 1/2; "left-right" mirrors columns only.
         quarter_turns: Turn by 0, 90, 180 or 270 degrees with equal chance.
         center: (row, col) of the pixel to put in the middle, as far as the scene's border allows; None is anywhere.
     """
@@ -83,8 +83,8 @@ def plan_crop(
         height=side,
         width=side,
         size=size,
-        mirror_rows=flips and rows_draw < 0.5,
-        mirror_cols=flips and cols_draw < 0.5,
+        mirror_rows=flips is True and rows_draw < 0.5,
+        mirror_cols=bool(flips) and cols_draw < 0.5,
         turns=int(turn_draw * 4) if quarter_turns else 0,
     )
 

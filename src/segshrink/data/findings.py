@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 ProblemKind = Literal[
     "setup", "split", "unpaired", "unreadable", "mismatched", "undeclared", "duplicate", "near-duplicate", "classes",
-    "leaking",
+    "leaking", "bands", "misplaced",
 ]  # fmt: skip
 
 
@@ -136,6 +136,9 @@ class Inspection:
         undeclared: Undeclared mask colours or values, the most frequent first; at most 256.
         duplicates: Pairs of images that show the same, across parts, and identical files within a part.
         problems: Everything that is wrong, errors first.
+        band_names: What the bands are called, as a model records it; None where nothing says.
+        resolution: Metres a pixel; None where it isn't known or differs.
+        georeferenced: Whether images say where on the ground they lie, so that crops are turned and mirrored freely.
     """
 
     name: str
@@ -149,6 +152,14 @@ class Inspection:
     undeclared: tuple[UndeclaredFinding, ...]
     duplicates: tuple[DuplicateFinding, ...]
     problems: tuple[Problem, ...]
+    band_names: tuple[str, ...] | None = None
+    resolution: float | None = None
+    georeferenced: bool = False
+
+    @property
+    def augmentation(self) -> Literal["aerial", "photo"]:
+        """How crops are changed where a recipe doesn't say."""
+        return "aerial" if self.georeferenced else "photo"
 
     @property
     def sound(self) -> bool:
@@ -161,4 +172,4 @@ class Inspection:
         for part, written in zip(self.parts, mapping["parts"], strict=True):
             written["class_shares"] = part.class_shares
             written["ignored_share"] = part.ignored_share
-        return {**mapping, "sound": self.sound}
+        return {**mapping, "augmentation": self.augmentation, "sound": self.sound}

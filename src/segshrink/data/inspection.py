@@ -24,17 +24,22 @@ from segshrink.data.findings import (
     UndeclaredFinding,
 )
 from segshrink.data.fingerprints import fingerprint
+from segshrink.data.image_kinds import ImageKind, common_kind, read_options
+from segshrink.data.label_checks import compare_classes, propose_values
 from segshrink.data.sources import Found, Pair, class_map, find_pairs, find_unlabeled, meant_orphans, vector_labels
 from segshrink.data.splits import PARTS, Division, divide, divide_patches
 from segshrink.data.store import Progress
 from segshrink.errors import DataError, SegshrinkError
 from segshrink.files import content_key
 from segshrink.formatting import listed
-from segshrink.imagery import probe, read_mask, read_valid_image
-from segshrink.imagery.vector_masks import is_vector
+from segshrink.imagery import ImageInfo, probe, read_mask, read_valid_image
+from segshrink.imagery.reading import transparency_shares
+from segshrink.imagery.vector_masks import is_vector, misplaced
 from segshrink.tiling import Window
 
 _MOST_UNDECLARED = 256
+# A transparency band with more than this share of values between clear and opaque looks like a measured one.
+_MEASURED = 0.1
 
 # Parts of the split that an image is in; a window where only a square of it is meant.
 _Regions = list[tuple[str, Window | None]]
@@ -75,7 +80,11 @@ def inspect_dataset(description: DatasetDescription, *, progress: Progress | Non
     if not description.split.leaking:
         survey.duplicates = find_duplicates(survey.pictures)
         survey.problems += duplicate_problems(survey.duplicates)
-    _compare_classes(survey)
+    _tell_misplaced(survey)
+    if "train" in survey.counts:
+        survey.problems += propose_values(classes, survey.mask_values, survey.undeclared)
+        drawn = any(pair.mask is not None and is_vector(pair.mask) for pair, _ in work)
+        survey.problems += compare_classes(classes, survey.counts, allowed=description.allow_absent, drawn=drawn)
     return survey.result()
 
 
@@ -92,6 +101,11 @@ class _Survey:
     samples: Counter[str] = field(default_factory=Counter)
     counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     undeclared: dict[str | int, dict[str, int]] = field(default_factory=dict)
+    mask_values: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
+    infos: dict[Path, ImageInfo] = field(default_factory=dict)
+    kind: ImageKind | None = None
+    measured_alpha: list[Path] = field(default_factory=list)
+    elsewhere: dict[Path, str | None] = field(default_factory=dict)
     duplicates: tuple[DuplicateFinding, ...] = ()
 
     def tell(
@@ -105,19 +119,31 @@ class _Survey:
         """Note a problem."""
         self.problems.append(Problem(kind, severity, message, tuple(files)))
 
+    def relative(self, path: Path) -> str:
+        """Return a path relative to the root, where it lies there."""
+        root = self.description.root
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
     def look(self, pair: Pair, regions: _Regions) -> None:
         """Read an image and its mask, and count the mask's classes."""
         self.samples.update(part for part, _ in regions)
         part = " and ".join(dict.fromkeys(part for part, _ in regions))
         finding = ImageFinding(pair.name, pair.relative, part)
-        valid = None
+        valid, turned = None, ""
+        options = read_options(self.description)
         try:
-            image, valid = read_valid_image(pair.image)
+            info = probe(pair.image, options)
+            image, valid = read_valid_image(pair.image, options)
+            self.infos[pair.image] = info
+            if info.transparency is not None and transparency_shares(pair.image, info.transparency)[1] > _MEASURED:
+                self.measured_alpha.append(pair.image)
+            if info.orientation != 1:
+                turned = f" when it stands upright, as its EXIF orientation {info.orientation} says"
             height, width, bands = image.shape
             finding = replace(finding, height=height, width=width, bands=bands, dtype=str(image.dtype))
             self.pictures.append(Picture(pair.relative, part, content_key(pair.image), fingerprint(image)))
         except SegshrinkError as error:
-            self.tell("unreadable", str(error), [pair.relative])
+            self.tell("mismatched" if isinstance(error, DataError) else "unreadable", str(error), [pair.relative])
         self.images.append(finding)
         mask = self._mask(pair)
         if mask is None:
@@ -126,10 +152,11 @@ class _Survey:
             self.tell(
                 "mismatched",
                 f"{pair.mask} is {mask.shape[0]} × {mask.shape[1]} pixels (height × width) but its image {pair.image} "
-                f"is {finding.height} × {finding.width}; a mask must have its image's size",
+                f"is {finding.height} × {finding.width}{turned}; a mask must have its image's size",
                 [pair.relative, pair.expected or str(pair.mask)],
             )
             return
+        self.mask_values += np.bincount(mask.reshape(-1), minlength=256)
         if valid is not None:
             mask[~valid] = IGNORE_INDEX
         for name, window in regions:
@@ -144,7 +171,11 @@ class _Survey:
         name = pair.expected or str(pair.mask)
         labels = vector_labels(self.description)
         try:
-            return read_mask(pair.mask, self.classes, image=pair.image, labels=labels)
+            mask = read_mask(pair.mask, self.classes, image=pair.image, labels=labels)
+            if is_vector(pair.mask) and self.elsewhere.get(pair.mask, "") is not None:
+                # Where a polygon leaves a trace the mask has two values.
+                self.elsewhere[pair.mask] = misplaced(pair.mask, pair.image) if (mask == mask[0, 0]).all() else None
+            return mask
         except UndeclaredError as error:
             for value, pixels in error.found.items():
                 self.undeclared.setdefault(value, {})[name] = pixels
@@ -162,7 +193,7 @@ class _Survey:
         """Put everything together."""
         undeclared = _undeclared(self.undeclared)
         if undeclared:
-            self.problems.append(_undeclared_problem(self.undeclared, undeclared))
+            self.problems.insert(0, _undeclared_problem(self.undeclared, undeclared))
         if self.description.split.leaking:
             self.tell(
                 "leaking",
@@ -183,6 +214,9 @@ class _Survey:
             undeclared=undeclared,
             duplicates=self.duplicates,
             problems=tuple(sorted(self.problems, key=lambda problem: problem.severity)),
+            band_names=None if self.kind is None else self.kind.band_names,
+            resolution=self.description.resolution or (None if self.kind is None else self.kind.resolution),
+            georeferenced=self.kind is not None and self.kind.georeferenced,
         )
 
 
@@ -248,39 +282,29 @@ def _tell_unpaired(found: Found, used: Sequence[Pair], survey: _Survey) -> None:
 
 
 def _compare_kinds(survey: _Survey) -> None:
-    """Tell which images have other bands or another data type than most."""
-    readable = [image for image in survey.images if image.bands is not None]
-    kinds = Counter((image.bands, image.dtype) for image in readable)
-    if not kinds:
+    """Tell where images differ in what their headers say."""
+    if not survey.infos:
         return
-    bands, dtype = kinds.most_common(1)[0][0]
-    bands = survey.description.bands or bands
-    others = [image for image in readable if (image.bands, image.dtype) != (bands, dtype)]
-    if others:
-        told = [f"{image.path} ({image.bands} bands of {image.dtype})" for image in others]
+    survey.kind = common_kind(survey.infos, survey.description, read_options(survey.description))
+    survey.problems += survey.kind.problems
+    if survey.measured_alpha:
+        number = survey.infos[next(iter(survey.measured_alpha))].transparency
+        files = [survey.relative(path) for path in survey.measured_alpha]
         survey.tell(
-            "mismatched",
-            f"{len(others)} of {len(readable)} images are not {bands} bands of {dtype}: {listed(told)}; convert them, "
-            "leave them out or correct 'bands'",
-            [image.path for image in others],
+            "bands",
+            f"band {number} of {len(files)} images ({listed(files)}) is marked as transparency, so it masks pixels "
+            f"out, but holds numbers as measurements do; if it is a band, write bands: {number}",
+            files,
+            severity="warning",
         )
 
 
-def _compare_classes(survey: _Survey) -> None:
-    """Tell which classes can't be learned or judged."""
-    if survey.classes is None or not survey.counts:
-        return
-    nothing = np.zeros(256, dtype=np.int64)
-    train = survey.counts.get("train", nothing)
-    judged = survey.counts.get("val", nothing) + survey.counts.get("test", nothing)
-    for index, name in enumerate(survey.classes.names):
-        if train[index] == 0:
-            where = "no training mask has it" if judged[index] else "no mask has it"
-            message = f"class '{name}' can't be learned: {where}; correct its color or value, or the split"
-            survey.tell("classes", message, severity="warning")
-        elif judged[index] == 0:
-            message = f"class '{name}' can't be judged: no mask outside the training images has it; change the split"
-            survey.tell("classes", message, severity="warning")
+def _tell_misplaced(survey: _Survey) -> None:
+    """Tell of each file of polygons that touches none of its images why that is."""
+    for path, cause in survey.elsewhere.items():
+        if cause is not None:
+            name = survey.relative(path)
+            survey.tell("misplaced", f"no polygon of {name} touches its image: {cause}", [name])
 
 
 def _part(name: str, survey: _Survey) -> PartFinding:

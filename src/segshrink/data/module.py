@@ -52,7 +52,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
             ``crops.draw`` "image". Crops in which no pixel has a value are drawn again.
         unlabeled: Scenes without; their targets are all ignored.
         crops: Size, number and mix of crops.
-        augmentation: How crops are changed.
+        augmentation: How crops are changed; what it leaves to the data isn't done.
         seed: Where all random numbers come from.
         layers: More arrays to cut with the crops' plans, by name: (channels, size, size), uint8 or else float32, in the
             items.
@@ -127,8 +127,8 @@ class CropDataset(TorchDataset[dict[str, Any]]):
                 shape=self._stores[kind].shape(index),
                 size=self.crops.size,
                 scale=self.augmentation.scale,
-                flips=self.augmentation.flips,
-                quarter_turns=self.augmentation.quarter_turns,
+                flips=self.augmentation.flips or False,
+                quarter_turns=self.augmentation.quarter_turns or False,
                 center=center,
             )
             if valid is None or _window(plan, valid).any():
@@ -152,7 +152,7 @@ class CropModule(lightning.LightningDataModule):
     Args:
         dataset: What to train and validate on.
         crops: Size, number and mix of crops.
-        augmentation: How training crops are changed.
+        augmentation: How training crops are changed; what it leaves to the data is settled here.
         seed: Where all random numbers come from.
         use_unlabeled: Whether unlabelled scenes join; they teach a student only.
         folder: Cache folder of decoded images; None is ``$SEGSHRINK_CACHE`` or the user's cache folder.
@@ -173,7 +173,7 @@ class CropModule(lightning.LightningDataModule):
         super().__init__()
         self.dataset = dataset
         self.crops = crops or Crops()
-        self.augmentation = augmentation or Augmentation()
+        self.augmentation = (augmentation or Augmentation()).resolved(georeferenced=dataset.georeferenced)
         self.seed = seed
         self.unlabeled = dataset.unlabeled if use_unlabeled else ()
         self.layers: dict[str, Layer] = {}

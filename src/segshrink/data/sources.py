@@ -11,12 +11,16 @@ from pathlib import Path, PurePosixPath
 
 from segshrink.classes import ClassMap
 from segshrink.config import DatasetDescription
+from segshrink.data.image_kinds import common_kind, read_options
 from segshrink.data.splits import Division, divide, divide_patches
 from segshrink.data.wildcards import Wildcard, columns, has_wildcards, is_list_file, read_lines, whats_there
-from segshrink.errors import ConfigError, DataError, FileError
+from segshrink.errors import ConfigError, DataError, FileError, ModelError
 from segshrink.file_search import is_file
 from segshrink.formatting import listed
-from segshrink.imagery import VectorLabels, probe
+from segshrink.imagery import ReadOptions, VectorLabels, probe
+from segshrink.imagery.bands import same_bands
+from segshrink.imagery.scaling import Scaling
+from segshrink.models.description import ModelDescription
 from segshrink.tiling import Window
 
 
@@ -30,6 +34,7 @@ class Sample:
         mask: The mask file; None for images without labels.
         window: Part of both in pixels; None is the whole. Only the leaking ``patches`` split gives one.
         labels: How polygons become classes, where the mask is drawn as such.
+        options: How the image is read; None is ``ReadOptions()``.
     """
 
     name: str
@@ -37,6 +42,7 @@ class Sample:
     mask: Path | None
     window: Window | None = None
     labels: VectorLabels | None = None
+    options: ReadOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,11 @@ class Dataset:
         val: Samples that judge during development.
         test: Samples that judge at the end; often empty.
         unlabeled: Images without masks, none of which is in the other parts.
+        dtype: Data type of every image.
+        band_names: What the bands are called, as a model records it; None where nothing says.
+        scaling: Scale and offset tags of the bands; None where there are none.
+        resolution: Metres a pixel; None where it isn't known or differs.
+        georeferenced: Whether images say where on the ground they lie.
     """
 
     description: DatasetDescription
@@ -60,6 +71,11 @@ class Dataset:
     val: tuple[Sample, ...]
     test: tuple[Sample, ...] = ()
     unlabeled: tuple[Sample, ...] = ()
+    dtype: str = "uint8"
+    band_names: tuple[str, ...] | None = None
+    scaling: Scaling | None = None
+    resolution: float | None = None
+    georeferenced: bool = False
 
     @property
     def leaking(self) -> bool:
@@ -99,16 +115,22 @@ class Found:
     orphans: tuple[tuple[str, str], ...] = ()
 
 
-def open_dataset(description: DatasetDescription) -> Dataset:
-    """Find, pair and divide the images of a data set.
+def open_dataset(description: DatasetDescription, *, model: ModelDescription | None = None) -> Dataset:
+    """Find, pair and divide the images of a data set, and read their headers.
 
     Images that no part of the split names are left out, as are unlabelled images that a part names.
+
+    Args:
+        description: The data set.
+        model: A model that looks at the images: where the description doesn't choose bands, they are read as it takes
+            them, by name and with transparency where it has so many bands; their numbers are put on its scale and
+            offset.
 
     Raises:
         FileError: The root folder or a list file is missing; an image header is unreadable.
         ConfigError: ``images`` and ``masks`` can't be paired; the classes contradict each other.
         DataError: No image matches; an image of the split has no mask, or a mask no image; a split entry matches
-            nothing; an image is in two parts.
+            nothing; an image is in two parts; images differ in bands or data type.
     """
     classes = class_map(description)
     root = description.root
@@ -120,25 +142,45 @@ def open_dataset(description: DatasetDescription) -> Dataset:
         raise DataError(f"{description.name}: {division.problems[0]}{more}")
     refuse_unpaired(description, found, division)
     used = {*division.train, *division.val, *division.test}
-    taken = {found.pairs[position].image for position in used}
-    first = found.pairs[min(used)].image
-    bands = probe(first).bands
-    if description.bands not in (None, bands):
-        raise DataError(
-            f"{first} has {bands} bands but {description.name} says 'bands: {description.bands}'; correct it"
-        )
-    parts = samples_of(description, found, division)
+    pairs = [found.pairs[position] for position in sorted(used)]
+    taken = {pair.image for pair in pairs}
+    unlabeled = [pair for pair in find_unlabeled(description) if pair.image not in taken]
+    options = read_options(description, model)
+    images_read = {pair.image: probe(pair.image, options) for pair in (*pairs, *unlabeled)}
+    kind = common_kind(images_read, description, options)
+    for problem in kind.problems:
+        if problem.severity == "error":
+            raise DataError(f"{description.name}: {problem.message}")
+    parts = samples_of(description, found, division, kind.options)
     return Dataset(
         description=description,
         classes=classes,
-        bands=bands,
+        bands=kind.bands,
         train=parts["train"],
         val=parts["val"],
         test=parts["test"],
-        unlabeled=tuple(
-            Sample(pair.name, pair.image, None) for pair in find_unlabeled(description) if pair.image not in taken
-        ),
+        unlabeled=tuple(Sample(pair.name, pair.image, None, options=kind.options) for pair in unlabeled),
+        dtype=kind.dtype,
+        band_names=kind.band_names,
+        scaling=kind.scaling,
+        resolution=description.resolution or kind.resolution,
+        georeferenced=kind.georeferenced,
     )
+
+
+def refuse_other_bands(model: ModelDescription, dataset: Dataset) -> None:
+    """Raise ModelError unless a data set's bands are those that a model takes, in number and, where known, by name."""
+    name = dataset.description.name
+    if model.bands != dataset.bands:
+        raise ModelError(
+            f"the model takes {model.bands} bands but the images of '{name}' have {dataset.bands}; give images like "
+            "those that it was trained on, or choose with 'bands'"
+        )
+    if not same_bands(dataset.band_names, model.band_names):
+        raise ModelError(
+            f"the model takes the bands {', '.join(model.band_names or ())} but those of '{name}' are "
+            f"{', '.join(dataset.band_names or ())}; choose them with 'bands' in its order"
+        )
 
 
 def class_map(description: DatasetDescription) -> ClassMap:
@@ -249,7 +291,9 @@ def meant_orphans(description: DatasetDescription, found: Found) -> list[tuple[s
     return [orphan for number, orphan in enumerate(orphans) if len(found.pairs) + number in used]
 
 
-def samples_of(description: DatasetDescription, found: Found, division: Division) -> dict[str, tuple[Sample, ...]]:
+def samples_of(
+    description: DatasetDescription, found: Found, division: Division, options: ReadOptions
+) -> dict[str, tuple[Sample, ...]]:
     """Return the samples of "train", "val" and "test"; for the ``patches`` split the images' headers are read."""
     pairs = found.pairs
     labels = vector_labels(description)
@@ -258,12 +302,12 @@ def samples_of(description: DatasetDescription, found: Found, division: Division
         sizes = [(cut[place].height, cut[place].width) if place in cut else (0, 0) for place in range(len(pairs))]
         squares = divide_patches(sizes, description.split)
         return {
-            "train": tuple(_sample(pairs[position], labels, window) for position, window in squares.train),
-            "val": tuple(_sample(pairs[position], labels, window) for position, window in squares.val),
-            "test": tuple(_sample(pairs[position], labels) for position in division.test),
+            "train": tuple(_sample(pairs[position], labels, options, window) for position, window in squares.train),
+            "val": tuple(_sample(pairs[position], labels, options, window) for position, window in squares.val),
+            "test": tuple(_sample(pairs[position], labels, options) for position in division.test),
         }
     return {
-        part: tuple(_sample(pairs[index], labels) for index in positions)
+        part: tuple(_sample(pairs[index], labels, options) for index in positions)
         for part, positions in (("train", division.train), ("val", division.val), ("test", division.test))
     }
 
@@ -273,9 +317,9 @@ def vector_labels(description: DatasetDescription) -> VectorLabels:
     return VectorLabels(field=description.mask_field, background=description.mask_background)
 
 
-def _sample(pair: Pair, labels: VectorLabels, window: Window | None = None) -> Sample:
+def _sample(pair: Pair, labels: VectorLabels, options: ReadOptions, window: Window | None = None) -> Sample:
     name = pair.name if window is None else f"{pair.name}-r{window.row:05d}-c{window.col:05d}"
-    return Sample(name, pair.image, pair.mask, window, labels)
+    return Sample(name, pair.image, pair.mask, window, labels, options)
 
 
 def _checked_root(root: Path) -> Path:

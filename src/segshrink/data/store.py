@@ -19,11 +19,11 @@ from segshrink.data.checked_arrays import ArrayHeader, CheckedArrays, DamagedErr
 from segshrink.data.sources import Sample
 from segshrink.errors import DataError, FileError
 from segshrink.files import content_key, replacing
-from segshrink.imagery import VectorLabels, read_mask, read_valid_image
+from segshrink.imagery import ReadOptions, VectorLabels, read_mask, read_valid_image
 from segshrink.imagery.vrt import vrt_sources
 
 # Part of every key: raise it when decoding changes, and old arrays are no longer found.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 # A file that was written this short a time ago may change again without a new time stamp; its key isn't remembered.
 _SETTLED_SECONDS = 2.0
@@ -87,9 +87,9 @@ class SceneStore:
         self.folder = cache_folder() if folder is None else Path(folder)
         self._files = CheckedArrays()
         entries: list[_Entry] = []
-        decoded: dict[tuple[Path, Path | None], _Entry] = {}
+        decoded: dict[tuple[Path, Path | None, ReadOptions | None], _Entry] = {}
         for number, sample in enumerate(self.samples):
-            files = (sample.image, sample.mask)
+            files = (sample.image, sample.mask, sample.options)
             if files not in decoded:
                 decoded[files] = self._entry(sample)
             entries.append(decoded[files])
@@ -139,16 +139,18 @@ class SceneStore:
         return None if self._entries[index].valid is None else self._array(index, "valid", rows)
 
     def image_key(self, index: int) -> str:
-        """Return the SHA-256 of a sample's image file, as it was when the store was built."""
+        """Return a hash of a sample's image file and of how it is read, as it was when the store was built."""
         return self._entries[index].image.stem
 
     def _entry(self, sample: Sample) -> _Entry:
         """Decode a sample's files unless the cache has them, and check that they fit together."""
         key = remembered_key(sample.image, self.folder)
+        if sample.options not in (None, ReadOptions()):
+            key = hashlib.sha256(f"{key} {json.dumps(asdict(sample.options))}".encode()).hexdigest()
         image_path, valid_path = self._home("images", key), self._home("valid", key)
         image = array_header(image_path)
         if image is None or (image.note == _PARTLY_VALID and array_header(valid_path) is None):
-            pixels, valid = read_valid_image(sample.image)
+            pixels, valid = read_valid_image(sample.image, sample.options)
             if valid is not None:
                 write_array(valid_path, valid)
             write_array(image_path, pixels, note=_VALID if valid is None else _PARTLY_VALID)

@@ -112,7 +112,21 @@ def transparency(dataset: Any) -> int | None:
 
 def telling(name: str) -> bool:
     """Whether a band's name says what it shows."""
-    return _UNTELLING.fullmatch(_plain(name)) is None
+    return _UNTELLING.fullmatch(plain_name(name)) is None
+
+
+def plain_name(text: str) -> str:
+    """Return a band's name as it is compared: in any case, with spaces, "near infrared" as "nir"."""
+    plain = " ".join(re.split(r"[\s_-]+", text.strip().casefold()))
+    return _SYNONYMS.get(plain, plain)
+
+
+def same_bands(one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
+    """Whether two lists of band names may mean the same bands in the same order; so do names that say nothing."""
+    if one is None or other is None:
+        return True
+    pairs = zip(one, other, strict=True)
+    return all(plain_name(a) == plain_name(b) or not (telling(a) and telling(b)) for a, b in pairs)
 
 
 def spelled(numbers: Sequence[int], remedy: Remedy) -> str:
@@ -144,8 +158,8 @@ def _matched(
     titles: Sequence[str], alpha: int | None, model: Sequence[str], name: str, remedy: Remedy
 ) -> tuple[int, ...] | None:
     """Return the bands that have the names of a model's; None where the file or the model names none."""
-    held = {number: _plain(title) for number, title in enumerate(titles, start=1) if telling(title)}
-    wanted = [_plain(title) if telling(title) else None for title in model]
+    held = {number: plain_name(title) for number, title in enumerate(titles, start=1) if telling(title)}
+    wanted = [plain_name(title) if telling(title) else None for title in model]
     if not any(wanted) or not held.keys() - {alpha}:
         return None
     lying = _as_they_lie(len(titles), alpha, len(model))
@@ -176,7 +190,7 @@ def _number(dataset: Any, band: int | str, titles: Sequence[str], name: str) -> 
             raise DataError(f"{name} has no band {number}; it has {_listed(titles)}")
         return number
     for known in (_descriptions(dataset), _colors(dataset)):
-        fitting = [number for number, title in known.items() if title == _plain(band)]
+        fitting = [number for number, title in known.items() if title == plain_name(band)]
         if len(fitting) > 1:
             numbers = ", ".join(map(str, fitting))
             raise DataError(f"{name} has several bands '{band}' ({numbers}); choose by number")
@@ -188,12 +202,12 @@ def _number(dataset: Any, band: int | str, titles: Sequence[str], name: str) -> 
 
 
 def _descriptions(dataset: Any) -> dict[int, str]:
-    return {number: _plain(text) for number, text in enumerate(dataset.descriptions, start=1) if text}
+    return {number: plain_name(text) for number, text in enumerate(dataset.descriptions, start=1) if text}
 
 
 def _colors(dataset: Any) -> dict[int, str]:
     return {
-        number: _plain(color.name)
+        number: plain_name(color.name)
         for number, color in enumerate(dataset.colorinterp, start=1)
         if color not in _NAMELESS
     }
@@ -201,11 +215,6 @@ def _colors(dataset: Any) -> dict[int, str]:
 
 def _title(dataset: Any, number: int) -> str:
     return dataset.descriptions[number - 1] or _colors(dataset).get(number) or str(number)
-
-
-def _plain(text: str) -> str:
-    plain = " ".join(re.split(r"[\s_-]+", text.strip().casefold()))
-    return _SYNONYMS.get(plain, plain)
 
 
 def _listed(titles: Sequence[str]) -> str:

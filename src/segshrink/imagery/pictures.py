@@ -49,6 +49,7 @@ class Picture:
 
     def __init__(self, path: Path, place: Georeference | None = None) -> None:
         self.path, self._place = Path(path), place
+        self.nodata: float | None = None  # a value that averages leave out
         with open_pillow(self.path) as image:
             self.orientation = orientation_of(image)
             self._mode = _plain_mode(image)
@@ -162,10 +163,20 @@ class Picture:
     def _dataset(self) -> Any:
         """The pixels as a dataset of GDAL, which resamples."""
         size = {"height": self.height, "width": self.width, "count": self.count, "dtype": "uint8"}
+        known = self.nodata in range(256)
         with silent(NotGeoreferencedWarning):
-            dataset = rasterio.open("picture", "w+", driver="MEM", **size)
+            dataset = rasterio.open("picture", "w+", driver="MEM", nodata=self.nodata if known else None, **size)
         dataset.write(self._pixels.transpose(2, 0, 1))
         return dataset
+
+
+def may_be_placed(path: Path) -> bool:
+    """Whether a file stands beside a picture that may say where it lies: a world file, or GDAL's own."""
+    ending = path.suffix[1:]
+    worlds = (ending[:1] + ending[-1:] + "w", ending + "w", "wld", "tab")
+    return path.with_name(f"{path.name}.aux.xml").exists() or any(
+        path.with_suffix(f".{world}").exists() for name in worlds for world in (name.lower(), name.upper())
+    )
 
 
 def orientation_of(image: Image.Image) -> int:

@@ -48,9 +48,9 @@ class ScalingChange:
         factors = [_factor(here, there) for here, there in zip(found or (_UNSAID,) * len(wanted), wanted, strict=True)]
         if None in factors:
             raise DataError(
-                f"{name} has the scale and offset tags {_told(found)} but the model was trained on numbers with "
-                f"{_told(wanted)}; set the tags that they lack (gdal_edit.py -scale -offset), or take the numbers as "
-                f"they are with --scale 0,{_HIGHEST.get(dtype, 1)}"
+                f"the scale and offset tags of {name} are {told_scaling(found)}, but {told_scaling(wanted)} in the "
+                "images that the model is for; set the missing tags (gdal_edit.py -scale -offset), or predict with the "
+                f"numbers as they are: --scale 0,{_HIGHEST.get(dtype, 1)}"
             )
         if any(factor != (1.0, 0.0) for factor in factors):
             self._factors = [factor for factor in factors if factor is not None]
@@ -87,7 +87,8 @@ def _factor(here: tuple[float, float], there: tuple[float, float]) -> tuple[floa
     return (1.0, 0.0) if here[1] == there[1] == 0 else None
 
 
-def _told(scaling: Sequence[tuple[float, float]] | None) -> str:
+def told_scaling(scaling: Sequence[tuple[float, float]] | None) -> str:
+    """Write scales and offsets for people."""
     if scaling is None:
         return "none"
     return " and ".join(dict.fromkeys(f"{scale:g}, {offset:g}" for scale, offset in scaling))

@@ -278,6 +278,9 @@ def resampled(georeference: Georeference, resolution: float, *, name: str) -> Ge
 
 def _declaring(dataset: Any, nodata: float) -> Any:
     """Open the raster again in such a way that GDAL knows the no-data value, so that averages leave it out."""
+    if isinstance(dataset, Picture):
+        dataset.nodata = nodata
+        return dataset
     with MemoryFile(filename="scene.vrt") as memory:
         rasterio.shutil.copy(dataset, memory.name, driver="VRT")
         with rasterio.open(memory.name, "r+", driver="VRT") as virtual, suppress(ValueError):

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio.features
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
-from rasterio.features import rasterize
 from rasterio.transform import Affine
-from rasterio.warp import transform_geom
+from rasterio.warp import transform_bounds, transform_geom
 
 from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
 from segshrink.errors import DataError, FileError, MissingExtraError, SegshrinkError
@@ -91,6 +91,54 @@ def read_vector_mask(path: Path, image: Path, classes: ClassMap, labels: VectorL
             pixels,
         )
     return _burned(geometries, indices, place, fill=background)
+
+
+def misplaced(path: Path, image: Path) -> str | None:
+    """Say why no polygon of a file touches its image, and the likely cause; None where one does, or there is none.
+
+    Raises:
+        FileError, DataError, MissingExtraError: As ``read_vector_mask``.
+    """
+    place = _checked_place(path, image)
+    layer = (_read_text if path.suffix.lower() in _TEXT_SUFFIXES else _read_binary)(path, _DEFAULT_FIELD)
+    drawn = [geometry for geometry in layer.geometries if geometry and geometry["coordinates"]]
+    bounds = [rasterio.features.bounds(geometry) for geometry in drawn]
+    if not drawn or _touches(bounds, layer.crs, place):
+        return None
+    target, degrees = CRS.from_wkt(str(place.crs)), CRS.from_user_input(_DEFAULT_CRS)
+    swapped = [(bottom, left, top, right) for left, bottom, right, top in bounds]
+    lefts, bottoms, rights, tops = zip(*bounds, strict=True)
+    west, south, east, north = min(lefts), min(bottoms), max(rights), max(tops)
+    where = f"they lie from {west:g}, {south:g} to {east:g}, {north:g} in {layer.crs.to_string()[:60]}"
+    for crs, boxes, cause in (
+        (layer.crs, swapped, "latitude stands first, where longitude (x) must: exchange the two"),
+        (target, bounds, "they are in the image's coordinate reference system already: name it in the file"),
+        (target, swapped, "they are in the image's coordinate reference system, but y stands first: exchange the two"),
+        (degrees, bounds, "they are longitudes and latitudes: name OGC:CRS84 in the file"),
+        (degrees, swapped, "they are latitudes and longitudes, latitude first: exchange the two"),
+        (CRS.from_epsg(3857), bounds, "they are in Web Mercator: name EPSG:3857 in the file"),
+    ):
+        if _touches(boxes, crs, place):
+            return f"{where}; probably {cause}"
+    if max(abs(west), abs(east)) <= place.width and max(abs(south), abs(north)) <= place.height:
+        return f"{where}; probably they are pixels: export them with the image's coordinates"
+    return f"{where}; check the coordinate reference system, or whether they belong to another image"
+
+
+def _touches(bounds: Sequence[tuple[float, ...]], crs: CRS, place: Georeference) -> bool:
+    """Whether a box (left, bottom, right, top) lies over the image's grid, at least in part."""
+    to_pixels = ~Affine(*place.transform) if place.transform else Affine.identity()
+    for box in bounds:
+        try:
+            left, bottom, right, top = transform_bounds(crs, CRS.from_wkt(str(place.crs)), *box)
+        except (RasterioError, CRSError, ValueError):
+            continue  # such coordinates don't exist there
+        corners = [(x, y) for x in (left, right) for y in (bottom, top)]
+        columns = [to_pixels.a * x + to_pixels.b * y + to_pixels.c for x, y in corners]
+        rows = [to_pixels.d * x + to_pixels.e * y + to_pixels.f for x, y in corners]
+        if max(columns) > 0 and min(columns) < place.width and max(rows) > 0 and min(rows) < place.height:
+            return True
+    return False
 
 
 def _checked_place(path: Path, image: Path) -> Georeference:
@@ -240,7 +288,7 @@ def _burned(
     if not shapes or place.transform is None:
         return np.full(size, fill, dtype=np.uint8)
     try:
-        mask: NDArray[np.uint8] = rasterize(
+        mask: NDArray[np.uint8] = rasterio.features.rasterize(
             shapes, out_shape=size, transform=Affine(*place.transform), fill=fill, dtype="uint8"
         )
     except (RasterioError, ValueError) as error:

@@ -27,6 +27,8 @@ class ModelDescription:
         dtype: Kind of the raw pixel values it was trained on ("uint8", "uint16", "int16", "float32").
         sigmoid: Whether the network has one output channel z for two classes, the background first; the model's logits
             are then (0, z), whose softmax is (1 - sigmoid(z), sigmoid(z)).
+        scaling: (scale, offset) of each band's raw numbers, as the tags of the files it was trained on say; None where
+            they say nothing.
         resolution: Ground size of a pixel in metres that it was trained on, when known.
         structure: How the network differs from the one that ``id`` and ``options`` build, as ``models.structure`` says
             it; None where it doesn't.
@@ -42,6 +44,7 @@ class ModelDescription:
     dtype: str = "uint8"
     sigmoid: bool = False
     resolution: float | None = None
+    scaling: tuple[tuple[float, float], ...] | None = None
     structure: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -53,6 +56,10 @@ class ModelDescription:
             )
         if self.band_names is not None and len(self.band_names) != self.bands:
             raise ModelError(f"the model takes {self.bands} bands but {len(self.band_names)} band names are given")
+        if self.scaling is not None and len(self.scaling) != self.bands:
+            raise ModelError(f"the model takes {self.bands} bands but {len(self.scaling)} scales and offsets are given")
+        if any(not (math.isfinite(scale + offset) and scale) for scale, offset in self.scaling or ()):
+            raise ModelError(f"scales and offsets are finite numbers, scales not 0, found {self.scaling}")
         if self.resolution is not None and not (math.isfinite(self.resolution) and self.resolution > 0):
             raise ModelError(f"a resolution is metres per pixel, above 0, found {self.resolution}")
         if self.sigmoid and len(self.classes) != 2:
@@ -74,6 +81,7 @@ class ModelDescription:
             "stride": self.stride,
             "sigmoid": self.sigmoid,
             "resolution": self.resolution,
+            "scaling": None if self.scaling is None else [list(tags) for tags in self.scaling],
             "structure": self.structure,
         }
 
@@ -87,6 +95,7 @@ class ModelDescription:
         try:
             names = mapping.get("band_names")
             resolution = mapping.get("resolution")  # absent from older files, as are the next
+            scaling = mapping.get("scaling")
             structure = mapping.get("structure")
             sigmoid = mapping.get("sigmoid", False)
             if not isinstance(sigmoid, bool):
@@ -102,6 +111,7 @@ class ModelDescription:
                 dtype=str(mapping.get("dtype", "uint8")),
                 sigmoid=sigmoid,
                 resolution=None if resolution is None else float(resolution),
+                scaling=None if scaling is None else tuple((float(scale), float(offset)) for scale, offset in scaling),
                 structure=None if structure is None else dict(structure),
             )
         except (ModelError, ConfigError) as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from segshrink.compression import profile_backend, profile_model
 from segshrink.config import DatasetDescription, Recipe
-from segshrink.data import SceneStore, open_dataset, scenes
+from segshrink.data import Dataset, SceneStore, open_dataset, refuse_other_bands, scenes
 from segshrink.errors import ConfigError, ModelError
 from segshrink.evaluation import ArrayPredictor, Evaluation, ScenePredictor, evaluate
 from segshrink.files import read_json, write_json
@@ -67,11 +67,12 @@ def describe_teacher(
         (out / name).unlink(missing_ok=True)
     if (metrics := run.with_name("metrics.csv")).exists():
         (out / "metrics.csv").write_bytes(metrics.read_bytes())
-    if profile and (measured := _profile(teacher, open_dataset(recipe.data).bands)) is not None:
+    dataset = open_dataset(recipe.data)
+    if profile and (measured := _profile(teacher, dataset.bands)) is not None:
         write_json(out / "profile.json", measured)
     return _evaluate(
         TeacherPredictor(teacher),
-        recipe.data,
+        dataset,
         "val",
         model_name="teacher",
         parameters=teacher.parameters,
@@ -117,19 +118,16 @@ def evaluate_model(
         ModelError: The model's classes or bands differ from the data set's.
         ConfigError: The split is empty.
     """
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, model=model.description)
     if model.description.classes.names != dataset.classes.names:
         raise ModelError(
             f"the model's classes ({', '.join(model.description.classes.names)}) are not those of data set "
             f"'{data.name}' ({', '.join(dataset.classes.names)}); name them alike and in the same order"
         )
-    if model.description.bands != dataset.bands:
-        raise ModelError(
-            f"the model takes {model.description.bands} bands but the images of '{data.name}' have {dataset.bands}"
-        )
+    refuse_other_bands(model.description, dataset)
     return _evaluate(
         Predictor(TorchBackend(model, precision=precision)),
-        data,
+        dataset,
         split,
         model_name=name,
         parameters=count_parameters(model),
@@ -141,7 +139,7 @@ def evaluate_model(
 
 def _evaluate(
     predictor: ArrayPredictor | ScenePredictor,
-    data: DatasetDescription,
+    dataset: Dataset,
     split: str,
     *,
     model_name: str,
@@ -151,7 +149,7 @@ def _evaluate(
     progress: ScenesDone | None = None,
 ) -> Evaluation:
     """Score a predictor on a split of a data set."""
-    dataset = open_dataset(data)
+    data = dataset.description
     samples = getattr(dataset, split)
     if not samples:
         raise ConfigError(f"data set '{data.name}' has no images in its {split} split")

@@ -18,7 +18,6 @@ from segshrink.config import Learner, Recipe, absolute_recipe, dump_yaml, load_r
 from segshrink.data import CropModule, Dataset, image_statistics, open_dataset
 from segshrink.errors import ConfigError, DataError, FileError, ModelError, TrainingError
 from segshrink.files import claimed, read_json, write_json, write_text
-from segshrink.imagery import probe
 from segshrink.losses import build_terms
 from segshrink.machine import describe_machine
 from segshrink.models import SegmentationModel, inherit_encoder
@@ -241,9 +240,13 @@ def _check_labels(data: CropModule) -> None:
 
 def _build(learner: Learner, dataset: Dataset, data: CropModule) -> SegmentationModel:
     model = build_chosen(learner.model, dataset, lambda: image_statistics(data.train_store))
-    pixels = probe(dataset.train[0].image)
-    resolution = dataset.description.resolution or model.description.resolution
-    model.description = replace(model.description, dtype=pixels.dtype, resolution=resolution)
+    model.description = replace(
+        model.description,
+        dtype=dataset.dtype,
+        band_names=dataset.band_names or model.description.band_names,
+        scaling=dataset.scaling or model.description.scaling,
+        resolution=dataset.resolution or model.description.resolution,
+    )
     return model
 
 

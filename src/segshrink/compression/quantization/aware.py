@@ -60,7 +60,7 @@ def distill_rounded(
         TrainingError: The loss became NaN or infinite.
     """
     recipe = _recipe(model, data, recipe)
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, model=model.description)
     student = copy.deepcopy(model)
     student.requires_grad_(True)
     teacher, own = _teacher(model, recipe, dataset)

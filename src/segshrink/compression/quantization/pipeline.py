@@ -22,7 +22,7 @@ from segshrink.compression.quantization.result import (
 )
 from segshrink.compression.quantization.scoring import Judge, Score, latencies
 from segshrink.config import DatasetDescription, Recipe
-from segshrink.data import Dataset, calibration_tiles, open_dataset
+from segshrink.data import Dataset, calibration_tiles, open_dataset, refuse_other_bands
 from segshrink.errors import ConfigError, FileError, ModelError, nearest
 from segshrink.export import export_onnx
 from segshrink.export.int8_graph import require_nncf
@@ -80,7 +80,7 @@ def quantize(
     """
     out = Path(out)
     _check(runtimes, max_drop, out)
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, model=model.description)
     _check_fit(model, dataset)
     tell = progress or _silent
     tiles = calibration_tiles(dataset, count=images)
@@ -209,11 +209,7 @@ def _check_fit(model: SegmentationModel, dataset: Dataset) -> None:
             f"the model's classes ({', '.join(description.classes.names)}) are not those of data set '{name}' "
             f"({', '.join(dataset.classes.names)}); name them alike and in the same order"
         )
-    if description.bands != dataset.bands:
-        raise ModelError(
-            f"the model takes {description.bands} bands but the images of '{name}' have {dataset.bands}; calibrate "
-            "with images like those that it was trained on"
-        )
+    refuse_other_bands(description, dataset)
 
 
 def _silent(done: int, total: int, text: str) -> None:

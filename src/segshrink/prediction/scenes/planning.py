@@ -87,6 +87,8 @@ def open_for(source: Source, backend: Backend, options: SceneOptions) -> Scene:
             resolution=metres,
             dtype=dtype,
             count=backend.bands,
+            names=None if description is None else description.band_names,
+            scaling=None if description is None else description.scaling,
         )
 
     scene = opened(resolution)

@@ -1,0 +1,70 @@
+"""Whether masks hold what their classes mean: absent classes, and values that mean something else."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segshrink.classes import IGNORE_INDEX, ClassMap
+from segshrink.data.findings import Problem
+
+
+def compare_classes(
+    classes: ClassMap, counts: Mapping[str, NDArray[np.int64]], *, allowed: Collection[str], drawn: bool
+) -> list[Problem]:
+    """Tell which classes can't be learned or judged.
+
+    Args:
+        classes: What masks mean.
+        counts: For each part of the split, pixels by class index.
+        allowed: Classes that training masks need not hold.
+        drawn: Whether masks are polygons.
+    """
+    problems = []
+    nothing = np.zeros(256, dtype=np.int64)
+    train = counts.get("train", nothing)
+    judged = counts.get("val", nothing) + counts.get("test", nothing)
+    correct = "'mask_field' or the polygons' attribute" if drawn else "its color or value"
+    for index, name in enumerate(classes.names):
+        if train[index] == 0 and name not in allowed:
+            where = "no training mask has it" if judged[index] else "no mask has it"
+            message = (
+                f"class '{name}' can't be learned: {where}; correct {correct}, or the split, or write allow_absent: "
+                f"[{name}]"
+            )
+            problems.append(Problem("classes", "error", message))
+        elif train[index] and judged[index] == 0:
+            message = f"class '{name}' can't be judged: no mask outside the training images has it; change the split"
+            problems.append(Problem("classes", "warning", message))
+    return problems
+
+
+def propose_values(
+    classes: ClassMap, counts: NDArray[np.int64], undeclared: Mapping[str | int, object]
+) -> list[Problem]:
+    """Propose the classes' values where a class is absent and masks hold as many other values: 0 and 255, 1 to n.
+
+    Args:
+        classes: What masks mean.
+        counts: Pixels of all masks by class index, ignored ones at 255.
+        undeclared: Values in masks that nothing declares.
+    """
+    if classes.values is None or (counts[: len(classes)] > 0).all():
+        return []
+    held = {value for value, pixels in zip(classes.values, counts, strict=False) if pixels}
+    if counts[IGNORE_INDEX] and IGNORE_INDEX in classes.ignored_values:
+        held.add(IGNORE_INDEX)
+    held |= {value for value in undeclared if isinstance(value, int)}
+    for ignored in ((IGNORE_INDEX,), (), (0, IGNORE_INDEX)):
+        values = sorted(held - set(ignored))
+        if len(values) == len(classes) and tuple(values) != classes.values:
+            break
+    else:
+        return []
+    entries = ", ".join(f"{{name: {name}, value: {value}}}" for name, value in zip(classes.names, values, strict=True))
+    ignore = " and ignore: [0]" if 0 in held and 0 not in values else ""
+    found, meant = (" and ".join(map(str, sorted(numbers))) for numbers in (held & {0, *values}, classes.values))
+    message = f"masks hold the values {found}, but classes mean {meant}; perhaps write classes: [{entries}]{ignore}"
+    return [Problem("classes", "error", message)]
