@@ -78,8 +78,7 @@ def read_vector_mask(path: Path, image: Path, classes: ClassMap, labels: VectorL
     path = Path(path)
     place = _checked_place(path, image)
     field = labels.field or _DEFAULT_FIELD
-    read = read_geojson if path.suffix.lower() in _TEXT_SUFFIXES else _read_binary
-    layer = read(path, field)
+    layer = _read(path, field)
     indices, background, undeclared = _meanings(path, layer, classes, labels)
     geometries = _on_grid(path, layer, place)
     if undeclared and not labels.tolerant:
@@ -100,12 +99,12 @@ def misplaced(path: Path, image: Path) -> str | None:
         FileError, DataError, MissingExtraError: As ``read_vector_mask``.
     """
     place = _checked_place(path, image)
-    layer = (_read_text if path.suffix.lower() in _TEXT_SUFFIXES else _read_binary)(path, _DEFAULT_FIELD)
+    layer = _read(path, _DEFAULT_FIELD)
     drawn = [geometry for geometry in layer.geometries if geometry and geometry["coordinates"]]
     bounds = [rasterio.features.bounds(geometry) for geometry in drawn]
     if not drawn or _touches(bounds, layer.crs, place):
         return None
-    target, degrees = CRS.from_wkt(str(place.crs)), CRS.from_user_input(_DEFAULT_CRS)
+    target, degrees = CRS.from_wkt(str(place.crs)), CRS.from_user_input(DEFAULT_CRS)
     swapped = [(bottom, left, top, right) for left, bottom, right, top in bounds]
     lefts, bottoms, rights, tops = zip(*bounds, strict=True)
     west, south, east, north = min(lefts), min(bottoms), max(rights), max(tops)
@@ -151,6 +150,10 @@ def _checked_place(path: Path, image: Path) -> Georeference:
             f"polygons can't be laid on {image}, which has {lacks}; give it a grid (gdalwarp, QGIS), or masks as images"
         )
     return place
+
+
+def _read(path: Path, field: str) -> Features:
+    return (read_geojson if path.suffix.lower() in _TEXT_SUFFIXES else _read_binary)(path, field)
 
 
 def _read_binary(path: Path, field: str) -> Features:
