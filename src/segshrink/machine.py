@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -148,6 +149,20 @@ def peak_memory_mb() -> float:
 
         unit = 1 if sys.platform == "darwin" else 1024
         return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+
+
+def last_words(status: int, complaints: bytes) -> str:
+    """Say why a process failed: the signal that ended it, else the last line on its standard error.
+
+    Args:
+        status: Its exit status, other than 0, as ``subprocess`` gives it.
+        complaints: What it wrote to standard error.
+    """
+    if status < 0:
+        name = signal.Signals(-status).name
+        return f"the process was ended by {name}" + (" (is there enough memory?)" if name == "SIGKILL" else "")
+    lines = complaints.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else f"the process ended with exit status {status}"
 
 
 def cpu_instructions() -> tuple[str, ...]:

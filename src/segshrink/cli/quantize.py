@@ -97,6 +97,8 @@ def _print(result: QuantizationResult) -> None:
             f"{row.bytes / 1e6:.2f} MB",
             f"{row.latency_ms:.1f} ms",
         )
+    for refusal in result.refused:
+        table.add_row(f"{refusal.precision} {refusal.runtime}", "left out")
     console = out_console()
     console.print(table)
     console.print(result.verdict, markup=False)

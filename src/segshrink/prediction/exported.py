@@ -19,6 +19,7 @@ from segshrink.prediction.logits import log_probabilities, most_likely
 # The entry of a file's metadata that holds the model's description as JSON.
 METADATA_KEY = "segshrink"
 OUTPUTS = ("logits", "probabilities", "classes")
+_LONGEST = 200  # letters of a reason that a file may have filled
 
 
 class ExportedModel:
@@ -64,10 +65,9 @@ class ExportedModel:
         """
         self._check(images)
         if "logits" in self.outputs:
-            logits: npt.NDArray[np.float32] = self._fetch(images, "logits")
-            return logits
+            return self._scores(images, "logits")
         if "probabilities" in self.outputs:
-            return log_probabilities(self._fetch(images, "probabilities"))
+            return log_probabilities(self._scores(images, "probabilities"))
         raise ModelError(f"{self.path} gives classes alone; export the model with its logits or probabilities")
 
     def classify(self, images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -79,8 +79,28 @@ class ExportedModel:
         self._check(images)
         if "classes" in self.outputs:
             classes: npt.NDArray[np.uint8] = self._fetch(images, "classes")
+            if classes.shape != images.shape[:3]:
+                raise self._other_shape("classes", classes.shape, images)
+            if (highest := int(classes.max())) >= self.num_classes:
+                raise ModelError(
+                    f"{self.path} gives class {highest}, but its description names {self.num_classes} classes, 0 to "
+                    f"{self.num_classes - 1}; export the model again"
+                )
             return classes
-        return np.stack([most_likely(values) for values in self._fetch(images, self.outputs[0])])
+        return np.stack([most_likely(values) for values in self._scores(images, self.outputs[0])])
+
+    def _scores(self, images: npt.NDArray[Any], output: str) -> npt.NDArray[np.float32]:
+        """Return logits or probabilities, one for each class that the description names."""
+        scores: npt.NDArray[np.float32] = self._fetch(images, output)
+        if scores.shape != (len(images), self.num_classes, *images.shape[1:3]):
+            raise self._other_shape(output, scores.shape, images)
+        return scores
+
+    def _other_shape(self, output: str, shape: tuple[int, ...], images: npt.NDArray[Any]) -> ModelError:
+        return ModelError(
+            f"{self.path} gives {output} of shape {shape} for {len(images)} image(s) of {images.shape[1]} x "
+            f"{images.shape[2]} pixels and the {self.num_classes} classes of its description; export the model again"
+        )
 
     def _check(self, images: npt.NDArray[Any]) -> None:
         check_images(images, bands=self.bands, name=self.name)
@@ -94,7 +114,9 @@ class ExportedModel:
         raise NotImplementedError
 
     def _failed(self, images: npt.NDArray[Any], error: Exception) -> ModelError:
-        return ModelError(f"{self.path} failed on images of shape {images.shape}: {first_line(error)}")
+        return ModelError(
+            f"{self.path} failed in {self.runtime} on images of shape {images.shape}: {first_line(error)}"
+        )
 
 
 def planes(images: npt.NDArray[Any], dtype: type) -> npt.NDArray[Any]:
@@ -112,8 +134,9 @@ def read_description(text: str | None, path: Path) -> ModelDescription:
         raise ModelError(f"{path} was not written by segshrink (no '{METADATA_KEY}' metadata); use segshrink export")
     try:
         return ModelDescription.from_dict(json.loads(text))
-    except (json.JSONDecodeError, ModelError) as error:
-        raise ModelError(f"{path}: damaged '{METADATA_KEY}' metadata ({error}); export the model again") from error
+    except (ValueError, RecursionError) as error:  # as ModelError is; and a number of too many digits
+        reason = f"{type(error).__name__}: {first_line(error)}"[:_LONGEST]
+        raise ModelError(f"{path}: damaged '{METADATA_KEY}' metadata ({reason}); export the model again") from error
 
 
 def first_line(error: Exception) -> str:

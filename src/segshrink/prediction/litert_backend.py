@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from segshrink.tiling import Blend, cosine_weights, grid
 
 # The description stands in a zip archive after the network, as TFLite's associated files do.
 METADATA_FILE = f"{METADATA_KEY}.json"
+_LARGEST_DESCRIPTION = 4_000_000  # bytes
 
 
 class LiteRtBackend(ExportedModel):
@@ -96,6 +98,12 @@ def _open(path: Path, *, threads: int | None) -> Any:
 def _description(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.read(METADATA_FILE).decode("utf-8")
-    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError):
+            size = archive.getinfo(METADATA_FILE).file_size
+            if size > _LARGEST_DESCRIPTION:
+                raise ModelError(
+                    f"{path}: its {METADATA_FILE} of {size:,} bytes is no description of a model, which takes less than "
+                    f"{_LARGEST_DESCRIPTION:,}; export the model again"
+                )
+            return archive.read(METADATA_FILE).decode("utf-8")  # no more than the size it claims
+    except (zipfile.BadZipFile, zlib.error, KeyError, UnicodeDecodeError, NotImplementedError, RuntimeError):
         return None

@@ -76,7 +76,7 @@ def _open_session(content: bytes, path: Path, *, threads: int | None) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors come as exceptions
     if threads is not None:
         options.intra_op_num_threads = threads
     try:

@@ -11,6 +11,7 @@ from segshrink.errors import MissingExtraError, ModelError
 from segshrink.prediction.exported import first_line
 
 DEVICE = "CPU"
+PRECISION = "INFERENCE_PRECISION_HINT"
 KEPT = 4  # compiled graphs: of the last shapes and answers
 
 
@@ -18,13 +19,13 @@ class OpenVinoGraphs:
     """Runs a model, whatever its images' size.
 
     Only the part of the graph that an answer needs is compiled and executed: for the first shape and for shapes that
-    come again alone, for all others together (8-bit graphs of float pixels: for each alone). Several threads may use it
-    at once.
+    come again alone, for all others together (8-bit graphs: for each alone). Several threads may use it at once.
 
     Args:
         model: An ``openvino.Model``; its weights are shared, not copied.
         name: How errors call it.
-        precision: ``"32"``, ``"bf16"``, or ``"auto"``: bf16 where the processor computes in it.
+        precision: ``"32"``, ``"bf16"``, or ``"auto"``: bf16 where the processor computes in it; what an 8-bit graph
+            doesn't compute in 8 bits is computed in fp32 then.
         threads: Threads to run on; by default all cores.
         streams: Images that are computed at once, when as many threads ask for them; they share the threads.
 
@@ -38,17 +39,18 @@ class OpenVinoGraphs:
     ) -> None:
         self._openvino = require_openvino()
         self._core = self._openvino.Core()
-        self._properties = self._settings(precision, threads, streams)
+        # On processors with AMX, OpenVINO 2026.4 can't compile some 8-bit graphs in bf16, and others that are compiled
+        # for any shape end the process at the second one (openvino#37577). Elsewhere it rounds float pixels otherwise
+        # than the graph says when any shape may come (tests/export/test_int8_graph.py).
+        eight_bits = any(operation.get_type_name() == "FakeQuantize" for operation in model.get_ops())
+        self._any_shape = not eight_bits
+        self._properties = self._settings("32" if eight_bits and precision == "auto" else precision, threads, streams)
         self._model = model
         self._name = name
         # The least recently used first; None stands for any shape.
         self._parts: dict[tuple[int, tuple[int, ...] | None], _Part] = {}
         self._seen: set[tuple[int, tuple[int, ...]]] = set()
         self._lock = threading.Lock()
-        # Compiled for any shape, OpenVINO 2026.4 rounds float pixels from which each band's own mean was subtracted
-        # otherwise than the graph says (tests/export/test_int8_graph.py).
-        rounds = any(operation.get_type_name() == "FakeQuantize" for operation in model.get_ops())
-        self._any_shape = not (rounds and model.input(0).get_element_type() == self._openvino.Type.f32)
 
     def run(self, images: NDArray[Any], output: int) -> NDArray[Any]:
         """Return one output, by its number, for a batch as the model takes it.
@@ -69,7 +71,7 @@ class OpenVinoGraphs:
         settings: dict[str, Any] = {"NUM_STREAMS": streams, "ENABLE_CPU_PINNING": False}
         settings["PERFORMANCE_HINT"] = "LATENCY" if streams == 1 else "THROUGHPUT"
         if precision != "auto":
-            settings["INFERENCE_PRECISION_HINT"] = {"32": "f32", "bf16": "bf16"}[precision]
+            settings[PRECISION] = {"32": "f32", "bf16": "bf16"}[precision]
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         return settings
@@ -103,8 +105,12 @@ class OpenVinoGraphs:
         try:
             return _Part(self._core.compile_model(part, DEVICE, self._properties))
         except RuntimeError as error:
+            if PRECISION not in self._properties:  # OpenVINO chose one that it can't do here
+                self._properties[PRECISION] = "f32"
+                return self._compiled(output, shape)
             raise ModelError(
-                f"OpenVINO can't compile {self._name} ({openvino_reason(error)}); export the model again"
+                f"OpenVINO can't compile {self._name} in {self._properties[PRECISION]} on this processor "
+                f"({openvino_reason(error)}); use another runtime, such as onnxruntime with an .onnx file"
             ) from error
 
 

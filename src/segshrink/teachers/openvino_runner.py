@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segshrink.errors import ModelError
+from segshrink.prediction.isolated import check_isolated
 from segshrink.prediction.openvino_graphs import OpenVinoGraphs, openvino_reason, require_openvino
 from segshrink.teachers.runners import Runner
+
+_SHAPES = 3  # of observed batches, on which an int8 graph is tried
 
 
 class OpenVinoRunner(Runner):
@@ -24,8 +29,8 @@ class OpenVinoRunner(Runner):
         threads: Threads to run on.
 
     Raises:
-        ModelError: OpenVINO can't read the file or reads it otherwise, NNCF can't quantise it, or the processor doesn't
-            compute in bf16.
+        ModelError: OpenVINO can't read the file or reads it otherwise, NNCF can't quantise it, its int8 graph can't be
+            run on this machine, which a process of its own finds out, or the processor doesn't compute in bf16.
         MissingExtraError: OpenVINO, or NNCF for "int8", isn't installed.
     """
 
@@ -50,7 +55,11 @@ class OpenVinoRunner(Runner):
             from segshrink.export.int8_graph import int8_graph
 
             model = int8_graph(model, inputs)
-        # What isn't in 8 bits is computed in bf16 where the processor can.
+            shapes = list(dict.fromkeys(batch.shape for batch in inputs))
+            with tempfile.TemporaryDirectory(prefix="segshrink-") as scratch:
+                file = Path(scratch) / f"{opened.path.stem}-int8.xml"
+                openvino.save_model(model, file, compress_to_fp16=False)
+                check_isolated(file, runtime="openvino", threads=threads, shapes=shapes[:_SHAPES])
         how = "auto" if precision == "int8" else precision
         self._graphs = OpenVinoGraphs(model, name=str(opened.path), precision=how, threads=threads)
         self.layout = opened.layout

@@ -42,8 +42,7 @@ class OpenVinoTeacher(Teacher):
 
     Args:
         teacher: A ``TorchTeacher`` or a ``BlackBox``.
-        precision: "bf16"; or "int8": 8-bit integers by post-training quantisation, the rest in bf16 where the processor
-            computes in it.
+        precision: "bf16"; or "int8": 8-bit integers by post-training quantization, the rest in fp32.
         tiles: Raw pixels (bands, H, W) of images that it will see, on which "int8" observes ranges.
 
     Raises:

@@ -119,7 +119,7 @@ class OnnxRunner(Runner):
 
         content = _self_contained(_read(path), path)
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # its errors come as exceptions
         options.intra_op_num_threads = threads
         # Threads that wait for the next image must not take the time of the training beside them.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -30,8 +30,8 @@ def network() -> nn.Sequential:
 def test_weights_are_rounded_as_numpy_says(axis: int, shape: tuple[int, ...]) -> None:
     weight = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     largest = np.abs(weight).max(axis=tuple(number for number in range(4) if number != axis), keepdims=True)
-    scale = largest / 127
-    expected = np.clip(np.rint(weight / scale), -127, 127) * scale
+    scale = largest / 64
+    expected = np.clip(np.rint(weight / scale), -64, 64) * scale
     found = FakeQuantizedWeight(axis)(torch.from_numpy(weight)).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
     assert len(np.unique(np.rint(found / scale))) > 20

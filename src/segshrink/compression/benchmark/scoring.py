@@ -68,7 +68,10 @@ class Judge:
         """
         from segshrink.evaluation import evaluate
         from segshrink.prediction import Predictor, open_backend
+        from segshrink.prediction.isolated import check_isolated
 
+        if file.is_file():  # a runtime that ends its process must not end this one
+            check_isolated(file, runtime=runtime, precision=precision)
         result = evaluate(
             Predictor(open_backend(file, runtime=runtime, precision=precision)),
             self._scenes,

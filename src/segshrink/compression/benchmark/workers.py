@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any, Self, TextIO, cast
 
 from segshrink.compression.benchmark.jobs import Job, runtime_module
 from segshrink.errors import ModelError
+from segshrink.machine import last_words
 
 PROGRAM = Path(__file__).with_name("worker.py")
 # What libraries read to choose their number of threads, when they are imported.
@@ -112,12 +112,8 @@ class Worker:
     def _last_words(self) -> str:
         """Say why the process ended without an answer."""
         status = self._wait()
-        if status < 0:
-            name = signal.Signals(-status).name
-            return f"it was ended by {name}" + (" (is there enough memory?)" if name == "SIGKILL" else "")
         self._complaints.seek(0)
-        lines = self._complaints.read().decode("utf-8", "replace").strip().splitlines()
-        return lines[-1] if lines else f"it ended with exit status {status}"
+        return last_words(status, self._complaints.read())
 
 
 def measure_memory(job: Job) -> dict[str, float]:

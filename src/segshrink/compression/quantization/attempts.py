@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 
 from segshrink.compression.quantization.onnx_int8 import OnnxQuantizer
 from segshrink.compression.quantization.openvino_int8 import OpenVinoQuantizer
-from segshrink.compression.quantization.result import has_vnni
 from segshrink.compression.quantization.scoring import Judge, Score
 from segshrink.compression.quantization.sensitivity import counts_to_try, rank_by_noise
+from segshrink.errors import ModelError
 from segshrink.prediction import open_backend
+from segshrink.prediction.isolated import check_isolated
 
 INT8_FILES = {"onnxruntime": "int8.onnx", "openvino": "int8.xml"}
 
@@ -82,7 +84,6 @@ class Attempts:
         self._onnx = OnnxQuantizer(
             source.read_bytes(),
             tiles,
-            narrow_weights=has_vnni() is False,
             progress=lambda done, total: progress(done, total, "calibration tiles"),
         )
 
@@ -90,15 +91,19 @@ class Attempts:
         """Return the first file that loses no more than it may, or else the one that loses least.
 
         The layers that stay in higher precision are those that are noisiest in 8 bits when all others are in float32.
+
+        Raises:
+            ModelError: The model can't be quantized for the runtime, or the runtime can't be used with it here.
         """
         best = self._attempt(runtime, ())
         if best.drop <= self._max_drop:
             return best
-        for count in counts_to_try(len(self._ranking)):
-            attempt = self._attempt(runtime, tuple(self._ranking[:count]))
-            best = min(best, attempt, key=lambda file: file.drop)
-            if best.drop <= self._max_drop:
-                break
+        with suppress(ModelError):  # what was found is better than nothing
+            for count in counts_to_try(len(self._ranking)):
+                attempt = self._attempt(runtime, tuple(self._ranking[:count]))
+                best = min(best, attempt, key=lambda file: file.drop)
+                if best.drop <= self._max_drop:
+                    break
         return best
 
     @cached_property
@@ -119,5 +124,6 @@ class Attempts:
             self._progress(0, 1, "calibrating for OpenVINO")
             self._openvino.write(path, float_nodes=float_layers)
             self._progress(1, 1, "calibrating for OpenVINO")
+        check_isolated(path, runtime=runtime)
         score = self._judge.score(open_backend(path, runtime=runtime))
         return Int8File(path, score, 100 * (self._reference - score.mean_iou), float_layers, self._distilled)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-# Signed weights leave -128 out, so that a scale serves both signs; activations are unsigned.
-LARGEST_WEIGHT = 127
+# Weights use 7 of their bits, as the files do, and a scale serves both signs; activations are unsigned.
+LARGEST_WEIGHT = 64
 LARGEST_ACTIVATION = 255
 # Share of a new batch in the ranges of activations.
 MOMENTUM = 0.01
@@ -21,7 +21,7 @@ LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 class FakeQuantizedWeight(nn.Module):
-    """Rounds a weight to signed 8-bit steps, one scale for each output channel, symmetric about 0.
+    """Rounds a weight to signed 7-bit steps, one scale for each output channel, symmetric about 0.
 
     The gradient passes through the rounding unchanged (Bengio et al., 2013, arXiv:1308.3432). Batch normalisation
     behind the layer multiplies channels, which commutes with a scale for each of them: rounding before it is folded in

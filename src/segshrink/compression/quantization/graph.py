@@ -140,7 +140,7 @@ def as_input(tile: NDArray[Any], kind: str) -> NDArray[Any]:
 
 def _options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors come as exceptions
     options.intra_op_num_threads = 1
     return options
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -22,6 +25,7 @@ from segshrink.compression.quantization.graph import (
 from segshrink.compression.quantization.ranges import ESTIMATES, Estimate, observe_ranges
 from segshrink.compression.quantization.signal import noise_share
 from segshrink.errors import ModelError
+from segshrink.prediction.isolated import check_isolated
 
 # Tiles that different quantisations of one model are compared on.
 COMPARED_TILES = 8
@@ -30,15 +34,15 @@ COMPARED_TILES = 8
 class OnnxQuantizer:
     """Turns one float ONNX model into 8-bit ones, with some of its layers or all of them.
 
-    Weights become signed 8-bit integers, symmetric, with one scale for each output channel; activations unsigned ones
-    with one scale for each tensor: signed activations are slower than float32 in ONNX Runtime. The ranges of
-    activations are observed once; whether their extremes or the mean of the tiles' extremes serve better is tried out.
+    Weights become signed 8-bit integers, symmetric, with one scale for each output channel, of which they use 7 bits:
+    processors without VNNI add pairs of products in 16 bits, which 8 overflow. Activations become unsigned ones with
+    one scale for each tensor: signed activations are slower than float32 in ONNX Runtime. The ranges of activations are
+    observed once; whether their extremes or the mean of the tiles' extremes serve better is tried out, after a process
+    of its own has shown that the 8-bit model runs here.
 
     Args:
         model: A serialised ONNX model whose first output is called "logits".
         tiles: Calibration tiles (bands, H, W), raw pixel values.
-        narrow_weights: Use 7 bits for weights. Processors without VNNI add pairs of products in 16 bits, which 8-bit
-            weights overflow.
         progress: Called after every calibration tile with (tiles done, tiles in all).
 
     Attributes:
@@ -56,23 +60,23 @@ class OnnxQuantizer:
         model: bytes,
         tiles: Sequence[NDArray[Any]],
         *,
-        narrow_weights: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.model = optimized(model)
         self.nodes = quantizable_nodes(self.model)
         if not self.nodes:
             raise ModelError("the network has no convolution or matrix product that could be quantised")
-        self._narrow = narrow_weights
         self._ranges = observe_ranges(self.model, float_tensors(self.model, self.nodes), tiles, progress=progress)
         step = max(1, len(tiles) // COMPARED_TILES)
         self.tiles = tiles[::step][:COMPARED_TILES]
         self.expected = logits_of(self.model, self.tiles)
-        self._estimate: Estimate = ESTIMATES[0]
-        self._estimate = min(ESTIMATES, key=self._noise_with)
 
     def quantize(self, nodes: Sequence[str] | None = None) -> onnx.ModelProto:
-        """Return the model with ``nodes`` (by default all that may be) in 8 bits and everything else in float32."""
+        """Return the model with ``nodes`` (by default all that may be) in 8 bits and everything else in float32.
+
+        Raises:
+            ModelError: ONNX Runtime can't run the model in 8 bits on this machine.
+        """
         chosen = list(self.nodes if nodes is None else nodes)
         if not chosen:
             return self.model
@@ -86,6 +90,14 @@ class OnnxQuantizer:
         """Return the serialised 8-bit model as it goes into a file."""
         content: bytes = compact(self.quantize(nodes)).SerializeToString()
         return content
+
+    @cached_property
+    def _estimate(self) -> Estimate:
+        with tempfile.TemporaryDirectory(prefix="segshrink-") as scratch:
+            path = Path(scratch) / "int8.onnx"
+            path.write_bytes(compact(self._quantized(self.nodes, ESTIMATES[0])).SerializeToString())
+            check_isolated(path, runtime="onnxruntime", threads=1)
+        return min(ESTIMATES, key=self._noise_with)
 
     def _noise_with(self, estimate: Estimate) -> float:
         return noise_share(logits_of(self._quantized(self.nodes, estimate), self.tiles), self.expected)
@@ -101,7 +113,7 @@ class OnnxQuantizer:
             quantizer = QDQQuantizer(
                 model,
                 per_channel=True,
-                reduce_range=self._narrow,
+                reduce_range=True,
                 weight_qType=QuantType.QInt8,
                 activation_qType=QuantType.QUInt8,
                 tensors_range=ranges,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
@@ -17,6 +18,7 @@ from segshrink.compression.quantization.result import (
     Precision,
     QuantizationResult,
     QuantizationRow,
+    Refusal,
     choose,
     judge_rows,
 )
@@ -29,6 +31,7 @@ from segshrink.export.int8_graph import require_nncf
 from segshrink.files import replacing, write_json
 from segshrink.models import SegmentationModel
 from segshrink.prediction import open_backend
+from segshrink.prediction.isolated import check_isolated
 
 RUNTIMES = tuple(INT8_FILES)
 RECORD = "quantization.json"
@@ -55,6 +58,9 @@ def quantize(
     time; where that doesn't suffice and a recipe says how to train, the float32 model teaches a copy whose numbers are
     rounded, and the copy is quantised.
 
+    Every file is opened and run in a process of its own before it is judged: a runtime that fails there, or ends the
+    process, is named in the result and left out, and the others go on.
+
     ``out`` gets ``fp32.onnx``, ``int8.onnx``, ``int8.xml`` with ``int8.bin``, ``quantization.json``, and ``model/``
     when weights were trained; as a whole or not at all.
 
@@ -74,7 +80,8 @@ def quantize(
 
     Raises:
         ConfigError: An unknown runtime, a number out of range, or a data set without images to calibrate or judge with.
-        ModelError: The model's classes or bands aren't the data set's, or it can't be exported or quantised.
+        ModelError: The model's classes or bands aren't the data set's, it can't be exported, or it can't be quantized
+            and run in any of the runtimes on this machine.
         FileError: ``out`` holds something else, or can't be written.
         MissingExtraError: A package that a runtime needs isn't installed.
     """
@@ -89,14 +96,16 @@ def quantize(
         judge = Judge(dataset, Path(scratch), progress=lambda done, total: tell(done, total, "validation scenes"))
         export_onnx(model, folder / FLOAT_FILE)
         work = _Quantization(folder, Path(scratch), judge, tiles, max_drop=max_drop, progress=tell)
-        floats = {runtime: work.float32(runtime) for runtime in dict.fromkeys(runtimes)}
+        floats = work.float32(runtimes)
         found = work.int8(folder / FLOAT_FILE, floats)
         if aware or (recipe is not None and any(file.drop > max_drop for file in found.values())):
             found = work.distilled(model, data, recipe, found, floats)
         rows = work.rows(floats, found, dtype=model.description.dtype)
         chosen = choose(rows, max_drop=max_drop)
-        verdict = judge_rows(rows, max_drop=max_drop)
-        result = QuantizationResult(chosen.file, chosen.runtime, tuple(rows), verdict, max_drop, len(tiles))
+        measured = {(row.runtime, row.precision) for row in rows}
+        refused = tuple(refusal for place, refusal in work.refused.items() if place not in measured)
+        verdict = judge_rows(rows, max_drop=max_drop, refused=refused)
+        result = QuantizationResult(chosen.file, chosen.runtime, tuple(rows), verdict, max_drop, len(tiles), refused)
         write_json(folder / RECORD, result.to_dict())
     return result.moved(out)
 
@@ -120,13 +129,28 @@ class _Quantization:
         self.tiles = tiles
         self.max_drop = max_drop
         self.progress = progress
+        self.refused: dict[tuple[str, str], Refusal] = {}
 
-    def float32(self, runtime: str) -> Score:
-        """Score the float32 file in a runtime."""
-        return self.judge.score(open_backend(self.folder / FLOAT_FILE, runtime=runtime, precision="32"))
+    def float32(self, runtimes: Sequence[str]) -> dict[str, Score]:
+        """Score the float32 file in every runtime that can be used here.
+
+        Raises:
+            ModelError: None can.
+        """
+        file = self.folder / FLOAT_FILE
+        scores = {}
+        for runtime in dict.fromkeys(runtimes):
+            with self._refusing(runtime, "fp32"):
+                check_isolated(file, runtime=runtime, precision="32")
+                scores[runtime] = self.judge.score(open_backend(file, runtime=runtime, precision="32"))
+        return scores or self._nothing()
 
     def int8(self, source: Path, floats: Mapping[str, Score], *, distilled: bool = False) -> dict[str, Int8File]:
-        """Return the best int8 file of a float32 file for each runtime."""
+        """Return the best int8 file of a float32 file for each runtime that can be used here.
+
+        Raises:
+            ModelError: None can.
+        """
         attempts = Attempts(
             source,
             self.tiles,
@@ -137,7 +161,22 @@ class _Quantization:
             distilled=distilled,
             progress=self.progress,
         )
-        return {runtime: attempts.best(runtime) for runtime in floats}
+        found = {}
+        for runtime in floats:
+            with self._refusing(runtime, "int8"):
+                found[runtime] = attempts.best(runtime)
+        return found or self._nothing()
+
+    @contextmanager
+    def _refusing(self, runtime: str, precision: Precision) -> Iterator[None]:
+        """Keep in mind that a runtime fails, so that the others go on."""
+        try:
+            yield
+        except ModelError as error:
+            self.refused[runtime, precision] = Refusal(runtime, precision, str(error))
+
+    def _nothing(self) -> NoReturn:
+        raise ModelError("; ".join(refusal.reason for refusal in self.refused.values()))
 
     def distilled(
         self,
@@ -152,8 +191,13 @@ class _Quantization:
 
         trained = distill_rounded(model, data, recipe=recipe, progress=self.progress)
         source = export_onnx(trained, self.scratch / "distilled.onnx")
-        new = self.int8(source, floats, distilled=True)
-        better = {runtime: min(found[runtime], new[runtime], key=lambda file: file.drop) for runtime in floats}
+        new: dict[str, Int8File] = {}
+        with suppress(ModelError):  # what was found before is better than nothing
+            new = self.int8(source, floats, distilled=True)
+        better = {
+            runtime: min((files[runtime] for files in (found, new) if runtime in files), key=lambda file: file.drop)
+            for runtime in {**found, **new}
+        }
         if any(file.distilled for file in better.values()):
             trained.save(self.folder / "model")
         return better
@@ -162,10 +206,11 @@ class _Quantization:
         """Put the int8 files into the folder, time all, and describe them; for each runtime float32 first."""
         rows = []
         for runtime, score in floats.items():
-            for file in found[runtime].files:
-                shutil.copyfile(file, self.folder / file.name)
             rows.append(_row(runtime, "fp32", self.folder / FLOAT_FILE, score, 0.0))
-            int8 = found[runtime]
+            if (int8 := found.get(runtime)) is None:
+                continue
+            for file in int8.files:
+                shutil.copyfile(file, self.folder / file.name)
             row = _row(runtime, "int8", self.folder / int8.path.name, int8.score, int8.drop)
             rows.append(replace(row, float_layers=int8.float_layers, distilled=int8.distilled))
         self.progress(0, 1, "timing")

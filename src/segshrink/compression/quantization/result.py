@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from segshrink.machine import cpu_instructions, describe_machine
+
 Precision = Literal["fp32", "int8"]
 
 # A difference in latency below this share is none.
@@ -48,6 +50,21 @@ class QuantizationRow:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A runtime that can't be used with a file on this machine.
+
+    Attributes:
+        runtime: "onnxruntime" or "openvino".
+        precision: Of the file.
+        reason: One sentence.
+    """
+
+    runtime: str
+    precision: Precision
+    reason: str
+
+
+@dataclass(frozen=True)
 class QuantizationResult:
     """The outcome of ``quantize``.
 
@@ -58,6 +75,7 @@ class QuantizationResult:
         verdict: What came out, in a few sentences.
         max_drop: Points of mIoU that it was allowed to lose.
         tiles: Calibration tiles.
+        refused: What couldn't be run here, and why.
     """
 
     chosen: Path
@@ -66,6 +84,7 @@ class QuantizationResult:
     verdict: str
     max_drop: float
     tiles: int
+    refused: tuple[Refusal, ...] = ()
 
     def row(self, runtime: str, precision: Precision) -> QuantizationRow:
         """Return one row; raises ``KeyError`` when there is none."""
@@ -88,6 +107,8 @@ class QuantizationResult:
             "max_drop": self.max_drop,
             "tiles": self.tiles,
             "rows": [row.to_dict() for row in self.rows],
+            "refused": [vars(refusal) for refusal in self.refused],
+            "machine": describe_machine(threads=1),
         }
 
 
@@ -99,10 +120,11 @@ def choose(rows: Sequence[QuantizationRow], *, max_drop: float) -> QuantizationR
     return min(quick, key=lambda row: row.bytes)
 
 
-def judge_rows(rows: Sequence[QuantizationRow], *, max_drop: float) -> str:
+def judge_rows(rows: Sequence[QuantizationRow], *, max_drop: float, refused: Sequence[Refusal] = ()) -> str:
     """Say for each runtime what int8 gained and lost against float32, and where this machine can't show it."""
     floats = {row.runtime: row for row in rows if row.precision == "fp32"}
     sentences = [_sentence(row, floats[row.runtime], max_drop) for row in rows if row.precision == "int8"]
+    sentences += [f"{refusal.precision} in {refusal.runtime} is left out: {refusal.reason}." for refusal in refused]
     chosen = choose(rows, max_drop=max_drop)
     sentences.append(f"Use {chosen.file.name} with {chosen.runtime}.")
     if (vnni := has_vnni()) is not True:
@@ -133,11 +155,7 @@ def _sentence(row: QuantizationRow, reference: QuantizationRow, max_drop: float)
 
 def has_vnni() -> bool | None:
     """Tell whether the processor multiplies 8-bit integers in one instruction (VNNI); None where that isn't known."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
+    known = cpu_instructions()
+    if not known or platform.machine().lower() not in ("x86_64", "amd64"):
         return None
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), None)
-    return None if flags is None else any(flag in flags for flag in ("avx512_vnni", "avx_vnni"))
+    return "avx512_vnni" in known or "avx_vnni" in known

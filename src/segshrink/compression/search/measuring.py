@@ -14,6 +14,7 @@ from segshrink.compression.benchmark.jobs import Job
 from segshrink.compression.benchmark.measuring import measure
 from segshrink.compression.quantization import quantize
 from segshrink.compression.quantization.onnx_int8 import OnnxQuantizer
+from segshrink.compression.quantization.openvino_int8 import OpenVinoQuantizer
 from segshrink.compression.search.records import MeasuredFile, Reference
 from segshrink.compression.search.tools import Advance, Settings
 from segshrink.config import Recipe
@@ -53,14 +54,19 @@ def export_float(model: SegmentationModel, folder: Path, runtime: str) -> Export
     return Exported(runtime, "fp32", export_onnx(model, folder / "fp32.onnx"))
 
 
-def export_untrained(model: SegmentationModel, folder: Path, runtimes: Sequence[str]) -> list[Exported]:
+def export_untrained(
+    model: SegmentationModel, folder: Path, runtimes: Sequence[str]
+) -> tuple[list[Exported], list[str]]:
     """Export a model with random weights for each runtime, in fp32 and in int8 calibrated with noise.
 
     Latency, size and memory don't depend on what the weights are, as long as no bias is 0: runtimes leave those out,
     which trained networks don't have.
 
+    Returns:
+        The files, and why one in int8 is missing.
+
     Raises:
-        ModelError: The network can't be exported or quantised.
+        ModelError: The network can't be exported.
         MissingExtraError: What a runtime needs isn't installed.
     """
     _draw_biases(model)
@@ -69,9 +75,17 @@ def export_untrained(model: SegmentationModel, folder: Path, runtimes: Sequence[
     found = [export_float(model, folder, runtime) for runtime in runtimes]
     plain = next((one.path for one in found if one.path.suffix == ".onnx"), None)
     path = folder / "int8.onnx"
-    path.write_bytes(OnnxQuantizer((plain or export_onnx(model, folder / "fp32.onnx")).read_bytes(), tiles).compacted())
-    found += [Exported(runtime, "int8", path) for runtime in runtimes]
-    return found
+    quantizer = OnnxQuantizer((plain or export_onnx(model, folder / "fp32.onnx")).read_bytes(), tiles)
+    refused: list[str] = []
+    try:
+        path.write_bytes(quantizer.compacted())
+    except ModelError as error:
+        refused.append(str(error))
+        if "openvino" not in runtimes:
+            return found, refused
+        path, runtimes = folder / "int8.xml", ("openvino",)
+        OpenVinoQuantizer(quantizer.model, quantizer.nodes, tiles).write(path)
+    return found + [Exported(runtime, "int8", path) for runtime in runtimes], refused
 
 
 def _draw_biases(model: SegmentationModel) -> None:
@@ -91,10 +105,11 @@ def build_files(
     *,
     max_drop: float,
     progress: Advance | None = None,
-) -> list[Exported]:
+) -> tuple[list[Exported], list[str]]:
     """Export a trained model for each runtime, in fp32 and in int8.
 
-    One int8 file serves all runtimes: OpenVINO runs the ONNX file as fast as one of its own, which is larger by far.
+    One int8 file serves all runtimes: OpenVINO runs the ONNX file as fast as one of its own, which is larger by far,
+    and is made where ONNX Runtime can't be used with its file on this machine.
 
     Args:
         model: The model.
@@ -104,25 +119,33 @@ def build_files(
         max_drop: Points of mIoU that int8 may cost.
         progress: Told how far it is.
 
+    Returns:
+        The files, and why one in int8 is missing.
+
     Raises:
-        ModelError: The network can't be exported or quantised.
+        ModelError: The network can't be exported.
         MissingExtraError: What a runtime needs isn't installed.
     """
-    result = quantize(
-        model,
-        recipe.data,
-        out=folder / "quantized",
-        runtimes=("onnxruntime",),
-        max_drop=max_drop,
-        recipe=recipe,
-        progress=progress,
-    )
-    files = {row.precision: row.file for row in result.rows}
-    floats = [
-        Exported(runtime, "fp32", files["fp32"]) if runtime == "onnxruntime" else export_float(model, folder, runtime)
-        for runtime in runtimes
-    ]
-    return [*floats, *(Exported(runtime, "int8", files["int8"]) for runtime in runtimes)]
+    found = [export_float(model, folder, runtime) for runtime in runtimes]
+    refused = []
+    for maker in dict.fromkeys(("onnxruntime", *runtimes)):
+        try:
+            result = quantize(
+                model,
+                recipe.data,
+                out=folder / f"quantized-{maker}",
+                runtimes=(maker,),
+                max_drop=max_drop,
+                recipe=recipe,
+                progress=progress,
+            )
+        except ModelError as error:
+            refused.append(str(error))
+            continue
+        path = result.row(maker, "int8").file
+        able = runtimes if maker == "onnxruntime" else (maker,)
+        return found + [Exported(runtime, "int8", path) for runtime in able], refused
+    return found, refused
 
 
 def example_pixels(dataset: Dataset) -> Tensor:
@@ -135,7 +158,7 @@ def example_pixels(dataset: Dataset) -> Tensor:
 def measure_files(
     files: Sequence[Exported], settings: Settings, *, quick: bool = False, reference: Reference | None = None,
     progress: Advance | None = None,
-) -> tuple[list[MeasuredFile], Reference | None]:  # fmt: skip
+) -> tuple[list[MeasuredFile | str], Reference | None]:  # fmt: skip
     """Measure files beside each other, and the teacher in PyTorch fp32 among them.
 
     Args:
@@ -145,8 +168,9 @@ def measure_files(
         reference: The teacher; one without a source is not measured.
         progress: Told how far it is.
 
-    Raises:
-        ModelError: A file can't be run.
+    Returns:
+        For each file what it costs, or why it can't be run here; and the teacher with what it costs, where that could
+        be measured.
     """
     jobs = [Job(file.path, file.runtime, size=settings.size, threads=settings.threads) for file in files]
     timed = reference is not None and reference.source is not None
@@ -155,12 +179,11 @@ def measure_files(
         jobs.append(Job(source, "torch", precision="32", size=settings.size, threads=settings.threads))
     runs, rounds = (QUICK_RUNS, QUICK_ROUNDS) if quick else (RUNS, ROUNDS)
     measured = measure(jobs, runs=runs, rounds=rounds, progress=progress)
-    for one in measured:
-        if one.latency_ms is None:
-            raise ModelError(f"{one.job.title} can't be measured: {one.error}")
-    results = []
+    results: list[MeasuredFile | str] = []
     for file, one in zip(files, measured, strict=False):
-        latency = one.latency_ms or {}
+        if (latency := one.latency_ms) is None:
+            results.append(str(one.error))
+            continue
         results.append(
             MeasuredFile(
                 runtime=file.runtime,
@@ -172,8 +195,7 @@ def measure_files(
                 path=str(file.path),
             )
         )
-    if timed and reference is not None:
-        latency = measured[-1].latency_ms or {}
+    if timed and reference is not None and (latency := measured[-1].latency_ms) is not None:
         reference = replace(
             reference,
             latency_ms=latency["median"],

@@ -58,6 +58,7 @@ class Entry:
         files: Its exported files, scored and measured.
         status: What became of it.
         reason: The same for people: "too slow: latency 31 ms > 20 ms".
+        refused: Why files of it that couldn't be run on this machine are missing.
     """
 
     candidate: Candidate
@@ -69,6 +70,7 @@ class Entry:
     files: tuple[MeasuredFile, ...] = ()
     status: Status = "measured"
     reason: str = ""
+    refused: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -109,6 +111,7 @@ class Entry:
             content["candidate"] = Candidate(**content["candidate"])
             for part in ("untrained", "files"):
                 content[part] = tuple(MeasuredFile(**one) for one in content[part])
+            content["refused"] = tuple(content.get("refused", ()))
             return cls(**content)
         except (KeyError, TypeError) as error:
             raise FileError(f"the measurements of a candidate are damaged ({error}); delete them") from error

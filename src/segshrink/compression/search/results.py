@@ -195,7 +195,7 @@ def _summary(entry: Entry) -> dict[str, Any]:
         "macs": entry.macs,
         "mean_iou": entry.mean_iou,
         "status": entry.status,
-        "reason": entry.reason,
+        "reason": "; ".join(filter(None, (entry.reason, *(f"left out: {one}" for one in entry.refused)))),
         "untrained": [
             {
                 "runtime": file.runtime,

@@ -158,7 +158,12 @@ class _Search:
         weighed, reference = self.tools.weigh(finished, reference)
         for entry in weighed:
             self.ledger.put(entry)
-        return weighed, reference
+            if not entry.files:
+                self.ledger.mark(entry.name, "failed", "; ".join(entry.refused))
+        if not any(entry.files for entry in weighed):
+            self._save()
+            raise ModelError(f"no file of a candidate could be run: {'; '.join(weighed[0].refused)}")
+        return [entry for entry in weighed if entry.files], reference
 
     def conclude(self, entries: Sequence[Entry], reference: Reference) -> Outcome:
         """Choose, mark every candidate, and write the results."""

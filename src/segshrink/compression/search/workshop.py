@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from segshrink.machine import describe_machine, package_versions
 from segshrink.models import Normalization, SegmentationModel, build_model, count_parameters, load_model
 from segshrink.models.folder import WEIGHTS_FILE
 from segshrink.prediction import Predictor, open_backend
+from segshrink.prediction.isolated import check_isolated
 from segshrink.teachers import Teacher, open_teachers
 from segshrink.training import describe_teacher, finish, train
 from segshrink.training.run import open_run_recipe
@@ -101,15 +102,21 @@ class Workshop:
             if candidate.macs is not None:
                 model = prune(model, macs=candidate.macs, size=self.settings.size)
         with tempfile.TemporaryDirectory(prefix="segshrink-candidate-") as scratch:
-            files = export_untrained(model, Path(scratch), self.settings.runtimes)
+            files, refused = export_untrained(model, Path(scratch), self.settings.runtimes)
             measured, _ = measure_files(files, self.settings, quick=True)
+        kept, failed = _sorted_out(measured)
+        refused += failed
+        if not kept:
+            raise ModelError("; ".join(refused))
         entry = Entry(
             candidate,
             parameters=count_parameters(model),
             macs=count_macs(model, size=self.settings.size),
-            untrained=tuple(replace(file, path=None) for file in measured),
+            untrained=tuple(replace(file, path=None) for file in kept),
+            refused=tuple(refused),
         )
-        write_json(store, entry.to_dict())
+        if not refused:  # what failed may be mended
+            write_json(store, entry.to_dict())
         return entry
 
     def teach(self) -> Reference:
@@ -148,10 +155,10 @@ class Workshop:
         run = Path(entry.run)
         name = _hash({"max_drop": round(max_drop, 3), "runtimes": self.settings.runtimes})
         folder = run / "files" / name
-        store = folder / "files.json"
+        store = folder / "scored.json"
         if not store.exists():
             with self.show(f"quantise {entry.name}") as advance:
-                files = build_files(
+                files, refused = build_files(
                     load_model(run / "model"),
                     self._with_teachers(open_run_recipe(run)),
                     folder,
@@ -159,9 +166,18 @@ class Workshop:
                     max_drop=max_drop,
                     progress=advance,
                 )
-            scored = [self._scored(file, entry.name) for file in files]
-            write_json(store, [asdict(file) for file in scored])
-        return replace(entry, files=tuple(MeasuredFile(**one) for one in read_json(store)))
+            scored = []
+            for file in files:
+                try:
+                    check_isolated(file.path, runtime=file.runtime, threads=self.settings.threads)
+                    scored.append(asdict(self._scored(file, entry.name)))
+                except ModelError as error:
+                    refused.append(str(error))
+            if not scored:
+                raise ModelError("; ".join(refused))
+            write_json(store, {"files": scored, "refused": refused})
+        kept = read_json(store)
+        return replace(entry, files=tuple(MeasuredFile(**one) for one in kept["files"]), refused=tuple(kept["refused"]))
 
     def weigh(self, entries: Sequence[Entry], reference: Reference) -> tuple[list[Entry], Reference]:
         """Measure all files of all entries anew, interleaved with the teacher in PyTorch fp32."""
@@ -175,11 +191,11 @@ class Workshop:
         found = iter(measured)
         results = []
         for entry in entries:
-            again = [
-                replace(next(found), mean_iou=file.mean_iou, accuracy=file.accuracy)
-                for file in entry.files
-            ]  # fmt: skip
-            results.append(replace(entry, files=tuple(again)))
+            kept, failed = _sorted_out(
+                one if isinstance(one, str) else replace(one, mean_iou=file.mean_iou, accuracy=file.accuracy)
+                for file, one in zip(entry.files, found, strict=False)
+            )
+            results.append(replace(entry, files=tuple(kept), refused=(*entry.refused, *failed)))
         return results, weighed or reference
 
     def recipe_of(self, candidate: Candidate, base: Entry | None = None) -> Recipe:
@@ -314,6 +330,15 @@ class Workshop:
             scores.mean_iou,
             scores.accuracy,
         )
+
+
+def _sorted_out(measured: Iterable[MeasuredFile | str]) -> tuple[list[MeasuredFile], list[str]]:
+    """Return the files that could be measured, and why the others couldn't."""
+    everything = list(measured)
+    return (
+        [one for one in everything if not isinstance(one, str)],
+        [one for one in everything if isinstance(one, str)],
+    )
 
 
 def _content(recipe: Recipe) -> dict[str, Any]:
