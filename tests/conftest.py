@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,43 @@ def shared_weights() -> Path:
 def _one_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep decoded images of tests out of the user's cache."""
     os.environ["SEGSHRINK_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+_ONNX_STAND_IN = """
+import os, time, types, numpy, onnx
+class SessionOptions: pass
+class InferenceSession:
+    def __init__(self, content, options, providers):
+        if b"DequantizeLinear" in content:
+            {deed}
+        self.model = onnx.load_from_string(content)
+    def get_inputs(self):
+        return [types.SimpleNamespace(name="images", type="tensor(uint8)")]
+    def get_modelmeta(self):
+        entries = {{entry.key: entry.value for entry in self.model.metadata_props}}
+        return types.SimpleNamespace(custom_metadata_map=entries)
+    def run(self, names, feeds):
+        count, _, height, width = feeds["images"].shape
+        return [numpy.zeros((count, 3, height, width), "float32")]
+"""
+_DEEDS = {"raises": "raise RuntimeError('no kernel for this')", "aborts": "os.abort()", "hangs": "time.sleep(99)"}
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Give programs that are started from now on another runtime, which "raises", "aborts" or "hangs".
+
+    "onnxruntime" does so with 8-bit graphs and gives zeros for others, of three classes; "openvino" does with any.
+    """
+
+    def put(runtime: str, deed: str) -> None:
+        package = tmp_path / "stand-in" / runtime
+        package.mkdir(parents=True)
+        content = _ONNX_STAND_IN.format(deed=_DEEDS[deed])
+        if runtime == "openvino":
+            content = f"import os, time\n{_DEEDS[deed]}\n"
+        (package / "__init__.py").write_text(content)
+        known = os.environ.get("PYTHONPATH")
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), *([known] if known else [])]))
+
+    return put

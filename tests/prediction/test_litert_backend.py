@@ -85,3 +85,22 @@ def test_a_missing_litert_names_the_extra(file, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(MissingExtraError, match=r"segshrink\[tflite\]"):
         open_backend(file)
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(file):
+    for size, words in ((5_000_000, r"bands\.tflite.*5,000,000 bytes"), (3_000_000, "damaged")):
+        file.write_bytes(b"network" * 9)
+        with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(METADATA_FILE, " " * size)
+        with pytest.raises(ModelError, match=words):
+            open_backend(file)
+
+
+def test_an_archive_that_cannot_be_unpacked_is_none_of_ours(file):
+    content = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        start = archive.getinfo(METADATA_FILE).header_offset
+    content[start + 30 + len(METADATA_FILE) + 5] ^= 255  # a letter of the description: its checksum differs now
+    file.write_bytes(content)
+    with pytest.raises(ModelError, match="not written by segshrink"):
+        open_backend(file)

@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
+import openvino
+import openvino.opset13 as opset
 import pytest
 from onnx import TensorProto, helper
 
@@ -132,3 +134,82 @@ def test_a_missing_openvino_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     with pytest.raises(MissingExtraError, match=r"segshrink\[openvino\]"):
         OpenVinoBackend(path)
+
+
+def rounded(*, pixels=openvino.Type.u8):
+    """A graph with one rounding to 8 bits."""
+    images = opset.parameter([-1, 3, -1, -1], pixels, "images")
+    floats = opset.convert(images, np.float32)
+    ends = [opset.constant(np.float32(end)) for end in (0, 255)]
+    return openvino.Model([opset.result(opset.fake_quantize(floats, *ends, *ends, 256))], [images], "rounded")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What OpenVINO was asked to compile: (shape, precision or None)."""
+    real, seen = openvino.Core.compile_model, []
+
+    def noted(core, model, device, properties):
+        shape = model.input(0).get_partial_shape()
+        seen.append((str(shape), properties.get("INFERENCE_PRECISION_HINT")))
+        return real(core, model, device, properties)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", noted)
+    return seen
+
+
+@pytest.mark.parametrize("pixels", [openvino.Type.u8, openvino.Type.f32])
+def test_8_bit_graphs_are_compiled_for_each_shape_alone_in_fp32(asked, pixels):
+    graphs = OpenVinoGraphs(rounded(pixels=pixels), name="rounded", threads=1)
+    for height in (5, 4, 3, 4, 5):
+        batch = np.arange(2 * 3 * height * 7).reshape(2, 3, height, 7).astype(pixels.to_dtype())
+        np.testing.assert_array_equal(graphs.run(batch, 0), batch)
+    assert asked == [(f"[2,3,{height},7]", "f32") for height in (5, 4, 3)]
+
+
+def test_8_bit_onnx_files_are_known_as_such(tmp_path, images, asked):
+    write(tmp_path / "cast.onnx")
+    model = onnx.load(tmp_path / "cast.onnx")
+    constants = (("one", TensorProto.FLOAT, 1.0), ("zero", TensorProto.UINT8, 0))
+    model.graph.initializer.extend(helper.make_tensor(name, kind, [], [value]) for name, kind, value in constants)
+    model.graph.node[0].output[0] = "pixels"
+    model.graph.node.append(helper.make_node("QuantizeLinear", ["pixels", "one", "zero"], ["bytes"]))
+    model.graph.node.append(helper.make_node("DequantizeLinear", ["bytes", "one", "zero"], ["logits"]))
+    onnx.save(model, tmp_path / "int8.onnx")
+    backend = OpenVinoBackend(tmp_path / "int8.onnx", threads=1)
+    for height in (5, 4, 3):
+        np.testing.assert_array_equal(backend.run(images[:, :height]), images[:, :height].transpose(0, 3, 1, 2))
+    assert asked == [(f"[2,3,{height},7]", "f32") for height in (5, 4, 3)]
+
+
+def test_a_float_graph_keeps_the_precision_that_openvino_chooses(tmp_path, images, asked):
+    OpenVinoBackend(write(tmp_path / "cast.onnx"), threads=1).run(images)
+    assert asked == [("[2,3,5,7]", None)]
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_fp32_is_tried_once_before_giving_up(tmp_path, images, monkeypatch, able):
+    real, seen = openvino.Core.compile_model, []
+
+    def failing(core, model, device, properties):
+        seen.append(properties.get("INFERENCE_PRECISION_HINT"))
+        if able and seen[-1] == "f32":
+            return real(core, model, device, properties)
+        raise RuntimeError("Exception from src/x.cpp:1:\nNo suitable implementations")
+
+    monkeypatch.setattr(openvino.Core, "compile_model", failing)
+    backend = OpenVinoBackend(write(tmp_path / "cast.onnx"), threads=1)
+    if able:
+        np.testing.assert_array_equal(backend.run(images), images.transpose(0, 3, 1, 2))
+    else:
+        with pytest.raises(ModelError, match=r"OpenVINO .*cast\.onnx in f32 .*No suitable implementations"):
+            backend.run(images)
+    assert seen == [None, "f32"]
+
+
+def test_inputs_and_metadata_of_strangers_say_so(tmp_path):
+    first, second = (opset.parameter([1, 3, 4, 4], np.float32, name) for name in "ab")
+    model = openvino.Model([opset.result(opset.add(first, second))], [first, second], "sum")
+    openvino.save_model(model, tmp_path / "sum.xml")
+    with pytest.raises(ModelError, match=r"sum\.xml"):
+        OpenVinoBackend(tmp_path / "sum.xml")

@@ -11,6 +11,8 @@ from segshrink.classes import ClassMap
 from segshrink.errors import ConfigError, ModelError
 from segshrink.models.normalization import Normalization
 
+LARGEST_STRIDE = 4096
+
 
 @dataclass(frozen=True)
 class ModelDescription:
@@ -50,6 +52,8 @@ class ModelDescription:
     def __post_init__(self) -> None:
         if self.bands < 1:
             raise ModelError(f"a model takes at least one band, found bands={self.bands}")
+        if not 1 <= self.stride <= LARGEST_STRIDE:
+            raise ModelError(f"a stride lies between 1 and {LARGEST_STRIDE:,} pixels, found {self.stride}")
         if self.normalization.bands != self.bands:
             raise ModelError(
                 f"the model takes {self.bands} bands but its normalization has {self.normalization.bands}; give as many"
@@ -116,7 +120,6 @@ class ModelDescription:
             )
         except (ModelError, ConfigError) as error:
             raise ModelError(f"the model description is damaged: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelError(
-                f"the model description is damaged ({type(error).__name__}: {error}); save the model again"
-            ) from error
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            reason = f"{type(error).__name__}: {error}"[:200]  # a file may have filled it
+            raise ModelError(f"the model description is damaged ({reason}); save the model again") from error

@@ -101,8 +101,8 @@ def _description(path: Path) -> str | None:
             size = archive.getinfo(METADATA_FILE).file_size
             if size > _LARGEST_DESCRIPTION:
                 raise ModelError(
-                    f"{path}: its {METADATA_FILE} of {size:,} bytes is no description of a model, which takes less than "
-                    f"{_LARGEST_DESCRIPTION:,}; export the model again"
+                    f"{path}: its {METADATA_FILE} of {size:,} bytes is no description of a model, of at most "
+                    f"{_LARGEST_DESCRIPTION:,} bytes; export the model again"
                 )
             return archive.read(METADATA_FILE).decode("utf-8")  # no more than the size it claims
     except (zipfile.BadZipFile, zlib.error, KeyError, UnicodeDecodeError, NotImplementedError, RuntimeError):

@@ -36,10 +36,10 @@ class OnnxBackend(ExportedModel):
         session = _open_session(part(content, first), path, threads=threads)
         self._sessions = {first: session}
         self._unused = True
-        self._input = session.get_inputs()[0]
+        self._input = _input(session, path)
         super().__init__(
             path,
-            session.get_modelmeta().custom_metadata_map.get(METADATA_KEY),
+            onnx_metadata(session, path),
             outputs=names,
             takes_bytes=self._input.type == "tensor(uint8)",
             runtime="onnxruntime",
@@ -61,6 +61,27 @@ class OnnxBackend(ExportedModel):
             self._sessions[output] = _open_session(part(_read(self.path), output), self.path, threads=self._threads)
         self._unused = False
         return self._sessions[output]
+
+
+def onnx_metadata(session: Any, path: Path) -> str | None:
+    """Return the description that the file of a session carries; None where it has none.
+
+    Raises:
+        ModelError: Its metadata aren't text.
+    """
+    try:
+        text: str | None = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path}: its metadata are not UTF-8 text ({error.reason}); export the model again") from error
+    return text
+
+
+def _input(session: Any, path: Path) -> Any:
+    try:
+        (given,) = session.get_inputs()
+    except ValueError as error:  # none, several, or one whose name isn't UTF-8 text
+        raise ModelError(f"{path} doesn't take images and nothing else; use segshrink export") from error
+    return given
 
 
 def _read(path: Path) -> bytes:

@@ -36,12 +36,16 @@ class OpenVinoBackend(ExportedModel):
     ) -> None:
         path = Path(path)
         model = _read(path)
+        if len(model.inputs) != 1:
+            raise ModelError(
+                f"{path} takes {len(model.inputs)} inputs, not images and nothing else; use segshrink export"
+            )
         self._graphs = OpenVinoGraphs(model, name=str(path), precision=precision, threads=threads, streams=streams)
         # Position of each output; one may have several names, or none.
         self._numbers = {name: number for number, port in enumerate(model.outputs) for name in port.get_names()}
         super().__init__(
             path,
-            _metadata(model),
+            _metadata(model, path),
             outputs=list(self._numbers),
             takes_bytes=model.input(0).get_element_type() == require_openvino().Type.u8,
             runtime="openvino",
@@ -69,9 +73,12 @@ def _read(path: Path) -> Any:
         ) from error
 
 
-def _metadata(model: Any) -> str | None:
+def _metadata(model: Any, path: Path) -> str | None:
     """Return the description from an OpenVINO file's own metadata, or from those of the ONNX file it was read from."""
     for place in ([METADATA_KEY], ["framework", METADATA_KEY]):
         if model.has_rt_info(place):
-            return str(model.get_rt_info(place).astype(str))
+            try:
+                return str(model.get_rt_info(place).astype(str))
+            except (RuntimeError, UnicodeDecodeError) as error:
+                raise ModelError(f"{path}: its metadata are not UTF-8 text; export the model again") from error
     return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from segshrink.errors import FileError, MissingExtraError, ModelError
 from segshrink.models.description import ModelDescription
-from segshrink.prediction.exported import METADATA_KEY
+from segshrink.prediction.exported import read_description
+from segshrink.prediction.onnx_backend import onnx_metadata
 
 # What ONNX Runtime calls the types that images and answers may have.
 _ONNX_TYPES = {
@@ -140,13 +140,8 @@ class OnnxRunner(Runner):
         return answers[0]
 
     def _described(self, path: Path) -> ModelDescription | None:
-        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        if text is None:
-            return None
-        try:
-            return ModelDescription.from_dict(json.loads(text))
-        except (json.JSONDecodeError, ModelError) as error:
-            raise ModelError(f"{path}: damaged '{METADATA_KEY}' metadata ({error}); export the model again") from error
+        text = onnx_metadata(self._session, path)
+        return None if text is None else read_description(text, path)
 
 
 class LiteRtRunner(Runner):
