@@ -40,8 +40,9 @@ from numpy.typing import NDArray
 from rasterio.windows import Window as RasterWindow
 
 from segshrink.classes import ClassMap
+from segshrink.errors import ModelError
 from segshrink.files import write_json, write_text
-from segshrink.machine import describe_machine
+from segshrink.machine import describe_machine, last_words
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SIDE, PATCH = 10_000, 1024
@@ -70,12 +71,13 @@ def make_models(folder: Path) -> dict[str, tuple[Path, str]]:
     ).eval()
     data = load_dataset(write_scenes(folder / "data", train=4, val=2, unlabeled=0, size=256, seed=0))
     quantize(student, data, out=folder / "int8", max_drop=100.0)
-    return {
+    models = {
         "ONNX Runtime, fp32": (export_onnx(student, folder / "student.onnx"), "onnxruntime"),
         "ONNX Runtime, int8": (folder / "int8" / "int8.onnx", "onnxruntime"),
         "OpenVINO, bf16 where it can": (export_openvino(student, folder / "student.xml"), "openvino"),
         "OpenVINO, int8": (folder / "int8" / "int8.xml", "openvino"),
     }
+    return {name: model for name, model in models.items() if model[0].exists()}  # int8 may be refused here
 
 
 def make_scene(path: Path, *, height: int, width: int) -> Path:
@@ -174,7 +176,7 @@ def run_job(job: str, model: Path, scene: Path, *, runtime: str, threads: int) -
         seconds = time.perf_counter() - started
         said, complaint = program.communicate()
     if program.returncode:
-        sys.exit(complaint.decode())
+        raise ModelError(f"{job} failed with {runtime}: {last_words(program.returncode, complaint)}")
     return {"seconds": float(said.split()[-1]) if job == "bare" else seconds, "peak_mb": peak}
 
 
@@ -196,12 +198,20 @@ def measure(work: Path, *, side: int, large: bool, threads: int, rounds: int) ->
     models = make_models(work)
     scene = make_scene(work / "scene.tif", height=side, width=side)
     found: dict[str, dict[str, list[dict[str, float]]]] = {name: {job: [] for job in JOBS} for name in models}
+    failed: dict[str, str] = {}
     for _ in range(rounds):
         for name, (model, runtime) in models.items():
-            for job in JOBS:
-                found[name][job].append(run_job(job, model, scene, runtime=runtime, threads=threads))
-                print(name, job, found[name][job][-1], flush=True)
-    summary = {name: summarise(jobs, megapixels=side * side / 1e6) for name, jobs in found.items()}
+            if name in failed:
+                continue
+            try:
+                for job in JOBS:
+                    found[name][job].append(run_job(job, model, scene, runtime=runtime, threads=threads))
+                    print(name, job, found[name][job][-1], flush=True)
+            except ModelError as error:
+                failed[name] = str(error)
+                print(name, error, flush=True)
+    models = {name: model for name, model in models.items() if name not in failed}
+    summary = {name: summarise(found[name], megapixels=side * side / 1e6) for name in models}
     if large:
         scene.unlink()
         tall = make_scene(work / "large.tif", height=10 * side, width=side)
@@ -209,7 +219,7 @@ def measure(work: Path, *, side: int, large: bool, threads: int, rounds: int) ->
             result = run_job("scene", model, tall, runtime=runtime, threads=threads)
             summary[name]["large"] = {**result, "growth": result["peak_mb"] / summary[name]["scene"]["peak_mb"]}
             print(name, "large", summary[name]["large"], flush=True)
-    return {"summary": summary, "processes": found}
+    return {"summary": summary, "processes": found, "failed": failed}
 
 
 def summarise(jobs: dict[str, list[dict[str, float]]], *, megapixels: float) -> dict[str, Any]:
@@ -251,7 +261,8 @@ def as_markdown(record: dict[str, Any]) -> str:
             f"{row['times_as_fast_as_plain']:.1f} | {row['scene']['peak_mb']:.0f} | {row['plain']['peak_mb']:.0f} | "
             f"{large} |"
         )
-    lines += ["", *(f"- {name}: {verdict(row)}." for name, row in record["summary"].items()), ""]
+    lines += ["", *(f"- {name}: {verdict(row)}." for name, row in record["summary"].items())]
+    lines += [*(f"- {name}: {reason}." for name, reason in record["failed"].items()), ""]
     return "\n".join(lines)
 
 

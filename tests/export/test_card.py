@@ -73,3 +73,11 @@ def test_a_tflite_file_is_run_by_the_command_line(small, tmp_path):
     card = card_of(small, [tmp_path / "s.tflite"], Measured(), outputs=("logits",))
     assert "segshrink predict s.tflite" in card
     assert "one square tile (1, side, side, 3) uint8" in card
+
+
+def test_the_processor_that_an_8_bit_file_was_checked_on_is_named(small, tmp_path):
+    (tmp_path / "s.onnx").write_bytes(b"x")
+    options = {"name": "s", "parameters": 1, "outputs": ("logits",), "float_pixels": False, "measured": Measured()}
+    card = model_card(small.description, [tmp_path / "s.onnx"], checked="Some CPU (avx2)", **options)
+    assert "| Checked on | Some CPU (avx2) |" in card
+    assert "Checked on" not in model_card(small.description, [tmp_path / "s.onnx"], **options)

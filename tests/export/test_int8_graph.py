@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from segshrink.classes import ClassMap
 from segshrink.export.onnx import to_onnx
-from segshrink.models import SegmentationModel, build_model
+from segshrink.models import ModelDescription, SegmentationModel, build_model
 from segshrink.models.normalization import Normalization
+from segshrink.prediction import open_backend
 from segshrink.prediction.openvino_graphs import OpenVinoGraphs
 
 pytest.importorskip("nncf", reason="NNCF is not installed")
 import openvino
 
+from segshrink.compression.quantization.onnx_int8 import OnnxQuantizer
+from segshrink.compression.quantization.openvino_int8 import OpenVinoQuantizer
 from segshrink.export.int8_graph import int8_graph
 
 CLASSES = ClassMap.build([("Land", None, None), ("Water", None, None), ("Road", None, None)])
@@ -55,3 +59,59 @@ def test_8_bits_answer_nearly_the_same_whatever_the_size(
             expected = model(torch.from_numpy(part)).numpy()
         found = graphs.run(part, 0)
         assert 0 < np.abs(found - expected).mean() < 0.06 * expected.std()
+
+
+class Bright(nn.Module):
+    """Layers all of whose weights and activations are large and positive: two 8-bit products don't fit in 16 bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1),
+                                    nn.ReLU(), nn.Conv2d(16, 3, 1))  # fmt: skip
+        with torch.no_grad():
+            for value in self.parameters():
+                value.abs_().add_(0.5 * value.max())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layers(images)
+
+
+@pytest.fixture
+def bright() -> SegmentationModel:
+    torch.manual_seed(0)
+    description = ModelDescription("bright", CLASSES, 3, Normalization((0.0,) * 3, (255.0,) * 3), 1)
+    return SegmentationModel(Bright(), description).eval()
+
+
+def test_no_processor_overflows(bright: SegmentationModel, tmp_path: Path) -> None:
+    """Products of unsigned and signed bytes are added by twos in 16 bits where there is no VNNI."""
+    path = tmp_path / "fp32.onnx"
+    path.write_bytes(to_onnx(bright).SerializeToString())
+    images = torch.randint(200, 256, (1, 3, 32, 32), dtype=torch.uint8).numpy()
+    expected = open_backend(path, threads=1).run(images.transpose(0, 2, 3, 1))
+    quantizer = OnnxQuantizer(path.read_bytes(), list(images))
+    (tmp_path / "int8.onnx").write_bytes(quantizer.compacted())
+    OpenVinoQuantizer(quantizer.model, quantizer.nodes, list(images)).write(tmp_path / "int8.xml")
+    for name, runtime in (("int8.onnx", "onnxruntime"), ("int8.onnx", "openvino"), ("int8.xml", "openvino")):
+        found = open_backend(tmp_path / name, runtime=runtime, threads=1).run(images.transpose(0, 2, 3, 1))
+        assert 0 < np.abs(found - expected).max() < 0.03 * np.abs(expected).max(), (name, runtime)
+
+
+def test_activations_have_one_range_a_tensor_and_weights_seven_bits(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build_model("mobile", CLASSES, options={"width": 0.1, "blocks": 7}).eval()  # has depthwise convolutions
+    (tmp_path / "net.onnx").write_bytes(to_onnx(model, outputs=("logits",)).SerializeToString())
+    tile = np.random.default_rng(0).integers(0, 256, (1, 3, 64, 64), dtype=np.uint8)
+    rounded = int8_graph(openvino.convert_model(tmp_path / "net.onnx"), [tile])
+    openvino.save_model(rounded, tmp_path / "int8.xml", compress_to_fp16=False)
+    operations = openvino.Core().read_model(tmp_path / "int8.xml").get_ops()
+    roundings = [operation for operation in operations if operation.get_type_name() == "FakeQuantize"]
+    assert len(roundings) > 10
+    assert {int(np.prod(one.input(end).get_shape())) for one in roundings for end in range(1, 5)} == {1}
+    depthwise, others = [], []
+    for operation in operations:
+        if operation.get_type_name() == "Constant" and operation.get_element_type() == openvino.Type.i8:
+            weights = operation.get_data()
+            (depthwise if weights.ndim == 5 else others).append(int(np.abs(weights.astype(int)).max()))
+    assert max(others) == 64
+    assert depthwise  # their products are added in 32 bits everywhere

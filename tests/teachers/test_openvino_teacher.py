@@ -132,3 +132,12 @@ def test_a_model_with_an_adapter_is_asked_as_it_says(teacher: TorchTeacher, imag
     module = AdaptedNetwork(teacher.module, adapter, bands=3, classes=3, scaled=False)
     own = TorchTeacher(module, STUDENT, TO_STUDENT)
     assert close(OpenVinoTeacher(own, "bf16").logits(images), own.logits(images), 0.05)
+
+
+@pytest.mark.parametrize(("deed", "reason"), [("raises", "no kernel for this"), ("aborts", "SIGABRT")])
+def test_an_int8_graph_that_fails_on_this_machine_is_refused(
+    teacher: TorchTeacher, images: Tensor, tiles: list[NDArray[np.uint8]], stand_in: Any, deed: str, reason: str
+) -> None:
+    stand_in("openvino", deed)
+    with pytest.raises(ModelError, match=rf"openvino on this machine.*{reason}"):
+        OpenVinoTeacher(teacher, "int8", tiles).logits(images)

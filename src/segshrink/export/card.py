@@ -23,6 +23,7 @@ def model_card(
     outputs: Sequence[str],
     float_pixels: bool,
     measured: Measured,
+    checked: str | None = None,
 ) -> str:
     """Return the card as Markdown.
 
@@ -34,6 +35,7 @@ def model_card(
         outputs: What the files give.
         float_pixels: Whether the first file takes float32 whatever pixels the model was trained on.
         measured: What is known of its accuracy and costs.
+        checked: The processor that the file itself was scored and timed on, where that was done.
     """
     pixels = "uint8" if description.dtype == "uint8" and not float_pixels else "float32"
     names = ", ".join(_plain(text) for text in description.classes.names)
@@ -41,7 +43,7 @@ def model_card(
         MARK,
         f"# {_plain(name)}",
         f"Tells {len(description.classes)} classes apart in every pixel of an image: {names}.",
-        _facts(description, files, parameters, outputs, pixels),
+        _facts(description, files, parameters, outputs, pixels, checked),
         "## Classes",
         _classes(description, measured),
         "## Measured",
@@ -53,7 +55,12 @@ def model_card(
 
 
 def _facts(
-    description: ModelDescription, files: Sequence[Path], parameters: int, outputs: Sequence[str], pixels: str
+    description: ModelDescription,
+    files: Sequence[Path],
+    parameters: int,
+    outputs: Sequence[str],
+    pixels: str,
+    checked: str | None,
 ) -> str:
     given = {"logits": "(1, side, side, C) float32"} if files[0].suffix == ".tflite" else _OUTPUTS
     rows = [
@@ -63,6 +70,7 @@ def _facts(
         ("Bands", ", ".join(_plain(band) for band in band_names(description))),
         *((("Ground resolution", f"{description.resolution:g} m per pixel"),) if description.resolution else ()),
         *(("Output", f"`{output}` {given[output]}") for output in outputs),
+        *((("Checked on", _plain(checked)),) if checked else ()),
     ]
     return _table(("", ""), rows)
 

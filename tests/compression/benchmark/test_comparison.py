@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from segshrink.compression.benchmark import Job, Measurement, benchmark, comparison, write_results
 from segshrink.compression.benchmark.load import Load
 from segshrink.compression.benchmark.measuring import Measured
 from segshrink.compression.benchmark.scoring import Score
 from segshrink.compression.benchmark.tables import messages, table, to_markdown
+from segshrink.config import DatasetDescription
 from segshrink.errors import ConfigError, ModelError
 
-from .conftest import PARAMETERS
+from .conftest import NAMES, PARAMETERS
 
 
 @pytest.fixture
@@ -134,3 +137,32 @@ def test_nothing_measured_is_an_error(timed: list[Job], files: tuple[Path, Path]
     with pytest.raises(ConfigError, match="runs in 5 rounds"):
         benchmark(files, runs=2)
     assert len(timed) == 4
+
+
+def test_a_runtime_that_dies_is_one_row(onnx_model: Path, tmp_path: Path, stand_in: Callable[[str, str], None]) -> None:
+    stand_in("openvino", "aborts")
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / part / "a.png")
+        Image.fromarray(rng.integers(0, 3, (32, 32), np.uint8)).save(tmp_path / part / "a.mask.png")
+    data = DatasetDescription.model_validate(
+        {
+            "name": "noise",
+            "root": str(tmp_path),
+            "images": "*/a.png",
+            "masks": "*/a.mask.png",
+            "classes": [{"name": name, "value": value} for value, name in enumerate(NAMES)],
+            "split": {"train": ["train"], "val": ["val"]},
+        }
+    )
+    result = benchmark(
+        [onnx_model], runtimes=("onnxruntime", "openvino"), data=data, batches=(1,), threads=(1,), size=32,
+        runs=1, rounds=1,
+    )  # fmt: skip
+    alive, dead = result.rows
+    assert alive.measurements[0].latency_ms
+    assert alive.score is not None
+    assert not alive.errors
+    assert len(dead.errors) == 2  # it has no mIoU, and no latency
+    assert all("SIGABRT" in error and "openvino" in error.lower() for error in dead.errors)

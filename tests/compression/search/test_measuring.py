@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from segshrink.classes import ClassMap
-from segshrink.compression.search.measuring import export_untrained
+from segshrink.compression.search.measuring import export_untrained, measure_files
+from segshrink.compression.search.records import MeasuredFile
+from segshrink.compression.search.tools import Settings
 from segshrink.models import SegmentationModel, build_model
 
 
@@ -35,3 +38,20 @@ def test_untrained_files_compute_as_much_as_trained_ones(tmp_path: Path, precisi
         found.append(Counter((node.op_type, len(node.input)) for node in nodes))
     assert found[0] == found[1]
     assert found[0]["Conv", 3] > 20
+
+
+def test_a_runtime_that_dies_costs_its_own_file_only(tmp_path: Path, stand_in: Callable[[str, str], None]) -> None:
+    stand_in("onnxruntime", "aborts")  # with 8 bits alone
+    runtimes = ("onnxruntime", "openvino")
+    files, refused = export_untrained(candidate(trained=False), tmp_path, runtimes)
+    assert len(refused) == 1
+    assert "SIGABRT" in refused[0]
+    assert [(file.runtime, file.path.name) for file in files] == [
+        ("onnxruntime", "fp32.onnx"),
+        ("openvino", "fp32.xml"),
+        ("openvino", "int8.xml"),
+    ]
+    stand_in("openvino", "aborts")
+    measured, _ = measure_files(files, Settings(size=64, threads=1), quick=True)
+    assert isinstance(measured[0], MeasuredFile)
+    assert all(isinstance(one, str) and "SIGABRT" in one for one in measured[1:])

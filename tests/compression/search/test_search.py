@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,23 @@ def test_a_recipe_without_student_and_senseless_settings_are_refused(recipe: Rec
         Settings(runtimes=("openvin",))
     with pytest.raises(ConfigError, match="candidates must be at least 1, found 0"):
         Settings(candidates=0)
+
+
+def test_a_candidate_whose_files_all_die_is_a_row_and_not_the_end(
+    recipe: Recipe, tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    weigh, dying = tools.weigh, ["mobile"]
+
+    def dies(entries: Any, reference: Any) -> Any:
+        weighed, reference = weigh(entries, reference)
+        reason = ("the process was ended by SIGSEGV",)
+        return [replace(one, files=(), refused=reason) if one.name in dying else one for one in weighed], reference
+
+    monkeypatch.setattr(tools, "weigh", dies)
+    outcome = search(recipe, tools, tmp_path / "out", "latency<=20ms")
+    assert outcome.chosen.name != "mobile"
+    assert fates(tmp_path / "out")["mobile"] == ("failed", "the process was ended by SIGSEGV")
+    assert "SIGSEGV" in (tmp_path / "out" / "compress.md").read_text()
+    dying += [one["name"] for one in json.loads((tmp_path / "out" / "candidates.json").read_text())["candidates"]]
+    with pytest.raises(ModelError, match="SIGSEGV"):
+        search(recipe, tools, tmp_path / "again", "latency<=20ms")

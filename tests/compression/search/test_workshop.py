@@ -11,9 +11,10 @@ from PIL import Image
 from segshrink.compression.profile import count_macs
 from segshrink.compression.search import Settings, list_candidates, workshop
 from segshrink.compression.search.candidates import pruned
-from segshrink.compression.search.records import MeasuredFile
+from segshrink.compression.search.records import Entry, MeasuredFile, Reference
 from segshrink.compression.search.workshop import Workshop
 from segshrink.config import ModelChoice, Recipe
+from segshrink.errors import ModelError
 from segshrink.models import build_model, count_parameters, load_model
 
 
@@ -128,3 +129,24 @@ def test_a_pruned_candidate_starts_from_its_trained_base(recipe: Recipe, counted
     assert sum(one.numel() for one in start.parameters()) < base.parameters
     again = tools.recipe_of(less, replace(base, run=str(tmp_path / "run")))
     assert again == prepared
+
+
+def test_a_dead_runtimes_files_are_left_out_with_the_reason(
+    recipe: Recipe, counted: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    alive = MeasuredFile("onnxruntime", "fp32", 10, 1.0, 2.0, 3.0, path="gone")
+    answers: list[Any] = [alive, "the process was ended by SIGSEGV"]
+    monkeypatch.setattr(workshop, "measure_files", lambda files, settings, **options: (answers, None))
+    small = next(one for one in list_candidates(recipe.student.model) if one.name == "unet-width4-depth4")
+    tools = Workshop(recipe, tmp_path / "work", Settings(size=64, threads=1))
+    entry = tools.measure(small, None)
+    assert [file.runtime for file in entry.untrained] == ["onnxruntime"]
+    assert entry.refused == ("the process was ended by SIGSEGV",)
+    assert Entry.from_dict(entry.to_dict()) == entry
+    trained = replace(entry, files=(alive, replace(alive, runtime="openvino", mean_iou=0.5)))
+    (weighed,), _ = tools.weigh([trained], Reference("teacher", 0.6))
+    assert [file.runtime for file in weighed.files] == ["onnxruntime"]
+    assert weighed.refused == ("the process was ended by SIGSEGV",) * 2
+    answers[:] = ["no kernel", "the process was ended by SIGSEGV"]
+    with pytest.raises(ModelError, match=r"no kernel; .*SIGSEGV"):
+        Workshop(recipe, tmp_path / "other", Settings(size=64, threads=1)).measure(small, None)

@@ -126,7 +126,7 @@ def judge_rows(rows: Sequence[QuantizationRow], *, max_drop: float, refused: Seq
     sentences = [_sentence(row, floats[row.runtime], max_drop) for row in rows if row.precision == "int8"]
     sentences += [f"{refusal.precision} in {refusal.runtime} is left out: {refusal.reason}." for refusal in refused]
     chosen = choose(rows, max_drop=max_drop)
-    sentences.append(f"Use {chosen.file.name} with {chosen.runtime}.")
+    sentences.append(f"Use {chosen.file.name} with {chosen.runtime}. Checked on {describe_machine()['cpu']}.")
     if (vnni := has_vnni()) is not True:
         known = "has no" if vnni is False else "may have no"
         sentences.append(f"This processor {known} VNNI instructions, so int8 may not be faster here.")

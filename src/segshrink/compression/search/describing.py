@@ -11,6 +11,7 @@ from segshrink.export.card import model_card
 from segshrink.export.measured import Measured, read_measured
 from segshrink.export.stac import stac_item
 from segshrink.files import write_json, write_text
+from segshrink.machine import describe_machine
 from segshrink.prediction import open_backend
 
 _OUTPUTS = ("logits", "classes")
@@ -36,6 +37,7 @@ def describe_chosen(outcome: Outcome) -> list[Path]:
         outputs=_OUTPUTS,
         float_pixels=False,
         measured=Measured() if chosen.run is None else read_measured(Path(chosen.run)),
+        checked=describe_machine()["cpu"],
     )
     item = stac_item(
         description, files, name=chosen.name, parameters=chosen.parameters, outputs=_OUTPUTS, float_pixels=False

@@ -1,0 +1,64 @@
+"""A runtime that fails on this machine is named and left out; the files of the others are delivered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from segshrink.compression.quantization import quantize
+from segshrink.config import Recipe
+from segshrink.errors import ModelError
+from segshrink.machine import describe_machine
+from segshrink.models import SegmentationModel
+from segshrink.prediction import open_backend
+
+pytest.importorskip("nncf", reason="NNCF is not installed")
+
+StandIn = Callable[[str, str], None]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "deed", "reason", "delivered", "refused"),
+    [
+        ("onnxruntime", "raises", "no kernel for this", ("openvino", "int8.xml"), ["int8"]),
+        ("onnxruntime", "aborts", "SIGABRT", ("openvino", "int8.xml"), ["int8"]),
+        ("openvino", "aborts", "SIGABRT", ("onnxruntime", "int8.onnx"), ["fp32"]),
+    ],
+)
+def test_the_other_runtimes_file_is_delivered(
+    model: SegmentationModel,
+    recipe: Recipe,
+    tmp_path: Path,
+    stand_in: StandIn,
+    runtime: str,
+    deed: str,
+    reason: str,
+    delivered: tuple[str, str],
+    refused: list[str],
+) -> None:
+    stand_in(runtime, deed)
+    result = quantize(model, recipe.data, out=tmp_path / "int8", images=2, max_drop=100)
+    record = json.loads((tmp_path / "int8" / "quantization.json").read_text())
+    assert [(one["runtime"], one["precision"]) for one in record["refused"]] == [(runtime, one) for one in refused]
+    assert reason in record["refused"][0]["reason"]
+    assert reason in result.verdict
+    assert record["machine"]["cpu"] == describe_machine()["cpu"]
+    rows = {(row["runtime"], row["precision"]): row["file"] for row in record["rows"]}
+    assert rows[delivered[0], "int8"] == delivered[1]
+    assert (runtime, "int8") not in rows
+    assert result.runtime == delivered[0] or result.chosen.name == "fp32.onnx"
+    assert open_backend(tmp_path / "int8" / delivered[1]).description == model.description
+    others = {path.name for path in (tmp_path / "int8").glob("int8.*")}
+    assert others == ({"int8.onnx"} if delivered[1] == "int8.onnx" else {"int8.xml", "int8.bin"})
+
+
+def test_when_no_runtime_is_left_all_are_named(
+    model: SegmentationModel, recipe: Recipe, tmp_path: Path, stand_in: StandIn
+) -> None:
+    stand_in("openvino", "raises")
+    with pytest.raises(ModelError, match=r"openvino.*no kernel for this"):
+        quantize(model, recipe.data, out=tmp_path / "int8", images=2, runtimes=("openvino",))
+    assert not (tmp_path / "int8").exists()
