@@ -6,10 +6,9 @@
 
 Processors without VNNI multiply unsigned with signed bytes and add the products by twos in 16 bits, which two products
 of 255 and 127 overflow. Networks of several families and widths, trained for a moment on synthetic aerial scenes, are
-quantized as ``segshrink quantize`` does, in 7 bits of the weights. Every file then runs on
-this processor and by every command that is given: a Python of any processor that has NumPy and ONNX Runtime (and
-OpenVINO, where it should run those files). Counted are the pixels of validation scenes that get the class that the fp32
-file gives them here.
+quantized as ``segshrink quantize`` does, in 7 bits of the weights. Every file then runs on this processor and by every
+command that is given: a Python of any processor that has NumPy and ONNX Runtime (and OpenVINO, where it should run its
+files). Counted are the pixels of validation scenes that get the class that the fp32 file gives them here.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ import onnxruntime
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SEED = 0
-STEPS, BATCH, CROP, SCENE = 60, 4, 96, 128
+STEPS, BATCH, CROP, SCENE = 30, 4, 64, 96
 NETWORKS: Sequence[tuple[str, Mapping[str, Any]]] = (
-    ("mobile", {"width": 0.35, "blocks": 9}),
-    ("mobile", {"width": 0.5}),
-    ("mobile", {}),
-    ("separable-unet", {"width": 0.125}),
-    ("separable-unet", {"width": 0.375}),
     ("unet", {"width": 8, "depth": 3}),
+    ("mobile", {"width": 0.35, "blocks": 9}),
+    ("separable-unet", {"width": 0.125}),
+    ("mobile", {"width": 0.5}),
     ("unet", {"width": 16, "depth": 3}),
+    ("separable-unet", {"width": 0.375}),
+    ("mobile", {}),
     ("smp:Unet/resnet18", {"decoder_channels": [64, 32, 16, 16, 8]}),
     ("smp:FPN/mobilenet_v2", {}),
     ("smp:DeepLabV3Plus/mobilenet_v2", {}),
@@ -49,7 +48,7 @@ NETWORKS: Sequence[tuple[str, Mapping[str, Any]]] = (
 )
 
 
-def make_files(folder: Path) -> list[str]:
+def make_files(folder: Path, networks: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """Write every network's files into a folder of its own, and the images; returns the networks' names."""
     import torch
 
@@ -60,13 +59,13 @@ def make_files(folder: Path) -> list[str]:
     from segshrink.export import export_onnx
     from segshrink.models import Normalization, build_model
 
-    scenes = [generate_scene(SEED, "train", number=number, size=256) for number in range(6)]
+    scenes = [generate_scene(SEED, "train", number=number, size=128) for number in range(4)]
     judged = [generate_scene(SEED, "val", number=number, size=SCENE).image for number in range(3)]
     np.save(folder / "images.npy", np.stack(judged).transpose(0, 3, 1, 2))
     tiles = [scene.image.transpose(2, 0, 1) for scene in scenes]
     classes = ClassMap.build([(name, color, None) for name, color in CLASSES])
     names = []
-    for identity, options in NETWORKS:
+    for identity, options in networks:
         torch.manual_seed(SEED)
         name = " ".join([identity, *(f"{key}={value}" for key, value in options.items())])
         model = build_model(identity, classes, options=dict(options), normalization=Normalization.named("imagenet", 3))
@@ -92,7 +91,7 @@ def train(model: Any, scenes: Sequence[Any]) -> float:
     for _ in range(STEPS):
         images, targets = [], []
         for number in random.integers(len(scenes), size=BATCH):
-            row, col = random.integers(256 - CROP, size=2)
+            row, col = random.integers(scenes[number].image.shape[0] - CROP, size=2)
             window = (slice(row, row + CROP), slice(col, col + CROP))
             images.append(scenes[number].image[window].transpose(2, 0, 1))
             targets.append(scenes[number].mask[window].astype(np.int64))
@@ -131,9 +130,9 @@ def run(folder: Path) -> dict[str, Any]:
     return {"architecture": platform.machine(), "versions": versions}
 
 
-def measure(folder: Path, processors: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def measure(folder: Path, processors: Mapping[str, Sequence[str]], *, first: int) -> dict[str, Any]:
     """Make all files and run them on every processor; returns shares of equal pixels."""
-    names = make_files(folder)
+    names = make_files(folder, NETWORKS[:first])
     rows: dict[str, dict[str, dict[str, float]]] = {name: {} for name in names}
     about = {}
     reference: dict[str, Any] = {}
@@ -186,6 +185,7 @@ def main(arguments: Sequence[str]) -> None:
     """Measure and write, or run the files on one processor."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processor", action="append", default=[], metavar="NAME=COMMAND")
+    parser.add_argument("--first", type=int, default=len(NETWORKS), help="networks, the quickest first")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str]) -> None:
         name, _, command = entry.partition("=")
         processors[name] = shlex.split(command)
     with tempfile.TemporaryDirectory() as work:
-        found = measure(Path(work), processors)
+        found = measure(Path(work), processors, first=given.first)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     record = {"created": created, "machine": describe_machine(threads=1), "seed": SEED, **found}
     write_json(given.out / "int8_processors.json", record)
