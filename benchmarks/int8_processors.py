@@ -64,7 +64,7 @@ def make_files(folder: Path, networks: Sequence[tuple[str, Mapping[str, Any]]]) 
     np.save(folder / "images.npy", np.stack(judged).transpose(0, 3, 1, 2))
     tiles = [scene.image.transpose(2, 0, 1) for scene in scenes]
     classes = ClassMap.build([(name, color, None) for name, color in CLASSES])
-    names = []
+    names: list[str] = []
     for identity, options in networks:
         torch.manual_seed(SEED)
         name = " ".join([identity, *(f"{key}={value}" for key, value in options.items())])
@@ -94,11 +94,11 @@ def train(model: Any, scenes: Sequence[Any]) -> float:
             row, col = random.integers(scenes[number].image.shape[0] - CROP, size=2)
             window = (slice(row, row + CROP), slice(col, col + CROP))
             images.append(scenes[number].image[window].transpose(2, 0, 1))
-            targets.append(scenes[number].mask[window].astype(np.int64))
+            targets.append(scenes[number].truth[window].astype(np.int64))
         logits = model(torch.from_numpy(np.stack(images)))
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(np.stack(targets)), ignore_index=255)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.item())
     model.eval()
@@ -126,7 +126,7 @@ def run(folder: Path) -> dict[str, Any]:
             model.reshape(list(images.shape))
             compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
             found["int8.xml"] = compiled([images])["logits"].argmax(axis=1).astype(np.uint8)
-        np.savez(own / "classes.npz", **found)  # type: ignore[arg-type]
+        np.savez(own / "classes.npz", **found)
     return {"architecture": platform.machine(), "versions": versions}
 
 

@@ -54,7 +54,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         calls.append(settings)
         return [MeasuredFile("onnxruntime", "fp32", 10, 1.0, 2.0, 3.0, path="gone")], None
 
-    monkeypatch.setattr(workshop, "export_untrained", lambda model, folder, runtimes: [])
+    monkeypatch.setattr(workshop, "export_untrained", lambda model, folder, runtimes: ([], []))
     monkeypatch.setattr(workshop, "measure_files", measure)
     return calls
 
