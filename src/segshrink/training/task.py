@@ -71,12 +71,6 @@ class SegmentationTask(lightning.LightningModule):
         logits: Tensor = self.model(images)
         return logits
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
-        """Give the parts of a batch their names, whatever data loader it comes from."""
-        if isinstance(batch, Sequence):
-            return {"image": batch[0], "target": batch[1], "inside": None}
-        return {"inside": None, "target": batch.get("mask"), **batch}
-
     def term_values(self, batch: Batch) -> dict[str, Tensor]:
         """Return the unweighted value of every term of a batch, with its graph, by the keys of ``labelled_terms``."""
         target = batch["target"].long()
@@ -106,12 +100,13 @@ class SegmentationTask(lightning.LightningModule):
         """Make the network's own randomness a function of (seed, epoch, batch), so that resuming changes nothing."""
         torch.manual_seed(derived_seed(self.seed, self.current_epoch, batch_idx))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch | Sequence[Any], batch_idx: int) -> Tensor:
         """Return the weighted sum of the terms; every term is logged on its own.
 
         Raises:
             TrainingError: A term is NaN or infinite; names the step, the term and the scenes.
         """
+        batch = named_parts(batch)
         loss, values = self._terms_of(batch)
         if not torch.isfinite(loss):
             raise TrainingError(self._not_finite(values, batch))
@@ -121,8 +116,9 @@ class SegmentationTask(lightning.LightningModule):
             self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=size)
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Batch | Sequence[Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a scene at native resolution, or take the losses of a batch of crops."""
+        batch = named_parts(batch)
         if batch["image"].ndim == 3:
             if self.scores_scenes:
                 self._score_scene(batch)
@@ -161,6 +157,13 @@ class SegmentationTask(lightning.LightningModule):
             f"the loss is not finite at step {self.global_step}: {', '.join(bad)} on {', '.join(names)}; "
             "lower training.learning_rate, set training.precision=32, or look at these images"
         )
+
+
+def named_parts(batch: Batch | Sequence[Any]) -> Batch:
+    """Give the parts of a batch their names, whatever data loader it comes from."""
+    if isinstance(batch, Mapping):
+        return {"inside": None, "target": batch.get("mask"), **batch}
+    return {"image": batch[0], "target": batch[1], "inside": None}
 
 
 def derived_seed(*parts: object) -> int:
