@@ -59,6 +59,7 @@ def search(given: argparse.Namespace, name: str, budget: str) -> dict[str, Any]:
     if not (out / "pareto.json").exists() or read_json(out / "pareto.json")["budget"] != str(limits):
         overrides = [
             f"data.root={given.data.resolve()}",
+            "distillation.inherit_encoder=true",
             f"teacher.model.encoder_weights={given.weights.resolve()}",
             f"student.model.encoder_weights={given.weights.resolve()}",
             f"distillation.teachers=[{{source: {given.teacher.resolve()}}}]",

@@ -117,6 +117,9 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     common = (
         f"data.root={given.data.resolve()}",
+        # The student is the first twelve blocks of this teacher's encoder with a lighter decoder.
+        "teacher.model.id=smp:Unet/mobilenet_v2",
+        "distillation.inherit_encoder=true",
         f"teacher.model.encoder_weights={given.weights.resolve()}",
         f"student.model.encoder_weights={given.weights.resolve()}",
         f"teacher.training.threads={given.threads}",

@@ -276,6 +276,14 @@ def test_data_inside_a_recipe_starts_from_the_recipe(recipe: Path) -> None:
     assert load_recipe(recipe).data.root == recipe.parent
 
 
+def test_imagenet_is_no_path(recipe: Path) -> None:
+    loaded = load_recipe(recipe, ["student.model.encoder_weights=imagenet"])
+    assert loaded.student.model.encoder_weights == "imagenet"
+    assert load_recipe(recipe, ["student.model.encoder_weights=./imagenet"]).student.model.encoder_weights == (
+        Path.cwd() / "imagenet"
+    )
+
+
 def test_data_can_be_replaced(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(DATA.replace("fields", "woods"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from segshrink.data import open_dataset
 from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.models import Normalization, SegmentationModel, build_model, load_model
 from segshrink.training import train
-from segshrink.training.building import build_chosen
+from segshrink.training.building import build_chosen, tell_random_start
 
 SCALING = Normalization((100.0, 90.0, 80.0), (40.0, 50.0, 60.0))
 
@@ -101,3 +102,20 @@ def test_classes_must_be_the_data_sets(recipe: Recipe, tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(FileError, match="no model folder at"):
         chosen(recipe, id=str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        ({"id": "unet"}, True),
+        ({"id": "smp:Unet/resnet34"}, True),
+        ({"id": "smp:Unet/resnet34", "encoder_weights": "imagenet"}, False),
+        ({"id": "smp:Unet/resnet34", "encoder_weights": "w.pth"}, False),
+        ({"id": "smp:Unet/resnet34", "options": {"weights": "imagenet"}}, False),
+        ({"id": "hf:some/model"}, False),
+        ({"id": "./runs/teacher"}, False),
+    ],
+)
+def test_a_random_start_is_told(choice: dict[str, Any], told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    tell_random_start(ModelChoice.model_validate(choice))
+    assert [choice["id"] in line and "random" in line for line in caplog.messages] == [True] * told

@@ -20,6 +20,8 @@ Section = TypeVar("Section", bound=Strict)
 
 # Keys whose texts are paths; in overrides they are seen from the working folder, as on any command line.
 _PATH_KEYS = ("root", "encoder_weights", "teacher_cache")
+# What may stand there instead of a path.
+_NO_PATHS = {("encoder_weights", "imagenet")}
 # Kinds of teachers whose name is, or may be, that of a file or folder.
 _FILE_KINDS = ("hf", "labels", "onnx", "tflite")
 # Characters of a YAML file.
@@ -148,7 +150,7 @@ def _dataset_mapping(path: Path) -> dict[str, Any]:
 
 def _anchored(mapping: dict[str, Any], key: str, folder: Path) -> dict[str, Any]:
     """Make the path at ``key`` absolute, seen from ``folder``."""
-    if not isinstance(mapping.get(key), str):
+    if not isinstance(mapping.get(key), str) or (key, mapping[key]) in _NO_PATHS:
         return mapping
     return {**mapping, key: _absolute(mapping[key], folder)}
 
@@ -223,8 +225,8 @@ def _parsed(text: str) -> tuple[list[str], Any]:
     if not separator or not all(keys):
         raise ConfigError(f"override '{text}' must look like key=value or section.key=value")
     parsed = parse_yaml(value, f"override '{text}'")
-    if keys[-1] in _PATH_KEYS and isinstance(parsed, str):
-        parsed = _absolute(parsed, Path())
+    if keys[-1] in _PATH_KEYS:
+        parsed = _anchored({keys[-1]: parsed}, keys[-1], Path())[keys[-1]]
     return keys, parsed
 
 

@@ -20,8 +20,9 @@ class ModelChoice(Strict):
     id: str
     # Network options by name (unet: width, depth; separable-unet: width; ...).
     options: Options = Field(default={})
-    # File of encoder weights (.safetensors or weights-only .pth), relative to the recipe; None starts at random.
-    encoder_weights: Path | None = None
+    # "imagenet": from an installed package that carries them, or a hub where one is reached; or a file of encoder
+    # weights (.safetensors or weights-only .pth), relative to the recipe. None starts at random.
+    encoder_weights: Literal["imagenet"] | Path | None = None
     # Pixel normalisation: statistics of the training images, ImageNet's, or what the encoder weights were trained with
     # ("half": (x - 128) / 128).
     normalization: Literal["data", "imagenet", "half"] = "data"

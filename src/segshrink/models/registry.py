@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -23,6 +23,7 @@ from segshrink.models.adapters import (
 from segshrink.models.depthwise import quicken_strided_depthwise
 from segshrink.models.description import ModelDescription
 from segshrink.models.huggingface import HuggingFaceNetwork, build_huggingface
+from segshrink.models.imagenet import IMAGENET, load_imagenet_weights
 from segshrink.models.mobile import MobileSegmenter
 from segshrink.models.model import SegmentationModel
 from segshrink.models.normalization import Normalization
@@ -43,7 +44,7 @@ def build_model(
     bands: int = 3,
     options: Mapping[str, Any] | None = None,
     normalization: Normalization | None = None,
-    encoder_weights: Path | None = None,
+    encoder_weights: Path | Literal["imagenet"] | None = None,
     sigmoid: bool = False,
 ) -> SegmentationModel:
     """Build a network by id, with random weights or an encoder's from a file; nothing is downloaded unasked.
@@ -56,7 +57,8 @@ def build_model(
         options: The network's options by name; for networks of smp and torchvision ``weights="imagenet"`` downloads
             the encoder's.
         normalization: How raw pixels are scaled; None takes what the weights expect, ImageNet's without any.
-        encoder_weights: File of encoder weights (.safetensors, or .pth read weights-only).
+        encoder_weights: File of encoder weights (.safetensors, or .pth read weights-only), or "imagenet": from a
+            package or a hub, see `load_imagenet_weights`; where neither is at hand the start is random, with a notice.
         sigmoid: Give the network one output channel for two classes, the background first; the model turns it into
             two logits.
 
@@ -73,8 +75,13 @@ def build_model(
     expected = Normalization.named("imagenet", bands)
     if isinstance(network, HuggingFaceNetwork):
         id, options, expected = network.identity, network.options, network.normalization
-    if encoder_weights is not None:
-        expected = Normalization.named(load_encoder_weights(network, Path(encoder_weights)), bands)
+    named = None
+    if encoder_weights == IMAGENET:
+        named = load_imagenet_weights(network, id)
+    elif encoder_weights is not None:
+        named = load_encoder_weights(network, Path(encoder_weights))
+    if named is not None:
+        expected = Normalization.named(named, bands)
     description = ModelDescription(
         id=id,
         options={name: value for name, value in options.items() if name != WEIGHTS_OPTION},

@@ -109,7 +109,7 @@ def load_encoder_weights(network: nn.Module, path: Path, *, least: float = 0.9) 
         ModelError: It isn't a safe file of weights, or too few tensors fit; names what is missing.
     """
     tensors = read_tensors(path)
-    _fit_encoder(network, tensors, str(path), least=least)
+    fit_encoder(network, tensors, str(path), least=least)
     return "half" if any(len(value) == _TENSORFLOW_CLASSES for value in tensors.values() if value.ndim) else "imagenet"
 
 
@@ -126,10 +126,21 @@ def inherit_encoder(network: nn.Module, teacher: nn.Module, *, least: float = 0.
     Raises:
         ModelError: Too few tensors fit; names what is missing.
     """
-    _fit_encoder(network, teacher.state_dict(), "the teacher", least=least)
+    fit_encoder(network, teacher.state_dict(), "the teacher", least=least)
 
 
-def _fit_encoder(network: nn.Module, tensors: Mapping[str, Tensor], source: str, *, least: float) -> None:
+def fit_encoder(network: nn.Module, tensors: Mapping[str, Tensor], source: str, *, least: float) -> None:
+    """Load tensors into a network's encoder by name, as `load_encoder_weights` says.
+
+    Args:
+        network: Has its encoder as attribute ``encoder``.
+        tensors: Weights by name.
+        source: Where they come from, for errors.
+        least: Share of the encoder's tensors that must be brought.
+
+    Raises:
+        ModelError: The network has no encoder, or too few tensors fit.
+    """
     encoder = getattr(network, "encoder", None)
     if not isinstance(encoder, nn.Module):
         raise ModelError(f"{type(network).__name__} has no encoder that weights could be loaded into; leave them out")

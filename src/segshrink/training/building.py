@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from segshrink.config import ModelChoice
 from segshrink.data import Dataset
 from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.models import Normalization, SegmentationModel, build_model, load_model
+from segshrink.models.imagenet import IMAGENET
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def build_chosen(choice: ModelChoice, dataset: Dataset, statistics: Callable[[], Normalization]) -> SegmentationModel:
@@ -46,7 +50,19 @@ def check_chosen(choice: ModelChoice, dataset: Dataset) -> None:
         FileError: As ``build_chosen``.
         ModelError: As ``build_chosen``.
     """
+    if choice.encoder_weights == IMAGENET:  # which are loaded, and told of, when the network is trained
+        choice = choice.model_copy(update={"encoder_weights": None})
     build_chosen(choice, dataset, lambda: Normalization.named("half", dataset.bands))
+
+
+def tell_random_start(choice: ModelChoice) -> None:
+    """Say so where nothing but chance says what a network's weights are at first."""
+    brought = is_folder(choice.id) or choice.id.startswith("hf:") or "weights" in choice.options
+    if choice.encoder_weights is None and not brought:
+        _LOGGER.warning(
+            "%s starts from random weights; encoder_weights: imagenet starts it from ImageNet's, where there are any",
+            choice.id,
+        )
 
 
 def is_folder(identity: str) -> bool:

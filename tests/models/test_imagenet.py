@@ -1,0 +1,95 @@
+"""ImageNet weights from packages, hubs, or nowhere."""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+import torchvision
+from safetensors.torch import load_file
+
+from segshrink.classes import ClassMap
+from segshrink.errors import ModelError
+from segshrink.models import build_model, imagenet
+
+CLASSES = ClassMap.build([("a", None, None), ("b", None, None)])
+LITE = "smp:Unet/tu-tf_efficientnet_lite{}"
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    monkeypatch.setattr(imagenet, "_reach", lambda _: None)
+
+
+def encoder_of(model):
+    return {name: value for name, value in model.network.encoder.state_dict().items() if "num_batches" not in name}
+
+
+@pytest.mark.parametrize("size", [0, 2])
+def test_packages_bring_the_weights_that_were_renamed_by_hand(shared_weights, size):
+    model = build_model(LITE.format(size), CLASSES, encoder_weights="imagenet")
+    given = load_file(shared_weights / f"efficientnet_lite{size}_imagenet.safetensors")  # in 16 bits
+    found = encoder_of(model)
+    assert len(found) > 200
+    for name, value in found.items():
+        torch.testing.assert_close(value, given[name.removeprefix("model.")].float(), rtol=1e-3, atol=1e-6)
+    assert model.description.normalization.mean == (128.0, 128.0, 128.0)
+
+
+def test_without_package_and_network_the_start_is_random_and_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(imagenet, "find_spec", lambda _: None)
+    with caplog.at_level(logging.WARNING):
+        model = build_model(LITE.format(0), CLASSES, encoder_weights="imagenet")
+    (line,) = caplog.messages
+    assert "random" in line
+    assert "[weights]" in line
+    assert "huggingface.co" in line
+    assert model.description.normalization.mean[0] == pytest.approx(123.675)
+
+
+@pytest.mark.parametrize(("mean", "expected"), [((0.485, 0.456, 0.406), 123.675), ((0.5, 0.5, 0.5), 128.0)])
+def test_a_hub_that_is_reached_is_taken(monkeypatch, hub, mean, expected):
+    source = smp.encoders.get_encoder("mobilenet_v2", weights=None)
+    asked = []
+    monkeypatch.setattr(smp.encoders, "get_encoder", lambda name, weights: asked.append((name, weights)) or source)
+    monkeypatch.setattr(smp.encoders, "get_preprocessing_params", lambda *_: {"mean": list(mean)})
+    found = imagenet.load_imagenet_weights(
+        network := smp.Unet("mobilenet_v2", encoder_weights=None), "smp:Unet/mobilenet_v2"
+    )
+    assert asked == [("mobilenet_v2", "imagenet")]
+    assert found == ("half" if expected == 128.0 else "imagenet")
+    assert all(torch.equal(value, network.encoder.state_dict()[name]) for name, value in source.state_dict().items())
+
+
+def test_our_mobile_takes_torchvisions(monkeypatch, hub):
+    source = torchvision.models.mobilenet_v2(weights=None)
+    monkeypatch.setattr(torchvision.models, "mobilenet_v2", lambda weights: source)
+    found = encoder_of(build_model("mobile", CLASSES, bands=3, encoder_weights="imagenet"))
+    given = source.state_dict()
+    assert all(torch.equal(value, given[name]) for name, value in found.items())
+
+
+def test_a_download_that_breaks_off_is_told(monkeypatch, hub, caplog):
+    def broken(weights):
+        raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(torchvision.models, "mobilenet_v2", broken)
+    build_model("mobile", CLASSES, encoder_weights="imagenet")
+    assert "ConnectionResetError" in caplog.text
+
+
+@pytest.mark.parametrize("identity", ["unet", "separable-unet"])
+def test_networks_without_such_weights_are_refused(hub, identity):
+    with pytest.raises(ModelError, match=f"no ImageNet weights for '{identity}'"):
+        build_model(identity, CLASSES, encoder_weights="imagenet")
