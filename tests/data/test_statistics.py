@@ -7,7 +7,7 @@ import pytest
 import rasterio
 
 from segshrink.classes import ClassMap
-from segshrink.data import Sample, SceneStore, image_statistics, statistics
+from segshrink.data import Sample, SceneStore, absent_classes, image_statistics, statistics
 from segshrink.errors import DataError
 from segshrink.imagery import ReadOptions
 
@@ -68,3 +68,20 @@ def test_nothing_to_measure(tmp_path):
         image_statistics(SceneStore([], CLASSES, folder=tmp_path))
     with pytest.raises(DataError, match="no pixel of the training images has a value"):
         image_statistics(stored(tmp_path, [np.full((2, 2, 1), np.nan, dtype=np.float32)]))
+
+
+def test_classes_that_no_mask_holds_are_found(tmp_path):
+    samples = []
+    for number, value in enumerate((0, 255)):
+        for kind in ("image", "mask"):
+            with rasterio.open(
+                tmp_path / f"{kind}{number}.tif", "w", driver="GTiff", height=4, width=5, count=1, dtype="uint8",
+                transform=rasterio.Affine(2, 0, 100, 0, -2, 100),
+            ) as file:  # fmt: skip
+                file.write(np.full((1, 4, 5), value, dtype=np.uint8))
+        samples.append(Sample(str(number), tmp_path / f"image{number}.tif", tmp_path / f"mask{number}.tif"))
+    store = SceneStore(samples, CLASSES, folder=tmp_path / "cache")
+    assert absent_classes(store) == ("b",)
+    assert absent_classes(store, allowed=["b"]) == ()
+    bare = SceneStore([Sample("bare", samples[0].image, None)], CLASSES, folder=tmp_path / "cache")
+    assert absent_classes(bare) == ()

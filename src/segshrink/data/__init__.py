@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from segshrink.data.inspection import inspect_dataset
     from segshrink.data.module import CropDataset, CropModule
     from segshrink.data.sources import Dataset, Sample, open_dataset, refuse_other_bands
-    from segshrink.data.statistics import image_statistics
+    from segshrink.data.statistics import absent_classes, image_statistics
     from segshrink.data.store import Scene, SceneStore, scenes
     from segshrink.data.synthetic import write_scenes
 
@@ -30,6 +30,7 @@ _HOMES = {
     "Sample": "sources",
     "Scene": "store",
     "SceneStore": "store",
+    "absent_classes": "statistics",
     "calibration_tiles": "calibration",
     "cut": "crops",
     "image_statistics": "statistics",
@@ -51,6 +52,7 @@ __all__ = [
     "Sample",
     "Scene",
     "SceneStore",
+    "absent_classes",
     "calibration_tiles",
     "cut",
     "image_statistics",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,22 @@ def image_statistics(store: SceneStore) -> Normalization:
     deviation = np.sqrt(squares / count)
     deviation[deviation == 0] = 1.0
     return Normalization(mean=tuple(mean.tolist()), std=tuple(deviation.tolist()))
+
+
+def absent_classes(store: SceneStore, *, allowed: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the classes that no mask of a store holds, but for those that are allowed to be absent.
+
+    Masks are read until all classes are found.
+    """
+    missing = {index for index, name in enumerate(store.classes.names) if name not in allowed}
+    for number, sample in enumerate(store.samples):
+        if not missing:
+            break
+        if sample.mask is not None:
+            counts = np.bincount(store.mask(number).reshape(-1), minlength=256)
+            missing -= set(np.flatnonzero(counts).tolist())
+    labeled = any(sample.mask is not None for sample in store.samples)
+    return tuple(store.classes.names[index] for index in sorted(missing)) if labeled else ()
 
 
 def _moments(pixels: NDArray[Any]) -> tuple[int, NDArray[Any], NDArray[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from segshrink import __version__
 from segshrink.classes import IGNORE_INDEX
 from segshrink.config import Learner, Recipe, absolute_recipe, dump_yaml, load_recipe
-from segshrink.data import CropModule, Dataset, image_statistics, open_dataset
+from segshrink.data import CropModule, Dataset, absent_classes, image_statistics, open_dataset
 from segshrink.errors import ConfigError, DataError, FileError, ModelError, TrainingError
 from segshrink.files import claimed, read_json, write_json, write_text
 from segshrink.losses import build_terms
@@ -62,6 +63,9 @@ class RunResult:
     mean_iou: float
     steps: int
     seconds: float
+
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def train(
@@ -136,6 +140,12 @@ def _train(
     )
     data.setup("fit")
     _check_labels(data)
+    if absent := absent_classes(data.train_store, allowed=recipe.data.allow_absent):
+        _LOGGER.warning(
+            "no training mask holds %s, so it isn't learned; correct its color or value, or write allow_absent: [%s]",
+            ", ".join(absent),
+            ", ".join(absent),
+        )
     lightning.seed_everything(recipe.seed, workers=False, verbose=False)
     model = _build(learner, dataset, data)
     if role == "student" and teacher is not None:
