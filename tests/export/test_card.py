@@ -12,14 +12,14 @@ from PIL import Image
 from segshrink.errors import DataError
 from segshrink.export import export_onnx
 from segshrink.export.card import model_card
+from segshrink.export.interface import ExportedFile
 from segshrink.export.measured import Measured, read_measured
 from segshrink.files import write_json
 
 
-def card_of(model, files, measured, outputs=("logits", "classes")):
-    return model_card(
-        model.description, files, name="s", parameters=1234, outputs=outputs, float_pixels=False, measured=measured
-    )
+def card_of(model, paths, measured, outputs=("logits", "classes")):
+    files = [ExportedFile(path, outputs) for path in paths]
+    return model_card(model.description, files, name="s", parameters=1234, measured=measured)
 
 
 def test_a_runs_numbers_are_told(small, tmp_path):
@@ -66,6 +66,30 @@ def test_the_program_on_the_card_runs(small, tmp_path, monkeypatch):
     with torch.no_grad():
         expected = small(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].argmax(0).numpy()
     np.testing.assert_array_equal(names["classes"], expected)
+
+
+def test_each_file_is_described_as_it_is(small, tmp_path):
+    names = ("s.qgis.onnx", "s.xml", "s.bin", "s.onnx", "s.tflite")
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    files = [
+        ExportedFile(tmp_path / "s.qgis.onnx", ("probabilities",), float_pixels=True),
+        ExportedFile(tmp_path / "s.xml"),
+        ExportedFile(tmp_path / "s.onnx"),
+        ExportedFile(tmp_path / "s.tflite", ("logits",)),
+    ]
+    card = model_card(small.description, files, name="s", parameters=12, measured=Measured())
+    rows = [part for part in card.split("\n\n") if "| File |" in part]
+    assert [name for name in names if any(name in row for row in rows)] == list(names)
+    for row in rows:
+        assert ("float32, raw" in row) == ("qgis" in row)
+        assert ("`probabilities`" in row) == ("qgis" in row)
+        assert ("one square tile" in row) == ("tflite" in row)
+        assert ("`classes`" in row) == any(f"| {name}" in row for name in ("s.xml", "s.onnx"))
+    # One program for each way of use: Deepness's float pixels, bytes, and the tile.
+    assert card.count("```python") == 2
+    assert card.count("dtype=np.float32") == card.count("dtype=np.uint8") == 1
+    assert "segshrink predict s.tflite" in card
 
 
 def test_a_tflite_file_is_run_by_the_command_line(small, tmp_path):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from segshrink.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from segshrink.export.interface import ExportedFile
     from segshrink.models import SegmentationModel
 
 # Format → what is added to the stem.
@@ -66,8 +67,8 @@ def plan(out: Path, formats: str | None) -> Plan:
     )
 
 
-def export_all(model: SegmentationModel, planned: Plan, *, outputs: Sequence[str], half: bool) -> list[Path]:
-    """Write the model's files, each proven against PyTorch, and return all of them, weights in a file of their own too.
+def export_all(model: SegmentationModel, planned: Plan, *, outputs: Sequence[str], half: bool) -> list[ExportedFile]:
+    """Write the model's files, each proven against PyTorch, and return them.
 
     Raises:
         ModelError: The model can't be exported, or differs from PyTorch.
@@ -75,17 +76,20 @@ def export_all(model: SegmentationModel, planned: Plan, *, outputs: Sequence[str
         MissingExtraError: What a format needs isn't installed.
     """
     from segshrink.export import export_onnx, export_openvino, export_tflite
+    from segshrink.export.interface import ExportedFile
 
     written = []
     for name, path in planned.files.items():
         if name == "qgis":
-            written.append(export_onnx(model, path, outputs=("probabilities",), float_pixels=True))
+            file = ExportedFile(path, ("probabilities",), float_pixels=True)
+            export_onnx(model, path, outputs=file.outputs, float_pixels=True)
         elif name == "tflite":
-            written.append(export_tflite(model, path))
+            file = ExportedFile(export_tflite(model, path), ("logits",))
         elif name == "openvino":
-            written += [export_openvino(model, path, outputs=outputs, half=half), path.with_suffix(".bin")]
+            file = ExportedFile(export_openvino(model, path, outputs=outputs, half=half), tuple(outputs))
         else:
-            written.append(export_onnx(model, path, outputs=outputs))
+            file = ExportedFile(export_onnx(model, path, outputs=outputs), tuple(outputs))
+        written.append(file)
     return written
 
 
@@ -104,9 +108,7 @@ def refuse_foreign_card(planned: Plan) -> None:
         )
 
 
-def describe(
-    model: SegmentationModel, source: str, planned: Plan, files: Sequence[Path], *, outputs: Sequence[str]
-) -> list[Path]:
+def describe(model: SegmentationModel, source: str, planned: Plan, files: Sequence[ExportedFile]) -> list[Path]:
     """Write the model card and the STAC item beside the files, with what a run folder knows of its model.
 
     Raises:
@@ -114,24 +116,15 @@ def describe(
     """
     from segshrink.export.card import model_card
     from segshrink.export.measured import read_measured
-    from segshrink.export.stac import stac_item
+    from segshrink.export.stac import stac_items
     from segshrink.files import write_json, write_text
     from segshrink.models import count_parameters
 
     name, parameters = planned.stem.name, count_parameters(model)
-    first = next(iter(planned.files))
-    qgis = first == "qgis"
-    given = {"qgis": ("probabilities",), "tflite": ("logits",)}.get(first, outputs)
-    item = stac_item(model.description, files, name=name, parameters=parameters, outputs=given, float_pixels=qgis)
-    card = model_card(
-        model.description,
-        files,
-        name=name,
-        parameters=parameters,
-        outputs=given,
-        float_pixels=qgis,
-        measured=read_measured(Path(source)),
-    )
-    write_json(planned.item, item)
+    items = stac_items(model.description, files, name=name, parameters=parameters)
+    measured = read_measured(Path(source))
+    card = model_card(model.description, files, name=name, parameters=parameters, measured=measured)
+    for own, item in items.items():
+        write_json(planned.card.with_name(own), item)
     write_text(planned.card, card)
-    return [planned.card, planned.item]
+    return [planned.card, *(planned.card.with_name(own) for own in items)]

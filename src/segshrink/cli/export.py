@@ -56,6 +56,6 @@ def export(
     loaded = load_model(model)
     with writing(out):
         files = export_all(loaded, planned, outputs=outputs, half=half)
-        extra = describe(loaded, model, planned, files, outputs=outputs) if card else []
-    for path in (*files, *extra):
+        extra = describe(loaded, model, planned, files) if card else []
+    for path in (*(part for file in files for part in file.parts), *extra):
         out_console().print(f"{path} ({path.stat().st_size / 1e6:.3f} MB)", markup=False)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segshrink.classes import format_color
+from segshrink.export.interface import ExportedFile
 from segshrink.export.measured import Measured
 from segshrink.export.stac import band_names
 from segshrink.models import ModelDescription
@@ -16,12 +17,10 @@ MARK = "<!-- model card written by segshrink -->"
 
 def model_card(
     description: ModelDescription,
-    files: Sequence[Path],
+    files: Sequence[ExportedFile],
     *,
     name: str,
     parameters: int,
-    outputs: Sequence[str],
-    float_pixels: bool,
     measured: Measured,
     checked: str | None = None,
 ) -> str:
@@ -32,45 +31,46 @@ def model_card(
         files: What was exported.
         name: Name of the model.
         parameters: How many it has.
-        outputs: What the files give.
-        float_pixels: Whether the first file takes float32 whatever pixels the model was trained on.
         measured: What is known of its accuracy and costs.
         checked: The processor that the file itself was scored and timed on, where that was done.
     """
-    pixels = "uint8" if description.dtype == "uint8" and not float_pixels else "float32"
     names = ", ".join(_plain(text) for text in description.classes.names)
     parts = [
         MARK,
         f"# {_plain(name)}",
         f"Tells {len(description.classes)} classes apart in every pixel of an image: {names}.",
-        _facts(description, files, parameters, outputs, pixels, checked),
+        _facts(description, parameters, checked),
+        "## Files",
+        *(_interface(description, file) for file in files),
         "## Classes",
         _classes(description, measured),
         "## Measured",
         _numbers(measured),
         "## Use",
-        _use(description, files, outputs, pixels),
+        *(_use(description, file) for file in _to_show(files)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _facts(
-    description: ModelDescription,
-    files: Sequence[Path],
-    parameters: int,
-    outputs: Sequence[str],
-    pixels: str,
-    checked: str | None,
-) -> str:
-    given = {"logits": "(1, side, side, C) float32"} if files[0].suffix == ".tflite" else _OUTPUTS
+def _facts(description: ModelDescription, parameters: int, checked: str | None) -> str:
     rows = [
         ("Network", f"{description.id}, {parameters:,} parameters"),
-        *(("File", f"{path.name}, {path.stat().st_size / 1e3:,.0f} kB") for path in files),
-        ("Input", f"{_shape(files, description.bands)} {pixels}, raw pixel values; normalised inside"),
         ("Bands", ", ".join(_plain(band) for band in band_names(description))),
         *((("Ground resolution", f"{description.resolution:g} m per pixel"),) if description.resolution else ()),
-        *(("Output", f"`{output}` {given[output]}") for output in outputs),
         *((("Checked on", _plain(checked)),) if checked else ()),
+    ]
+    return _table(("", ""), rows)
+
+
+def _interface(description: ModelDescription, file: ExportedFile) -> str:
+    given = {"logits": "(1, side, side, C) float32"} if file.tiles else _OUTPUTS
+    shape = f"one square tile (1, side, side, {description.bands})"
+    if not file.tiles:
+        shape = f"`images` (N, {description.bands}, H, W), any N, H and W,"
+    rows = [
+        *(("File", f"{path.name}, {path.stat().st_size / 1e3:,.0f} kB") for path in file.parts),
+        ("Input", f"{shape} {file.pixels(description)}, raw pixel values; normalized inside"),
+        *(("Output", f"`{output}` {given[output]}") for output in file.outputs),
     ]
     return _table(("", ""), rows)
 
@@ -82,10 +82,11 @@ _OUTPUTS = {
 }
 
 
-def _shape(files: Sequence[Path], bands: int) -> str:
-    if files[0].suffix == ".tflite":
-        return f"one square tile (1, side, side, {bands})"
-    return f"`images` (N, {bands}, H, W), any N, H and W,"
+def _to_show(files: Sequence[ExportedFile]) -> list[ExportedFile]:
+    """Return the files whose use is shown: an .onnx before others that are used alike, and each kind once."""
+    kinds = {(file.tiles, file.outputs, file.float_pixels): file for file in reversed(files)}
+    kinds |= {(f.tiles, f.outputs, f.float_pixels): f for f in reversed(files) if f.path.suffix == ".onnx"}
+    return [file for file in files if file in kinds.values()]
 
 
 def _classes(description: ModelDescription, measured: Measured) -> str:
@@ -117,11 +118,11 @@ def _numbers(measured: Measured) -> str:
     return _table(("", "", "Measured with"), rows) + warning
 
 
-def _use(description: ModelDescription, files: Sequence[Path], outputs: Sequence[str], pixels: str) -> str:
-    if files[0].suffix == ".tflite":
-        return f"`segshrink predict {files[0].name} image.png -o map.png` runs it with LiteRT, tile by tile."
-    output = next(name for name in ("classes", "logits", "probabilities") if name in outputs)
-    model = next((path for path in files if path.suffix == ".onnx"), files[0])
+def _use(description: ModelDescription, file: ExportedFile) -> str:
+    if file.tiles:
+        return f"`segshrink predict {file.path.name} image.png -o map.png` runs it with LiteRT, tile by tile."
+    output = next(name for name in ("classes", "logits", "probabilities") if name in file.outputs)
+    model = file.path
     if description.bands == 3 and description.dtype == "uint8":
         reading = ("from PIL import Image", 'np.asarray(Image.open("image.png").convert("RGB"))')
     else:
@@ -134,7 +135,7 @@ def _use(description: ModelDescription, files: Sequence[Path], outputs: Sequence
         "",
         *_session(model),
         f"image = {reading[1]}  # (H, W, {description.bands})",
-        f"batch = np.ascontiguousarray(image.transpose(2, 0, 1)[np.newaxis], dtype=np.{pixels})",
+        f"batch = np.ascontiguousarray(image.transpose(2, 0, 1)[np.newaxis], dtype=np.{file.pixels(description)})",
         *_running(model, output),
         f"classes = {answer}  # (H, W), numbers of the table above",
     ]

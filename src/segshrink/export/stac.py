@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segshrink.classes import format_color
+from segshrink.export.interface import ExportedFile
 from segshrink.models import ModelDescription
 
 # https://github.com/stac-extensions/mlm; the version whose schema the tests check against.
@@ -23,45 +24,54 @@ _KINDS = {
 }
 
 
-def stac_item(
-    description: ModelDescription,
-    files: Sequence[Path],
-    *,
-    name: str,
-    parameters: int,
-    outputs: Sequence[str],
-    float_pixels: bool,
-) -> dict[str, Any]:
-    """Describe exported files of one model as a STAC 1.1 item with MLM fields.
+def stac_items(
+    description: ModelDescription, files: Sequence[ExportedFile], *, name: str, parameters: int
+) -> dict[str, dict[str, Any]]:
+    """Describe exported files of one model as STAC 1.1 items with MLM fields, one for all files that are used alike.
 
-    The item has no geometry: where the training images lie isn't known.
+    MLM wants the files of an item to take and give the same. Items have no geometry: where the training images lie
+    isn't known.
 
     Args:
         description: The model's description.
-        files: What was exported; named relative to the item.
-        name: Name of the item.
+        files: What was exported; named relative to the items.
+        name: Name of the model, and of the first file's item; others are called after their first file.
         parameters: How many the model has.
-        outputs: What the files give.
-        float_pixels: Whether the first file takes float32 whatever pixels the model was trained on.
 
     Returns:
-        A JSON-able mapping.
+        JSON-able mappings by the names of their files, the first file's first.
     """
-    bands = band_names(description)
-    tiles = files[0].suffix == ".tflite"
-    assets = {path.name: _asset(path) for path in files}
+    alike: dict[tuple[Any, ...], list[ExportedFile]] = {}
+    for file in files:
+        alike.setdefault((file.tiles, file.outputs, file.pixels(description)), []).append(file)
+    items = {}
+    for group in alike.values():
+        own = name if group[0] is files[0] else group[0].path.name.removesuffix(".onnx")
+        items[f"{own}.stac.json"] = _item(description, group, name=own, parameters=parameters)
+    return items
+
+
+def _item(
+    description: ModelDescription, files: Sequence[ExportedFile], *, name: str, parameters: int
+) -> dict[str, Any]:
+    first = files[0]
+    bands = [{"name": band} for band in band_names(description)]
+    assets: dict[str, Any] = {}
+    for file in files:
+        assets[file.path.name] = {**_asset(file.path), "bands": bands}
+        assets |= {part.name: _weights(part) for part in file.parts[1:]}
     properties: dict[str, Any] = {
         "datetime": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "description": f"Semantic segmentation into {len(description.classes)} classes",
-        "bands": [{"name": band} for band in bands],
+        "bands": bands,  # MLM asks for them here, and STAC lets them stand here only where an asset has them, too
         "mlm:name": _mlm_name(name),
         "mlm:architecture": description.id,
         "mlm:tasks": _TASKS,
-        "mlm:framework": _KINDS[files[0].suffix][0],
+        "mlm:framework": _KINDS[first.path.suffix][0],
         "mlm:total_parameters": parameters,
         "mlm:accelerator": None,
-        "mlm:input": [_input(description, bands, float_pixels, tiles=tiles)],
-        "mlm:output": [_output(description, output, tiles=tiles) for output in outputs],
+        "mlm:input": [_input(description, first)],
+        "mlm:output": [_output(description, output, tiles=first.tiles) for output in first.outputs],
     }
     if description.resolution is not None:
         properties["gsd"] = description.resolution
@@ -86,30 +96,37 @@ def band_names(description: ModelDescription) -> tuple[str, ...]:
 
 
 def _asset(path: Path) -> dict[str, Any]:
-    roles = {"roles": ["mlm:model", "mlm:weights"], "file:size": path.stat().st_size}
-    if path.suffix == ".bin":
-        weights = {"href": f"./{path.name}", "title": "Weights of the .xml file", "type": "application/octet-stream"}
-        return {**weights, **roles, "roles": ["mlm:weights"]}
     framework, artifact, media = _KINDS[path.suffix]
     return {
         "href": f"./{path.name}",
         "title": f"Model for {framework}",
         "type": media,
         "mlm:artifact_type": artifact,
-        **roles,
+        "roles": ["mlm:model", "mlm:weights"],
+        "file:size": path.stat().st_size,
     }
 
 
-def _input(description: ModelDescription, bands: Sequence[str], float_pixels: bool, *, tiles: bool) -> dict[str, Any]:
-    count = description.bands
+def _weights(path: Path) -> dict[str, Any]:
+    return {
+        "href": f"./{path.name}",
+        "title": "Weights of the .xml file",
+        "type": "application/octet-stream",
+        "roles": ["mlm:weights"],
+        "file:size": path.stat().st_size,
+    }
+
+
+def _input(description: ModelDescription, file: ExportedFile) -> dict[str, Any]:
+    count, tiles = description.bands, file.tiles
     return {
         "name": "images",
         "description": "Raw pixel values; the file normalises them itself.",
-        "bands": list(bands),
+        "bands": list(band_names(description)),
         "input": {
             "shape": [1, -1, -1, count] if tiles else [-1, count, -1, -1],
             "dim_order": ["batch", "height", "width", "bands"] if tiles else ["batch", "bands", "height", "width"],
-            "data_type": "uint8" if description.dtype == "uint8" and not float_pixels else "float32",
+            "data_type": file.pixels(description),
         },
         "value_scaling": None,
         "pre_processing_function": None,
@@ -132,7 +149,13 @@ def _output(description: ModelDescription, output: str, *, tiles: bool) -> dict[
             "data_type": "uint8" if output == "classes" else "float32",
         },
         "classification:classes": [
-            {"value": number, "name": _class_name(text), "title": text, "color_hint": format_color(color)[1:]}
+            {
+                "value": number,
+                "name": _class_name(text),
+                "title": text,
+                "description": text,
+                "color_hint": format_color(color)[1:],
+            }
             for number, (text, color) in enumerate(zip(classes.names, classes.colors, strict=True))
         ],
         "post_processing_function": None,

@@ -61,7 +61,7 @@ def test_what_is_not_installed_is_said(sources: dict[str, Path], monkeypatch: py
     with pytest.raises(MissingExtraError, match=r"OpenVINO .*\[openvino\]"):
         combined(sources["small.xml"])
     monkeypatch.setattr(planning, "find_spec", lambda name: None if name == "torch" else object())
-    with pytest.raises(MissingExtraError, match=r"PyTorch .*segshrink\[train\]"):
+    with pytest.raises(MissingExtraError, match=r"PyTorch .*\[train\]"):
         combined(sources["runs"] / "student")
 
 

@@ -8,13 +8,12 @@ from segshrink.compression.budget import show
 from segshrink.compression.search.search import Outcome
 from segshrink.errors import ModelError
 from segshrink.export.card import model_card
+from segshrink.export.interface import ExportedFile
 from segshrink.export.measured import Measured, read_measured
-from segshrink.export.stac import stac_item
+from segshrink.export.stac import stac_items
 from segshrink.files import write_json, write_text
 from segshrink.machine import describe_machine
 from segshrink.prediction import open_backend
-
-_OUTPUTS = ("logits", "classes")
 
 
 def describe_chosen(outcome: Outcome) -> list[Path]:
@@ -28,20 +27,16 @@ def describe_chosen(outcome: Outcome) -> list[Path]:
     description = open_backend(model, runtime=outcome.file.runtime).description
     if description is None:
         raise ModelError(f"{model} doesn't say what model it is; search again")
-    files = [model, *([model.with_suffix(".bin")] if model.suffix == ".xml" else [])]
+    files = [ExportedFile(model)]
     card = model_card(
         description,
         files,
         name=chosen.name,
         parameters=chosen.parameters,
-        outputs=_OUTPUTS,
-        float_pixels=False,
         measured=Measured() if chosen.run is None else read_measured(Path(chosen.run)),
         checked=describe_machine()["cpu"],
     )
-    item = stac_item(
-        description, files, name=chosen.name, parameters=chosen.parameters, outputs=_OUTPUTS, float_pixels=False
-    )
+    (item,) = stac_items(description, files, name=chosen.name, parameters=chosen.parameters).values()
     page, record = model.with_suffix(".md"), model.with_suffix(".stac.json")
     write_text(page, card + _own_numbers(outcome))
     write_json(record, item)
