@@ -106,6 +106,7 @@ def test_a_picture_with_a_world_file_lies_where_that_says(tmp_path: Path, resolu
     with open_scene(path, resolution=resolution) as opened:
         step = resolution or 1
         assert opened.georeference.transform == (step, 0, 5e5, 0, -step, 5e6)
+        assert {Path(file).name for file in opened.files} == {"a.png", "a.pgw", "a.png.aux.xml"}
         pixels, _ = opened.read(Window(0, 0, opened.height, opened.width))
     expected = RGB if resolution is None else RGB.reshape(12, 2, 20, 2, 3).mean(axis=(1, 3))
     assert np.abs(pixels - expected).max() <= 0.5

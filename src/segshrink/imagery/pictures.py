@@ -73,6 +73,11 @@ class Picture:
     nodatavals = descriptions
 
     @property
+    def files(self) -> list[str]:
+        """The file, and those beside it that say where it lies."""
+        return [str(path) for path in (self.path, *files_of_place(self.path))]
+
+    @property
     def scales(self) -> tuple[float, ...]:
         """Factors of the bands' values."""
         return (1.0,) * self.count
@@ -170,13 +175,12 @@ class Picture:
         return dataset
 
 
-def may_be_placed(path: Path) -> bool:
-    """Whether a file stands beside a picture that may say where it lies: a world file, or GDAL's own."""
+def files_of_place(path: Path) -> list[Path]:
+    """Return the files beside a picture that may say where it lies: world files, and GDAL's own."""
     ending = path.suffix[1:]
     worlds = (ending[:1] + ending[-1:] + "w", ending + "w", "wld", "tab")
-    return path.with_name(f"{path.name}.aux.xml").exists() or any(
-        path.with_suffix(f".{world}").exists() for name in worlds for world in (name.lower(), name.upper())
-    )
+    beside = [path.with_suffix(f".{world}") for name in worlds for world in (name.lower(), name.upper())]
+    return [file for file in (path.with_name(f"{path.name}.aux.xml"), *beside) if file.exists()]
 
 
 def orientation_of(image: Image.Image) -> int:

@@ -18,7 +18,7 @@ from segshrink.imagery.bands import Bands, Remedy, choose_bands, transparency
 from segshrink.imagery.filling import fill_invalid
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.opening import open_raster, read_header
-from segshrink.imagery.pictures import Picture, may_be_placed, refuse_turned
+from segshrink.imagery.pictures import Picture, files_of_place, refuse_turned
 from segshrink.imagery.scaling import Scaling, ScalingChange, scaling_of
 from segshrink.imagery.scene_sources import read_georeference
 from segshrink.imagery.validity import Validity
@@ -103,7 +103,7 @@ def open_image(path: Path) -> Iterator[Any]:
     """
     header = read_header(path)
     if header.by_pillow:
-        with Picture(path, read_georeference(path) if may_be_placed(path) else None) as picture:
+        with Picture(path, read_georeference(path) if files_of_place(path) else None) as picture:
             yield picture
         return
     refuse_turned(path, header)
