@@ -36,7 +36,7 @@ LARGEST_INT8_DROP, LARGEST_DROP = 0.5, 2.0
 
 def teacher_latency(given: argparse.Namespace) -> float:
     """Return the teacher's milliseconds in PyTorch fp32, measured once, so that budgets stay the same."""
-    from segshrink.compression.benchmark import Job, measure
+    from segshrink import Job, measure
 
     store = given.out / f"teacher-{given.size}.json"
     if not store.exists():

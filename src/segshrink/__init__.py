@@ -11,17 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segshrink.classes import IGNORE_INDEX, ClassMap
-    from segshrink.compression import (
-        Budget,
-        Job,
-        Measurement,
-        QuantizationResult,
-        measure,
-        profile_model,
-        prune,
-        quantize,
-        shrink,
-    )
+    from segshrink.compression import Budget, QuantizationResult, prune, quantize, shrink
     from segshrink.config import DatasetDescription, Recipe, load_dataset, load_recipe
     from segshrink.data import Dataset, Inspection, SceneStore, inspect_dataset, open_dataset, write_scenes
     from segshrink.errors import SegshrinkError
@@ -37,6 +27,7 @@ if TYPE_CHECKING:
         predict_scene,
         predict_scenes,
     )
+    from segshrink.profiling import Job, Measurement, measure, profile_model
     from segshrink.report import build_report
     from segshrink.teachers import Ensemble, Teacher, TeacherCache, TorchTeacher, open_teacher, open_teachers
     from segshrink.training import Distiller, RunResult, SegmentationTask, evaluate_model, train
@@ -46,17 +37,7 @@ __version__ = "0.1.0"
 # Room → the names of it that are public here.
 _ROOMS = {
     "classes": ("IGNORE_INDEX", "ClassMap"),
-    "compression": (
-        "Budget",
-        "Job",
-        "Measurement",
-        "QuantizationResult",
-        "measure",
-        "profile_model",
-        "prune",
-        "quantize",
-        "shrink",
-    ),
+    "compression": ("Budget", "QuantizationResult", "prune", "quantize", "shrink"),
     "config": ("DatasetDescription", "Recipe", "load_dataset", "load_recipe"),
     "data": ("Dataset", "Inspection", "SceneStore", "inspect_dataset", "open_dataset", "write_scenes"),
     "errors": ("SegshrinkError",),
@@ -66,6 +47,7 @@ _ROOMS = {
     "losses": (),
     "models": ("Normalization", "SegmentationModel", "build_model", "count_parameters", "load_model"),
     "prediction": ("Prediction", "Predictor", "SceneOptions", "open_backend", "predict_scene", "predict_scenes"),
+    "profiling": ("Job", "Measurement", "measure", "profile_model"),
     "report": ("build_report",),
     "teachers": ("Ensemble", "Teacher", "TeacherCache", "TorchTeacher", "open_teacher", "open_teachers"),
     "tiling": (),

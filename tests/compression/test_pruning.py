@@ -12,7 +12,6 @@ from torch import nn
 from segshrink.classes import ClassMap
 from segshrink.compression import prune
 from segshrink.compression.importance import example_images
-from segshrink.compression.profile import count_macs
 from segshrink.compression.statistics import reestimate_statistics
 from segshrink.errors import ModelError
 from segshrink.models import (
@@ -24,6 +23,7 @@ from segshrink.models import (
     list_roles,
     load_model,
 )
+from segshrink.profiling.profile import count_macs
 
 CLASSES = ClassMap.build([(name, None, None) for name in ("water", "land", "road")])
 SIZE = 64

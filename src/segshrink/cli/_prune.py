@@ -17,7 +17,6 @@ from segshrink.cli._errors import writing
 from segshrink.cli._tables import print_comparison
 from segshrink.cli._work import distill_all, use_free_threads
 from segshrink.compression import prune, shrink
-from segshrink.compression.profile import count_macs, measure_latency
 from segshrink.config import DatasetDescription, load_dataset, load_recipe
 from segshrink.data import SceneStore, open_dataset
 from segshrink.data.crops import cut, plan_crop
@@ -25,6 +24,7 @@ from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.machine import available_cores
 from segshrink.models import SegmentationModel, count_parameters, load_model
 from segshrink.models.folder import CONFIG_FILE, WEIGHTS_FILE
+from segshrink.profiling.profile import count_macs, measure_latency
 
 # Crops that say which channels matter, and their side in pixels.
 _CROPS, _CROP = 16, 192

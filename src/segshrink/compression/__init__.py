@@ -1,6 +1,6 @@
-"""Making models small, and measuring how small and fast they are.
+"""Making models small: pruning, quantization, budgets and the search.
 
-Names are imported when they are first asked for, so that files of other runtimes can be measured without torch.
+Names are imported when they are first asked for.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segshrink.compression.benchmark import Job, Measurement, measure
     from segshrink.compression.budget import Budget
-    from segshrink.compression.profile import profile_backend, profile_model
     from segshrink.compression.pruning import prune
     from segshrink.compression.quantization import QuantizationResult, quantize
     from segshrink.compression.shrinking import shrink
@@ -19,12 +17,7 @@ if TYPE_CHECKING:
 # Public name → the module that it lives in.
 _HOMES = {
     "Budget": "budget",
-    "Job": "benchmark",
-    "Measurement": "benchmark",
     "QuantizationResult": "quantization",
-    "measure": "benchmark",
-    "profile_backend": "profile",
-    "profile_model": "profile",
     "prune": "pruning",
     "quantize": "quantization",
     "shrink": "shrinking",
@@ -32,12 +25,7 @@ _HOMES = {
 
 __all__ = [
     "Budget",
-    "Job",
-    "Measurement",
     "QuantizationResult",
-    "measure",
-    "profile_backend",
-    "profile_model",
     "prune",
     "quantize",
     "shrink",

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from segshrink.compression.channels import MIXING, Axis, Block, channels_of, is_depthwise
-from segshrink.compression.profile import count_macs
 from segshrink.models import SegmentationModel, count_parameters
 from segshrink.models.structure import size_names
+from segshrink.profiling.profile import count_macs
 
 # An amount that shrinks with the channels of each of these axes.
 _Part = tuple[float, tuple[Axis, ...]]

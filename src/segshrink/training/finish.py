@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segshrink.compression import profile_backend, profile_model
 from segshrink.config import DatasetDescription, Recipe
 from segshrink.data import Dataset, SceneStore, open_dataset, refuse_other_bands, scenes
 from segshrink.errors import ConfigError, ModelError
@@ -16,6 +15,7 @@ from segshrink.files import read_json, write_json
 from segshrink.models import SegmentationModel, count_parameters, load_model
 from segshrink.prediction import Predictor
 from segshrink.prediction.torch_backend import TorchBackend
+from segshrink.profiling.profile import profile_backend, profile_model
 from segshrink.teachers import Teacher
 from segshrink.teachers.predicting import TeacherPredictor
 from segshrink.teachers.teacher import Answers

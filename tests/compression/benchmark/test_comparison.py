@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segshrink.compression.benchmark import Job, Measurement, benchmark, comparison, write_results
-from segshrink.compression.benchmark.load import Load
-from segshrink.compression.benchmark.measuring import Measured
+from segshrink.compression.benchmark import benchmark, comparison, write_results
 from segshrink.compression.benchmark.scoring import Score
 from segshrink.compression.benchmark.tables import messages, table, to_markdown
 from segshrink.config import DatasetDescription
 from segshrink.errors import ConfigError, ModelError
+from segshrink.profiling import Job, Measurement
+from segshrink.profiling.load import Load
+from segshrink.profiling.measuring import Measured
 
 from .conftest import NAMES, PARAMETERS
 

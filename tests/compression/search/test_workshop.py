@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segshrink.compression.profile import count_macs
 from segshrink.compression.search import Settings, list_candidates, workshop
 from segshrink.compression.search.candidates import pruned
 from segshrink.compression.search.records import Entry, MeasuredFile, Reference
@@ -16,6 +15,7 @@ from segshrink.compression.search.workshop import Workshop
 from segshrink.config import ModelChoice, Recipe
 from segshrink.errors import ModelError
 from segshrink.models import build_model, count_parameters, load_model
+from segshrink.profiling.profile import count_macs
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from segshrink.compression.benchmark.costs import CostCounter, Costs
-from segshrink.compression.benchmark.jobs import Job, Measurement
-from segshrink.compression.benchmark.measuring import Progress, check_runs, measure_with_load
 from segshrink.compression.benchmark.planning import Entry, plan
 from segshrink.compression.benchmark.results import BenchmarkResult, Row
 from segshrink.compression.benchmark.scoring import Judge, Score
 from segshrink.config import DatasetDescription
 from segshrink.errors import DataError, FileError, MissingExtraError, ModelError
 from segshrink.machine import available_cores
+from segshrink.profiling.jobs import Job, Measurement
+from segshrink.profiling.measuring import Progress, check_runs, measure_with_load
 
 # What one model's failure looks like; the others go on.
 _FAILURES = (ModelError, FileError, MissingExtraError)

@@ -61,9 +61,9 @@ class CostCounter:
 
     def _model(self, source: Path) -> tuple[SegmentationModel, Costs]:
         if source not in self._models:
-            from segshrink.compression.profile import count_macs
             from segshrink.models import count_parameters, load_model
             from segshrink.models.folder import WEIGHTS_FILE
+            from segshrink.profiling.profile import count_macs
 
             model = load_model(source).eval()
             folder = source / "model" if (source / "model").is_dir() else source

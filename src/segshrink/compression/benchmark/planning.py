@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from segshrink.compression.benchmark.jobs import (
+from segshrink.errors import ConfigError, FileError, MissingExtraError, ModelError, install_command, nearest
+from segshrink.prediction.backends import PRECISIONS
+from segshrink.prediction.backends import RUNTIMES as SUITABLE
+from segshrink.profiling.jobs import (
     OWN_PRECISION,
     RUNTIMES,
     check_runtime,
@@ -15,9 +18,6 @@ from segshrink.compression.benchmark.jobs import (
     runtime_module,
     runtime_title,
 )
-from segshrink.errors import ConfigError, FileError, MissingExtraError, ModelError, install_command, nearest
-from segshrink.prediction.backends import PRECISIONS
-from segshrink.prediction.backends import RUNTIMES as SUITABLE
 
 # What a folder is exported to, so that other runtimes can be measured with it: runtime → suffix of the file.
 EXPORTED = {"onnxruntime": ".onnx", "openvino": ".xml"}

@@ -9,12 +9,12 @@ from typing import Any
 
 from segshrink import __version__
 from segshrink.compression.benchmark.costs import Costs
-from segshrink.compression.benchmark.jobs import Measurement, runtime_title
-from segshrink.compression.benchmark.load import Load
 from segshrink.compression.benchmark.planning import Entry
 from segshrink.compression.benchmark.scoring import Score
 from segshrink.files import replacing, write_json, write_text
 from segshrink.machine import describe_machine, package_versions
+from segshrink.profiling.jobs import Measurement, runtime_title
+from segshrink.profiling.load import Load
 
 JSON_FILE, MARKDOWN_FILE, FIGURE_FILE = "benchmark.json", "benchmark.md", "benchmark.png"
 # Packages whose versions change what is measured.

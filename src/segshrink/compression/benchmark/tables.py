@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from segshrink.compression.benchmark.jobs import Measurement, threads_title
 from segshrink.compression.benchmark.results import TIMED, BenchmarkResult, Row, shapes
 from segshrink.machine import describe_machine
+from segshrink.profiling.jobs import Measurement, threads_title
 from segshrink.report import wording
 
 

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segshrink.compression.benchmark.jobs import Job
-from segshrink.compression.benchmark.measuring import measure
 from segshrink.compression.quantization import quantize
 from segshrink.compression.quantization.onnx_int8 import OnnxQuantizer
 from segshrink.compression.quantization.openvino_int8 import OpenVinoQuantizer
@@ -22,6 +20,8 @@ from segshrink.data import Dataset, calibration_tiles
 from segshrink.errors import ModelError
 from segshrink.export import export_onnx, export_openvino
 from segshrink.models import SegmentationModel
+from segshrink.profiling.jobs import Job
+from segshrink.profiling.measuring import measure
 
 # A ranking needs fewer runs than what is published.
 QUICK_RUNS, QUICK_ROUNDS = 9, 3

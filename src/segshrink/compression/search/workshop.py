@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from segshrink.compression.profile import count_macs
 from segshrink.compression.pruning import prune
 from segshrink.compression.search.candidates import Candidate
 from segshrink.compression.search.measuring import (
@@ -39,6 +38,7 @@ from segshrink.models import Normalization, SegmentationModel, build_model, coun
 from segshrink.models.folder import WEIGHTS_FILE
 from segshrink.prediction import Predictor, open_backend
 from segshrink.prediction.isolated import check_isolated
+from segshrink.profiling.profile import count_macs
 from segshrink.teachers import Teacher, open_teachers
 from segshrink.training import describe_teacher, finish, train
 from segshrink.training.run import open_run_recipe

@@ -10,11 +10,11 @@ from typing import Protocol
 
 import numpy as np
 
-from segshrink.compression.benchmark.jobs import Job, Measurement
-from segshrink.compression.benchmark.load import Load, LoadWatch
-from segshrink.compression.benchmark.workers import Worker
 from segshrink.errors import ConfigError, ModelError
 from segshrink.machine import describe_machine
+from segshrink.profiling.jobs import Job, Measurement
+from segshrink.profiling.load import Load, LoadWatch
+from segshrink.profiling.workers import Worker
 
 # Runs before the first that counts; a slow model is warm after fewer.
 WARM_UP = 5

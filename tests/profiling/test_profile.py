@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from segshrink.classes import ClassMap
-from segshrink.compression import profile_model
-from segshrink.compression.profile import count_macs, measure_latency
 from segshrink.errors import FileError, ModelError
 from segshrink.models import ModelDescription, Normalization, SegmentationModel, build_model, load_model
+from segshrink.profiling import profile_model
+from segshrink.profiling.profile import count_macs, measure_latency
 
 CLASSES = ClassMap.build([("water", None, None), ("land", None, None), ("road", None, None)])
 SIZE = 64
@@ -80,7 +80,7 @@ def test_a_model_in_memory_has_the_same_costs(profile, folder, monkeypatch):
     measured = []
     # A second process would only take time; what it is given must be a model folder all the same.
     monkeypatch.setattr(
-        "segshrink.compression.profile.measure_memory",
+        "segshrink.profiling.profile.measure_memory",
         lambda job: measured.append(load_model(job.source).description) or {"peak_memory_mb": 1.0},
     )
     found = profile_model(model, size=SIZE, runs=1, threads=1)

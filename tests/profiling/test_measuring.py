@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segshrink.compression.benchmark import Job, measure, measure_memory
-from segshrink.compression.benchmark.measuring import interleave, latency, turns
 from segshrink.errors import ConfigError, ModelError
+from segshrink.profiling import Job, measure
+from segshrink.profiling.measuring import interleave, latency, turns
+from segshrink.profiling.workers import measure_memory
 
 
 class FakeWorker:
@@ -125,7 +126,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     def replace(text: str) -> None:
         path = tmp_path / "program.py"
         path.write_text(text)
-        monkeypatch.setattr("segshrink.compression.benchmark.workers.PROGRAM", path)
+        monkeypatch.setattr("segshrink.profiling.workers.PROGRAM", path)
 
     return replace
 
@@ -156,7 +157,7 @@ def test_cohorts_hold_what_fits_in_memory(program: Callable[[str], None], monkey
         "for line in sys.stdin: print(json.dumps({'seconds': [3.0] * json.loads(line)['runs']}), flush=True)\n"
     )
     monkeypatch.setattr(
-        "segshrink.compression.benchmark.measuring.describe_machine", lambda: {"memory_gb": 2.5}
+        "segshrink.profiling.measuring.describe_machine", lambda: {"memory_gb": 2.5}
     )  # of which 1000 MB may be used: two workers pass it
     notes: list[str] = []
     jobs = [Job(Path(name), "onnxruntime", threads=1) for name in "abc"]

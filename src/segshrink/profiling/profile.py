@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from segshrink.compression.benchmark import Job, measure_memory
 from segshrink.errors import ModelError
 from segshrink.machine import available_cores, describe_machine
 from segshrink.models import SegmentationModel, count_parameters, load_model
 from segshrink.models.folder import WEIGHTS_FILE
 from segshrink.prediction import Backend, TorchBackend
+from segshrink.profiling.jobs import Job
+from segshrink.profiling.workers import measure_memory
 
 WARM_UP = 3
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO, cast
 
-from segshrink.compression.benchmark.jobs import Job, runtime_module
 from segshrink.errors import ModelError
 from segshrink.machine import last_words
+from segshrink.profiling.jobs import Job, runtime_module
 
 PROGRAM = Path(__file__).with_name("worker.py")
 # What libraries read to choose their number of threads, when they are imported.

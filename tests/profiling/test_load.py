@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from segshrink.compression.benchmark.load import Load, LoadWatch
+from segshrink.profiling.load import Load, LoadWatch
 
 OURS, WORKER = os.getpid(), 4_000_000
 
@@ -31,7 +31,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[int, float]]:
     monkeypatch.setattr(psutil, "cpu_times", times)
     monkeypatch.setattr(psutil, "Process", process)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2}, raising=False)
-    monkeypatch.setattr("segshrink.compression.benchmark.load.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("segshrink.profiling.load.time.perf_counter", lambda: next(clock))
     return state
 
 
