@@ -101,7 +101,8 @@ def test_a_tflite_file_is_run_by_the_command_line(small, tmp_path):
 
 def test_the_processor_that_an_8_bit_file_was_checked_on_is_named(small, tmp_path):
     (tmp_path / "s.onnx").write_bytes(b"x")
-    options = {"name": "s", "parameters": 1, "outputs": ("logits",), "float_pixels": False, "measured": Measured()}
-    card = model_card(small.description, [tmp_path / "s.onnx"], checked="Some CPU (avx2)", **options)
+    files = [ExportedFile(tmp_path / "s.onnx")]
+    options = {"name": "s", "parameters": 1, "measured": Measured()}
+    card = model_card(small.description, files, checked="Some CPU (avx2)", **options)
     assert "| Checked on | Some CPU (avx2) |" in card
-    assert "Checked on" not in model_card(small.description, [tmp_path / "s.onnx"], **options)
+    assert "Checked on" not in model_card(small.description, files, **options)
