@@ -10,7 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from segshrink.imagery.scenes import open_scene
 from segshrink.prediction.scenes.identity import local_identity, plain_name, remote_identity
 
 
@@ -125,3 +127,14 @@ def test_a_virtual_scenes_sources_and_masks_count_but_not_statistics(tmp_path: P
 )
 def test_names_of_results_can_be_read_by_every_program(name: str, plain: str) -> None:
     assert plain_name(name) == plain
+
+
+@pytest.mark.parametrize("name", ["s.png", "s.jpg", "s.tif"])
+def test_a_picture_is_told_with_what_says_where_it_lies(tmp_path: Path, name: str) -> None:
+    scene = tmp_path / name
+    Image.new("RGB", (8, 8)).save(scene)
+    world = scene.with_suffix(f".{name[2]}{name[-1]}w")
+    for opened in ([str(scene)], [str(scene), str(world)]):
+        with open_scene(scene) as found:
+            assert sorted(found.files) == sorted(opened)
+        world.write_text("1\n0\n0\n-1\n0\n0\n")
