@@ -39,12 +39,12 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterWindow
 
+from processor_results import RESULTS, results_stem
 from segshrink.classes import ClassMap
 from segshrink.errors import ModelError
 from segshrink.files import write_json, write_text
 from segshrink.machine import describe_machine, last_words
 
-RESULTS = Path(__file__).resolve().parent / "results"
 SIDE, PATCH = 10_000, 1024
 WIDTH = 0.5
 JOBS = ("scene", "bare", "plain")
@@ -305,8 +305,9 @@ def main(arguments: Sequence[str]) -> None:
     created = datetime.now(UTC).isoformat(timespec="seconds")
     machine = describe_machine(threads=given.threads)
     record = {"created": created, "machine": machine, "busy_percent": busy, **settings, **found}
-    write_json(given.out / "scene.json", json.loads(json.dumps(record)))
-    write_text(given.out / "scene.md", as_markdown(record))
+    stem = results_stem(given.out, "scene", machine["cpu"])
+    write_json(Path(f"{stem}.json"), json.loads(json.dumps(record)))
+    write_text(Path(f"{stem}.md"), as_markdown(record))
     print(as_markdown(record))
 
 

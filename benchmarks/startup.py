@@ -1,7 +1,7 @@
 """Claims: ``import segshrink`` takes under 0.3 s, every verb's ``--help`` under 0.5 s of processor time.
 
 Run ``python benchmarks/startup.py`` (half a minute). Each program is started anew in turns, after one start that fills
-the disk's cache; user and system seconds of its process are counted. Results go to ``benchmarks/results/startup.*``.
+the disk's cache; user and system seconds of its process are counted. Results go beside the script, by processor.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from processor_results import RESULTS, results_stem
 from segshrink import __version__
 from segshrink.files import write_json, write_text
 from segshrink.machine import describe_machine
 
-RESULTS = Path(__file__).resolve().parent / "results"
 REPEATS = 5
 VERBS = (
     *("benchmark", "compress", "demo", "distill", "doctor", "evaluate", "export", "inspect"),
@@ -75,8 +75,9 @@ def main() -> None:
         "machine": describe_machine(),
         "seconds": measure(),
     }
-    write_json(RESULTS / "startup.json", record)
-    write_text(RESULTS / "startup.md", to_markdown(record))
+    stem = results_stem(RESULTS, "startup", record["machine"]["cpu"])
+    write_json(Path(f"{stem}.json"), record)
+    write_text(Path(f"{stem}.md"), to_markdown(record))
     print(to_markdown(record))
 
 

@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from processor_results import RESULTS, results_stem
 from segshrink.cli._allocator import TUNED
 from segshrink.files import write_json, write_text
 from segshrink.machine import describe_machine, peak_memory_mb
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 
     from segshrink.config import Recipe
 
-RESULTS = Path(__file__).resolve().parent / "results"
 TEACHERS = {"unet-resnet34": "smp:Unet/resnet34", "fcn-resnet50": "torchvision:fcn_resnet50"}
 STUDENTS = {"unet-mobilenet": "smp:Unet/mobilenet_v2", "mobile": "mobile"}
 # Teacher and student -> how many times as fast as the plain loop a step should be.
@@ -331,8 +331,9 @@ def main(arguments: Sequence[str]) -> None:
         "summary": summarise(found),
         "processes": found,
     }
-    write_json(given.out / "teacher_cache.json", record)
-    write_text(given.out / "teacher_cache.md", as_markdown(record))
+    stem = results_stem(given.out, "teacher_cache", machine["cpu"])
+    write_json(Path(f"{stem}.json"), record)
+    write_text(Path(f"{stem}.md"), as_markdown(record))
     print(as_markdown(record))
 
 
