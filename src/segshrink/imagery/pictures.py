@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,15 +41,14 @@ class Picture:
     Args:
         path: The file.
         place: Where it lies on the ground; None where nothing says.
-        files: All files that this is known from: its own, and those beside it.
 
     Raises:
         FileError: The file is damaged or truncated, or holds more pixels than Pillow takes.
         DataError: It has a place on the ground and an orientation.
     """
 
-    def __init__(self, path: Path, place: Georeference | None = None, *, files: Sequence[str] = ()) -> None:
-        self.path, self.files, self._place = Path(path), files, place
+    def __init__(self, path: Path, place: Georeference | None = None) -> None:
+        self.path, self._place = Path(path), place
         self.nodata: float | None = None  # a value that averages leave out
         with open_pillow(self.path) as image:
             self.orientation = orientation_of(image)

@@ -237,7 +237,7 @@ def _picture_of(source: str | Path, dataset: Any) -> Any:
         if dataset.height * dataset.width > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
             refuse_orientation(path, int(dataset.tags().get("EXIF_Orientation", 1)))
             return dataset
-        picture = Picture(path, Georeference.of(dataset), files=dataset.files)
+        picture = Picture(path, Georeference.of(dataset))
     except BaseException:
         dataset.close()
         raise
