@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pytest
 
 from segshrink.errors import FileError
 from segshrink.files import (
+    FolderKind,
     claimed,
     content_key,
     read_json,
@@ -213,7 +214,7 @@ def test_what_others_wrote_is_not_replaced(tmp_path: Path, name: str, content: b
     path.parent.mkdir()
     path.write_bytes(content)
     for place in (path, path.parent):
-        with pytest.raises(FileError, match=rf"{name} was not written by segshrink"):
+        with pytest.raises(FileError, match=rf"{name} was not written"):
             refuse_foreign(tmp_path / "absent", place)
         with pytest.raises(FileError, match="--overwrite"), replacing(place, overwrite=False):
             pytest.fail("the work must not begin")
@@ -238,6 +239,20 @@ def test_a_folder_with_anything_else_inside_is_not_replaced(tmp_path: Path, kind
     {"file": extra.touch, "link": lambda: extra.symlink_to("config.json"), "empty folder": extra.mkdir}[kind]()
     with pytest.raises(FileError, match=r"part/extra was not written"), replacing(tmp_path / "out", overwrite=False):
         pytest.fail("the work must not begin")
+
+
+def test_a_result_of_another_kind_is_not_replaced(tmp_path: Path) -> None:
+    write_json(tmp_path / "out" / "evaluation.json", {"a": 1}, overwrite=False)
+    for overwrite in (False, True):
+        with (
+            suppress(FileError),
+            replacing(tmp_path / "out", overwrite=overwrite, kind=FolderKind("a model", ("config.json",))) as temporary,
+        ):
+            assert overwrite
+            temporary.mkdir()
+            (temporary / "config.json").touch()
+        assert (tmp_path / "out" / "evaluation.json").exists()
+        assert (tmp_path / "out" / "config.json").exists() is overwrite
 
 
 def test_what_appears_during_the_work_is_not_replaced(tmp_path: Path) -> None:

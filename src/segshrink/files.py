@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -42,8 +43,18 @@ _COMMENTS = {".md": "<!-- {} -->", ".html": "<!-- {} -->", ".htm": "<!-- {} -->"
 _CLAIMS: dict[Path, int] = {}
 
 
+@dataclass(frozen=True)
+class FolderKind:
+    """What a folder that is replaced as a whole is called, such as "a model", and the names of all that it may hold."""
+
+    name: str
+    parts: tuple[str, ...]
+
+
 @contextmanager
-def replacing(path: Path, *, overwrite: bool | None = None, durable: bool = False) -> Iterator[Path]:
+def replacing(
+    path: Path, *, overwrite: bool | None = None, kind: FolderKind | None = None, durable: bool = False
+) -> Iterator[Path]:
     """Give a temporary name beside ``path``; rename it to ``path`` when the block ends well.
 
     Works for a file or a folder that the block creates at the temporary name. When the block fails, nothing is
@@ -54,6 +65,7 @@ def replacing(path: Path, *, overwrite: bool | None = None, durable: bool = Fals
         path: File or folder to write.
         overwrite: Whether to replace what this program did not write, see ``refuse_foreign``; files of other names
             then stay in the folder. None replaces whatever is there, as is right for caches and temporary files.
+        kind: What a folder must be to be replaced; None: any of this program's.
         durable: Wait until a file's bytes are on the disk before it gets its name, so that a power failure can't
             leave a file of the right size full of zeros.
 
@@ -62,7 +74,12 @@ def replacing(path: Path, *, overwrite: bool | None = None, durable: bool = Fals
     """
     path = Path(path)
     target = _resolved(path)
-    _guard(path, overwrite)
+
+    def guard() -> None:
+        if overwrite is not None:
+            refuse_foreign(path, overwrite=overwrite, kind=kind)
+
+    guard()
     with ExitStack() as stack:
         try:
             scratch = stack.enter_context(scratch_folder(target.parent))
@@ -74,8 +91,11 @@ def replacing(path: Path, *, overwrite: bool | None = None, durable: bool = Fals
             if durable:
                 with temporary.open("r+b") as stream:
                     os.fsync(stream.fileno())
-            _guard(path, overwrite)  # something may have been put there meanwhile
-            _move(temporary, target, aside=scratch / _ASIDE / target.name, keep=bool(overwrite))
+            guard()  # something may have been put there meanwhile
+            if overwrite and target.is_dir():
+                for found in _foreign(target, kind):
+                    _keep(found, temporary / found.relative_to(target))
+            _move(temporary, target, aside=scratch / _ASIDE / target.name)
         except FileError as error:
             if str(temporary) not in str(error):
                 raise
@@ -86,7 +106,7 @@ def replacing(path: Path, *, overwrite: bool | None = None, durable: bool = Fals
             ) from error
 
 
-def refuse_foreign(*paths: Path, overwrite: bool | None = None) -> None:
+def refuse_foreign(*paths: Path, overwrite: bool | None = None, kind: FolderKind | None = None) -> None:
     """Refuse to replace what this program did not write.
 
     A file is this program's when it says so itself: JSON by the key ``segshrink``, text by a comment, models and
@@ -96,17 +116,18 @@ def refuse_foreign(*paths: Path, overwrite: bool | None = None) -> None:
     Args:
         paths: Files or folders to write; what isn't there or is an empty folder is fine.
         overwrite: True allows it, False refuses and names the option, None refuses where there is no such option.
+        kind: What a folder must be to be replaced; None: any of this program's.
 
     Raises:
         FileError: One of them holds something else; says which file.
     """
     option = "" if overwrite is None else ", or allow it with --overwrite (overwrite=True)"
     for path in paths if not overwrite else ():
-        if (found := next(_foreign(Path(path)), None)) is not None:
-            raise FileError(
-                f"{found} was not written by segshrink, so it is not replaced; move it away or choose another "
-                f"place{option}"
-            )
+        if (found := next(_foreign(Path(path), kind), None)) is not None:
+            reason = f"{found} was not written by segshrink"
+            if kind is not None:
+                reason = f"{path} holds something other than {kind.name} ({found})"
+            raise FileError(f"{reason}, so it is not replaced; move it away or choose another place{option}")
 
 
 @contextmanager
@@ -232,19 +253,15 @@ def _resolved(path: Path) -> Path:
         raise FileError(f"can't follow the link {path}: {error}; choose another path") from error
 
 
-def _guard(path: Path, overwrite: bool | None) -> None:
-    if overwrite is not None:
-        refuse_foreign(path, overwrite=overwrite)
-
-
-def _foreign(path: Path) -> Iterator[Path]:
+def _foreign(path: Path, kind: FolderKind | None = None) -> Iterator[Path]:
     """Yield the files at or below a path that this program didn't write; empty folders and links below it, too."""
     try:
         if path.is_dir():
             for child in sorted(path.iterdir()):
                 if child.name.startswith(".segshrink-"):
                     continue
-                if child.is_symlink() or (child.is_dir() and not any(child.iterdir())):
+                empty = child.is_dir() and not any(child.iterdir())
+                if child.is_symlink() or empty or (kind is not None and child.name not in kind.parts):
                     yield child
                 else:
                     yield from _foreign(child)
@@ -274,28 +291,23 @@ def _is_own(path: Path) -> bool:
     return False
 
 
-def _move(source: Path, target: Path, *, aside: Path, keep: bool) -> None:
-    """Rename ``source`` to ``target``; a folder that stands there goes ``aside`` first, see ``_discard``.
-
-    With ``keep``, what others put into that folder is in the new one, too.
-    """
+def _move(source: Path, target: Path, *, aside: Path) -> None:
+    """Rename ``source`` to ``target``; a folder that stands there goes ``aside`` first, see ``_discard``."""
     if not (source.is_dir() and target.is_dir()):
         source.replace(target)
         return
-    for kept in _foreign(target) if keep else ():
-        _keep(kept, source / kept.relative_to(target))
     aside.parent.mkdir()
     target.rename(aside)
     source.rename(target)
 
 
 def _keep(source: Path, target: Path) -> None:
-    """Let a file of somebody else's, a link or an empty folder stand at ``target`` too, unless something does."""
+    """Let a file, link or folder of somebody else's stand at ``target`` too, unless something does."""
     if os.path.lexists(target):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir() and not source.is_symlink():
-        target.mkdir()
+        shutil.copytree(source, target, symlinks=True)
         return
     try:
         os.link(source, target, follow_symlinks=False)

@@ -13,10 +13,12 @@ from segshrink.cli._work import quieten_lightning
 from segshrink.compression.budget import Budget, show
 from segshrink.compression.search import Outcome, Settings, compress
 from segshrink.compression.search.describing import describe_chosen
-from segshrink.compression.search.results import PAGE, to_dict
+from segshrink.compression.search.results import PAGE, check_place, to_dict
 from segshrink.compression.search.workshop import Workshop
 from segshrink.config import Recipe
+from segshrink.files import claimed, refuse_foreign
 from segshrink.report import build_report
+from segshrink.report.page import REPORT_FILES
 from segshrink.training.hardware import lightning_precision
 from segshrink.training.terms import student_terms
 
@@ -38,7 +40,9 @@ def run_search(recipe: Recipe, budget: Budget, *, out: Path, work: Path, setting
         lightning_precision(recipe.student.training.precision)
     quieten_lightning()
     tools = Workshop(recipe, work.resolve(), settings, progress_bar)
-    with writing(out):
+    with claimed(out), claimed(work), writing(out):
+        check_place(out)
+        refuse_foreign(*(out / name for name in REPORT_FILES))
         outcome = compress(recipe, budget, out=out, tools=tools, settings=settings, resume=resume, show=progress_bar)
         describe_chosen(outcome)
         if outcome.chosen.run is not None:

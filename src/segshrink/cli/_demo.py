@@ -10,9 +10,11 @@ from segshrink.cli._console import progress_bar
 from segshrink.cli._errors import writing
 from segshrink.cli._work import distill_all
 from segshrink.compression.quantization import QuantizationResult, quantize
+from segshrink.compression.quantization.pipeline import QUANTIZATION
 from segshrink.config import Recipe, load_recipe
 from segshrink.data import open_dataset, write_scenes
 from segshrink.export import export_onnx
+from segshrink.files import claimed, refuse_foreign
 from segshrink.models import load_model
 from segshrink.prediction.scenes import SceneOptions, predict_scene
 
@@ -37,6 +39,14 @@ def run_demo(out: Path, *, seed: int) -> Demo:
 
     What an earlier call with this folder and seed finished is not done again.
     """
+    with claimed(out):
+        pictures = (out / "prediction" / name for name in ("scene.png", "scene.overlay.jpg"))
+        refuse_foreign(out / "student.onnx", *pictures)
+        refuse_foreign(out / "int8", kind=QUANTIZATION)
+        return _run_demo(out, seed=seed)
+
+
+def _run_demo(out: Path, *, seed: int) -> Demo:
     with progress_bar("generate scenes") as advance, writing(out):
         data = write_scenes(out / "scenes", train=TRAIN, val=VAL, unlabeled=UNLABELED, size=SIZE, seed=seed)
         advance(TRAIN + VAL + UNLABELED, TRAIN + VAL + UNLABELED)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from segshrink.config import DatasetDescription, load_dataset, load_recipe
-from segshrink.errors import ConfigError
+from segshrink.errors import ConfigError, FileError
 from segshrink.evaluation import Evaluation
 
 
@@ -30,6 +30,7 @@ def evaluate_source(
     *,
     split: str,
     out: Path | None,
+    overwrite: bool = False,
     progress: Callable[[int, int], None],
 ) -> Evaluation:
     """Score a model on a split of a data set.
@@ -39,16 +40,28 @@ def evaluate_source(
         data: The data set.
         split: "train", "val" or "test".
         out: Folder for ``evaluation.json`` and pictures; None writes nothing.
+        overwrite: Replace what another evaluation or somebody else wrote there.
         progress: Called after every scene with (scenes done, scenes in all).
+
+    Raises:
+        FileError: ``out`` is the run folder of another model.
     """
+    own = out is not None and source.resolve() in (out.resolve(), (out / "model").resolve())
+    if out is not None and not own and not overwrite and (out / "run.json").exists():
+        raise FileError(
+            f"{out} is the run folder of another model than {source}, whose scores are not replaced; choose another "
+            "folder, or allow it with --overwrite"
+        )
     if source.suffix.lower() in (".onnx", ".xml", ".tflite"):
-        return _evaluate_file(source, data, split=split, out=out, progress=progress)
+        return _evaluate_file(source, data, split=split, out=out, overwrite=overwrite, progress=progress)
     from segshrink.cli._work import use_free_threads
     from segshrink.models import load_model
     from segshrink.training import evaluate_model
 
     use_free_threads()
-    return evaluate_model(load_model(source), data, split=split, out=out, name=source.name, progress=progress)
+    return evaluate_model(
+        load_model(source), data, split=split, out=out, name=source.name, overwrite=overwrite, progress=progress
+    )
 
 
 def _evaluate_file(
@@ -57,6 +70,7 @@ def _evaluate_file(
     *,
     split: str,
     out: Path | None,
+    overwrite: bool = False,
     progress: Callable[[int, int], None],
 ) -> Evaluation:
     from segshrink.data import SceneStore, open_dataset, scenes
@@ -78,5 +92,6 @@ def _evaluate_file(
         model_name=source.name,
         parameters=None,
         out=out,
+        overwrite=overwrite,
         progress=progress,
     )

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segshrink.cli._console import tell
 from segshrink.errors import ConfigError, nearest
+from segshrink.files import refuse_foreign, write_json, write_text
 
 if TYPE_CHECKING:
     from segshrink.export.interface import ExportedFile
@@ -31,9 +33,15 @@ class Plan:
         return self.stem.with_name(f"{self.stem.name}.md")
 
     @property
-    def item(self) -> Path:
-        """The STAC item."""
-        return self.stem.with_name(f"{self.stem.name}.stac.json")
+    def weights(self) -> list[Path]:
+        """The weights that OpenVINO keeps in a file of their own."""
+        return [path.with_suffix(".bin") for name, path in self.files.items() if name == "openvino"]
+
+    @property
+    def items(self) -> list[Path]:
+        """The STAC items that there may be: of the model, and of each file that is used unlike the first."""
+        names = [self.stem.name, *(path.name.removesuffix(".onnx") for path in self.files.values())]
+        return [self.stem.with_name(f"{name}.stac.json") for name in dict.fromkeys(names)]
 
 
 def plan(out: Path, formats: str | None) -> Plan:
@@ -67,7 +75,9 @@ def plan(out: Path, formats: str | None) -> Plan:
     )
 
 
-def export_all(model: SegmentationModel, planned: Plan, *, outputs: Sequence[str], half: bool) -> list[ExportedFile]:
+def export_all(
+    model: SegmentationModel, planned: Plan, *, outputs: Sequence[str], half: bool, overwrite: bool
+) -> list[ExportedFile]:
     """Write the model's files, each proven against PyTorch, and return them.
 
     Raises:
@@ -82,33 +92,34 @@ def export_all(model: SegmentationModel, planned: Plan, *, outputs: Sequence[str
     for name, path in planned.files.items():
         if name == "qgis":
             file = ExportedFile(path, ("probabilities",), float_pixels=True)
-            export_onnx(model, path, outputs=file.outputs, float_pixels=True)
+            export_onnx(model, path, outputs=file.outputs, float_pixels=True, overwrite=overwrite)
         elif name == "tflite":
-            file = ExportedFile(export_tflite(model, path), ("logits",))
+            file = ExportedFile(export_tflite(model, path, overwrite=overwrite), ("logits",))
         elif name == "openvino":
-            file = ExportedFile(export_openvino(model, path, outputs=outputs, half=half), tuple(outputs))
+            made = export_openvino(model, path, outputs=outputs, half=half, overwrite=overwrite)
+            file = ExportedFile(made, tuple(outputs))
         else:
-            file = ExportedFile(export_onnx(model, path, outputs=outputs), tuple(outputs))
+            file = ExportedFile(export_onnx(model, path, outputs=outputs, overwrite=overwrite), tuple(outputs))
         written.append(file)
     return written
 
 
-def refuse_foreign_card(planned: Plan) -> None:
-    """Refuse to replace a page that isn't a card of ours.
+def check_place(planned: Plan, *, card: bool, overwrite: bool) -> None:
+    """Refuse to replace files that this program didn't write, and say which earlier ones are replaced.
 
     Raises:
-        ConfigError: There is one.
+        FileError: There is such a file.
     """
-    from segshrink.export.card import MARK
-
-    card = planned.card
-    if card.exists() and MARK not in card.read_text(encoding="utf-8", errors="replace"):
-        raise ConfigError(
-            f"{card} was not written by segshrink, so it is not replaced; choose another --out or --no-card"
-        )
+    files = [*planned.files.values(), *planned.weights, *((planned.card, *planned.items) if card else ())]
+    refuse_foreign(*files, overwrite=overwrite)
+    for path in files:
+        if path.exists():
+            tell(f"{path} is replaced")
 
 
-def describe(model: SegmentationModel, source: str, planned: Plan, files: Sequence[ExportedFile]) -> list[Path]:
+def describe(
+    model: SegmentationModel, source: str, planned: Plan, files: Sequence[ExportedFile], *, overwrite: bool
+) -> list[Path]:
     """Write the model card and the STAC item beside the files, with what a run folder knows of its model.
 
     Raises:
@@ -117,7 +128,6 @@ def describe(model: SegmentationModel, source: str, planned: Plan, files: Sequen
     from segshrink.export.card import model_card
     from segshrink.export.measured import read_measured
     from segshrink.export.stac import stac_items
-    from segshrink.files import write_json, write_text
     from segshrink.models import count_parameters
 
     name, parameters = planned.stem.name, count_parameters(model)
@@ -125,6 +135,6 @@ def describe(model: SegmentationModel, source: str, planned: Plan, files: Sequen
     measured = read_measured(Path(source))
     card = model_card(model.description, files, name=name, parameters=parameters, measured=measured)
     for own, item in items.items():
-        write_json(planned.card.with_name(own), item)
-    write_text(planned.card, card)
+        write_json(planned.card.with_name(own), item, overwrite=overwrite)
+    write_text(planned.card, card, overwrite=overwrite)
     return [planned.card, *(planned.card.with_name(own) for own in items)]

@@ -18,4 +18,7 @@ Data = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder to write.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files of these names that segshrink did not write, too.")
+]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Run folder or model folder.", show_default=False)]

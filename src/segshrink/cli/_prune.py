@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,12 @@ from segshrink.config import DatasetDescription, load_dataset, load_recipe
 from segshrink.data import SceneStore, open_dataset
 from segshrink.data.crops import cut, plan_crop
 from segshrink.errors import ConfigError, FileError, ModelError
+from segshrink.files import claimed, refuse_foreign, scratch_folder
 from segshrink.machine import available_cores
 from segshrink.models import SegmentationModel, count_parameters, load_model
-from segshrink.models.folder import CONFIG_FILE, WEIGHTS_FILE
+from segshrink.models.folder import CONFIG_FILE, MODEL_FOLDER, WEIGHTS_FILE
 from segshrink.profiling.profile import count_macs, measure_latency
+from segshrink.training.run import refuse_foreign_run
 
 # Crops that say which channels matter, and their side in pixels.
 _CROPS, _CROP = 16, 192
@@ -96,17 +97,27 @@ class Cut:
             )
 
 
-def make_copy(source: str, out: Path, wanted: Cut, *, data: Path | None, overrides: Sequence[str] = ()) -> None:
+def make_copy(
+    source: str, out: Path, wanted: Cut, *, data: Path | None, overwrite: bool, overrides: Sequence[str] = ()
+) -> None:
     """Write the smaller copy and show what it saves.
 
     Raises:
         ConfigError: Overrides without a recipe.
-        FileError: There is no model, or ``out`` is something else.
+        FileError: There is no model, or ``out`` is something else or the model itself.
         ModelError: The model can't be made as small.
     """
     if overrides:
         raise ConfigError(f"'{overrides[0]}' changes a recipe; give one with --recipe")
-    _write_copy(source, out, wanted, None if data is None else load_dataset(data))
+    if out.resolve() in (Path(source).resolve(), Path(source, "model").resolve()) and not overwrite:
+        raise FileError(
+            f"{out} is the model itself, which its copy doesn't replace; choose another folder, or allow it with "
+            "--overwrite"
+        )
+    with claimed(out):
+        if (out / CONFIG_FILE).exists():
+            tell(f"the model in {out} is replaced")
+        _write_copy(source, out, wanted, None if data is None else load_dataset(data), overwrite=overwrite)
     tell(
         f"{out} has lost accuracy until the original teaches it: "
         f"segshrink distill RECIPE --teacher {source} --student {out} --out RUN"
@@ -131,6 +142,22 @@ def distil_copy(
         FileError: ``out`` holds a run already, and it isn't resumed.
         ModelError: The model can't be made as small.
     """
+    with claimed(out):
+        refuse_foreign_run(out)
+        _distil_copy(source, out, wanted, recipe, overrides, data=data, control=control, resume=resume)
+
+
+def _distil_copy(
+    source: str,
+    out: Path,
+    wanted: Cut,
+    recipe: Path,
+    overrides: Sequence[str],
+    *,
+    data: Path | None,
+    control: bool,
+    resume: bool,
+) -> None:
     copy = out / "pruned"
     original = str(Path(source).resolve())
     chosen = [
@@ -170,7 +197,10 @@ def example_crops(description: DatasetDescription) -> Any:
     return torch.from_numpy(np.stack(crops))
 
 
-def _write_copy(source: str, out: Path, wanted: Cut, description: DatasetDescription | None) -> None:
+def _write_copy(
+    source: str, out: Path, wanted: Cut, description: DatasetDescription | None, *, overwrite: bool = False
+) -> None:
+    refuse_foreign(out, overwrite=overwrite, kind=MODEL_FOLDER)
     use_free_threads()
     model = load_model(source).eval()
     images = None
@@ -183,7 +213,7 @@ def _write_copy(source: str, out: Path, wanted: Cut, description: DatasetDescrip
             )
     smaller = wanted.apply(model, images)
     with writing(out):
-        smaller.save(out)
+        smaller.save(out, overwrite=overwrite)
     _show(model, smaller, wanted.size)
 
 
@@ -205,9 +235,9 @@ def _show(model: SegmentationModel, smaller: SegmentationModel, size: int) -> No
 
 
 def _measured(model: SegmentationModel, size: int) -> list[float]:
-    with tempfile.TemporaryDirectory(prefix="segshrink-prune-") as scratch:
-        model.save(Path(scratch) / "model")
-        file_bytes = (Path(scratch) / "model" / WEIGHTS_FILE).stat().st_size
+    with scratch_folder() as scratch:
+        model.save(scratch / "model")
+        file_bytes = (scratch / "model" / WEIGHTS_FILE).stat().st_size
     latency = measure_latency(model, size=size, runs=_RUNS, threads=available_cores())
     return [count_parameters(model), count_macs(model, size=size), file_bytes, latency["median"]]
 

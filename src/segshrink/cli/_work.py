@@ -18,14 +18,14 @@ from segshrink.config import Recipe, TeacherSource, Teaching
 from segshrink.data import open_dataset
 from segshrink.errors import ConfigError
 from segshrink.evaluation import Evaluation
-from segshrink.files import read_json
+from segshrink.files import claimed, read_json
 from segshrink.report import build_report
 from segshrink.training import RunResult, finish, train
 from segshrink.training.building import check_chosen
 from segshrink.training.checkpoints import check_checkpoint
 from segshrink.training.features import check_own_taps
 from segshrink.training.hardware import check_memory, free_threads, lightning_precision
-from segshrink.training.run import Role
+from segshrink.training.run import Role, refuse_foreign_run
 from segshrink.training.terms import student_terms
 
 _MEASURES = ("evaluation.json", "profile.json")
@@ -64,8 +64,16 @@ def distill_all(recipe: Recipe, *, out: Path, control: bool, resume: bool, docto
 
     Raises:
         ConfigError: The recipe has no student or a wrong one, or the run in ``out`` learned from another teacher.
-        FileError: A file of the student's weights is missing.
+        FileError: A file of the student's weights is missing; ``out`` is in use, or holds what this program didn't
+            write.
     """
+    with claimed(out):
+        for folder in (out, out / "teacher-run", out / "teacher", out / "control"):
+            refuse_foreign_run(folder)
+        return _distill_all(recipe, out=out, control=control, resume=resume, doctor=doctor)
+
+
+def _distill_all(recipe: Recipe, *, out: Path, control: bool, resume: bool, doctor: bool) -> Path:
     if recipe.student is None:
         raise ConfigError(f"recipe '{recipe.name}' has no 'student' section; add one, or give --student")
     # Wrong terms and networks are refused before a teacher is trained.

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from segshrink.cli._options import Overwrite
+
 
 def benchmark(
     models: Annotated[
@@ -41,6 +43,7 @@ def benchmark(
         Path | None,
         typer.Option("--out", "-o", help="Folder for benchmark.json, .md and .png.", show_default=False),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Measure models on this machine's CPU.
 
@@ -51,10 +54,12 @@ def benchmark(
     from segshrink.cli._console import out_console, progress_bar
     from segshrink.cli._errors import writing
     from segshrink.compression.benchmark import benchmark as measure_models
-    from segshrink.compression.benchmark import write_results
+    from segshrink.compression.benchmark.results import check_place, write_results
     from segshrink.compression.benchmark.tables import to_markdown
 
     batches, thread_counts = counts(batch, option="--batch"), counts(threads, option="--threads")
+    if out is not None:
+        check_place(out, overwrite=overwrite)
     with progress_bar("benchmark") as advance:
         result = measure_models(
             models,
@@ -71,6 +76,6 @@ def benchmark(
     print_benchmark(result)
     if out is not None:
         with writing(out):
-            files = write_results(result, out, markdown=to_markdown(result))
+            files = write_results(result, out, markdown=to_markdown(result), overwrite=overwrite)
         for file in files:
             out_console().print(str(file), markup=False)

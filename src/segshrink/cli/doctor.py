@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from segshrink.cli._options import Overrides
+from segshrink.cli._options import Overrides, Overwrite
 
 
 def doctor(
@@ -42,6 +42,7 @@ def doctor(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the findings as JSON.", show_default=False)
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Find out why distillation does not work.
 
@@ -50,8 +51,10 @@ def doctor(
     collapsed. Exit status 1 when a fault was found.
     """
     from segshrink.cli._doctor import patient_of, print_diagnosis
-    from segshrink.files import write_json
+    from segshrink.files import refuse_foreign, write_json
 
+    if json_file is not None:
+        refuse_foreign(json_file, overwrite=overwrite)
     patient = patient_of(recipe, overrides or (), teachers=teacher or (), data=data, student=student)
     from segshrink.cli._console import progress_bar
     from segshrink.cli._work import use_free_threads
@@ -61,7 +64,7 @@ def doctor(
     with progress_bar("doctor") as advance:
         found = examine(patient, images=images, progress=advance)
     if json_file is not None:
-        write_json(json_file, found.to_dict())
+        write_json(json_file, found.to_dict(), overwrite=overwrite)
     print_diagnosis(found)
     if not found.healthy:
         raise typer.Exit(1)

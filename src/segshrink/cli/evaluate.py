@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from segshrink.cli._options import Overwrite
+
 
 def evaluate(
     model: Annotated[
@@ -23,6 +25,7 @@ def evaluate(
         Path | None,
         typer.Option("--out", "-o", help="Folder for evaluation.json and pictures.", show_default=False),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score a model on a data set.
 
@@ -35,5 +38,5 @@ def evaluate(
 
     description = described_data(model, data)
     with progress_bar(f"evaluate {split}") as advance, writing(out or Path()):
-        result = evaluate_source(model, description, split=split, out=out, progress=advance)
+        result = evaluate_source(model, description, split=split, out=out, overwrite=overwrite, progress=advance)
     print_scores(result)

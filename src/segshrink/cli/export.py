@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from segshrink.cli._options import Model
+from segshrink.cli._options import Model, Overwrite
 
 
 def export(
@@ -36,6 +36,7 @@ def export(
     card: Annotated[
         bool, typer.Option("--card/--no-card", help="Write a model card (.md) and a STAC item (.stac.json), too.")
     ] = True,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a model as a file for ONNX Runtime, OpenVINO, LiteRT or QGIS.
 
@@ -45,17 +46,16 @@ def export(
     """
     from segshrink.cli._console import out_console
     from segshrink.cli._errors import writing
-    from segshrink.cli._export import describe, export_all, plan, refuse_foreign_card
+    from segshrink.cli._export import check_place, describe, export_all, plan
     from segshrink.export.outputs import check_outputs
     from segshrink.models import load_model
 
     planned = plan(out, formats)
     outputs = check_outputs([name.strip() for name in output.split(",")])
-    if card:
-        refuse_foreign_card(planned)
+    check_place(planned, card=card, overwrite=overwrite)
     loaded = load_model(model)
     with writing(out):
-        files = export_all(loaded, planned, outputs=outputs, half=half)
-        extra = describe(loaded, model, planned, files) if card else []
+        files = export_all(loaded, planned, outputs=outputs, half=half, overwrite=overwrite)
+        extra = describe(loaded, model, planned, files, overwrite=overwrite) if card else []
     for path in (*(part for file in files for part in file.parts), *extra):
         out_console().print(f"{path} ({path.stat().st_size / 1e6:.3f} MB)", markup=False)

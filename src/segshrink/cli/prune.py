@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from segshrink.cli._options import Model, Resume
+from segshrink.cli._options import Model, Overwrite, Resume
 
 
 def prune(
@@ -62,6 +62,7 @@ def prune(
         bool, typer.Option("--control", help="Also train the copy without the original, and compare.")
     ] = False,
     resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make a smaller copy of a trained model.
 
@@ -72,6 +73,6 @@ def prune(
 
     wanted = Cut.parse(width=width, depth=depth, ratio=ratio, macs=macs, parameters=parameters, size=size, steps=steps)
     if recipe is None:
-        make_copy(model, out, wanted, data=data, overrides=overrides or ())
+        make_copy(model, out, wanted, data=data, overwrite=overwrite, overrides=overrides or ())
     else:
         distil_copy(model, out, wanted, recipe, overrides or (), data=data, control=control, resume=resume)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from segshrink.cli._options import Overwrite
+
 if TYPE_CHECKING:
     from segshrink.compression.quantization import QuantizationResult
 
@@ -39,6 +41,7 @@ def quantize(
             show_default=False,
         ),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a model in 8-bit integers.
 
@@ -74,6 +77,7 @@ def quantize(
             images=images,
             recipe=loaded,
             aware=aware,
+            overwrite=overwrite,
             progress=advance,
         )
     _print(result)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from segshrink.cli._options import Overwrite
+
 
 def report(
     runs: Annotated[
@@ -23,6 +25,7 @@ def report(
             "--out", "-o", help="Folder or .html file; by default the first run's folder.", show_default=False
         ),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Compare runs on one page.
 
@@ -33,5 +36,5 @@ def report(
     from segshrink.report import build_report
 
     with writing(out or runs[0]):
-        page = build_report(runs, out)
+        page = build_report(runs, out, overwrite=overwrite)
     print_comparison(page, runs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 import segshrink
 from segshrink.classes import ClassMap
-from segshrink.errors import DataError, ModelError
+from segshrink.errors import DataError, FileError, ModelError
 from segshrink.evaluation.agreement import Agreement, agreement_of, class_names, read_prediction, reference_name
 from segshrink.evaluation.calibration import CalibrationHistogram
 from segshrink.evaluation.confusion import Confusion
@@ -20,7 +21,7 @@ from segshrink.evaluation.curves import ProbabilityHistograms
 from segshrink.evaluation.intervals import bootstrap_interval
 from segshrink.evaluation.pictures import evenly_spaced, write_pictures
 from segshrink.evaluation.results import Evaluation, ImageResult
-from segshrink.files import replacing, write_json
+from segshrink.files import claimed, read_json, refuse_foreign, replacing, write_json
 from segshrink.imagery import write_index_png
 from segshrink.prediction import Prediction
 
@@ -74,6 +75,7 @@ def evaluate(
     pictures: int = 60,
     reference: Reference | None = None,
     reference_label: str = "reference",
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
     seed: int = 0,
 ) -> Evaluation:
@@ -90,11 +92,13 @@ def evaluate(
         model_name: Name of the model.
         parameters: Number of its parameters; None when unknown.
         out: Run folder that gets ``evaluation.json``, ``evaluation/`` with pictures, and the prediction of every scene
-            in ``evaluation/predictions/NAME.png``; an earlier evaluation is replaced as a whole. None writes nothing.
+            in ``evaluation/predictions/NAME.png``; an earlier evaluation of the same split is replaced as a whole.
+            None writes nothing.
         pictures: Largest number of scenes shown as pictures.
         reference: Model to measure agreement with: a run folder evaluated on the same scenes, or a predictor, which
             is then run on every scene.
         reference_label: Name of the reference when it is a predictor; a run folder brings its own.
+        overwrite: Replace an evaluation of another split as well, and files that this program did not write.
         progress: Called after each scene with the number done and of all.
         seed: Seed of the bootstrap.
 
@@ -104,31 +108,51 @@ def evaluate(
     Raises:
         DataError: No scene, no labelled pixel, a repeated or unusable name, or a scene that contradicts the classes.
         ModelError: The predictor's classes aren't ``classes``, or it can't take the scenes.
-        FileError: ``out`` can't be written, or the reference holds no prediction of a scene.
+        FileError: ``out`` can't be written or holds something else, or the reference holds no prediction of a scene.
     """
     _check_classes(predictor, classes)
     tally = _Tally(classes, _comparison(reference, classes, reference_label))
-    _count_into(tally, predictor, scenes, out=out, pictures=pictures, progress=progress or _silent)
-    evaluation = Evaluation(
-        version=segshrink.__version__,
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        data=data_name,
-        split=split,
-        leaking=leaking,
-        model=model_name,
-        parameters=parameters,
-        classes=classes,
-        confusion=tally.total,
-        scores=tally.total.scores(),
-        interval=bootstrap_interval(tally.confusions, seed=seed),
-        calibration=tally.calibration.calibration(),
-        curves=tally.histograms.curves(classes.names),
-        per_image=tuple(tally.results),
-        agreement=tally.comparison.agreement() if tally.comparison else None,
-    )
-    if out is not None:
-        write_json(Path(out) / "evaluation.json", evaluation.to_dict())
+    with nullcontext() if out is None else claimed(Path(out)):
+        if out is not None:
+            _check_place(Path(out), data_name, split, overwrite=overwrite)
+        _count_into(
+            tally, predictor, scenes, out=out, pictures=pictures, overwrite=overwrite, progress=progress or _silent
+        )
+        evaluation = Evaluation(
+            version=segshrink.__version__,
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            data=data_name,
+            split=split,
+            leaking=leaking,
+            model=model_name,
+            parameters=parameters,
+            classes=classes,
+            confusion=tally.total,
+            scores=tally.total.scores(),
+            interval=bootstrap_interval(tally.confusions, seed=seed),
+            calibration=tally.calibration.calibration(),
+            curves=tally.histograms.curves(classes.names),
+            per_image=tuple(tally.results),
+            agreement=tally.comparison.agreement() if tally.comparison else None,
+        )
+        if out is not None:
+            write_json(Path(out) / "evaluation.json", evaluation.to_dict(), overwrite=overwrite)
     return evaluation
+
+
+def _check_place(out: Path, data_name: str, split: str, *, overwrite: bool) -> None:
+    """Refuse a folder whose evaluation isn't of this split, or isn't one of ours."""
+    record = out / "evaluation.json"
+    refuse_foreign(record, out / "evaluation", overwrite=overwrite)
+    if overwrite or not record.exists():
+        return
+    before = read_json(record)
+    if (before.get("data"), before.get("split")) != (data_name, split):
+        raise FileError(
+            f"{record} holds scores on split '{before.get('split')}' of '{before.get('data')}', not on '{split}' of "
+            f"'{data_name}', so it is not replaced; choose another folder, or allow it with --overwrite "
+            "(overwrite=True)"
+        )
 
 
 def _count_into(
@@ -138,6 +162,7 @@ def _count_into(
     *,
     out: Path | None,
     pictures: int,
+    overwrite: bool,
     progress: Callable[[int, int], None],
 ) -> None:
     """Run the model over all scenes; replace ``out/evaluation`` when that went well."""
@@ -146,7 +171,7 @@ def _count_into(
     if out is None:
         tally.count_all(predictor, restart(), total=len(names), progress=progress)
         return
-    with replacing(Path(out) / "evaluation") as folder:
+    with replacing(Path(out) / "evaluation", overwrite=overwrite) as folder:
         store = _Store(folder, tally.classes, evenly_spaced(names, limit=pictures))
         tally.count_all(predictor, restart(), total=len(names), progress=progress, store=store)
 

@@ -24,7 +24,12 @@ DEFAULT_OUTPUTS = ("logits", "classes")
 
 
 def export_onnx(
-    model: SegmentationModel, path: str | Path, *, outputs: Sequence[str] = DEFAULT_OUTPUTS, float_pixels: bool = False
+    model: SegmentationModel,
+    path: str | Path,
+    *,
+    outputs: Sequence[str] = DEFAULT_OUTPUTS,
+    float_pixels: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Write a model as ONNX and prove that ONNX Runtime gives what PyTorch gives.
 
@@ -43,6 +48,7 @@ def export_onnx(
         outputs: What the file gives: some of "logits", "probabilities" and "classes".
         float_pixels: Take float32 pixel values, still raw ones, from a program that can't give bytes. Deepness is one;
             it also needs ``outputs=("probabilities",)``.
+        overwrite: Replace a file that this program did not write.
 
     Returns:
         The path.
@@ -58,7 +64,7 @@ def export_onnx(
         raise ModelError(f"{path} must end in .onnx, so that it is recognised when it is opened")
     reference = copy.deepcopy(model).cpu().eval()
     graph = to_onnx(reference, outputs=outputs, float_pixels=float_pixels)
-    with replacing(path) as temporary:
+    with replacing(path, overwrite=overwrite) as temporary:
         temporary.write_bytes(graph.SerializeToString())
         check_parity(reference, OnnxBackend(temporary, threads=torch.get_num_threads()), final=path)
     return path

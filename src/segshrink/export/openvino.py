@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,12 @@ HALF_TOLERANCE = 1e-2  # of the largest logit, with weights of 11 significant bi
 
 
 def export_openvino(
-    model: SegmentationModel, path: str | Path, *, outputs: Sequence[str] = DEFAULT_OUTPUTS, half: bool = False
+    model: SegmentationModel,
+    path: str | Path,
+    *,
+    outputs: Sequence[str] = DEFAULT_OUTPUTS,
+    half: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Write a model as an OpenVINO file, ``.xml`` with its ``.bin``, and prove that it gives what PyTorch gives.
 
@@ -36,6 +42,7 @@ def export_openvino(
         path: File to write, ending in ``.xml``; the weights go beside it.
         outputs: What the file gives: some of "logits", "probabilities" and "classes".
         half: Store weights in 16 bits, which halves the file; OpenVINO still computes in what its user asks for.
+        overwrite: Replace files that this program did not write.
 
     Returns:
         The path of the ``.xml``.
@@ -52,7 +59,8 @@ def export_openvino(
     openvino = require_openvino()
     reference = copy.deepcopy(model).cpu().eval()
     graph = to_onnx(reference, outputs=outputs)
-    with replacing(path.with_suffix(".bin")) as weights, replacing(path) as temporary:
+    both = partial(replacing, overwrite=overwrite)
+    with both(path.with_suffix(".bin")) as weights, both(path) as temporary:
         (weights.parent / "graph.onnx").write_bytes(graph.SerializeToString())
         save_openvino(openvino, weights.parent / "graph.onnx", temporary, reference, half=half)
         backend = OpenVinoBackend(temporary, precision="32", threads=torch.get_num_threads())

@@ -21,7 +21,7 @@ from segshrink.models import SegmentationModel
 from segshrink.prediction.litert_backend import METADATA_FILE, LiteRtBackend
 
 
-def export_tflite(model: SegmentationModel, path: str | Path, *, tile: int = 512) -> Path:
+def export_tflite(model: SegmentationModel, path: str | Path, *, tile: int = 512, overwrite: bool = False) -> Path:
     """Write a model as TFLite and prove that LiteRT gives what PyTorch gives.
 
     The file takes ``images`` (1, tile, tile, bands), raw uint8 pixel values (float32 for models of other pixel types),
@@ -33,6 +33,7 @@ def export_tflite(model: SegmentationModel, path: str | Path, *, tile: int = 512
         model: Left as it is, whatever its device and mode.
         path: File to write, ending in ``.tflite``.
         tile: Side of a tile in pixels; taken up to the next multiple of the network's stride, and twice that at least.
+        overwrite: Replace a file that this program did not write.
 
     Returns:
         The path.
@@ -49,7 +50,7 @@ def export_tflite(model: SegmentationModel, path: str | Path, *, tile: int = 512
     reference = copy.deepcopy(model).cpu().eval()
     description, stride = reference.description, reference.description.stride
     side = max(-(-tile // stride), 2) * stride
-    with replacing(path) as temporary:
+    with replacing(path, overwrite=overwrite) as temporary:
         _convert(reference, side, temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
             archive.writestr(METADATA_FILE, json.dumps(description.to_dict()))

@@ -9,9 +9,11 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
+from segshrink import __version__
 from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.errors import DataError, FileError
 from segshrink.files import replacing
@@ -37,7 +39,7 @@ def write_index_png(path: Path, index: NDArray[np.uint8], classes: ClassMap) -> 
     image = Image.fromarray(np.ascontiguousarray(index, dtype=np.uint8))
     image.putpalette(classes.palette())
     with replacing(Path(path)) as temporary:
-        image.save(temporary, format="PNG")
+        image.save(temporary, **_signed("PNG"))
 
 
 def write_overlay(
@@ -94,9 +96,19 @@ def write_image(path: Path, image: NDArray[Any]) -> None:
         _write_raster(path, image, "GTiff" if name == "TIFF" else "PNG")
         return
     picture = Image.fromarray(np.ascontiguousarray(image[:, :, 0] if bands == 1 else image))
-    options = {"quality": _JPEG_QUALITY} if name == "JPEG" else {}
     with replacing(path) as temporary:
-        picture.save(temporary, format=name, **options)
+        picture.save(temporary, **_signed(name))
+
+
+def _signed(name: str) -> dict[str, Any]:
+    """Return Pillow's options for a format; PNG and JPEG say who wrote them, see ``segshrink.files.refuse_foreign``."""
+    if name == "PNG":
+        text = PngInfo()
+        text.add_text("Software", f"segshrink {__version__}")
+        return {"format": name, "pnginfo": text}
+    if name == "JPEG":
+        return {"format": name, "quality": _JPEG_QUALITY, "comment": f"written by segshrink {__version__}"}
+    return {"format": name}
 
 
 def _write_raster(path: Path, image: NDArray[Any], driver: str) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from segshrink import __version__
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError, ModelError
-from segshrink.files import read_json, replacing
+from segshrink.files import FolderKind, read_json, replacing
 from segshrink.models.description import ModelDescription
 from segshrink.models.model import SegmentationModel
 from segshrink.models.registry import build_model
@@ -21,26 +21,25 @@ from segshrink.models.weights import read_tensors
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+MODEL_FOLDER = FolderKind("a model", (CONFIG_FILE, WEIGHTS_FILE))
 # Raised when a folder written from now on can't be read by older versions.
 FORMAT = 1
 
 
-def save_model(model: SegmentationModel, folder: Path) -> None:
-    """Write a model folder, whole or not at all; a folder that stood there is replaced.
+def save_model(model: SegmentationModel, folder: Path, *, overwrite: bool = False) -> None:
+    """Write a model folder, whole or not at all; a model folder that stood there is replaced.
 
     Raises:
-        FileError: The folder can't be written, or holds something other than a model.
+        FileError: The folder can't be written, or holds anything other than a model and ``overwrite`` isn't given.
     """
     folder = Path(folder)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).exists()):
-        raise FileError(f"{folder} holds something other than a model, so it is not replaced; choose another folder")
     config = {"format": FORMAT, "segshrink": __version__, **model.description.to_dict()}
     # Safetensors want plain memory order and no two names for one tensor.
     tensors = {
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, value in model.network.state_dict().items()
     }
-    with replacing(folder) as temporary:
+    with replacing(folder, overwrite=overwrite, kind=MODEL_FOLDER) as temporary:
         temporary.mkdir()
         (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         try:

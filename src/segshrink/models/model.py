@@ -82,15 +82,19 @@ class SegmentationModel(nn.Module):
         """Turn raw pixel values of any type into what the network takes, (x - mean) / std, in float32."""
         return (images.to(torch.float32) - self.mean) / self.std
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, *, overwrite: bool = False) -> None:
         """Write ``config.json`` and ``model.safetensors`` into ``folder``, whole or not at all.
 
+        Args:
+            folder: Where to; a model folder that stands there is replaced.
+            overwrite: Replace two files of other origin as well; all other files stay in the folder.
+
         Raises:
-            FileError: The folder can't be written.
+            FileError: The folder can't be written, or holds anything other than a model.
         """
         from segshrink.models.folder import save_model
 
-        save_model(self, Path(folder))
+        save_model(self, Path(folder), overwrite=overwrite)
 
     def _logits(self, normalized: Tensor) -> Tensor:
         weight = next(self.network.parameters(), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from segshrink.errors import ModelError
+from segshrink.files import scratch_folder
 from segshrink.machine import available_cores, describe_machine
 from segshrink.models import SegmentationModel, count_parameters, load_model
 from segshrink.models.folder import WEIGHTS_FILE
@@ -147,8 +147,8 @@ def noise_image(size: int, *, bands: int) -> np.ndarray[Any, np.dtype[np.uint8]]
 def _model_folder(source: str | Path | SegmentationModel) -> Iterator[Path]:
     """Give the folder that holds config.json and weights; a model in memory is saved to a temporary one."""
     if isinstance(source, SegmentationModel):
-        with tempfile.TemporaryDirectory(prefix="segshrink-profile-") as scratch:
-            folder = Path(scratch) / "model"
+        with scratch_folder() as scratch:
+            folder = scratch / "model"
             source.save(folder)
             yield folder
         return

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 import segshrink
-from segshrink.files import replacing, write_json, write_text
+from segshrink.files import refuse_foreign, replacing, write_json, write_text
 from segshrink.report import comparison, figures, wording
 from segshrink.report.collect import ClassColor, Run, collect
 from segshrink.report.headline import headline, notices
@@ -23,6 +23,9 @@ from segshrink.report.pictures import ERROR_COLORS, data_uri, examples
 from segshrink.report.selection import focus, labels, leaking
 from segshrink.report.themes import DARK, LIGHT, run_colors, to_png, to_svg
 from segshrink.report.training_figures import training_panels
+
+PAGE, FIGURES = "report.html", "figures"
+REPORT_FILES = (PAGE, "report.json", FIGURES)
 
 
 @dataclass(frozen=True)
@@ -59,24 +62,27 @@ class Tile:
     leaking: bool
 
 
-def build_report(runs: Sequence[Path], out: Path | None = None) -> Path:
+def build_report(runs: Sequence[Path], out: Path | None = None, *, overwrite: bool = False) -> Path:
     """Write ``report.html``, ``report.json`` and ``figures/*.png`` from the files of run folders.
 
     Args:
         runs: Run folders; each brings its ``teacher`` and ``control`` folders along.
         out: Folder of the report, or its ``.html`` file; by default the first run's folder.
+        overwrite: Replace files of these names that this program did not write.
 
     Returns:
         Path of the page.
 
     Raises:
-        FileError: A run folder is missing, holds no run, or a file can't be read or written.
+        FileError: A run folder is missing, holds no run, a file can't be read or written, or something else stands
+            where the report goes.
         DataError: A run's file holds something else than it should.
     """
     found = collect(runs)
     page = Path(out) if out is not None else Path(runs[0])
     if page.suffix.lower() not in (".html", ".htm"):
-        page = page / "report.html"
+        page = page / PAGE
+    record = page.with_suffix(".json")
     sections = {
         "summary": figures.summary_panels(found),
         "training": training_panels(found),
@@ -84,8 +90,11 @@ def build_report(runs: Sequence[Path], out: Path | None = None) -> Path:
         "confusion": figures.confusion_panels(found),
         "calibration": figures.calibration_panels(found),
     }
-    for panel in (panel for panels in sections.values() for panel in panels):
-        _write_png(page.parent / "figures" / f"{panel.key}.png", panel)
+    pictures = {page.parent / FIGURES / f"{panel.key}.png": panel for panels in sections.values() for panel in panels}
+    refuse_foreign(page, record, *pictures, overwrite=overwrite)
+    for path, panel in pictures.items():
+        with replacing(path, overwrite=overwrite) as temporary:
+            temporary.write_bytes(to_png(panel.draw, panel.full_title))
     shown = {key: [_show(panel) for panel in panels] for key, panels in sections.items()}
     groups = comparison.table(found)
     text = headline(found)
@@ -98,14 +107,9 @@ def build_report(runs: Sequence[Path], out: Path | None = None) -> Path:
         "notices": [{"title": notice.title, "text": notice.text} for notice in notices(found)],
         **comparison.as_json(found, groups),
     }
-    write_text(page, _render(found, groups, shown))
-    write_json(page.with_suffix(".json"), numbers)
+    write_text(page, _render(found, groups, shown), overwrite=overwrite)
+    write_json(record, numbers, overwrite=overwrite)
     return page
-
-
-def _write_png(path: Path, panel: Panel) -> None:
-    with replacing(path) as temporary:
-        temporary.write_bytes(to_png(panel.draw, panel.full_title))
 
 
 def _show(panel: Panel) -> Shown:

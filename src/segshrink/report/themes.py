@@ -17,6 +17,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from segshrink import __version__
 from segshrink.report.collect import Run
 
 # Draws a figure; with its title where it stands alone.
@@ -146,7 +147,7 @@ def _saved(draw: Draw, title: str | None, kind: str) -> bytes:
         "svg.hashsalt": "segshrink",
         "text.color": LIGHT.ink,
     }
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    metadata = {"Date": None} if kind == "svg" else {"Software": f"segshrink {__version__}"}
     with mpl.rc_context(settings), warnings.catch_warnings():
         # A PNG shows a box for a letter that the font lacks; the page's SVG takes the reader's fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")

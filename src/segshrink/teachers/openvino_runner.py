@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segshrink.errors import ModelError
+from segshrink.files import scratch_folder
 from segshrink.prediction.isolated import check_isolated
 from segshrink.prediction.openvino_graphs import OpenVinoGraphs, openvino_reason, require_openvino
 from segshrink.teachers.runners import Runner
@@ -56,8 +55,8 @@ class OpenVinoRunner(Runner):
 
             model = int8_graph(model, inputs)
             shapes = list(dict.fromkeys(batch.shape for batch in inputs))
-            with tempfile.TemporaryDirectory(prefix="segshrink-") as scratch:
-                file = Path(scratch) / f"{opened.path.stem}-int8.xml"
+            with scratch_folder() as scratch:
+                file = scratch / f"{opened.path.stem}-int8.xml"
                 openvino.save_model(model, file, compress_to_fp16=False)
                 check_isolated(file, runtime="openvino", threads=threads, shapes=shapes[:_SHAPES])
         how = "auto" if precision == "int8" else precision

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from segshrink.config import Adapter
 from segshrink.errors import ModelError
+from segshrink.files import scratch_folder
 from segshrink.models import SegmentationModel
 from segshrink.teachers.adapted import AdaptedNetwork
 from segshrink.teachers.answers import read_answers
@@ -96,8 +96,8 @@ class OpenVinoTeacher(Teacher):
             assert self._source is not None  # noqa: S101  # it goes when the box comes
             # A training that asks may have autocast on, whose casts would be exported, too.
             unmixed = torch.autocast("cpu", enabled=False)
-            with unmixed, tempfile.TemporaryDirectory(prefix="segshrink-") as scratch:
-                self._box = self._convert(self._source, Path(scratch))
+            with unmixed, scratch_folder() as scratch:
+                self._box = self._convert(self._source, scratch)
             self._source, self._tiles = None, ()
         return self._box
 

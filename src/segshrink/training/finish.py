@@ -19,7 +19,7 @@ from segshrink.profiling.profile import profile_backend, profile_model
 from segshrink.teachers import Teacher
 from segshrink.teachers.predicting import TeacherPredictor
 from segshrink.teachers.teacher import Answers
-from segshrink.training.run import open_run_recipe
+from segshrink.training.run import open_run_recipe, refuse_foreign_run
 
 ScenesDone = Callable[[int, int], None]
 
@@ -42,7 +42,7 @@ def finish(
     name = read_json(run / "run.json")["role"]
     result = evaluate_model(model, recipe.data, out=run, name=name, reference=reference, progress=progress)
     if profile:
-        write_json(run / "profile.json", profile_model(run / "model"))
+        write_json(run / "profile.json", profile_model(run / "model"), overwrite=False)
     return result
 
 
@@ -60,16 +60,17 @@ def describe_teacher(
         profile: Measure size, latency and memory too.
         progress: Called after every scene with (scenes done, scenes in all).
     """
+    refuse_foreign_run(out)
     run = Path(teacher.name) / "run.json"
     record = read_json(run) if run.exists() else {"name": teacher.name, "data": recipe.data.name, "status": "finished"}
-    write_json(out / "run.json", {**record, "role": "teacher", "identity": teacher.identity})
+    write_json(out / "run.json", {**record, "role": "teacher", "identity": teacher.identity}, overwrite=False)
     for name in ("metrics.csv", "profile.json", "evaluation.json"):
         (out / name).unlink(missing_ok=True)
     if (metrics := run.with_name("metrics.csv")).exists():
         (out / "metrics.csv").write_bytes(metrics.read_bytes())
     dataset = open_dataset(recipe.data)
     if profile and (measured := _profile(teacher, dataset.bands)) is not None:
-        write_json(out / "profile.json", measured)
+        write_json(out / "profile.json", measured, overwrite=False)
     return _evaluate(
         TeacherPredictor(teacher),
         dataset,
@@ -100,6 +101,7 @@ def evaluate_model(
     name: str = "model",
     precision: str = "32",
     reference: Path | None = None,
+    overwrite: bool = False,
     progress: ScenesDone | None = None,
 ) -> Evaluation:
     """Score a model on every pixel of every scene of a split, with overlapping tiles at native resolution.
@@ -112,6 +114,7 @@ def evaluate_model(
         name: How the evaluation names the model.
         precision: "32", "bf16" or "auto".
         reference: Evaluated run folder of the teacher, to measure agreement with.
+        overwrite: Replace an evaluation of another split as well, and files that this program did not write.
         progress: Called after every scene with (scenes done, scenes in all).
 
     Raises:
@@ -133,6 +136,7 @@ def evaluate_model(
         parameters=count_parameters(model),
         out=out,
         reference=reference,
+        overwrite=overwrite,
         progress=progress,
     )
 
@@ -146,6 +150,7 @@ def _evaluate(
     parameters: int | None,
     out: Path | None,
     reference: Path | None = None,
+    overwrite: bool = False,
     progress: ScenesDone | None = None,
 ) -> Evaluation:
     """Score a predictor on a split of a data set."""
@@ -164,5 +169,6 @@ def _evaluate(
         parameters=parameters,
         out=out,
         reference=reference,
+        overwrite=overwrite,
         progress=progress,
     )

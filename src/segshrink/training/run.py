@@ -18,12 +18,13 @@ from segshrink.classes import IGNORE_INDEX
 from segshrink.config import Learner, Recipe, absolute_recipe, dump_yaml, load_recipe
 from segshrink.data import CropModule, Dataset, absent_classes, image_statistics, open_dataset
 from segshrink.errors import ConfigError, DataError, FileError, ModelError, TrainingError
-from segshrink.files import claimed, read_json, write_json, write_text
+from segshrink.files import claimed, read_json, refuse_foreign, write_json, write_text
 from segshrink.losses import build_terms
 from segshrink.machine import describe_machine
 from segshrink.models import SegmentationModel, inherit_encoder
 from segshrink.models.lean import make_lean
 from segshrink.models.weights import read_checkpoint
+from segshrink.report.page import REPORT_FILES
 from segshrink.signals import Terminated
 from segshrink.teachers import Teacher, TeacherCache
 from segshrink.training.building import build_chosen, tell_random_start
@@ -52,6 +53,10 @@ from segshrink.training.task import SegmentationTask
 from segshrink.training.teacher_precision import quickest_teacher
 from segshrink.training.terms import student_terms
 
+_RUN_FILES = (
+    *("config.yaml", "run.json", "metrics.csv", "checkpoints", "model", "evaluation.json", "evaluation"),
+    *("profile.json", *REPORT_FILES),
+)
 Role = Literal["teacher", "student", "control"]
 
 
@@ -201,6 +206,15 @@ def check_same_teacher(run: Path, teacher: Teacher) -> None:
     raise ConfigError(f"the run in {run} learns from {name}, {other}; choose another folder")
 
 
+def refuse_foreign_run(out: Path) -> None:
+    """Refuse a run folder where a training would replace what this program didn't write.
+
+    Raises:
+        FileError: Its ``run.json`` isn't one of ours, or there is none and a file that a run writes stands there.
+    """
+    refuse_foreign(*(out / name for name in (("run.json",) if (out / "run.json").exists() else _RUN_FILES)))
+
+
 def _learner(recipe: Recipe, role: Role, *, taught: bool) -> Learner:
     learner = recipe.teacher if role == "teacher" else recipe.student
     if learner is None:
@@ -213,8 +227,9 @@ def _learner(recipe: Recipe, role: Role, *, taught: bool) -> Learner:
 
 def _prepare_folder(out: Path, recipe: Recipe, role: Role, teacher: Teacher | None, resume: bool) -> RunResult | None:
     """Create the folder, or return the result of the run that it already holds finished."""
+    refuse_foreign_run(out)
     if not (out / "run.json").exists():
-        write_text(out / "config.yaml", dump_yaml(recipe))
+        write_text(out / "config.yaml", dump_yaml(recipe), overwrite=False)
         return None
     if not resume:
         raise FileError(f"{out} already holds a run; add --resume to go on with it, or choose another folder")

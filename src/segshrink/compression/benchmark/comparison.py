@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -14,6 +13,7 @@ from segshrink.compression.benchmark.results import BenchmarkResult, Row
 from segshrink.compression.benchmark.scoring import Judge, Score
 from segshrink.config import DatasetDescription
 from segshrink.errors import DataError, FileError, MissingExtraError, ModelError
+from segshrink.files import scratch_folder
 from segshrink.machine import available_cores
 from segshrink.profiling.jobs import Job, Measurement
 from segshrink.profiling.measuring import Progress, check_runs, measure_with_load
@@ -71,9 +71,9 @@ def benchmark(
     entries, notes = plan(sources, runtimes=runtimes, precisions=precisions)
     judge = None if data is None else Judge(data, split=split)
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    with tempfile.TemporaryDirectory(prefix="segshrink-benchmark-") as scratch:
+    with scratch_folder() as scratch:
         work = _Work(entries, judge, progress, turns=len(shapes) * (1 + rounds))
-        work.count(CostCounter(Path(scratch), size=size))
+        work.count(CostCounter(scratch, size=size))
         work.score()
         jobs = [
             Job(costs.file, entry.runtime, entry.precision, size, batch, count)

@@ -11,7 +11,7 @@ from segshrink import __version__
 from segshrink.compression.benchmark.costs import Costs
 from segshrink.compression.benchmark.planning import Entry
 from segshrink.compression.benchmark.scoring import Score
-from segshrink.files import replacing, write_json, write_text
+from segshrink.files import refuse_foreign, replacing, write_json, write_text
 from segshrink.machine import describe_machine, package_versions
 from segshrink.profiling.jobs import Measurement, runtime_title
 from segshrink.profiling.load import Load
@@ -117,35 +117,46 @@ class BenchmarkResult:
         }
 
 
-def write_results(result: BenchmarkResult, folder: str | Path, *, markdown: str) -> list[Path]:
+def check_place(folder: Path, *, overwrite: bool = False) -> None:
+    """Refuse a folder where a benchmark would replace what this program didn't write.
+
+    Raises:
+        FileError: There is such a file.
+    """
+    refuse_foreign(*(folder / name for name in (JSON_FILE, MARKDOWN_FILE, FIGURE_FILE)), overwrite=overwrite)
+
+
+def write_results(result: BenchmarkResult, folder: str | Path, *, markdown: str, overwrite: bool = False) -> list[Path]:
     """Write ``benchmark.json``, ``benchmark.md`` and, where models were scored, ``benchmark.png``.
 
     Args:
         result: What was found.
         folder: Made where it is missing; an earlier benchmark in it is replaced.
         markdown: The table as Markdown.
+        overwrite: Replace files of these names that this program did not write.
 
     Returns:
         The files written.
 
     Raises:
-        FileError: The folder can't be written.
+        FileError: The folder can't be written, or holds other files of these names.
     """
     from segshrink.report.scatter import draw_benchmark
 
     folder = Path(folder)
+    check_place(folder, overwrite=overwrite)
     written = [folder / JSON_FILE, folder / MARKDOWN_FILE]
-    write_json(written[0], result.to_dict())
+    write_json(written[0], result.to_dict(), overwrite=overwrite)
     figure = draw_benchmark(written[0])
     picture = folder / FIGURE_FILE
     if figure is None:
         picture.unlink(missing_ok=True)
     else:
-        with replacing(picture) as temporary:
+        with replacing(picture, overwrite=overwrite) as temporary:
             temporary.write_bytes(figure)
         written.append(picture)
         markdown += f"\n![mean IoU over latency, area: file size]({FIGURE_FILE})\n"
-    write_text(written[1], markdown)
+    write_text(written[1], markdown, overwrite=overwrite)
     return written
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 
 from segshrink.errors import ModelError
 from segshrink.export.enlarging import PREFIX
+from segshrink.files import scratch_folder
 
 LOGITS = "logits"
 
@@ -57,8 +56,8 @@ def optimized(model: bytes) -> onnx.ModelProto:
     Raises:
         ModelError: ONNX Runtime can't run the model.
     """
-    with tempfile.TemporaryDirectory(prefix="segshrink-") as scratch:
-        path = Path(scratch) / "optimized.onnx"
+    with scratch_folder() as scratch:
+        path = scratch / "optimized.onnx"
         options = _options()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(path)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -25,6 +23,7 @@ from segshrink.compression.quantization.graph import (
 from segshrink.compression.quantization.ranges import ESTIMATES, Estimate, observe_ranges
 from segshrink.compression.quantization.signal import noise_share
 from segshrink.errors import ModelError
+from segshrink.files import scratch_folder
 from segshrink.prediction.isolated import check_isolated
 
 # Tiles that different quantisations of one model are compared on.
@@ -93,8 +92,8 @@ class OnnxQuantizer:
 
     @cached_property
     def _estimate(self) -> Estimate:
-        with tempfile.TemporaryDirectory(prefix="segshrink-") as scratch:
-            path = Path(scratch) / "int8.onnx"
+        with scratch_folder() as scratch:
+            path = scratch / "int8.onnx"
             path.write_bytes(compact(self._quantized(self.nodes, ESTIMATES[0])).SerializeToString())
             check_isolated(path, runtime="onnxruntime", threads=1)
         return min(ESTIMATES, key=self._noise_with)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from segshrink.compression.quantization.graph import as_input
 from segshrink.export.int8_graph import int8_graph, require_nncf
+from segshrink.files import scratch_folder
 from segshrink.prediction.exported import METADATA_KEY
 
 # What holds no arithmetic.
@@ -58,8 +58,8 @@ class OpenVinoQuantizer:
     def _read(self) -> Any:
         import openvino
 
-        with tempfile.TemporaryDirectory(prefix="segshrink-") as scratch:
-            file = Path(scratch) / "float.onnx"
+        with scratch_folder() as scratch:
+            file = scratch / "float.onnx"
             onnx.save(self._model, file)
             return openvino.convert_model(file)  # folds what read_model leaves in hundreds of small operations
 

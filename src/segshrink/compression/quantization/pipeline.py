@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -25,10 +24,10 @@ from segshrink.compression.quantization.result import (
 from segshrink.compression.quantization.scoring import Judge, Score, latencies
 from segshrink.config import DatasetDescription, Recipe
 from segshrink.data import Dataset, calibration_tiles, open_dataset, refuse_other_bands
-from segshrink.errors import ConfigError, FileError, ModelError, nearest
+from segshrink.errors import ConfigError, ModelError, nearest
 from segshrink.export import export_onnx
 from segshrink.export.int8_graph import require_nncf
-from segshrink.files import replacing, write_json
+from segshrink.files import FolderKind, claimed, refuse_foreign, replacing, scratch_folder, write_json
 from segshrink.models import SegmentationModel
 from segshrink.prediction import open_backend
 from segshrink.prediction.isolated import check_isolated
@@ -36,6 +35,7 @@ from segshrink.prediction.isolated import check_isolated
 RUNTIMES = tuple(INT8_FILES)
 RECORD = "quantization.json"
 FLOAT_FILE = "fp32.onnx"
+QUANTIZATION = FolderKind("a quantisation", (RECORD, FLOAT_FILE, *INT8_FILES.values(), "int8.bin", "model"))
 DEFAULT_TILES = 64
 
 
@@ -49,6 +49,7 @@ def quantize(
     images: int = DEFAULT_TILES,
     recipe: Recipe | None = None,
     aware: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> QuantizationResult:
     """Turn a model into 8-bit files and measure each beside float32.
@@ -73,6 +74,7 @@ def quantize(
         images: Calibration tiles of 512 x 512 pixels.
         recipe: How to train; allows quantisation-aware distillation.
         aware: Distil in any case; without a recipe with its defaults.
+        overwrite: Replace files of these names in ``out`` that this program did not write.
         progress: Called with (steps done, steps in all, what is being done); every stage counts its own steps.
 
     Returns:
@@ -86,16 +88,18 @@ def quantize(
         MissingExtraError: A package that a runtime needs isn't installed.
     """
     out = Path(out)
-    _check(runtimes, max_drop, out)
+    _check(runtimes, max_drop)
+    refuse_foreign(out, overwrite=overwrite, kind=QUANTIZATION)
     dataset = open_dataset(data, model=model.description)
     _check_fit(model, dataset)
     tell = progress or _silent
     tiles = calibration_tiles(dataset, count=images)
-    with replacing(out) as folder, tempfile.TemporaryDirectory(prefix="segshrink-") as scratch:
+    put = replacing(out, overwrite=overwrite, kind=QUANTIZATION)
+    with claimed(out), put as folder, scratch_folder() as scratch:
         folder.mkdir()
-        judge = Judge(dataset, Path(scratch), progress=lambda done, total: tell(done, total, "validation scenes"))
+        judge = Judge(dataset, scratch, progress=lambda done, total: tell(done, total, "validation scenes"))
         export_onnx(model, folder / FLOAT_FILE)
-        work = _Quantization(folder, Path(scratch), judge, tiles, max_drop=max_drop, progress=tell)
+        work = _Quantization(folder, scratch, judge, tiles, max_drop=max_drop, progress=tell)
         floats = work.float32(runtimes)
         found = work.int8(folder / FLOAT_FILE, floats)
         if aware or (recipe is not None and any(file.drop > max_drop for file in found.values())):
@@ -106,7 +110,7 @@ def quantize(
         refused = tuple(refusal for place, refusal in work.refused.items() if place not in measured)
         verdict = judge_rows(rows, max_drop=max_drop, refused=refused)
         result = QuantizationResult(chosen.file, chosen.runtime, tuple(rows), verdict, max_drop, len(tiles), refused)
-        write_json(folder / RECORD, result.to_dict())
+        write_json(folder / RECORD, result.to_dict(), overwrite=False)
     return result.moved(out)
 
 
@@ -231,7 +235,7 @@ def _row(runtime: str, precision: Precision, file: Path, score: Score, drop: flo
     return QuantizationRow(runtime, precision, file, score.mean_iou, drop, score.agreement, size, latency_ms=0.0)
 
 
-def _check(runtimes: Sequence[str], max_drop: float, out: Path) -> None:
+def _check(runtimes: Sequence[str], max_drop: float) -> None:
     if not runtimes:
         raise ConfigError(f"no runtime is named; give some of {', '.join(RUNTIMES)}")
     for runtime in runtimes:
@@ -239,10 +243,6 @@ def _check(runtimes: Sequence[str], max_drop: float, out: Path) -> None:
             raise ConfigError(f"can't quantise for runtime '{runtime}'{nearest(runtime, RUNTIMES)}")
     if not (math.isfinite(max_drop) and max_drop >= 0):
         raise ConfigError(f"max_drop must be a number of points of at least 0, found {max_drop}")
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / RECORD).exists()):
-        raise FileError(
-            f"{out} holds something other than a quantisation, so it is not replaced; choose another folder"
-        )
     if "openvino" in runtimes:
         require_nncf()
 

@@ -38,8 +38,8 @@ def describe_chosen(outcome: Outcome) -> list[Path]:
     )
     (item,) = stac_items(description, files, name=chosen.name, parameters=chosen.parameters).values()
     page, record = model.with_suffix(".md"), model.with_suffix(".stac.json")
-    write_text(page, card + _own_numbers(outcome))
-    write_json(record, item)
+    write_text(page, card + _own_numbers(outcome), overwrite=False)
+    write_json(record, item, overwrite=False)
     return [page, record]
 
 

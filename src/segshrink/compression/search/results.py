@@ -15,7 +15,8 @@ from segshrink.compression.search.choosing import front
 from segshrink.compression.search.records import Entry, MeasuredFile, Reference
 from segshrink.compression.search.tools import Settings
 from segshrink.config import DatasetDescription
-from segshrink.files import replacing, write_json, write_text
+from segshrink.errors import FileError
+from segshrink.files import refuse_foreign, replacing, write_json, write_text
 from segshrink.machine import available_cores, describe_machine
 from segshrink.report.scatter import draw_benchmark
 
@@ -48,9 +49,27 @@ class Findings:
     chosen: MeasuredFile | None
 
 
+def check_place(out: Path) -> None:
+    """Refuse a folder where a search would replace what this program didn't write, or a model of another command.
+
+    Raises:
+        FileError: There is such a file.
+    """
+    refuse_foreign(*(out / name for name in (CANDIDATES, PARETO, PLOT, CHOSEN, PAGE)), *_model_files(out))
+    found = next((path for path in _model_files(out) if path.exists()), None)
+    if found is not None and not (out / CANDIDATES).exists():
+        raise FileError(f"{found} is the model of another command, so it is not replaced; choose another folder")
+
+
+def _model_files(out: Path) -> list[Path]:
+    return [out / f"{MODEL}{suffix}" for suffix in (".onnx", ".xml", ".bin", ".md", ".stac.json")]
+
+
 def write_candidates(out: Path, budget: Budget, entries: Sequence[Entry]) -> None:
     """Write every candidate, what it costs untrained, and what became of it so far."""
-    write_json(out / CANDIDATES, {"budget": str(budget), "candidates": [entry.to_dict() for entry in entries]})
+    write_json(
+        out / CANDIDATES, {"budget": str(budget), "candidates": [entry.to_dict() for entry in entries]}, overwrite=False
+    )
 
 
 def write(out: Path, found: Findings) -> Path | None:
@@ -59,18 +78,21 @@ def write(out: Path, found: Findings) -> Path | None:
     Returns:
         The chosen model under its name in ``out``; None when none keeps the limits.
     """
-    for stale in (out / CHOSEN, *out.glob(f"{MODEL}.*")):
+    check_place(out)
+    for stale in (out / CHOSEN, *_model_files(out)):
         stale.unlink(missing_ok=True)
     content = to_dict(found)
-    write_json(out / PARETO, content)
-    write_text(out / PAGE, to_markdown(content))
+    write_json(out / PARETO, content, overwrite=False)
+    write_text(out / PAGE, to_markdown(content), overwrite=False)
     if (picture := draw_benchmark(out / PARETO)) is not None:
-        with replacing(out / PLOT) as temporary:
+        with replacing(out / PLOT, overwrite=False) as temporary:
             temporary.write_bytes(picture)
     if found.chosen is None or found.chosen.path is None:
         return None
     model = copy_model(Path(found.chosen.path), out)
-    write_json(out / CHOSEN, {**content["chosen"], "budget": str(found.budget), "model_file": model.name})
+    write_json(
+        out / CHOSEN, {**content["chosen"], "budget": str(found.budget), "model_file": model.name}, overwrite=False
+    )
     return model
 
 
@@ -129,7 +151,7 @@ def copy_model(file: Path, out: Path) -> Path:
     """Copy a model file, and the weights that OpenVINO keeps beside it, into a folder as ``model.*``."""
     out.mkdir(parents=True, exist_ok=True)
     for part in [file, *([file.with_suffix(".bin")] if file.suffix == ".xml" else [])]:
-        with replacing(out / f"{MODEL}{part.suffix}") as temporary:
+        with replacing(out / f"{MODEL}{part.suffix}", overwrite=False) as temporary:
             shutil.copyfile(part, temporary)
     return out / f"{MODEL}{file.suffix}"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -32,7 +31,7 @@ from segshrink.config import Distillation, ModelChoice, Recipe, TeacherSource, T
 from segshrink.data import Dataset, SceneStore, open_dataset, scenes
 from segshrink.errors import ModelError
 from segshrink.evaluation import evaluate
-from segshrink.files import read_json, write_json
+from segshrink.files import read_json, scratch_folder, write_json
 from segshrink.machine import describe_machine, package_versions
 from segshrink.models import Normalization, SegmentationModel, build_model, count_parameters, load_model
 from segshrink.models.folder import WEIGHTS_FILE
@@ -101,8 +100,8 @@ class Workshop:
             model = self._untrained(candidate)
             if candidate.macs is not None:
                 model = prune(model, macs=candidate.macs, size=self.settings.size)
-        with tempfile.TemporaryDirectory(prefix="segshrink-candidate-") as scratch:
-            files, refused = export_untrained(model, Path(scratch), self.settings.runtimes)
+        with scratch_folder() as scratch:
+            files, refused = export_untrained(model, scratch, self.settings.runtimes)
             measured, _ = measure_files(files, self.settings, quick=True)
         kept, failed = _sorted_out(measured)
         refused += failed
@@ -116,7 +115,7 @@ class Workshop:
             refused=tuple(refused),
         )
         if not refused:  # what failed may be mended
-            write_json(store, entry.to_dict())
+            write_json(store, entry.to_dict(), overwrite=False)
         return entry
 
     def teach(self) -> Reference:
@@ -175,7 +174,7 @@ class Workshop:
                     refused.append(str(error))
             if not scored:
                 raise ModelError("; ".join(refused))
-            write_json(store, {"files": scored, "refused": refused})
+            write_json(store, {"files": scored, "refused": refused}, overwrite=False)
         kept = read_json(store)
         return replace(entry, files=tuple(MeasuredFile(**one) for one in kept["files"]), refused=tuple(kept["refused"]))
 
