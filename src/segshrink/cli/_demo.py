@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segshrink.cli._console import progress_bar
 from segshrink.cli._errors import writing
-from segshrink.cli._work import distill_all
+from segshrink.cli._work import distill_all, refuse_foreign_runs
 from segshrink.compression.quantization import QuantizationResult, quantize
 from segshrink.compression.quantization.pipeline import QUANTIZATION
 from segshrink.config import Recipe, load_recipe
@@ -40,6 +40,7 @@ def run_demo(out: Path, *, seed: int) -> Demo:
     What an earlier call with this folder and seed finished is not done again.
     """
     with claimed(out):
+        refuse_foreign_runs(out)
         pictures = (out / "prediction" / name for name in ("scene.png", "scene.overlay.jpg"))
         refuse_foreign(out / "student.onnx", *pictures)
         refuse_foreign(out / "int8", kind=QUANTIZATION)

@@ -14,7 +14,7 @@ from rich.table import Table
 from segshrink.cli._console import out_console, progress_bar, tell
 from segshrink.cli._errors import writing
 from segshrink.cli._tables import print_comparison
-from segshrink.cli._work import distill_all, use_free_threads
+from segshrink.cli._work import distill_all, refuse_foreign_runs, use_free_threads
 from segshrink.compression import prune, shrink
 from segshrink.config import DatasetDescription, load_dataset, load_recipe
 from segshrink.data import SceneStore, open_dataset
@@ -25,7 +25,6 @@ from segshrink.machine import available_cores
 from segshrink.models import SegmentationModel, count_parameters, load_model
 from segshrink.models.folder import CONFIG_FILE, MODEL_FOLDER, WEIGHTS_FILE
 from segshrink.profiling.profile import count_macs, measure_latency
-from segshrink.training.run import refuse_foreign_run
 
 # Crops that say which channels matter, and their side in pixels.
 _CROPS, _CROP = 16, 192
@@ -143,7 +142,7 @@ def distil_copy(
         ModelError: The model can't be made as small.
     """
     with claimed(out):
-        refuse_foreign_run(out)
+        refuse_foreign_runs(out)
         _distil_copy(source, out, wanted, recipe, overrides, data=data, control=control, resume=resume)
 
 

@@ -68,9 +68,14 @@ def distill_all(recipe: Recipe, *, out: Path, control: bool, resume: bool, docto
             write.
     """
     with claimed(out):
-        for folder in (out, out / "teacher-run", out / "teacher", out / "control"):
-            refuse_foreign_run(folder)
+        refuse_foreign_runs(out)
         return _distill_all(recipe, out=out, control=control, resume=resume, doctor=doctor)
+
+
+def refuse_foreign_runs(out: Path) -> None:
+    """Refuse a folder where a distillation would replace what this program didn't write."""
+    for folder in (out, out / "teacher-run", out / "teacher", out / "control"):
+        refuse_foreign_run(folder)
 
 
 def _distill_all(recipe: Recipe, *, out: Path, control: bool, resume: bool, doctor: bool) -> Path:
