@@ -21,7 +21,7 @@ from segshrink.models import load_model
 
 from .conftest import Run, description, learner, write_scene
 
-REPORT = ("report.html", "report.json", "figures/confusion-0.png")
+REPORT = ("report.html", "report.json", "figures/loss.png")
 RUN = (
     *("config.yaml", "run.json", "metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "profile.json"),
     *("model/config.json", "model/model.safetensors", "evaluation.json", "evaluation/predictions/v0.png"),
@@ -191,8 +191,8 @@ def test_a_search_removes_no_model_that_it_did_not_choose(segshrink: Run, materi
 
 
 def test_an_earlier_result_is_replaced_and_said_to_be(segshrink: Run, material: Material, tmp_path: Path) -> None:
-    for verb, place in (("export", "m.stac.json"), ("prune", "pruned")):
-        arguments = material.arguments(verb, tmp_path / "pruned" if verb == "prune" else tmp_path)
+    export = ["export", material.run / "model", "--out", tmp_path / "m.onnx"]
+    for place, arguments in (("m.stac.json", export), ("pruned", material.arguments("prune", tmp_path / "pruned"))):
         told = [segshrink(*arguments) for _ in range(2)]
         assert [one.status for one in told] == [0, 0], told[1].err
         assert ["is replaced" in one.err and place in one.err for one in told] == [False, True]

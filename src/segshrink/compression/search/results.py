@@ -16,7 +16,7 @@ from segshrink.compression.search.records import Entry, MeasuredFile, Reference
 from segshrink.compression.search.tools import Settings
 from segshrink.config import DatasetDescription
 from segshrink.errors import FileError
-from segshrink.files import refuse_foreign, replacing, write_json, write_text
+from segshrink.files import content_key, read_json, refuse_foreign, replacing, write_json, write_text
 from segshrink.machine import available_cores, describe_machine
 from segshrink.report.scatter import draw_benchmark
 
@@ -55,7 +55,9 @@ def check_place(out: Path) -> None:
     Raises:
         FileError: There is such a file.
     """
-    refuse_foreign(*(out / name for name in (CANDIDATES, PARETO, PLOT, CHOSEN, PAGE)), *_model_files(out))
+    refuse_foreign(*(out / name for name in (CANDIDATES, PARETO, PLOT, CHOSEN, PAGE)))
+    chosen = read_json(out / CHOSEN).get("model_sha256") if (out / CHOSEN).exists() else None
+    refuse_foreign(*(path for path in _model_files(out) if not (path.is_file() and content_key(path) == chosen)))
     found = next((path for path in _model_files(out) if path.exists()), None)
     if found is not None and not (out / CANDIDATES).exists():
         raise FileError(f"{found} is the model of another command, so it is not replaced; choose another folder")
@@ -90,9 +92,8 @@ def write(out: Path, found: Findings) -> Path | None:
     if found.chosen is None or found.chosen.path is None:
         return None
     model = copy_model(Path(found.chosen.path), out)
-    write_json(
-        out / CHOSEN, {**content["chosen"], "budget": str(found.budget), "model_file": model.name}, overwrite=False
-    )
+    told = {"budget": str(found.budget), "model_file": model.name, "model_sha256": content_key(model)}
+    write_json(out / CHOSEN, {**content["chosen"], **told}, overwrite=False)
     return model
 
 
