@@ -40,7 +40,7 @@ NAMES = {
     ),
     "evaluate": ("evaluation.json", "evaluation/notes.txt", "evaluation/v0.jpg", "evaluation/predictions/v0.png"),
     "report": REPORT,
-    "export": ("m.onnx", "m.xml", "m.bin", "m.qgis.onnx", "m.md", "m.stac.json"),
+    "export": ("m.onnx", "m.xml", "m.bin", "m.qgis.onnx", "m.md", "m.stac.json", "m.qgis.stac.json"),
     "benchmark": ("benchmark.json", "benchmark.md", "benchmark.png"),
     "quantize": QUANTIZED,
     "prune": MODEL,
