@@ -244,5 +244,5 @@ def test_its_stages_can_be_tapped(classes: ClassMap) -> None:
 
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, segformer: Path) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MissingExtraError, match=r"'hf:.*segshrink\[hf\]"):
+    with pytest.raises(MissingExtraError, match=r"'hf:.*\[hf\]"):
         load_huggingface(str(segformer))

@@ -9,9 +9,17 @@ from typing import Any
 
 from segshrink.classes import ClassMap
 from segshrink.errors import ConfigError, ModelError
+from segshrink.formatting import printable, shortened
 from segshrink.models.normalization import Normalization
 
 LARGEST_STRIDE = 4096
+_MOST_BANDS = 4096
+_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
+# Metres a pixel: from less than a microscope's to a world map's.
+_FINEST, _COARSEST = 1e-7, 1e6
+_LONGEST_NAME = 200  # letters of an id or of a band's name
+_LARGEST_OPTION = 1e9
+_DEPTH = 32  # levels of options and structures
 
 
 @dataclass(frozen=True)
@@ -50,10 +58,19 @@ class ModelDescription:
     structure: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.bands < 1:
-            raise ModelError(f"a model takes at least one band, found bands={self.bands}")
+        for name in (self.id, *(self.band_names or ())):
+            if not 0 < len(name) <= _LONGEST_NAME or printable(name) != name:
+                shown = printable(shortened(name, 60))
+                raise ModelError(
+                    f"ids and band names have 1 to {_LONGEST_NAME} letters that can be shown, found '{shown}'"
+                )
+        if not 1 <= self.bands <= _MOST_BANDS:
+            raise ModelError(f"a model takes 1 to {_MOST_BANDS:,} bands, found bands={self.bands}")
         if not 1 <= self.stride <= LARGEST_STRIDE:
             raise ModelError(f"a stride lies between 1 and {LARGEST_STRIDE:,} pixels, found {self.stride}")
+        if self.dtype not in _DTYPES:
+            shown = printable(shortened(self.dtype, 60))
+            raise ModelError(f"dtype must be one of {', '.join(_DTYPES)}, found '{shown}'")
         if self.normalization.bands != self.bands:
             raise ModelError(
                 f"the model takes {self.bands} bands but its normalization has {self.normalization.bands}; give as many"
@@ -64,8 +81,12 @@ class ModelDescription:
             raise ModelError(f"the model takes {self.bands} bands but {len(self.scaling)} scales and offsets are given")
         if any(not (math.isfinite(scale + offset) and scale) for scale, offset in self.scaling or ()):
             raise ModelError(f"scales and offsets are finite numbers, scales not 0, found {self.scaling}")
-        if self.resolution is not None and not (math.isfinite(self.resolution) and self.resolution > 0):
-            raise ModelError(f"a resolution is metres per pixel, above 0, found {self.resolution}")
+        if self.resolution is not None and not _FINEST <= self.resolution <= _COARSEST:
+            raise ModelError(
+                f"a resolution is metres per pixel, from {_FINEST:g} to {_COARSEST:g}, found {self.resolution}"
+            )
+        for part in (self.options, self.structure or {}):
+            _refuse_odd(part)
         if self.sigmoid and len(self.classes) != 2:
             raise ModelError(
                 "a one-channel (sigmoid) model tells exactly two classes apart, the background first, found "
@@ -104,13 +125,16 @@ class ModelDescription:
             sigmoid = mapping.get("sigmoid", False)
             if not isinstance(sigmoid, bool):
                 raise TypeError(f"sigmoid must be true or false, found {sigmoid!r}")
+            for name in ("options", "structure"):
+                if not isinstance(mapping.get(name) or {}, Mapping):
+                    raise TypeError(f"{name} must be an object, found {type(mapping[name]).__name__}")
             return cls(
                 id=str(mapping["id"]),
                 options=dict(mapping.get("options") or {}),
                 classes=ClassMap.from_dict(mapping["classes"]),
-                bands=int(mapping["bands"]),
+                bands=_whole(mapping, "bands"),
                 normalization=Normalization.from_dict(mapping["normalization"]),
-                stride=int(mapping["stride"]),
+                stride=_whole(mapping, "stride"),
                 band_names=None if names is None else tuple(str(name) for name in names),
                 dtype=str(mapping.get("dtype", "uint8")),
                 sigmoid=sigmoid,
@@ -121,5 +145,22 @@ class ModelDescription:
         except (ModelError, ConfigError) as error:
             raise ModelError(f"the model description is damaged: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            reason = f"{type(error).__name__}: {error}"[:200]  # a file may have filled it
+            reason = f"{type(error).__name__}: {printable(str(error))}"[:200]  # a file may have filled it
             raise ModelError(f"the model description is damaged ({reason}); save the model again") from error
+
+
+def _whole(mapping: Mapping[str, Any], name: str) -> int:
+    value = mapping[name]
+    if type(value) is not int:
+        raise TypeError(f"{name} must be a whole number, found {type(value).__name__}")
+    return value
+
+
+def _refuse_odd(value: Any, depth: int = 0) -> None:
+    """Raise ModelError for what is nested deeper than any options are, and for numbers without end or sense."""
+    if depth > _DEPTH:
+        raise ModelError(f"options and structures are nested at most {_DEPTH} levels deep")
+    if isinstance(value, int | float) and not abs(value) <= _LARGEST_OPTION:
+        raise ModelError(f"options and structures hold numbers up to {_LARGEST_OPTION:g}, found {value}")
+    for part in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
+        _refuse_odd(part, depth + 1)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from segshrink import __version__
 from segshrink.classes import ClassMap
-from segshrink.errors import FileError, ModelError
+from segshrink.errors import FileError, ModelError, SegshrinkError
 from segshrink.files import FolderKind, read_json, replacing
+from segshrink.formatting import printable, shortened
+from segshrink.models.adapters import WEIGHTS_OPTION, first_line, measured_stride
 from segshrink.models.description import ModelDescription
+from segshrink.models.empty_parameters import empty_parameters, fill_parameters
+from segshrink.models.huggingface import CONFIG_OPTION, HuggingFaceNetwork, try_network
 from segshrink.models.model import SegmentationModel
-from segshrink.models.registry import build_model
+from segshrink.models.registry import build_model, build_network
 from segshrink.models.structure import apply_structure
 from segshrink.models.weights import read_tensors
 
@@ -24,6 +31,8 @@ WEIGHTS_FILE = "model.safetensors"
 MODEL_FOLDER = FolderKind("a model", (CONFIG_FILE, WEIGHTS_FILE))
 # Raised when a folder written from now on can't be read by older versions.
 FORMAT = 1
+# Parameters that a network may have while it is built: so many, and so many times those in its file.
+_SPARE_TENSORS, _TENSORS_RATIO = 1000, 10
 
 
 def save_model(model: SegmentationModel, folder: Path, *, overwrite: bool = False) -> None:
@@ -31,8 +40,10 @@ def save_model(model: SegmentationModel, folder: Path, *, overwrite: bool = Fals
 
     Raises:
         FileError: The folder can't be written, or holds anything other than a model and ``overwrite`` isn't given.
+        ModelError: The network isn't one that its description builds, so that it couldn't be loaded again.
     """
     folder = Path(folder)
+    _refuse_unloadable(model)
     config = {"format": FORMAT, "segshrink": __version__, **model.description.to_dict()}
     # Safetensors want plain memory order and no two names for one tensor.
     tensors = {
@@ -85,43 +96,114 @@ def _load_folder(folder: Path, *, classes: ClassMap | None, bands: int | None) -
     description = _read_description(folder / CONFIG_FILE)
     _check_match(description, folder, classes=classes, bands=bands)
     tensors = read_tensors(folder / WEIGHTS_FILE)
-    with torch.random.fork_rng(devices=[]):
-        try:
-            model = build_model(
-                description.id,
-                description.classes,
-                bands=description.bands,
-                options=description.options,
-                sigmoid=description.sigmoid,
-            )
-            apply_structure(model.network, description.structure or {})
-        except ModelError as error:
-            raise ModelError(f"{folder / CONFIG_FILE}: {error}") from error
-    network = model.network
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if expected != found:
-        differing = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+    try:
+        network = _build_empty(description, tensors)
+    except ModelError as error:
+        raise ModelError(f"{folder / CONFIG_FILE}: {error}") from error
+    if differing := _differing(network, tensors):
         raise ModelError(
             f"{folder / WEIGHTS_FILE} doesn't fit '{description.id}' of {CONFIG_FILE}: {len(differing)} tensors "
             f"differ, the first is {differing[0]}; save the model again"
         )
-    network.load_state_dict(tensors)
+    fill_parameters(network, tensors)
+    try:
+        if isinstance(network, HuggingFaceNetwork):
+            try_network(network)
+        stride = measured_stride(network, description.bands)
+    except ModelError as error:
+        raise ModelError(f"{folder / CONFIG_FILE}: {error}") from error
+    if description.stride % stride:
+        raise ModelError(
+            f"{folder / CONFIG_FILE}: stride must be a multiple of {stride}, that of '{description.id}', found "
+            f"{description.stride}; save the model again"
+        )
     return SegmentationModel(network, description)
+
+
+def _build_empty(description: ModelDescription, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Build the network of a description without its weights; nothing is read or downloaded, no named code imported.
+
+    Args:
+        description: The description; it may be a stranger's.
+        tensors: Weights by name, with which the network is compared; it may have many more while it is built, of a
+            head that is taken out again or of blocks that were pruned, but no other order of magnitude.
+
+    Raises:
+        ModelError: The description contradicts itself, or there is no such network.
+    """
+    options = {name: value for name, value in description.options.items() if name != WEIGHTS_OPTION}
+    if description.id.startswith("hf:") and CONFIG_OPTION not in options:
+        raise ModelError(f"'{description.id}' has no option '{CONFIG_OPTION}', and nothing is read from elsewhere")
+    most = _SPARE_TENSORS + _TENSORS_RATIO * len(tensors)
+    try:
+        with torch.random.fork_rng(devices=[]), empty_parameters(most_tensors=most):
+            network = build_network(
+                description.id,
+                options,
+                num_classes=1 if description.sigmoid else len(description.classes),
+                bands=description.bands,
+            )
+            apply_structure(network, description.structure or {})
+    except SegshrinkError:
+        raise
+    except Exception as error:  # options that contradict each other make libraries raise errors of many kinds
+        raise ModelError(f"'{description.id}' can't be built with these options ({first_line(error)})") from error
+    return network
+
+
+def _refuse_unloadable(model: SegmentationModel) -> None:
+    """Raise ModelError for a network that isn't what its description builds."""
+    identity, tensors = model.description.id, model.network.state_dict()
+    reason: str | None = None
+    try:
+        differing = _differing(_build_empty(model.description, tensors), tensors)
+    except ModelError as error:
+        reason = str(error)
+    else:
+        reason = f"{len(differing)} tensors differ, the first is {differing[0]}" if differing else None
+    if reason is not None:
+        raise ModelError(
+            f"this network can't be saved as '{identity}', by which it couldn't be built again ({reason}); export it "
+            "(export_onnx), or keep its weights with torch.save(model.network.state_dict(), ...) and its own code"
+        )
+
+
+def _differing(network: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of tensors that a network or a file lacks, or has in another shape."""
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    return sorted(name for name in expected | found if expected.get(name) != found.get(name))
 
 
 def _read_description(path: Path) -> ModelDescription:
     config = read_json(path)
     if not isinstance(config, dict):
         raise ModelError(f"{path} must hold a JSON object, found {type(config).__name__}; save the model again")
-    if not isinstance(config.get("format"), int) or config["format"] > FORMAT:
-        raise ModelError(
-            f"{path} has format {config.get('format')!r}, this version of segshrink reads up to {FORMAT}; update it"
-        )
+    if "format" not in config:
+        raise ModelError(f"{path} is not of a model that segshrink saved; {_advice(config, path.parent)}")
+    if not isinstance(config["format"], int) or config["format"] > FORMAT:
+        shown = shortened(printable(repr(config["format"])), 60)
+        raise ModelError(f"{path} has format {shown}, this version of segshrink reads up to {FORMAT}; update it")
     try:
         return ModelDescription.from_dict(config)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
+
+
+def _advice(config: Mapping[str, Any], folder: Path) -> str:
+    """Say how the folder of another library is opened."""
+    kind, architecture, encoder = (
+        printable(shortened(str(config.get(key)), 60)) for key in ("model_type", "_model_class", "encoder_name")
+    )
+    found = [path for pattern in ("*.safetensors", "*.bin") for path in sorted(folder.glob(pattern))]
+    if "model_type" in config:
+        return f"a model of transformers ({kind}) teaches as 'hf:{folder}'"
+    if "encoder_name" in config:
+        return (
+            f"a model of segmentation-models-pytorch teaches as 'smp:{architecture}/{encoder}' with 'weights: "
+            f"{next(iter(found), folder / 'FILE')}'"
+        )
+    return "give a folder that segshrink wrote, or for another library's weights the network that they belong to"
 
 
 def _check_match(description: ModelDescription, folder: Path, *, classes: ClassMap | None, bands: int | None) -> None:

@@ -113,19 +113,21 @@ def build_huggingface(name: str, options: Mapping[str, Any], *, num_classes: int
         raise ModelError(f"'hf:{name}': order must be rgb or bgr, found {order!r}")
     if CONFIG_OPTION in options:
         processing = _Processing(Normalization.named("imagenet", bands), order == "bgr")
-        return _tried(HuggingFaceNetwork(_from_fields(name, options[CONFIG_OPTION], num_classes, bands), processing))
+        network = HuggingFaceNetwork(_from_fields(name, options[CONFIG_OPTION], num_classes, bands), processing)
+        # Without weights it can't be run; who fills them in tries it.
+        return network if any(value.is_meta for value in network.parameters()) else try_network(network)
     config = _read_config(name)
     processing = _read_processing(name, bands)
     _set_head(config, f"hf:{name}", num_classes, bands)
     with _quiet(f"hf:{name}") as transformers:
         if Path(name).is_dir() and not any(path for kind in _WEIGHT_FILES for path in Path(name).glob(kind)):
-            return _tried(
+            return try_network(
                 HuggingFaceNetwork(transformers.AutoModelForSemanticSegmentation.from_config(config), processing)
             )
         model, left = _from_pretrained(transformers, name, config)
     if left:
         _LOGGER.warning("hf:%s leaves %d tensors at random: %s", name, len(left), ", ".join(left[:3]))
-    return _tried(HuggingFaceNetwork(model, processing))
+    return try_network(HuggingFaceNetwork(model, processing))
 
 
 def load_huggingface(name: str) -> SegmentationModel:
@@ -152,7 +154,7 @@ def load_huggingface(name: str) -> SegmentationModel:
             "semantic segmentation"
         )
     named = not all(text.startswith("LABEL_") for text in names)
-    network = _tried(HuggingFaceNetwork(model, _read_processing(name, bands), names if named else None))
+    network = try_network(HuggingFaceNetwork(model, _read_processing(name, bands), names if named else None))
     sigmoid = len(names) == 1
     listed = ("background", *names) if sigmoid else names
     description = ModelDescription(
@@ -171,12 +173,13 @@ def _from_fields(kind: str, fields: Any, num_classes: int, bands: int) -> Any:
     identity = f"hf:{kind}"
     if not isinstance(fields, Mapping):
         raise ModelError(f"'{identity}': config must be a mapping of fields, found {type(fields).__name__}")
-    with _quiet(identity) as transformers:
+    with _quiet(identity) as transformers, _offline():
         known = list(transformers.models.auto.modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES)
         if kind not in known:
             raise ModelError(f"transformers has no semantic segmentation model '{kind}'{nearest(kind, known)}")
         # Some configurations take what they are given apart.
-        given = {key: deepcopy(value) for key, value in fields.items() if key != "model_type"}
+        given = _cleaned(deepcopy(dict(fields)))
+        given.pop("model_type", None)
         config = transformers.AutoConfig.for_model(kind, **given)
         _set_head(config, identity, num_classes, bands)
         return transformers.AutoModelForSemanticSegmentation.from_config(config)
@@ -197,7 +200,7 @@ def _from_pretrained(transformers: Any, name: str, config: Any) -> tuple[Any, li
     return model, sorted({*info["missing_keys"], *mismatched})
 
 
-def _tried(network: HuggingFaceNetwork) -> HuggingFaceNetwork:
+def try_network(network: HuggingFaceNetwork) -> HuggingFaceNetwork:
     """Run a network, since configurations that contradict themselves are built without complaint."""
     image = torch.zeros(1, network.normalization.bands, 2 * network.stride, 2 * network.stride)
     training = network.training
@@ -263,20 +266,34 @@ def _owner_of_bands(config: Any) -> Any:
 
 def _saved(config: Any) -> dict[str, Any]:
     """Return a configuration as JSON gives it, without what says where it comes from."""
-
-    def cleaned(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: cleaned(inner) for key, inner in value.items() if key not in _NOT_SAVED}
-        return value
-
-    fields: dict[str, Any] = cleaned(json.loads(json.dumps(config.to_dict())))
+    fields: dict[str, Any] = _cleaned(json.loads(json.dumps(config.to_dict())))
     return {key: value for key, value in fields.items() if key != "model_type"}
+
+
+def _cleaned(value: Any) -> Any:
+    """Leave out of a configuration what ``_NOT_SAVED`` names, on all levels."""
+    if isinstance(value, dict):
+        return {key: _cleaned(inner) for key, inner in value.items() if key not in _NOT_SAVED}
+    return value
 
 
 def _unrepeated(names: tuple[str, ...]) -> list[str]:
     """Number names that occur again, since a class map holds each once."""
     counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
     return [name if count == 1 else f"{name} ({count})" for name, count in zip(names, counts, strict=True)]
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Let the hub's client refuse to ask: a configuration's fields are data, whatever they name."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 @contextmanager

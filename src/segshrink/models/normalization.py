@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,8 @@ _NAMED = {
     "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     "half": ((128.0, 128.0, 128.0), (128.0, 128.0, 128.0)),
 }
+# Well within float32, in which a model computes.
+_LARGEST = 1e30
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,11 @@ class Normalization:
             raise ModelError(
                 f"normalization needs a mean and a std for each band, found {len(self.mean)} and {len(self.std)}"
             )
-        if not all(math.isfinite(value) for value in (*self.mean, *self.std)) or min(self.std) <= 0:
-            raise ModelError(f"normalization needs finite means and positive stds, found {self.mean} and {self.std}")
+        if not all(abs(value) <= _LARGEST for value in (*self.mean, *self.std)) or min(self.std) < 1 / _LARGEST:
+            raise ModelError(
+                f"normalization needs means up to {_LARGEST:g} and stds from {1 / _LARGEST:g} to that, found "
+                f"{self.mean} and {self.std}"
+            )
 
     @property
     def bands(self) -> int:

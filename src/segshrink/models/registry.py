@@ -71,7 +71,7 @@ def build_model(
         raise ModelError(f"a model takes at least one band, found bands={bands}")
     options = dict(options or {})
     channels = 1 if sigmoid else len(classes)
-    network, stride = _build_network(id, options, num_classes=channels, bands=bands)
+    network = build_network(id, options, num_classes=channels, bands=bands)
     expected = Normalization.named("imagenet", bands)
     if isinstance(network, HuggingFaceNetwork):
         id, options, expected = network.identity, network.options, network.normalization
@@ -88,7 +88,7 @@ def build_model(
         classes=classes,
         bands=bands,
         normalization=normalization or expected,
-        stride=stride,
+        stride=measured_stride(network, bands),
         sigmoid=sigmoid,
     )
     return SegmentationModel(network, description)
@@ -100,19 +100,20 @@ def model_ids() -> list[str]:
     return [*_OWN, *borrowed]
 
 
-def _build_network(identity: str, options: Mapping[str, Any], *, num_classes: int, bands: int) -> tuple[nn.Module, int]:
+def build_network(identity: str, options: Mapping[str, Any], *, num_classes: int, bands: int) -> nn.Module:
+    """Build a network by id, without what makes a ``SegmentationModel`` of it; raises what ``build_model`` does."""
     family, separator, name = identity.partition(":")
     if separator and family in _BORROWED:
         network = _BORROWED[family](name, options, num_classes=num_classes, bands=bands)
         quicken_strided_depthwise(network)
-        return network, measured_stride(network, bands)
+        return network
     kind = _OWN.get(identity)
     if kind is None:
         known = [*_OWN, "smp:<Architecture>/<encoder>", "torchvision:<name>", "hf:<folder or hub name>"]
         raise ModelError(f"unknown model '{identity}'{nearest(identity, known)}")
     network = kind(num_classes, bands, **_checked(identity, kind, options))
     quicken_strided_depthwise(network)
-    return network, int(network.stride)  # type: ignore[arg-type]  # an int in every network of ours
+    return network
 
 
 def _checked(identity: str, kind: type[nn.Module], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from segshrink.errors import FileError, ModelError
+from segshrink.formatting import printable, shortened
 
 _LOGGER = logging.getLogger(__name__)
 _DAMAGED = "{path} is not a file of weights or is damaged; download or save it again"
+# Bytes of names and shapes; a thousand tensors take a hundred thousand.
+_LARGEST_HEADER = 16 << 20
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 # What training code wraps around a network.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module")
@@ -70,6 +72,7 @@ def read_checkpoint(path: Path) -> Any:
         FileError: The file can't be read.
         ModelError: It holds Python objects other than that, or is damaged.
     """
+    _refuse_zip_bomb(path)
     try:
         with warnings.catch_warnings():
             # torch warns about the pickle protocol of strangers' files; whether they load is what counts.
@@ -84,7 +87,7 @@ def read_checkpoint(path: Path) -> Any:
         ) from error
     except OSError as error:
         raise FileError(f"can't read {path}: {error.strerror or error}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damage can look like anything to torch
         raise ModelError(_DAMAGED.format(path=path)) from error
 
 
@@ -183,11 +186,32 @@ def _best_match(wanted: Iterable[str], given: Container[str]) -> Callable[[str],
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
+        with path.open("rb") as stream:
+            header = int.from_bytes(stream.read(8), "little")
+        if header > _LARGEST_HEADER:
+            raise ModelError(f"{path} claims a header of {header:,} bytes; download or save it again")
         return load_file(path, device="cpu")
-    except SafetensorError as error:
-        raise ModelError(f"{path} is damaged or no safetensors file ({error}); download or save it again") from error
     except OSError as error:
         raise FileError(f"can't read {path}: {error.strerror or error}") from error
+    except ModelError:
+        raise
+    except Exception as error:  # SafetensorError; and tensors of kinds that torch hasn't
+        reason = printable(shortened(str(error), 200))
+        raise ModelError(f"{path} is damaged or no safetensors file ({reason}); download or save it again") from error
+
+
+def _refuse_zip_bomb(path: Path) -> None:
+    """Raise ModelError for an archive whose parts together claim more bytes than it has; torch doesn't pack them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(part.file_size for part in archive.infolist())
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return  # an older file, which is no archive; or torch says what is wrong with it
+    if claimed > path.stat().st_size:
+        raise ModelError(
+            f"{path} claims to hold {claimed:,} bytes in a file of {path.stat().st_size:,}: it was packed or made to "
+            "fill the memory; save it again with torch.save"
+        )
 
 
 def _looks_like_checkpoint(path: Path) -> bool:
