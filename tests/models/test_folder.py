@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import zipfile
 
 import pytest
 import torch
 
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError, ModelError, SegshrinkError
-from segshrink.models import ModelDescription, Normalization, build_model, load_model
+from segshrink.models import ModelDescription, Normalization, SegmentationModel, build_model, load_model, read_tensors
 
 UNET = {"width": 2, "depth": 2}
 
@@ -184,3 +186,118 @@ def test_files_and_empty_folders_are_no_models(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SegshrinkError, match=r"has no config\.json"):
         load_model(tmp_path / "empty")
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def refuse(*arguments, **named):
+        pytest.fail("a network connection was tried")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"id": "mobile", "options": {"decoder_channels": [20_000] * 4}},
+        {"id": "mobile", "options": {"decoder_channels": [10**12] * 4}},
+        {"id": "unet", "options": {"width": 512, "depth": 8}},
+        {"id": "smp:Unet/resnet18", "options": {"decoder_channels": [20_000] * 5}},
+        {"id": "smp:Unet/resnet18", "options": {"decoder_channels": ["x"] * 5}},
+        {"id": "smp:Unet/resnet18", "options": {"decoder_channels": [-1] * 5}},
+    ],
+)
+def test_a_network_larger_than_its_weights_is_refused_without_memory_for_it(saved, parts):
+    from segshrink.machine import peak_memory_mb
+
+    change(saved, **parts)
+    before = peak_memory_mb()
+    with pytest.raises(ModelError, match=r"config\.json"):
+        load_model(saved)
+    assert peak_memory_mb() < before + 200
+
+
+def test_no_folder_asks_a_network_or_imports_what_it_names(classes, tmp_path, offline, monkeypatch):
+    for name, identity in (("smp", "smp:Unet/resnet18"), ("torchvision", "torchvision:lraspp_mobilenet_v3_large")):
+        build_model(identity, classes).save(tmp_path / name)
+        change(tmp_path / name, options={"weights": "imagenet"})
+        assert load_model(tmp_path / name).description.id == identity
+    (tmp_path / "strangers.py").write_text("raise SystemExit('ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for identity in ("strangers:network", "os:system", "hf:nvidia/segformer-b0", "smp:Unet/tu-hf-hub:timm/resnet18"):
+        change(tmp_path / "smp", id=identity, options={})
+        with pytest.raises(ModelError, match=r"config\.json"):
+            load_model(tmp_path / "smp")
+
+
+@pytest.mark.parametrize("stride", [1, 3, 0, 10**9])
+def test_a_stride_that_is_not_the_networks_is_refused(saved, stride):
+    change(saved, stride=stride)
+    with pytest.raises(ModelError, match="stride"):
+        load_model(saved)
+
+
+def test_a_network_that_cannot_be_built_again_is_not_saved(classes, tmp_path):
+    other = ModelDescription("my-net", classes, 3, Normalization.named("half"), 1)
+    with pytest.raises(ModelError, match="'my-net'"):
+        SegmentationModel(torch.nn.Conv2d(3, len(classes), 1), other).save(tmp_path / "own")
+    known = build_model("unet", classes, options=UNET)
+    with pytest.raises(ModelError, match=r"'unet'.*tensors differ"):
+        SegmentationModel(torch.nn.Conv2d(3, len(classes), 1), known.description).save(tmp_path / "own")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"_model_class": "FPN", "encoder_name": "resnet34", "classes": 2}, r"smp:FPN/resnet34.*weights\.safetensors"),
+        ({"architectures": ["X"], "model_type": "segformer"}, r"hf:.*other"),
+        ({"name": "my web app"}, "not of a model that segshrink saved"),
+    ],
+)
+def test_folders_of_other_libraries_are_told_by_name(tmp_path, config, words):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "weights.safetensors").touch()
+    with pytest.raises(ModelError, match=words):
+        load_model(folder)
+
+
+def header(entries, data=b""):
+    text = json.dumps(entries).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        struct.pack("<Q", 10**15),
+        struct.pack("<Q", 90 << 20) + b"{}",
+        header({"a": {"dtype": "F32", "shape": [10**9, 10**9], "data_offsets": [0, 4]}}, bytes(4)),
+        header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 10**12]}}, bytes(4)),
+        header({n: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for n in "ab"}, bytes(4)),
+        header({"a": {"dtype": "X99", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)),
+        header({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, bytes(4)),
+        b"\x80\x04cos\nsystem\n(S'true'\ntR.",
+    ],
+)
+def test_weights_whose_header_lies_are_refused(saved, content):
+    (saved / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match=r"model\.safetensors"):
+        load_model(saved)
+
+
+def test_a_packed_checkpoint_is_not_unpacked(tmp_path):
+    torch.save({"weight": torch.zeros(1 << 20)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert read_tensors(tmp_path / "plain.pth")["weight"].shape == (1 << 20,)
+    with pytest.raises(ModelError, match=r"packed\.pth claims to hold 4,19"):
+        read_tensors(tmp_path / "packed.pth")

@@ -18,7 +18,8 @@ _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int
 # Metres a pixel: from less than a microscope's to a world map's.
 _FINEST, _COARSEST = 1e-7, 1e6
 _LONGEST_NAME = 200  # letters of an id or of a band's name
-_LARGEST_OPTION = 1e9
+# Whole numbers in options count channels, blocks or pixels; some libraries loop over them.
+_LARGEST_COUNT, _LARGEST_OPTION = 1 << 18, 1e9
 _DEPTH = 32  # levels of options and structures
 
 
@@ -160,7 +161,8 @@ def _refuse_odd(value: Any, depth: int = 0) -> None:
     """Raise ModelError for what is nested deeper than any options are, and for numbers without end or sense."""
     if depth > _DEPTH:
         raise ModelError(f"options and structures are nested at most {_DEPTH} levels deep")
-    if isinstance(value, int | float) and not abs(value) <= _LARGEST_OPTION:
-        raise ModelError(f"options and structures hold numbers up to {_LARGEST_OPTION:g}, found {value}")
+    limit = _LARGEST_COUNT if isinstance(value, int) else _LARGEST_OPTION
+    if isinstance(value, int | float) and not abs(value) <= limit:
+        raise ModelError(f"numbers in options and structures are at most {limit:g}, found {value}")
     for part in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
         _refuse_odd(part, depth + 1)
