@@ -81,7 +81,7 @@ def test_saving_again_replaces_and_leaves_nothing_behind(classes, saved):
 def test_saving_over_something_else_is_refused(classes, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"cat")
-    with pytest.raises(FileError, match=r"cat\.jpg was not written by segshrink"):
+    with pytest.raises(FileError, match="something other than a model"):
         build_model("unet", classes, options=UNET).save(tmp_path / "photos")
     assert (tmp_path / "photos" / "cat.jpg").exists()
 
