@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 from segshrink.compression.search.candidates import Candidate
 from segshrink.errors import FileError
@@ -106,15 +109,20 @@ class Entry:
         Raises:
             FileError: A part is missing or of the wrong kind.
         """
-        content = {key: value for key, value in mapping.items() if key != "name"}
         try:
-            content["candidate"] = Candidate(**content["candidate"])
-            for part in ("untrained", "files"):
-                content[part] = tuple(MeasuredFile(**one) for one in content[part])
-            content["refused"] = tuple(content.get("refused", ()))
-            return cls(**content)
-        except (KeyError, TypeError) as error:
-            raise FileError(f"the measurements of a candidate are damaged ({error}); delete them") from error
+            entry = TypeAdapter(cls).validate_python({key: value for key, value in mapping.items() if key != "name"})
+            costs = [
+                cost
+                for file in (*entry.untrained, *entry.files)
+                for cost in (file.size_bytes, file.latency_ms, file.latency_p95_ms, 1 + file.memory_mb)
+            ]
+            if not entry.untrained or not all(0 < cost < math.inf for cost in (*costs, entry.parameters, entry.macs)):
+                raise ValueError("no file, or a cost that is no number above 0")
+        except (AttributeError, ValueError, OverflowError, RecursionError) as error:
+            raise FileError(
+                f"the measurements of a candidate are damaged ({type(error).__name__}); delete them"
+            ) from error
+        return entry
 
 
 @dataclass(frozen=True)

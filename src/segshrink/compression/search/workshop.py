@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from segshrink.compression.search.records import Entry, MeasuredFile, Reference
 from segshrink.compression.search.tools import Settings, Show, silent
 from segshrink.config import Distillation, ModelChoice, Recipe, TeacherSource, Teaching
 from segshrink.data import Dataset, SceneStore, open_dataset, scenes
-from segshrink.errors import ModelError
+from segshrink.errors import FileError, ModelError
 from segshrink.evaluation import evaluate
 from segshrink.files import read_json, scratch_folder, write_json
 from segshrink.machine import describe_machine, package_versions
@@ -93,7 +94,7 @@ class Workshop:
     def measure(self, candidate: Candidate, base: Candidate | None) -> Entry:
         """Build a candidate with random weights and measure its fp32 and int8 files."""
         store = self.work / "measurements" / f"{candidate.name}-{self._measured_as(candidate)}.json"
-        if store.exists():
+        with suppress(FileError):  # what is missing or damaged is measured again
             return replace(Entry.from_dict(read_json(store)), candidate=candidate)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
