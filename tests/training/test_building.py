@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from segshrink.config import ModelChoice, Recipe, dump_yaml, load_recipe
 from segshrink.data import open_dataset
 from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.models import Normalization, SegmentationModel, build_model, load_model
+from segshrink.teachers import Augmented, Ensemble, TorchTeacher
 from segshrink.training import train
-from segshrink.training.building import build_chosen, tell_random_start
+from segshrink.training.building import build_chosen, check_teacher_bands, tell_random_start
 
 SCALING = Normalization((100.0, 90.0, 80.0), (40.0, 50.0, 60.0))
 
@@ -119,3 +122,23 @@ def test_a_folder_that_is_not_there(recipe: Recipe, tmp_path: Path) -> None:
 def test_a_random_start_is_told(choice: dict[str, Any], told: bool, caplog: pytest.LogCaptureFixture) -> None:
     tell_random_start(ModelChoice.model_validate(choice))
     assert [choice["id"] in line and "random" in line for line in caplog.messages] == [True] * told
+
+
+@pytest.mark.parametrize(
+    ("names", "fits"),
+    [
+        (("red", "green", "blue"), True),
+        (("blue", "green", "red"), False),
+        (("nir", "red", "green"), False),
+        (None, True),
+    ],
+)
+def test_teachers_that_learned_from_other_bands_are_refused(
+    recipe: Recipe, names: tuple[str, ...] | None, fits: bool
+) -> None:
+    dataset = replace(open_dataset(recipe.data), band_names=("red", "green", "blue"))
+    model = build_model("unet", dataset.classes, options={"width": 4, "depth": 2})
+    model.description = replace(model.description, band_names=names)
+    teacher = Augmented(Ensemble([TorchTeacher(model), TorchTeacher(model)], [1.0, 1.0]), flips=True)
+    with nullcontext() if fits else pytest.raises(ModelError, match=r"red, green, blue.*'bands'"):
+        check_teacher_bands(teacher, dataset)

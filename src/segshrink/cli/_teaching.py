@@ -16,6 +16,7 @@ from segshrink.losses import WeightedTerm
 from segshrink.report.wording import listing
 from segshrink.teachers import Teacher, open_teachers
 from segshrink.training import describe_teacher
+from segshrink.training.building import check_teacher_bands
 from segshrink.training.run import check_same_teacher
 from segshrink.training.terms import student_terms
 
@@ -36,6 +37,7 @@ def measure_teachers(teaching: Teaching, recipe: Recipe, *, out: Path, resume: b
     """
     dataset = open_dataset(recipe.data)
     teacher = open_teachers(teaching, dataset.classes, bands=dataset.bands)
+    check_teacher_bands(teacher, dataset)
     if resume:
         check_same_teacher(out, teacher)
     if recipe.student is not None:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from segshrink.config import ModelChoice
-from segshrink.data import Dataset
+from segshrink.data import Dataset, refuse_other_bands
 from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.models import Normalization, SegmentationModel, build_model, load_model
 from segshrink.models.imagenet import IMAGENET
+from segshrink.teachers import Teacher
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -53,6 +54,18 @@ def check_chosen(choice: ModelChoice, dataset: Dataset) -> None:
     if choice.encoder_weights == IMAGENET:  # which are loaded, and told of, when the network is trained
         choice = choice.model_copy(update={"encoder_weights": None})
     build_chosen(choice, dataset, lambda: Normalization.named("half", dataset.bands))
+
+
+def check_teacher_bands(teacher: Teacher, dataset: Dataset) -> None:
+    """Refuse teachers of segshrink that learned from other bands, or from the same in another order.
+
+    Raises:
+        ModelError: The bands of one have other names than the data set's.
+    """
+    for part in teacher.parts:
+        check_teacher_bands(part, dataset)
+    if isinstance(teacher.module, SegmentationModel):
+        refuse_other_bands(teacher.module.description, dataset)
 
 
 def tell_random_start(choice: ModelChoice) -> None:

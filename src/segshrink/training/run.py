@@ -27,7 +27,7 @@ from segshrink.models.weights import read_checkpoint
 from segshrink.report.page import REPORT_FILES
 from segshrink.signals import Terminated
 from segshrink.teachers import Teacher, TeacherCache
-from segshrink.training.building import build_chosen, tell_random_start
+from segshrink.training.building import build_chosen, check_teacher_bands, tell_random_start
 from segshrink.training.callbacks import (
     MEAN_IOU,
     BestCheckpoint,
@@ -154,6 +154,7 @@ def _train(
     lightning.seed_everything(recipe.seed, workers=False, verbose=False)
     model = _build(learner, dataset, data)
     if role == "student" and teacher is not None:
+        check_teacher_bands(teacher, dataset)
         student_terms(recipe.distillation, learner.terms, teacher)  # what it can't serve is refused before it answers
         if recipe.distillation.inherit_encoder:
             _inherit(model, teacher)
