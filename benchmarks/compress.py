@@ -43,6 +43,8 @@ def teacher_latency(given: argparse.Namespace) -> float:
         (measured,) = measure([Job(given.teacher, "torch", precision="32", size=given.size)])
         if measured.latency_ms is None:
             raise SystemExit(f"the teacher can't be measured: {measured.error}")
+        if measured.load.busy:
+            raise SystemExit(f"the teacher's latency can't be trusted: {measured.load.sentence}")
         write_json(store, measured.latency_ms)
     return float(read_json(store)["median"])
 

@@ -99,7 +99,7 @@ def run(job: Job) -> str:
     teacher = open_teacher(job.teacher, open_dataset(recipe.data).classes) if job.teacher else None
     name = job.teacher.name if job.teacher else None
     result = train(recipe, out=job.out, role=job.role, teacher=teacher, teacher_name=name, resume=True)
-    finish(job.out, profile=False)
+    finish(job.out)
     return f"{job.out.name}: val mIoU {result.mean_iou:.3f}, {result.steps} steps, {result.seconds / 60:.1f} min"
 
 

@@ -230,7 +230,7 @@ def run(variant: Variant, seed: int, *, data: Path, given: argparse.Namespace) -
         result = train(recipe, out=folder, role="student", teacher=opened, teacher_name=given.teacher.name, resume=True)
     else:
         result = train(recipe, out=folder, role="control", resume=True)
-    finish(folder, profile=False)
+    finish(folder)
     print(f"{folder.name}: val mIoU {result.mean_iou:.3f}, {result.steps} steps, {result.seconds / 60:.1f} min")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from segshrink import machine
-from segshrink.machine import available_cores, cpu_instructions, describe_machine
+from segshrink.machine import available_cores, cpu_instructions, default_threads, describe_machine
 
 
 def test_describes_this_machine():
@@ -45,3 +45,17 @@ def test_works_without_torch():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(result.stdout) == available_cores()
+
+
+@pytest.mark.parametrize(
+    ("limit", "threads"),
+    [("3", 3), ("3,2", 3), ("99", 8), ("", 8), ("0", 8), ("-2", 8), ("many", 8), (None, 8), (" 04 ", 4)],
+)
+def test_measurements_respect_the_limit_on_threads(
+    limit: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segshrink.machine.available_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if limit is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    assert default_threads() == threads

@@ -131,6 +131,15 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def default_threads() -> int:
+    """Return how many threads a measurement uses when nobody says: the process's cores, or ``OMP_NUM_THREADS`` if less.
+
+    Of a list such as "4,2" (nested parallelism) the first number counts; what isn't a positive number is no limit.
+    """
+    limit = re.match(r"\s*0*([1-9]\d*)", os.environ.get("OMP_NUM_THREADS", ""))
+    return min(available_cores(), int(limit[1])) if limit else available_cores()
+
+
 def available_memory() -> int | None:
     """Return the bytes of memory that this process may still take: what is free, within its limits; None if unknown."""
     known = [_free_memory(), _free_in_group(), _free_in_address_space()]

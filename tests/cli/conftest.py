@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,25 @@ def onnx_file(model: Path) -> Path:
 def left_behind(folder: Path) -> list[str]:
     """Names of temporary files and folders that should be gone."""
     return [str(path) for path in folder.rglob(".segshrink-*")]
+
+
+@pytest.fixture(autouse=True)
+def _quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for measuring latency and memory, which takes seconds a model and is tested in tests/profiling."""
+    from segshrink.profiling.profile import ForeignModel
+
+    def profiles(sources: Mapping[str, object], **_: object) -> dict[str, dict[str, object]]:
+        return {
+            name: {
+                "parameters": source.parameters if isinstance(source, ForeignModel) else 1234,
+                "macs": 5,
+                "input": [1, 3, 512, 512],
+                "file_bytes": 6,
+                "latency_ms": {"median": 70 if isinstance(source, ForeignModel) else 7},
+                "load": {"others": 0.02, "cores": 2, "seconds": 1.0, "busy": False},
+                "session": "2026-11-28T12:00:00+00:00",
+            }
+            for name, source in sources.items()
+        }
+
+    monkeypatch.setattr(import_module("segshrink.training.finish"), "profile_models", profiles)

@@ -145,8 +145,6 @@ def test_from_labels_to_a_verified_int8_file(
     """Once for real: a teacher is trained, the student measured, distilled, quantised, scored, measured and chosen."""
     from segshrink.prediction import open_backend
 
-    profiles = import_module("segshrink.training.finish")
-    monkeypatch.setattr(profiles, "profile_model", lambda source: {"parameters": 1, "latency_ms": {"median": 7}})
     out, work = tmp_path / "out", tmp_path / "work"
     arguments = (recipe, "--out", out, "--work", work, "--families", "student", "--size", "64", "--threads", "1")
     result = segshrink("compress", *arguments, "--budget", "size<=60kB,latency<=10s,drop<=100")
@@ -161,6 +159,10 @@ def test_from_labels_to_a_verified_int8_file(
     }
     assert chosen["mean_iou"] == max(row["mean_iou"] for label, row in rows.items() if label.startswith("unet"))
     assert chosen["drop"] == pytest.approx(100 * (found["teacher"]["mean_iou"] - chosen["mean_iou"]))
+    for row in rows.values():
+        assert 0 <= row["measurements"][0]["load"]["others"] <= 1
+    assert "| load |" in (out / "compress.md").read_text()
+    assert "share of the cores meanwhile" in (out / "model.md").read_text()
     assert open_backend(out / "model.onnx").num_classes == 3
     assert (out / "model.onnx").stat().st_size == chosen["file_bytes"]
     for name in ("compress.md", "pareto.png", "report.html", "candidates.json", "model.stac.json"):

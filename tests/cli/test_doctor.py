@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +36,6 @@ class Nearest(nn.Module):
         y = self.conv(x.flip(1) if self.planted == "bgr" else x)
         return y[:, [0, 2, 1]] if self.planted == "order" else y
 """
-
-
-@pytest.fixture(autouse=True)
-def _quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latency and memory are tested in tests/compression."""
-
-    def profile(*_: object, **__: object) -> dict[str, Any]:
-        return {"parameters": 1, "macs": 1, "input": [1, 3, 8, 8], "file_bytes": 1, "latency_ms": {"median": 1}}
-
-    monkeypatch.setattr(import_module("segshrink.training.finish"), "profile_model", profile)
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +14,6 @@ from safetensors import safe_open
 from segshrink.classes import format_color
 
 COLORS = {"Ground": (120, 90, 60), "Roof": (200, 40, 40)}
-
-
-@pytest.fixture(autouse=True)
-def _quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    def profile(_: object) -> dict[str, Any]:
-        return {"parameters": 1234, "macs": 5, "input": [1, 3, 512, 512], "file_bytes": 6, "latency_ms": {"median": 7}}
-
-    monkeypatch.setattr(import_module("segshrink.training.finish"), "profile_model", profile)
 
 
 @pytest.fixture

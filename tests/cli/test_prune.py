@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,12 +18,7 @@ OPTIONS = {"width": 16, "depth": 2}
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latency and memory are tested in tests/compression; measuring them takes seconds a model."""
-
-    def profile(_: object) -> dict[str, Any]:
-        return {"parameters": 1234, "macs": 5, "input": [1, 3, 64, 64], "file_bytes": 6, "latency_ms": {"median": 7}}
-
-    monkeypatch.setattr(import_module("segshrink.training.finish"), "profile_model", profile)
+    """Crops are as small as the pictures."""
     monkeypatch.setattr(import_module("segshrink.cli._prune"), "_CROP", 32)
 
 

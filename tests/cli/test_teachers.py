@@ -35,21 +35,6 @@ class Colors(nn.Module):
 """
 
 
-@pytest.fixture(autouse=True)
-def _quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latency and memory are tested in tests/compression; measuring them takes seconds a model."""
-
-    def model(_: object) -> dict[str, Any]:
-        return {"parameters": 1234, "macs": 5, "input": [1, 3, 512, 512], "file_bytes": 6, "latency_ms": {"median": 7}}
-
-    def backend(_: object, *, parameters: int) -> dict[str, Any]:
-        return {"parameters": parameters, "input": [1, 3, 512, 512], "latency_ms": {"median": 70}}
-
-    finish = import_module("segshrink.training.finish")
-    monkeypatch.setattr(finish, "profile_model", model)
-    monkeypatch.setattr(finish, "profile_backend", backend)
-
-
 @pytest.fixture
 def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's figures take seconds; the terminal's table is read from the same folders."""

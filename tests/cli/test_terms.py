@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-
-
-@pytest.fixture(autouse=True)
-def _quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latency and memory are tested in tests/compression; measuring them takes seconds a model."""
-
-    def profile(_: object) -> dict[str, Any]:
-        return {"parameters": 1234, "macs": 5, "input": [1, 3, 512, 512], "file_bytes": 6, "latency_ms": {"median": 7}}
-
-    monkeypatch.setattr(import_module("segshrink.training.finish"), "profile_model", profile)
 
 
 def columns(run: Path) -> set[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +28,6 @@ VERBS = (
     "compress",
     "prune",
 )
-
-
-@pytest.fixture(autouse=True)
-def _quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latency and memory are tested in tests/compression; measuring them takes seconds a model."""
-
-    def profile(_: object) -> dict[str, Any]:
-        return {"parameters": 1234, "macs": 5, "input": [1, 3, 512, 512], "file_bytes": 6, "latency_ms": {"median": 7}}
-
-    monkeypatch.setattr(import_module("segshrink.training.finish"), "profile_model", profile)
 
 
 def picture(path: Path) -> Image.Image:
@@ -112,7 +101,16 @@ def test_distill_trains_measures_compares_and_resumes_without_doing_anything_twi
     (out / "evaluation.json").unlink()  # as if interrupted while evaluating
     assert segshrink("distill", recipe, "--out", out, "--control", "--resume").status == 0
     changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
-    assert changed == {out / "evaluation.json", out / "profile.json"}
+    assert changed == {out / "evaluation.json"}
+
+    profiles = {out / "profile.json", out / "control" / "profile.json", out / "teacher" / "profile.json"}
+    busy = json.loads((out / "teacher" / "profile.json").read_text())
+    busy["load"] = {"others": 0.63, "cores": 2, "seconds": 9.0, "busy": True}
+    (out / "teacher" / "profile.json").write_text(json.dumps(busy))
+    before = {path: path.stat().st_mtime_ns for path in products if path.name != "report.json"}
+    assert segshrink("distill", recipe, "--out", out, "--control", "--resume").status == 0
+    changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
+    assert changed == profiles, "what a busy machine spoilt is measured again, all in turns"
 
     other = segshrink("distill", recipe, "--out", out, "--resume", "--teacher", out / "control")
     assert other.status == 1

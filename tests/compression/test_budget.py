@@ -88,6 +88,14 @@ def test_a_lower_limit_and_values_that_look_alike() -> None:
     assert latency.told(20.004) == "20.004 ms > 20 ms"
 
 
+def test_a_negative_drop_asks_for_a_better_model_than_the_teacher() -> None:
+    budget = Budget.parse("drop<=-1")
+    assert Budget.parse(str(budget)) == budget
+    assert not budget.breaches({"drop": -1.2})
+    (breach,) = budget.breaches({"drop": 0.5})
+    assert breach.excess == pytest.approx(0.15)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -110,9 +118,10 @@ def test_a_lower_limit_and_values_that_look_alike() -> None:
         ("drop<=1,5", "'5' in the budget compares nothing"),
         ("latency<=", "has no value; write latency<=20ms"),
         ("latency<=fast", "'fast' is no number"),
-        ("latency<=-20ms", "no model can be that small"),
-        ("drop<=-1", "no model can be that small"),
-        ("size<=0MB", "no model can be that small"),
+        ("latency<=-20ms", "latency is always above 0"),
+        ("drop<=-101", "over 100 points"),
+        ("size<=0MB", "size is always above 0"),
+        ("miou>=-0.5", "miou is always above 0"),
         ("size<=1e400MB", "too large a number"),
         ("size<=1MB,drop<=1,size<=2MB", "limits size twice (size<=1MB and size<=2MB)"),
     ],

@@ -106,3 +106,18 @@ def test_the_processor_that_an_8_bit_file_was_checked_on_is_named(small, tmp_pat
     card = model_card(small.description, files, checked="Some CPU (avx2)", **options)
     assert "| Checked on | Some CPU (avx2) |" in card
     assert "Checked on" not in model_card(small.description, files, **options)
+
+
+@pytest.mark.parametrize(("load", "busy", "told"), [(0.63, True, "too long"), (0.02, False, "of the cores |")])
+def test_the_load_stands_beside_the_latency(small, tmp_path, load, busy, told):
+    profile = {
+        "latency_ms": {"median": 31.0},
+        "input": [1, 3, 64, 64],
+        "machine": {"cpu": "Example CPU", "threads": 2},
+        "load": {"others": load, "busy": busy},
+    }
+    write_json(tmp_path / "profile.json", profile)
+    card = card_of(small, [tmp_path / "s.onnx"], read_measured(tmp_path))
+    (line,) = (line for line in card.splitlines() if line.startswith("| Latency"))
+    assert f"{100 * load:.3g}\N{NO-BREAK SPACE}%" in line
+    assert told in line

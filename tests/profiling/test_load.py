@@ -55,6 +55,13 @@ def test_what_a_dead_process_had_computed_is_no_load(machine: dict[str, dict[int
     assert load.sentence == ""
 
 
+@pytest.mark.parametrize(("others", "busy"), [(1.98, False), (2.0, True)])
+def test_a_tenth_of_the_cores_is_busy(others: float, busy: bool) -> None:
+    load = Load(10.0, others, 2)
+    assert load.busy is load.to_dict()["busy"] is busy
+    assert bool(load.sentence) is busy
+
+
 def test_loads_add_up() -> None:
     total = Load() + Load(10.0, 4.0, 2) + Load(30.0, 0.0, 2)
     assert total.share == pytest.approx(0.05)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from segshrink.errors import ConfigError, ModelError
-from segshrink.profiling import Job, measure
+from segshrink.profiling import Job, Load, measure
 from segshrink.profiling.measuring import interleave, latency, turns
-from segshrink.profiling.workers import measure_memory
+from segshrink.profiling.workers import Worker
 
 
 class FakeWorker:
@@ -52,6 +53,51 @@ def test_quick_models_settle_uncounted_and_slow_ones_run_less_often() -> None:
     assert quick.asked[-1] == (10, 150), "0.15 s"
     assert slow.asked[-1] == (3, 0), "a minute for two rounds of 9 s each"
     assert [len(one) for one in found[1]] == [3, 3]
+
+
+def test_slow_models_get_no_turn_beyond_their_time() -> None:
+    log: list[str] = []
+    quick, slow, endless = (
+        FakeWorker(log, name, seconds=seconds) for name, seconds in (("q", 1.5), ("s", 8.5), ("e", 99))
+    )
+    found = interleave([quick, slow, endless], runs=20, rounds=5, seconds=20.0)
+    # One run to be warm, and runs until 20 s are over; whatever is measured runs once.
+    assert [sum(map(len, one)) for one in found] == [10, 2, 1]
+
+
+def test_models_of_this_process_take_turns_with_others(program: Callable[[str], None]) -> None:
+    program(
+        "import json, sys\n"
+        "print(json.dumps({'peak_memory_mb': 600.0, 'baseline_memory_mb': 1.0}), flush=True)\n"
+        "for line in sys.stdin: print(json.dumps({'seconds': [3.0] * json.loads(line)['runs']}), flush=True)\n"
+    )
+    seen: list[tuple[int, ...]] = []
+    backend = SimpleNamespace(bands=4, classify=lambda images: seen.append(images.shape))
+    jobs = [
+        Job(Path("a.onnx"), "onnxruntime", size=8, threads=1),
+        Job(Path("b"), "torch", size=8, threads=1, backend=backend),  # type: ignore[arg-type]
+    ]
+    other, own = measure(jobs, runs=2, rounds=2)
+    assert other.latency_ms is not None
+    assert other.latency_ms["median"] == 3000
+    assert own.latency_ms is not None
+    assert own.latency_ms["runs"] == 2
+    assert own.peak_memory_mb is None
+    assert set(seen) == {(1, 8, 8, 4)}
+
+
+@pytest.mark.parametrize(
+    ("shares", "repeat", "kept"), [((0.6, 0.2), True, 1), ((0.2, 0.6), True, 0), ((0.6,), False, 0), ((0.09,), True, 0)]
+)
+def test_what_was_measured_on_a_busy_machine_is_measured_again(
+    shares: tuple[float, ...], repeat: bool, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = iter([Load(10.0, 20 * share, 2) for share in shares])
+    monkeypatch.setattr("segshrink.profiling.measuring.LoadWatch", lambda _: SimpleNamespace(stop=lambda: next(loads)))
+    backend = SimpleNamespace(bands=3, classify=lambda images: None)
+    (found,) = measure([Job(Path("b"), "torch", size=8, backend=backend)], runs=1, rounds=1, repeat=repeat)  # type: ignore[arg-type]
+    assert found.load.share == pytest.approx(shares[kept])
+    assert next(loads, None) is None, "no more often than needed"
 
 
 def test_one_that_dies_leaves_the_others_their_turns() -> None:
@@ -116,7 +162,8 @@ def test_files_are_measured_without_torch(onnx_model: Path, tmp_path: Path, monk
     assert found[0].peak_memory_mb is not None
     assert found[2].peak_memory_mb > found[0].peak_memory_mb + 2 * 768**2 * 3 * 4 / 1e6
     assert 20 < (found[0].baseline_memory_mb or 0) < found[0].peak_memory_mb
-    assert noted[-1][:2] == (8, 9), "the last of 9 steps has begun: 3 models opened, 2 turns each"
+    assert noted[-2][:2] == (8, 9), "the last of 9 steps has begun: 3 models opened, 2 turns each"
+    assert noted[-1][:2] == (9, 9)
 
 
 @pytest.fixture
@@ -135,10 +182,10 @@ def test_a_killed_process_is_told_from_one_that_failed(program: Callable[[str], 
     job = Job(Path("some.onnx"), "onnxruntime", size=8, threads=1)
     program("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(ModelError, match=r"some\.onnx on ONNX Runtime .* ended by SIGKILL \(is there enough memory"):
-        measure_memory(job)
+        Worker(job)
     program("raise RuntimeError('no luck')")
     with pytest.raises(ModelError, match="RuntimeError: no luck"):
-        measure_memory(job)
+        Worker(job)
 
 
 def test_threads_are_set_before_anything_is_imported(program: Callable[[str], None]) -> None:
@@ -147,7 +194,8 @@ def test_threads_are_set_before_anything_is_imported(program: Callable[[str], No
         "print(json.dumps({n: os.environ[n] for n in names} | {'cuda': os.environ['CUDA_VISIBLE_DEVICES']}))"
     )
     job = Job(Path("some.onnx"), "onnxruntime", threads=3)
-    assert measure_memory(job) == {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3", "cuda": ""}
+    with Worker(job) as worker:
+        assert worker.memory == {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3", "cuda": ""}
 
 
 def test_cohorts_hold_what_fits_in_memory(program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,5 +210,5 @@ def test_cohorts_hold_what_fits_in_memory(program: Callable[[str], None], monkey
     notes: list[str] = []
     jobs = [Job(Path(name), "onnxruntime", threads=1) for name in "abc"]
     found = measure(jobs, runs=2, rounds=2, progress=lambda done, total, note: notes.append(note[:6]))
-    assert notes == ["open a", "open b", "a on O", "b on O", "b on O", "a on O", "open c", "c on O", "c on O"]
+    assert notes == ["open a", "open b", "a on O", "b on O", "b on O", "a on O", "open c", "c on O", "c on O", ""]
     assert [one.latency_ms["median"] if one.latency_ms else None for one in found] == [3000.0] * 3

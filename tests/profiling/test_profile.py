@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -8,10 +9,10 @@ import pytest
 import torch
 
 from segshrink.classes import ClassMap
-from segshrink.errors import FileError, ModelError
+from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.models import ModelDescription, Normalization, SegmentationModel, build_model, load_model
-from segshrink.profiling import profile_model
-from segshrink.profiling.profile import count_macs, measure_latency
+from segshrink.profiling import Load, Measurement, profile_model
+from segshrink.profiling.profile import ForeignModel, count_macs, profile_models
 
 CLASSES = ClassMap.build([("water", None, None), ("land", None, None), ("road", None, None)])
 SIZE = 64
@@ -56,6 +57,7 @@ def test_profile_has_the_form_that_reports_read(profile, folder):
     assert profile["file_bytes"] > 4 * profile["parameters"]
     assert profile["latency_ms"]["runs"] == 5
     assert profile["latency_ms"]["threads"] == profile["machine"]["threads"] == 1
+    assert set(profile["load"]) == {"others", "cores", "seconds", "busy"}
     assert 0 < profile["latency_ms"]["median"] <= profile["latency_ms"]["p95"]
 
 
@@ -75,36 +77,44 @@ def test_memory_is_that_of_a_fresh_process(profile):
     assert profile["baseline_memory_mb"] < profile["resident_here_mb"] - 250
 
 
-def test_a_model_in_memory_has_the_same_costs(profile, folder, monkeypatch):
+def test_models_in_memory_are_timed_in_turns_with_folders_and_foreign_ones(profile, folder, monkeypatch):
     model = load_model(folder).train()
     measured = []
-    # A second process would only take time; what it is given must be a model folder all the same.
-    monkeypatch.setattr(
-        "segshrink.profiling.profile.measure_memory",
-        lambda job: measured.append(load_model(job.source).description) or {"peak_memory_mb": 1.0},
-    )
-    found = profile_model(model, size=SIZE, runs=1, threads=1)
+
+    # Other processes would only take time; what they are given must be a model folder all the same.
+    def measure(jobs, **options):
+        measured.extend(load_model(job.source).description for job in jobs if job.backend is None)
+        assert options["seconds"] <= 20, "a slow model doesn't keep people waiting"
+        assert {(job.runtime, job.precision, job.size, job.cores) for job in jobs} == {("torch", "32", SIZE, 1)}
+        load = Load(seconds=10.0, others=12.6, cores=2)
+        times = {"median": 3.0, "p95": 4.0, "low": 3.0, "high": 3.0, "runs": 1}
+        return [Measurement(job, times, None if job.backend else 80.0, 50.0, load=load) for job in jobs]
+
+    monkeypatch.setattr("segshrink.profiling.profile.measure", measure)
+    foreign = ForeignModel(SimpleNamespace(bands=4), 77)
+    found = profile_models({"teacher": foreign, "student": model, "control": folder}, size=SIZE, runs=1, threads=1)
     for key in ("parameters", "macs", "file_bytes", "input"):
-        assert found[key] == profile[key]
-    assert measured == [model.description]
+        assert found["student"][key] == found["control"][key] == profile[key]
+    assert measured == [model.description] * 2
     assert model.training
+    assert found["teacher"]["parameters"] == 77
+    assert found["teacher"]["input"] == [1, 4, SIZE, SIZE]
+    assert not {"macs", "peak_memory_mb", "file_bytes"} & set(found["teacher"])
+    for one in found.values():
+        assert one["load"] == {"others": 0.63, "cores": 2, "seconds": 10.0, "busy": True}
+        assert one["session"] == found["teacher"]["session"]
 
 
-def test_latency_restores_the_number_of_threads():
-    class Threads(torch.nn.Conv2d):
-        seen = 0
+def test_what_fails_is_told(folder, monkeypatch):
+    failed = lambda jobs, **_: [Measurement(job, error="out of memory") for job in jobs]  # noqa: E731
+    monkeypatch.setattr("segshrink.profiling.profile.measure", failed)
+    with pytest.raises(ModelError, match="out of memory"):
+        profile_model(folder, size=SIZE)
 
-        def forward(self, images):
-            Threads.seen = torch.get_num_threads()
-            return super().forward(images)
 
-    model = SegmentationModel(Threads(3, 3, 1), ModelDescription("own", CLASSES, 3, Normalization.named("half"), 1))
-    before = torch.get_num_threads()
-    measure_latency(model, size=4, runs=1, threads=before + 1)
-    assert Threads.seen == before + 1
-    assert torch.get_num_threads() == before
-    with pytest.raises(ModelError, match="at least 1 run"):
-        measure_latency(model, size=4, runs=0, threads=1)
+def test_no_run_is_no_measurement(folder):
+    with pytest.raises(ConfigError, match="0 runs"):
+        profile_model(folder, size=SIZE, runs=0)
 
 
 def test_missing_model_says_so(tmp_path):

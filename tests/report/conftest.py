@@ -56,6 +56,10 @@ class Options:
     epochs: int = 20
     cpu: str = "Example CPU 3000"
     half_width: float = 0.04
+    load: float = 0.03
+    session: str | None = "2025-11-20T12:10:00+00:00"
+    slower: float = 1.0
+    spread: float = 1.1
 
 
 def resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -223,7 +227,14 @@ def write(folder: Path, role: str, options: Options) -> Path:
         "macs": weights * 2100,
         "input": [1, 3, 512, 512],
         "file_bytes": weights * 4 + 5000,
-        "latency_ms": {"median": weights / 30_000, "p95": weights / 27_000, "runs": 20, "threads": 1},
+        "latency_ms": {
+            "median": options.slower * weights / 30_000,
+            "p95": options.slower * options.spread * weights / 30_000,
+            "runs": 20,
+            "threads": 1,
+        },
+        "load": {"others": options.load, "cores": 2, "seconds": 9.0, "busy": options.load >= 0.1},
+        "session": options.session,
         "peak_memory_mb": 300 + weights / 20_000,
         "machine": machine,
     }

@@ -110,3 +110,30 @@ def test_figures_are_the_same_every_time(folder: Path) -> None:
 def test_one_epoch_is_drawn(tmp_path: Path, write_run: Writer) -> None:
     panels = training_panels(collect([write_run(tmp_path, "model", epochs=1, leave_out=("evaluation.json",))]))
     assert all(words(to_svg(panel.draw)[0]) for panel in panels)
+
+
+def test_ticks_of_shares_are_the_shares_they_stand_at(folder: Path) -> None:
+    confidence = next(panel for panel in calibration_panels(collect([folder])) if panel.key == "confidence")
+    axis = confidence.draw(None).axes[0].yaxis
+    for share in (0.0, 0.025, 0.05, 0.175, 0.0005):
+        label = axis.get_major_formatter()(share, 0)
+        assert float(label.removesuffix(" %")) == pytest.approx(100 * share)
+
+
+def test_a_bin_of_few_pixels_is_faint(folder: Path) -> None:
+    run = collect([folder])[0]
+    bins = run.evaluation.bins
+    reliability = next(panel for panel in calibration_panels([run]) if panel.key == "reliability")
+    points = reliability.draw(None).axes[0].collections[-1]
+    strengths = points.get_facecolors()[:, 3]
+    assert list(np.argsort(strengths)) == list(np.argsort([one.count for one in bins]))
+    assert strengths.max() == 1
+    assert strengths.min() < 0.5
+
+
+def test_a_legend_covers_no_curve(folder: Path) -> None:
+    for panel in [*curve_panels(collect([folder])), *calibration_panels(collect([folder]))]:
+        figure = panel.draw(None)
+        figure.draw_without_rendering()
+        (box,) = figure.legends
+        assert not box.get_window_extent().overlaps(figure.axes[0].get_window_extent())

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from segshrink.report import collect
 from segshrink.report.headline import headline, notices
@@ -85,3 +88,31 @@ def test_notices_of_a_dubious_run(tmp_path: Path, write_run: Writer) -> None:
 
 def test_a_clean_run_has_no_notice(tmp_path: Path, write_student_run: Writer) -> None:
     assert notices(collect([write_student_run(tmp_path)])) == []
+
+
+@pytest.mark.parametrize(
+    ("teacher", "control", "expected"),
+    [
+        ({}, {"slower": 1.15, "spread": 1.9}, {}),
+        ({"load": 0.63}, {}, {"Busy machine": ("63", "Teacher was timed", "--resume")}),
+        ({}, {"slower": 1.25}, {"Equal networks, unequal times": ("Control and Student", "20.1 ms", "16.0 ms")}),
+        ({"spread": 11.2}, {}, {"Unsteady times": ("Teacher", "221 ms", "2,474 ms")}),
+        ({"session": "2025-11-20T11:00:00+00:00"}, {}, {"Not timed in turns": ("Teacher, Control and Student",)}),
+        ({"session": None}, {"session": None}, {"Not timed in turns": ("Teacher",)}),
+    ],
+)
+def test_doubtful_latencies_are_said(
+    tmp_path: Path,
+    write_run: Writer,
+    teacher: dict[str, Any],
+    control: dict[str, Any],
+    expected: dict[str, tuple[str, ...]],
+) -> None:
+    write_run(tmp_path, "student")
+    write_run(tmp_path / "teacher", "teacher", **teacher)
+    write_run(tmp_path / "control", "control", **control)
+    found = {notice.title: notice for notice in notices(collect([tmp_path]))}
+    assert set(found) == set(expected)
+    for title, parts in expected.items():
+        assert all(part in found[title].text for part in parts), found[title].text
+        assert found[title].loud is (title == "Busy machine")

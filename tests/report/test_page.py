@@ -142,3 +142,31 @@ def test_report_needs_no_torch(tmp_path: Path, write_run: Writer) -> None:
         "build_report([Path(sys.argv[1])]); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(run)], check=False).returncode == 0
+
+
+def test_a_speed_from_a_busy_machine_is_never_told_alone(tmp_path: Path, write_student_run: Writer) -> None:
+    page = build_report([write_student_run(tmp_path, load=0.63)])
+    text = page.read_text(encoding="utf-8")
+    assert "faster than the teacher, on a busy machine" in text
+    assert text.count("load 63\N{NO-BREAK SPACE}%") == 3
+    numbers = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+    assert [(one["load"], one["busy"]) for one in numbers["models"]] == [(0.63, True)] * 3
+
+
+def test_the_student_is_the_first_column_and_equal_names_are_left_out(
+    tmp_path: Path, write_student_run: Writer
+) -> None:
+    text = build_report([write_student_run(tmp_path, name="demo")]).read_text(encoding="utf-8")
+    head = text[text.index("<thead>") : text.index("</thead>")]
+    assert re.findall(r"<span>(\w+)</span>", head) == ["Student", "Teacher", "Control"]
+    assert "demo" not in head
+    body = text[text.index("<tbody>") :]
+    assert re.search(r"<td( class=.focus.)?>", body)[1], "its cells as well"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["$\\badmacro$", "cost $^$", "$\\frac{", "$x$ and $", "half \ud800 a letter"])
+def test_names_are_never_taken_for_formulas(name: str, tmp_path: Path, write_run: Writer) -> None:
+    classes = ((name, "#3C1098"), ("Land", "#8429F6"))
+    page = build_report([write_run(tmp_path, classes=classes, name=name, data=name, size=(24, 16), images=2)])
+    assert any((page.parent / "figures").iterdir())
+    assert name.partition(" ")[0] in page.read_text(encoding="utf-8")

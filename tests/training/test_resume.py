@@ -189,7 +189,7 @@ def test_relative_paths_of_a_recipe_are_kept_absolute(
     relative = changed(short, data__root="scenes", teacher__training__epochs=1)
     train(relative, out=Path("run"))
     monkeypatch.chdir("/")
-    assert finish(tmp_path / "run", profile=False).scores.mean_iou > 0
+    assert finish(tmp_path / "run").scores.mean_iou > 0
     monkeypatch.chdir(tmp_path)
     assert train(relative, out=Path("run"), resume=True).steps == 2
 

@@ -7,18 +7,19 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from segshrink.cli._console import out_console, progress_bar
+from segshrink.cli._console import out_console, progress_bar, tell
 from segshrink.cli._errors import writing
 from segshrink.cli._work import quieten_lightning
 from segshrink.compression.budget import Budget, show
 from segshrink.compression.search import Outcome, Settings, compress
 from segshrink.compression.search.describing import describe_chosen
-from segshrink.compression.search.results import PAGE, check_place, to_dict
+from segshrink.compression.search.results import PAGE, check_place, load_notice, to_dict
 from segshrink.compression.search.workshop import Workshop
 from segshrink.config import Recipe
 from segshrink.files import claimed, refuse_foreign
 from segshrink.report import build_report
 from segshrink.report.page import REPORT_FILES
+from segshrink.report.wording import percent
 from segshrink.training.hardware import lightning_precision
 from segshrink.training.terms import student_terms
 
@@ -44,6 +45,8 @@ def run_search(recipe: Recipe, budget: Budget, *, out: Path, work: Path, setting
         check_place(out)
         refuse_foreign(*(out / name for name in REPORT_FILES))
         outcome = compress(recipe, budget, out=out, tools=tools, settings=settings, resume=resume, show=progress_bar)
+        if outcome.chosen.run is not None:
+            tools.profile(outcome.chosen)
         describe_chosen(outcome)
         if outcome.chosen.run is not None:
             build_report([Path(outcome.chosen.run), tools.teacher_folder], out)
@@ -54,7 +57,7 @@ def print_outcome(outcome: Outcome) -> None:
     """Print every file that was scored, what became of the other candidates, and the choice."""
     content = to_dict(outcome.found)
     files = Table(title_justify="left")
-    for place, heading in enumerate(("", "mIoU", "drop", "latency", "size", "memory")):
+    for place, heading in enumerate(("", "mIoU", "drop", "latency", "load", "size", "memory")):
         files.add_column(heading, justify="right" if place else "left")
     for row in content["rows"]:
         (measured,) = row["measurements"]
@@ -64,12 +67,15 @@ def print_outcome(outcome: Outcome) -> None:
             show("miou", row["mean_iou"]),
             f"{row['drop']:.2f}",
             show("latency", measured["latency_ms"]["median"]),
+            percent(measured["load"]["others"]),
             show("size", row["file_bytes"]),
             show("memory", 1e6 * measured["peak_memory_mb"]),
             style=style,
         )
     console = out_console()
     console.print(files)
+    if (notice := load_notice(content)) is not None:
+        tell(notice)
     for entry in outcome.found.entries:
         if not entry.files:
             console.print(f"{entry.name}: {entry.reason}", markup=False, style="dim")

@@ -20,11 +20,13 @@ from segshrink.config import DatasetDescription, load_dataset, load_recipe
 from segshrink.data import SceneStore, open_dataset
 from segshrink.data.crops import cut, plan_crop
 from segshrink.errors import ConfigError, FileError, ModelError
-from segshrink.files import claimed, refuse_foreign, scratch_folder
-from segshrink.machine import available_cores
-from segshrink.models import SegmentationModel, count_parameters, load_model
-from segshrink.models.folder import CONFIG_FILE, MODEL_FOLDER, WEIGHTS_FILE
-from segshrink.profiling.profile import count_macs, measure_latency
+from segshrink.files import claimed, refuse_foreign
+from segshrink.machine import default_threads
+from segshrink.models import SegmentationModel, load_model
+from segshrink.models.folder import CONFIG_FILE, MODEL_FOLDER
+from segshrink.profiling.jobs import threads_title
+from segshrink.profiling.profile import profile_models
+from segshrink.report.wording import percent
 
 # Crops that say which channels matter, and their side in pixels.
 _CROPS, _CROP = 16, 192
@@ -218,27 +220,27 @@ def _write_copy(
 
 def _show(model: SegmentationModel, smaller: SegmentationModel, size: int) -> None:
     """Print what both cost here."""
+    with progress_bar("measure speed") as advance:
+        profiles = profile_models({"original": model, "copy": smaller}, size=size, runs=_RUNS, progress=advance)
+    before, after = profiles["original"], profiles["copy"]
+    load = before["load"]
     table = Table(title_justify="left")
     for name in ("", "original", "copy", "share"):
         table.add_column(name, justify="left" if not name else "right")
-    before, after = _measured(model, size), _measured(smaller, size)
-    for name, form in (
-        ("parameters", "{:,.0f}"),
-        (f"multiply-accumulates at {size} pixels", "{:,.0f}"),
-        ("file in bytes", "{:,.0f}"),
-        (f"milliseconds at {size} pixels (PyTorch, {available_cores()} threads)", "{:.1f}"),
+    for name, key, form in (
+        ("parameters", "parameters", "{:,.0f}"),
+        (f"multiply-accumulates at {size} pixels", "macs", "{:,.0f}"),
+        ("file in bytes", "file_bytes", "{:,.0f}"),
+        (f"milliseconds at {size} pixels (PyTorch, {threads_title(default_threads())})", "latency_ms", "{:.1f}"),
     ):
-        old, new = before.pop(0), after.pop(0)
+        old, new = (one[key]["median"] if key == "latency_ms" else one[key] for one in (before, after))
         table.add_row(name, form.format(old), form.format(new), f"{new / old:.0%}")
+    table.add_row("other programs' share of the cores meanwhile", *[percent(load["others"])] * 2, "")
     out_console().print(table)
-
-
-def _measured(model: SegmentationModel, size: int) -> list[float]:
-    with scratch_folder() as scratch:
-        model.save(scratch / "model")
-        file_bytes = (scratch / "model" / WEIGHTS_FILE).stat().st_size
-    latency = measure_latency(model, size=size, runs=_RUNS, threads=available_cores())
-    return [count_parameters(model), count_macs(model, size=size), file_bytes, latency["median"]]
+    if load["busy"]:
+        tell(
+            "other programs kept the cores busy meanwhile, so the times are too long: measure again on a quiet machine"
+        )
 
 
 def _number(option: str, text: str | None) -> float | None:

@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from segshrink.classes import format_color
-from segshrink.cli._console import out_console
+from segshrink.cli._console import out_console, tell
 from segshrink.report import collect
 from segshrink.report.comparison import Cell, table
-from segshrink.report.headline import headline
+from segshrink.report.headline import headline, speed_notices
 from segshrink.report.selection import labels
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def print_comparison(page: Path, runs: Sequence[Path] | None = None) -> None:
         comparison.add_section()
     console = out_console()
     console.print(comparison)
+    for notice in speed_notices(found):
+        tell(f"{notice.title[:1].lower()}{notice.title[1:]}: {notice.text}")
     said = headline(found)
     console.print(" ".join(part for part in (said.sentence, said.caveat) if part), markup=False)
     console.print(f"report: {page}", markup=False)
@@ -79,7 +81,8 @@ def print_scores(evaluation: Evaluation) -> None:
 
 
 def _cell(cell: Cell) -> Text:
-    return Text.assemble(cell.text, (f"\n{cell.interval}", "dim") if cell.interval else "")
+    below = ((text, style) for text, style in ((cell.interval, "dim"), (cell.doubt, "red")) if text)
+    return Text.assemble(cell.text, *((f"\n{text}", style) for text, style in below))
 
 
 def _number(value: float) -> str:

@@ -6,6 +6,7 @@ Imports torch; verbs import this inside their function.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,15 +21,13 @@ from segshrink.errors import ConfigError
 from segshrink.evaluation import Evaluation
 from segshrink.files import claimed, read_json
 from segshrink.report import build_report
-from segshrink.training import RunResult, finish, train
+from segshrink.training import RunResult, finish, profile_runs, train
 from segshrink.training.building import check_chosen
 from segshrink.training.checkpoints import check_checkpoint
 from segshrink.training.features import check_own_taps
 from segshrink.training.hardware import check_memory, free_threads, lightning_precision
 from segshrink.training.run import Role, refuse_foreign_run
 from segshrink.training.terms import student_terms
-
-_MEASURES = ("evaluation.json", "profile.json")
 
 
 def train_run(
@@ -44,12 +43,26 @@ def train_run(
 
 
 def measure_run(run: Path, *, reference: Path | None = None) -> Evaluation | None:
-    """Evaluate and profile a finished run under a progress bar; None where that was done before."""
-    if _measured(run):
+    """Evaluate a finished run under a progress bar; None where that was done before."""
+    if (run / "evaluation.json").exists():
         return None
     use_free_threads()
     with progress_bar(f"evaluate {read_json(run / 'run.json')['role']}") as advance, writing(run):
         return finish(run, reference=reference, progress=advance)
+
+
+def time_runs(runs: Sequence[Path], *, teaching: Teaching | None = None, recipe: Recipe | None = None) -> None:
+    """Measure finished runs, and the teacher whose folder stands in the first of them, in turns under a progress bar.
+
+    Args:
+        runs: Their folders, the student's first.
+        teaching: The teacher; None: there is none.
+        recipe: The student's, with a teacher.
+    """
+    teacher = opener(teaching, open_dataset(recipe.data)) if teaching and recipe else None
+    described = runs[0] / "teacher" if teacher else None
+    with progress_bar("measure speed") as advance, writing(runs[0]):
+        profile_runs(runs, teacher=teacher, described=described, progress=advance)
 
 
 def distill_all(recipe: Recipe, *, out: Path, control: bool, resume: bool, doctor: bool = True) -> Path:
@@ -102,6 +115,7 @@ def _distill_all(recipe: Recipe, *, out: Path, control: bool, resume: bool, doct
     if control:
         train_run(recipe, out=out / "control", role="control", resume=resume)
         measure_run(out / "control", reference=out / "teacher")
+    time_runs([out, *([out / "control"] if control else [])], teaching=teaching, recipe=recipe)
     return build_report([out])
 
 
@@ -114,7 +128,3 @@ def quieten_lightning() -> None:
     """Silence what Lightning logs about hardware and its tips."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _measured(folder: Path) -> bool:
-    return all((folder / name).exists() for name in _MEASURES)

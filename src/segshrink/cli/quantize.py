@@ -87,10 +87,11 @@ def _print(result: QuantizationResult) -> None:
     from rich.table import Table
 
     from segshrink.cli._console import out_console
+    from segshrink.report.wording import percent
 
     table = Table(title_justify="left")
     table.add_column("")
-    for name in ("mIoU", "drop", "agreement", "size", "latency"):
+    for name in ("mIoU", "drop", "agreement", "size", "latency", "load"):
         table.add_column(name, justify="right")
     for row in result.rows:
         table.add_row(
@@ -100,6 +101,7 @@ def _print(result: QuantizationResult) -> None:
             f"{row.agreement:.2%}",
             f"{row.bytes / 1e6:.2f} MB",
             f"{row.latency_ms:.1f} ms",
+            percent(row.load.share),
         )
     for refusal in result.refused:
         table.add_row(f"{refusal.precision} {refusal.runtime}", "left out")

@@ -26,9 +26,10 @@ def train(
 
     loaded = load_recipe(recipe, overrides or (), data)
     from segshrink.cli._tables import print_comparison
-    from segshrink.cli._work import measure_run, train_run
+    from segshrink.cli._work import measure_run, time_runs, train_run
     from segshrink.report import build_report
 
     train_run(loaded, out=out, role="control" if student else "teacher", resume=resume)
     measure_run(out)
+    time_runs([out])
     print_comparison(build_report([out]))

@@ -136,12 +136,13 @@ class Budget:
         """Read a budget such as ``"latency<=20ms,size<=1MB,memory<=400MB,drop<=1.0"``.
 
         Limits are separated by commas: ``latency`` (ms, s; one image), ``size`` and ``memory`` (B, kB, MB, GB,
-        decimal), ``parameters`` and ``macs`` (plain, k, M, G), ``drop`` (points of mIoU below the teacher), and the
-        lowest ``miou`` and pixel ``accuracy`` (shares in [0, 1], or %). Units may be written in any case.
+        decimal), ``parameters`` and ``macs`` (plain, k, M, G), ``drop`` (points of mIoU below the teacher,
+        negative above it), and the lowest ``miou`` and pixel ``accuracy`` (shares in [0, 1], or %). Units may be
+        written in any case.
 
         Raises:
             ConfigError: Nothing is limited, a limit or unit is unknown (the nearest is named), the operator is the
-                wrong way round, a value is missing, negative or out of range, or a quantity stands there twice.
+                wrong way round, a value is missing or out of range, or a quantity stands there twice.
         """
         pieces = [piece.strip() for piece in text.replace("≤", "<=").replace("≥", ">=").split(",")]
         if not any(pieces):
@@ -238,8 +239,11 @@ def _parse_value(text: str, quantity: Quantity, piece: str) -> float:
             else f"'{piece}' in the budget has no value; write {quantity.example}"
         )
     value = float(found["number"]) * _factor(found["unit"], quantity, piece)
-    if value < 0 or (value == 0 and quantity.name != "drop"):
-        raise ConfigError(f"'{piece}' in the budget: no model can be that small; give a positive value")
+    # A drop below 0 asks for a model that is better than its teacher.
+    if value <= 0 and quantity.name != "drop":
+        raise ConfigError(f"'{piece}' in the budget: {quantity.name} is always above 0; give a larger value")
+    if value < -100:
+        raise ConfigError(f"'{piece}' in the budget: no model is better than its teacher by over 100 points")
     if not math.isfinite(value):
         raise ConfigError(f"'{piece}' in the budget is too large a number; leave the limit out")
     if not quantity.highest and value > 1:

@@ -10,6 +10,7 @@ from segshrink.export.interface import ExportedFile
 from segshrink.export.measured import Measured
 from segshrink.export.stac import band_names
 from segshrink.models import ModelDescription
+from segshrink.report.wording import percent
 
 # By it a card of ours is known again, so that nobody's own page is replaced.
 MARK = "<!-- model card written by segshrink -->"
@@ -107,7 +108,11 @@ def _numbers(measured: Measured) -> str:
         rows.append(("mIoU (%, 95 % interval)", f"{_percent(measured.mean_iou)}{spread}", f"PyTorch, {where}"))
     image = f"PyTorch fp32, one image of {measured.size} × {measured.size}"
     if measured.latency_ms is not None:
-        rows.append(("Latency (ms)", f"{measured.latency_ms:.1f}", f"{image}, {_plain(measured.machine or '')}"))
+        others = "" if measured.load is None else f"; other programs took {percent(measured.load)} of the cores"
+        doubt = ", so this is too long" if measured.busy else ""
+        rows.append(
+            ("Latency (ms)", f"{measured.latency_ms:.1f}", f"{image}, {_plain(measured.machine or '')}{others}{doubt}")
+        )
     if measured.peak_memory_mb is not None:
         rows.append(("Peak memory (MB)", f"{measured.peak_memory_mb:.0f}", f"{image}, the whole process"))
     if measured.macs is not None:

@@ -26,6 +26,8 @@ class Measured:
         peak_memory_mb: Of a process that loads the model in PyTorch and runs one such image.
         macs: Multiply-accumulates for one such image.
         machine: Processor and threads that this was measured with.
+        load: Share of the cores that other programs took meanwhile; None where unknown.
+        busy: Whether that was so much that the latency is too long.
     """
 
     data: str | None = None
@@ -39,6 +41,8 @@ class Measured:
     peak_memory_mb: float | None = None
     macs: int | None = None
     machine: str | None = None
+    load: float | None = None
+    busy: bool = False
 
 
 def read_measured(run: Path) -> Measured:
@@ -71,7 +75,7 @@ def _accuracy(evaluation: Section | None) -> dict[str, Any]:
 def _costs(profile: Section | None) -> dict[str, Any]:
     if profile is None:
         return {}
-    latency, machine = profile.section("latency_ms"), profile.section("machine")
+    latency, machine, load = (profile.section(key) for key in ("latency_ms", "machine", "load"))
     shape = profile.numbers("input")
     return {
         "latency_ms": latency.number("median") if latency else None,
@@ -79,4 +83,6 @@ def _costs(profile: Section | None) -> dict[str, Any]:
         "peak_memory_mb": profile.number("peak_memory_mb"),
         "macs": profile.count("macs"),
         "machine": f"{machine.text('cpu')}, {machine.text('threads')} thread(s)" if machine else None,
+        "load": load.number("others") if load else None,
+        "busy": load is not None and load.flag("busy"),
     }

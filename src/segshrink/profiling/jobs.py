@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segshrink.errors import ConfigError, nearest
-from segshrink.machine import available_cores
+from segshrink.machine import default_threads
 from segshrink.prediction.backends import PRECISIONS
+from segshrink.profiling.load import Load
+
+if TYPE_CHECKING:
+    from segshrink.prediction import Backend
 
 # Runtime → the module that it needs, the extra that brings it, and how it is called in tables.
 _RUNTIMES = {
@@ -33,7 +37,10 @@ class Job:
         precision: "auto" leaves bf16 to the runtime, "32" computes in fp32, "bf16" insists.
         size: Side in pixels of the square images.
         batch: Images at once.
-        threads: Threads of the runtime; by default as many as this process has cores.
+        threads: Threads of the runtime; by default as many as this process has cores, or ``OMP_NUM_THREADS`` if less.
+        name: What progress bars call it; by default the source's name.
+        backend: A model that is open already and is timed in this process, with its own threads; its memory isn't
+            measured, and ``source`` only names it.
 
     Raises:
         ConfigError: The runtime or precision is unknown, or a number is below 1.
@@ -45,6 +52,8 @@ class Job:
     size: int = 512
     batch: int = 1
     threads: int | None = None
+    name: str = ""
+    backend: Backend | None = None
 
     def __post_init__(self) -> None:
         check_runtime(self.runtime)
@@ -58,7 +67,7 @@ class Job:
     @property
     def cores(self) -> int:
         """Threads it runs with."""
-        return self.threads or available_cores()
+        return self.threads or default_threads()
 
     @property
     def title(self) -> str:
@@ -69,11 +78,12 @@ class Job:
     @property
     def short_title(self) -> str:
         """Source and runtime, for a progress bar."""
-        return f"{self.source.name} on {runtime_title(self.runtime, self.precision)}, batch {self.batch}"
+        return f"{self.name or self.source.name} on {runtime_title(self.runtime, self.precision)}, batch {self.batch}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything, JSON-able."""
-        return {**asdict(self), "source": str(self.source), "threads": self.cores}
+        """Return what a process of its own has to know, JSON-able."""
+        told = {key: getattr(self, key) for key in ("runtime", "precision", "size", "batch")}
+        return {**told, "source": str(self.source), "threads": self.cores}
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,7 @@ class Measurement:
         peak_memory_mb: Largest resident set, in 10^6 bytes, of a fresh process that opens the model and runs it once.
         baseline_memory_mb: The same process after importing the runtime and numpy.
         error: One sentence, when it failed.
+        load: What other programs computed while it and those beside it were timed.
     """
 
     job: Job
@@ -95,6 +106,7 @@ class Measurement:
     peak_memory_mb: float | None = None
     baseline_memory_mb: float | None = None
     error: str | None = None
+    load: Load = field(default_factory=Load)
 
     @property
     def throughput(self) -> float | None:
@@ -118,6 +130,7 @@ class Measurement:
             "images_s": None if images is None else round(images, 3),
             "peak_memory_mb": self.peak_memory_mb,
             "baseline_memory_mb": self.baseline_memory_mb,
+            "load": self.load.to_dict(),
             "error": self.error,
         }
 

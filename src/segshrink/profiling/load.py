@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-# A larger share of the cores than this spoils a measurement.
+# So large a share of the cores, and larger ones, spoil a measurement.
 BUSY = 0.10
 
 
@@ -37,7 +37,7 @@ class Load:
     @property
     def busy(self) -> bool:
         """Whether others took so much that the times are to be doubted."""
-        return (self.share or 0.0) > BUSY
+        return is_busy(self.share)
 
     @property
     def sentence(self) -> str:
@@ -51,9 +51,19 @@ class Load:
             "long and jobs with all threads suffer most: measure again on a quiet machine"
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return ``others`` (their share of the cores, None where unknown), ``cores``, ``seconds`` and ``busy``."""
+        share = None if self.share is None else round(self.share, 4)
+        return {"others": share, "cores": self.cores, "seconds": round(self.seconds, 1), "busy": self.busy}
+
     def __add__(self, other: Load) -> Load:
         others = None if self.others is None or other.others is None else self.others + other.others
         return Load(self.seconds + other.seconds, others, other.cores)
+
+
+def is_busy(share: float | None) -> bool:
+    """Whether others took so large a share of the cores that times are to be doubted; an unknown share isn't."""
+    return share is not None and share >= BUSY
 
 
 class LoadWatch:

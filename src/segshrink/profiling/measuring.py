@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,12 +14,12 @@ from segshrink.errors import ConfigError, ModelError
 from segshrink.machine import describe_machine
 from segshrink.profiling.jobs import Job, Measurement
 from segshrink.profiling.load import Load, LoadWatch
-from segshrink.profiling.workers import Worker
+from segshrink.profiling.workers import OpenModel, Worker
 
 # Runs before the first that counts; a slow model is warm after fewer.
 WARM_UP = 5
 WARM_UP_SECONDS = 2.0
-# A job gets fewer runs than asked for when they would take longer than this, but one in every round.
+# A job gets fewer runs than asked for when they would take longer than this, but one at least.
 JOB_SECONDS = 60.0
 # Share of the machine's memory that the workers of one cohort may hold.
 MEMORY_SHARE = 0.4
@@ -32,7 +32,7 @@ Progress = Callable[[int, int, str], None]
 
 
 class Timed(Protocol):
-    """What can be asked to time itself: a worker."""
+    """What can be asked to time itself: a worker, or a model that is open in this process."""
 
     def time(self, runs: int, *, idle: int = 0) -> list[float]:
         """Return the seconds of ``runs`` runs, after ``idle`` runs that aren't counted."""
@@ -48,14 +48,28 @@ class Measured:
 
 
 def measure(
-    jobs: Sequence[Job], *, runs: int = 20, rounds: int = 5, progress: Progress | None = None
+    jobs: Sequence[Job],
+    *,
+    runs: int = 20,
+    rounds: int = 5,
+    seconds: float = JOB_SECONDS,
+    repeat: bool = False,
+    progress: Progress | None = None,
 ) -> list[Measurement]:
     """Measure latency and memory of every job; see ``measure_with_load``."""
-    return measure_with_load(jobs, runs=runs, rounds=rounds, progress=progress).measurements
+    return measure_with_load(
+        jobs, runs=runs, rounds=rounds, seconds=seconds, repeat=repeat, progress=progress
+    ).measurements
 
 
 def measure_with_load(
-    jobs: Sequence[Job], *, runs: int = 20, rounds: int = 5, progress: Progress | None = None
+    jobs: Sequence[Job],
+    *,
+    runs: int = 20,
+    rounds: int = 5,
+    seconds: float = JOB_SECONDS,
+    repeat: bool = False,
+    progress: Progress | None = None,
 ) -> Measured:
     """Measure latency and memory of every job.
 
@@ -65,12 +79,14 @@ def measure_with_load(
     memory together are measured in cohorts, one after the other, in the order of the jobs.
 
     What is timed is ``classify``: raw pixels (N, H, W, bands) in, class map (N, H, W) out, which is what is deployed.
-    (``profile.json`` times raw pixels to logits in the measuring process.)
+    Every latency that this program gives was measured here.
 
     Args:
         jobs: What to measure.
-        runs: Timed runs of a job over all rounds; fewer for a job that would take more than a minute.
+        runs: Timed runs of a job over all rounds; fewer for a job that would take more than ``seconds``.
         rounds: Turns of every job.
+        seconds: What the runs of one job may take, warm-up included; a turn that has begun is ended.
+        repeat: Where other programs kept the machine busy, measure once more and keep the quieter of the two.
         progress: Called with (turns done, turns in all, what is being done); opening a model counts as one turn.
 
     Returns:
@@ -81,14 +97,11 @@ def measure_with_load(
         ConfigError: ``runs`` is less than ``rounds``, or ``rounds`` less than 1.
     """
     check_runs(runs, rounds)
-    steps = _Steps(len(jobs) * (1 + rounds), progress)
-    results: list[Measurement] = []
-    load = Load()
-    while len(results) < len(jobs):
-        measured = _measure_cohort(jobs[len(results) :], runs=runs, rounds=rounds, steps=steps)
-        results += measured.measurements
-        load += measured.load
-    return Measured(results, load)
+    measured = _measure_all(jobs, runs=runs, rounds=rounds, seconds=seconds, progress=progress)
+    if not (repeat and measured.load.busy):
+        return measured
+    repeated = _measure_all(jobs, runs=runs, rounds=rounds, seconds=seconds, progress=progress)
+    return min((measured, repeated), key=lambda one: one.load.share or 0.0)
 
 
 def check_runs(runs: int, rounds: int) -> None:
@@ -109,6 +122,7 @@ def interleave(
     *,
     runs: int,
     rounds: int,
+    seconds: float = JOB_SECONDS,
     on_turn: Callable[[int], None] | None = None,
 ) -> list[list[list[float]] | str]:
     """Let workers time themselves in turns.
@@ -117,6 +131,7 @@ def interleave(
         workers: Warm ones.
         runs: Runs of each over all rounds.
         rounds: Turns of each.
+        seconds: One that has run so long gets no further turn.
         on_turn: Called with a worker's index before its turn.
 
     Returns:
@@ -124,21 +139,37 @@ def interleave(
     """
     results: list[list[list[float]] | str] = [[] for _ in workers]
     plans: dict[int, tuple[int, int]] = {}
+    spent = [0.0] * len(workers)
     for number, index in turns(len(workers), rounds):
         found = results[index]
         if on_turn is not None:
             on_turn(index)
-        if isinstance(found, str):
+        if isinstance(found, str) or (found and spent[index] >= seconds):
             continue
         try:
             if index not in plans:
-                plans[index] = _plan(_warm_up(workers[index]), runs=runs, rounds=rounds)
+                spent[index], last = _warm_up(workers[index])
+                plans[index] = _plan(last, runs=runs, rounds=rounds, seconds=seconds)
             most, idle = plans[index]
             share = (number + 1) * runs // rounds - number * runs // rounds
             found.append(workers[index].time(min(share, most), idle=idle))
+            spent[index] += sum(found[-1])
         except ModelError as error:
             results[index] = str(error)
     return results
+
+
+def _measure_all(jobs: Sequence[Job], *, runs: int, rounds: int, seconds: float, progress: Progress | None) -> Measured:
+    """Measure every job, cohort after cohort."""
+    steps = _Steps(len(jobs) * (1 + rounds), progress)
+    results: list[Measurement] = []
+    load = Load()
+    while len(results) < len(jobs):
+        measured = _measure_cohort(jobs[len(results) :], runs=runs, rounds=rounds, seconds=seconds, steps=steps)
+        results += measured.measurements
+        load += measured.load
+    steps.next("")
+    return Measured(results, load)
 
 
 def latency(seconds: Sequence[Sequence[float]]) -> dict[str, float]:
@@ -154,62 +185,66 @@ def latency(seconds: Sequence[Sequence[float]]) -> dict[str, float]:
     return {**{name: round(value, 4) for name, value in values.items()}, "runs": len(everything)}
 
 
-def _measure_cohort(jobs: Sequence[Job], *, runs: int, rounds: int, steps: _Steps) -> Measured:
+def _measure_cohort(jobs: Sequence[Job], *, runs: int, rounds: int, seconds: float, steps: _Steps) -> Measured:
     """Measure as many of the first jobs as fit in memory together, at least one."""
     allowed = MEMORY_SHARE * 1000 * (describe_machine()["memory_gb"] or 8.0)
-    opened: list[Worker | str] = []
+    opened: list[Worker | OpenModel | str] = []
     with ExitStack() as stack:
         held = 0.0
         for job in jobs:
             steps.next(f"open {job.short_title}")
             try:
-                worker = stack.enter_context(Worker(job))
+                worker = stack.enter_context(Worker(job)) if job.backend is None else OpenModel(job)
             except ModelError as error:
                 opened.append(str(error))
                 steps.skip(rounds)
                 continue
             opened.append(worker)
-            held += worker.memory["peak_memory_mb"]
+            held += worker.memory.get("peak_memory_mb", 0.0)
             if held > allowed:
                 break
-        workers = [worker for worker in opened if isinstance(worker, Worker)]
-        watch = LoadWatch(worker.pid for worker in workers)
+        workers = [worker for worker in opened if not isinstance(worker, str)]
+        watch = LoadWatch(worker.pid for worker in workers if isinstance(worker, Worker))
         timed = interleave(
-            workers, runs=runs, rounds=rounds, on_turn=lambda index: steps.next(workers[index].job.short_title)
+            workers,
+            runs=runs,
+            rounds=rounds,
+            seconds=seconds,
+            on_turn=lambda index: steps.next(workers[index].job.short_title),
         )
         load = watch.stop()
     found = iter(timed)
     measured = [
-        _measurement(job, one, "" if isinstance(one, str) else next(found))
+        replace(_measurement(job, one, "" if isinstance(one, str) else next(found)), load=load)
         for job, one in zip(jobs, opened, strict=False)  # the jobs that are left wait for the next cohort
     ]
     return Measured(measured, load)
 
 
-def _measurement(job: Job, worker: Worker | str, timed: list[list[float]] | str) -> Measurement:
+def _measurement(job: Job, worker: Worker | OpenModel | str, timed: list[list[float]] | str) -> Measurement:
     if isinstance(worker, str):
         return Measurement(job, error=worker)
-    peak, baseline = worker.memory["peak_memory_mb"], worker.memory["baseline_memory_mb"]
+    peak, baseline = (worker.memory.get(f"{which}_memory_mb") for which in ("peak", "baseline"))
     if isinstance(timed, str):
         return Measurement(job, None, peak, baseline, timed)
     return Measurement(job, latency(timed), peak, baseline)
 
 
-def _warm_up(worker: Timed) -> float:
-    """Run until warm; return the seconds of the last run."""
+def _warm_up(worker: Timed) -> tuple[float, float]:
+    """Run until warm; return the seconds of all runs and of the last."""
     spent = last = 0.0
     for _ in range(WARM_UP):
         last = worker.time(1)[0]
         spent += last
         if spent > WARM_UP_SECONDS:
             break
-    return last
+    return spent, last
 
 
-def _plan(seconds: float, *, runs: int, rounds: int) -> tuple[int, int]:
-    """Return the most runs of a turn, and those before them that aren't counted, for a model of ``seconds`` a run."""
-    affordable = int(JOB_SECONDS / rounds / max(seconds, 1e-9))
-    idle = math.ceil(SETTLING / max(seconds, 1e-4)) if seconds < QUICK else 0
+def _plan(run: float, *, runs: int, rounds: int, seconds: float) -> tuple[int, int]:
+    """Return the most runs of a turn, and those before them that aren't counted, for one of ``run`` seconds a run."""
+    affordable = int(seconds / rounds / max(run, 1e-9))
+    idle = math.ceil(SETTLING / max(run, 1e-4)) if run < QUICK else 0
     return max(1, min(-(-runs // rounds), affordable)), idle
 
 

@@ -1,98 +1,112 @@
-"""What a model costs here: parameters, operations, file size, latency and memory."""
+"""What models cost here: parameters, operations, file size, latency and memory."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from segshrink.errors import ModelError
 from segshrink.files import scratch_folder
-from segshrink.machine import available_cores, describe_machine
+from segshrink.machine import default_threads, describe_machine
 from segshrink.models import SegmentationModel, count_parameters, load_model
 from segshrink.models.folder import WEIGHTS_FILE
-from segshrink.prediction import Backend, TorchBackend
+from segshrink.prediction import Backend
 from segshrink.profiling.jobs import Job
-from segshrink.profiling.workers import measure_memory
+from segshrink.profiling.measuring import Progress, measure
 
-WARM_UP = 3
+ROUNDS = 5
+# What the timed runs of one model may take.
+SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class ForeignModel:
+    """What isn't one model of ours, such as several teachers: only its latency can be measured.
+
+    Attributes:
+        backend: What runs it.
+        parameters: How many it has.
+    """
+
+    backend: Backend
+    parameters: int | None
+
+
+Source = str | Path | SegmentationModel | ForeignModel
 
 
 def profile_model(
-    source: str | Path | SegmentationModel,
+    source: str | Path | SegmentationModel, *, size: int = 512, runs: int = 20, threads: int | None = None
+) -> dict[str, Any]:
+    """Measure a model on this machine's CPU in fp32; see ``profile_models``."""
+    return profile_models({"model": source}, size=size, runs=runs, threads=threads)["model"]
+
+
+def profile_models(
+    sources: Mapping[str, Source],
     *,
     size: int = 512,
     runs: int = 20,
     threads: int | None = None,
-) -> dict[str, Any]:
-    """Measure a model on this machine's CPU in fp32.
+    progress: Progress | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Measure models in turns on this machine's CPU in fp32, so that their latencies can be compared.
 
     Args:
-        source: A model folder, a run folder, or a model.
-        size: Side in pixels of the square image it is measured with.
-        runs: Timed runs, at least 1, after a warm-up.
-        threads: Threads of torch; by default the cores this process may use.
+        sources: By name: model folders, run folders, or models.
+        size: Side in pixels of the square image they are measured with.
+        runs: Timed runs of each, at least 1, after a warm-up; fewer of a slow model, which gets 20 seconds.
+        threads: Threads of torch; by default the cores this process may use, or ``OMP_NUM_THREADS`` if less.
+        progress: Called with (steps done, steps in all, what is being done).
 
     Returns:
-        JSON-able mapping: ``parameters``; ``macs`` (multiply-accumulates for one image); ``input`` (shape);
-        ``file_bytes`` (the weights); ``latency_ms`` (``median``, ``p95``, ``runs``, ``threads``; raw pixels in, logits
-        out, batch 1); ``peak_memory_mb`` (largest resident set, in 10^6 bytes, of a fresh process that loads the model
-        and runs one image) with ``baseline_memory_mb`` (the same process when it has only imported torch); ``machine``.
+        By name a JSON-able mapping: ``parameters``; ``macs`` (multiply-accumulates for one image); ``input`` (shape);
+        ``file_bytes`` (the weights); ``latency_ms`` (``median``, ``p95``, ``low``, ``high``, ``runs``, ``threads``; raw
+        pixels in, class map out, batch 1); ``peak_memory_mb`` (largest resident set, in 10^6 bytes, of a fresh process
+        that loads the model and runs one image) with ``baseline_memory_mb`` (the same process when it has only imported
+        torch); ``load`` (what other programs computed meanwhile, as ``Load.to_dict`` gives it); ``session``, equal for
+        models that were timed in turns; ``machine``. A foreign model has no ``macs``, ``file_bytes`` and memory.
 
     Raises:
-        FileError: There is nothing at ``source``.
-        ModelError: The model can't be loaded, or fails on an image of this size.
+        FileError: There is nothing at a source.
+        ModelError: A model can't be loaded, or fails on an image of this size.
+        ConfigError: ``runs`` is less than 1.
     """
-    threads = threads or available_cores()
-    with _model_folder(source) as folder:
-        model = load_model(folder).eval().to(memory_format=torch.channels_last)
-        description = model.description
-        memory = measure_memory(Job(folder, "torch", precision="32", size=size, threads=threads))
-        file_bytes = (folder / WEIGHTS_FILE).stat().st_size
-    return {
-        "parameters": count_parameters(model),
-        "macs": count_macs(model, size=size),
-        "input": [1, description.bands, size, size],
-        "file_bytes": file_bytes,
-        "latency_ms": {
-            **measure_latency(model, size=size, runs=runs, threads=threads),
-            "runs": runs,
-            "threads": threads,
-        },
-        **memory,
-        "machine": describe_machine(threads=threads),
-    }
-
-
-def profile_backend(
-    backend: Backend, *, parameters: int | None, size: int = 512, runs: int = 20, threads: int | None = None
-) -> dict[str, Any]:
-    """Measure what isn't one model of ours, such as several teachers: only its latency can be measured.
-
-    Args:
-        backend: What runs it.
-        parameters: How many it has.
-        size: Side in pixels of the square image it is measured with.
-        runs: Timed runs, at least 1, after a warm-up.
-        threads: Threads of torch; by default the cores this process may use.
-
-    Returns:
-        ``parameters``, ``input``, ``latency_ms`` and ``machine``, as from ``profile_model``.
-    """
-    threads = threads or available_cores()
-    latency = measure_latency(backend, size=size, runs=runs, threads=threads)
-    return {
-        "parameters": parameters,
-        "input": [1, backend.bands, size, size],
-        "latency_ms": {**latency, "runs": runs, "threads": threads},
-        "machine": describe_machine(threads=threads),
-    }
+    threads = threads or default_threads()
+    counts, jobs = [], []
+    with ExitStack() as stack:
+        for name, source in sources.items():
+            backend = source.backend if isinstance(source, ForeignModel) else None
+            if isinstance(source, ForeignModel):
+                folder = Path(name)
+                counts.append({"parameters": source.parameters, "input": [1, source.backend.bands, size, size]})
+            else:
+                folder = stack.enter_context(_model_folder(source))
+                counts.append(_count(folder, size=size))
+            jobs.append(Job(folder, "torch", "32", size=size, threads=threads, name=name, backend=backend))
+        measured = measure(jobs, runs=runs, rounds=max(1, min(ROUNDS, runs)), seconds=SECONDS, progress=progress)
+    session = datetime.now(UTC).isoformat()
+    profiles = {}
+    for name, counted, one in zip(sources, counts, measured, strict=True):
+        if one.latency_ms is None:
+            raise ModelError(one.error or f"{name} can't be measured")
+        memory = {"peak_memory_mb": one.peak_memory_mb, "baseline_memory_mb": one.baseline_memory_mb}
+        profiles[name] = {
+            **counted,
+            "latency_ms": {**one.latency_ms, "threads": threads},
+            **(memory if one.peak_memory_mb is not None else {}),
+            "load": one.load.to_dict(),
+            "session": session,
+            "machine": describe_machine(threads=threads),
+        }
+    return profiles
 
 
 def count_macs(model: SegmentationModel, *, size: int) -> int:
@@ -113,34 +127,14 @@ def count_macs(model: SegmentationModel, *, size: int) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def measure_latency(model: SegmentationModel | Backend, *, size: int, runs: int, threads: int) -> dict[str, float]:
-    """Return ``median`` and ``p95`` milliseconds of one image from raw pixels to logits, in fp32 where the model is."""
-    if runs < 1:
-        raise ModelError(f"a latency needs at least 1 run, found {runs}")
-    backend = TorchBackend(model, precision="32") if isinstance(model, SegmentationModel) else model
-    image = noise_image(size, bands=backend.bands)[np.newaxis]
-    seconds = []
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        for _ in range(WARM_UP):
-            backend.run(image)
-        for _ in range(runs):
-            start = time.perf_counter()
-            backend.run(image)
-            seconds.append(time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(before)
-    milliseconds = 1000 * np.array(seconds)
+def _count(folder: Path, *, size: int) -> dict[str, Any]:
+    model = load_model(folder).eval().to(memory_format=torch.channels_last)
     return {
-        "median": round(float(np.median(milliseconds)), 3),
-        "p95": round(float(np.percentile(milliseconds, 95)), 3),
+        "parameters": count_parameters(model),
+        "macs": count_macs(model, size=size),
+        "input": [1, model.description.bands, size, size],
+        "file_bytes": (folder / WEIGHTS_FILE).stat().st_size,
     }
-
-
-def noise_image(size: int, *, bands: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return the same (size, size, bands) uint8 noise at every call."""
-    return np.random.default_rng(0).integers(0, 256, (size, size, bands), dtype=np.uint8)
 
 
 @contextmanager

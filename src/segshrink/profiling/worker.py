@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _serve(job: dict[str, Any], requests: TextIO, answer: Callable[[dict[str, Any]], None]) -> None:
-    import numpy as np
+    import numpy  # noqa: F401 - part of the baseline
 
     from segshrink.machine import peak_memory_mb
 
@@ -40,15 +40,26 @@ def _serve(job: dict[str, Any], requests: TextIO, answer: Callable[[dict[str, An
     from segshrink.prediction import open_backend
 
     backend = open_backend(job["source"], runtime=job["runtime"], precision=job["precision"], threads=job["threads"])
-    shape = (job["batch"], job["size"], job["size"], backend.bands)
-    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    images = noise(job["batch"], job["size"], backend.bands)
     backend.classify(images)
     answer({"peak_memory_mb": peak_memory_mb(), "baseline_memory_mb": baseline})
     for line in requests:
         request = json.loads(line)
-        for _ in range(request["idle"]):
-            backend.classify(images)
-        answer({"seconds": [_timed(lambda: backend.classify(images)) for _ in range(request["runs"])]})
+        answer({"seconds": run_times(lambda: backend.classify(images), **request)})
+
+
+def noise(batch: int, size: int, bands: int) -> Any:
+    """Return the same raw pixels (batch, size, size, bands), uint8, at every call."""
+    import numpy as np
+
+    return np.random.default_rng(0).integers(0, 256, (batch, size, size, bands), dtype=np.uint8)
+
+
+def run_times(run: Callable[[], object], *, runs: int, idle: int) -> list[float]:
+    """Return the seconds of ``runs`` runs, after ``idle`` runs that aren't counted."""
+    for _ in range(idle):
+        run()
+    return [_timed(run) for _ in range(runs)]
 
 
 def _timed(run: Callable[[], object]) -> float:

@@ -10,11 +10,15 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO, cast
+from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from segshrink.errors import ModelError
 from segshrink.machine import last_words
 from segshrink.profiling.jobs import Job, runtime_module
+from segshrink.profiling.worker import noise, run_times
+
+if TYPE_CHECKING:
+    from segshrink.prediction import Backend
 
 PROGRAM = Path(__file__).with_name("worker.py")
 # What libraries read to choose their number of threads, when they are imported.
@@ -116,17 +120,29 @@ class Worker:
         return last_words(status, self._complaints.read())
 
 
-def measure_memory(job: Job) -> dict[str, float]:
-    """Return ``peak_memory_mb`` and ``baseline_memory_mb`` of a fresh process that opens a model and runs it once.
+class OpenModel:
+    """A model that is open in this process, timed as a worker times its own.
 
-    Both are largest resident sets in 10^6 bytes; the baseline is the same process after importing the runtime and
-    numpy.
+    Args:
+        job: What it measures; it has a ``backend``.
+
+    Attributes:
+        memory: Empty: what this process holds is not the model's alone.
 
     Raises:
-        ModelError: The process failed or died.
+        ModelError: The model failed.
     """
-    with Worker(job) as worker:
-        return worker.memory
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.memory: dict[str, float] = {}
+        self._backend = cast("Backend", job.backend)
+        self._images = noise(job.batch, job.size, self._backend.bands)
+        self._backend.classify(self._images)
+
+    def time(self, runs: int, *, idle: int = 0) -> list[float]:
+        """Return the seconds of ``runs`` runs, after ``idle`` runs that aren't counted."""
+        return run_times(lambda: self._backend.classify(self._images), runs=runs, idle=idle)
 
 
 def _environment(job: Job) -> dict[str, str]:

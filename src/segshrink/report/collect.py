@@ -111,6 +111,11 @@ class Profile:
     # What the measuring process took before it loaded the model.
     baseline_memory: float | None
     machine: str | None
+    # What other programs took of the cores while it was timed (0 to 1), and whether that spoils the times.
+    load: float | None = None
+    busy: bool = False
+    # Equal for models that were timed in turns.
+    session: str | None = None
 
 
 @dataclass(frozen=True)
@@ -293,7 +298,7 @@ def _read_curve(section: Section) -> Curve:
 
 def _read_image(section: Section, folder: Path) -> ImageScore:
     pictures = section.section("pictures")
-    files = [_inside(folder, pictures.text(key)) for key in ("image", "truth", "prediction")] if pictures else []
+    files = [_inside(folder, pictures.path(key)) for key in ("image", "truth", "prediction")] if pictures else []
     complete = [path for path in files if path is not None]
     return ImageScore(
         name=section.text("name") or "?",
@@ -320,8 +325,7 @@ def _read_profile(folder: Path) -> Profile | None:
     section = Section.read(folder / "profile.json")
     if section is None:
         return None
-    latency = section.section("latency_ms")
-    machine = section.section("machine")
+    latency, machine, load = (section.section(key) for key in ("latency_ms", "machine", "load"))
     return Profile(
         parameters=section.count("parameters"),
         macs=section.number("macs"),
@@ -333,6 +337,9 @@ def _read_profile(folder: Path) -> Profile | None:
         peak_memory=section.number("peak_memory_mb"),
         baseline_memory=section.number("baseline_memory_mb"),
         machine=machine.text("cpu") if machine else None,
+        load=load.number("others") if load else None,
+        busy=load is not None and load.flag("busy"),
+        session=section.text("session"),
     )
 
 

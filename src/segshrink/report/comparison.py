@@ -8,7 +8,7 @@ from typing import Any
 
 from segshrink.report import wording
 from segshrink.report.collect import Profile, Run
-from segshrink.report.selection import comparable, first, labels, same_machine
+from segshrink.report.selection import comparable, first, labels, same_machine, speed_doubt
 
 Value = Callable[[Run], float | None]
 Text = Callable[[float | None], str]
@@ -16,13 +16,17 @@ Text = Callable[[float | None], str]
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of the table: as JSON, as text, and two small lines (interval, difference from the teacher)."""
+    """One number of the table: as JSON, as text, and small lines.
+
+    These are its interval or the load of the machine, the difference from the teacher, and what makes that doubtful.
+    """
 
     value: float | None
     text: str
     interval: str = ""
     to_teacher: str = ""
     ratio: float | None = None
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,9 @@ def as_json(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, Any]:
             "status": run.status,
             "seed": run.seed,
             "machine": run.machine or None,
+            "load": run.profile.load if run.profile else None,
+            "busy": run.profile.busy if run.profile else None,
+            "timed": run.profile.session if run.profile else None,
         }
         for label, run in zip(labels(runs), runs, strict=True)
     ]
@@ -118,14 +125,17 @@ def _row(measure: Measure, runs: Sequence[Run], teacher: Run | None) -> Row:
     for run in runs:
         own = measure.value(run)
         reference = measure.value(teacher) if teacher and _fair(measure, run, teacher) else None
-        interval, to_teacher, ratio = "", "", None
+        interval, to_teacher, ratio, doubt = "", "", None, ""
         if own is not None and reference is not None:
             scored = measure.against == "scores"
             to_teacher = wording.points(own - reference) if scored else wording.ratio(own, reference, measure.words)
             ratio = own / reference if reference else None
+            doubt = speed_doubt(run, teacher) if teacher and measure.key.startswith("latency") else ""
         if measure.key == "mean_iou" and run.evaluation and own is not None:
             interval = wording.interval(run.evaluation.interval)
-        cells.append(Cell(own, measure.text(own), interval, to_teacher, ratio))
+        if measure.key == "latency_ms" and run.profile and run.profile.load is not None:
+            interval = f"load {wording.percent(run.profile.load)}"
+        cells.append(Cell(own, measure.text(own), interval, to_teacher, ratio, doubt))
     return Row(measure.key, measure.label, tuple(cells), measure.hint, measure.color)
 
 
@@ -183,6 +193,8 @@ def _cost(runs: Sequence[Run]) -> list[Measure]:
     size = f"{profile.input[-1]} × {profile.input[-2]} pixels" if profile and len(profile.input) > 1 else ""
     threads = f"{profile.threads} thread{'s' if profile.threads != 1 else ''}" if profile and profile.threads else ""
     measured = ", ".join(part for part in ("measured", size, threads) if part)
+    loaded = any(run.profile and run.profile.load is not None for run in runs)
+    timed = f"{measured}; load: other programs’ share of the cores" if loaded else measured
 
     baseline = next((run.profile.baseline_memory for run in runs if run.profile and run.profile.baseline_memory), None)
     occupied = f"measured; {wording.memory(baseline)} of it without any model" if baseline else "measured"
@@ -200,7 +212,7 @@ def _cost(runs: Sequence[Run]) -> list[Measure]:
         Measure("parameters", "Parameters", lambda run: run.parameters, wording.count, "sizes", ("fewer", "more")),
         Measure("macs", "Multiply-adds", profiled(lambda one: one.macs), wording.scaled, "sizes", less, size),
         Measure("file_bytes", "Weight file", profiled(lambda one: one.file_bytes), wording.size, "sizes", smaller),
-        Measure("latency_ms", "CPU latency, median", median, wording.milliseconds, "speeds", faster, measured),
+        Measure("latency_ms", "CPU latency, median", median, wording.milliseconds, "speeds", faster, timed),
         Measure("latency_p95_ms", "CPU latency, 95th percentile", slow, wording.milliseconds, "speeds", faster),
         Measure("peak_memory_mb", "Peak memory", memory, wording.memory, "speeds", less, occupied),
     ]

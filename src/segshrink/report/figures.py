@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
-from matplotlib.collections import PatchCollection
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from segshrink.report import wording
-from segshrink.report.collect import Curve, Evaluation, Run
+from segshrink.report.collect import CalibrationBin, Curve, Evaluation, Run
 from segshrink.report.panels import SIZE, Panel, slug
 from segshrink.report.selection import comparable, focus, labels, leaking, same_machine
-from segshrink.report.themes import DASHES, LIGHT, Draw, legend, new_figure, run_colors
+from segshrink.report.themes import DASHES, LIGHT, Dash, Draw, legend, new_figure, run_colors
+
+# How much of its color a bin of hardly any pixels keeps.
+FAINTEST = 0.12
 
 
 def summary_panels(runs: Sequence[Run]) -> list[Panel]:
@@ -71,12 +76,10 @@ def calibration_panels(runs: Sequence[Run]) -> list[Panel]:
         figure, axes = new_figure(SIZE[0], 3.6, title)
         axes.plot([0, 1], [0, 1], color=LIGHT.muted, linewidth=1, linestyle=(0, (1, 2)), label="as sure as right")
         for place, (name, evaluation, color) in enumerate(shown):
-            x, y = [one.confidence for one in evaluation.bins], [one.accuracy for one in evaluation.bins]
             text = f"{name}  ECE {wording.score(evaluation.calibration_error)}"
-            style = DASHES[place % len(DASHES)]
-            axes.plot(x, y, marker="o", color=color, linestyle=style, linewidth=1.8, markersize=4, label=text)
+            _draw_bins(axes, evaluation.bins, color=color, style=DASHES[place % len(DASHES)], label=text)
         axes.set(xlim=(0, 1.02), ylim=(0, 1.04), xlabel="confidence", ylabel="share that is right")
-        legend(axes, "upper left")
+        legend(axes)
         return figure
 
     def draw_confidence(title: str | None) -> Figure:
@@ -88,8 +91,8 @@ def calibration_panels(runs: Sequence[Run]) -> list[Panel]:
             style = DASHES[place % len(DASHES)]
             axes.plot(x, y, marker="o", color=color, linestyle=style, linewidth=1.8, markersize=4, label=name)
         axes.set(xlim=(0, 1.02), ylim=(0, None), xlabel="confidence", ylabel="share of pixels")
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-        legend(axes, "upper left")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g} %"))
+        legend(axes)
         return figure
 
     errors = "; ".join(f"{name} {wording.score(one.calibration_error)}" for name, one, _ in shown)
@@ -100,11 +103,24 @@ def calibration_panels(runs: Sequence[Run]) -> list[Panel]:
             "Reliability",
             f"Share of right pixels over confidence. Expected calibration error: {errors}.",
             draw_reliability,
-            "Below the dotted line a model is surer than it is right.",
+            "Below the dotted line a model is surer than it is right. The fainter, the fewer pixels.",
             leaking=leaks,
         ),
         Panel("confidence", "How sure", "Share of pixels over confidence.", draw_confidence, leaking=leaks),
     ]
+
+
+def _draw_bins(axes: Axes, bins: Sequence[CalibrationBin], *, color: str, style: Dash, label: str) -> None:
+    """Draw accuracy over confidence, the fainter the fewer pixels are as sure."""
+    counts = np.array([one.count for one in bins], dtype=np.float64)
+    strengths = FAINTEST + (1 - FAINTEST) * np.sqrt(counts / counts.max())
+    points = [(one.confidence, one.accuracy) for one in bins]
+    colors = [to_rgba(color, strength) for strength in strengths]
+    between = [to_rgba(color, min(pair)) for pair in pairwise(strengths)]
+    axes.add_collection(LineCollection(list(pairwise(points)), colors=between, linestyles=[style], linewidths=1.8))
+    x, y = zip(*points, strict=True)
+    axes.scatter(x, y, s=16, c=colors, linewidths=0, zorder=2)
+    axes.plot([], [], marker="o", color=color, linestyle=style, linewidth=1.8, markersize=4, label=label)
 
 
 def _score(run: Run) -> float | None:
@@ -154,7 +170,7 @@ def _cost_panel(shown: Sequence[tuple[str, Run, str]], key: str, unit: str, cost
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlabel=f"{unit} (logarithmic)", ylabel="mean IoU")
         axes.margins(x=0.15, y=0.12)
-        legend(axes, "lower right")
+        legend(axes)
         return figure
 
     values = [
@@ -178,7 +194,7 @@ def _curve_panel(runs: Sequence[Run], name: str, place: int, color: str) -> Pane
             style = DASHES[drawn % len(DASHES)]
             axes.plot(curve.recall, curve.precision, color=line, linestyle=style, linewidth=1.9, label=text)
         axes.set(xlim=(-0.01, 1.02), ylim=(-0.02, 1.04), xlabel="recall", ylabel="precision")
-        legend(axes, "lower left")
+        legend(axes)
         return figure
 
     values = [f"{label} {wording.score(curve.average_precision)}" for label, curve, _ in found]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from segshrink.report import wording
-from segshrink.report.collect import Run
-from segshrink.report.selection import comparable, first, focus, labels, same_machine
+from segshrink.report.collect import Profile, Run
+from segshrink.report.selection import comparable, first, focus, labels, same_machine, timed_together
 
 FEW_IMAGES = 10
+# The 95th percentile is no more than so many medians, and times of equal networks differ by no more, undisturbed.
+UNSTEADY, SAME_TIME = 2.0, 1.2
 LEAKING = (
     "Judged pixels lie beside training pixels of the same images, so these scores are too good. "
     "Use them only beside numbers that were published the same way."
@@ -95,7 +98,53 @@ def notices(runs: Sequence[Run]) -> list[Notice]:
     if others:
         text = f"{wording.listing(others)} was judged on other data, classes or pixels; no differences are shown."
         found.append(Notice("Not comparable", text))
-    return found + _unequal(runs)
+    return found + _unequal(runs) + speed_notices(runs)
+
+
+def speed_notices(runs: Sequence[Run]) -> list[Notice]:
+    """Return what makes latencies doubtful: a busy or unsteady machine, equal networks that differ, no turns."""
+    timed = [
+        (label, run.profile, run.profile.latency_median)
+        for label, run in zip(labels(runs), runs, strict=True)
+        if run.profile and run.profile.latency_median
+    ]
+    found: list[Notice] = []
+    busy = [label for label, profile, _ in timed if profile.busy]
+    if busy:
+        most = wording.percent(max(profile.load or 0.0 for _, profile, _ in timed))
+        text = (
+            f"Other programs took up to {most} of the cores while {wording.listing(busy)} "
+            f"{'was' if len(busy) == 1 else 'were'} timed, so latencies are too long and their ratios doubtful: "
+            "measure again on a quiet machine (the same command with --resume)."
+        )
+        found.append(Notice("Busy machine", text, loud=True))
+    for label, profile, median in timed:
+        if profile.latency_p95 and profile.latency_p95 > UNSTEADY * median:
+            text = (
+                f"One in twenty runs of {label} took {wording.milliseconds(profile.latency_p95)} or longer, the median "
+                f"{wording.milliseconds(median)}: something disturbed the measurement."
+            )
+            found.append(Notice("Unsteady times", text))
+    found += [
+        Notice(
+            "Equal networks, unequal times",
+            f"{one} and {other} are the same network, yet took {wording.milliseconds(first_time)} and "
+            f"{wording.milliseconds(second_time)}: the difference is the machine’s.",
+        )
+        for (one, first_profile, first_time), (other, second_profile, second_time) in combinations(timed, 2)
+        if _same_network(first_profile, second_profile)
+        and max(first_time, second_time) > SAME_TIME * min(first_time, second_time)
+    ]
+    if not timed_together([profile for _, profile, _ in timed]):
+        text = f"{wording.listing([label for label, _, _ in timed])} were timed one after the other, not in turns."
+        found.append(Notice("Not timed in turns", f"{text} Ratios of latencies may be the machine’s doing."))
+    return found
+
+
+def _same_network(one: Profile, other: Profile) -> bool:
+    """Whether two models cost the same, and were measured alike."""
+    costs = [(p.parameters, p.macs, p.machine, p.threads, p.input[-2:]) for p in (one, other)]
+    return costs[0] == costs[1] and None not in costs[0][:2]
 
 
 def _unequal(runs: Sequence[Run]) -> list[Notice]:

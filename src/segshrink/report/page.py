@@ -39,12 +39,13 @@ class Shown:
 
 @dataclass(frozen=True)
 class Column:
-    """A run as a column of the table and an entry of legends."""
+    """A run as a column of the table and an entry of legends; ``name`` is empty where it tells nothing."""
 
     label: str
     run: Run
     light: str
     dark: str
+    name: str
 
     @property
     def leaking(self) -> bool:
@@ -120,9 +121,12 @@ def _show(panel: Panel) -> Shown:
 def _render(runs: list[Run], groups: list[comparison.Group], shown: dict[str, list[Shown]]) -> str:
     rows, picture_notes = examples(runs)
     main = focus(runs)
+    names = [run.name for run in runs]
     columns = [
-        Column(*values)
-        for values in zip(labels(runs), runs, run_colors(runs, LIGHT), run_colors(runs, DARK), strict=True)
+        Column(label, run, light, dark, run.name if names.count(run.name) == 1 and run.name != label else "")
+        for label, run, light, dark in zip(
+            labels(runs), runs, run_colors(runs, LIGHT), run_colors(runs, DARK), strict=True
+        )
     ]
     script = _file("script.js")
     environment = Environment(
@@ -138,6 +142,7 @@ def _render(runs: list[Run], groups: list[comparison.Group], shown: dict[str, li
         tiles=_tiles(runs, main),
         columns=columns,
         groups=groups,
+        order=sorted(range(len(runs)), key=lambda place: runs[place] is not main),
         shown=shown,
         missing=_missing(columns),
         examples=rows,
@@ -212,7 +217,8 @@ def _tiles(runs: list[Run], main: Run | None) -> list[Tile]:
         cell = cells.get(key)
         if cell and cell.value is not None:
             joint = "as" if cell.to_teacher == "the same" else "against" if key == "mean_iou" else "than"
-            beside = f"{cell.to_teacher} {joint} the teacher" if cell.to_teacher else cell.interval
+            against = f"{cell.to_teacher} {joint} the teacher" if cell.to_teacher else cell.interval
+            beside = ", ".join(part for part in (against, cell.doubt) if part)
             found.append(Tile(title, cell.text, beside, key == "mean_iou" and main.evaluation.leaking))
     return found
 

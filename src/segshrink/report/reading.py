@@ -9,6 +9,7 @@ from typing import Any
 
 from segshrink.errors import DataError
 from segshrink.files import read_json
+from segshrink.formatting import printable
 
 
 class Section:
@@ -27,7 +28,12 @@ class Section:
         return cls(file, read_json(file)) if file.is_file() else None
 
     def text(self, key: str) -> str | None:
-        """Return a string; a number counts as its text."""
+        """Return a string that can be shown; a number counts as its text."""
+        found = self.path(key)
+        return None if found is None else printable(found)
+
+    def path(self, key: str) -> str | None:
+        """Return a string as it is; a number counts as its text."""
         value = self._values.get(key)
         if value is None:
             return None
@@ -57,7 +63,7 @@ class Section:
 
     def texts(self, key: str) -> tuple[str, ...]:
         """Return a list of strings; absent is empty."""
-        return tuple(str(value) for value in self._list(key))
+        return tuple(printable(str(value)) for value in self._list(key))
 
     def table(self, key: str) -> list[list[float]]:
         """Return a list of equally long lists of numbers, null as 0; absent is empty."""

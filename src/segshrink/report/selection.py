@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from segshrink.report.collect import Run
+from segshrink.report.collect import Profile, Run
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
@@ -47,6 +47,20 @@ def same_machine(one: Run | None, other: Run | None) -> bool:
         return False
     a, b = one.profile, other.profile
     return (a.machine, a.threads, a.input[-2:]) == (b.machine, b.threads, b.input[-2:])
+
+
+def speed_doubt(one: Run, other: Run) -> str:
+    """Say why the ratio of two runs' latencies may be the machine's doing; empty where nothing speaks for that."""
+    profiles = [run.profile for run in (one, other) if run.profile]
+    if any(profile.busy for profile in profiles):
+        return "on a busy machine"
+    return "" if timed_together(profiles) else "not timed in turns"
+
+
+def timed_together(profiles: Sequence[Profile]) -> bool:
+    """Whether models were timed in turns; one alone was."""
+    sessions = {profile.session for profile in profiles}
+    return len(profiles) < 2 or (len(sessions) == 1 and None not in sessions)
 
 
 def leaking(runs: Sequence[Run]) -> bool:

@@ -6,6 +6,7 @@ Figures are drawn once, in ``LIGHT``; their dark SVG is the same text with the c
 from __future__ import annotations
 
 import io
+import math
 import re
 import textwrap
 import warnings
@@ -20,6 +21,8 @@ from matplotlib.figure import Figure
 from segshrink import __version__
 from segshrink.report.collect import Run
 
+# Inches of a title's bold letter, and of a legend's letter, line, and sign with the spaces beside it.
+_LETTER_INCHES, _LEGEND_LETTER_INCHES, _LEGEND_LINE_INCHES, _HANDLE_INCHES = 0.11, 0.085, 0.19, 0.5
 # Draws a figure; with its title where it stands alone.
 Draw = Callable[[str | None], Figure]
 # The page's font list; text in SVG stays text, so that any script and any screen reads well.
@@ -64,7 +67,8 @@ DARK = Theme(
         "model": ("#6fa8f0", "#ee86bd", "#b3cc57", "#cba983", "#75c6de"),
     },
 )
-DASHES: tuple[tuple[float, tuple[float, ...]] | str, ...] = (
+Dash = tuple[float, tuple[float, ...]] | str
+DASHES: tuple[Dash, ...] = (
     "-",
     (0, (4, 1.5)),
     (0, (1.2, 1.2)),
@@ -96,22 +100,34 @@ def new_figure(width: float, height: float, title: str | None) -> tuple[Figure, 
     axes.grid(visible=True, color=LIGHT.grid, linewidth=0.8)
     axes.set_axisbelow(True)
     if title:
-        # To the figure's edge, and in two lines when long.
-        figure.suptitle(
-            textwrap.shorten(title, 70, placeholder="…"),
-            x=0.02,
-            ha="left",
-            color=LIGHT.ink,
-            fontsize=11.5,
-            fontweight="bold",
-            wrap=True,
-        )
+        # To the figure's edge, and in two lines when long; matplotlib's own wrapping takes dollar signs for TeX.
+        lines = textwrap.wrap(title, int(width / _LETTER_INCHES), max_lines=2, placeholder="…")
+        figure.suptitle("\n".join(lines), x=0.02, ha="left", color=LIGHT.ink, fontsize=11.5, fontweight="bold")
     return figure, axes
 
 
-def legend(axes: Axes, place: str = "best") -> None:
-    """Draw the legend on a faint ground, without a frame."""
-    box = axes.legend(loc=place, frameon=False, handlelength=1.7, borderaxespad=0.3, labelspacing=0.3)  # type: ignore[call-overload]
+def legend(axes: Axes) -> None:
+    """Draw the legend below the axes, where it covers nothing, in a figure that is higher by as much."""
+    figure = axes.figure
+    assert isinstance(figure, Figure)  # noqa: S101 - our figures have no parts
+    handles, texts = axes.get_legend_handles_labels()
+    if not handles:
+        return
+    width, height = figure.get_size_inches()
+    entry = _HANDLE_INCHES + _LEGEND_LETTER_INCHES * max(map(len, texts))
+    columns = min(len(texts), max(1, int(width / entry)))
+    figure.set_size_inches(width, height + _LEGEND_LINE_INCHES * math.ceil(len(texts) / columns))
+    box = figure.legend(
+        handles,
+        texts,
+        loc="outside lower left",
+        ncols=columns,
+        frameon=False,
+        handlelength=1.7,
+        columnspacing=1.2,
+        borderaxespad=0.3,
+        labelspacing=0.3,
+    )
     for text in box.get_texts():
         text.set_color(LIGHT.ink)
 

@@ -64,19 +64,24 @@ def duration(seconds: float | None) -> str:
 
 
 def ratio(value: float, reference: float, words: tuple[str, str]) -> str:
-    """Write how many times ``value`` is below or above ``reference``, such as "8.4× fewer" or "1.3× more"."""
+    """Write how far ``value`` is below or above ``reference``, such as "8.4× fewer", "30 % more" or "1.3× faster".
+
+    Below twice, amounts are told in per cent; speeds never are.
+    """
     if value <= 0 or reference <= 0:
         return ""
     share = value / reference
     if 0.995 <= share < 1.005:
         return "the same"
     factor, word = (1 / share, words[0]) if share < 1 else (share, words[1])
+    if factor < 2 and word not in ("faster", "slower"):
+        return f"{round(100 * abs(share - 1))}\N{NO-BREAK SPACE}% {word}"
     return f"{factor:,.0f}× {word}" if factor >= 100 else f"{factor:.3g}× {word}"
 
 
-def percent(share: float) -> str:
+def percent(share: float | None) -> str:
     """Write a share as per cent that never breaks over lines."""
-    return f"{100 * share:.3g}\N{NO-BREAK SPACE}%"
+    return NOTHING if share is None else f"{100 * share:.3g}\N{NO-BREAK SPACE}%"
 
 
 def plain(value: float | None) -> str:

@@ -1,8 +1,17 @@
 """Training: the supervised task, the Distiller, runs that can be resumed, and their measurement."""
 
 from segshrink.training.distiller import Distiller
-from segshrink.training.finish import describe_teacher, evaluate_model, finish
+from segshrink.training.finish import describe_teacher, evaluate_model, finish, profile_runs
 from segshrink.training.run import RunResult, train
 from segshrink.training.task import SegmentationTask
 
-__all__ = ["Distiller", "RunResult", "SegmentationTask", "describe_teacher", "evaluate_model", "finish", "train"]
+__all__ = [
+    "Distiller",
+    "RunResult",
+    "SegmentationTask",
+    "describe_teacher",
+    "evaluate_model",
+    "finish",
+    "profile_runs",
+    "train",
+]

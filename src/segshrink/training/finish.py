@@ -1,76 +1,106 @@
-"""What follows a training: the run's model measured on whole scenes and on this machine."""
+"""What follows a training: the run's model scored on whole scenes, and timed on this machine beside its teacher."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from segshrink.config import DatasetDescription, Recipe
 from segshrink.data import Dataset, SceneStore, open_dataset, refuse_other_bands, scenes
 from segshrink.errors import ConfigError, ModelError
 from segshrink.evaluation import ArrayPredictor, Evaluation, ScenePredictor, evaluate
 from segshrink.files import read_json, write_json
+from segshrink.machine import default_threads
 from segshrink.models import SegmentationModel, count_parameters, load_model
 from segshrink.prediction import Predictor
 from segshrink.prediction.torch_backend import TorchBackend
-from segshrink.profiling.profile import profile_backend, profile_model
+from segshrink.profiling.measuring import Progress
+from segshrink.profiling.profile import ForeignModel, Source, profile_models
 from segshrink.teachers import Teacher
 from segshrink.teachers.predicting import TeacherPredictor
 from segshrink.teachers.teacher import Answers
 from segshrink.training.run import open_run_recipe, refuse_foreign_run
 
+PROFILE = "profile.json"
 ScenesDone = Callable[[int, int], None]
 
 
-def finish(
-    run: Path, *, reference: Path | None = None, profile: bool = True, progress: ScenesDone | None = None
-) -> Evaluation:
-    """Evaluate ``run/model`` on the validation split of the run's own recipe, and measure it on this machine.
+def finish(run: Path, *, reference: Path | None = None, progress: ScenesDone | None = None) -> Evaluation:
+    """Evaluate ``run/model`` on the validation split of the run's own recipe.
 
-    Writes ``evaluation.json`` and ``evaluation/``, and ``profile.json`` with ``profile``.
+    Writes ``evaluation.json`` and ``evaluation/``.
 
     Args:
         run: A finished run folder.
         reference: Evaluated run folder of the teacher, to measure agreement with.
-        profile: Measure size, latency and memory too.
         progress: Called after every scene with (scenes done, scenes in all).
     """
     recipe = open_run_recipe(run)
     model = load_model(run / "model")
     name = read_json(run / "run.json")["role"]
-    result = evaluate_model(model, recipe.data, out=run, name=name, reference=reference, progress=progress)
-    if profile:
-        write_json(run / "profile.json", profile_model(run / "model"), overwrite=False)
-    return result
+    return evaluate_model(model, recipe.data, out=run, name=name, reference=reference, progress=progress)
 
 
-def describe_teacher(
-    teacher: Teacher, recipe: Recipe, *, out: Path, profile: bool = True, progress: ScenesDone | None = None
-) -> Evaluation:
-    """Evaluate and measure the teacher of a distillation into ``out``, which the report reads like a run folder.
+def profile_runs(
+    runs: Sequence[Path],
+    *,
+    teacher: Callable[[], Teacher] | None = None,
+    described: Path | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Measure the models of runs, and their teacher's, in turns on this machine: ``profile.json`` in each folder.
 
-    ``evaluation.json`` is written last. A black box has no profile: it runs on threads of its own.
+    Nothing is measured where this was done before, all in one go and on a quiet machine. A teacher that is a black box
+    has no profile: it runs on threads of its own.
+
+    Args:
+        runs: Finished run folders, the student's first.
+        teacher: Opens their teacher.
+        described: Folder that the teacher was evaluated into.
+        progress: Called with (steps done, steps in all, what is being measured).
+    """
+    folders = [*([described] if described else []), *runs]
+    if all((run / PROFILE).exists() for run in runs) and _timed_together(folders):
+        return
+    sources: dict[Path, Source] = {run: run / "model" for run in runs}
+    if teacher is not None and described is not None:
+        source = _teacher_source(teacher(), bands=load_model(runs[0]).description.bands)
+        if source is not None:
+            sources[described] = source
+    names = {folder: read_json(folder / "run.json")["role"] for folder in sources}
+    profiles = profile_models({names[folder]: source for folder, source in sources.items()}, progress=progress)
+    for folder, name in names.items():
+        write_json(folder / PROFILE, profiles[name], overwrite=False)
+
+
+def _timed_together(folders: Sequence[Path]) -> bool:
+    """Whether the profiles of folders, where they have one, were measured in turns on a quiet machine."""
+    profiles = [read_json(folder / PROFILE) for folder in folders if (folder / PROFILE).exists()]
+    sessions = {profile.get("session") for profile in profiles}
+    return len(sessions) == 1 and None not in sessions and not any(profile["load"]["busy"] for profile in profiles)
+
+
+def describe_teacher(teacher: Teacher, recipe: Recipe, *, out: Path, progress: ScenesDone | None = None) -> Evaluation:
+    """Evaluate the teacher of a distillation into ``out``, which the report reads like a run folder.
+
+    ``evaluation.json`` is written last.
 
     Args:
         teacher: The teacher, whatever it is.
         recipe: The student's recipe, whose validation split judges both.
         out: Folder to write to.
-        profile: Measure size, latency and memory too.
         progress: Called after every scene with (scenes done, scenes in all).
     """
     refuse_foreign_run(out)
     run = Path(teacher.name) / "run.json"
     record = read_json(run) if run.exists() else {"name": teacher.name, "data": recipe.data.name, "status": "finished"}
     write_json(out / "run.json", {**record, "role": "teacher", "identity": teacher.identity}, overwrite=False)
-    for name in ("metrics.csv", "profile.json", "evaluation.json"):
+    for name in ("metrics.csv", PROFILE, "evaluation.json"):
         (out / name).unlink(missing_ok=True)
     if (metrics := run.with_name("metrics.csv")).exists():
         (out / "metrics.csv").write_bytes(metrics.read_bytes())
     dataset = open_dataset(recipe.data)
-    if profile and (measured := _profile(teacher, dataset.bands)) is not None:
-        write_json(out / "profile.json", measured, overwrite=False)
     return _evaluate(
         TeacherPredictor(teacher),
         dataset,
@@ -82,14 +112,16 @@ def describe_teacher(
     )
 
 
-def _profile(teacher: Teacher, bands: int) -> dict[str, Any] | None:
-    """Measure a teacher as far as it can be: models of ours, other networks of torch, no black box."""
+def _teacher_source(teacher: Teacher, *, bands: int) -> Source | None:
+    """Return what can be measured of a teacher: models of ours, other networks of torch, no black box."""
     if isinstance(teacher.module, SegmentationModel):
-        return profile_model(teacher.module)
+        return teacher.module
     if teacher.parameters is None:
         return None
-    backend = TorchBackend(Answers(teacher), precision="32", classes=teacher.classes, bands=bands)
-    return profile_backend(backend, parameters=teacher.parameters)
+    backend = TorchBackend(
+        Answers(teacher), precision="32", threads=default_threads(), classes=teacher.classes, bands=bands
+    )
+    return ForeignModel(backend, teacher.parameters)
 
 
 def evaluate_model(

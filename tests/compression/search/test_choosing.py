@@ -98,3 +98,15 @@ def test_the_front_holds_what_no_other_beats() -> None:
 def test_equal_files_stand_on_the_front_together() -> None:
     points = [(entry("x"), file(10, iou=0.6)), (entry("y"), file(10, iou=0.6))]
     assert len(front(points)) == 2
+
+
+def test_a_latency_of_a_busy_machine_refuses_nobody_in_silence() -> None:
+    budget = Budget.parse("latency<=5ms,size<=2MB")
+    busy = entry("slow", replace(file(latency=31), load=0.63))
+    miss = nearest_file(busy, busy.untrained, budget, None)
+    assert "63%" in miss.reason
+    assert "63%" in unmet([miss], budget, trained=False)
+    too_large = nearest_file(busy, busy.untrained, Budget.parse("size<=1kB"), None)
+    assert "63%" not in too_large.reason, "sizes don't depend on others"
+    quiet = entry("slow", replace(file(latency=31), load=0.05))
+    assert "%" not in nearest_file(quiet, quiet.untrained, budget, None).reason

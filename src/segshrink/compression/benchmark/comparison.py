@@ -14,7 +14,7 @@ from segshrink.compression.benchmark.scoring import Judge, Score
 from segshrink.config import DatasetDescription
 from segshrink.errors import DataError, FileError, MissingExtraError, ModelError
 from segshrink.files import scratch_folder
-from segshrink.machine import available_cores
+from segshrink.machine import default_threads
 from segshrink.profiling.jobs import Job, Measurement
 from segshrink.profiling.measuring import Progress, check_runs, measure_with_load
 
@@ -49,7 +49,7 @@ def benchmark(
         split: Part of the data set.
         size: Side in pixels of the square images.
         batches: Images at once.
-        threads: Numbers of threads; by default 1 and as many as this process has cores.
+        threads: Numbers of threads; by default 1 and as many as this process has cores, or ``OMP_NUM_THREADS`` if less.
         runs: Timed runs of each row and shape, over all rounds.
         rounds: Turns of each.
         progress: Called with (steps done, steps in all, what is being done).
@@ -172,4 +172,4 @@ class _Work:
 
 
 def _threads(wanted: Sequence[int] | None) -> list[int]:
-    return list(dict.fromkeys(wanted or (1, available_cores())))
+    return list(dict.fromkeys(wanted or (1, default_threads())))

@@ -21,7 +21,7 @@ from segshrink.compression.quantization.result import (
     choose,
     judge_rows,
 )
-from segshrink.compression.quantization.scoring import Judge, Score, latencies
+from segshrink.compression.quantization.scoring import Judge, Score
 from segshrink.config import DatasetDescription, Recipe
 from segshrink.data import Dataset, calibration_tiles, open_dataset, refuse_other_bands
 from segshrink.errors import ConfigError, ModelError, nearest
@@ -31,12 +31,15 @@ from segshrink.files import FolderKind, claimed, refuse_foreign, replacing, scra
 from segshrink.models import SegmentationModel
 from segshrink.prediction import open_backend
 from segshrink.prediction.isolated import check_isolated
+from segshrink.profiling import Job, Measurement, measure
 
 RUNTIMES = tuple(INT8_FILES)
 RECORD = "quantization.json"
 FLOAT_FILE = "fp32.onnx"
 QUANTIZATION = FolderKind("a quantisation", (RECORD, FLOAT_FILE, *INT8_FILES.values(), "int8.bin", "model"))
 DEFAULT_TILES = 64
+# Timed runs of each file.
+RUNS = 15
 
 
 def quantize(
@@ -104,7 +107,7 @@ def quantize(
         found = work.int8(folder / FLOAT_FILE, floats)
         if aware or (recipe is not None and any(file.drop > max_drop for file in found.values())):
             found = work.distilled(model, data, recipe, found, floats)
-        rows = work.rows(floats, found, dtype=model.description.dtype)
+        rows = work.rows(floats, found)
         chosen = choose(rows, max_drop=max_drop)
         measured = {(row.runtime, row.precision) for row in rows}
         refused = tuple(refusal for place, refusal in work.refused.items() if place not in measured)
@@ -206,7 +209,7 @@ class _Quantization:
             trained.save(self.folder / "model")
         return better
 
-    def rows(self, floats: Mapping[str, Score], found: Mapping[str, Int8File], *, dtype: str) -> list[QuantizationRow]:
+    def rows(self, floats: Mapping[str, Score], found: Mapping[str, Int8File]) -> list[QuantizationRow]:
         """Put the int8 files into the folder, time all, and describe them; for each runtime float32 first."""
         rows = []
         for runtime, score in floats.items():
@@ -217,22 +220,25 @@ class _Quantization:
                 shutil.copyfile(file, self.folder / file.name)
             row = _row(runtime, "int8", self.folder / int8.path.name, int8.score, int8.drop)
             rows.append(replace(row, float_layers=int8.float_layers, distilled=int8.distilled))
-        self.progress(0, 1, "timing")
-        backends = [
-            open_backend(
-                row.file, runtime=row.runtime, precision="32" if row.precision == "fp32" else "auto", threads=1
-            )
-            for row in rows
-        ]
-        times = latencies(backends, dtype="uint8" if dtype == "uint8" else "float32")
-        self.progress(1, 1, "timing")
-        return [replace(row, latency_ms=time) for row, time in zip(rows, times, strict=True)]
+        jobs = []
+        for row in rows:
+            precision = "32" if row.precision == "fp32" else "auto"
+            backend = open_backend(row.file, runtime=row.runtime, precision=precision, threads=1)
+            jobs.append(Job(row.file, row.runtime, precision, threads=1, backend=backend))
+        times = measure(jobs, runs=RUNS, progress=self.progress)
+        return [_timed(row, one) for row, one in zip(rows, times, strict=True)]
 
 
 def _row(runtime: str, precision: Precision, file: Path, score: Score, drop: float) -> QuantizationRow:
     weights = file.with_suffix(".bin")
     size = file.stat().st_size + (weights.stat().st_size if file.suffix == ".xml" else 0)
     return QuantizationRow(runtime, precision, file, score.mean_iou, drop, score.agreement, size, latency_ms=0.0)
+
+
+def _timed(row: QuantizationRow, measured: Measurement) -> QuantizationRow:
+    if measured.latency_ms is None:
+        raise ModelError(f"{row.file.name} can't be timed: {measured.error}")
+    return replace(row, latency_ms=measured.latency_ms["median"], load=measured.load)
 
 
 def _check(runtimes: Sequence[str], max_drop: float) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from segshrink.machine import cpu_instructions, describe_machine
+from segshrink.profiling import Load
 
 Precision = Literal["fp32", "int8"]
 
@@ -31,6 +32,7 @@ class QuantizationRow:
         latency_ms: Median for one image of 512 x 512 pixels on one thread.
         float_layers: Layers kept in higher precision because int8 harms them, by the names of their outputs.
         distilled: Whether its weights learned to be rounded.
+        load: What other programs computed while it and the others were timed.
     """
 
     runtime: str
@@ -43,10 +45,16 @@ class QuantizationRow:
     latency_ms: float
     float_layers: tuple[str, ...] = ()
     distilled: bool = False
+    load: Load = field(default_factory=Load)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able dictionary; the file by its name."""
-        return {**vars(self), "file": self.file.name, "float_layers": list(self.float_layers)}
+        return {
+            **vars(self),
+            "file": self.file.name,
+            "float_layers": list(self.float_layers),
+            "load": self.load.to_dict(),
+        }
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,8 @@ def judge_rows(rows: Sequence[QuantizationRow], *, max_drop: float, refused: Seq
     sentences += [f"{refusal.precision} in {refusal.runtime} is left out: {refusal.reason}." for refusal in refused]
     chosen = choose(rows, max_drop=max_drop)
     sentences.append(f"Use {chosen.file.name} with {chosen.runtime}. Checked on {describe_machine()['cpu']}.")
+    if (load := chosen.load).busy:
+        sentences.append(load.sentence[:1].upper() + load.sentence[1:] + ".")
     if (vnni := has_vnni()) is not True:
         known = "has no" if vnni is False else "may have no"
         sentences.append(f"This processor {known} VNNI instructions, so int8 may not be faster here.")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +13,6 @@ from segshrink.errors import ConfigError, DataError
 from segshrink.evaluation import Confusion
 from segshrink.prediction import Backend, Predictor
 from segshrink.prediction.logits import most_likely
-
-WARM_UP = 3
-ROUNDS = 15
-SIZE = 512
 
 ScenesDone = Callable[[int, int], None]
 
@@ -82,25 +77,3 @@ class Judge:
         if not confusion.matrix.any():
             raise DataError("no validation scene has a labelled pixel; check the masks and the classes")
         return Score(float(confusion.scores().mean_iou), same / pixels)
-
-
-def latencies(backends: Sequence[Backend], *, dtype: str) -> list[float]:
-    """Return each model's median milliseconds for one image of 512 x 512 pixels, raw pixels in, classes out.
-
-    The models take turns, so that a machine's drift is none's advantage. How many threads each uses is its own.
-
-    Args:
-        backends: The models; they take the same images.
-        dtype: Kind of the raw pixel values.
-    """
-    image = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, backends[0].bands)).astype(dtype)
-    for backend in backends:
-        for _ in range(WARM_UP):
-            backend.classify(image)
-    seconds = np.empty((ROUNDS, len(backends)))
-    for turn in range(ROUNDS):
-        for position, backend in enumerate(backends):
-            start = time.perf_counter()
-            backend.classify(image)
-            seconds[turn, position] = time.perf_counter() - start
-    return [round(1000 * float(median), 3) for median in np.median(seconds, axis=0)]

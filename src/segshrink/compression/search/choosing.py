@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from segshrink.compression.budget import Breach, Budget, worst
 from segshrink.compression.search.records import Entry, MeasuredFile, Reference
+from segshrink.profiling.load import is_busy
 
 _TOO = {
     "latency": "too slow",
@@ -45,7 +46,14 @@ class Miss:
     def reason(self) -> str:
         """Such as "too slow: latency 31 ms > 20 ms (int8 on onnxruntime)"."""
         told = "; ".join(f"{_TOO[breach.limit.name]}: {breach}" for breach in self.breaches)
-        return f"{told} ({self.file.label})"
+        return f"{told} ({self.file.label}{self.doubt})"
+
+    @property
+    def doubt(self) -> str:
+        """What other programs took of the cores while its latency was measured, where that was much."""
+        timed = any(breach.limit.name == "latency" for breach in self.breaches)
+        busy = timed and is_busy(self.file.load)
+        return f", measured while other programs took {self.file.load:.0%} of the cores" if busy else ""
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,7 @@ def unmet(misses: Sequence[Miss], budget: Budget, *, trained: bool) -> str:
     )
     return (
         f"no candidate meets the budget '{budget}': {binding.limit} binds; the nearest, {nearest.entry.name} "
-        f"({nearest.file.label}), reaches {binding}; {remedy}"
+        f"({nearest.file.label}{nearest.doubt}), reaches {binding}; {remedy}"
     )
 
 

@@ -14,6 +14,8 @@ from segshrink.export.stac import stac_items
 from segshrink.files import write_json, write_text
 from segshrink.machine import describe_machine
 from segshrink.prediction import open_backend
+from segshrink.profiling.load import is_busy
+from segshrink.report.wording import percent
 
 
 def describe_chosen(outcome: Outcome) -> list[Path]:
@@ -43,6 +45,10 @@ def describe_chosen(outcome: Outcome) -> list[Path]:
     return [page, record]
 
 
+def _load(share: float | None) -> str:
+    return f"{percent(share)}{', so the latency is too long' if is_busy(share) else ''}"
+
+
 def _own_numbers(outcome: Outcome) -> str:
     """Return the part of the card on the file itself, which the run's numbers aren't about."""
     file, found = outcome.file, outcome.found
@@ -53,6 +59,7 @@ def _own_numbers(outcome: Outcome) -> str:
         ("mIoU", "not measured" if file.mean_iou is None else show("miou", file.mean_iou)),
         ("Below the teacher", "not measured" if drop is None else show("drop", drop)),
         ("Latency", f"{show('latency', file.latency_ms)}, one image of {found.settings.size} × {found.settings.size}"),
+        ("Other programs' share of the cores meanwhile", _load(file.load)),
         ("Peak memory", f"{show('memory', 1e6 * file.memory_mb)}, the whole process"),
     ]
     lines = ["", "## This file", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]

@@ -159,7 +159,7 @@ def measure_files(
     files: Sequence[Exported], settings: Settings, *, quick: bool = False, reference: Reference | None = None,
     progress: Advance | None = None,
 ) -> tuple[list[MeasuredFile | str], Reference | None]:  # fmt: skip
-    """Measure files beside each other, and the teacher in PyTorch fp32 among them.
+    """Measure files beside each other, and the teacher in PyTorch fp32 among them; once more on a busy machine.
 
     Args:
         files: The files.
@@ -178,7 +178,7 @@ def measure_files(
         source = Path(reference.source)
         jobs.append(Job(source, "torch", precision="32", size=settings.size, threads=settings.threads))
     runs, rounds = (QUICK_RUNS, QUICK_ROUNDS) if quick else (RUNS, ROUNDS)
-    measured = measure(jobs, runs=runs, rounds=rounds, progress=progress)
+    measured = measure(jobs, runs=runs, rounds=rounds, repeat=True, progress=progress)
     results: list[MeasuredFile | str] = []
     for file, one in zip(files, measured, strict=False):
         if (latency := one.latency_ms) is None:
@@ -193,6 +193,7 @@ def measure_files(
                 latency_p95_ms=latency["p95"],
                 memory_mb=one.peak_memory_mb or 0.0,
                 path=str(file.path),
+                load=one.load.share,
             )
         )
     if timed and reference is not None and (latency := measured[-1].latency_ms) is not None:
@@ -201,5 +202,6 @@ def measure_files(
             latency_ms=latency["median"],
             latency_p95_ms=latency["p95"],
             memory_mb=measured[-1].peak_memory_mb,
+            load=measured[-1].load.share,
         )
     return results, reference

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from segshrink.compression.search.candidates import Candidate
 from segshrink.errors import FileError
+from segshrink.profiling.load import is_busy
 
 Status = Literal["measured", "failed", "unfit", "not distilled", "distilled", "missed", "within", "chosen"]
 
@@ -29,6 +30,7 @@ class MeasuredFile:
         path: The file; None when it was of random weights, and is gone.
         mean_iou: Of this very file on the validation split, in [0, 1]; None before it was scored.
         accuracy: Its share of right pixels.
+        load: Share of the cores that other programs took while it was timed, 0 to 1; None where unknown.
     """
 
     runtime: str
@@ -40,6 +42,7 @@ class MeasuredFile:
     path: str | None = None
     mean_iou: float | None = None
     accuracy: float | None = None
+    load: float | None = None
 
     @property
     def label(self) -> str:
@@ -74,6 +77,11 @@ class Entry:
     status: Status = "measured"
     reason: str = ""
     refused: tuple[str, ...] = ()
+
+    @property
+    def timed_well(self) -> bool:
+        """Whether its untrained files were timed on a machine that is known to have been quiet."""
+        return all(file.load is not None and not is_busy(file.load) for file in self.untrained)
 
     @property
     def name(self) -> str:
@@ -137,6 +145,7 @@ class Reference:
         latency_ms: Median of one image in PyTorch, fp32; None where it couldn't be measured beside the candidates.
         latency_p95_ms: 95th percentile.
         memory_mb: As for files.
+        load: As for files.
         source: Model folder to measure; None for a black box.
     """
 
@@ -147,6 +156,7 @@ class Reference:
     latency_ms: float | None = None
     latency_p95_ms: float | None = None
     memory_mb: float | None = None
+    load: float | None = None
     source: str | None = None
 
 

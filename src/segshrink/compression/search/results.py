@@ -17,15 +17,15 @@ from segshrink.compression.search.tools import Settings
 from segshrink.config import DatasetDescription
 from segshrink.errors import FileError
 from segshrink.files import content_key, read_json, refuse_foreign, replacing, write_json, write_text
-from segshrink.machine import available_cores, describe_machine
+from segshrink.machine import default_threads, describe_machine
+from segshrink.profiling.load import is_busy
 from segshrink.report.scatter import draw_benchmark
+from segshrink.report.wording import NOTHING, percent
 
 CANDIDATES, PARETO, PLOT = "candidates.json", "pareto.json", "pareto.png"
 CHOSEN, PAGE = "chosen.json", "compress.md"
 MODEL = "model"
 _TITLES = {"torch": "PyTorch fp32", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
-# What a missing number looks like in a table.
-_NOTHING = "–"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def to_dict(found: Findings) -> dict[str, Any]:
 
     Its ``rows`` are those of a ``benchmark.json``, and so it can be drawn as one.
     """
-    machine = describe_machine(threads=found.settings.threads or available_cores())
+    machine = describe_machine(threads=found.settings.threads or default_threads())
     threads = int(machine["threads"])
     rows = _rows(found, threads)
     return {
@@ -133,19 +133,38 @@ def to_markdown(content: dict[str, Any]) -> str:
         "",
         f"Measured {content['date']} with segshrink {content['segshrink']} on {machine['cpu']}, {machine['threads']} "
         f"threads, one {content['size']}x{content['size']} image, raw pixels in, classes out; medians of runs that "
-        "alternate between the files. mIoU is of the file itself on the whole validation split.",
+        "alternate between the files; load: other programs' share of the cores. mIoU is of the file itself on the "
+        "whole validation split.",
         "",
-        "| file | mIoU | drop in points | latency | p95 | size | memory | front |",
-        "|---|---|---|---|---|---|---|---|",
+        *([f"**{notice[0].upper()}{notice[1:]}.**", ""] if (notice := load_notice(content)) else []),
+        "| file | mIoU | drop in points | latency | p95 | load | size | memory | front |",
+        "|---|---|---|---|---|---|---|---|---|",
         *[_line(row) for row in content["rows"]],
         "",
         "## Every candidate",
         "",
-        "| candidate | parameters | MACs | untrained: latency | size | memory | what became of it |",
-        "|---|---|---|---|---|---|---|",
+        "| candidate | parameters | MACs | untrained: latency | load | size | memory | what became of it |",
+        "|---|---|---|---|---|---|---|---|",
         *[_candidate_line(one) for one in content["candidates"]],
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def load_notice(content: dict[str, Any]) -> str | None:
+    """Say that other programs kept the machine busy while files or untrained candidates were timed; None: they didn't.
+
+    Args:
+        content: That of ``pareto.json``.
+    """
+    timed = [row["measurements"][0]["load"]["others"] for row in content["rows"]]
+    timed += [file["load"] for one in content["candidates"] for file in one["untrained"]]
+    most = max((share for share in timed if share is not None), default=None)
+    if not is_busy(most):
+        return None
+    return (
+        f"other programs took up to {percent(most)} of the cores while latencies were measured, so these are too long: "
+        "search again with --resume on a quiet machine"
+    )
 
 
 def copy_model(file: Path, out: Path) -> Path:
@@ -170,6 +189,7 @@ def _rows(found: Findings, threads: int) -> list[dict[str, Any]]:
             latency_p95_ms=reference.latency_p95_ms or reference.latency_ms,
             memory_mb=reference.memory_mb or 0.0,
             mean_iou=reference.mean_iou,
+            load=reference.load,
         )
         told = {"label": "teacher (PyTorch fp32)", "parameters": reference.parameters, "drop": 0.0, "times_faster": 1.0}
         rows.append({**_measured("teacher", teacher, threads), **told, "on_front": False, "chosen": False})
@@ -204,7 +224,13 @@ def _measured(model: str, file: MeasuredFile, threads: int) -> dict[str, Any]:
         "mean_iou": file.mean_iou,
         "file_bytes": file.size_bytes,
         "measurements": [
-            {"batch": 1, "threads": threads, "latency_ms": latency, "peak_memory_mb": file.memory_mb}
+            {
+                "batch": 1,
+                "threads": threads,
+                "latency_ms": latency,
+                "peak_memory_mb": file.memory_mb,
+                "load": {"others": file.load, "busy": is_busy(file.load)},
+            }
         ],
     }  # fmt: skip
 
@@ -226,6 +252,7 @@ def _summary(entry: Entry) -> dict[str, Any]:
                 "latency_ms": file.latency_ms,
                 "size_bytes": file.size_bytes,
                 "memory_mb": file.memory_mb,
+                "load": file.load,
             }
             for file in entry.untrained
         ],
@@ -236,14 +263,17 @@ def _sentence(chosen: dict[str, Any] | None, teacher: dict[str, Any]) -> str:
     if chosen is None:
         return "No candidate keeps the budget; what each one lacks stands below."
     latency = chosen["measurements"][0]["latency_ms"]["median"]
+    busy = " (on a busy machine)" if chosen["measurements"][0]["load"]["busy"] else ""
     faster = (
-        f"; {chosen['times_faster']:.1f} times as fast as the teacher in PyTorch fp32" if teacher["latency_ms"] else ""
+        f"; {chosen['times_faster']:.1f} times as fast as the teacher in PyTorch fp32{busy}"
+        if teacher["latency_ms"]
+        else ""
     )
     drop = chosen["drop"]
     return (
         f"Chosen: {chosen['label']}. mIoU {chosen['mean_iou']:.3f}, {abs(drop):.2f} points "
-        f"{'below' if drop >= 0 else 'above'} the teacher's {teacher['mean_iou']:.3f}; {show('latency', latency)}; "
-        f"{show('size', chosen['file_bytes'])}{faster}."
+        f"{'below' if drop >= 0 else 'above'} the teacher's {teacher['mean_iou']:.3f}; "
+        f"{show('latency', latency)}{busy}; {show('size', chosen['file_bytes'])}{faster}."
     )
 
 
@@ -252,9 +282,10 @@ def _line(row: dict[str, Any]) -> str:
     cells = [
         row["label"],
         _told(row["mean_iou"], "miou"),
-        _NOTHING if row["drop"] is None else f"{row['drop']:.2f}",
+        NOTHING if row["drop"] is None else f"{row['drop']:.2f}",
         _told(measured["latency_ms"]["median"], "latency"),
         _told(measured["latency_ms"]["p95"], "latency"),
+        percent(measured["load"]["others"]),
         _told(row["file_bytes"], "size"),
         _told(1e6 * measured["peak_memory_mb"], "memory"),
         "chosen" if row["chosen"] else "yes" if row["on_front"] else "",
@@ -269,6 +300,7 @@ def _candidate_line(one: dict[str, Any]) -> str:
         _told(one["parameters"] or None, "parameters"),
         _told(one["macs"] or None, "macs"),
         _best(files, "latency_ms", "latency", 1.0),
+        percent(max((file["load"] for file in files if file["load"] is not None), default=None)),
         _best(files, "size_bytes", "size", 1.0),
         _best(files, "memory_mb", "memory", 1e6),
         one["reason"].replace("|", "/"),
@@ -279,10 +311,10 @@ def _candidate_line(one: dict[str, Any]) -> str:
 def _best(files: Sequence[dict[str, Any]], key: str, quantity: str, factor: float) -> str:
     """Show the lowest of a candidate's files, and of which."""
     if not files:
-        return _NOTHING
+        return NOTHING
     lowest = min(files, key=lambda file: file[key])
     return f"{show(quantity, factor * lowest[key])} ({lowest['precision']})"
 
 
 def _told(value: float | None, quantity: str) -> str:
-    return _NOTHING if value is None else show(quantity, value)
+    return NOTHING if value is None else show(quantity, value)

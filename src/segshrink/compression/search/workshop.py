@@ -33,14 +33,14 @@ from segshrink.data import Dataset, SceneStore, open_dataset, scenes
 from segshrink.errors import FileError, ModelError
 from segshrink.evaluation import evaluate
 from segshrink.files import read_json, scratch_folder, write_json
-from segshrink.machine import describe_machine, package_versions
+from segshrink.machine import default_threads, describe_machine, package_versions
 from segshrink.models import Normalization, SegmentationModel, build_model, count_parameters, load_model
 from segshrink.models.folder import WEIGHTS_FILE
 from segshrink.prediction import Predictor, open_backend
 from segshrink.prediction.isolated import check_isolated
 from segshrink.profiling.profile import count_macs
 from segshrink.teachers import Teacher, open_teachers
-from segshrink.training import describe_teacher, finish, train
+from segshrink.training import describe_teacher, finish, profile_runs, train
 from segshrink.training.run import open_run_recipe
 
 # Options of a network that fetch weights; an untrained candidate needs none.
@@ -92,10 +92,14 @@ class Workshop:
         return self.work / f"teacher-{_hash({'teacher': self.identity, 'data': data})}"
 
     def measure(self, candidate: Candidate, base: Candidate | None) -> Entry:
-        """Build a candidate with random weights and measure its fp32 and int8 files."""
+        """Build a candidate with random weights and measure its fp32 and int8 files.
+
+        What was measured on a busy machine is not kept for another time.
+        """
         store = self.work / "measurements" / f"{candidate.name}-{self._measured_as(candidate)}.json"
         with suppress(FileError):  # what is missing or damaged is measured again
-            return replace(Entry.from_dict(read_json(store)), candidate=candidate)
+            if (kept := Entry.from_dict(read_json(store))).timed_well:
+                return replace(kept, candidate=candidate)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = self._untrained(candidate)
@@ -104,18 +108,18 @@ class Workshop:
         with scratch_folder() as scratch:
             files, refused = export_untrained(model, scratch, self.settings.runtimes)
             measured, _ = measure_files(files, self.settings, quick=True)
-        kept, failed = _sorted_out(measured)
+        files_kept, failed = _sorted_out(measured)
         refused += failed
-        if not kept:
+        if not files_kept:
             raise ModelError("; ".join(refused))
         entry = Entry(
             candidate,
             parameters=count_parameters(model),
             macs=count_macs(model, size=self.settings.size),
-            untrained=tuple(replace(file, path=None) for file in kept),
+            untrained=tuple(replace(file, path=None) for file in files_kept),
             refused=tuple(refused),
         )
-        if not refused:  # what failed may be mended
+        if not refused and entry.timed_well:  # what failed may be mended, and the machine may be quiet next time
             write_json(store, entry.to_dict(), overwrite=False)
         return entry
 
@@ -197,6 +201,13 @@ class Workshop:
             )
             results.append(replace(entry, files=tuple(kept), refused=(*entry.refused, *failed)))
         return results, weighed or reference
+
+    def profile(self, entry: Entry) -> None:
+        """Time the distilled model in PyTorch, in turns with the teacher, for its card and the report."""
+        with self.show("measure speed") as advance:
+            profile_runs(
+                [Path(entry.run or "")], teacher=self._open_teacher, described=self.teacher_folder, progress=advance
+            )
 
     def recipe_of(self, candidate: Candidate, base: Entry | None = None) -> Recipe:
         """Return the recipe that distils a candidate.
@@ -293,7 +304,7 @@ class Workshop:
                 "size": self.settings.size,
                 "runtimes": self.settings.runtimes,
                 "machine": {key: describe_machine(threads=self.settings.threads or 0)[key] for key in ("cpu", "cores")},
-                "threads": self.settings.threads,
+                "threads": self.settings.threads or default_threads(),
                 "versions": package_versions("segshrink", *self.settings.runtimes),
             }
         )
