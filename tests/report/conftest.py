@@ -289,4 +289,7 @@ def hostile_report(tmp_path_factory: pytest.TempPathFactory, write_student_run: 
         dead=(2,),
         size=(520, 390),
     )
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    run["name"] += " 2"  # a name that all share would be left out
+    (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
     return build_report([folder])
