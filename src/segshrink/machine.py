@@ -9,6 +9,7 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
@@ -35,7 +36,7 @@ class ProcessIdentity:
     @classmethod
     def own(cls) -> Self:
         """Return this process."""
-        return cls(_node(), os.getpid(), _start_of(os.getpid()) or 0)
+        return cls(_node(), os.getpid(), _own_start(os.getpid()))
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
@@ -265,6 +266,12 @@ def _memory_gb() -> float | None:
         return None
 
 
+@cache
+def _own_start(pid: int) -> int:
+    return _start_of(pid) or 0
+
+
+@cache
 def _node() -> str:
     """Name the host and, on Linux, the namespace in which process ids count."""
     try:

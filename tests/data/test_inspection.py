@@ -12,6 +12,7 @@ from PIL import Image, ImageEnhance
 
 from segshrink.config import load_dataset
 from segshrink.data import inspect_dataset
+from segshrink.data.duplicates import Picture, find_duplicates
 from segshrink.data.fingerprints import NEAR, fingerprint, near_matches
 
 
@@ -232,3 +233,16 @@ def test_the_dubai_tiles_without_ignore_show_black_and_grey(shared_data):
     part = "Tile 8/{}/image_part_003.{}"
     share = found["#000000"].files[part.format("masks", "png")] / sizes[part.format("images", "jpg")]
     assert share == pytest.approx(0.17, abs=0.005)
+
+
+def test_a_film_of_one_place_gives_as_many_pairs_as_there_are_pictures() -> None:
+    prints = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), 1296)
+    pictures = [
+        Picture(f"{number}.png", ("train", "val")[number % 2], str(number // 4), prints) for number in range(80)
+    ]
+    found = find_duplicates(pictures)
+    identical = [pair for pair in found if pair.identical]
+    assert {(pair.first_part, pair.second_part) for pair in identical} == {("train", "val")}
+    assert len(identical) == 60
+    assert len(found) - len(identical) <= 10 * 80
+    assert {pair.second for pair in found} == {f"{number}.png" for number in range(1, 80, 2)}

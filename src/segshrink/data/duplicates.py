@@ -74,12 +74,11 @@ def _identical(pictures: Sequence[Picture]) -> list[DuplicateFinding]:
         same[picture.key].append(picture)
     findings = []
     for group in same.values():
-        for number, picture in enumerate(group[1:], start=1):
-            # One pair for each further file, rather than all pairs: with one on another side if there is any.
-            others = [other for other in group[:number] if other.part != picture.part] or [
-                other for other in group[number:] if other.part != picture.part
-            ]
-            findings.append(_finding((others or group)[0], picture, identical=True, distance=0.0))
+        # One pair for each further file, rather than all pairs: with one on another side if there is any.
+        other = next((picture for picture in group if picture.part != group[0].part), group[0])
+        for picture in group[1:]:
+            first = other if picture.part == group[0].part else group[0]
+            findings.append(_finding(first, picture, identical=True, distance=0.0))
     return findings
 
 

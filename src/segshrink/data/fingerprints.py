@@ -23,6 +23,8 @@ _FLAT = 0.1
 NEAR = 0.18
 
 _ROWS_AT_ONCE = 1024
+# So many pairs for each picture are found at most, lest a film of one place fill the memory.
+_MOST_PAIRS = 10
 
 
 @dataclass(frozen=True)
@@ -69,18 +71,18 @@ def near_matches(
 ) -> list[Match]:
     """Find the pairs of fingerprints that are at most ``limit`` apart, the closest first.
 
-    Pictures of one colour match nothing.
+    Pictures of one colour match nothing. Of very many pairs the closest are found, ten for each picture.
     """
-    if not first or not second:
-        return []
-    theirs = _normalized(second)
-    matches = []
-    for start in range(0, len(first), _ROWS_AT_ONCE):
-        distances = (1 - _normalized(first[start : start + _ROWS_AT_ONCE]) @ theirs.T) / 2
-        rows, cols = np.nonzero(distances <= limit)
-        for row, col in zip(rows.tolist(), cols.tolist(), strict=True):
-            matches.append(Match(start + row, col, max(round(float(distances[row, col]), 6), 0.0)))
-    return sorted(matches, key=lambda match: (match.distance, match.first, match.second))
+    most = _MOST_PAIRS * (len(first) + len(second))
+    found = np.zeros((3, 0), np.float32)
+    for top in range(0, len(first), _ROWS_AT_ONCE):
+        ours = _normalized(first[top : top + _ROWS_AT_ONCE])
+        for left in range(0, len(second), _ROWS_AT_ONCE):
+            distances = (1 - ours @ _normalized(second[left : left + _ROWS_AT_ONCE]).T) / 2
+            rows, cols = np.nonzero(distances <= limit)
+            found = np.hstack([found, [distances[rows, cols].clip(0).round(6), top + rows, left + cols]])
+            found = found[:, np.lexsort(found[::-1])[:most]]
+    return [Match(int(row), int(col), round(distance, 6)) for distance, row, col in found.T.tolist()]
 
 
 def _normalized(fingerprints: Sequence[NDArray[np.int8]]) -> NDArray[np.float32]:

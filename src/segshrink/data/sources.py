@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -352,7 +353,7 @@ def _from_list(description: DatasetDescription, root: Path) -> Found:
         )
     rows = [columns(line, root) for line in read_lines(root / description.images, purpose="images")]
     images = [image for image, _ in rows]
-    twice = sorted({image for image in images if images.count(image) > 1}) if len(set(images)) < len(images) else []
+    twice = sorted(image for image, count in Counter(images).items() if count > 1)
     if twice:
         raise DataError(f"the list file {root / description.images} names {listed(twice)} twice; keep one line")
     _refuse_missing(images, root, description.images)

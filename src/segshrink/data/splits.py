@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -116,10 +118,11 @@ def divide_patches(sizes: Sequence[tuple[int, int]], split: Split) -> PatchDivis
 
 
 class _Finder:
-    """Finds images by path, stem or folder in constant time, by wildcard in linear time."""
+    """Finds images by path, stem or folder in constant time, by wildcard among those that begin as it does."""
 
     def __init__(self, images: Sequence[str]) -> None:
         self._images = images
+        self._sorted = sorted((image, position) for position, image in enumerate(images))
         self._paths: dict[str, list[int]] = defaultdict(list)
         self._stems: dict[str, list[int]] = defaultdict(list)
         self._folders: dict[str, list[int]] = defaultdict(list)
@@ -162,7 +165,10 @@ class _Finder:
 
     def _matching(self, text: str) -> list[int]:
         pattern = Wildcard(text)
-        whole = [position for position, image in enumerate(self._images) if pattern.match(image) is not None]
+        first = bisect_left(self._sorted, (pattern.beginning, -1))
+        following = (self._sorted[place] for place in range(first, len(self._sorted)))
+        alike = takewhile(lambda item: item[0].startswith(pattern.beginning), following)
+        whole = [position for image, position in alike if pattern.match(image) is not None]
         folders = [held for folder, held in self._folders.items() if pattern.match(folder) is not None]
         found = {*whole, *(position for held in folders for position in held)}
         if not found and "/" not in text:

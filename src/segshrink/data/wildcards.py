@@ -31,6 +31,11 @@ class Wildcard:
         """How many parts are open."""
         return len(self._tokens)
 
+    @property
+    def beginning(self) -> str:
+        """What every path that matches begins with."""
+        return self._literals[0]
+
     @cached_property
     def expression(self) -> re.Pattern[str]:
         """The regular expression of a whole path, one group a part."""

@@ -16,9 +16,9 @@ from segshrink.classes import ClassMap
 from segshrink.errors import DataError, FileError, ModelError
 from segshrink.evaluation.agreement import Agreement, agreement_of, class_names, read_prediction, reference_name
 from segshrink.evaluation.calibration import CalibrationHistogram
-from segshrink.evaluation.confusion import Confusion
+from segshrink.evaluation.confusion import Confusion, marginals
 from segshrink.evaluation.curves import ProbabilityHistograms
-from segshrink.evaluation.intervals import bootstrap_interval
+from segshrink.evaluation.intervals import interval_of_marginals
 from segshrink.evaluation.pictures import evenly_spaced, write_pictures
 from segshrink.evaluation.results import Evaluation, ImageResult
 from segshrink.files import claimed, read_json, refuse_foreign, replacing, write_json
@@ -129,7 +129,7 @@ def evaluate(
             classes=classes,
             confusion=tally.total,
             scores=tally.total.scores(),
-            interval=bootstrap_interval(tally.confusions, seed=seed),
+            interval=interval_of_marginals(tally.marginals, seed=seed),
             calibration=tally.calibration.calibration(),
             curves=tally.histograms.curves(classes.names),
             per_image=tuple(tally.results),
@@ -185,7 +185,7 @@ class _Tally:
         self.total = Confusion(len(classes))
         self.histograms = ProbabilityHistograms(len(classes))
         self.calibration = CalibrationHistogram(len(classes))
-        self.confusions: list[Confusion] = []
+        self.marginals: list[NDArray[np.int64]] = []
         self.results: list[ImageResult] = []
 
     def count_all(
@@ -199,27 +199,27 @@ class _Tally:
     ) -> None:
         for done, scene in enumerate(scenes, start=1):
             try:
-                index = self._count(predictor, scene)
+                index, confusion = self._count(predictor, scene)
             except (DataError, ModelError) as error:
                 raise type(error)(f"scene '{scene.name}': {error}") from error
             pictures = None if store is None else store.keep(scene, index)
-            scores = self.confusions[-1].scores()
-            pixels = int(self.confusions[-1].matrix.sum())
+            scores = confusion.scores()
+            pixels = int(confusion.matrix.sum())
             self.results.append(ImageResult(scene.name, scores.mean_iou, scores.accuracy, pixels, pictures))
             progress(done, total)
         if not self.total.matrix.any():
             raise DataError("no scene has a labelled pixel; check the masks and the classes")
 
-    def _count(self, predictor: AnyPredictor, scene: LabeledScene) -> NDArray[np.uint8]:
+    def _count(self, predictor: AnyPredictor, scene: LabeledScene) -> tuple[NDArray[np.uint8], Confusion]:
         prediction = _predicted(predictor, scene)
         confusion = Confusion(len(self.classes)).update(prediction.index, scene.target)
-        self.confusions.append(confusion)
+        self.marginals.append(marginals(confusion.matrix))
         self.total.merge(confusion)
         self.histograms.update(prediction.probabilities, scene.target)
         self.calibration.update(prediction.probabilities, scene.target, prediction=prediction.index)
         if self.comparison is not None:
             self.comparison.count(scene, prediction.index)
-        return prediction.index
+        return prediction.index, confusion
 
 
 class _Store:

@@ -14,6 +14,8 @@ from segshrink.machine import available_memory
 _MOST_BANDS = 4096
 # Decoded sizes in bytes below which no file is suspected.
 _SMALL_BLOCK, _SMALL_IMAGE = 128 << 20, 512 << 20
+# Bytes for which it isn't asked how much memory is free, since that takes as long as reading them.
+_TINY = 1 << 19
 # Times that a block or a whole image may be larger than its file. Blank images reach 1000 in a PNG or deflated TIFF;
 # scenes that are read window by window may hold little but gaps.
 _BLOCK_RATIO, IMAGE_RATIO, SCENE_RATIO, UNLIMITED = 100, 500, 5000, 10**9
@@ -32,7 +34,7 @@ def refuse_bomb(name: object, decoded: int, file_size: int, *, ratio: int = IMAG
 
 def refuse_beyond_memory(name: object, decoded: int) -> None:
     """Raise FileError if decoding a whole image takes more memory than there is."""
-    free = available_memory()
+    free = available_memory() if decoded > _TINY else None
     if free is not None and _COPIES * decoded > free:
         raise FileError(
             f"decoding {name} takes about {_size(_COPIES * decoded)} of memory but {_size(free)} are free; cut it into "

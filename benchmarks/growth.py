@@ -1,0 +1,236 @@
+"""Claim: ten times as many images take at most 11 times as long and no more memory, with 256 open files at most.
+
+    python benchmarks/growth.py                                   # some minutes; results beside the scripts
+    python benchmarks/growth.py --counts 100 1000 --out /tmp/smoke
+
+Images of 24 pixels and their masks, half of them judged; a network of 1,000 parameters on one thread. Each row is done
+in a process of its own that may open 256 files: first with 8 images, so that everything is loaded, then with as many as
+the column says. What counts is processor time, and the largest resident set beyond what the first round took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from segshrink import (
+    ClassMap,
+    Dataset,
+    SceneStore,
+    TeacherCache,
+    __version__,
+    build_model,
+    build_report,
+    export_onnx,
+    load_dataset,
+    open_dataset,
+    open_teacher,
+)
+from segshrink.cli import main as segshrink
+from segshrink.files import write_json, write_text
+from segshrink.machine import describe_machine, peak_memory_mb
+
+RESULTS = Path(__file__).resolve().parent / "results"
+COUNTS = (1_000, 10_000)
+FILES, SIDE, FIRST = 256, 24, 8
+# How many times as long ten times as many may take.
+GOAL = 11.0
+CLASSES = ("ground", "water")
+DATA = """\
+name: growth
+images: "{images}"
+masks: {masks}
+classes: [{{name: ground, value: 0}}, {{name: water, value: 1}}]
+split: {split}
+"""
+WILDCARDS = {"images": "*/images/*.png", "masks": "'*/masks/*.png'", "split": "{train: [train], val: [val]}"}
+LISTS = {"images": "pairs.txt", "masks": "", "split": "{random: 0.5}"}
+
+
+def draw(home: Path, count: int) -> None:
+    """Write a data set of ``count`` images, described by wildcards and by a list file."""
+    random = np.random.default_rng(0)
+    lines = []
+    for number in range(count):
+        part = home / ("train", "val")[number % 2]
+        image, mask = part / "images" / f"{number}.png", part / "masks" / f"{number}.png"
+        if number < 2:
+            image.parent.mkdir(parents=True)
+            mask.parent.mkdir(parents=True)
+        pixels = random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+        Image.fromarray(pixels).save(image)
+        Image.fromarray((pixels[:, :, 0] > 127).astype(np.uint8)).save(mask)
+        lines.append(f"{image.relative_to(home)} {mask.relative_to(home)}")
+    write_text(home / "pairs.txt", "\n".join(lines))
+    write_text(home / "wildcards.yaml", DATA.format(**WILDCARDS))
+    write_text(home / "list.yaml", DATA.format(**LISTS))
+
+
+def opened(home: Path, *, by: str = "wildcards") -> Dataset:
+    """Find, pair and divide the images."""
+    return open_dataset(load_dataset(home / f"{by}.yaml"))
+
+
+def store_of(home: Path) -> SceneStore:
+    """Decode what isn't decoded yet."""
+    found = opened(home)
+    return SceneStore([*found.train, *found.val], found.classes)
+
+
+def read_store(home: Path) -> None:
+    """Open the store and read every pixel twice."""
+    store = store_of(home)
+    for number in [*range(len(store)), *reversed(range(len(store)))]:
+        store.image(number).sum()
+        store.mask(number).sum()
+
+
+def answer(home: Path) -> None:
+    """Ask the teacher about every image, or see that its answers are there, and read them."""
+    store = store_of(home)
+    cache = TeacherCache(open_teacher(home.parent / "model", store.classes), [store])
+    for number in range(len(cache)):
+        cache.codes(number).sum()
+
+
+def run(*arguments: object) -> None:
+    """Run the command line with its output thrown away."""
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        status = segshrink([str(argument) for argument in arguments])
+    if status:
+        raise SystemExit(f"segshrink {arguments[0]} ended with exit status {status}")
+
+
+def predict(home: Path, *options: str) -> None:
+    """Predict all images of both parts."""
+    run(
+        "predict",
+        home.parent / "model.onnx",
+        home / "*" / "images" / "*.png",
+        "-o",
+        home / "maps",
+        "--threads",
+        1,
+        *options,
+    )
+
+
+# In this order: what one has written is what the next reads.
+ROWS: dict[str, Callable[[Path], object]] = {
+    "open a data set by wildcards": opened,
+    "open a data set by a list file": lambda home: opened(home, by="list"),
+    "`inspect`": lambda home: run("inspect", home / "wildcards.yaml"),
+    "decode all images into the store": store_of,
+    "read the store": read_store,
+    "compute a teacher's answers": answer,
+    "read a teacher's answers": answer,
+    "`predict`": lambda home: predict(home, "--overwrite"),
+    "`predict`, all done before": predict,
+    "`evaluate`, half the images": lambda home: run(
+        "evaluate", home.parent / "model.onnx", "-d", home / "wildcards.yaml", "-o", home / "run"
+    ),
+    "`report`": lambda home: build_report([home / "run"]),
+}
+
+
+def child(row: str, home: Path) -> None:
+    """Do a row's work on the few images and on all, and print what it took."""
+    import torch
+
+    torch.set_num_threads(1)
+    if sys.platform != "win32":
+        from resource import RLIMIT_NOFILE, setrlimit
+
+        setrlimit(RLIMIT_NOFILE, (FILES, FILES))
+    ROWS[row](home.with_name(str(FIRST)))
+    before, memory = time.process_time(), peak_memory_mb()
+    ROWS[row](home)
+    print(json.dumps({"seconds": time.process_time() - before, "added_mb": peak_memory_mb() - memory}))
+
+
+def measure(work: Path, counts: Sequence[int]) -> dict[str, list[dict[str, float]]]:
+    """Return for each row what each count took."""
+    classes = ClassMap.build([(name, None, value) for value, name in enumerate(CLASSES)])
+    model = build_model("unet", classes, options={"width": 4, "depth": 2})
+    model.save(work / "model")
+    export_onnx(model, work / "model.onnx")
+    for count in (FIRST, *counts):
+        draw(work / str(count), count)
+    for row in ROWS:
+        ROWS[row](work / str(FIRST))  # what later rows read
+    found: dict[str, list[dict[str, float]]] = {row: [] for row in ROWS}
+    for count in counts:
+        for row, taken in found.items():
+            command = [sys.executable, __file__, "--row", row, "--home", str(work / str(count))]
+            threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+            environment = {**os.environ, **threads, "SEGSHRINK_CACHE": str(work / f"cache-{count}")}
+            done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+            taken.append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"{count:6,} {row}: {taken[-1]['seconds']:.1f} s, {taken[-1]['added_mb']:.0f} MB", flush=True)
+    return found
+
+
+def to_markdown(record: dict[str, Any]) -> str:
+    """Return the results as a Markdown page."""
+    machine, counts = record["machine"], record["counts"]
+    head = [
+        "# What grows with the number of images",
+        "",
+        f"Written by `python benchmarks/growth.py`, {record['created']}, segshrink {record['segshrink']}, "
+        f"{machine['cpu']}, Python {machine['python']}. Processor time on one thread, and memory beyond that for "
+        f"{FIRST} images, of processes that may open {FILES} files; images of {SIDE} pixels. Goal: ten times as many "
+        f"within {GOAL:g} times the time.",
+        "",
+        f"| work | {' | '.join(f'{count:,} images' for count in counts)} | times as long | more memory |",
+        f"| --- |{' ---: |' * (len(counts) + 2)}",
+    ]
+    rows = []
+    for row, taken in record["rows"].items():
+        seconds = " | ".join(f"{one['seconds']:.2f} s" for one in taken)
+        grown = taken[-1]["seconds"] / max(taken[0]["seconds"], 1e-3)
+        memory = taken[-1]["added_mb"] - taken[0]["added_mb"]
+        rows.append(f"| {row} | {seconds} | {grown:.1f} | {memory:.0f} MB |")
+    return "\n".join([*head, *rows, ""])
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure and write, or do one row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="numbers of images")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.row:
+        child(given.row, given.home)
+        return
+    with tempfile.TemporaryDirectory() as work:
+        os.environ["SEGSHRINK_CACHE"] = str(Path(work) / "cache")
+        rows = measure(Path(work), given.counts)
+    record = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "segshrink": __version__,
+        "machine": describe_machine(threads=1),
+        "counts": list(given.counts),
+        "rows": rows,
+    }
+    write_json(given.out / "growth.json", record)
+    write_text(given.out / "growth.md", to_markdown(record))
+    print(to_markdown(record))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
