@@ -96,12 +96,53 @@ def test_a_students_run_knows_its_recipe_and_teacher(
     assert told.status == 0, told.err
     (line,) = [line for line in told.err.splitlines() if line.startswith("doctor: fault")]
     assert "adapter: {order: bgr}" in line
-    result = segshrink("doctor", "--student", run, "--images", 6)
+    result = segshrink("doctor", "--student", run, "--images", 6, "--trust")
     assert result.status == 1
     assert "✗ fault  order" in result.out
     assert "the student scores" in " ".join(result.out.split())
     mended = segshrink("doctor", teachers(networks, ""), "--student", run, "--images", 6)
     assert "✗ fault  order" not in mended.out
+
+
+@pytest.mark.parametrize("where", ["config.yaml", "run.json"])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"source": "strangers_code:network"},
+        {"source": "hf:somebody/segformer"},
+        {"source": "smp:Unet/resnet18", "weights": "imagenet"},
+        {"source": "torchvision:lraspp_mobilenet_v3_large", "weights": "COCO_WITH_VOC_LABELS_V1"},
+        {"source": "smp:Unet/resnet18", "weights": "w.safetensors", "options": {"encoder_weights": "imagenet"}},
+    ],
+    ids=lambda entry: entry["source"],
+)
+def test_a_strangers_run_runs_none_of_its_code(
+    segshrink: Run, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, entry: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "strangers_code.py").write_text("open('was-run', 'w').close()")
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    run = tmp_path / "run"
+    run.mkdir()
+    written = yaml.safe_load(recipe.read_text())
+    if where == "config.yaml":
+        written["distillation"] = {"teachers": [entry]}
+    else:
+        (run / "run.json").write_text(json.dumps({"teachers": [entry]}))
+    written["data"] = str((recipe.parent / written["data"]).resolve())
+    (run / "config.yaml").write_text(yaml.safe_dump(written))
+    for given in ([], [recipe]):
+        refused = segshrink("doctor", *given, "--student", run)
+        if given and where == "config.yaml":
+            assert "no teacher to examine" in refused.sentence  # the user's own recipe names none
+            continue
+        assert refused.status == 1
+        assert entry["source"] in refused.sentence
+        assert "--trust" in refused.sentence
+    assert not (tmp_path / "was-run").exists()
+    if entry["source"].startswith("strangers"):
+        assert segshrink("doctor", "--student", run, "--trust").status == 1
+        assert (tmp_path / "was-run").exists()
 
 
 def test_distill_can_do_without_the_doctor_and_survives_it(

@@ -21,7 +21,13 @@ _SIGNS = {"fault": "✗", "warning": "!", "fine": "✓"}
 
 
 def patient_of(
-    recipe: Path | None, overrides: Sequence[str], *, teachers: Sequence[str], data: Path | None, student: str | None
+    recipe: Path | None,
+    overrides: Sequence[str],
+    *,
+    teachers: Sequence[str],
+    data: Path | None,
+    student: str | None,
+    trust: bool = False,
 ) -> Patient:
     """Put together who is examined.
 
@@ -31,9 +37,10 @@ def patient_of(
         teachers: Sources of teachers; none takes the recipe's, or those of the student's run.
         data: Data set description instead of the recipe's.
         student: Run or model folder, or network id.
+        trust: Whether teachers that the student's run names may run code of their own or ask the network.
 
     Raises:
-        ConfigError: Nothing says which data or which teacher.
+        ConfigError: Nothing says which data or which teacher, or the run names a teacher that isn't trusted.
         FileError: A file is missing or unreadable.
     """
     if recipe is not None and "=" in recipe.name and not recipe.exists():
@@ -48,7 +55,11 @@ def patient_of(
         loaded = Recipe(name="doctor", data=load_dataset(data))
     else:
         raise ConfigError("nothing says which images to look at; give a RECIPE, or --data with --teacher")
-    return Patient(loaded, _sources(loaded, teachers, run), student)
+    sources = _sources(loaded, teachers, run)
+    own = bool(teachers) or (recipe is not None and bool(loaded.distillation.teachers))
+    if run is not None and not own and not trust:
+        _refuse_code(run, sources)
+    return Patient(loaded, sources, student)
 
 
 def print_diagnosis(found: Diagnosis) -> None:
@@ -84,9 +95,37 @@ def _sources(recipe: Recipe, given: Sequence[str], run: Path | None) -> tuple[Te
     listed = recipe.distillation.teachers
     if given:
         return tuple(next((one for one in listed if one.source == name), TeacherSource(source=name)) for name in given)
-    if not listed and run is not None and (run / "run.json").exists():
-        return tuple(TeacherSource.model_validate(one) for one in read_json(run / "run.json").get("teachers", ()))
-    return tuple(listed)
+    return tuple(listed) if listed or run is None else _learned_from(run)
+
+
+def _learned_from(run: Path) -> tuple[TeacherSource, ...]:
+    """Return the teachers that a run learned from."""
+    record = read_json(run / "run.json") if (run / "run.json").exists() else {}
+    return tuple(TeacherSource.model_validate(one) for one in record.get("teachers", ()))
+
+
+def _refuse_code(run: Path, sources: Sequence[TeacherSource]) -> None:
+    """Refuse teachers that only a run folder names, which anybody may have written, where they are more than data.
+
+    Raises:
+        ConfigError: Opening one would run code that it names, or ask the network.
+    """
+    theirs = [*load_recipe(run / "config.yaml").distillation.teachers, *_learned_from(run)]
+    for source in sources:
+        if source in theirs and not _is_data(source):
+            raise ConfigError(
+                f"the run {run} names the teacher '{source.source}', which would run code or ask the network; give "
+                "--trust if you trust whoever wrote that folder, or name the teacher yourself with --teacher"
+            )
+
+
+def _is_data(source: TeacherSource) -> bool:
+    """Tell whether a teacher is opened by reading local files alone."""
+    kind = source.source.partition(":")[0]
+    if kind in ("smp", "torchvision"):
+        asks = any("weights" in key for key in source.options)
+        return source.weights is not None and source.weights.is_file() and not asks
+    return kind in ("onnx", "tflite", "labels") or Path(source.source).is_dir()
 
 
 def _verdict(found: Diagnosis) -> Text:

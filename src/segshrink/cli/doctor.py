@@ -39,6 +39,14 @@ def doctor(
         int | None,
         typer.Option("--images", help="Crops to look at, by default 32.", min=2, show_default=False),
     ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Let teachers that the student's run folder names run code or ask the network.",
+            show_default=False,
+        ),
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the findings as JSON.", show_default=False)
     ] = None,
@@ -55,7 +63,7 @@ def doctor(
 
     if json_file is not None:
         refuse_foreign(json_file, overwrite=overwrite)
-    patient = patient_of(recipe, overrides or (), teachers=teacher or (), data=data, student=student)
+    patient = patient_of(recipe, overrides or (), teachers=teacher or (), data=data, student=student, trust=trust)
     from segshrink.cli._console import progress_bar
     from segshrink.cli._work import use_free_threads
     from segshrink.training.doctor import examine

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-Statistics = Literal["batch", "running"]
+# The batch's own in every layer, or only in the first one that runs; or the running ones.
+Statistics = Literal["batch", "first", "running"]
 
 
 def batch_norms(module: nn.Module | None) -> list[_BatchNorm]:
@@ -24,11 +25,12 @@ def batch_norms(module: nn.Module | None) -> list[_BatchNorm]:
 def forced(module: nn.Module | None, statistics: Statistics | None) -> Iterator[None]:
     """Make every batch normalisation of ``module`` use these statistics, whatever its mode; None changes nothing.
 
-    Running statistics are neither used nor changed with "batch".
+    Running statistics that are not used are not changed either.
     """
     layers = batch_norms(module) if statistics else []
+    first: list[_BatchNorm] = []
     for layer in layers:
-        vars(layer)["forward"] = _replacement(layer, statistics)  # hides the class's until it is removed
+        vars(layer)["forward"] = _replacement(layer, statistics, first)  # hides the class's until it is removed
     try:
         yield
     finally:
@@ -47,9 +49,15 @@ def kept(module: nn.Module | None) -> Iterator[None]:
             getattr(layer, name).copy_(value)
 
 
-def _replacement(layer: _BatchNorm, statistics: Statistics | None) -> Callable[[Tensor], Tensor]:
+def _replacement(
+    layer: _BatchNorm, statistics: Statistics | None, first: list[_BatchNorm]
+) -> Callable[[Tensor], Tensor]:
+    """Return a layer's forward pass with other statistics; ``first`` is filled by the layer that runs first."""
+
     def forward(features: Tensor) -> Tensor:
-        batch = statistics == "batch"
+        if not first:
+            first.append(layer)
+        batch = statistics == "batch" or (statistics == "first" and first[0] is layer)
         mean, variance = (None, None) if batch else (layer.running_mean, layer.running_var)
         return F.batch_norm(features, mean, variance, layer.weight, layer.bias, training=batch, eps=layer.eps)
 

@@ -1,9 +1,13 @@
-"""The search for what explains a teacher's bad score: treatments are tried on few crops, the best on all."""
+"""The search for what explains a teacher's bad score: treatments are tried on few crops, the best on all.
+
+A scaling that nobody has a name for is fitted. Batch statistics undo any scaling of pixels, so where they help most the
+scaling is suspected: it is to blame if those of the first layer alone help as much.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from segshrink.errors import SegshrinkError
 from segshrink.teachers import Teacher
@@ -18,7 +22,7 @@ from segshrink.training.doctor.measuring import (
     reordered,
 )
 from segshrink.training.doctor.sample import Sample
-from segshrink.training.doctor.scaling import Scaling
+from segshrink.training.doctor.scaling import FIT_FACTORS, Scaling, fit_grid, fit_steps
 from segshrink.training.doctor.trials import FAMILIES, Progress, Trial, combinations, measure, single_trials
 
 # A treatment is a cause when it brings at least this much mIoU, and surely some of it (95 % interval over crops).
@@ -29,6 +33,12 @@ _LEAST_SECOND_GAIN = 0.1
 _TIE = 0.02
 # ... and of one kind within this much.
 _CLOSE_TIE = 0.005
+# A fitted scaling must bring this much more than those with a name.
+_LEAST_FIT_GAIN = 0.03
+# A treatment that leaves the teacher poor is its likely cause when it brings this much of the way to perfect.
+_LEAST_LIKELY_STEP = 0.1
+# Share of what batch statistics bring that those of the first layer alone bring where the scaling is to blame.
+_FIRST_LAYER_SHARE = 0.7
 # What is worth measuring on all crops, by the gain on the few.
 _PROMISING = 0.03
 _FEWEST = 4
@@ -57,6 +67,7 @@ class Cause:
     after: float
     sure_gain: float
     alone: dict[str, float] = field(default_factory=dict)
+    batch: float | None = None
 
     @property
     def gain(self) -> float:
@@ -111,48 +122,107 @@ class Search:
         self._few_scores: dict[Trial, float] = {}
         self._all: dict[Trial, Matrices] = {base: matrices}
 
-    def run(self, *, bad: bool) -> Cause | None:
+    def run(self, *, bad: bool, steady: bool = True) -> Cause | None:
         """Return what explains the score, or None.
 
         Args:
-            bad: Whether the teacher does so badly that two causes at once are looked for as well.
+            bad: Whether the teacher does so badly that two causes at once are looked for as well, and treatments that
+                leave it poor are named.
+            steady: Whether it answers alike each time.
         """
-        singles = single_trials(self._teacher, self._sample, base=self._base, inner=self._inner)
+        base = self._base
+        singles = single_trials(self._teacher, self._sample, base=base, inner=self._inner, steady=steady)
         promising = self._promising(singles)
-        measured = self._measured([self._base, *promising])
+        if bad or any({"scaling", "statistics"} & {*trial.families(base)} for trial in promising):
+            singles += self._fitted(base, singles)
+            promising = self._promising(singles)
+        measured = self._measured([base, *promising])
+        chosen = self._chosen([one for one in measured if len(one.families) == 1])
+        room = 1.0 if chosen is None else 1 - chosen.score
+        if (bad or chosen is not None) and room >= _LEAST_SECOND_GAIN:
+            pairs = self._pairs(singles, every_scaling=chosen is None)
+            other = replace(base, reverse=not base.reverse)
+            if chosen is None and other in singles:
+                self._promising(pairs)
+                pairs += self._fitted(other, pairs)
+            measured += self._measured(self._promising(pairs))
+            chosen = self._second([one for one in measured if len(one.families) == 2], chosen) or chosen
         self.alone = _best_of_each(measured)
-        single = self._chosen([one for one in measured if len(one.families) == 1])
-        room = 1.0 if single is None else 1 - single.score
-        if (bad or single is not None) and room >= _LEAST_SECOND_GAIN:
-            single = self._second(measured, singles, single)
-        if single is None:
-            return None
-        _, sure = gain(self._matrices, single.matrices)
+        if chosen is None and bad:
+            chosen = self._preferred(
+                [one for one in measured if self._explains(self._matrices, one, LEAST_GAIN, likely=True)]
+            )
+        return None if chosen is None else self._cause(chosen)
+
+    def _cause(self, chosen: _Measured) -> Cause:
+        chosen, batch = self._rescaled(chosen)
         return Cause(
-            families=single.families,
-            trial=single.trial,
-            order=best_order(self._all[single.trial]) if single.ordered else None,
+            families=chosen.families,
+            trial=chosen.trial,
+            order=best_order(self._all[chosen.trial]) if chosen.ordered else None,
             before=mean_iou(self._matrices),
-            after=single.score,
-            sure_gain=sure,
+            after=chosen.score,
+            sure_gain=gain(self._matrices, chosen.matrices)[1],
             alone=self.alone,
+            batch=batch,
         )
 
-    def _second(self, measured: list[_Measured], singles: list[Trial], single: _Measured | None) -> _Measured | None:
-        """Return a pair of treatments if it explains clearly more than ``single``, else ``single``.
+    def _rescaled(self, chosen: _Measured) -> tuple[_Measured, float | None]:
+        """Return the scaling that batch statistics undo, if that is all they do, and the score with the statistics."""
+        if chosen.trial.statistics != "batch" or chosen.trial.scaling != self._base.scaling:
+            return chosen, None
+        plain = replace(chosen.trial, statistics=self._base.statistics)
+        first = self._one(replace(plain, statistics="first"), chosen.ordered)
+        before = self._one(plain, chosen.ordered).score
+        if first.score - before < _FIRST_LAYER_SHARE * (chosen.score - before):
+            return chosen, None
+        known = [
+            trial for trial in self._few_scores if trial.scaling and trial == replace(plain, scaling=trial.scaling)
+        ]
+        best = max([*known, *self._fitted(plain, known)], key=lambda trial: self._few_scores[trial])
+        scaled = self._one(best, chosen.ordered)
+        if scaled.score < before + LEAST_GAIN:
+            blamed = tuple("scaling" if family == "statistics" else family for family in chosen.families)
+            return replace(chosen, families=blamed), chosen.score
+        return scaled, chosen.score if scaled.score < chosen.score - _TIE else None
 
-        Tried are the best two with all others, and all scalings with the other band order: where both are wrong,
-        neither alone need help.
+    def _fitted(self, base: Trial, known: Iterable[Trial]) -> list[Trial]:
+        """Return a trial with a scaling fitted on the few crops, if it does clearly better than the ``known`` ones.
+
+        The fit begins with the best of these, or, where it leaves the teacher poor or does worse than something else,
+        with scalings of all magnitudes.
         """
-        first = self._best_on_few(singles)[:2]
-        first += [trial for trial in singles if trial.families(self._base) == ("order",)]
-        pairs = [pair for one in first for two in singles for pair in combinations(one, two, base=self._base)]
-        different = list(dict.fromkeys(pairs))
-        together = [*measured, *self._measured(self._promising(different))]
+        statistics, score = self._sample.statistics, self._few_scores
+        tried = [trial for trial in known if trial.families(base) == ("scaling",)]
+        named = max((score[trial] for trial in tried), default=0.0)
+        if level(named, majority_iou(self._matrices)) < POOR_LEVEL or named < max(score.values()) - _TIE:
+            grid = [replace(base, scaling=scaling) for scaling in fit_grid(statistics, self._inner)]
+            self._try(grid, "fitting mean and deviation")
+            tried += grid
+        best = max(tried, key=lambda trial: score[trial])
+        for factor in FIT_FACTORS:
+            near = [replace(base, scaling=scaling) for scaling in fit_steps(best.scaling, statistics, factor)]
+            self._try(near, "fitting mean and deviation")
+            best = max([best, *near], key=lambda trial: score[trial])
+        return [best] if score[best] >= named + _LEAST_FIT_GAIN else []
+
+    def _pairs(self, singles: list[Trial], *, every_scaling: bool) -> list[Trial]:
+        """Return pairs of treatments: the best two with the best of every other kind.
+
+        If both scaling and order are wrong, mending one alone may not raise the score: with ``every_scaling`` the other
+        order is paired with them all.
+        """
+        best = self._best_on_few(singles)
+        firsts = {trial.families(self._base): trial for trial in reversed(best)}
+        pairs = [(one, two) for one in best[:2] for two in firsts.values()]
+        if every_scaling and ("order",) in firsts:
+            pairs += [(firsts["order",], trial) for trial in singles]
+        return list(dict.fromkeys(pair for one, two in pairs for pair in combinations(one, two, base=self._base)))
+
+    def _second(self, pairs: list[_Measured], single: _Measured | None) -> _Measured | None:
+        """Return a pair of treatments if it explains clearly more than ``single``."""
         reference = self._matrices if single is None else single.matrices
-        pairs_of = [one for one in together if len(one.families) == 2]
-        found = [one for one in pairs_of if self._explains(reference, one, _LEAST_SECOND_GAIN)]
-        return self._preferred(found) or single
+        return self._preferred([one for one in pairs if self._explains(reference, one, _LEAST_SECOND_GAIN)])
 
     def _chosen(self, measured: Iterable[_Measured]) -> _Measured | None:
         return self._preferred([one for one in measured if self._explains(self._matrices, one, LEAST_GAIN)])
@@ -167,34 +237,44 @@ class Search:
         same = _within([one for one in as_good if one.families == families], _CLOSE_TIE)
         return min(same, key=lambda one: usual.index(one.trial))
 
-    def _explains(self, before: Matrices, one: _Measured, least: float) -> bool:
-        """Tell whether a treatment brings enough, surely, and makes a teacher that isn't poor any more."""
+    def _explains(self, before: Matrices, one: _Measured, least: float, *, likely: bool = False) -> bool:
+        """Tell whether a treatment brings enough, surely, and makes a teacher that isn't poor any more.
+
+        With ``likely`` it may leave it poor, if it brings it a good part of the way.
+        """
         gained, sure = gain(before, one.matrices)
-        reached = level(one.score, majority_iou(self._matrices))
-        return gained >= least and sure >= LEAST_SURE_GAIN and reached >= POOR_LEVEL
+        majority = majority_iou(self._matrices)
+        reached, needed = level(one.score, majority), POOR_LEVEL
+        if likely:
+            needed = max(level(mean_iou(before), majority), 0.0) + _LEAST_LIKELY_STEP
+        return gained >= least and sure >= LEAST_SURE_GAIN and reached >= needed
 
     def _measured(self, trials: Iterable[Trial]) -> list[_Measured]:
         """Measure treatments on all crops, each with the classes as they are and in their best order."""
-        found = []
-        for trial in trials:
-            if trial not in self._all:
-                self._all[trial] = measure(self._teacher, self._sample, trial, range(len(self._sample)))
-            families = trial.families(self._base)
-            matrices = self._all[trial]
-            if families:
-                found.append(_Measured(trial, False, families, matrices))
-            found.append(_Measured(trial, True, (*families, "classes"), reordered(matrices)))
-        return found
+        both = [self._one(trial, ordered) for trial in trials for ordered in (False, True)]
+        return [one for one in both if one.families]
+
+    def _one(self, trial: Trial, ordered: bool) -> _Measured:
+        """Measure one treatment on all crops, with the classes as they are or in their best order."""
+        if trial not in self._all:
+            self._all[trial] = measure(self._teacher, self._sample, trial, range(len(self._sample)))
+        families, matrices = trial.families(self._base), self._all[trial]
+        if not ordered:
+            return _Measured(trial, False, families, matrices)
+        return _Measured(trial, True, (*families, "classes"), reordered(matrices))
 
     def _promising(self, trials: Sequence[Trial]) -> list[Trial]:
         """Return the few treatments that bring most on the few crops, in any class order, if they bring enough."""
         now = self._on_few(self._base)
+        self._try(trials, "trying the usual causes")
+        best = [trial for trial in self._best_on_few(trials) if self._few_scores[trial] >= now + _PROMISING]
+        return best[:_CONFIRMED]
+
+    def _try(self, trials: Sequence[Trial], doing: str) -> None:
         for number, trial in enumerate(trials):
             self._on_few(trial)
             if self._progress is not None:
-                self._progress(number + 1, len(trials), "trying the usual causes")
-        best = [trial for trial in self._best_on_few(trials) if self._few_scores[trial] >= now + _PROMISING]
-        return best[:_CONFIRMED]
+                self._progress(number + 1, len(trials), doing)
 
     def _best_on_few(self, trials: Sequence[Trial]) -> list[Trial]:
         return sorted((trial for trial in trials if trial in self._few_scores), key=lambda one: -self._few_scores[one])

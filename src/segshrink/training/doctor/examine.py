@@ -22,7 +22,7 @@ from segshrink.training.doctor.plan import Plan
 from segshrink.training.doctor.sample import Sample, draw_sample
 from segshrink.training.doctor.scaling import Scaling, unchanged
 from segshrink.training.doctor.students import examine_student, open_student
-from segshrink.training.doctor.teacher_checks import listen, unsteadiness
+from segshrink.training.doctor.teacher_checks import LEAST_CHANGE, listen, unsteadiness
 from segshrink.training.doctor.teacher_findings import (
     Named,
     knowledge_finding,
@@ -121,16 +121,17 @@ def examine_teacher(
     bad = heard.level < POOR_LEVEL
     bands = int(sample.images.shape[1])
     inner = inner_scaling(teacher, source, bands=bands)
+    noise = unsteadiness(teacher, sample, base)
+    steady = max(noise.values()) <= LEAST_CHANGE
     search = Search(teacher, sample, base=base, matrices=heard.matrices, inner=inner, progress=progress)
-    cause = search.run(bad=bad) if heard.judged and (bad or not brief) else None
+    cause = search.run(bad=bad, steady=steady) if heard.judged and (bad or not brief) else None
     if cause is not None and heard.not_finite and listen(teacher, sample, cause.trial).not_finite:
         cause = None  # what isn't a number stays so: that is the fault
-    random, batch = unsteadiness(teacher, sample, base)
     known = knowledge_finding(named, _labels(sample, len(teacher.classes)), teacher.classes)
     findings = [
         score_finding(named, heard, cause, search.alone, base=base, plan=plan, scaling=inner or unchanged(bands)),
         *output_findings(named, heard, plan, misled=bad or cause is not None),
-        *steadiness_findings(named, random=random, batch=batch),
+        *steadiness_findings(named, noise),
         *([known] if known else []),
     ]
     return findings, heard.matrices

@@ -10,6 +10,8 @@ from typing import Any, Literal
 Severity = Literal["fault", "warning", "fine"]
 About = Literal["teacher", "student", "terms"]
 _RANKS: Mapping[Severity, int] = {"fault": 0, "warning": 1, "fine": 2}
+# What makes every score doubtful comes before what a score seems to say.
+_FIRST = ("not-finite", "random", "batch")
 
 
 @dataclass(frozen=True)
@@ -88,5 +90,12 @@ def _plain(value: Any) -> Any:
 
 
 def ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return faults before warnings before the rest; among equals what explains more mIoU, then the given order."""
-    return tuple(sorted(findings, key=lambda finding: (_RANKS[finding.severity], -finding.numbers.get("gain", 0.0))))
+    """Return faults before warnings before the rest.
+
+    Among equals what makes scores doubtful comes first, then what explains more mIoU, then the given order.
+    """
+
+    def key(finding: Finding) -> tuple[int, bool, float]:
+        return _RANKS[finding.severity], finding.kind not in _FIRST, -finding.numbers.get("gain", 0.0)
+
+    return tuple(sorted(findings, key=key))

@@ -56,6 +56,11 @@ class Sample:
         return Normalization(tuple(values.mean(dim=1).tolist()), tuple(values.std(dim=1).clamp_min(1e-6).tolist()))
 
     @property
+    def holds_bytes(self) -> bool:
+        """Whether all pixels are from 0 to 255."""
+        return bool((self.images >= 0).all()) and bool((self.images <= 255).all())
+
+    @property
     def has_surroundings(self) -> bool:
         """Whether a scene shows more than its crop does."""
         return self.size < TILE and any(max(self.store.shape(plan.sample)) > self.size for plan in self.plans)

@@ -18,6 +18,8 @@ from segshrink.training.doctor.trials import Progress, Trial, answers, known_tar
 # Temperatures at which the certainty is measured; the recipe's is added.
 TEMPERATURES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 CERTAIN = 0.99
+# Change of an answer, relative to the logits' deviation, beyond what rounding explains.
+LEAST_CHANGE = 0.02
 # Every so many rows and columns a pixel's certainty is measured.
 _EVERY = 4
 _NEVER = -1e4
@@ -35,7 +37,7 @@ class Answered:
         variation: How much the logits of one crop differ from another's, at most, relative to their size.
         lowest: Smallest logit of a known class.
         highest: Largest logit of a known class.
-        sums_to_one: Whether every pixel's logits lie in [0, 1] and sum to one, as probabilities do.
+        sums_to_one: Whether every pixel's logits sum to one, as those of a softmax do.
         entropy: Mean entropy of the teacher's probabilities as a share of the largest possible one.
         certain: Temperature -> share of the pixels where one class has a probability above 0.99.
         highest_probability: Mean probability of the likeliest class.
@@ -55,6 +57,11 @@ class Answered:
     def mean_iou(self) -> float:
         """MIoU over the classes that the crops hold."""
         return mean_iou(self.matrices)
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether all logits lie in [0, 1], as a softmax's do, or those of a sigmoid for each class."""
+        return self.lowest >= 0 and self.highest <= 1
 
     @property
     def judged(self) -> bool:
@@ -101,21 +108,21 @@ def listen(
     return seen.summary(np.stack(matrices))
 
 
-def unsteadiness(teacher: Teacher, sample: Sample, trial: Trial) -> tuple[float, float]:
-    """Return how much an answer changes when it is asked for again, and when its crop comes alone.
+def unsteadiness(teacher: Teacher, sample: Sample, trial: Trial) -> dict[str, float]:
+    """Return how much an answer changes when it is asked for again ("random"), and when its crop comes alone ("batch").
 
     Both as the largest change of a logit relative to the logits' standard deviation; 0 for teachers that answer about
     whole scenes.
     """
     indices = list(range(min(_TWICE, len(sample))))
     if teacher.whole_scenes or trial.surroundings or len(indices) < 2:
-        return 0.0, 0.0
+        return {"random": 0.0, "batch": 0.0}
     first, again = (_stacked(teacher, sample, trial, indices) for _ in range(2))
     alone = _stacked(teacher, sample, trial, indices[:1])
     size = max(float(first.std()), float(first.abs().mean()) * 1e-3, 1e-12)
     changes = (float((one - two).abs().max()) / size for one, two in ((first, again), (first[:1], alone)))
     random, batch = (0.0 if np.isnan(change) else change for change in changes)
-    return random, batch
+    return {"random": random, "batch": batch}
 
 
 def _stacked(teacher: Teacher, sample: Sample, trial: Trial, indices: Sequence[int]) -> Tensor:
@@ -150,8 +157,7 @@ class _Seen:
             return
         self._pixels += len(values)
         self._low, self._high = min(self._low, float(values.min())), max(self._high, float(values.max()))
-        sums = values.sum(dim=1)
-        self._sums_to_one &= bool((values >= 0).all() and (values <= 1).all() and ((sums - 1).abs() < 1e-2).all())
+        self._sums_to_one &= bool(((values.sum(dim=1) - 1).abs() < 1e-2).all())
         probabilities = values.softmax(dim=1)
         self._entropy += float(torch.special.entr(probabilities).sum())
         self._highest_probability += float(probabilities.amax(dim=1).sum())

@@ -12,11 +12,11 @@ from segshrink.teachers import Teacher
 from segshrink.teachers.teacher import TILE
 from segshrink.training.doctor.causes import Cause
 from segshrink.training.doctor.findings import Finding
-from segshrink.training.doctor.measuring import BAD_LEVEL, POOR_LEVEL
+from segshrink.training.doctor.measuring import BAD_LEVEL, POOR_LEVEL, level
 from segshrink.training.doctor.plan import Plan
 from segshrink.training.doctor.remedies import mended_source, recipe_line, teachers_line, with_output
 from segshrink.training.doctor.scaling import Scaling
-from segshrink.training.doctor.teacher_checks import CERTAIN, TEMPERATURES, Answered
+from segshrink.training.doctor.teacher_checks import CERTAIN, LEAST_CHANGE, TEMPERATURES, Answered
 from segshrink.training.doctor.trials import Trial
 
 _FAULT_GAIN = 0.1
@@ -24,14 +24,13 @@ _FAULT_GAIN = 0.1
 _TOO_CERTAIN, _WELL_CERTAIN = 0.95, 0.8
 _TOO_UNCERTAIN = 0.97
 _CONSTANT = 1e-4
-# Change of an answer, relative to the logits' deviation, beyond what rounding explains.
-_CHANGE = 0.02
 
 _WHY: Mapping[str, str] = {
     "scaling": "A network is right only about pixel values like those it was trained on.",
     "order": "It was trained on images whose red and blue are exchanged; colours mislead it.",
     "statistics": "Its batch normalisation doesn't scale features as in training.",
     "size": "It was trained on objects of another size in pixels.",
+    "shift": "What the student learns about a pixel belongs to another one.",
     "surroundings": "It needs to see more around an object than a crop shows.",
     "classes": "The student is taught that one class is another.",
 }
@@ -78,13 +77,14 @@ def output_findings(named: Named, seen: Answered, plan: Plan, *, misled: bool) -
                 numbers,
             )
         )  # fmt: skip
-    if seen.sums_to_one and not _constant(seen):
+    if seen.probabilities and not _constant(seen):
         entry = with_output(named.sources[named.position], "probabilities")
+        sums = "summing to one" if seen.sums_to_one else "a sigmoid for each class"
         found.append(
             Finding(
                 "probabilities", "fault", "teacher",
-                f"the {named.label} answers with probabilities ({seen.lowest:.2f} to {seen.highest:.2f}, summing to "
-                f"one), which are taken as logits",
+                f"the {named.label} answers with probabilities ({seen.lowest:.2f} to {seen.highest:.2f}, {sums}), "
+                "which are taken as logits",
                 f"The softmax is applied twice: no class ever gets more than {seen.highest_probability:.2f} on average "
                 "and the student learns next to nothing from it.",
                 teachers_line(named.sources, named.position, entry),
@@ -96,14 +96,15 @@ def output_findings(named: Named, seen: Answered, plan: Plan, *, misled: bool) -
     return found
 
 
-def steadiness_findings(named: Named, *, random: float, batch: float) -> list[Finding]:
-    """Return whether an answer changes with chance, or with the images beside it."""
+def steadiness_findings(named: Named, noise: Mapping[str, float]) -> list[Finding]:
+    """Return whether an answer changes with chance ("random"), or with the images beside it ("batch")."""
+    random, batch = noise["random"], noise["batch"]
     remedy = "call .eval() on the network where it is built or before it is exported"
-    if random > _CHANGE:
+    if random > LEAST_CHANGE:
         seen = f"the {named.label}'s answer about the same crop changes from one time to the next"
         why = "Its dropout or another random layer is on, so that its answers are noisy."
         return [Finding("random", "fault", "teacher", seen, why, remedy, {"change": random})]
-    if batch > _CHANGE:
+    if batch > LEAST_CHANGE:
         seen = f"the {named.label}'s answer about a crop depends on the other crops of its batch"
         why = "Its batch normalisation is in train mode, so that what it teaches depends on chance."
         return [Finding("batch", "fault", "teacher", seen, why, remedy, {"change": batch})]
@@ -143,11 +144,13 @@ def score_finding(
     numbers = {"mean_iou": seen.mean_iou, "majority_mean_iou": seen.majority}
     if cause is not None:
         fault = cause.gain >= _FAULT_GAIN or seen.level < POOR_LEVEL
+        poor = level(cause.after, seen.majority) < POOR_LEVEL
         return Finding(
             " and ".join(cause.families),
             "fault" if fault else "warning",
             "teacher",
-            f"{score}, but {cause.after:.2f} {_treatment(cause, base, classes)}",
+            f"{score}, but {cause.after:.2f} {_treatment(cause, base, classes, scaling)}"
+            + (": the likely cause, though that alone doesn't make it good" if poor else ""),
             " ".join(_why(family, cause) for family in cause.families),
             "\n".join(_lines(named, cause, base, plan, scaling)),
             numbers | _cause_numbers(cause),
@@ -162,8 +165,8 @@ def score_finding(
             "fault" if seen.level < BAD_LEVEL else "warning",
             "teacher",
             f"{score}; naming {majority} everywhere would score {seen.majority:.2f}",
-            "Other pixel scalings, band and class orders, image sizes and batch statistics do no better, so it doesn't "
-            "know these images.",
+            "Other pixel scalings, band and class orders, image sizes and batch statistics "
+            f"{_no_better(seen, tried)}, so it doesn't know these images.",
             "train the teacher on these images, or choose another: segshrink train RECIPE",
             numbers | {"alone": dict(tried)},
         )
@@ -249,43 +252,73 @@ def _lines(named: Named, cause: Cause, base: Trial, plan: Plan, scaling: Scaling
     if trial.surroundings:
         larger = ("crops.size", TILE) if plan.learns_features else ("distillation.teacher_cache", True)
         lines.append(recipe_line(*larger))
+    if any(trial.shift):
+        lines.append("look for a border that is cut off or added on one side only, in the network or in the masks")
+    if "scaling" in cause.families and trial.scaling is None:
+        lines.append("give the mean and std that it was trained with, in its adapter: {mean: ..., std: ...}")
+    if "statistics" not in cause.families:
+        return lines
     if trial.statistics == "running":
-        lines.append("call .eval() on the network where it is built, and don't override its train()")
-    elif trial.statistics == "batch":
-        lines.append(
-            "measure its running averages anew: torch.optim.swa_utils.update_bn(batches of your images, model), then "
-            "save it"
-        )
-    return lines
+        return [*lines, "call .eval() on the network where it is built, and don't override its train()"]
+    return [
+        *lines,
+        "measure its running averages anew: torch.optim.swa_utils.update_bn(batches of your images, model), then save "
+        "it",
+    ]
 
 
-def _treatment(cause: Cause, base: Trial, classes: ClassMap) -> str:
+def _treatment(cause: Cause, base: Trial, classes: ClassMap, inner: Scaling) -> str:
     """Say what was done, such as "with red and blue exchanged"."""
     trial = cause.trial
     parts = []
     if trial.scaling is not None:
-        parts.append(f"with {trial.scaling.name}")
+        whole = trial.scaling.then(inner)
+        numbers = ", ".join(f"{word} {_numbers(values)}" for word, values in (("mean", whole.mean), ("std", whole.std)))
+        parts.append(f"with {trial.scaling.name}" + (f" ({numbers})" if trial.scaling.fitted else ""))
     if trial.reverse:
         parts.append("with red and blue exchanged")
     if trial.statistics is not None:
-        whose = "the batch's own statistics" if trial.statistics == "batch" else "its running averages"
+        whose = "its running averages" if trial.statistics == "running" else "the batch's own statistics"
         parts.append(f"with {whose} in batch normalisation")
     if trial.zoom != base.zoom:
         factor = trial.zoom / base.zoom
         parts.append(f"on images enlarged {factor:g} times" if factor > 1 else f"on images reduced to {factor:g}")
     if trial.surroundings:
         parts.append("when it sees whole tiles around the crops")
+    if any(trial.shift):
+        parts.append(f"with its answers moved {trial.shift[0]} pixels down and {trial.shift[1]} to the right")
     if cause.order is not None:
         moved = [f"{classes.names[j]} means {classes.names[i]}" for i, j in enumerate(cause.order) if i != j]
         parts.append(f"in another class order ({', '.join(moved)})")
     return " and ".join(parts)
 
 
+def _numbers(values: Sequence[float]) -> str:
+    """Return one number where all bands have the same."""
+    return "/".join(dict.fromkeys(f"{value:.3g}" for value in values))
+
+
+def _no_better(seen: Answered, tried: Mapping[str, float]) -> str:
+    """Say how little the treatments bring."""
+    family = max(tried, key=lambda name: tried[name], default="")
+    if not family or tried[family] < seen.mean_iou + 0.005:
+        return "do no better"
+    return f"reach {tried[family]:.2f} at most ({family})"
+
+
 def _why(family: str, cause: Cause) -> str:
     if family == "statistics" and cause.trial.statistics == "running":
         return "It is in train mode: batch normalisation averages over whatever images stand beside each other."
     if family == "statistics":
-        return "The running averages of its batch normalisation don't fit its weights."
+        return (
+            "The running averages of its batch normalisation don't fit its weights. The batch's own statistics undo "
+            "any scaling of pixels as well, but here those of the first layer alone don't help."
+        )
+    if family == "scaling" and cause.batch is not None:
+        return (
+            f"{_WHY[family]} Batch statistics, which undo any scaling, bring it to {cause.batch:.2f}: what it was "
+            "trained with is yet another scaling."
+        )
     return _WHY[family]
 
 

@@ -25,9 +25,12 @@ Progress = Callable[[int, int, str], None]
 # Pixels that a teacher answers about at once: eight crops of 256 pixels a side.
 _PIXELS_AT_ONCE = 8 * 256 * 256
 _CROPS_AT_ONCE = 8
+_SHIFT_CROPS = 6
 _ZOOMS = (0.5, 0.75, 1.0, 1.5, 2.0)
 # The order decides between causes that explain a teacher equally well.
-FAMILIES = ("scaling", "order", "statistics", "size", "surroundings", "classes")
+FAMILIES = ("scaling", "order", "statistics", "size", "surroundings", "shift", "classes")
+# What noise in the answers can pass for: averaging over more pixels, or other crops, lessens it.
+_SHAKEN = ("statistics", "size", "surroundings", "shift")
 # Field of a trial that each changes.
 _FIELDS = {
     "scaling": "scaling",
@@ -35,6 +38,7 @@ _FIELDS = {
     "statistics": "statistics",
     "size": "zoom",
     "surroundings": "surroundings",
+    "shift": "shift",
 }
 
 
@@ -48,6 +52,7 @@ class Trial:
         statistics: What batch normalisation uses: the batch's statistics or the running ones; None: what it does.
         zoom: Enlarge the images by this factor, and the answer back.
         surroundings: Show what a tile of deployment shows around each crop.
+        shift: Move the answer by so many rows down and columns to the right.
     """
 
     scaling: Scaling | None = None
@@ -55,19 +60,31 @@ class Trial:
     statistics: Statistics | None = None
     zoom: float = 1.0
     surroundings: bool = False
+    shift: tuple[int, int] = (0, 0)
 
     def families(self, base: Trial) -> tuple[str, ...]:
         """Return the kinds of treatment by which it differs from ``base``."""
         return tuple(family for family, name in _FIELDS.items() if getattr(self, name) != getattr(base, name))
 
 
-def single_trials(teacher: Teacher, sample: Sample, *, base: Trial, inner: Scaling | None) -> list[Trial]:
-    """Return all treatments that differ from ``base`` in one respect and apply to this teacher and these crops."""
+def single_trials(
+    teacher: Teacher, sample: Sample, *, base: Trial, inner: Scaling | None, steady: bool = True
+) -> list[Trial]:
+    """Return all treatments that differ from ``base`` in one respect and apply to this teacher and these crops.
+
+    Args:
+        teacher: The teacher.
+        sample: The crops.
+        base: How it is used now.
+        inner: What it is known to do to pixels; None: unknown.
+        steady: Whether it answers alike each time; else what only lessens the noise is left out.
+    """
     if teacher.whole_scenes:
         return []
-    statistics = sample.statistics
-    bytes_ = bool((sample.images >= 0).all()) and bool((sample.images <= 255).all())
-    trials = [replace(base, scaling=scaling) for scaling in candidates(statistics, bytes_=bytes_, inner=inner)]
+    trials = [
+        replace(base, scaling=scaling)
+        for scaling in candidates(sample.statistics, bytes_=sample.holds_bytes, inner=inner)
+    ]
     if sample.images.shape[1] >= 3:
         trials.append(replace(base, reverse=not base.reverse))
     if layers := batch_norms(teacher.module):
@@ -75,7 +92,28 @@ def single_trials(teacher: Teacher, sample: Sample, *, base: Trial, inner: Scali
     trials += [replace(base, zoom=zoom) for zoom in _ZOOMS if zoom != base.zoom]
     if sample.has_surroundings:
         trials.append(replace(base, surroundings=True))
-    return trials
+    if (shift := likely_shift(teacher, sample, base)) != base.shift:
+        trials.append(replace(base, shift=shift))
+    return [trial for trial in trials if steady or not set(trial.families(base)) & set(_SHAKEN)]
+
+
+def likely_shift(teacher: Teacher, sample: Sample, base: Trial) -> tuple[int, int]:
+    """Return by how many rows and columns a teacher's answers fit the labels best: the peak of their correlation."""
+    indices = range(min(len(sample), _SHIFT_CROPS))
+    targets = known_targets(teacher, sample.targets)[: len(indices)]
+    classes = len(teacher.classes)
+    predicted = torch.cat(
+        [logits.nan_to_num(-torch.inf).argmax(1) for _, logits in answers(teacher, sample, base, indices)]
+    )
+    total = torch.zeros(sample.size, sample.size)
+    for index in range(classes):
+        truth, answer = ((maps == index).float() for maps in (targets, predicted))
+        spectra = [torch.fft.rfft2(maps - maps.mean(dim=(1, 2), keepdim=True)) for maps in (truth, answer)]
+        total += torch.fft.irfft2((spectra[0] * spectra[1].conj()).sum(0), s=total.shape)
+    row, col = divmod(int(total.argmax()), sample.size)
+    shift = tuple(place - sample.size if place > sample.size // 2 else place for place in (row, col))
+    inside = max(map(abs, shift)) <= sample.size // 4
+    return (shift[0], shift[1]) if inside else base.shift
 
 
 def combinations(one: Trial, two: Trial, *, base: Trial) -> list[Trial]:
@@ -142,7 +180,8 @@ def _answer(teacher: Teacher, images: Tensor, trial: Trial) -> Tensor:
         images = F.interpolate(
             images.float(), size=zoomed, mode="bilinear", align_corners=False, antialias=trial.zoom < 1
         )
-    return resized(teacher.logits(images).cpu(), size)
+    logits = resized(teacher.logits(images).cpu(), size)
+    return logits.roll(trial.shift, dims=(2, 3)) if any(trial.shift) else logits
 
 
 def _scene_answer(teacher: Teacher, sample: Sample, index: int) -> Tensor:
