@@ -41,7 +41,20 @@ def test_a_class_that_changes_places_with_an_absent_one_stays() -> None:
     assert best_order(counts) == (1, 2, 0, 3)
 
 
-def test_an_order_found_on_one_half_is_judged_on_the_other() -> None:
+def test_all_classes_move_where_few_are_seen_and_all_of_these_do() -> None:
+    counts = np.zeros((1, 8, 8), int)
+    for index in (1, 4, 6):
+        counts[0, index, index - 1] = 50
+    assert best_order(counts) == (7, 0, 1, 2, 3, 4, 5, 6)
+    counts[:] = 0
+    for index, answer in ((1, 5), (4, 2), (6, 3), (7, 7)):
+        counts[0, index, answer] = 50
+    order = best_order(counts)
+    assert [order[index] for index in (1, 4, 6, 7)] == [5, 2, 3, 7]
+    assert sorted(order) == list(range(8))
+
+
+def test_an_order_is_judged_on_crops_that_it_was_not_found_on() -> None:
     swapped = np.zeros((4, 2, 2), int)
     swapped[:, 0, 1] = swapped[:, 1, 0] = 10
     assert mean_iou(reordered(swapped)) == 1
