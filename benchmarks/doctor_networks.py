@@ -60,7 +60,6 @@ def _convolutions(before: int, after: int) -> nn.Sequential:
     for channels in (before, after):
         layer = nn.Conv2d(channels, after, 3, padding=1)
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.zeros_(layer.bias)
         layers += [layer, nn.ReLU()]
     return nn.Sequential(*layers)
 
@@ -115,8 +114,10 @@ def train_plain(recipe: Recipe, out: Path) -> None:
     averaged = torch.optim.swa_utils.AveragedModel(network)
     if state.exists():
         saved = torch.load(state, weights_only=True)
-        for part, values in zip((network, optimizer, schedule, averaged), saved, strict=True):
-            part.load_state_dict(values)
+        network.load_state_dict(saved[0])
+        optimizer.load_state_dict(saved[1])
+        schedule.load_state_dict(saved[2])
+        averaged.load_state_dict(saved[3])
     start = schedule.last_epoch
     for step, batch in enumerate(data.train_dataloader()):
         if step < start:
@@ -124,7 +125,7 @@ def train_plain(recipe: Recipe, out: Path) -> None:
         pixels = (batch["image"].float() - 128) / 64
         loss = _loss(network(pixels), batch["target"])
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -178,6 +179,9 @@ FAULTS = {
 
 class Planted(nn.Module):
     """A network, the scaling (mean, std) that it needs, and a fault; raw pixels (N, 3, H, W) in, scores out."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, network: nn.Module, mean: float, std: float, fault: str, classes: int) -> None:
         super().__init__()

@@ -82,7 +82,7 @@ FAULTS: dict[str, tuple[Change | None, Change | None, str, str]] = {
     "wants ImageNet's": (lambda x: x * STD + MEAN, None, "scaling", "mean: [123.675, 116.28, 103.53]"),
     "scales twice": (lambda x: (x - MEAN) / STD, None, "scaling", "std: [0.0171248, 0.017507, 0.0174292]"),
     "ImageNet's numbers unscaled": (
-        lambda x: ((x / 255 - MEAN / 255) / (STD / 255)) * 64 + 127.5, None, "scaling", "adapter: {mean: ",
+        lambda x: ((x - MEAN / 255) / (STD / 255)) * 64 + 127.5, None, "scaling", "adapter: {mean: ",
     ),
     "pixels 255 times too large": (lambda x: x / 255, None, "scaling", "adapter: {mean: 0, std: 0.00392157}"),
     "deviation 255 times too large": (lambda x: (x - 127.5) / 255 + 127.5, None, "scaling", "adapter: {mean: "),

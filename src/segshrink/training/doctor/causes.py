@@ -187,18 +187,13 @@ class Search:
         return scaled, chosen.score if scaled.score < chosen.score - _TIE else None
 
     def _fitted(self, base: Trial, known: Iterable[Trial]) -> list[Trial]:
-        """Return a trial with a scaling fitted on the few crops, if it does clearly better than the ``known`` ones.
-
-        The fit begins with the best of these, or, where it leaves the teacher poor or does worse than something else,
-        with scalings of all magnitudes.
-        """
+        """Return a trial with a scaling fitted on the few crops, if it does clearly better than the ``known`` ones."""
         statistics, score = self._sample.statistics, self._few_scores
         tried = [trial for trial in known if trial.families(base) == ("scaling",)]
         named = max((score[trial] for trial in tried), default=0.0)
-        if level(named, majority_iou(self._matrices)) < POOR_LEVEL or named < max(score.values()) - _TIE:
-            grid = [replace(base, scaling=scaling) for scaling in fit_grid(statistics, self._inner)]
-            self._try(grid, "fitting mean and deviation")
-            tried += grid
+        grid = [replace(base, scaling=scaling) for scaling in fit_grid(statistics, self._inner)]
+        self._try(grid, "fitting mean and deviation")
+        tried += grid
         best = max(tried, key=lambda trial: score[trial])
         for factor in FIT_FACTORS:
             near = [replace(base, scaling=scaling) for scaling in fit_steps(best.scaling, statistics, factor)]
