@@ -33,8 +33,8 @@ _LEAST_SECOND_GAIN = 0.1
 _TIE = 0.02
 # ... and of one kind within this much.
 _CLOSE_TIE = 0.005
-# A fitted scaling must bring this much more than those with a name.
-_LEAST_FIT_GAIN = 0.03
+# A fitted scaling must bring this much more than those with a name, of which one is likely to be the right one.
+_LEAST_FIT_GAIN = 0.08
 # A treatment that leaves the teacher poor is its likely cause when it brings this much of the way to perfect.
 _LEAST_LIKELY_STEP = 0.1
 # Share of what batch statistics bring that those of the first layer alone bring where the scaling is to blame.
