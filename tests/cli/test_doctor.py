@@ -120,6 +120,8 @@ def test_a_strangers_run_runs_none_of_its_code(
     segshrink: Run, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, entry: dict[str, Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "strangers_code", raising=False)
     (tmp_path / "strangers_code.py").write_text("open('was-run', 'w').close()")
     (tmp_path / "w.safetensors").write_bytes(b"")
     run = tmp_path / "run"
