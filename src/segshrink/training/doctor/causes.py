@@ -22,7 +22,7 @@ from segshrink.training.doctor.measuring import (
     reordered,
 )
 from segshrink.training.doctor.sample import Sample
-from segshrink.training.doctor.scaling import FIT_FACTORS, Scaling, fit_grid, fit_steps
+from segshrink.training.doctor.scaling import FIT_FACTORS, Scaling, fit_grids, fit_steps
 from segshrink.training.doctor.trials import FAMILIES, Progress, Trial, combinations, measure, single_trials
 
 # A treatment is a cause when it brings at least this much mIoU, and surely some of it (95 % interval over crops).
@@ -187,19 +187,32 @@ class Search:
         return scaled, chosen.score if scaled.score < chosen.score - _TIE else None
 
     def _fitted(self, base: Trial, known: Iterable[Trial]) -> list[Trial]:
-        """Return a trial with a scaling fitted on the few crops, if it does clearly better than the ``known`` ones."""
-        statistics, score = self._sample.statistics, self._few_scores
-        tried = [trial for trial in known if trial.families(base) == ("scaling",)]
-        named = max((score[trial] for trial in tried), default=0.0)
-        grid = [replace(base, scaling=scaling) for scaling in fit_grid(statistics, self._inner)]
-        self._try(grid, "fitting mean and deviation")
-        tried += grid
-        best = max(tried, key=lambda trial: score[trial])
+        """Return a trial with a scaling fitted on the few crops, if it does clearly better than the ``known`` ones.
+
+        The fit goes on from the best of these and from the best of all magnitudes, about zero and about the mean.
+        """
+        score = self._few_scores
+        groups = [
+            [replace(base, scaling=scaling) for scaling in scalings]
+            for scalings in fit_grids(self._sample.statistics, self._inner)
+        ]
+        for group in groups:
+            self._try(group, "fitting mean and deviation")
+        named = [trial for trial in known if trial.families(base) == ("scaling",)]
+        starts = [max(group, key=lambda trial: score[trial]) for group in (named, *groups) if group]
+        best = max((self._refined(start) for start in starts), key=lambda trial: score[trial])
+        enough = max((score[trial] for trial in named), default=0.0) + _LEAST_FIT_GAIN
+        return [best] if score[best] >= enough else []
+
+    def _refined(self, best: Trial) -> Trial:
+        """Return the best on the few crops of a trial and its neighbors, found in ever smaller steps."""
         for factor in FIT_FACTORS:
-            near = [replace(base, scaling=scaling) for scaling in fit_steps(best.scaling, statistics, factor)]
+            near = [
+                replace(best, scaling=scaling) for scaling in fit_steps(best.scaling, self._sample.statistics, factor)
+            ]
             self._try(near, "fitting mean and deviation")
-            best = max([best, *near], key=lambda trial: score[trial])
-        return [best] if score[best] >= named + _LEAST_FIT_GAIN else []
+            best = max([best, *near], key=lambda trial: self._few_scores[trial])
+        return best
 
     def _pairs(self, singles: list[Trial], *, every_scaling: bool) -> list[Trial]:
         """Return pairs of treatments: the best two with the best of every other kind.

@@ -132,8 +132,8 @@ def candidates(statistics: Normalization, *, bytes_: bool, inner: Scaling | None
     return _different(tried, bands)
 
 
-def fit_grid(statistics: Normalization, inner: Scaling | None) -> list[Scaling]:
-    """Return scalings of all magnitudes, about zero and about the images' mean, for a fit to begin with.
+def fit_grids(statistics: Normalization, inner: Scaling | None) -> list[list[Scaling]]:
+    """Return scalings of all magnitudes for a fit to begin with: those about zero, those about the images' mean.
 
     Args:
         statistics: Mean and deviation of the images' bands.
@@ -143,9 +143,11 @@ def fit_grid(statistics: Normalization, inner: Scaling | None) -> list[Scaling]:
     deviation = sum(statistics.std) / bands
     undone = (inner or unchanged(bands)).undone()
     return [
-        Scaling("a fitted mean and deviation", mean, (deviation * 4.0**power,) * bands, fitted=True).then(undone)
+        [
+            Scaling("a fitted mean and deviation", mean, (deviation * 4.0**power,) * bands, fitted=True).then(undone)
+            for power in _POWERS
+        ]
         for mean in ((0.0,) * bands, statistics.mean)
-        for power in _POWERS
     ]
 
 
