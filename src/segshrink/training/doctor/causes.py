@@ -242,8 +242,9 @@ class Search:
         as_good = _within(measured, _TIE)
         families = min((one.families for one in as_good), key=lambda kinds: [FAMILIES.index(kind) for kind in kinds])
         usual = list(self._few_scores)  # in the order in which they were tried
-        same = _within([one for one in as_good if one.families == families], _CLOSE_TIE)
-        return min(same, key=lambda one: usual.index(one.trial))
+        same = [one for one in measured if one.families == families]
+        named = [one for one in _within(same, _LEAST_FIT_GAIN) if not (one.trial.scaling and one.trial.scaling.fitted)]
+        return min(_within(named or same, _CLOSE_TIE), key=lambda one: usual.index(one.trial))
 
     def _explains(self, before: Matrices, one: _Measured, least: float, *, likely: bool = False) -> bool:
         """Tell whether a treatment brings enough, surely, and makes a teacher that isn't poor any more.
