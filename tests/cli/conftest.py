@@ -149,6 +149,7 @@ def _quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
                 "latency_ms": {"median": 70 if isinstance(source, ForeignModel) else 7},
                 "load": {"others": 0.02, "cores": 2, "seconds": 1.0, "busy": False},
                 "session": "2026-11-28T12:00:00+00:00",
+                "turns": list(sources),
             }
             for name, source in sources.items()
         }

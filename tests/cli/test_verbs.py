@@ -111,6 +111,9 @@ def test_distill_trains_measures_compares_and_resumes_without_doing_anything_twi
     assert segshrink("distill", recipe, "--out", out, "--control", "--resume").status == 0
     changed = {path for path in before if path.stat().st_mtime_ns != before[path]}
     assert changed == profiles, "what a busy machine spoilt is measured again, all in turns"
+    (out / "teacher" / "profile.json").unlink()
+    assert segshrink("distill", recipe, "--out", out, "--control", "--resume").status == 0
+    assert (out / "teacher" / "profile.json").exists()
 
     other = segshrink("distill", recipe, "--out", out, "--resume", "--teacher", out / "control")
     assert other.status == 1

@@ -72,7 +72,8 @@ def profile_models(
         pixels in, class map out, batch 1); ``peak_memory_mb`` (largest resident set, in 10^6 bytes, of a fresh process
         that loads the model and runs one image) with ``baseline_memory_mb`` (the same process when it has only imported
         torch); ``load`` (what other programs computed meanwhile, as ``Load.to_dict`` gives it); ``session``, equal for
-        models that were timed in turns; ``machine``. A foreign model has no ``macs``, ``file_bytes`` and memory.
+        models that were timed in turns, and ``turns``, their names; ``machine``. A foreign model has no ``macs``,
+        ``file_bytes`` and memory.
 
     Raises:
         FileError: There is nothing at a source.
@@ -104,6 +105,7 @@ def profile_models(
             **(memory if one.peak_memory_mb is not None else {}),
             "load": one.load.to_dict(),
             "session": session,
+            "turns": list(sources),
             "machine": describe_machine(threads=threads),
         }
     return profiles

@@ -78,7 +78,10 @@ def _timed_together(folders: Sequence[Path]) -> bool:
     """Whether the profiles of folders, where they have one, were measured in turns on a quiet machine."""
     profiles = [read_json(folder / PROFILE) for folder in folders if (folder / PROFILE).exists()]
     sessions = {profile.get("session") for profile in profiles}
-    return len(sessions) == 1 and None not in sessions and not any(profile["load"]["busy"] for profile in profiles)
+    if len(sessions) != 1 or None in sessions or any(profile["load"]["busy"] for profile in profiles):
+        return False
+    # A teacher that was evaluated anew has lost the profile that it once had.
+    return (folders[0] / PROFILE).exists() or "teacher" not in profiles[0]["turns"]
 
 
 def describe_teacher(teacher: Teacher, recipe: Recipe, *, out: Path, progress: ScenesDone | None = None) -> Evaluation:
