@@ -81,7 +81,7 @@ def _timed_together(folders: Sequence[Path]) -> bool:
     if len(sessions) != 1 or None in sessions or any(profile["load"]["busy"] for profile in profiles):
         return False
     # A teacher that was evaluated anew has lost the profile that it once had.
-    return (folders[0] / PROFILE).exists() or "teacher" not in profiles[0]["turns"]
+    return (folders[0] / PROFILE).exists() or "teacher" not in profiles[0].get("turns", ())
 
 
 def describe_teacher(teacher: Teacher, recipe: Recipe, *, out: Path, progress: ScenesDone | None = None) -> Evaluation:
