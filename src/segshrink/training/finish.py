@@ -71,7 +71,7 @@ def profile_runs(
     names = {folder: read_json(folder / "run.json")["role"] for folder in sources}
     profiles = profile_models({names[folder]: source for folder, source in sources.items()}, progress=progress)
     for folder, name in names.items():
-        write_json(folder / PROFILE, profiles[name], overwrite=False)
+        write_json(folder / PROFILE, profiles[name])
 
 
 def _timed_together(folders: Sequence[Path]) -> bool:

@@ -120,7 +120,7 @@ class Workshop:
             refused=tuple(refused),
         )
         if not refused and entry.timed_well:  # what failed may be mended, and the machine may be quiet next time
-            write_json(store, entry.to_dict(), overwrite=False)
+            write_json(store, entry.to_dict())
         return entry
 
     def teach(self) -> Reference:
