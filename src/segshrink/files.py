@@ -356,11 +356,15 @@ def _locked(place: Path, *, name: str) -> IO[str]:
             stream.close()
             raise
         stream.close()  # its holder was done and removed it meanwhile
-    stream.seek(0)
-    stream.truncate()
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    json.dump({"process": str(ProcessIdentity.own()), "host": platform.node(), "since": since}, stream)
-    stream.flush()
+    holder = {"process": str(ProcessIdentity.own()), "host": platform.node(), "since": since}
+    try:
+        stream.truncate(0)
+        os.write(stream.fileno(), json.dumps(holder).encode())  # past the stream, which would try again when closed
+    except OSError:
+        path.unlink()
+        stream.close()
+        raise
     return stream
 
 

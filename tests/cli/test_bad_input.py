@@ -123,7 +123,7 @@ def test_one_band_for_a_model_of_three(segshrink, model: Path, onnx_file: Path, 
     for source in (model, onnx_file):
         result = segshrink("predict", source, image, "-o", tmp_path / "out")
         assert result.status == 1
-        assert "grey.png it has 1 band" in result.sentence
+        assert "grey.png has 1 band" in result.sentence
         assert "takes 3 bands" in result.sentence
         assert not list(tmp_path.glob("out/*"))
 

@@ -54,6 +54,9 @@ class Tools:
     def weigh(self, entries: Sequence[Entry], reference: Reference) -> tuple[list[Entry], Reference]:
         return list(entries), reference
 
+    def profile(self, entry: Entry) -> None:
+        self.calls.append(f"profile {entry.name}")
+
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> type[Tools]:

@@ -180,6 +180,9 @@ def test_sixteen_bit_images_come_as_float() -> None:
         def mask(self, index: int) -> np.ndarray:
             return np.zeros((64, 64), np.uint8)
 
+        def valid(self, index: int, rows: slice | None = None) -> None:
+            return None
+
     crops = CropDataset(Store(), crops=Crops(size=64), augmentation=PLAIN, seed=0)  # type: ignore[arg-type]
     image = crops[0]["image"]
     assert image.dtype == torch.float32

@@ -117,6 +117,7 @@ def test_the_load_stands_beside_the_latency(small, tmp_path, load, busy, told):
         "load": {"others": load, "busy": busy},
     }
     write_json(tmp_path / "profile.json", profile)
+    (tmp_path / "s.onnx").write_bytes(b"x")
     card = card_of(small, [tmp_path / "s.onnx"], read_measured(tmp_path))
     (line,) = (line for line in card.splitlines() if line.startswith("| Latency"))
     assert f"{100 * load:.3g}\N{NO-BREAK SPACE}%" in line

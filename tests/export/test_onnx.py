@@ -167,7 +167,7 @@ def test_wrong_files_are_not_written(network, message, tmp_path):
     path = tmp_path / "wrong.onnx"
     path.write_bytes(b"what stood here")
     with pytest.raises(ModelError, match=message) as caught:
-        export_onnx(model_of(network), path)
+        export_onnx(model_of(network), path, overwrite=True)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == b"what stood here"
     assert [entry.name for entry in tmp_path.iterdir()] == ["wrong.onnx"]

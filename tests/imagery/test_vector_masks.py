@@ -226,7 +226,7 @@ def test_a_missing_library_is_named(paint: Paint, tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(__import__("sys").modules, "pyogrio", None)
     (tmp_path / "labels.gpkg").touch()
 
-    with pytest.raises(MissingExtraError, match=r"reading \.gpkg masks needs .*segshrink\[vector\]"):
+    with pytest.raises(MissingExtraError, match=r"reading \.gpkg masks needs .*\[vector\]"):
         read_mask(tmp_path / "labels.gpkg", CLASSES, image=paint("image.tif", PIXELS, **PLACE))
 
 

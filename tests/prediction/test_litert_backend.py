@@ -83,7 +83,7 @@ def test_wrong_files_say_so(file, tmp_path, monkeypatch):
 
 def test_a_missing_litert_names_the_extra(file, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ai_edge_litert.interpreter", None)
-    with pytest.raises(MissingExtraError, match=r"segshrink\[tflite\]"):
+    with pytest.raises(MissingExtraError, match=r"\[tflite\]"):
         open_backend(file)
 
 

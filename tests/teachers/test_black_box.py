@@ -334,7 +334,7 @@ def test_weights_in_other_files_are_read_from_the_models_folder_only(
 
 def test_litert_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ai_edge_litert.interpreter", None)
-    with pytest.raises(MissingExtraError, match=r"segshrink\[tflite\]"):
+    with pytest.raises(MissingExtraError, match=r"\[tflite\]"):
         open_black_box(TeacherSource(source=f"tflite:{tmp_path / 'net.tflite'}"), CLASSES, bands=3)
 
 
