@@ -134,24 +134,25 @@ def left_behind(folder: Path) -> list[str]:
     return [str(path) for path in folder.rglob(".segshrink-*")]
 
 
-@pytest.fixture(autouse=True)
-def _quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_profiles(sources: Mapping[str, object], **_: object) -> dict[str, dict[str, object]]:
     """Stand in for measuring latency and memory, which takes seconds a model and is tested in tests/profiling."""
     from segshrink.profiling.profile import ForeignModel
 
-    def profiles(sources: Mapping[str, object], **_: object) -> dict[str, dict[str, object]]:
-        return {
-            name: {
-                "parameters": source.parameters if isinstance(source, ForeignModel) else 1234,
-                "macs": 5,
-                "input": [1, 3, 512, 512],
-                "file_bytes": 6,
-                "latency_ms": {"median": 70 if isinstance(source, ForeignModel) else 7},
-                "load": {"others": 0.02, "cores": 2, "seconds": 1.0, "busy": False},
-                "session": "2026-11-28T12:00:00+00:00",
-                "turns": list(sources),
-            }
-            for name, source in sources.items()
+    return {
+        name: {
+            "parameters": source.parameters if isinstance(source, ForeignModel) else 1234,
+            "macs": 5,
+            "input": [1, 3, 512, 512],
+            "file_bytes": 6,
+            "latency_ms": {"median": 70 if isinstance(source, ForeignModel) else 7},
+            "load": {"others": 0.02, "cores": 2, "seconds": 1.0, "busy": False},
+            "session": "2026-11-28T12:00:00+00:00",
+            "turns": list(sources),
         }
+        for name, source in sources.items()
+    }
 
-    monkeypatch.setattr(import_module("segshrink.training.finish"), "profile_models", profiles)
+
+@pytest.fixture(autouse=True)
+def _quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("segshrink.training.finish"), "profile_models", quick_profiles)

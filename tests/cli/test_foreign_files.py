@@ -19,7 +19,7 @@ from segshrink.cli import main
 from segshrink.cli._app import application
 from segshrink.models import load_model
 
-from .conftest import Run, description, learner, write_scene
+from .conftest import Run, description, learner, quick_profiles, write_scene
 
 REPORT = ("report.html", "report.json", "figures/loss.png")
 RUN = (
@@ -99,8 +99,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
         json.dumps({"name": "r", "data": str(data), "crops": crops, "teacher": teacher, "student": student})
     )
     with pytest.MonkeyPatch.context() as patch:
-        profile = {"parameters": 1234, "macs": 5, "input": [1, 3, 64, 64], "file_bytes": 6, "latency_ms": {"median": 7}}
-        patch.setattr(import_module("segshrink.training.finish"), "profile_model", lambda _: profile)
+        patch.setattr(import_module("segshrink.training.finish"), "profile_models", quick_profiles)
         assert main(["train", str(recipe), "--out", str(folder / "run")]) == 0
     assert main(["export", str(folder / "run" / "model"), "-o", str(folder / "m.onnx"), "--no-card"]) == 0
     return Material(data, recipe, folder / "run", folder / "m.onnx")
