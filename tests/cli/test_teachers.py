@@ -68,7 +68,10 @@ def test_several_teachers_on_the_command_line(
     result = segshrink(*arguments)
     assert result.status == 0, result.err
     # Teachers are opened twice, but what there is to say about them is said once.
-    assert caplog.messages == ["nearest_color:Colors doesn't name its classes; they are taken for Ground, Roof, Water"]
+    assert caplog.messages == [
+        "nearest_color:Colors doesn't name its classes; they are taken for Ground, Roof, Water",
+        "unet starts from random weights",
+    ]
     record = read(out / "run.json")
     assert record["teachers"] == [{"source": str(model)}, {"source": "nearest_color:Colors"}]
     assert record["teacher"] == f"{model} + nearest_color:Colors"

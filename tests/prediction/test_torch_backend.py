@@ -42,6 +42,12 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (2, 9, 13, 3), dtype=np.uint8)
 
 
+@pytest.fixture(autouse=True)
+def computing_in_bf16(monkeypatch):
+    """PyTorch emulates bf16 where a processor lacks it; whether it does changes speed alone."""
+    monkeypatch.setattr("segshrink.prediction.torch_backend.computes_in_bf16", lambda _: True)
+
+
 def backend_of(net, precision="32"):
     return TorchBackend(net, precision=precision, classes=CLASSES, bands=3)
 

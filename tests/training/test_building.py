@@ -122,6 +122,7 @@ def test_a_folder_that_is_not_there(recipe: Recipe, tmp_path: Path) -> None:
 def test_a_random_start_is_told(choice: dict[str, Any], told: bool, caplog: pytest.LogCaptureFixture) -> None:
     tell_random_start(ModelChoice.model_validate(choice))
     assert [choice["id"] in line and "random" in line for line in caplog.messages] == [True] * told
+    assert ("encoder_weights: imagenet" in caplog.text) == (told and choice["id"] != "unet")
 
 
 @pytest.mark.parametrize(

@@ -168,8 +168,9 @@ def test_a_run_goes_on_with_the_threads_that_it_began_with(
     assert set(used) == {2}
 
 
-def test_an_older_run_is_gone_on_with(short: Recipe, tmp_path: Path) -> None:
+def test_an_older_run_is_gone_on_with(short: Recipe, tmp_path: Path, scores: Scores) -> None:
     """Checkpoints name their callbacks' states after Lightning's classes, whatever ours are called."""
+    scores([number / 100 for number in range(20)])
     patient = changed(short, teacher__training__patience=3)
     with pytest.raises(KeyboardInterrupt):
         train(patient, out=tmp_path, progress=stop_at(3))

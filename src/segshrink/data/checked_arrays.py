@@ -115,6 +115,8 @@ class CheckedArrays:
         """
         try:
             status = path.stat()
+        except NotADirectoryError as error:
+            raise FileNotFoundError(path) from error
         except FileNotFoundError:
             raise
         except OSError as error:

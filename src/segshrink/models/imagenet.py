@@ -25,6 +25,8 @@ _PACKAGES = {
 }
 _EXTRA = "weights"
 _HUGGING_FACE, _PYTORCH = "https://huggingface.co", "https://download.pytorch.org"
+# Where the weights of a family of networks can be downloaded.
+_HUBS = {"smp": _HUGGING_FACE, "torchvision": _PYTORCH, "mobile": _PYTORCH}
 _PATIENCE_SECONDS = 3.0
 
 
@@ -58,6 +60,11 @@ def load_imagenet_weights(network: nn.Module, identity: str) -> str | None:
     return None
 
 
+def may_have_imagenet_weights(identity: str) -> bool:
+    """Tell whether there are ImageNet weights for networks of such an id at all."""
+    return identity.partition(":")[0] in _HUBS
+
+
 class _UnreachableError(SegshrinkError):
     """A source of weights isn't to be had here."""
 
@@ -86,9 +93,9 @@ def _from_package(identity: str) -> tuple[dict[str, Tensor], str, str]:
 def _from_hub(identity: str) -> tuple[dict[str, Tensor], str, str]:
     """Let the network's library download its encoder's weights, once; it keeps them."""
     family, _, name = identity.partition(":")
-    address = {"smp": _HUGGING_FACE, "torchvision": _PYTORCH, "mobile": _PYTORCH}.get(family)
-    if address is None:
+    if not may_have_imagenet_weights(identity):
         raise ModelError(f"there are no ImageNet weights for '{identity}'; leave encoder_weights out")
+    address = _HUBS[family]
     _reach(address)
     try:
         if family == "smp":

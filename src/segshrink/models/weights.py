@@ -189,7 +189,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as stream:
             header = int.from_bytes(stream.read(8), "little")
         if header > _LARGEST_HEADER:
-            raise ModelError(f"{path} claims a header of {header:,} bytes; download or save it again")
+            raise ModelError(f"{path} is damaged: it claims a header of {header:,} bytes; download or save it again")
         return load_file(path, device="cpu")
     except OSError as error:
         raise FileError(f"can't read {path}: {error.strerror or error}") from error

@@ -10,7 +10,7 @@ from segshrink.config import ModelChoice
 from segshrink.data import Dataset, refuse_other_bands
 from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.models import Normalization, SegmentationModel, build_model, load_model
-from segshrink.models.imagenet import IMAGENET
+from segshrink.models.imagenet import IMAGENET, may_have_imagenet_weights
 from segshrink.teachers import Teacher
 
 _LOGGER = logging.getLogger(__name__)
@@ -72,10 +72,8 @@ def tell_random_start(choice: ModelChoice) -> None:
     """Say so where nothing but chance says what a network's weights are at first."""
     brought = is_folder(choice.id) or choice.id.startswith("hf:") or "weights" in choice.options
     if choice.encoder_weights is None and not brought:
-        _LOGGER.warning(
-            "%s starts from random weights; encoder_weights: imagenet starts it from ImageNet's, where there are any",
-            choice.id,
-        )
+        remedy = "; encoder_weights: imagenet starts it from ImageNet's" if may_have_imagenet_weights(choice.id) else ""
+        _LOGGER.warning("%s starts from random weights%s", choice.id, remedy)
 
 
 def is_folder(identity: str) -> bool:
