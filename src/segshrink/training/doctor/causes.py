@@ -243,7 +243,7 @@ class Search:
         families = min((one.families for one in as_good), key=lambda kinds: [FAMILIES.index(kind) for kind in kinds])
         usual = list(self._few_scores)  # in the order in which they were tried
         same = [one for one in measured if one.families == families]
-        named = [one for one in _within(same, _LEAST_FIT_GAIN) if not (one.trial.scaling and one.trial.scaling.fitted)]
+        named = [one for one in _within(same, _LEAST_FIT_GAIN) if not one.trial.fitted]
         return min(_within(named or same, _CLOSE_TIE), key=lambda one: usual.index(one.trial))
 
     def _explains(self, before: Matrices, one: _Measured, least: float, *, likely: bool = False) -> bool:
@@ -273,11 +273,15 @@ class Search:
         return _Measured(trial, True, (*families, "classes"), reordered(matrices))
 
     def _promising(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Return the few treatments that bring most on the few crops, in any class order, if they bring enough."""
+        """Return the few treatments that bring most on the few crops, in any class order, if they bring enough.
+
+        The best that isn't fitted is always among them.
+        """
         now = self._on_few(self._base)
         self._try(trials, "trying the usual causes")
         best = [trial for trial in self._best_on_few(trials) if self._few_scores[trial] >= now + _PROMISING]
-        return best[:_CONFIRMED]
+        named = [trial for trial in best if not trial.fitted]
+        return list(dict.fromkeys([*best[:_CONFIRMED], *named[:1]]))
 
     def _try(self, trials: Sequence[Trial], doing: str) -> None:
         for number, trial in enumerate(trials):

@@ -61,7 +61,7 @@ class Answered:
     @property
     def probabilities(self) -> bool:
         """Whether all logits lie in [0, 1], as a softmax's do, or those of a sigmoid for each class."""
-        return self.lowest >= 0 and self.highest <= 1
+        return 0 <= self.lowest <= self.highest <= 1
 
     @property
     def judged(self) -> bool:

@@ -62,6 +62,11 @@ class Trial:
     surroundings: bool = False
     shift: tuple[int, int] = (0, 0)
 
+    @property
+    def fitted(self) -> bool:
+        """Whether its scaling was searched for."""
+        return self.scaling is not None and self.scaling.fitted
+
     def families(self, base: Trial) -> tuple[str, ...]:
         """Return the kinds of treatment by which it differs from ``base``."""
         return tuple(family for family, name in _FIELDS.items() if getattr(self, name) != getattr(base, name))
