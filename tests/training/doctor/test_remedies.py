@@ -36,6 +36,10 @@ class Network(nn.Module):
         x = images.float()
         if "unit" in self.change:
             x = x * 255
+        if "tiny" in self.change:
+            x = x / 255
+        if "twice" in self.change:
+            x = x / 127.5 - 1
         if "bgr" in self.change:
             x = x.flip(1)
         if "small" in self.change:
@@ -83,6 +87,8 @@ def mended(recipe: Recipe, source: dict[str, Any], sample: Sample, good: Segment
     ("change", "adapter", "kind"),
     [
         ("unit", None, "scaling"),
+        ("tiny", None, "scaling"),
+        ("twice", None, "scaling"),
         ("", {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}, "scaling"),
         ("bgr", None, "order"),
         ("", {"order": "bgr"}, "order"),
