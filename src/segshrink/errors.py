@@ -25,6 +25,10 @@ class ConfigError(SegshrinkError, ValueError):
     """A recipe, data set description or override is wrong."""
 
 
+class UsageError(ConfigError):
+    """An option or override that was given on the command line is wrong; exit status 2."""
+
+
 class DataError(SegshrinkError, ValueError):
     """Images or masks contradict their description."""
 

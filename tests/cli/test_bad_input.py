@@ -151,7 +151,7 @@ def test_unknown_keys_name_the_nearest(
 
 def test_unknown_keys_of_a_data_set_and_of_overrides(segshrink, recipe: Path, data: Path, tmp_path: Path) -> None:
     result = segshrink("train", recipe, "crops.sise=64", "--out", tmp_path / "run")
-    assert result.status == 1
+    assert result.status == 2
     assert "'size'" in result.sentence
     data.write_text(data.read_text() + "unlabelled: more/*.jpg\n")
     result = segshrink("inspect", data)

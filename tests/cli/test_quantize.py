@@ -69,7 +69,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(segshrink: Run, model: Pat
     }
     for words, arguments in cases.items():
         result = segshrink("quantize", *arguments, "--out", out)
-        assert result.status == 1
+        assert result.status == 2
         assert words in result.sentence
         assert not out.exists()
     kept = tmp_path / "mine"

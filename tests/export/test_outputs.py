@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from segshrink.classes import ClassMap
-from segshrink.errors import ModelError
+from segshrink.errors import ModelError, UsageError
 from segshrink.export.outputs import check_outputs, give
 from segshrink.models import ModelDescription, Normalization
 from segshrink.prediction import OnnxBackend, OpenVinoBackend
@@ -90,7 +90,7 @@ def test_only_what_is_asked_for_is_executed(tmp_path):
 
 def test_outputs_are_checked():
     assert check_outputs(["classes", "logits", "classes"]) == ("logits", "classes")
-    with pytest.raises(ModelError, match="did you mean 'logits'"):
+    with pytest.raises(UsageError, match="did you mean 'logits'"):
         check_outputs(["logit"])
-    with pytest.raises(ModelError, match="must give something"):
+    with pytest.raises(UsageError, match="must give something"):
         check_outputs([])

@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper
 
 from segshrink.classes import ClassMap
-from segshrink.errors import FileError, ModelError
+from segshrink.errors import FileError, ModelError, UsageError
 from segshrink.models import build_model
 from segshrink.prediction import Predictor, TorchBackend, open_backend
 
@@ -125,7 +125,7 @@ def test_runtimes_that_do_not_suit_say_which_do(model, tmp_path):
         open_backend(path, runtime="torch")
     with pytest.raises(ModelError, match="the model can't run in openvino, but in torch or torch-compile"):
         open_backend(model, runtime="openvino")
-    with pytest.raises(ModelError, match="unknown runtime 'onxruntime'; did you mean 'onnxruntime'"):
+    with pytest.raises(UsageError, match="unknown runtime 'onxruntime'; did you mean 'onnxruntime'"):
         open_backend(path, runtime="onxruntime")
     with pytest.raises(ModelError, match="onnxruntime doesn't compute in bf16"):
         open_backend(path, precision="bf16")

@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any
 
 import typer
@@ -25,7 +26,7 @@ from segshrink.cli.prune import prune
 from segshrink.cli.quantize import quantize
 from segshrink.cli.report import report
 from segshrink.cli.train import train
-from segshrink.errors import SegshrinkError
+from segshrink.errors import SegshrinkError, UsageError
 from segshrink.extras import missing_extra
 from segshrink.formatting import printable, shortened
 from segshrink.signals import Terminated, ending_on_signals
@@ -45,6 +46,8 @@ _VERBS = (
     prune,
     quantize,
 )
+_HELP = ["-h", "--help"]
+WRONG_USAGE = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
@@ -56,7 +59,7 @@ def run(arguments: list[str]) -> int:
     """
     with ending_on_signals():
         try:
-            status = _run(arguments)
+            status = copy_context().run(_run, arguments)
             sys.stdout.flush()
             return status
         except BrokenPipeError:
@@ -74,7 +77,13 @@ def _run(arguments: list[str]) -> int:
     if arguments == ["--version"]:  # an option for typer to parse would make every help text wait for pydantic
         sys.stdout.write(f"segshrink {__version__}\n")
         return 0
-    if len(arguments) == 2 and arguments[1] == "--help" and (text := _help(arguments[0])):
+    if {"-q", "--quiet"} & {*arguments}:
+        from segshrink.cli._console import QUIET
+
+        QUIET.set(True)
+        arguments = [text for text in arguments if text not in ("-q", "--quiet")]
+    arguments = _renamed(arguments)
+    if len(arguments) == 2 and arguments[1] in _HELP and (text := _help(arguments[0])):
         sys.stdout.write(f"{text}\n")
         return 0
     try:
@@ -83,6 +92,9 @@ def _run(arguments: list[str]) -> int:
         if stop.code == INTERRUPTED or isinstance(stop, Terminated):
             _tell(interrupted_sentence(arguments))
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except UsageError as error:
+        _tell(f"error: {error}")
+        return WRONG_USAGE
     except SegshrinkError as error:
         _tell(f"error: {error}")
     except ModuleNotFoundError as error:
@@ -106,11 +118,14 @@ def application() -> typer.Typer:
     app = typer.Typer(
         name="segshrink",
         no_args_is_help=True,
-        add_completion=False,
+        context_settings={"help_option_names": _HELP},
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    app.callback(epilog="segshrink --version prints the version; every VERB explains itself with --help.")(_root)
+    app.callback(
+        epilog="segshrink --version prints the version; every VERB explains itself with --help, and shows neither "
+        "progress nor notices with --quiet (-q)."
+    )(_root)
     for verb in _VERBS:
         app.command()(verb)
     return app
@@ -122,7 +137,26 @@ def _help(verb: str) -> str | None:
     command = root.commands.get(verb)
     if command is None:
         return None
-    return str(command.get_help(typer.Context(command, info_name=f"segshrink {verb}")))
+    return str(command.get_help(typer.Context(command, info_name=f"segshrink {verb}", help_option_names=_HELP)))
+
+
+def _renamed(arguments: list[str]) -> list[str]:
+    """Put the present options in the place of earlier spellings, with a notice."""
+    renamed, notice = arguments, ""
+    if arguments[:1] == ["train"] and "--student" in arguments:
+        renamed = ["--control" if text == "--student" else text for text in arguments]
+        notice = "train --student is called --control now"
+    elif arguments[:1] == ["doctor"]:
+        parts = [part for text in arguments for part in (text.split("=", 1) if text.startswith("--json=") else [text])]
+        place = parts.index("--json") if "--json" in parts else len(parts)
+        if parts[place + 1 : place + 2] and parts[place + 1].endswith(".json"):
+            renamed = [*parts[:place], "--json-file", *parts[place + 1 :]]
+            notice = "doctor --json prints to standard output now; write --json > FILE"
+    if notice:
+        from segshrink.cli._console import tell
+
+        tell(notice)
+    return renamed
 
 
 def _root() -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.segment import Segment
 from rich.table import Column
 
-from segshrink.formatting import printable, shortened
+from segshrink.formatting import printable, printable_json, shortened
 
+# Whether neither notices nor progress bars are shown.
+QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
 # Seconds between the lines of a log file, where no bar can move.
 LINE_EVERY = 60.0
 
@@ -27,9 +32,15 @@ def error_console() -> Console:
     return _console(stderr=True, soft_wrap=True)
 
 
+def print_json(value: Any) -> None:
+    """Print results as JSON on standard output."""
+    sys.stdout.write(f"{printable_json(value)}\n")
+
+
 def tell(notice: str) -> None:
-    """Print a notice of one line on standard error."""
-    error_console().print(f"note: {printable(shortened(notice))}", markup=False)
+    """Print a notice of one line on standard error, unless the command is to be quiet."""
+    if not QUIET.get():
+        error_console().print(f"note: {printable(shortened(notice))}", markup=False)
 
 
 @contextmanager
@@ -49,7 +60,7 @@ def progress_bar(text: str, *, unit: str = "") -> Iterator[Callable[..., None]]:
         TextColumn("{task.fields[note]}"),
     )
     console = _console(stderr=True)
-    with Progress(*columns, console=console, refresh_per_second=4) as bar:
+    with Progress(*columns, console=console, refresh_per_second=4, disable=QUIET.get()) as bar:
         task = bar.add_task(text, total=None if not unit else 0.0, note="")
 
         def advance(done: float, total: float, note: str = "") -> None:
@@ -61,13 +72,15 @@ def progress_bar(text: str, *, unit: str = "") -> Iterator[Callable[..., None]]:
             while not ended.wait(LINE_EVERY):
                 console.print(bar.get_renderable())
 
-        if not console.is_terminal:
+        if not console.is_terminal and not QUIET.get():
             threading.Thread(target=write_lines, daemon=True).start()
         try:
             yield advance
         except BaseException:
             if not bar.tasks[task].completed:  # nothing to show beside the error
                 bar.update(task, visible=False)
+                bar.live.transient = bar.disable = True
+                bar.live.stop()
             raise
         finally:
             ended.set()

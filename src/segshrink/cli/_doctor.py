@@ -12,7 +12,7 @@ from rich.text import Text
 from segshrink.cli._console import error_console, out_console
 from segshrink.cli._teaching import without_notices
 from segshrink.config import Recipe, TeacherSource, Teaching, load_dataset, load_recipe
-from segshrink.errors import ConfigError
+from segshrink.errors import ConfigError, UsageError
 from segshrink.files import read_json
 from segshrink.training.doctor import Diagnosis, Finding, Patient, examine
 
@@ -50,11 +50,11 @@ def patient_of(
     if path is not None:
         loaded = load_recipe(path, overrides, data)
     elif overrides:
-        raise ConfigError(f"'{overrides[0]}' changes a recipe; give one, or a student's run, which knows its own")
+        raise UsageError(f"'{overrides[0]}' changes a recipe; give one, or a student's run, which knows its own")
     elif data is not None:
         loaded = Recipe(name="doctor", data=load_dataset(data))
     else:
-        raise ConfigError("nothing says which images to look at; give a RECIPE, or --data with --teacher")
+        raise UsageError("nothing says which images to look at; give a RECIPE, or --data with --teacher")
     sources = _sources(loaded, teachers, run)
     own = bool(teachers) or (recipe is not None and bool(loaded.distillation.teachers))
     if run is not None and not own and not trust:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from segshrink.config import DatasetDescription, load_dataset, load_recipe
-from segshrink.errors import ConfigError, FileError
+from segshrink.errors import ConfigError, FileError, UsageError
 from segshrink.evaluation import Evaluation
 
 
@@ -20,7 +20,7 @@ def described_data(model: Path, data: Path | None) -> DatasetDescription:
     if data is not None:
         return load_dataset(data)
     if not (model / "config.yaml").exists():
-        raise ConfigError(f"{model} is no run folder that knows its data set; give one with --data")
+        raise UsageError(f"{model} is no run folder that knows its data set; give one with --data")
     return load_recipe(model / "config.yaml").data
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segshrink.cli._console import tell
-from segshrink.errors import ConfigError, nearest
+from segshrink.errors import UsageError, nearest
 from segshrink.files import refuse_foreign, write_json, write_text
 
 if TYPE_CHECKING:
@@ -58,17 +58,15 @@ def plan(out: Path, formats: str | None) -> Plan:
     wanted = [name.strip() for name in formats.split(",")] if formats is not None else [own or ""]
     if formats is None and own is None:
         if out.suffix:
-            raise ConfigError(
-                f"--out {out} must end in .onnx, .xml or .tflite; or give --format, whose suffix is added"
-            )
+            raise UsageError(f"--out {out} must end in .onnx, .xml or .tflite; or give --format, whose suffix is added")
         wanted = ["onnx"]
     for name in wanted:
         if name not in FORMATS:
-            raise ConfigError(f"--format: unknown '{name}'{nearest(name, FORMATS)}")
+            raise UsageError(f"--format: unknown '{name}'{nearest(name, FORMATS)}")
     if own is None:
         return Plan({name: out.with_name(out.name + FORMATS[name]) for name in wanted}, out)
     if own not in wanted and not (wanted == ["qgis"] and own == "onnx"):
-        raise ConfigError(f"--out {out} is a file for {own}, but --format asks for {', '.join(wanted)}; give one alone")
+        raise UsageError(f"--out {out} is a file for {own}, but --format asks for {', '.join(wanted)}; give one alone")
     stem = out.with_suffix("")
     return Plan(
         {name: out if name == own or wanted == ["qgis"] else Path(f"{stem}{FORMATS[name]}") for name in wanted}, stem

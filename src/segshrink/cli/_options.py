@@ -21,4 +21,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupt
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files of these names that segshrink did not write, too.")
 ]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the results as JSON to standard output, and nothing else there.")
+]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Run folder or model folder.", show_default=False)]

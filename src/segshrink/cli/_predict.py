@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from segshrink.cli._console import out_console, progress_bar, tell
 from segshrink.cli._errors import writing
-from segshrink.errors import ConfigError
+from segshrink.errors import UsageError
 from segshrink.formatting import printable
 from segshrink.prediction.scenes import SceneOptions, SceneResult, predict_scenes
 
@@ -18,7 +18,7 @@ def options_from(*, bands: str | None, scale: str | None, resolution: str | None
     """Read the options that are texts on the command line.
 
     Raises:
-        ConfigError: One can't be read.
+        UsageError: One can't be read.
     """
     return SceneOptions(
         bands=None if bands is None else [band.strip() for band in bands.split(",") if band.strip()],
@@ -57,7 +57,7 @@ def _scale(text: str) -> tuple[float, float]:
     try:
         return float(low), float(high)
     except ValueError as error:
-        raise ConfigError(f"--scale takes two pixel values as LOW:HIGH, such as 0:3000, found '{text}'") from error
+        raise UsageError(f"--scale takes two pixel values as LOW:HIGH, such as 0:3000, found '{text}'") from error
 
 
 def _resolution(text: str | None) -> float | Literal["model", "native"]:
@@ -68,7 +68,7 @@ def _resolution(text: str | None) -> float | Literal["model", "native"]:
     try:
         return float(text)
     except ValueError as error:
-        raise ConfigError(f"--resolution takes metres a pixel, such as 0.5, or 'native', found '{text}'") from error
+        raise UsageError(f"--resolution takes metres a pixel, such as 0.5, or 'native', found '{text}'") from error
 
 
 def _free_threads() -> int:

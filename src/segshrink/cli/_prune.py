@@ -19,7 +19,7 @@ from segshrink.compression import prune, shrink
 from segshrink.config import DatasetDescription, load_dataset, load_recipe
 from segshrink.data import SceneStore, open_dataset
 from segshrink.data.crops import cut, plan_crop
-from segshrink.errors import ConfigError, FileError, ModelError
+from segshrink.errors import ConfigError, FileError, ModelError, UsageError
 from segshrink.files import claimed, refuse_foreign
 from segshrink.machine import default_threads
 from segshrink.models import SegmentationModel, load_model
@@ -70,12 +70,12 @@ class Cut:
             if value is not None
         ]
         if len(targets) + bool(shapes) != 1:
-            raise ConfigError(
+            raise UsageError(
                 "give --width or --depth or both, or one of --ratio, --macs and --parameters, found "
                 f"{', '.join([*shapes, *targets]) or 'none'}"
             )
         if size < 1:
-            raise ConfigError(f"--size must be at least 1, found {size}")
+            raise UsageError(f"--size must be at least 1, found {size}")
         return cls(width, depth, ratio, _number("--macs", macs), _number("--parameters", parameters), size, steps)
 
     def apply(self, model: SegmentationModel, images: Any) -> SegmentationModel:
@@ -109,7 +109,7 @@ def make_copy(
         ModelError: The model can't be made as small.
     """
     if overrides:
-        raise ConfigError(f"'{overrides[0]}' changes a recipe; give one with --recipe")
+        raise UsageError(f"'{overrides[0]}' changes a recipe; give one with --recipe")
     if out.resolve() in (Path(source).resolve(), Path(source, "model").resolve()) and not overwrite:
         raise FileError(
             f"{out} is the model itself, which its copy doesn't replace; choose another folder, or allow it with "
@@ -253,5 +253,5 @@ def _number(option: str, text: str | None) -> float | None:
     except ValueError:
         value = 0.0
     if value < 1:
-        raise ConfigError(f"{option} must be a number such as 500M, 1.2M or 250000, found '{text}'")
+        raise UsageError(f"{option} must be a number such as 500M, 1.2M or 250000, found '{text}'")
     return value

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from segshrink.cli._options import Overwrite
+from segshrink.cli._options import AsJson, Overwrite
 
 
 def benchmark(
@@ -44,6 +44,7 @@ def benchmark(
         typer.Option("--out", "-o", help="Folder for benchmark.json, .md and .png.", show_default=False),
     ] = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure models on this machine's CPU.
 
@@ -51,7 +52,7 @@ def benchmark(
     ONNX Runtime and OpenVINO.
     """
     from segshrink.cli._benchmark import counts, print_benchmark, words
-    from segshrink.cli._console import out_console, progress_bar
+    from segshrink.cli._console import out_console, print_json, progress_bar
     from segshrink.cli._errors import writing
     from segshrink.compression.benchmark import benchmark as measure_models
     from segshrink.compression.benchmark.results import check_place, write_results
@@ -73,9 +74,12 @@ def benchmark(
             runs=runs,
             progress=advance,
         )
-    print_benchmark(result)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print_benchmark(result)
     if out is not None:
         with writing(out):
             files = write_results(result, out, markdown=to_markdown(result), overwrite=overwrite)
-        for file in files:
+        for file in files if not as_json else ():
             out_console().print(str(file), markup=False)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from segshrink.cli._options import Overrides, Overwrite
+from segshrink.cli._options import AsJson, Overrides, Overwrite
 
 
 def doctor(
@@ -47,9 +47,8 @@ def doctor(
             show_default=False,
         ),
     ] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the findings as JSON.", show_default=False)
-    ] = None,
+    as_json: AsJson = False,
+    json_file: Annotated[Path | None, typer.Option("--json-file", hidden=True)] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Find out why distillation does not work.
@@ -64,7 +63,7 @@ def doctor(
     if json_file is not None:
         refuse_foreign(json_file, overwrite=overwrite)
     patient = patient_of(recipe, overrides or (), teachers=teacher or (), data=data, student=student, trust=trust)
-    from segshrink.cli._console import progress_bar
+    from segshrink.cli._console import print_json, progress_bar
     from segshrink.cli._work import use_free_threads
     from segshrink.training.doctor import examine
 
@@ -73,6 +72,9 @@ def doctor(
         found = examine(patient, images=images, progress=advance)
     if json_file is not None:
         write_json(json_file, found.to_dict(), overwrite=overwrite)
-    print_diagnosis(found)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print_diagnosis(found)
     if not found.healthy:
         raise typer.Exit(1)

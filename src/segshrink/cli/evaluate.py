@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from segshrink.cli._options import Overwrite
+from segshrink.cli._options import AsJson, Overwrite
 
 
 def evaluate(
@@ -26,12 +26,13 @@ def evaluate(
         typer.Option("--out", "-o", help="Folder for evaluation.json and pictures.", show_default=False),
     ] = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Score a model on a data set.
 
     Every pixel of every image, at native resolution with overlapping tiles.
     """
-    from segshrink.cli._console import progress_bar
+    from segshrink.cli._console import print_json, progress_bar
     from segshrink.cli._errors import writing
     from segshrink.cli._evaluate import described_data, evaluate_source
     from segshrink.cli._tables import print_scores
@@ -39,4 +40,7 @@ def evaluate(
     description = described_data(model, data)
     with progress_bar(f"evaluate {split}") as advance, writing(out or Path()):
         result = evaluate_source(model, description, split=split, out=out, overwrite=overwrite, progress=advance)
-    print_scores(result)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print_scores(result)

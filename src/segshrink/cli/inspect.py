@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from segshrink.formatting import printable_json
+from segshrink.cli._options import AsJson
 
 
 def inspect(
@@ -25,7 +25,7 @@ def inspect(
             metavar="[KEY=VALUE]...", help="A data set's overrides, such as root=/data.", show_default=False
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything that was found as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Look for what is wrong with a data set, or at the features inside a model.
 
@@ -47,14 +47,14 @@ def _inspect_data(data: Path, overrides: list[str], as_json: bool) -> None:
     from segshrink.config import load_dataset
 
     description = load_dataset(data, overrides)
-    from segshrink.cli._console import progress_bar
+    from segshrink.cli._console import print_json, progress_bar
     from segshrink.cli._inspection import print_inspection
     from segshrink.data import inspect_dataset
 
     with progress_bar("inspect") as advance:
         found = inspect_dataset(description, progress=advance)
     if as_json:
-        typer.echo(printable_json(found.to_dict()))
+        print_json(found.to_dict())
     else:
         print_inspection(found)
     if not found.sound:
@@ -62,13 +62,14 @@ def _inspect_data(data: Path, overrides: list[str], as_json: bool) -> None:
 
 
 def _inspect_model(source: str, overrides: list[str], as_json: bool) -> None:
+    from segshrink.cli._console import print_json
     from segshrink.cli._model_inspection import inspect_model, print_model
-    from segshrink.errors import ConfigError
+    from segshrink.errors import UsageError
 
     if overrides:
-        raise ConfigError(f"'{overrides[0]}' is an override for a data set, but {source} is none; leave it out")
+        raise UsageError(f"'{overrides[0]}' is an override for a data set, but {source} is none; leave it out")
     found = inspect_model(source)
     if as_json:
-        typer.echo(printable_json(found.to_dict()))
+        print_json(found.to_dict())
     else:
         print_model(found)

@@ -22,16 +22,28 @@ def prune(
     ] = None,
     width: Annotated[
         float | None,
-        typer.Option("--width", help="Share of the channels that every layer keeps, such as 0.5.", show_default=False),
+        typer.Option(
+            "--width",
+            help="Share of the channels that every layer keeps, such as 0.5.",
+            min=0,
+            max=1,
+            show_default=False,
+        ),
     ] = None,
     depth: Annotated[
         float | None,
-        typer.Option("--depth", help="Share of the removable residual blocks to keep.", show_default=False),
+        typer.Option(
+            "--depth", help="Share of the removable residual blocks to keep.", min=0, max=1, show_default=False
+        ),
     ] = None,
     ratio: Annotated[
         float | None,
         typer.Option(
-            "--ratio", help="Share of all channels to remove, wherever they matter least.", show_default=False
+            "--ratio",
+            help="Share of all channels to remove, wherever they matter least.",
+            min=0,
+            max=1,
+            show_default=False,
         ),
     ] = None,
     macs: Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segshrink.cli._options import Overwrite
+from segshrink.cli._options import AsJson, Overwrite
 
 if TYPE_CHECKING:
     from segshrink.compression.quantization import QuantizationResult
@@ -42,6 +42,7 @@ def quantize(
         ),
     ] = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a model in 8-bit integers.
 
@@ -58,7 +59,7 @@ def quantize(
     own = model / "config.yaml"
     path = recipe or (own if own.exists() else None)
     loaded = None if path is None else load_recipe(path)
-    from segshrink.cli._console import progress_bar
+    from segshrink.cli._console import print_json, progress_bar
     from segshrink.cli._errors import writing
     from segshrink.cli._work import quieten_lightning, use_free_threads
     from segshrink.compression.quantization import quantize as quantize_model
@@ -80,7 +81,10 @@ def quantize(
             overwrite=overwrite,
             progress=advance,
         )
-    _print(result)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        _print(result)
 
 
 def _print(result: QuantizationResult) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from segshrink.cli._options import Overwrite
+from segshrink.cli._options import AsJson, Overwrite
 
 
 def report(
@@ -26,15 +26,21 @@ def report(
         ),
     ] = None,
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare runs on one page.
 
     Writes report.html (one file, works offline), report.json and figures/ from the files of run folders.
     """
+    from segshrink.cli._console import print_json
     from segshrink.cli._errors import writing
     from segshrink.cli._tables import print_comparison
+    from segshrink.files import read_json
     from segshrink.report import build_report
 
     with writing(out or runs[0]):
         page = build_report(runs, out, overwrite=overwrite)
-    print_comparison(page, runs)
+    if as_json:
+        print_json(read_json(page.with_suffix(".json")))
+    else:
+        print_comparison(page, runs)

@@ -15,12 +15,12 @@ def train(
     overrides: Overrides = None,
     data: Data = None,
     out: Out = Path("runs/teacher"),
-    student: Annotated[bool, typer.Option("--student", help="Train the recipe's student, without a teacher.")] = False,
+    control: Annotated[bool, typer.Option("--control", help="Train the recipe's student, without a teacher.")] = False,
     resume: Resume = False,
 ) -> None:
     """Train a network on the labels alone.
 
-    The recipe's teacher or, with --student, its student; measured and reported at the end.
+    The recipe's teacher or, with --control, its student; measured and reported at the end.
     """
     from segshrink.config import load_recipe
 
@@ -29,7 +29,7 @@ def train(
     from segshrink.cli._work import measure_run, time_runs, train_run
     from segshrink.report import build_report
 
-    train_run(loaded, out=out, role="control" if student else "teacher", resume=resume)
+    train_run(loaded, out=out, role="control" if control else "teacher", resume=resume)
     measure_run(out)
     time_runs([out])
     print_comparison(build_report([out]))

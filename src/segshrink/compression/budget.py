@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from segshrink.errors import ConfigError, SegshrinkError, nearest
+from segshrink.errors import SegshrinkError, UsageError, nearest
 
 _PIECE = re.compile(r"^(?P<name>[^<>=!]*?)\s*(?P<operator>[<>=!]+)\s*(?P<value>.*)$")
 _VALUE = re.compile(r"^(?P<number>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*(?P<unit>\S*)$")
@@ -141,19 +141,19 @@ class Budget:
         written in any case.
 
         Raises:
-            ConfigError: Nothing is limited, a limit or unit is unknown (the nearest is named), the operator is the
+            UsageError: Nothing is limited, a limit or unit is unknown (the nearest is named), the operator is the
                 wrong way round, a value is missing or out of range, or a quantity stands there twice.
         """
         pieces = [piece.strip() for piece in text.replace("≤", "<=").replace("≥", ">=").split(",")]
         if not any(pieces):
-            raise ConfigError(f"the budget is empty; give limits such as {_examples(3)}")
+            raise UsageError(f"the budget is empty; give limits such as {_examples(3)}")
         limits: list[Limit] = []
         for piece in pieces:
             if not piece:
-                raise ConfigError(f"budget '{text}' has a comma with no limit beside it; leave it out")
+                raise UsageError(f"budget '{text}' has a comma with no limit beside it; leave it out")
             limit = _parse_limit(piece)
             if (other := next((one for one in limits if one.name == limit.name), None)) is not None:
-                raise ConfigError(f"budget '{text}' limits {limit.name} twice ({other} and {limit}); give one of them")
+                raise UsageError(f"budget '{text}' limits {limit.name} twice ({other} and {limit}); give one of them")
             limits.append(limit)
         return cls(tuple(limits))
 
@@ -211,11 +211,11 @@ def _parse_limit(piece: str) -> Limit:
         name = re.match(r"[A-Za-z_]*", piece)
         quantity = _QUANTITIES.get(name[0].lower()) if name else None
         example = quantity.example if quantity else _examples(2)
-        raise ConfigError(f"'{piece}' in the budget compares nothing; write a limit such as {example}")
+        raise UsageError(f"'{piece}' in the budget compares nothing; write a limit such as {example}")
     quantity = _quantity(found["name"].strip(), piece)
     if found["operator"] != quantity.operator:
         what = "a highest value" if quantity.highest else "a lowest value"
-        raise ConfigError(
+        raise UsageError(
             f"'{piece}' in the budget uses '{found['operator']}', but {quantity.name} is limited by {what}; write "
             f"{quantity.example}"
         )
@@ -226,14 +226,14 @@ def _quantity(name: str, piece: str) -> Quantity:
     quantity = _QUANTITIES.get(name.lower())
     if quantity is None:
         told = f"unknown limit '{name}'" if name else "nothing is named"
-        raise ConfigError(f"'{piece}' in the budget: {told}{nearest(name.lower(), _QUANTITIES)}")
+        raise UsageError(f"'{piece}' in the budget: {told}{nearest(name.lower(), _QUANTITIES)}")
     return quantity
 
 
 def _parse_value(text: str, quantity: Quantity, piece: str) -> float:
     found = _VALUE.match(text)
     if found is None:
-        raise ConfigError(
+        raise UsageError(
             f"'{piece}' in the budget: '{text}' is no number; write {quantity.example}"
             if text
             else f"'{piece}' in the budget has no value; write {quantity.example}"
@@ -241,13 +241,13 @@ def _parse_value(text: str, quantity: Quantity, piece: str) -> float:
     value = float(found["number"]) * _factor(found["unit"], quantity, piece)
     # A drop below 0 asks for a model that is better than its teacher.
     if value <= 0 and quantity.name != "drop":
-        raise ConfigError(f"'{piece}' in the budget: {quantity.name} is always above 0; give a larger value")
+        raise UsageError(f"'{piece}' in the budget: {quantity.name} is always above 0; give a larger value")
     if value < -100:
-        raise ConfigError(f"'{piece}' in the budget: no model is better than its teacher by over 100 points")
+        raise UsageError(f"'{piece}' in the budget: no model is better than its teacher by over 100 points")
     if not math.isfinite(value):
-        raise ConfigError(f"'{piece}' in the budget is too large a number; leave the limit out")
+        raise UsageError(f"'{piece}' in the budget is too large a number; leave the limit out")
     if not quantity.highest and value > 1:
-        raise ConfigError(
+        raise UsageError(
             f"'{piece}' in the budget: {quantity.name} is a share of at most 1; write {quantity.example} or "
             f"{quantity.name}>=60%"
         )
@@ -260,11 +260,11 @@ def _factor(unit: str, quantity: Quantity, piece: str) -> float:
             return factor
     named = [known for known in quantity.units if known]
     if not unit:
-        raise ConfigError(f"'{piece}' in the budget has no unit; write one of {', '.join(named)}: {quantity.example}")
+        raise UsageError(f"'{piece}' in the budget has no unit; write one of {', '.join(named)}: {quantity.example}")
     binary = (
         f" (decimal: 1 MB is 1,000,000 bytes{nearest(unit.replace('i', ''), named)})" if "i" in unit.lower() else ""
     )
-    raise ConfigError(f"'{piece}' in the budget: unknown unit '{unit}'{binary or nearest(unit, named)}")
+    raise UsageError(f"'{piece}' in the budget: unknown unit '{unit}'{binary or nearest(unit, named)}")
 
 
 def _bound(name: str, value: float) -> str:

@@ -14,7 +14,7 @@ from segshrink.config.messages import explain
 from segshrink.config.recipe import Recipe
 from segshrink.config.teachers import Adapter
 from segshrink.config.yaml_text import format_yaml, parse_yaml
-from segshrink.errors import ConfigError, FileError
+from segshrink.errors import ConfigError, FileError, UsageError
 
 Section = TypeVar("Section", bound=Strict)
 
@@ -223,8 +223,11 @@ def _parsed(text: str) -> tuple[list[str], Any]:
     key, separator, value = text.partition("=")
     keys = key.strip().split(".")
     if not separator or not all(keys):
-        raise ConfigError(f"override '{text}' must look like key=value or section.key=value")
-    parsed = parse_yaml(value, f"override '{text}'")
+        raise UsageError(f"override '{text}' must look like key=value or section.key=value")
+    try:
+        parsed = parse_yaml(value, f"override '{text}'")
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
     if keys[-1] in _PATH_KEYS:
         parsed = _anchored({keys[-1]: parsed}, keys[-1], Path())[keys[-1]]
     return keys, parsed
@@ -236,9 +239,9 @@ def _with(mapping: dict[str, Any], keys: list[str], value: Any, text: str) -> di
         return {**mapping, head: value}
     inner = mapping.get(head)
     if isinstance(inner, list):
-        raise ConfigError(f"override '{text}': '{head}' is a list; give it whole, {head}=[...]")
+        raise UsageError(f"override '{text}': '{head}' is a list; give it whole, {head}=[...]")
     if inner is not None and not isinstance(inner, dict):
-        raise ConfigError(f"override '{text}': '{head}' is a single value, it has no '{rest[0]}'")
+        raise UsageError(f"override '{text}': '{head}' is a single value, it has no '{rest[0]}'")
     return {**mapping, head: _with(inner or {}, rest, value, text)}
 
 
@@ -254,7 +257,8 @@ def _validate(kind: type[Section], stages: Sequence[tuple[str, dict[str, Any]]])
     except ValidationError as error:
         complaint = explain(kind, error)
         source = next(source for source, mapping in stages if _complaint(kind, mapping) == complaint)
-        raise ConfigError(f"{source}: {complaint}") from error
+        kind_of_error = ConfigError if source == stages[0][0] else UsageError
+        raise kind_of_error(f"{source}: {complaint}") from error
 
 
 def _complaint(kind: type[Section], mapping: dict[str, Any]) -> str | None:

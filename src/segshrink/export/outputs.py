@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from segshrink.errors import ModelError, nearest
+from segshrink.errors import UsageError, nearest
 from segshrink.export.enlarging import factor_of, phases_of_classes, spread
 from segshrink.export.padding import CROP
 from segshrink.export.tracing import LOGITS
@@ -24,9 +24,9 @@ def check_outputs(outputs: Sequence[str]) -> tuple[str, ...]:
     """
     for name in outputs:
         if name not in OUTPUTS:
-            raise ModelError(f"unknown output '{name}'{nearest(name, OUTPUTS)}")
+            raise UsageError(f"unknown output '{name}'{nearest(name, OUTPUTS)}")
     if not outputs:
-        raise ModelError(f"a file must give something; choose among {', '.join(OUTPUTS)}")
+        raise UsageError(f"a file must give something; choose among {', '.join(OUTPUTS)}")
     return tuple(name for name in OUTPUTS if name in outputs)
 
 

@@ -19,7 +19,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterWindow
 
-from segshrink.errors import ConfigError, DataError, FileError
+from segshrink.errors import ConfigError, DataError, FileError, UsageError
 from segshrink.imagery.bands import Bands, choose_bands
 from segshrink.imagery.filling import fill_invalid
 from segshrink.imagery.georeference import Georeference
@@ -254,7 +254,7 @@ def resampled(georeference: Georeference, resolution: float, *, name: str) -> Ge
         DataError: The grid's own resolution isn't known.
     """
     if not (resolution > 0 and math.isfinite(resolution)):
-        raise ConfigError(f"--resolution is metres a pixel and must be above 0, found {resolution}")
+        raise UsageError(f"--resolution is metres a pixel and must be above 0, found {resolution}")
     size = georeference.pixel_size
     if size is None:
         raise DataError(

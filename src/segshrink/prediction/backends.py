@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segshrink.classes import ClassMap
-from segshrink.errors import FileError, ModelError, nearest
+from segshrink.errors import FileError, ModelError, UsageError, nearest
 from segshrink.machine import available_cores
 from segshrink.models.description import ModelDescription
 
@@ -129,8 +129,10 @@ def _runtime(what: str, kind: str, wanted: str | None) -> str:
         return wanted or able[0]
     known = {runtime for runtimes in RUNTIMES.values() for runtime in runtimes}
     if wanted not in known:
-        raise ModelError(f"unknown runtime '{wanted}'{nearest(wanted, known)}")
-    raise ModelError(f"{what} can't run in {wanted}, but in {' or '.join(able)}; export it for {wanted} or choose that")
+        raise UsageError(f"unknown runtime '{wanted}'{nearest(wanted, known)}")
+    raise ModelError(
+        f"{what} can't run in {wanted}, but in {' or '.join(able)}; export it for {wanted}, or leave the runtime out"
+    )
 
 
 def _refuse_bf16(runtime: str, precision: str) -> None:

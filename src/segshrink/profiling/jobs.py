@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segshrink.errors import ConfigError, nearest
+from segshrink.errors import ConfigError, UsageError, nearest
 from segshrink.machine import default_threads
 from segshrink.prediction.backends import PRECISIONS
 from segshrink.profiling.load import Load
@@ -138,7 +138,7 @@ class Measurement:
 def check_runtime(runtime: str) -> None:
     """Raise ``ConfigError`` for a runtime that nobody knows."""
     if runtime not in _RUNTIMES:
-        raise ConfigError(f"runtime '{runtime}' is unknown{nearest(runtime, RUNTIMES)}")
+        raise UsageError(f"runtime '{runtime}' is unknown{nearest(runtime, RUNTIMES)}")
 
 
 def runtime_module(runtime: str) -> str:

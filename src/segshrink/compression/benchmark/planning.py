@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from segshrink.errors import ConfigError, FileError, MissingExtraError, ModelError, install_command, nearest
+from segshrink.errors import ConfigError, FileError, MissingExtraError, ModelError, UsageError, install_command, nearest
 from segshrink.prediction.backends import PRECISIONS
 from segshrink.prediction.backends import RUNTIMES as SUITABLE
 from segshrink.profiling.jobs import (
@@ -98,7 +98,7 @@ def _checked(sources: Sequence[str | Path], runtimes: Sequence[str] | None, prec
         check_runtime(runtime)
     for precision in precisions:
         if precision not in PRECISIONS:
-            raise ConfigError(f"precision '{precision}' is unknown{nearest(precision, PRECISIONS)}")
+            raise UsageError(f"precision '{precision}' is unknown{nearest(precision, PRECISIONS)}")
     return list(dict.fromkeys(Path(source) for source in sources))
 
 

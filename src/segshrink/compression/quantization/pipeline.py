@@ -24,7 +24,7 @@ from segshrink.compression.quantization.result import (
 from segshrink.compression.quantization.scoring import Judge, Score
 from segshrink.config import DatasetDescription, Recipe
 from segshrink.data import Dataset, calibration_tiles, open_dataset, refuse_other_bands
-from segshrink.errors import ConfigError, ModelError, nearest
+from segshrink.errors import ModelError, UsageError, nearest
 from segshrink.export import export_onnx
 from segshrink.export.int8_graph import require_nncf
 from segshrink.files import FolderKind, claimed, refuse_foreign, replacing, scratch_folder, write_json
@@ -243,12 +243,12 @@ def _timed(row: QuantizationRow, measured: Measurement) -> QuantizationRow:
 
 def _check(runtimes: Sequence[str], max_drop: float) -> None:
     if not runtimes:
-        raise ConfigError(f"no runtime is named; give some of {', '.join(RUNTIMES)}")
+        raise UsageError(f"no runtime is named; give some of {', '.join(RUNTIMES)}")
     for runtime in runtimes:
         if runtime not in RUNTIMES:
-            raise ConfigError(f"can't quantise for runtime '{runtime}'{nearest(runtime, RUNTIMES)}")
+            raise UsageError(f"can't quantise for runtime '{runtime}'{nearest(runtime, RUNTIMES)}")
     if not (math.isfinite(max_drop) and max_drop >= 0):
-        raise ConfigError(f"max_drop must be a number of points of at least 0, found {max_drop}")
+        raise UsageError(f"max_drop must be a number of points of at least 0, found {max_drop}")
     if "openvino" in runtimes:
         require_nncf()
 

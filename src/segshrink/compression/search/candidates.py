@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segshrink.config import ModelChoice
-from segshrink.errors import ConfigError, nearest
+from segshrink.errors import ConfigError, UsageError, nearest
 from segshrink.files import read_json
 
 # A decoder of "mobile" that ends at stride 4: a third of its time goes to stride 2.
@@ -126,7 +126,7 @@ def _of_family(family: str, student: ModelChoice, own: Candidate) -> list[Candid
         return _smp_family(family, student)
     if ":" not in family:
         known = [_ALONE, *_GRIDS, "smp:<Architecture>/<encoder>"]
-        raise ConfigError(f"unknown family '{family}' in --families{nearest(family, known)}")
+        raise UsageError(f"unknown family '{family}' in --families{nearest(family, known)}")
     return [_candidate(family, family, {}, student)]
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from segshrink.compression.search.candidates import Candidate
 from segshrink.compression.search.records import Entry, Reference
-from segshrink.errors import ConfigError, nearest
+from segshrink.errors import ConfigError, UsageError, nearest
 
 RUNTIMES = ("onnxruntime", "openvino")
 # ``show(text)`` opens a progress bar, which gives ``advance(done, total, note="")``.
@@ -37,7 +37,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.runtimes if name not in RUNTIMES]:
-            raise ConfigError(f"unknown runtime '{unknown[0]}'{nearest(unknown[0], RUNTIMES)}")
+            raise UsageError(f"unknown runtime '{unknown[0]}'{nearest(unknown[0], RUNTIMES)}")
         if not self.runtimes:
             raise ConfigError(f"no runtime is named; give one of {', '.join(RUNTIMES)}")
         for name, value, lowest in (("size", self.size, 32), ("candidates", self.candidates, 1)):

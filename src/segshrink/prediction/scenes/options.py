@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from segshrink.errors import ConfigError
+from segshrink.errors import UsageError
 from segshrink.models.description import ModelDescription
 
 TILE, OVERLAP = 512, 64
@@ -44,7 +44,7 @@ class SceneOptions:
         overwrite: Replace results that exist.
 
     Raises:
-        ConfigError: A choice makes no sense.
+        UsageError: A choice makes no sense.
     """
 
     tile: int | None = None
@@ -68,13 +68,13 @@ class SceneOptions:
     def __post_init__(self) -> None:
         for name, value in (("tile", self.tile), ("batch", self.batch), ("threads", self.threads)):
             if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, found {value}")
+                raise UsageError(f"{name} must be at least 1, found {value}")
         if self.blend not in (None, *BLENDS):
-            raise ConfigError(f"blend must be one of {', '.join(BLENDS)}, found '{self.blend}'")
+            raise UsageError(f"blend must be one of {', '.join(BLENDS)}, found '{self.blend}'")
         if self.vectors not in (None, *VECTORS):
-            raise ConfigError(f"vectors must be one of {', '.join(VECTORS)}, found '{self.vectors}'")
+            raise UsageError(f"vectors must be one of {', '.join(VECTORS)}, found '{self.vectors}'")
         if min(self.min_area, self.simplify) < 0:
-            raise ConfigError(f"min_area and simplify can't be negative, found {self.min_area} and {self.simplify}")
+            raise UsageError(f"min_area and simplify can't be negative, found {self.min_area} and {self.simplify}")
         _check_overlap(self.tile or TILE, self.overlap or 0)
 
     @property
@@ -116,7 +116,7 @@ def choose_tiling(options: SceneOptions, description: ModelDescription | None, *
     """Fill in what the options leave to the model.
 
     Raises:
-        ConfigError: The overlap isn't less than the tile.
+        UsageError: The overlap isn't less than the tile.
     """
     stride = 1 if description is None else description.stride
     tile = options.tile or -(-TILE // stride) * stride
@@ -132,4 +132,4 @@ def choose_tiling(options: SceneOptions, description: ModelDescription | None, *
 
 def _check_overlap(tile: int, overlap: int) -> None:
     if not 0 <= overlap < tile:
-        raise ConfigError(f"overlap must lie between 0 and tile - 1 = {tile - 1}, found {overlap}")
+        raise UsageError(f"overlap must lie between 0 and tile - 1 = {tile - 1}, found {overlap}")
