@@ -13,36 +13,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
-# Tests that failed on a processor with AVX2 alone when work was last stopped, for reasons that still have to be looked
-# at: wordings and fixtures that other changes reached, and bf16 where the processor lacks it. Mend them and empty this.
-UNMENDED = (
-    "models/test_structure.py::test_damage_is_named[parts3",
-    "models/test_structure.py::test_damage_is_named[parts16",
-    "models/test_weights.py::test_files_that_are_no_weights",
-    "prediction/test_torch_backend.py::test_bf16_is_near_and_fp32_ignores_an_outer_autocast",
-    "prediction/test_torch_backend.py::test_auto_is_one_of_the_two",
-    "prediction/test_torch_backend.py::test_training_goes_on_after_a_run_inside_autocast",
-    "prediction/test_without_torch.py::test_a_scene_is_predicted_where_torch_is_not_installed",
-    "teachers/test_cache.py::test_a_folder_that_cannot_be_written",
-    "teachers/test_openvino_teacher.py::",
-    "training/doctor/test_student.py::test_an_unbalanced_term_is_named_with_the_weight_that_balances",
-    "training/doctor/test_teacher.py::test_a_planted_fault_is_named_first_with_its_remedy",
-    "training/test_resume.py::test_an_older_run_is_gone_on_with",
-    "compression/quantization/test_aware.py::test_distillation_makes_up_for_rounding",
-    "cli/test_quantize.py::test_bad_input_is_one_sentence_and_leaves_nothing",
-    "cli/test_signals.py::",
-    "cli/test_teachers.py::test_several_teachers_on_the_command_line",
-    "cli/test_verbs.py::test_predict_writes_classes_with_a_palette_and_an_overlay",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests of ``UNMENDED`` fail without ending the run."""
-    for item in items:
-        if any(item.nodeid.startswith(f"tests/{name}") for name in UNMENDED):
-            item.add_marker(pytest.mark.xfail(reason="not mended yet", strict=False))
-
-
 def _existing(path: Path, what: str) -> Path:
     if not path.is_dir():
         pytest.skip(f"{what} not found at {path}")
