@@ -82,7 +82,8 @@ def test_names_of_files(tmp_path):
     assert plan(tmp_path / "a", None).files == {"onnx": tmp_path / "a.onnx"}
     both = plan(tmp_path / "a.xml", "openvino,onnx")
     assert both.files == {"openvino": tmp_path / "a.xml", "onnx": tmp_path / "a.onnx"}
-    assert (both.card, both.items) == (tmp_path / "a.md", [tmp_path / "a.stac.json"])
+    assert both.card == tmp_path / "a.md"
+    assert both.items == [tmp_path / "a.stac.json", tmp_path / "a.xml.stac.json"]
     assert plan(tmp_path / "a", "onnx,qgis").files["qgis"] == tmp_path / "a.qgis.onnx"
     with pytest.raises(ConfigError, match="unknown ''"):
         plan(tmp_path / "a", "onnx,")

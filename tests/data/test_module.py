@@ -174,10 +174,10 @@ def test_sixteen_bit_images_come_as_float() -> None:
         def shape(self, index: int) -> tuple[int, int]:
             return 64, 64
 
-        def image(self, index: int) -> np.ndarray:
+        def image(self, index: int, rows: slice | None = None) -> np.ndarray:
             return np.arange(64 * 64 * 5, dtype=np.uint16).reshape(64, 64, 5)
 
-        def mask(self, index: int) -> np.ndarray:
+        def mask(self, index: int, rows: slice | None = None) -> np.ndarray:
             return np.zeros((64, 64), np.uint8)
 
         def valid(self, index: int, rows: slice | None = None) -> None:
