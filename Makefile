@@ -9,6 +9,9 @@ STAMP := $(VENV)/.installed
 BOOTSTRAP := $(VENV)-uv
 DEMO_OUT ?= runs/demo
 
+# What is compiled of the libraries is kept: tests start many programs.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-old-cpu install lint clean
 .DELETE_ON_ERROR:
 

@@ -59,8 +59,8 @@ class InferenceSession:
     def run(self, names, feeds):
         count, _, height, width = feeds["images"].shape
         known = json.loads(self.get_modelmeta().custom_metadata_map["segshrink"])
-        classes = len(known["classes"]["names"])
-        return [numpy.zeros((count, classes, height, width), "float32")]
+        logits = numpy.zeros((count, len(known["classes"]["names"]), height, width), "float32")
+        return [logits if name == "logits" else logits.argmax(1).astype("uint8") for name in names]
 """
 _DEEDS = {"raises": "raise RuntimeError('no kernel for this')", "aborts": "os.abort()", "hangs": "time.sleep(99)"}
 

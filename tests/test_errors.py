@@ -61,5 +61,7 @@ def test_an_extra_comes_from_where_the_package_came(
 
 def test_nearest_names_one_or_all() -> None:
     assert errors.nearest("widht", ["width", "depth"]) == "; did you mean 'width'?"
+    assert errors.nearest("onnx", ["onnxruntime", "openvino"]) == "; did you mean 'onnxruntime'?"
+    assert errors.nearest("o", ["onnxruntime", "openvino"]) == "; known are: onnxruntime, openvino"
     assert errors.nearest("zzz", ["width", "depth"]) == "; known are: depth, width"
     assert errors.nearest("zzz", []) == ""

@@ -26,6 +26,7 @@ def test_nothing_that_a_terminal_obeys_is_left() -> None:
     assert shown.isascii()
     assert shown.startswith("a\\x1b[2J\\x9b\\u202eb")
     assert printable("one\ntwo\tthree") == "one two three"
+    assert printable("12\N{NO-BREAK SPACE}%") == "12\N{NO-BREAK SPACE}%"
     assert printable(os.fsdecode(b"caf\xe9.tif")) == "caf\\xe9.tif"
 
 

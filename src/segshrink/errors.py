@@ -79,7 +79,8 @@ def install_command(extra: str) -> str:
 def nearest(word: str, candidates: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest candidate, or the list of all of them."""
     known = sorted(candidates)
-    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    begun = [name for name in known if word and name.startswith(word)]
+    close = begun if len(begun) == 1 else get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known are: {', '.join(known)}" if known else ""

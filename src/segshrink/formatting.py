@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 
+_HARD_SPACE = "\N{NO-BREAK SPACE}"
 # Letters of one sentence for a user.
 _LONGEST = 1000
 # Letters of a path among others.
@@ -17,9 +18,7 @@ def printable(text: str) -> str:
 
     Line breaks and tabs become spaces; bytes of file names that aren't UTF-8 are written as hexadecimal numbers.
     """
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else _escape(letter) for letter in text)
+    return "".join(letter if letter.isprintable() or letter == _HARD_SPACE else _escape(letter) for letter in text)
 
 
 def printable_json(value: object) -> str:

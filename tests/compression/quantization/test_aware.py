@@ -53,7 +53,7 @@ def rounded_score(model: SegmentationModel, recipe: Recipe, tiles: Sequence[NDAr
 def test_distillation_makes_up_for_rounding(
     model: SegmentationModel, recipe: Recipe, tiles: list[NDArray[np.uint8]]
 ) -> None:
-    spoiled = spoil(model, 300)
+    spoiled = spoil(model, 1000)
     before = {name: value.clone() for name, value in spoiled.state_dict().items()}
     training = recipe.student.training.model_copy(update={"epochs": 36})  # type: ignore[union-attr]
     longer = recipe.model_copy(update={"student": recipe.student.model_copy(update={"training": training})})  # type: ignore[union-attr]
