@@ -152,11 +152,22 @@ def test_json_round_trip_and_no_nan(tmp_path: Path) -> None:
     assert entries(tmp_path) == {"a.json"}
 
 
-@pytest.mark.parametrize("content", [b'{"a": 1', b"\xff\xfe{}", b"", b"[" * 200_000])
+@pytest.mark.parametrize(
+    "content",
+    [b'{"a": 1', b"\xff\xfe{}", b"", b"[" * 200_000, b"[NaN]", b"-Infinity", b"[1e999]", b"[" + b"9" * 400 + b"]"],
+)
 def test_broken_json_names_the_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "run.json"
     path.write_bytes(content)
     with pytest.raises(FileError, match=r"run\.json is not valid JSON"):
+        read_json(path)
+
+
+def test_gigabytes_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    with path.open("wb") as stream:
+        stream.truncate(10**12)
+    with pytest.raises(FileError, match="more than 100,000,000 bytes"):
         read_json(path)
 
 

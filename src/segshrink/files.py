@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import mmap
 import os
 import platform
@@ -20,6 +21,7 @@ from typing import IO, Any
 
 from segshrink import __version__
 from segshrink.errors import FileError
+from segshrink.formatting import shortened
 from segshrink.machine import ProcessIdentity, lock_file
 
 # Folder for temporary names beside what is written, the file that says who holds a folder, and the place inside a
@@ -38,6 +40,7 @@ _MARKS = {
     **dict.fromkeys((".yaml", ".yml"), rb"(?m)^# written by segshrink"),
     ".json": rb'"segshrink"',
 }
+_LARGEST_JSON = 10**8
 _COMMENTS = {".md": "<!-- {} -->", ".html": "<!-- {} -->", ".htm": "<!-- {} -->", ".yaml": "# {}", ".yml": "# {}"}
 # Folders that this process holds, and the thread that does: a process doesn't hinder itself by a lock.
 _CLAIMS: dict[Path, int] = {}
@@ -223,17 +226,32 @@ def write_json(path: Path, value: Any, *, overwrite: bool | None = None) -> None
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file of at most 10^8 bytes, whose numbers are finite.
 
     Raises:
-        FileError: The file is missing, unreadable or not JSON.
+        FileError: The file is missing, unreadable, larger or not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        if Path(path).stat().st_size > _LARGEST_JSON:
+            raise ValueError(f"it has more than {_LARGEST_JSON:,} bytes")
+        text = Path(path).read_text(encoding="utf-8")
+        return json.loads(text, parse_float=_finite, parse_int=_whole, parse_constant=_finite)
     except OSError as error:
         raise FileError(f"can't read {path}: {error.strerror or error}; check the path") from error
     except (ValueError, RecursionError) as error:
         raise FileError(f"{path} is not valid JSON ({error}); write it again") from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{shortened(text, 20)} is no number")
+    return value
+
+
+def _whole(text: str) -> int:
+    _finite(text)
+    return int(text)
 
 
 def content_key(path: Path) -> str:

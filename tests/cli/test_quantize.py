@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,14 @@ def test_classes_in_another_order_are_refused(segshrink: Run, model: Path, data:
     result = segshrink("quantize", model, "--data", data, "--out", tmp_path / "int8", "--runtime", "onnxruntime")
     assert "are not those of data set 'rectangles'" in result.sentence
     assert not left_behind(tmp_path)
+
+
+def test_a_run_folder_makes_nobody_run_code(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own_recipe = import_module("segshrink.cli.quantize")._own_recipe
+    assert own_recipe(tmp_path) is None
+    for source, kept in (("stranger:network", []), (str(tmp_path), [str(tmp_path)])):
+        content = json.loads(recipe.read_text()) | {"distillation": {"teachers": [{"source": source}]}}
+        (tmp_path / "config.yaml").write_text(json.dumps(content))
+        own = own_recipe(tmp_path)
+        assert [teacher.source for teacher in own.distillation.teachers] == kept
+        assert ("would run code" in capsys.readouterr().err) == (not kept)

@@ -158,7 +158,8 @@ def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
         collect([])
 
 
-def test_infinite_numbers_count_as_not_measured(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"role": "model", "seconds": NaN, "steps": Infinity}')
-    (run,) = collect([tmp_path])
-    assert (run.seconds, run.steps) == (None, None)
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_what_is_no_number_is_refused(tmp_path: Path, number: str) -> None:
+    (tmp_path / "run.json").write_text(f'{{"role": "model", "seconds": {number}}}')
+    with pytest.raises(FileError, match=r"run\.json is not valid JSON"):
+        collect([tmp_path])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +14,8 @@ from segshrink.cli._console import error_console, out_console
 from segshrink.cli._teaching import without_notices
 from segshrink.config import Recipe, TeacherSource, Teaching, load_dataset, load_recipe
 from segshrink.errors import ConfigError, UsageError
-from segshrink.files import read_json
+from segshrink.records import Section
+from segshrink.teachers import is_data
 from segshrink.training.doctor import Diagnosis, Finding, Patient, examine
 
 _STYLES = {"fault": "bold red", "warning": "bold yellow", "fine": "green"}
@@ -100,8 +102,11 @@ def _sources(recipe: Recipe, given: Sequence[str], run: Path | None) -> tuple[Te
 
 def _learned_from(run: Path) -> tuple[TeacherSource, ...]:
     """Return the teachers that a run learned from."""
-    record = read_json(run / "run.json") if (run / "run.json").exists() else {}
-    return tuple(TeacherSource.model_validate(one) for one in record.get("teachers", ()))
+    record = Section.read(run / "run.json")
+    try:
+        return tuple(TeacherSource.model_validate(one.values) for one in record.sections("teachers")) if record else ()
+    except ValidationError as error:
+        raise ConfigError(f"{run / 'run.json'} names its teachers wrongly; name them with --teacher") from error
 
 
 def _refuse_code(run: Path, sources: Sequence[TeacherSource]) -> None:
@@ -112,20 +117,11 @@ def _refuse_code(run: Path, sources: Sequence[TeacherSource]) -> None:
     """
     theirs = [*load_recipe(run / "config.yaml").distillation.teachers, *_learned_from(run)]
     for source in sources:
-        if source in theirs and not _is_data(source):
+        if source in theirs and not is_data(source):
             raise ConfigError(
                 f"the run {run} names the teacher '{source.source}', which would run code or ask the network; give "
                 "--trust if you trust whoever wrote that folder, or name the teacher yourself with --teacher"
             )
-
-
-def _is_data(source: TeacherSource) -> bool:
-    """Tell whether a teacher is opened by reading local files alone."""
-    kind = source.source.partition(":")[0]
-    if kind in ("smp", "torchvision"):
-        asks = any("weights" in key for key in source.options)
-        return source.weights is not None and source.weights.is_file() and not asks
-    return kind in ("onnx", "tflite", "labels") or Path(source.source).is_dir()
 
 
 def _verdict(found: Diagnosis) -> Text:

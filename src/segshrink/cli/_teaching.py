@@ -11,8 +11,8 @@ from segshrink.cli._console import progress_bar, tell
 from segshrink.cli._errors import writing
 from segshrink.config import Recipe, Teaching
 from segshrink.data import Dataset, open_dataset
-from segshrink.files import read_json
 from segshrink.losses import WeightedTerm
+from segshrink.records import Section
 from segshrink.report.wording import listing
 from segshrink.teachers import Teacher, open_teachers
 from segshrink.training import describe_teacher
@@ -90,7 +90,7 @@ def overlooked_classes(teacher: Teacher) -> str | None:
 def _measured(folder: Path, teacher: Teacher) -> bool:
     """Whether a folder's measures are those of this very teacher."""
     written = all((folder / name).exists() for name in ("run.json", "evaluation.json"))
-    return written and read_json(folder / "run.json").get("identity") == teacher.identity
+    return written and Section.open(folder / "run.json").path("identity") == teacher.identity
 
 
 @contextmanager

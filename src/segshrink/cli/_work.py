@@ -19,14 +19,14 @@ from segshrink.config import Recipe, TeacherSource, Teaching
 from segshrink.data import open_dataset
 from segshrink.errors import ConfigError
 from segshrink.evaluation import Evaluation
-from segshrink.files import claimed, read_json
+from segshrink.files import claimed
 from segshrink.report import build_report
 from segshrink.training import RunResult, finish, profile_runs, train
 from segshrink.training.building import check_chosen
 from segshrink.training.checkpoints import check_checkpoint
 from segshrink.training.features import check_own_taps
 from segshrink.training.hardware import check_memory, free_threads, lightning_precision
-from segshrink.training.run import Role, refuse_foreign_run
+from segshrink.training.run import Role, refuse_foreign_run, run_role
 from segshrink.training.terms import student_terms
 
 
@@ -47,7 +47,7 @@ def measure_run(run: Path, *, reference: Path | None = None) -> Evaluation | Non
     if (run / "evaluation.json").exists():
         return None
     use_free_threads()
-    with progress_bar(f"evaluate {read_json(run / 'run.json')['role']}") as advance, writing(run):
+    with progress_bar(f"evaluate {run_role(run)}") as advance, writing(run):
         return finish(run, reference=reference, progress=advance)
 
 

@@ -11,6 +11,7 @@ from segshrink.cli._options import AsJson, Overwrite
 
 if TYPE_CHECKING:
     from segshrink.compression.quantization import QuantizationResult
+    from segshrink.config import Recipe
 
 
 def quantize(
@@ -56,9 +57,6 @@ def quantize(
     from segshrink.config import load_recipe
 
     description = described_data(model, data)
-    own = model / "config.yaml"
-    path = recipe or (own if own.exists() else None)
-    loaded = None if path is None else load_recipe(path)
     from segshrink.cli._console import print_json, progress_bar
     from segshrink.cli._errors import writing
     from segshrink.cli._work import quieten_lightning, use_free_threads
@@ -67,6 +65,7 @@ def quantize(
 
     quieten_lightning()
     use_free_threads()
+    loaded = load_recipe(recipe) if recipe else _own_recipe(model)
     runtimes = [name.strip() for name in runtime.split(",") if name.strip()]
     with progress_bar("quantize") as advance, writing(out):
         result = quantize_model(
@@ -85,6 +84,22 @@ def quantize(
         print_json(result.to_dict())
     else:
         _print(result)
+
+
+def _own_recipe(run: Path) -> Recipe | None:
+    """Return the recipe in a run folder, which anybody may have written: without teachers that are more than data."""
+    from segshrink.cli._console import tell
+    from segshrink.config import load_recipe
+    from segshrink.teachers import is_data
+
+    path = run / "config.yaml"
+    if not path.exists():
+        return None
+    recipe = load_recipe(path)
+    if all(is_data(source) for source in recipe.distillation.teachers):
+        return recipe
+    tell(f"the teacher that {path} names would run code or ask the network, so the model is its own; see --recipe")
+    return recipe.model_copy(update={"distillation": recipe.distillation.model_copy(update={"teachers": []})})
 
 
 def _print(result: QuantizationResult) -> None:

@@ -1,6 +1,6 @@
 """Evaluation: scores from one confusion matrix over the whole set, curves and calibration from histograms."""
 
-from segshrink.evaluation.agreement import Agreement, agreement_between
+from segshrink.evaluation.agreement import Agreement, agreement_between, stored_mean_iou
 from segshrink.evaluation.calibration import Calibration, CalibrationHistogram
 from segshrink.evaluation.confusion import Confusion, Scores
 from segshrink.evaluation.curves import Curve, ProbabilityHistograms
@@ -25,4 +25,5 @@ __all__ = [
     "agreement_between",
     "bootstrap_interval",
     "evaluate",
+    "stored_mean_iou",
 ]

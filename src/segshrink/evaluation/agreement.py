@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.errors import DataError, FileError
 from segshrink.evaluation.confusion import Confusion
-from segshrink.files import read_json
 from segshrink.imagery import read_mask
+from segshrink.records import Section
 
 PREDICTIONS = Path("evaluation") / "predictions"
 
@@ -104,12 +104,13 @@ def read_prediction(run: Path, scene: str, *, num_classes: int) -> NDArray[np.ui
 
 def reference_name(run: Path) -> str:
     """Return the model name of an evaluated run folder, or the folder's name."""
-    return str(_evaluation(run).get("model", {}).get("name") or Path(run).resolve().name)
+    model = _evaluation(run).section("model")
+    return (model and model.path("name")) or Path(run).resolve().name
 
 
 def class_names(run: Path) -> tuple[str, ...]:
     """Return the class names of an evaluated run folder."""
-    return tuple(str(entry["name"]) for entry in _evaluation(run).get("classes", ()))
+    return tuple(entry.known_text("name") for entry in _evaluation(run).sections("classes"))
 
 
 def stored_names(run: Path) -> frozenset[str]:
@@ -120,9 +121,18 @@ def stored_names(run: Path) -> frozenset[str]:
     return names
 
 
-def _evaluation(run: Path) -> dict[str, Any]:
+def stored_mean_iou(run: Path) -> float:
+    """Return the mIoU, in [0, 1], that the ``evaluation.json`` of a run folder holds.
+
+    Raises:
+        FileError: There is none, or it isn't JSON.
+        DataError: It holds no such number.
+    """
+    return _evaluation(run).known_section("scores").known_number("mean_iou")
+
+
+def _evaluation(run: Path) -> Section:
     path = Path(run) / "evaluation.json"
     if not path.is_file():
         raise FileError(f"{run} holds no evaluation.json; run `segshrink evaluate` on it first")
-    content = read_json(path)
-    return content if isinstance(content, dict) else {}
+    return Section.open(path)

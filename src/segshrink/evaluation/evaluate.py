@@ -21,9 +21,10 @@ from segshrink.evaluation.curves import ProbabilityHistograms
 from segshrink.evaluation.intervals import interval_of_marginals
 from segshrink.evaluation.pictures import evenly_spaced, write_pictures
 from segshrink.evaluation.results import Evaluation, ImageResult
-from segshrink.files import claimed, read_json, refuse_foreign, replacing, write_json
+from segshrink.files import claimed, refuse_foreign, replacing, write_json
 from segshrink.imagery import write_index_png
 from segshrink.prediction import Prediction
+from segshrink.records import Section
 
 
 class ArrayPredictor(Protocol):
@@ -146,10 +147,10 @@ def _check_place(out: Path, data_name: str, split: str, *, overwrite: bool) -> N
     refuse_foreign(record, out / "evaluation", overwrite=overwrite)
     if overwrite or not record.exists():
         return
-    before = read_json(record)
-    if (before.get("data"), before.get("split")) != (data_name, split):
+    before = Section.open(record)
+    if (before.path("data"), before.path("split")) != (data_name, split):
         raise FileError(
-            f"{record} holds scores on split '{before.get('split')}' of '{before.get('data')}', not on '{split}' of "
+            f"{record} holds scores on split '{before.text('split')}' of '{before.text('data')}', not on '{split}' of "
             f"'{data_name}', so it is not replaced; choose another folder, or allow it with --overwrite "
             "(overwrite=True)"
         )

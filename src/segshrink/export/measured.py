@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segshrink.report.reading import Section
+from segshrink.records import Section
 
 
 @dataclass(frozen=True)

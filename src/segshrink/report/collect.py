@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segshrink.errors import DataError, FileError
-from segshrink.report.reading import Section
+from segshrink.records import Section
 
 FILES = ("run.json", "evaluation.json", "profile.json", "metrics.csv")
 ROLES = ("teacher", "control", "student", "model")

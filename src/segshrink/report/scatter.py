@@ -15,9 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from segshrink.errors import DataError, FileError
+from segshrink.records import Section
 from segshrink.report import wording
 from segshrink.report.label_placement import place_labels
-from segshrink.report.reading import Section
 from segshrink.report.themes import LIGHT, new_figure, to_png
 
 SIZE = (8.0, 4.8)

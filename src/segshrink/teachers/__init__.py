@@ -4,7 +4,7 @@ from segshrink.teachers.augmented import Augmented
 from segshrink.teachers.cache import TeacherCache
 from segshrink.teachers.ensemble import Ensemble
 from segshrink.teachers.mapping import ClassMapping, map_classes
-from segshrink.teachers.opening import open_teacher, open_teachers
+from segshrink.teachers.opening import is_data, open_teacher, open_teachers
 from segshrink.teachers.teacher import Teacher
 from segshrink.teachers.torch_teacher import TorchTeacher
 
@@ -15,6 +15,7 @@ __all__ = [
     "Teacher",
     "TeacherCache",
     "TorchTeacher",
+    "is_data",
     "map_classes",
     "open_teacher",
     "open_teachers",

@@ -69,3 +69,12 @@ def open_teacher(source: str | Path | TeacherSource, classes: ClassMap, *, bands
     from segshrink.teachers.torch_sources import open_torch
 
     return open_torch(source, classes, bands=bands)
+
+
+def is_data(source: TeacherSource) -> bool:
+    """Tell whether a teacher is opened by reading local files alone: it runs no code and asks no network."""
+    kind = source.source.partition(":")[0]
+    if kind in ("smp", "torchvision"):
+        asks = any("weights" in key for key in source.options)
+        return source.weights is not None and source.weights.is_file() and not asks
+    return kind in ("onnx", "tflite", "labels") or Path(source.source).is_dir()

@@ -10,17 +10,18 @@ from segshrink.config import DatasetDescription, Recipe
 from segshrink.data import Dataset, SceneStore, open_dataset, refuse_other_bands, scenes
 from segshrink.errors import ConfigError, ModelError
 from segshrink.evaluation import ArrayPredictor, Evaluation, ScenePredictor, evaluate
-from segshrink.files import read_json, write_json
+from segshrink.files import write_json
 from segshrink.machine import default_threads
 from segshrink.models import SegmentationModel, count_parameters, load_model
 from segshrink.prediction import Predictor
 from segshrink.prediction.torch_backend import TorchBackend
 from segshrink.profiling.measuring import Progress
 from segshrink.profiling.profile import ForeignModel, Source, profile_models
+from segshrink.records import Section
 from segshrink.teachers import Teacher
 from segshrink.teachers.predicting import TeacherPredictor
 from segshrink.teachers.teacher import Answers
-from segshrink.training.run import open_run_recipe, refuse_foreign_run
+from segshrink.training.run import open_run_recipe, refuse_foreign_run, run_role
 
 PROFILE = "profile.json"
 ScenesDone = Callable[[int, int], None]
@@ -38,7 +39,7 @@ def finish(run: Path, *, reference: Path | None = None, progress: ScenesDone | N
     """
     recipe = open_run_recipe(run)
     model = load_model(run / "model")
-    name = read_json(run / "run.json")["role"]
+    name = run_role(run)
     return evaluate_model(model, recipe.data, out=run, name=name, reference=reference, progress=progress)
 
 
@@ -68,7 +69,7 @@ def profile_runs(
         source = _teacher_source(teacher(), bands=load_model(runs[0]).description.bands)
         if source is not None:
             sources[described] = source
-    names = {folder: read_json(folder / "run.json")["role"] for folder in sources}
+    names = {folder: run_role(folder) for folder in sources}
     profiles = profile_models({names[folder]: source for folder, source in sources.items()}, progress=progress)
     for folder, name in names.items():
         write_json(folder / PROFILE, profiles[name])
@@ -76,12 +77,13 @@ def profile_runs(
 
 def _timed_together(folders: Sequence[Path]) -> bool:
     """Whether the profiles of folders, where they have one, were measured in turns on a quiet machine."""
-    profiles = [read_json(folder / PROFILE) for folder in folders if (folder / PROFILE).exists()]
-    sessions = {profile.get("session") for profile in profiles}
-    if len(sessions) != 1 or None in sessions or any(profile["load"]["busy"] for profile in profiles):
+    profiles = [profile for folder in folders if (profile := Section.read(folder / PROFILE))]
+    sessions = {profile.path("session") for profile in profiles}
+    loads = [profile.section("load") for profile in profiles]
+    if len(sessions) != 1 or None in sessions or any(load is None or load.flag("busy") for load in loads):
         return False
     # A teacher that was evaluated anew has lost the profile that it once had.
-    return (folders[0] / PROFILE).exists() or "teacher" not in profiles[0].get("turns", ())
+    return (folders[0] / PROFILE).exists() or "teacher" not in profiles[0].texts("turns")
 
 
 def describe_teacher(teacher: Teacher, recipe: Recipe, *, out: Path, progress: ScenesDone | None = None) -> Evaluation:
@@ -97,7 +99,8 @@ def describe_teacher(teacher: Teacher, recipe: Recipe, *, out: Path, progress: S
     """
     refuse_foreign_run(out)
     run = Path(teacher.name) / "run.json"
-    record = read_json(run) if run.exists() else {"name": teacher.name, "data": recipe.data.name, "status": "finished"}
+    found = Section.read(run)
+    record = found.values if found else {"name": teacher.name, "data": recipe.data.name, "status": "finished"}
     write_json(out / "run.json", {**record, "role": "teacher", "identity": teacher.identity}, overwrite=False)
     for name in ("metrics.csv", PROFILE, "evaluation.json"):
         (out / name).unlink(missing_ok=True)

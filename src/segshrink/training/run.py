@@ -18,12 +18,13 @@ from segshrink.classes import IGNORE_INDEX
 from segshrink.config import Learner, Recipe, absolute_recipe, dump_yaml, load_recipe
 from segshrink.data import CropModule, Dataset, absent_classes, image_statistics, open_dataset
 from segshrink.errors import ConfigError, DataError, FileError, ModelError, TrainingError
-from segshrink.files import claimed, read_json, refuse_foreign, write_json, write_text
+from segshrink.files import claimed, refuse_foreign, write_json, write_text
 from segshrink.losses import build_terms
 from segshrink.machine import describe_machine
 from segshrink.models import SegmentationModel, inherit_encoder
 from segshrink.models.lean import make_lean
 from segshrink.models.weights import read_checkpoint
+from segshrink.records import Section
 from segshrink.report.page import REPORT_FILES
 from segshrink.signals import Terminated
 from segshrink.teachers import Teacher, TeacherCache
@@ -190,6 +191,11 @@ def open_run_recipe(run: Path) -> Recipe:
     return load_recipe(run / "config.yaml")
 
 
+def run_role(run: Path) -> str:
+    """Return what a run folder's model is: "teacher", "student" or "control"."""
+    return Section.open(run / "run.json").known_text("role")
+
+
 def check_same_teacher(run: Path, teacher: Teacher) -> None:
     """Refuse to go on with a run that learned from another teacher.
 
@@ -198,11 +204,11 @@ def check_same_teacher(run: Path, teacher: Teacher) -> None:
     """
     if not (run / "run.json").exists():
         return
-    record = read_json(run / "run.json")
-    before = record.get("teacher_identity")
+    record = Section.open(run / "run.json")
+    before = record.path("teacher_identity")
     if before is None or before == teacher.identity:
         return
-    name = record.get("teacher")
+    name = record.path("teacher")
     other = f"not from {teacher.name}" if name != teacher.name else "whose weights or settings have changed since"
     raise ConfigError(f"the run in {run} learns from {name}, {other}; choose another folder")
 
@@ -234,15 +240,16 @@ def _prepare_folder(out: Path, recipe: Recipe, role: Role, teacher: Teacher | No
         return None
     if not resume:
         raise FileError(f"{out} already holds a run; add --resume to go on with it, or choose another folder")
-    record = read_json(out / "run.json")
-    if open_run_recipe(out) != recipe or record["role"] != role:
+    record = Section.open(out / "run.json")
+    if open_run_recipe(out) != recipe or record.known_text("role") != role:
         raise ConfigError(f"{out} holds a run of another recipe ({out / 'config.yaml'}); choose another folder")
     if teacher is not None:
         check_same_teacher(out, teacher)
-    if record["status"] != "finished":
+    if record.known_text("status") != "finished":
         check_checkpoint(_last_checkpoint(out))
         return None
-    return RunResult(out, record["best_mean_iou"], record["steps"], record["seconds"])
+    score, steps, seconds = (record.known_number(key) for key in ("best_mean_iou", "steps", "seconds"))
+    return RunResult(out, score, round(steps), seconds)
 
 
 def _last_checkpoint(run: Path) -> Path:
@@ -253,8 +260,9 @@ def _threads_before(run: Path) -> int | None:
     """Return the threads that a run began with; other numbers of them add up to other weights."""
     if not (run / "run.json").exists():
         return None
-    threads = read_json(run / "run.json").get("machine", {}).get("threads")
-    return threads if isinstance(threads, int) and 0 < threads <= LARGEST_THREADS else None
+    machine = Section.open(run / "run.json").section("machine")
+    threads = machine and machine.count("threads")
+    return threads if threads and 0 < threads <= LARGEST_THREADS else None
 
 
 def _check_labels(data: CropModule) -> None:

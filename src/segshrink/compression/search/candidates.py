@@ -11,7 +11,7 @@ from typing import Any
 
 from segshrink.config import ModelChoice
 from segshrink.errors import ConfigError, UsageError, nearest
-from segshrink.files import read_json
+from segshrink.records import Section
 
 # A decoder of "mobile" that ends at stride 4: a third of its time goes to stride 2.
 _COARSE = {"decoder_channels": [64, 48, 32]}
@@ -111,7 +111,7 @@ def _own(student: ModelChoice) -> Candidate:
     folder = Path(student.id)
     if folder.is_dir():
         config = folder / "config.json"
-        identity = str(read_json(config if config.exists() else folder / "model" / "config.json")["id"])
+        identity = Section.open(config if config.exists() else folder / "model" / "config.json").known_text("id")
         return Candidate(_slug(folder.name), _family_of(identity), student.id, own=True, keeps_weights=True)
     name = _name(student.id, student.options)
     return Candidate(name, _family_of(student.id), student.id, student.options, own=True, keeps_weights=True)

@@ -16,9 +16,10 @@ from segshrink.compression.search.records import Entry, MeasuredFile, Reference
 from segshrink.compression.search.tools import Settings
 from segshrink.config import DatasetDescription
 from segshrink.errors import FileError
-from segshrink.files import content_key, read_json, refuse_foreign, replacing, write_json, write_text
+from segshrink.files import content_key, refuse_foreign, replacing, write_json, write_text
 from segshrink.machine import default_threads, describe_machine
 from segshrink.profiling.load import is_busy
+from segshrink.records import Section
 from segshrink.report.scatter import draw_benchmark
 from segshrink.report.wording import NOTHING, percent
 
@@ -56,7 +57,8 @@ def check_place(out: Path) -> None:
         FileError: There is such a file.
     """
     refuse_foreign(*(out / name for name in (CANDIDATES, PARETO, PLOT, CHOSEN, PAGE)))
-    chosen = read_json(out / CHOSEN).get("model_sha256") if (out / CHOSEN).exists() else None
+    record = Section.read(out / CHOSEN)
+    chosen = record and record.path("model_sha256")
     refuse_foreign(*(path for path in _model_files(out) if not (path.is_file() and content_key(path) == chosen)))
     found = next((path for path in _model_files(out) if path.exists()), None)
     if found is not None and not (out / CANDIDATES).exists():

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from segshrink.compression.pruning import prune
 from segshrink.compression.search.candidates import Candidate
@@ -30,8 +31,8 @@ from segshrink.compression.search.records import Entry, MeasuredFile, Reference
 from segshrink.compression.search.tools import Settings, Show, silent
 from segshrink.config import Distillation, ModelChoice, Recipe, TeacherSource, Teaching
 from segshrink.data import Dataset, SceneStore, open_dataset, scenes
-from segshrink.errors import FileError, ModelError
-from segshrink.evaluation import evaluate
+from segshrink.errors import DataError, FileError, ModelError
+from segshrink.evaluation import evaluate, stored_mean_iou
 from segshrink.files import read_json, scratch_folder, write_json
 from segshrink.machine import default_threads, describe_machine, package_versions
 from segshrink.models import Normalization, SegmentationModel, build_model, count_parameters, load_model
@@ -39,6 +40,7 @@ from segshrink.models.folder import WEIGHTS_FILE
 from segshrink.prediction import Predictor, open_backend
 from segshrink.prediction.isolated import check_isolated
 from segshrink.profiling.profile import count_macs
+from segshrink.records import Section
 from segshrink.teachers import Teacher, open_teachers
 from segshrink.training import describe_teacher, finish, profile_runs, train
 from segshrink.training.run import open_run_recipe
@@ -130,7 +132,7 @@ class Workshop:
         if not (folder / "evaluation.json").exists():
             with self.show("evaluate teacher") as advance:
                 describe_teacher(teacher, self.recipe, out=folder, progress=advance)
-        score = float(read_json(folder / "evaluation.json")["scores"]["mean_iou"])
+        score = stored_mean_iou(folder)
         model = self._model_of(teacher)
         return Reference(
             name=teacher.name,
@@ -149,7 +151,7 @@ class Workshop:
                 train(recipe, out=run, role="student", teacher=self._open_teacher, resume=True, progress=advance)
             with self.show(f"evaluate {entry.name}") as advance:
                 finish(run, reference=self.teacher_folder, progress=advance)
-        score = float(read_json(run / "evaluation.json")["scores"]["mean_iou"])
+        score = stored_mean_iou(run)
         return replace(entry, run=str(run), mean_iou=score)
 
     def build(self, entry: Entry, *, max_drop: float) -> Entry:
@@ -160,7 +162,8 @@ class Workshop:
         name = _hash({"max_drop": round(max_drop, 3), "runtimes": self.settings.runtimes})
         folder = run / "files" / name
         store = folder / "scored.json"
-        if not store.exists():
+        kept = _scored_before(store)
+        if kept is None:
             with self.show(f"quantise {entry.name}") as advance:
                 files, refused = build_files(
                     load_model(run / "model"),
@@ -174,14 +177,14 @@ class Workshop:
             for file in files:
                 try:
                     check_isolated(file.path, runtime=file.runtime, threads=self.settings.threads)
-                    scored.append(asdict(self._scored(file, entry.name)))
+                    scored.append(self._scored(file, entry.name))
                 except ModelError as error:
                     refused.append(str(error))
             if not scored:
                 raise ModelError("; ".join(refused))
-            write_json(store, {"files": scored, "refused": refused}, overwrite=False)
-        kept = read_json(store)
-        return replace(entry, files=tuple(MeasuredFile(**one) for one in kept["files"]), refused=tuple(kept["refused"]))
+            write_json(store, {"files": [asdict(file) for file in scored], "refused": refused}, overwrite=False)
+            kept = tuple(scored), tuple(refused)
+        return replace(entry, files=kept[0], refused=kept[1])
 
     def weigh(self, entries: Sequence[Entry], reference: Reference) -> tuple[list[Entry], Reference]:
         """Measure all files of all entries anew, interleaved with the teacher in PyTorch fp32."""
@@ -341,6 +344,16 @@ class Workshop:
             scores.mean_iou,
             scores.accuracy,
         )
+
+
+def _scored_before(store: Path) -> tuple[tuple[MeasuredFile, ...], tuple[str, ...]] | None:
+    """Return the scored files and refusals that were kept; None where there are none or they are damaged."""
+    try:
+        kept = Section.open(store)
+        files = TypeAdapter(tuple[MeasuredFile, ...]).validate_python(kept.values.get("files"))
+        return files, kept.texts("refused")
+    except (FileError, DataError, ValidationError):
+        return None
 
 
 def _sorted_out(measured: Iterable[MeasuredFile | str]) -> tuple[list[MeasuredFile], list[str]]:

@@ -10,7 +10,7 @@ import torch
 from segshrink.config import Recipe
 from segshrink.data import Dataset
 from segshrink.errors import ModelError
-from segshrink.files import read_json
+from segshrink.evaluation import stored_mean_iou
 from segshrink.models import SegmentationModel, load_model
 from segshrink.teachers import Teacher, open_teacher
 from segshrink.training.building import build_chosen
@@ -128,7 +128,7 @@ def _compared(
     control = None
     if (student.control / "model").is_dir():
         control = _counted(_measured(student.control, teacher, sample), teacher)
-    score = read_json(student.control / "evaluation.json")["scores"]["mean_iou"]
+    score = stored_mean_iou(student.control)
     return [comparison_finding(heard, control, evaluated=score)]
 
 

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from segshrink.errors import DataError
 from segshrink.files import read_json
 from segshrink.formatting import printable
 
+T = TypeVar("T")
+
 
 class Section:
-    """A JSON object of ``file``; ``place`` is its path inside the file, for errors."""
+    """A JSON object of ``file``; ``place`` is its path inside the file, for errors.
+
+    Attributes:
+        values: All that it holds, as it is.
+    """
 
     def __init__(self, file: Path, values: Any, place: str = "") -> None:
         self._file = file
         self._place = place
         if not isinstance(values, Mapping):
             raise self._error("", "an object", values)
-        self._values: Mapping[str, Any] = values
+        self.values: Mapping[str, Any] = values
+
+    @classmethod
+    def open(cls, file: Path) -> Section:
+        """Return the object in ``file``.
+
+        Raises:
+            FileError: There is no such file, or it isn't JSON.
+            DataError: It holds no object.
+        """
+        return cls(file, read_json(file))
 
     @classmethod
     def read(cls, file: Path) -> Section | None:
         """Return the object in ``file``, or None when there is no such file."""
-        return cls(file, read_json(file)) if file.is_file() else None
+        return cls.open(file) if file.is_file() else None
 
     def text(self, key: str) -> str | None:
         """Return a string that can be shown; a number counts as its text."""
@@ -34,7 +49,7 @@ class Section:
 
     def path(self, key: str) -> str | None:
         """Return a string as it is; a number counts as its text."""
-        value = self._values.get(key)
+        value = self.values.get(key)
         if value is None:
             return None
         if isinstance(value, str | int | float):
@@ -43,14 +58,14 @@ class Section:
 
     def flag(self, key: str) -> bool:
         """Return a truth value; absent is False."""
-        value = self._values.get(key)
+        value = self.values.get(key)
         if value is None or isinstance(value, bool):
             return bool(value)
         raise self._error(key, "true or false", value)
 
     def number(self, key: str) -> float | None:
-        """Return a finite number; null, NaN and infinity are None."""
-        return self._number(key, self._values.get(key))
+        """Return a number; null is None."""
+        return self._number(key, self.values.get(key))
 
     def count(self, key: str) -> int | None:
         """Return a whole number."""
@@ -74,19 +89,36 @@ class Section:
 
     def section(self, key: str) -> Section | None:
         """Return an inner object."""
-        value = self._values.get(key)
+        value = self.values.get(key)
         return None if value is None else Section(self._file, value, self._name(key))
 
     def sections(self, key: str) -> list[Section]:
         """Return a list of inner objects; absent is empty."""
         return [Section(self._file, value, f"{self._name(key)}[{i}]") for i, value in enumerate(self._list(key))]
 
+    def known_text(self, key: str) -> str:
+        """Return a string that has to be there."""
+        return self._known(key, self.path(key))
+
+    def known_number(self, key: str) -> float:
+        """Return a finite number that has to be there."""
+        return self._known(key, self.number(key))
+
+    def known_section(self, key: str) -> Section:
+        """Return an inner object that has to be there."""
+        return self._known(key, self.section(key))
+
     def missing(self, key: str) -> DataError:
         """Return the error for a field that has to be there."""
         return DataError(f"{self._file}: '{self._name(key)}' is missing; evaluate the model again")
 
+    def _known(self, key: str, value: T | None) -> T:
+        if value is None:
+            raise self.missing(key)
+        return value
+
     def _list(self, key: str) -> Sequence[Any]:
-        value = self._values.get(key)
+        value = self.values.get(key)
         if value is None:
             return []
         if isinstance(value, list):
@@ -97,7 +129,7 @@ class Section:
         if value is None:
             return None
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value) if math.isfinite(value) else None
+            return float(value)
         raise self._error(key, "a number", value)
 
     def _name(self, key: str) -> str:
