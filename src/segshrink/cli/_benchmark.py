@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segshrink.cli._console import out_console, tell
-from segshrink.machine import available_cores
+from segshrink.machine import default_threads
 
 if TYPE_CHECKING:
     from segshrink.compression.benchmark import BenchmarkResult
@@ -21,12 +21,12 @@ def words(text: str) -> list[str]:
 
 
 def counts(text: str, *, option: str) -> list[int]:
-    """Read numbers of 1 and more, with commas; "all" is the number of cores this process may use.
+    """Read numbers of 1 and more, with commas; "all" is the cores this process may use, or ``OMP_NUM_THREADS`` if less.
 
     Raises:
         BadParameter: Something else was found.
     """
-    found = [available_cores() if word == "all" and option == "--threads" else _number(word) for word in words(text)]
+    found = [default_threads() if word == "all" and option == "--threads" else _number(word) for word in words(text)]
     numbers = [number for number in found if number is not None and number >= 1]
     if not numbers or len(numbers) < len(found):
         every = " or all" if option == "--threads" else ""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError, ModelError, UsageError, nearest
-from segshrink.machine import available_cores
+from segshrink.machine import default_threads
 from segshrink.models.description import ModelDescription
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _open_path(path: Path, *, runtime: str | None, precision: str, threads: int 
             "config.json"
         )
     runtime = _runtime(str(path), kind, runtime)
-    each = threads if streams == 1 else max((threads or available_cores()) // streams, 1)
+    each = threads if streams == 1 else max((threads or default_threads()) // streams, 1)
     if runtime == "onnxruntime":
         from segshrink.prediction.onnx_backend import OnnxBackend
 

@@ -24,7 +24,8 @@ class SceneOptions:
         tile: Side of a tile in pixels; 512 rounded up to the network's stride.
         overlap: Pixels that neighbouring tiles share, less than ``tile``; four strides, at least 64.
         batch: Tiles run at once; 1 on a processor, 4 in torch.
-        threads: Cores to use: one stream of tiles on each, or in torch as many threads; by default all.
+        threads: Cores to use: one stream of tiles on each, or in torch as many threads; by default all, or
+            ``OMP_NUM_THREADS`` if less.
         runtime: What runs the model, as ``open_backend`` takes it.
         bands: Bands of the scenes by number (from 1) or name, in the model's order.
         scale: (low, high) pixel values that become the ends of the model's range, for scenes of other numbers.

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from segshrink.machine import available_cores
+from segshrink.machine import default_threads
 from segshrink.prediction.backends import Backend, open_backend
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Streams:
     Args:
         source: What ``open_backend`` takes.
         runtime: As ``open_backend`` takes it.
-        cores: How many to use; by default all.
+        cores: How many to use; by default all, or ``OMP_NUM_THREADS`` if less.
 
     Attributes:
         backend: The first thread's backend, which describes the model.
@@ -44,7 +44,7 @@ class Streams:
         self, source: str | Path | SegmentationModel | Backend, *, runtime: str | None = None, cores: int | None = None
     ) -> None:
         spread = not isinstance(source, str | Path) or Path(source).is_dir()
-        self.count = 1 if spread else cores or available_cores()
+        self.count = 1 if spread else cores or default_threads()
         self._open = partial(open_backend, source, runtime=runtime, threads=cores, streams=self.count)
         self.backend = self._open()
         self._spare = [self.backend]
