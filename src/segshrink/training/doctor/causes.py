@@ -119,6 +119,7 @@ class Search:
         self._progress = progress
         self._few = range(min(len(sample), max(_FEWEST, len(sample) // 5)))
         self.alone: dict[str, float] = {}
+        self._named: list[Trial] = []  # scalings that aren't fitted
         self._few_scores: dict[Trial, float] = {}
         self._all: dict[Trial, Matrices] = {base: matrices}
 
@@ -133,6 +134,7 @@ class Search:
         base = self._base
         singles = single_trials(self._teacher, self._sample, base=base, inner=self._inner, steady=steady)
         promising = self._promising(singles)
+        self._named = [trial for trial in singles if trial.families(base) == ("scaling",)]
         if bad or any({"scaling", "statistics"} & {*trial.families(base)} for trial in promising):
             singles += self._fitted(base, singles)
             promising = self._promising(singles)
@@ -176,12 +178,11 @@ class Search:
         before = self._one(plain, chosen.ordered).score
         if first.score - before < _FIRST_LAYER_SHARE * (chosen.score - before):
             return chosen, None
-        known = [
-            trial for trial in self._few_scores if trial.scaling and trial == replace(plain, scaling=trial.scaling)
-        ]
-        best = max([*known, *self._fitted(plain, known)], key=lambda trial: self._few_scores[trial])
-        scaled = self._one(best, chosen.ordered)
-        if scaled.score < before + LEAST_GAIN:
+        named = [pair for trial in self._named for pair in combinations(plain, trial, base=self._base)]
+        self._try(named, "trying the usual causes")
+        promising = self._promising([*named, *self._fitted(plain, named)])
+        scaled = self._preferred([self._one(trial, chosen.ordered) for trial in promising])
+        if scaled is None or scaled.score < before + LEAST_GAIN:
             blamed = tuple("scaling" if family == "statistics" else family for family in chosen.families)
             return replace(chosen, families=blamed), chosen.score
         return scaled, chosen.score if scaled.score < chosen.score - _TIE else None
