@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,9 @@ def gradient_norms(
         batch_size: Crops of a batch.
         batches: Number of batches, at most as many as the sample has.
         steps: Optimisation steps taken with a copy first. A new network's answers are almost equal for all classes,
-            where some losses pull a thousand times harder than ever after.
+            where some losses pull a thousand times harder than ever after. All groups pull alike in these steps,
+            whatever their weights: a term that is hardly heard is hardly learned, so that its gradient would be that
+            of another student than the one that the advised weights make.
         training: Settings of these steps.
         seed: Of the first weights of adapters.
     """
@@ -68,8 +71,8 @@ def gradient_norms(
         given = [
             _batch(teacher, sample, range(start, min(start + batch_size, len(sample))), asked=asked) for start in starts
         ]
-        _take_steps(task, [given[step % len(given)] for step in range(steps)])
         groups = term_groups(terms)
+        _take_steps(task, [given[step % len(given)] for step in range(steps)], groups)
         totals = dict.fromkeys(groups, 0.0)
         for batch in given:
             for name, norm in _norms(task, batch, groups).items():
@@ -85,18 +88,22 @@ def term_groups(terms: Sequence[WeightedTerm]) -> dict[str, list[int]]:
     return groups | {labelled[n]: [n] for n, (_, term) in enumerate(terms) if term.needs_teacher}
 
 
-def _take_steps(task: Distiller, batches: Iterable[Batch]) -> None:
-    settings = task.settings
-    optimizer = torch.optim.AdamW(task.parameters(), lr=settings.learning_rate)
+def _take_steps(task: Distiller, batches: Iterable[Batch], groups: Mapping[str, Sequence[int]]) -> None:
+    """Train for some steps in which every group of terms pulls at the student alike."""
+    settings, parameters = task.settings, [one for one in task.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
     for batch in batches:
-        values = task.term_values(batch)
-        loss = torch.stack([weight * values[label] for label, (weight, _) in task.labelled_terms.items()]).sum()
-        if not loss.requires_grad or not bool(torch.isfinite(loss)):
-            return
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        for loss in _group_losses(task, batch, groups).values():
+            gradients = _gradients(loss, parameters)
+            norm = _norm(gradients[one] for one in task.model.parameters() if one in gradients)
+            if not math.isfinite(norm):
+                return
+            for parameter, gradient in gradients.items():
+                parameter.grad += gradient / (norm or 1.0)
         if settings.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(task.parameters(), settings.clip_norm)
+            torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
         optimizer.step()
     task.zero_grad()
 
@@ -104,16 +111,32 @@ def _take_steps(task: Distiller, batches: Iterable[Batch]) -> None:
 def _norms(task: Distiller, batch: Batch, groups: Mapping[str, Sequence[int]]) -> dict[str, float]:
     """Return the norm of each group's gradient; 0 where nothing is valid."""
     parameters = list(task.model.parameters())
+    losses = _group_losses(task, batch, groups)
+    return {name: _norm(_gradients(loss, parameters).values()) for name, loss in losses.items()}
+
+
+def _group_losses(task: Distiller, batch: Batch, groups: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
+    """Return the weighted sum of each group's terms."""
     values = list(task.term_values(batch).values())
-    norms = {}
-    for name, places in groups.items():
-        loss = torch.stack([task.terms[place].weight * values[place] for place in places]).sum()
-        gradients = (
-            torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) if loss.requires_grad else ()
-        )
-        squares = [gradient.double().square().sum() for gradient in gradients if gradient is not None]
-        norms[name] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
-    return norms
+    return {
+        name: torch.stack([task.terms[place].weight * values[place] for place in places]).sum()
+        for name, places in groups.items()
+    }
+
+
+def _gradients(
+    loss: torch.Tensor, parameters: Sequence[torch.nn.Parameter]
+) -> dict[torch.nn.Parameter, torch.Tensor]:
+    """Return the gradient of each parameter that the loss depends on."""
+    if not loss.requires_grad:
+        return {}
+    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    return {one: gradient for one, gradient in zip(parameters, found, strict=True) if gradient is not None}
+
+
+def _norm(gradients: Iterable[torch.Tensor]) -> float:
+    squares = [gradient.double().square().sum() for gradient in gradients]
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
 
 
 def balance_findings(
