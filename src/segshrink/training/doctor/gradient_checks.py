@@ -93,15 +93,15 @@ def _take_steps(task: Distiller, batches: Iterable[Batch], groups: Mapping[str, 
     settings, parameters = task.settings, [one for one in task.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
     for batch in batches:
-        for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter)
+        optimizer.zero_grad()
         for loss in _group_losses(task, batch, groups).values():
             gradients = _gradients(loss, parameters)
             norm = _norm(gradients[one] for one in task.model.parameters() if one in gradients)
             if not math.isfinite(norm):
                 return
             for parameter, gradient in gradients.items():
-                parameter.grad += gradient / (norm or 1.0)
+                pull = gradient / (norm or 1.0)
+                parameter.grad = pull if parameter.grad is None else parameter.grad + pull
         if settings.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
         optimizer.step()
@@ -124,9 +124,7 @@ def _group_losses(task: Distiller, batch: Batch, groups: Mapping[str, Sequence[i
     }
 
 
-def _gradients(
-    loss: torch.Tensor, parameters: Sequence[torch.nn.Parameter]
-) -> dict[torch.nn.Parameter, torch.Tensor]:
+def _gradients(loss: torch.Tensor, parameters: Sequence[torch.nn.Parameter]) -> dict[torch.nn.Parameter, torch.Tensor]:
     """Return the gradient of each parameter that the loss depends on."""
     if not loss.requires_grad:
         return {}
