@@ -29,6 +29,9 @@ from segshrink.training.doctor.trials import FAMILIES, Progress, Trial, combinat
 LEAST_GAIN, LEAST_SURE_GAIN = 0.05, 0.02
 # A second treatment must bring this much more than the first alone.
 _LEAST_SECOND_GAIN = 0.1
+# Exchanged bands are a single treatment, not the best of many, and a sound teacher loses by it; one trained on varied
+# colours gains little: this much is enough, as the first or the second, if it surely (95 %) gains at all.
+_LEAST_ORDER_GAIN = 0.03
 # Treatments within this much mIoU of the best explain as much; the more usual cause is named.
 _TIE = 0.02
 # ... and of one kind within this much.
@@ -138,16 +141,19 @@ class Search:
         if bad or any({"scaling", "statistics"} & {*trial.families(base)} for trial in promising):
             singles += self._fitted(base, singles)
             promising = self._promising(singles)
-        measured = self._measured([base, *promising])
+        other = replace(base, reverse=not base.reverse)
+        exchanged = [other] if other in singles else []  # on few crops it can hide
+        measured = self._measured(dict.fromkeys([base, *promising, *exchanged]))
         chosen = self._chosen([one for one in measured if len(one.families) == 1])
         room = 1.0 if chosen is None else 1 - chosen.score
         if (bad or chosen is not None) and room >= _LEAST_SECOND_GAIN:
             pairs = self._pairs(singles, every_scaling=chosen is None)
-            other = replace(base, reverse=not base.reverse)
-            if chosen is None and other in singles:
+            if chosen is None and exchanged:
                 self._promising(pairs)
                 pairs += self._fitted(other, pairs)
-            measured += self._measured(self._promising(pairs))
+            if chosen is not None:
+                exchanged = [pair for one in exchanged for pair in combinations(chosen.trial, one, base=base)]
+            measured += self._measured(dict.fromkeys([*self._promising(pairs), *exchanged]))
             chosen = self._second([one for one in measured if len(one.families) == 2], chosen) or chosen
         self.alone = _best_of_each(measured)
         if chosen is None and bad:
@@ -230,11 +236,24 @@ class Search:
 
     def _second(self, pairs: list[_Measured], single: _Measured | None) -> _Measured | None:
         """Return a pair of treatments if it explains clearly more than ``single``."""
-        reference = self._matrices if single is None else single.matrices
-        return self._preferred([one for one in pairs if self._explains(reference, one, _LEAST_SECOND_GAIN)])
+        reference, first = (self._matrices, None) if single is None else (single.matrices, single.families)
+        adds_order = [first is not None and set(one.families) == {*first, "order"} for one in pairs]
+        return self._preferred(
+            [
+                one
+                for one, order in zip(pairs, adds_order, strict=True)
+                if self._explains(reference, one, _LEAST_SECOND_GAIN, order=order)
+            ]
+        )
 
     def _chosen(self, measured: Iterable[_Measured]) -> _Measured | None:
-        return self._preferred([one for one in measured if self._explains(self._matrices, one, LEAST_GAIN)])
+        return self._preferred(
+            [
+                one
+                for one in measured
+                if self._explains(self._matrices, one, LEAST_GAIN, order=one.families == ("order",))
+            ]
+        )
 
     def _preferred(self, measured: Sequence[_Measured]) -> _Measured | None:
         """Return the best; among those that are as good the more usual kind of cause, and the more usual of a kind."""
@@ -247,17 +266,21 @@ class Search:
         named = [one for one in _within(same, _LEAST_FIT_GAIN) if not one.trial.fitted]
         return min(_within(named or same, _CLOSE_TIE), key=lambda one: usual.index(one.trial))
 
-    def _explains(self, before: Matrices, one: _Measured, least: float, *, likely: bool = False) -> bool:
+    def _explains(
+        self, before: Matrices, one: _Measured, least: float, *, order: bool = False, likely: bool = False
+    ) -> bool:
         """Tell whether a treatment brings enough, surely, and makes a teacher that isn't poor any more.
 
-        With ``likely`` it may leave it poor, if it brings it a good part of the way.
+        Less is enough where all that it brings is due to exchanged bands (``order``). With ``likely`` it may leave the
+        teacher poor, if it brings it a good part of the way.
         """
         gained, sure = gain(before, one.matrices)
+        least, least_sure = (_LEAST_ORDER_GAIN, 0.0) if order else (least, LEAST_SURE_GAIN)
         majority = majority_iou(self._matrices)
         reached, needed = level(one.score, majority), POOR_LEVEL
         if likely:
             needed = max(level(mean_iou(before), majority), 0.0) + _LEAST_LIKELY_STEP
-        return gained >= least and sure >= LEAST_SURE_GAIN and reached >= needed
+        return gained >= least and sure > least_sure and reached >= needed
 
     def _measured(self, trials: Iterable[Trial]) -> list[_Measured]:
         """Measure treatments on all crops, each with the classes as they are and in their best order."""
