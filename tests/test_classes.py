@@ -48,7 +48,7 @@ def test_colours_become_indices(bands: int) -> None:
     np.testing.assert_array_equal(AERIAL.encode(mask[::-1, ::2]), slow_colors(mask[::-1, ::2], AERIAL))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 0xFFFFFF), min_size=1, max_size=255, unique=True), st.integers(0, 2**32 - 1))
 def test_indices_survive_colour_and_back(packed: list[int], seed: int) -> None:
     classes = ClassMap.build([(f"c{color}", f"#{color:06X}", None) for color in packed])

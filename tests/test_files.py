@@ -135,7 +135,7 @@ except FileError as error:
 """
     assert hasattr(signal, "SIGXFSZ")
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "big.txt")], capture_output=True, text=True, check=False
+        [sys.executable, "-B", "-c", script, str(tmp_path / "big.txt")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert done.stderr.startswith(f"can't write {tmp_path}/big.txt: ")

@@ -21,7 +21,6 @@ def cover(height: int, width: int, windows: list[Window]) -> np.ndarray:
     return counts
 
 
-@settings(deadline=None)
 @given(SIZES)
 def test_grids_cover_every_pixel_with_windows_of_one_size_inside_the_image(sizes: tuple[int, int, int, int]) -> None:
     height, width, tile, overlap = sizes
@@ -34,7 +33,6 @@ def test_grids_cover_every_pixel_with_windows_of_one_size_inside_the_image(sizes
     assert len(set(windows)) == len(windows)
 
 
-@settings(deadline=None)
 @given(SIZES)
 def test_neighbours_share_the_overlap_and_no_window_is_superfluous(sizes: tuple[int, int, int, int]) -> None:
     height, width, tile, overlap = sizes
@@ -78,7 +76,7 @@ def test_weights_of_regular_neighbours_add_up_to_one() -> None:
     assert weights[size // 2, size // 2] == 1
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(SIZES, st.integers(0, 2**32 - 1))
 def test_blending_what_was_cut_gives_the_whole_again(sizes: tuple[int, int, int, int], seed: int) -> None:
     height, width, tile, overlap = sizes

@@ -87,7 +87,9 @@ def test_a_limit_on_the_size_of_files(model: Path, data: Path, tmp_path: Path) -
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         f"sys.exit(main(['export', {str(model)!r}, '-o', {str(tmp_path / 'model.onnx')!r}]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code], capture_output=True, text=True, check=False, env=ENVIRONMENT
+    )
     assert done.returncode == 1
     assert "error: " in done.stderr
     assert "Traceback" not in done.stderr

@@ -44,7 +44,7 @@ def turned_back(row: int, col: int, plan: CropPlan) -> tuple[int, int]:
     return row, col
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(plan=plans)
 def test_nearest_agrees_with_a_loop_over_pixels(plan: CropPlan) -> None:
     mask = scene(12, 14)
@@ -139,7 +139,7 @@ def test_window_outside_the_scene_is_refused() -> None:
         cut(scene(10, 10), CropPlan(0, 10, 0, 5, 5, 5))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     seed=st.integers(0, 1000),
     height=st.integers(1, 300),

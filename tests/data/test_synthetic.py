@@ -236,7 +236,7 @@ def test_grow_and_slivers() -> None:
 
 
 @given(columns=st.integers(-12, 12), rows=st.integers(-12, 12))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_shifted_moves_every_pixel(columns: int, rows: int) -> None:
     surface = np.arange(1, 64, dtype=np.float32).reshape(7, 9)
     moved = shifted(surface, columns, rows)
@@ -247,7 +247,7 @@ def test_shifted_moves_every_pixel(columns: int, rows: int) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(-20, 20), st.integers(-20, 20)), min_size=4, max_size=16))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_convex_hull_holds_every_point(points: list[tuple[int, int]]) -> None:
     array = np.array(points, dtype=float)
     if np.linalg.matrix_rank(array - array[0]) < 2:

@@ -53,7 +53,7 @@ def test_agrees_with_the_oracles(shared_oracles: Path, case, convert):
     assert scores.kappa == pytest.approx(manifest["kappa"], rel=1e-9)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     data=st.data(),
     classes=st.sampled_from([1, 2, 3, 6, 8, 9, 15, 16, 100, 180, 181, 255]),
@@ -122,7 +122,7 @@ def test_updates_and_merges_add_up():
     assert parts.matrix.dtype == np.int64
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000), classes=st.integers(2, 12), pixels=st.integers(1, 60))
 def test_scores_equal_scikit_learns(seed, classes, pixels):
     rng = np.random.default_rng(seed)

@@ -101,7 +101,7 @@ def test_streaming_merging_and_one_big_scene_are_the_same():
     assert whole.counts.sum() == 4 * sum((target != 255).sum() for _, target in parts)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=60))
 def test_bins_never_fall_with_the_probability(values):
     ordered = torch.tensor(sorted(values), dtype=torch.float32)

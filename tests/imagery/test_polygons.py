@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sqlite3
 import sys
 from contextlib import closing
@@ -271,16 +270,11 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["m.gpkg", "m.geojson"])
 @pytest.mark.parametrize("limit", [1 << 10, 120_000])
-def test_a_full_disk_is_one_sentence_and_nothing_left(tmp_path: Path, name: str, limit: int) -> None:
+def test_a_full_disk_is_one_sentence_and_nothing_left(tmp_path: Path, name: str, limit: int, small_files: Any) -> None:
     source = raster(tmp_path / "m.tif", class_map(160, 160))
     before = sorted(tmp_path.iterdir())
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
-        with pytest.raises(FileError, match=r"can't write .*free some space"):
-            write_polygons(source, tmp_path / name, CLASSES)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with small_files(limit), pytest.raises(FileError, match=r"can't write .*free some space"):
+        write_polygons(source, tmp_path / name, CLASSES)
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -58,7 +58,7 @@ def pixels_in(polygon: Any, shape: tuple[int, ...]) -> frozenset[tuple[int, int]
 
 
 @given(index=MAPS, step=st.integers(1, 15))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_regions_are_the_connected_pixels_whatever_the_strips(index: NDArray[np.uint8], step: int) -> None:
     regions = regions_of(index, step)
     assert shapely.is_valid(regions.polygons).all()
@@ -70,7 +70,7 @@ def test_regions_are_the_connected_pixels_whatever_the_strips(index: NDArray[np.
 
 
 @given(index=MAPS, step=st.integers(1, 15))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_strips_leave_no_corners(index: NDArray[np.uint8], step: int) -> None:
     def texts(regions: Regions) -> Counter[str]:
         return Counter(polygon.wkt for polygon in shapely.normalize(regions.polygons))
@@ -79,7 +79,7 @@ def test_strips_leave_no_corners(index: NDArray[np.uint8], step: int) -> None:
 
 
 @given(index=MAPS, step=st.integers(1, 15), seed=st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_confidence_is_summed_over_the_pixels_where_it_is_known(index: NDArray[np.uint8], step: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     confidence = rng.integers(0, 255, index.shape).astype(np.uint8)
@@ -100,7 +100,7 @@ def test_open_regions_only_are_held() -> None:
 
 
 @given(index=MAPS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_neighbours_get_each_others_corners(index: NDArray[np.uint8]) -> None:
     regions = regions_of(index, len(index))
     if len(regions) == 0:

@@ -113,7 +113,7 @@ except FileError as error:
     sys.exit(str(error))
 """
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / name)], capture_output=True, text=True, check=False
+        [sys.executable, "-B", "-c", script, str(tmp_path / name)], capture_output=True, text=True, check=False
     )
     assert list(tmp_path.iterdir()) == []
     assert done.returncode == 1

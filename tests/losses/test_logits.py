@@ -132,7 +132,7 @@ def test_can_be_backpropagated_twice_and_scaled():
     torch.testing.assert_close(student.grad, once * 3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000),
     classes=st.integers(2, 9),

@@ -60,7 +60,7 @@ def test_what_cannot_be_cut_safely_stays_whole():
     assert part(two_answers(), "absent") == two_answers()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_damaged_files_end_quickly(data):
     whole = two_answers()

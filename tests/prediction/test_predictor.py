@@ -15,7 +15,7 @@ from segshrink.prediction import Predictor
 from segshrink.prediction.logits import most_likely, softmax_in_place
 from segshrink.tiling import grid
 
-quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 def noise(height, width, *, bands=2, seed=0):

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
-import resource
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -228,14 +228,9 @@ def test_too_little_room_is_seen_before_the_teacher_is_asked(
         assert teacher.asked == 0
 
 
-def test_a_disk_that_fills_up_leaves_nothing_half_written(store: SceneStore) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
-        with pytest.raises(FileError, match=r"can't write .*npy"):
-            TeacherCache(new_teacher(), [store])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+def test_a_disk_that_fills_up_leaves_nothing_half_written(store: SceneStore, small_files: Any) -> None:
+    with small_files(4096), pytest.raises(FileError, match=r"can't write .*npy"):
+        TeacherCache(new_teacher(), [store])
     assert [path for path in (store.folder / "teachers").rglob("*") if path.is_file()] == []
     assert len(TeacherCache(new_teacher(), [store])) == SCENES
 

@@ -8,7 +8,7 @@ from segshrink.prediction.scenes.blending import RollingBlend, Weights
 from segshrink.prediction.scenes.layout import lay_out
 from segshrink.tiling import Blend, cosine_weights
 
-quick = settings(max_examples=30, deadline=None)
+quick = settings(max_examples=30)
 
 
 @quick

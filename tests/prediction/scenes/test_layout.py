@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from segshrink.prediction.scenes.layout import lay_out
 from segshrink.tiling import Window
 
-quick = settings(max_examples=30, deadline=None)
+quick = settings(max_examples=30)
 
 
 @quick

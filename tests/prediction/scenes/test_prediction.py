@@ -14,7 +14,7 @@ from segshrink.prediction.scenes.options import Tiling
 from segshrink.prediction.scenes.prediction import predict_pieces
 from segshrink.prediction.scenes.streams import Streams
 
-quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 def noise(height, width, *, bands=2, seed=0):
