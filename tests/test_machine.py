@@ -34,7 +34,12 @@ def test_describes_this_machine():
     ],
 )
 def test_processors_of_one_name_are_told_apart(monkeypatch, info, expected):
-    monkeypatch.setattr(machine.Path, "read_text", lambda *_, **__: info)
+    former = machine.Path.read_text
+
+    def read(path, *arguments, **options):
+        return info if str(path) == "/proc/cpuinfo" else former(path, *arguments, **options)
+
+    monkeypatch.setattr(machine.Path, "read_text", read)
     assert describe_machine()["cpu"].endswith(expected)
 
 

@@ -266,9 +266,12 @@ def content_key(path: Path) -> str:
 def _resolved(path: Path) -> Path:
     """Return where a path leads, through links."""
     try:
-        return Path(path).resolve()
+        resolved = Path(path).resolve()
     except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError for links in a circle
         raise FileError(f"can't follow the link {path}: {error}; choose another path") from error
+    if resolved.is_symlink():  # Python 3.13 leaves it as it is
+        raise FileError(f"can't follow the link {path}: it leads in a circle; choose another path")
+    return resolved
 
 
 def _foreign(path: Path, kind: FolderKind | None = None) -> Iterator[Path]:

@@ -49,10 +49,12 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Every command gives the signals their former meaning."""
+    """Every command gives the signals their former meaning, also where the tests run under nohup."""
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     before = [signal.getsignal(number) for number in STATUS]
     yield
     assert [signal.getsignal(number) for number in STATUS] == before
+    signal.signal(signal.SIGHUP, hangup)
 
 
 PLACES = {
@@ -80,6 +82,7 @@ def test_a_training_that_is_told_to_end_can_be_gone_on_with(
     assert not left_behind(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
 def test_a_training_with_loading_processes_ends_with_them(
     segshrink, recipe: Path, tmp_path: Path, at: Callable[..., None]
 ) -> None:
