@@ -27,9 +27,9 @@ import yaml
 
 from doctor_networks import FAULTS, dubai_recipe, train_plain, train_unet
 from segshrink.config import Recipe, TeacherSource, load_dataset
+from segshrink.doctor import Diagnosis, Patient, examine
 from segshrink.files import write_json, write_text
 from segshrink.machine import describe_machine
-from segshrink.training.doctor import Diagnosis, Patient, examine
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -26,7 +26,8 @@ from segshrink.classes import ClassMap
 from segshrink.export import enlarging, export_onnx
 from segshrink.files import write_json, write_text
 from segshrink.machine import describe_machine, package_versions
-from segshrink.models import ModelDescription, Normalization, SegmentationModel
+from segshrink.model_description import ModelDescription, Normalization
+from segshrink.models import SegmentationModel
 from segshrink.prediction import open_backend
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -57,7 +57,8 @@ def make_files(folder: Path, networks: Sequence[tuple[str, Mapping[str, Any]]]) 
     from segshrink.compression.quantization.openvino_int8 import OpenVinoQuantizer
     from segshrink.data.synthetic import CLASSES, generate_scene
     from segshrink.export import export_onnx
-    from segshrink.models import Normalization, build_model
+    from segshrink.model_description import Normalization
+    from segshrink.models import build_model
 
     scenes = [generate_scene(SEED, "train", number=number, size=128) for number in range(4)]
     judged = [generate_scene(SEED, "val", number=number, size=SCENE).image for number in range(3)]

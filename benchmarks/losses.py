@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from segshrink.files import write_json, write_text
-from segshrink.losses import CATALOGUE, build_term
+from segshrink.losses import REGISTRY, build_term
 from segshrink.machine import describe_machine
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -41,9 +41,9 @@ def contenders() -> dict[str, Callable[[], None]]:
     target[torch.rand(target.shape, generator=generator) < 0.1] = 255
     inside = torch.ones(target.shape, dtype=torch.bool)
     named: list[tuple[str, str | None]] = [
-        (name, None) for name, loss in CATALOGUE.items() if loss.compares != "features"
+        (name, None) for name, loss in REGISTRY.items() if loss.compares != "features"
     ]
-    named += [(name, loss.tap) for name, loss in CATALOGUE.items() if loss.compares in ("features", "either")]
+    named += [(name, loss.tap) for name, loss in REGISTRY.items() if loss.compares in ("features", "either")]
     return dict(step(name, tap, features if tap else logits, target, inside) for name, tap in named)
 
 
@@ -66,7 +66,7 @@ def step(name: str, tap: str | None, pair: Tensor, target: Tensor, inside: Tenso
         student.grad = None
         term(student, teacher, target, inside, num_classes=CLASSES, adapter=adapter).backward()  # type: ignore[no-untyped-call]
 
-    return name if tap is None or CATALOGUE[name].compares == "features" else f"{name} on features", run
+    return name if tap is None or REGISTRY[name].compares == "features" else f"{name} on features", run
 
 
 def measure(steps: dict[str, Callable[[], None]]) -> dict[str, float]:
@@ -96,7 +96,7 @@ def to_table(milliseconds: dict[str, float]) -> str:
 def compared(name: str) -> str:
     """Return what a measured loss compares."""
     loss, _, features = name.partition(" on ")
-    kind = CATALOGUE[loss].compares
+    kind = REGISTRY[loss].compares
     return features or ("logits" if kind == "either" else kind)
 
 

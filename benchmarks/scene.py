@@ -62,7 +62,8 @@ def make_models(folder: Path) -> dict[str, tuple[Path, str]]:
     from segshrink.data import write_scenes
     from segshrink.data.synthetic import CLASSES
     from segshrink.export import export_onnx, export_openvino
-    from segshrink.models import Normalization, build_model
+    from segshrink.model_description import Normalization
+    from segshrink.models import build_model
 
     torch.manual_seed(0)
     classes = ClassMap.build([(name, color, None) for name, color in CLASSES])

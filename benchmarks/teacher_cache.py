@@ -86,7 +86,8 @@ def plain_steps(work: Path, teacher_name: str, student_id: str, *, steps: int) -
     from torch.nn import functional as F
 
     from segshrink.data import open_dataset
-    from segshrink.models import Normalization, build_model, load_model
+    from segshrink.model_description import Normalization
+    from segshrink.models import build_model, load_model
 
     clock = Clock()
     recipe = recipe_of(work, student_id, steps=steps)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from segshrink.evaluation import Confusion, Evaluation, ProbabilityHistograms, Scores
     from segshrink.evaluation.evaluate import evaluate
     from segshrink.export import export_onnx, export_openvino, export_tflite
-    from segshrink.models import Normalization, SegmentationModel, build_model, count_parameters, load_model
+    from segshrink.model_description import Normalization
+    from segshrink.models import SegmentationModel, build_model, count_parameters, load_model
     from segshrink.prediction import (
         Prediction,
         Predictor,
@@ -45,7 +46,8 @@ _ROOMS = {
     "export": ("export_onnx", "export_openvino", "export_tflite"),
     "imagery": (),
     "losses": (),
-    "models": ("Normalization", "SegmentationModel", "build_model", "count_parameters", "load_model"),
+    "model_description": ("Normalization",),
+    "models": ("SegmentationModel", "build_model", "count_parameters", "load_model"),
     "prediction": ("Prediction", "Predictor", "SceneOptions", "open_backend", "predict_scene", "predict_scenes"),
     "profiling": ("Job", "Measurement", "measure", "profile_model"),
     "report": ("build_report",),

@@ -155,4 +155,4 @@ def quick_profiles(sources: Mapping[str, object], **_: object) -> dict[str, dict
 
 @pytest.fixture(autouse=True)
 def _quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("segshrink.training.finish"), "profile_models", quick_profiles)
+    monkeypatch.setattr(import_module("segshrink.training.evaluate_run"), "profile_models", quick_profiles)

@@ -9,7 +9,7 @@ import pytest
 
 from segshrink.cli import main
 
-from ..compression.benchmark.conftest import write_onnx
+from ..profiling.conftest import write_onnx
 from .conftest import Run
 
 

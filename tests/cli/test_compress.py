@@ -182,7 +182,7 @@ def test_from_labels_to_a_verified_int8_file(
             replace(one, files=tuple(replace(two, latency_ms=1.0) for two in one.files)) for one in entries
         ], reference
 
-    monkeypatch.setattr(import_module("segshrink.compression.search.workshop").Workshop, "weigh", weigh)
+    monkeypatch.setattr(import_module("segshrink.compression.search.stages").Workshop, "weigh", weigh)
     monkeypatch.setattr(import_module("segshrink.cli._compress"), "build_report", lambda runs, out: None)
     before = {path: path.stat().st_mtime_ns for path in work.rglob("*.safetensors")}
     other = segshrink("compress", *arguments, "--resume", "--budget", "parameters<=1M")

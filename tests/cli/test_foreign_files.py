@@ -99,7 +99,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
         json.dumps({"name": "r", "data": str(data), "crops": crops, "teacher": teacher, "student": student})
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("segshrink.training.finish"), "profile_models", quick_profiles)
+        patch.setattr(import_module("segshrink.training.evaluate_run"), "profile_models", quick_profiles)
         assert main(["train", str(recipe), "--out", str(folder / "run")]) == 0
     assert main(["export", str(folder / "run" / "model"), "-o", str(folder / "m.onnx"), "--no-card"]) == 0
     return Material(data, recipe, folder / "run", folder / "m.onnx")

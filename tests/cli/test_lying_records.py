@@ -35,7 +35,7 @@ LIES: dict[str, list[Any]] = {
 
 @pytest.fixture
 def run(segshrink: Run, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(import_module("segshrink.training.finish"), "profile_models", quick_profiles)
+    monkeypatch.setattr(import_module("segshrink.training.evaluate_run"), "profile_models", quick_profiles)
     folder = tmp_path / "run"
     result = segshrink("train", recipe, "--control", "--out", folder, "student.training.epochs=1")
     assert result.status == 0, result.err

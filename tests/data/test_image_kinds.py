@@ -14,7 +14,7 @@ from rasterio.transform import Affine
 from segshrink.config import Augmentation, DatasetDescription
 from segshrink.data import CropModule, SceneStore, inspect_dataset, open_dataset, refuse_other_bands
 from segshrink.errors import DataError, ModelError
-from segshrink.models import ModelDescription, Normalization
+from segshrink.model_description import ModelDescription, Normalization
 
 NAMES = ("red", "green", "blue")
 

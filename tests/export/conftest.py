@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from segshrink.classes import ClassMap
-from segshrink.models import ModelDescription, Normalization, SegmentationModel
+from segshrink.model_description import ModelDescription, Normalization
+from segshrink.models import SegmentationModel
 
 
 class Small(nn.Module):

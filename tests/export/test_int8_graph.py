@@ -11,8 +11,8 @@ from torch import nn
 
 from segshrink.classes import ClassMap
 from segshrink.export.onnx import to_onnx
-from segshrink.models import ModelDescription, SegmentationModel, build_model
-from segshrink.models.normalization import Normalization
+from segshrink.model_description import ModelDescription, Normalization
+from segshrink.models import SegmentationModel, build_model
 from segshrink.prediction import open_backend
 from segshrink.prediction.openvino_graphs import OpenVinoGraphs
 

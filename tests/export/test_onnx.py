@@ -13,7 +13,8 @@ from torch import nn
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError, ModelError
 from segshrink.export import export_onnx
-from segshrink.models import ModelDescription, Normalization, SegmentationModel, build_model
+from segshrink.model_description import ModelDescription, Normalization
+from segshrink.models import SegmentationModel, build_model
 from segshrink.prediction import OnnxBackend
 
 CLASSES = ClassMap.build([("water", "#0000FF", None), ("land", "#00FF00", None), ("road", "#FF0000", None)])

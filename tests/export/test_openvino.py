@@ -10,7 +10,8 @@ from torch import nn
 
 from segshrink.errors import FileError, ModelError
 from segshrink.export import export_openvino
-from segshrink.models import ModelDescription, SegmentationModel
+from segshrink.model_description import ModelDescription
+from segshrink.models import SegmentationModel
 from segshrink.prediction import OpenVinoBackend
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from segshrink.losses import CATALOGUE, PRESETS
+from segshrink.losses import PRESETS, REGISTRY
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "losses.md"
 FRACTIONS = {"⅛": 0.125, "⅜": 0.375, "0.526": 10 / 19}
@@ -18,14 +18,14 @@ def text() -> str:
     return DOCUMENT.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", REGISTRY)
 def test_every_loss_has_a_section_with_its_options_and_a_cost(text: str, name: str) -> None:
     sections = re.findall(rf"^### .*`{name}`.*\n((?:(?!#).*\n)*)", text, flags=re.MULTILINE)
     assert len(sections) == 1
-    for option in CATALOGUE[name].options:
+    for option in REGISTRY[name].options:
         assert f"`{option}`" in sections[0] or f"`{option}: " in sections[0]
     kinds = {"labels": ["labels"], "logits": ["logits"], "features": ["features"], "either": ["logits", "features"]}
-    for kind in kinds[CATALOGUE[name].compares]:
+    for kind in kinds[REGISTRY[name].compares]:
         assert re.search(rf"^\| `{name}` \| {kind} \| \d+\.\d \|$", text, flags=re.MULTILINE)
 
 

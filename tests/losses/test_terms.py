@@ -11,7 +11,7 @@ from segshrink import losses
 from segshrink.config import Term as TermChoice
 from segshrink.errors import ConfigError, TrainingError
 from segshrink.losses import (
-    CATALOGUE,
+    REGISTRY,
     ChannelAdapter,
     MaskedGeneration,
     build_term,
@@ -25,7 +25,7 @@ from segshrink.losses.options import RULES
 
 ON_LOGITS = ["pixel_kl", "binary_kl", "channel_kl", "dist", "soft_jaccard", "decoupled_kl", "normalized_kl"]
 OF_BOTH = ["decoupled_kl", "normalized_kl"]
-ON_FEATURES = [name for name, loss in CATALOGUE.items() if loss.compares == "features"]
+ON_FEATURES = [name for name, loss in REGISTRY.items() if loss.compares == "features"]
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_every_term_has_a_name_of_its_own():
 
 
 def test_every_option_has_a_rule_and_its_default_keeps_it():
-    for name, loss in CATALOGUE.items():
+    for name, loss in REGISTRY.items():
         assert set(loss.options) <= set(RULES), name
         parameters = inspect.signature(loss.function).parameters
         for option in loss.options:

@@ -12,7 +12,8 @@ import torch
 
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError, ModelError, SegshrinkError
-from segshrink.models import ModelDescription, Normalization, SegmentationModel, build_model, load_model, read_tensors
+from segshrink.model_description import ModelDescription, Normalization
+from segshrink.models import SegmentationModel, build_model, load_model, read_tensors
 
 UNET = {"width": 2, "depth": 2}
 

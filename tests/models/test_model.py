@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
 from segshrink.errors import ModelError
-from segshrink.models import ModelDescription, Normalization, SegmentationModel, build_model, count_parameters
+from segshrink.model_description import ModelDescription, Normalization
+from segshrink.models import SegmentationModel, build_model, count_parameters
 
 SMALL = [
     ("mobile", {"width": 0.25, "blocks": 7}),

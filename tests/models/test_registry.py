@@ -12,7 +12,8 @@ import torch
 import torchvision
 
 from segshrink.errors import ModelError
-from segshrink.models import Normalization, build_model, count_parameters, model_ids
+from segshrink.model_description import Normalization
+from segshrink.models import build_model, count_parameters, model_ids
 
 
 @pytest.fixture
@@ -146,5 +147,5 @@ def test_impossible_normalizations_are_refused(mean, std):
 
 
 def test_description_can_be_read_without_torch():
-    code = "import segshrink.models.description, sys; sys.exit('torch' in sys.modules)"
+    code = "import segshrink.model_description, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

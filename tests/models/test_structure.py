@@ -11,7 +11,7 @@ from torch import nn
 
 from segshrink.errors import ModelError
 from segshrink.models import Taps, build_model, inherit_encoder, list_roles, load_model
-from segshrink.models.lean import make_lean
+from segshrink.models.memory_efficient_relu import use_memory_efficient_relu
 from segshrink.models.structure import RemovedBlock, apply_structure, describe_structure, remove_block
 
 UNET = {"width": 16, "depth": 2}
@@ -133,7 +133,7 @@ def test_smaller_models_have_roles_and_taps_and_train(saved):
     _, model = saved
     assert {role.name for role in list_roles(model)} >= {"encoder", "decoder", "logits"}
     copied = copy.deepcopy(model).train()
-    make_lean(copied)
+    use_memory_efficient_relu(copied)
     with Taps(copied, ["encoder.0.0", "decoder"]) as taps:
         copied(torch.randint(0, 256, (2, 3, 16, 16))).sum().backward()
         assert taps.features["encoder.0.0"].shape == (2, 8, 16, 16)

@@ -14,8 +14,7 @@ from onnx import TensorProto, helper
 
 from segshrink.classes import ClassMap
 from segshrink.errors import ModelError
-from segshrink.models.description import ModelDescription
-from segshrink.models.normalization import Normalization
+from segshrink.model_description import ModelDescription, Normalization
 from segshrink.prediction import open_backend
 
 

@@ -10,8 +10,7 @@ import pytest
 
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError, MissingExtraError, ModelError
-from segshrink.models.description import ModelDescription
-from segshrink.models.normalization import Normalization
+from segshrink.model_description import ModelDescription, Normalization
 from segshrink.prediction import open_backend
 from segshrink.prediction.litert_backend import METADATA_FILE, LiteRtBackend
 

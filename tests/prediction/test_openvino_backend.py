@@ -12,8 +12,7 @@ from onnx import TensorProto, helper
 
 from segshrink.classes import ClassMap
 from segshrink.errors import MissingExtraError, ModelError
-from segshrink.models.description import ModelDescription
-from segshrink.models.normalization import Normalization
+from segshrink.model_description import ModelDescription, Normalization
 from segshrink.prediction import OpenVinoBackend, Predictor, open_backend
 from segshrink.prediction.openvino_graphs import KEPT, OpenVinoGraphs
 

@@ -10,7 +10,8 @@ import torch
 
 from segshrink.classes import ClassMap
 from segshrink.errors import ConfigError, FileError, ModelError
-from segshrink.models import ModelDescription, Normalization, SegmentationModel, build_model, load_model
+from segshrink.model_description import ModelDescription, Normalization
+from segshrink.models import SegmentationModel, build_model, load_model
 from segshrink.profiling import Load, Measurement, profile_model
 from segshrink.profiling.profile import ForeignModel, count_macs, profile_models
 

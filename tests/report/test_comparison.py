@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from segshrink.report import collect, wording
+from segshrink import formatting
+from segshrink.report import collect
 from segshrink.report.comparison import Row, as_json, table
 from segshrink.report.selection import labels
 
@@ -26,7 +27,7 @@ def test_ratios_are_against_the_teacher(tmp_path: Path, write_student_run: Write
     assert student.to_teacher == control.to_teacher == "13.8× fewer"
     assert rows["latency_ms"].cells[2].to_teacher == "13.8× faster"
     scores = [cell.value for cell in rows["mean_iou"].cells]
-    assert rows["mean_iou"].cells[2].to_teacher == wording.points(scores[2] - scores[0])
+    assert rows["mean_iou"].cells[2].to_teacher == formatting.points(scores[2] - scores[0])
     assert rows["mean_iou"].cells[2].interval == f"{scores[2] - 0.04:.3f}–{scores[2] + 0.04:.3f}"
 
 
@@ -84,29 +85,29 @@ def test_json_has_one_value_for_each_model(tmp_path: Path, write_student_run: Wr
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (wording.points(0.0321), "+3.2 points"),
-        (wording.points(-0.0004), "±0.0 points"),
-        (wording.points(-0.079), "−7.9 points"),
-        (wording.ratio(50, 100, ("less", "more")), "2× less"),
-        (wording.ratio(130, 100, ("less", "more")), "30\N{NO-BREAK SPACE}% more"),
-        (wording.ratio(100, 113, ("less", "more")), "12\N{NO-BREAK SPACE}% less"),
-        (wording.ratio(100, 113, ("faster", "slower")), "1.13× faster"),
-        (wording.ratio(1, 1234, ("less", "more")), "1,234× less"),
-        (wording.ratio(100, 100.2, ("less", "more")), "the same"),
-        (wording.ratio(0, 100, ("less", "more")), ""),
-        (wording.scaled(3_211_000_000), "3.21 G"),
-        (wording.scaled(999), "999"),
-        (wording.size(1_934_000), "1.9 MB"),
-        (wording.size(85_200), "85.2 kB"),
-        (wording.milliseconds(221.4), "221 ms"),
-        (wording.milliseconds(3.14159), "3.14 ms"),
-        (wording.duration(612.3), "10 min 12 s"),
-        (wording.duration(7260), "2 h 01 min"),
-        (wording.duration(59.4), "59 s"),
-        (wording.score(None), "–"),
-        (wording.day("2025-11-20T14:30:00+00:00"), "2025-11-20 14:30"),
-        (wording.listing(["a", "b", "c"]), "a, b and c"),
-        (wording.listing([]), ""),
+        (formatting.points(0.0321), "+3.2 points"),
+        (formatting.points(-0.0004), "±0.0 points"),
+        (formatting.points(-0.079), "−7.9 points"),
+        (formatting.ratio(50, 100, ("less", "more")), "2× less"),
+        (formatting.ratio(130, 100, ("less", "more")), "30\N{NO-BREAK SPACE}% more"),
+        (formatting.ratio(100, 113, ("less", "more")), "12\N{NO-BREAK SPACE}% less"),
+        (formatting.ratio(100, 113, ("faster", "slower")), "1.13× faster"),
+        (formatting.ratio(1, 1234, ("less", "more")), "1,234× less"),
+        (formatting.ratio(100, 100.2, ("less", "more")), "the same"),
+        (formatting.ratio(0, 100, ("less", "more")), ""),
+        (formatting.scaled(3_211_000_000), "3.21 G"),
+        (formatting.scaled(999), "999"),
+        (formatting.size(1_934_000), "1.9 MB"),
+        (formatting.size(85_200), "85.2 kB"),
+        (formatting.milliseconds(221.4), "221 ms"),
+        (formatting.milliseconds(3.14159), "3.14 ms"),
+        (formatting.duration(612.3), "10 min 12 s"),
+        (formatting.duration(7260), "2 h 01 min"),
+        (formatting.duration(59.4), "59 s"),
+        (formatting.score(None), "–"),
+        (formatting.day("2025-11-20T14:30:00+00:00"), "2025-11-20 14:30"),
+        (formatting.listing(["a", "b", "c"]), "a, b and c"),
+        (formatting.listing([]), ""),
     ],
 )
 def test_wording(text: str, expected: str) -> None:

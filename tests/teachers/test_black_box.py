@@ -17,8 +17,7 @@ from segshrink.data import open_dataset
 from segshrink.errors import ConfigError, FileError, MissingExtraError, ModelError
 from segshrink.evaluation import Confusion
 from segshrink.imagery import read_image, read_mask
-from segshrink.models.description import ModelDescription
-from segshrink.models.normalization import Normalization
+from segshrink.model_description import ModelDescription, Normalization
 from segshrink.prediction.exported import METADATA_KEY
 from segshrink.teachers.black_box import BlackBox, open_black_box
 

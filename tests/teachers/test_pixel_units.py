@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from segshrink.classes import ClassMap
 from segshrink.config import Adapter, TeacherSource
 from segshrink.errors import ConfigError
-from segshrink.models import Normalization, build_model
+from segshrink.model_description import Normalization
+from segshrink.models import build_model
 from segshrink.teachers import open_teacher
 from segshrink.teachers.pixel_units import check_units
 

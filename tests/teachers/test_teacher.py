@@ -10,7 +10,7 @@ from segshrink.classes import ClassMap
 from segshrink.config import TeacherSource
 from segshrink.errors import ModelError
 from segshrink.models import build_model
-from segshrink.teachers import Augmented, Ensemble, TorchTeacher, answers, open_teacher
+from segshrink.teachers import Augmented, Ensemble, TorchTeacher, open_teacher, output_format
 from segshrink.teachers.teacher import are_sigmoids
 
 CLASSES = ClassMap.build([("Land", "#804000", None), ("Water", "#0000FF", None), ("Road", "#808080", None)])
@@ -206,6 +206,6 @@ def test_identity_survives_other_numbers_of_threads_and_networks_that_take_no_no
 def test_labels_become_logits_where_they_are() -> None:
     # A tensor on "meta" can't be mixed with one on the CPU, as little as one on a GPU.
     labels = torch.zeros(1, 4, 4, dtype=torch.long, device="meta")
-    assert answers._peaked(labels, 3, 2.0).device.type == "meta"
-    one_hot = answers.one_hot_logits(torch.tensor([[[0, 2]]]), 3, 0.8, "net").softmax(1)
+    assert output_format._peaked(labels, 3, 2.0).device.type == "meta"
+    one_hot = output_format.one_hot_logits(torch.tensor([[[0, 2]]]), 3, 0.8, "net").softmax(1)
     assert torch.allclose(one_hot[0, :, 0].T, torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]))

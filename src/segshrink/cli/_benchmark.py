@@ -12,7 +12,7 @@ from segshrink.cli._console import out_console, tell
 from segshrink.machine import default_threads
 
 if TYPE_CHECKING:
-    from segshrink.compression.benchmark import BenchmarkResult
+    from segshrink.profiling.results import BenchmarkResult
 
 
 def words(text: str) -> list[str]:
@@ -36,7 +36,7 @@ def counts(text: str, *, option: str) -> list[int]:
 
 def print_benchmark(result: BenchmarkResult) -> None:
     """Print the table, what it shows, and what has to be said beside it."""
-    from segshrink.compression.benchmark.tables import messages, subtitle, table
+    from segshrink.profiling.table import messages, subtitle, table
 
     headings, rows = table(result)
     shown = Table(title_justify="left")

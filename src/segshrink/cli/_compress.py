@@ -12,14 +12,14 @@ from segshrink.cli._errors import writing
 from segshrink.cli._work import quieten_lightning
 from segshrink.compression.budget import Budget, show
 from segshrink.compression.search import Outcome, Settings, compress
-from segshrink.compression.search.describing import describe_chosen
+from segshrink.compression.search.model_card import describe_chosen
 from segshrink.compression.search.results import PAGE, check_place, load_notice, to_dict
-from segshrink.compression.search.workshop import Workshop
+from segshrink.compression.search.stages import Workshop
 from segshrink.config import Recipe
 from segshrink.files import claimed, refuse_foreign
+from segshrink.formatting import percent
 from segshrink.report import build_report
 from segshrink.report.page import REPORT_FILES
-from segshrink.report.wording import percent
 from segshrink.training.hardware import lightning_precision
 from segshrink.training.terms import student_terms
 

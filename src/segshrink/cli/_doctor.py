@@ -13,10 +13,10 @@ from rich.text import Text
 from segshrink.cli._console import error_console, out_console
 from segshrink.cli._teaching import without_notices
 from segshrink.config import Recipe, TeacherSource, Teaching, load_dataset, load_recipe
+from segshrink.doctor import Diagnosis, Finding, Patient, examine
 from segshrink.errors import ConfigError, UsageError
 from segshrink.records import Section
 from segshrink.teachers import is_data
-from segshrink.training.doctor import Diagnosis, Finding, Patient, examine
 
 _STYLES = {"fault": "bold red", "warning": "bold yellow", "fine": "green"}
 _SIGNS = {"fault": "✗", "warning": "!", "fine": "✓"}

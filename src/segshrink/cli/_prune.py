@@ -21,12 +21,12 @@ from segshrink.data import SceneStore, open_dataset
 from segshrink.data.crops import cut, plan_crop
 from segshrink.errors import ConfigError, FileError, ModelError, UsageError
 from segshrink.files import claimed, refuse_foreign
+from segshrink.formatting import percent
 from segshrink.machine import default_threads
 from segshrink.models import SegmentationModel, load_model
 from segshrink.models.folder import CONFIG_FILE, MODEL_FOLDER
 from segshrink.profiling.jobs import threads_title
 from segshrink.profiling.profile import profile_models
-from segshrink.report.wording import percent
 
 # Crops that say which channels matter, and their side in pixels.
 _CROPS, _CROP = 16, 192

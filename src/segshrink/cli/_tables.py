@@ -14,8 +14,8 @@ from segshrink.classes import format_color
 from segshrink.cli._console import out_console, tell
 from segshrink.report import collect
 from segshrink.report.comparison import Cell, table
-from segshrink.report.headline import headline, speed_notices
 from segshrink.report.selection import labels
+from segshrink.report.summary import headline, speed_notices
 
 if TYPE_CHECKING:
     from segshrink.evaluation import Evaluation

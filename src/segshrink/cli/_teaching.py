@@ -11,12 +11,12 @@ from segshrink.cli._console import progress_bar, tell
 from segshrink.cli._errors import writing
 from segshrink.config import Recipe, Teaching
 from segshrink.data import Dataset, open_dataset
+from segshrink.formatting import listing
 from segshrink.losses import WeightedTerm
 from segshrink.records import Section
-from segshrink.report.wording import listing
 from segshrink.teachers import Teacher, open_teachers
 from segshrink.training import describe_teacher
-from segshrink.training.building import check_teacher_bands
+from segshrink.training.build_student import check_teacher_bands
 from segshrink.training.run import check_same_teacher
 from segshrink.training.terms import student_terms
 

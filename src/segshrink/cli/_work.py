@@ -22,7 +22,7 @@ from segshrink.evaluation import Evaluation
 from segshrink.files import claimed
 from segshrink.report import build_report
 from segshrink.training import RunResult, finish, profile_runs, train
-from segshrink.training.building import check_chosen
+from segshrink.training.build_student import check_chosen
 from segshrink.training.checkpoints import check_checkpoint
 from segshrink.training.features import check_own_taps
 from segshrink.training.hardware import check_memory, free_threads, lightning_precision

@@ -54,9 +54,9 @@ def benchmark(
     from segshrink.cli._benchmark import counts, print_benchmark, words
     from segshrink.cli._console import out_console, print_json, progress_bar
     from segshrink.cli._errors import writing
-    from segshrink.compression.benchmark import benchmark as measure_models
-    from segshrink.compression.benchmark.results import check_place, write_results
-    from segshrink.compression.benchmark.tables import to_markdown
+    from segshrink.profiling.benchmark import benchmark as measure_models
+    from segshrink.profiling.results import check_place, write_results
+    from segshrink.profiling.table import to_markdown
 
     batches, thread_counts = counts(batch, option="--batch"), counts(threads, option="--threads")
     if out is not None:

@@ -65,7 +65,7 @@ def doctor(
     patient = patient_of(recipe, overrides or (), teachers=teacher or (), data=data, student=student, trust=trust)
     from segshrink.cli._console import print_json, progress_bar
     from segshrink.cli._work import use_free_threads
-    from segshrink.training.doctor import examine
+    from segshrink.doctor import examine
 
     use_free_threads()
     with progress_bar("doctor") as advance:

@@ -106,7 +106,7 @@ def _print(result: QuantizationResult) -> None:
     from rich.table import Table
 
     from segshrink.cli._console import out_console
-    from segshrink.report.wording import percent
+    from segshrink.formatting import percent
 
     table = Table(title_justify="left")
     table.add_column("")

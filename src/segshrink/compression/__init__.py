@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segshrink.compression.budget import Budget
-    from segshrink.compression.pruning import prune
+    from segshrink.compression.pruning.prune import prune
+    from segshrink.compression.pruning.width_scaling import shrink
     from segshrink.compression.quantization import QuantizationResult, quantize
-    from segshrink.compression.shrinking import shrink
 
 # Public name → the module that it lives in.
 _HOMES = {
     "Budget": "budget",
     "QuantizationResult": "quantization",
-    "prune": "pruning",
+    "prune": "pruning.prune",
     "quantize": "quantization",
-    "shrink": "shrinking",
+    "shrink": "pruning.width_scaling",
 }
 
 __all__ = [

@@ -15,7 +15,7 @@ from segshrink.formatting import listed
 from segshrink.imagery import ImageInfo, ReadOptions, probe
 from segshrink.imagery.bands import plain_name
 from segshrink.imagery.scaling import Scaling, ScalingChange, told_scaling
-from segshrink.models.description import ModelDescription
+from segshrink.model_description import ModelDescription
 
 Key = TypeVar("Key", bound=Hashable)
 

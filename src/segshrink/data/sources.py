@@ -21,7 +21,7 @@ from segshrink.formatting import listed
 from segshrink.imagery import ReadOptions, VectorLabels, probe
 from segshrink.imagery.bands import same_bands
 from segshrink.imagery.scaling import Scaling
-from segshrink.models.description import ModelDescription
+from segshrink.model_description import ModelDescription
 from segshrink.tiling import Window
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segshrink.data.store import SceneStore
 from segshrink.errors import DataError
-from segshrink.models import Normalization
+from segshrink.model_description import Normalization
 
 _PIXELS_AT_ONCE = 1 << 18
 

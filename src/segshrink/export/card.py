@@ -9,8 +9,8 @@ from segshrink.classes import format_color
 from segshrink.export.interface import ExportedFile
 from segshrink.export.measured import Measured
 from segshrink.export.stac import band_names
-from segshrink.models import ModelDescription
-from segshrink.report.wording import percent
+from segshrink.formatting import percent
+from segshrink.model_description import ModelDescription
 
 # By it a card of ours is known again, so that nobody's own page is replaced.
 MARK = "<!-- model card written by segshrink -->"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from segshrink.models import ModelDescription
+from segshrink.model_description import ModelDescription
 
 
 @dataclass(frozen=True)

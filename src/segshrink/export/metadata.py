@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from segshrink.classes import format_color
-from segshrink.models import ModelDescription
+from segshrink.model_description import ModelDescription
 from segshrink.prediction.exported import METADATA_KEY
 
 TILE = 512

@@ -10,7 +10,7 @@ from typing import Any
 
 from segshrink.classes import format_color
 from segshrink.export.interface import ExportedFile
-from segshrink.models import ModelDescription
+from segshrink.model_description import ModelDescription
 
 # https://github.com/stac-extensions/mlm; the version whose schema the tests check against.
 MLM = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"

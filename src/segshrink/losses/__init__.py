@@ -2,7 +2,6 @@
 
 from segshrink.losses.adapters import ChannelAdapter
 from segshrink.losses.binary import binary_cross_entropy, binary_kl
-from segshrink.losses.catalogue import CATALOGUE, Loss
 from segshrink.losses.correlation import dist
 from segshrink.losses.decoupled import decoupled_kl, normalized_kl
 from segshrink.losses.features import attention_transfer, cosine_hint, hint, pearson_hint
@@ -10,6 +9,7 @@ from segshrink.losses.logits import pixel_kl
 from segshrink.losses.masked_generation import MaskedGeneration
 from segshrink.losses.overlap import soft_jaccard
 from segshrink.losses.presets import PRESETS, Preset, preset_terms
+from segshrink.losses.registry import REGISTRY, Loss
 from segshrink.losses.relations import (
     channel_correlation,
     cross_image_relation,
@@ -21,8 +21,8 @@ from segshrink.losses.supervised import cross_entropy, dice, jaccard
 from segshrink.losses.terms import Term, WeightedTerm, build_term, build_terms, label_terms, terms_from
 
 __all__ = [
-    "CATALOGUE",
     "PRESETS",
+    "REGISTRY",
     "ChannelAdapter",
     "Loss",
     "MaskedGeneration",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from segshrink.classes import IGNORE_INDEX
-from segshrink.losses.closed_form import softmax_backward, with_gradient
+from segshrink.losses.analytic_gradients import softmax_backward, with_gradient
 from segshrink.losses.shapes import aligned, at_temperature, check_temperature, number_of
 
 # Added to the product of two lengths (Huang et al. 2022, reference code).

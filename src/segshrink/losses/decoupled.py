@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.errors import ModelError
-from segshrink.losses.closed_form import with_gradient
+from segshrink.losses.analytic_gradients import with_gradient
 from segshrink.losses.shapes import aligned, at_temperature, check_temperature, number_of
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.errors import ModelError
-from segshrink.losses.closed_form import with_gradient
+from segshrink.losses.analytic_gradients import with_gradient
 from segshrink.losses.shapes import aligned, at_temperature, check_temperature, number_of
 
 # Keeps the division of the z-score finite where all logits of a pixel are equal (Sun et al. 2024, reference code).

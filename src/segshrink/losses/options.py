@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from segshrink.errors import ConfigError, nearest
-from segshrink.losses.catalogue import Loss
+from segshrink.losses.registry import Loss
 
 
 def check_options(name: str, loss: Loss, options: Mapping[str, Any]) -> None:

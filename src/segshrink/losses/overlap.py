@@ -9,7 +9,7 @@ from torch import Tensor
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.errors import ConfigError
-from segshrink.losses.closed_form import softmax_backward, with_gradient
+from segshrink.losses.analytic_gradients import softmax_backward, with_gradient
 from segshrink.losses.shapes import aligned, at_temperature, check_temperature
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segshrink.classes import IGNORE_INDEX
-from segshrink.losses.closed_form import with_gradient
+from segshrink.losses.analytic_gradients import with_gradient
 from segshrink.losses.shapes import aligned, check_temperature
 
 

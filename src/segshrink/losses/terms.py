@@ -13,8 +13,8 @@ from segshrink.classes import IGNORE_INDEX
 from segshrink.config import Term as TermChoice
 from segshrink.errors import ConfigError, TrainingError, nearest
 from segshrink.losses.adapters import ChannelAdapter
-from segshrink.losses.catalogue import CATALOGUE, Loss, names_of
 from segshrink.losses.options import check_options, is_number
+from segshrink.losses.registry import REGISTRY, Loss, names_of
 from segshrink.losses.shapes import computing_dtype, like_student
 
 
@@ -165,7 +165,7 @@ def build_term(
     """Return the loss term of that name.
 
     Args:
-        name: A loss of ``segshrink.losses.CATALOGUE``.
+        name: A loss of ``segshrink.losses.REGISTRY``.
         options: Keyword arguments of the function of that name in ``segshrink.losses``.
         student: Where the student's features are taken, a path or role; None: where the teacher's are, or the
             loss's default.
@@ -175,9 +175,9 @@ def build_term(
     Raises:
         ConfigError: Unknown name, unknown option, an option out of its range, or taps for a loss without features.
     """
-    loss = CATALOGUE.get(name)
+    loss = REGISTRY.get(name)
     if loss is None:
-        raise ConfigError(f"unknown loss term '{name}'{nearest(name, CATALOGUE)}")
+        raise ConfigError(f"unknown loss term '{name}'{nearest(name, REGISTRY)}")
     options = dict(options or {})
     check_options(name, loss, options)
     tapped = student is not None or teacher is not None
@@ -275,7 +275,7 @@ def label_terms(terms: Iterable[WeightedTerm]) -> dict[str, WeightedTerm]:
 
 
 def _weighable() -> list[str]:
-    return [name for name, loss in CATALOGUE.items() if loss.takes_weights]
+    return [name for name, loss in REGISTRY.items() if loss.takes_weights]
 
 
 def _mask(uncounted: Tensor | None) -> Tensor | None:

@@ -1,6 +1,6 @@
 """Networks that take raw pixels: the registry of ids, model folders, and ``SegmentationModel``.
 
-Names are imported when they are first asked for, so that ``segshrink.models.description`` can be read without torch.
+Names are imported when they are first asked for: reading a folder's description needs no torch.
 """
 
 from __future__ import annotations
@@ -9,24 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segshrink.models.description import ModelDescription
+    from segshrink.models.feature_roles import Role, list_roles
     from segshrink.models.folder import load_model
     from segshrink.models.model import SegmentationModel, count_parameters
-    from segshrink.models.normalization import Normalization
     from segshrink.models.registry import build_model, model_ids
-    from segshrink.models.roles import Role, list_roles
     from segshrink.models.taps import Taps, tap_shapes
     from segshrink.models.weights import inherit_encoder, load_encoder_weights, read_tensors
 
 _ROOMS = {
-    "ModelDescription": "description",
-    "Normalization": "normalization",
-    "Role": "roles",
+    "Role": "feature_roles",
     "SegmentationModel": "model",
     "Taps": "taps",
     "build_model": "registry",
     "count_parameters": "model",
-    "list_roles": "roles",
+    "list_roles": "feature_roles",
     "inherit_encoder": "weights",
     "load_encoder_weights": "weights",
     "load_model": "folder",
@@ -36,8 +32,6 @@ _ROOMS = {
 }
 
 __all__ = [
-    "ModelDescription",
-    "Normalization",
     "Role",
     "SegmentationModel",
     "Taps",

@@ -17,8 +17,8 @@ from segshrink.classes import ClassMap
 from segshrink.errors import FileError, ModelError, SegshrinkError
 from segshrink.files import FolderKind, read_json, replacing
 from segshrink.formatting import printable, shortened
+from segshrink.model_description import ModelDescription
 from segshrink.models.adapters import WEIGHTS_OPTION, first_line, measured_stride
-from segshrink.models.description import ModelDescription
 from segshrink.models.empty_parameters import empty_parameters, fill_parameters
 from segshrink.models.huggingface import CONFIG_OPTION, HuggingFaceNetwork, try_network
 from segshrink.models.model import SegmentationModel

@@ -18,10 +18,9 @@ from torch.nn import functional as F
 
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError, MissingExtraError, ModelError, SegshrinkError, nearest
+from segshrink.model_description import ModelDescription, Normalization
 from segshrink.models.adapters import check_options, first_line
-from segshrink.models.description import ModelDescription
 from segshrink.models.model import SegmentationModel
-from segshrink.models.normalization import Normalization
 
 _LOGGER = logging.getLogger(__name__)
 # With this option a network is built from a configuration alone, with random weights and nothing read or downloaded.

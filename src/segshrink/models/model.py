@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segshrink.errors import ModelError
-from segshrink.models.description import ModelDescription
+from segshrink.model_description import ModelDescription
 
 
 class SegmentationModel(nn.Module):

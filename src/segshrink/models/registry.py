@@ -11,6 +11,7 @@ from torch import nn
 
 from segshrink.classes import ClassMap
 from segshrink.errors import ModelError, nearest
+from segshrink.model_description import ModelDescription, Normalization
 from segshrink.models.adapters import (
     WEIGHTS_OPTION,
     build_smp,
@@ -21,12 +22,10 @@ from segshrink.models.adapters import (
     torchvision_names,
 )
 from segshrink.models.depthwise import quicken_strided_depthwise
-from segshrink.models.description import ModelDescription
 from segshrink.models.huggingface import HuggingFaceNetwork, build_huggingface
 from segshrink.models.imagenet import IMAGENET, load_imagenet_weights
 from segshrink.models.mobile import MobileSegmenter
 from segshrink.models.model import SegmentationModel
-from segshrink.models.normalization import Normalization
 from segshrink.models.separable_unet import SeparableUNet
 from segshrink.models.unet import UNet
 from segshrink.models.weights import load_encoder_weights

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from segshrink.errors import ModelError
 from segshrink.models.dry_run import dry_run, is_compiled, network_of, unwrapped
 from segshrink.models.feature_maps import as_map, tensors_in
-from segshrink.models.roles import is_role, list_roles
+from segshrink.models.feature_roles import is_role, list_roles
 
 # Behind a module's path: "#key" chooses from a tuple, list or dictionary, "@input" takes what the module is given.
 _KEY, _INPUT = "#", "@input"

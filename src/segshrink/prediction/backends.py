@@ -11,7 +11,7 @@ import numpy.typing as npt
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError, ModelError, UsageError, nearest
 from segshrink.machine import default_threads
-from segshrink.models.description import ModelDescription
+from segshrink.model_description import ModelDescription
 
 if TYPE_CHECKING:
     from segshrink.models import SegmentationModel

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from segshrink.classes import ClassMap
 from segshrink.errors import MissingExtraError, ModelError
-from segshrink.models.description import ModelDescription
+from segshrink.model_description import ModelDescription
 from segshrink.prediction.backends import PRECISIONS, check_images
 
 if TYPE_CHECKING:

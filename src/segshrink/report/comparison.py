@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segshrink.report import wording
+from segshrink import formatting
 from segshrink.report.collect import Profile, Run
 from segshrink.report.selection import comparable, first, labels, same_machine, speed_doubt
 
@@ -60,7 +60,7 @@ class Measure:
     key: str
     label: str
     value: Value
-    text: Text = wording.score
+    text: Text = formatting.score
     against: str = ""
     words: tuple[str, str] = ("less", "more")
     hint: str = ""
@@ -128,13 +128,15 @@ def _row(measure: Measure, runs: Sequence[Run], teacher: Run | None) -> Row:
         interval, to_teacher, ratio, doubt = "", "", None, ""
         if own is not None and reference is not None:
             scored = measure.against == "scores"
-            to_teacher = wording.points(own - reference) if scored else wording.ratio(own, reference, measure.words)
+            to_teacher = (
+                formatting.points(own - reference) if scored else formatting.ratio(own, reference, measure.words)
+            )
             ratio = own / reference if reference else None
             doubt = speed_doubt(run, teacher) if teacher and measure.key.startswith("latency") else ""
         if measure.key == "mean_iou" and run.evaluation and own is not None:
-            interval = wording.interval(run.evaluation.interval)
+            interval = formatting.interval(run.evaluation.interval)
         if measure.key == "latency_ms" and run.profile and run.profile.load is not None:
-            interval = f"load {wording.percent(run.profile.load)}"
+            interval = f"load {formatting.percent(run.profile.load)}"
         cells.append(Cell(own, measure.text(own), interval, to_teacher, ratio, doubt))
     return Row(measure.key, measure.label, tuple(cells), measure.hint, measure.color)
 
@@ -154,7 +156,7 @@ def _accuracy(runs: Sequence[Run]) -> list[Measure]:
         return lambda run: run.evaluation.agreement.get(name) if run.evaluation else None
 
     level = next((run.evaluation.level for run in runs if run.evaluation), 0.95)
-    interval = f"with its {wording.percent(level)} bootstrap interval over images"
+    interval = f"with its {formatting.percent(level)} bootstrap interval over images"
     return [
         Measure("mean_iou", "Mean IoU", scored("mean_iou"), against="scores", hint=interval),
         Measure("accuracy", "Pixel accuracy", scored("accuracy"), against="scores"),
@@ -197,7 +199,7 @@ def _cost(runs: Sequence[Run]) -> list[Measure]:
     timed = f"{measured}; load: other programs’ share of the cores" if loaded else measured
 
     baseline = next((run.profile.baseline_memory for run in runs if run.profile and run.profile.baseline_memory), None)
-    occupied = f"measured; {wording.memory(baseline)} of it without any model" if baseline else "measured"
+    occupied = f"measured; {formatting.memory(baseline)} of it without any model" if baseline else "measured"
 
     def profiled(read: Callable[[Profile], float | None]) -> Value:
         return lambda run: read(run.profile) if run.profile else None
@@ -209,21 +211,21 @@ def _cost(runs: Sequence[Run]) -> list[Measure]:
         profiled(lambda profile: profile.peak_memory),
     )
     return [
-        Measure("parameters", "Parameters", lambda run: run.parameters, wording.count, "sizes", ("fewer", "more")),
-        Measure("macs", "Multiply-adds", profiled(lambda one: one.macs), wording.scaled, "sizes", less, size),
-        Measure("file_bytes", "Weight file", profiled(lambda one: one.file_bytes), wording.size, "sizes", smaller),
-        Measure("latency_ms", "CPU latency, median", median, wording.milliseconds, "speeds", faster, timed),
-        Measure("latency_p95_ms", "CPU latency, 95th percentile", slow, wording.milliseconds, "speeds", faster),
-        Measure("peak_memory_mb", "Peak memory", memory, wording.memory, "speeds", less, occupied),
+        Measure("parameters", "Parameters", lambda run: run.parameters, formatting.count, "sizes", ("fewer", "more")),
+        Measure("macs", "Multiply-adds", profiled(lambda one: one.macs), formatting.scaled, "sizes", less, size),
+        Measure("file_bytes", "Weight file", profiled(lambda one: one.file_bytes), formatting.size, "sizes", smaller),
+        Measure("latency_ms", "CPU latency, median", median, formatting.milliseconds, "speeds", faster, timed),
+        Measure("latency_p95_ms", "CPU latency, 95th percentile", slow, formatting.milliseconds, "speeds", faster),
+        Measure("peak_memory_mb", "Peak memory", memory, formatting.memory, "speeds", less, occupied),
     ]
 
 
 def _training() -> list[Measure]:
     return [
-        Measure("labeled", "Labelled images", lambda run: run.labeled, wording.count),
-        Measure("unlabeled", "Unlabelled images", lambda run: run.unlabeled, wording.count),
-        Measure("steps", "Steps", lambda run: run.steps, wording.count),
-        Measure("epochs", "Epochs", lambda run: run.epochs, wording.count),
-        Measure("seconds", "Training time", lambda run: run.seconds, wording.duration),
-        Measure("seed", "Seed", lambda run: run.seed, wording.plain),
+        Measure("labeled", "Labelled images", lambda run: run.labeled, formatting.count),
+        Measure("unlabeled", "Unlabelled images", lambda run: run.unlabeled, formatting.count),
+        Measure("steps", "Steps", lambda run: run.steps, formatting.count),
+        Measure("epochs", "Epochs", lambda run: run.epochs, formatting.count),
+        Measure("seconds", "Training time", lambda run: run.seconds, formatting.duration),
+        Measure("seed", "Seed", lambda run: run.seed, formatting.plain),
     ]

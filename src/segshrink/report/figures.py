@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from segshrink.report import wording
+from segshrink import formatting
 from segshrink.report.collect import CalibrationBin, Curve, Evaluation, Run
 from segshrink.report.panels import SIZE, Panel, slug
 from segshrink.report.selection import comparable, focus, labels, leaking, same_machine
@@ -76,7 +76,7 @@ def calibration_panels(runs: Sequence[Run]) -> list[Panel]:
         figure, axes = new_figure(SIZE[0], 3.6, title)
         axes.plot([0, 1], [0, 1], color=LIGHT.muted, linewidth=1, linestyle=(0, (1, 2)), label="as sure as right")
         for place, (name, evaluation, color) in enumerate(shown):
-            text = f"{name}  ECE {wording.score(evaluation.calibration_error)}"
+            text = f"{name}  ECE {formatting.score(evaluation.calibration_error)}"
             _draw_bins(axes, evaluation.bins, color=color, style=DASHES[place % len(DASHES)], label=text)
         axes.set(xlim=(0, 1.02), ylim=(0, 1.04), xlabel="confidence", ylabel="share that is right")
         legend(axes)
@@ -95,7 +95,7 @@ def calibration_panels(runs: Sequence[Run]) -> list[Panel]:
         legend(axes)
         return figure
 
-    errors = "; ".join(f"{name} {wording.score(one.calibration_error)}" for name, one, _ in shown)
+    errors = "; ".join(f"{name} {formatting.score(one.calibration_error)}" for name, one, _ in shown)
     leaks = leaking(runs)
     return [
         Panel(
@@ -139,7 +139,7 @@ def _interval_panel(shown: Sequence[tuple[str, Run, str]]) -> Panel:
             if bounds:
                 axes.plot(bounds, [row, row], color=color, linewidth=6, alpha=0.35, solid_capstyle="round")
             axes.plot([value], [row], "o", color=color, markersize=9)
-            text = wording.score(value)
+            text = formatting.score(value)
             axes.annotate(text, (value, row), (0, 8), textcoords="offset points", ha="center", fontsize=9.5)
         axes.set_yticks(range(len(shown)), [_short(name) for name, _, _ in shown])
         axes.tick_params(axis="y", labelcolor=LIGHT.ink)
@@ -151,7 +151,9 @@ def _interval_panel(shown: Sequence[tuple[str, Run, str]]) -> Panel:
         axes.set_xlabel("mean IoU")
         return figure
 
-    values = [f"{name} {wording.score(_score(run))} ({wording.interval(_interval(run))})" for name, run, _ in shown]
+    values = [
+        f"{name} {formatting.score(_score(run))} ({formatting.interval(_interval(run))})" for name, run, _ in shown
+    ]
     alt = f"Mean IoU with bootstrap interval: {'; '.join(values)}."
     return Panel("mean_iou", "Mean IoU with its interval", alt, draw, leaking=leaking([run for _, run, _ in shown]))
 
@@ -174,7 +176,8 @@ def _cost_panel(shown: Sequence[tuple[str, Run, str]], key: str, unit: str, cost
         return figure
 
     values = [
-        f"{name} {wording.score(_score(run))} at {cost:,.3g}" for (name, run, _), cost in zip(shown, costs, strict=True)
+        f"{name} {formatting.score(_score(run))} at {cost:,.3g}"
+        for (name, run, _), cost in zip(shown, costs, strict=True)
     ]
     title = "Accuracy over latency" if key == "latency" else "Accuracy over size"
     alt = f"Mean IoU over {unit}: {'; '.join(values)}."
@@ -190,14 +193,14 @@ def _curve_panel(runs: Sequence[Run], name: str, place: int, color: str) -> Pane
     def draw(title: str | None) -> Figure:
         figure, axes = new_figure(*SIZE, title)
         for drawn, (label, curve, line) in enumerate(found):
-            text = f"{label}  AP {wording.score(curve.average_precision)}"
+            text = f"{label}  AP {formatting.score(curve.average_precision)}"
             style = DASHES[drawn % len(DASHES)]
             axes.plot(curve.recall, curve.precision, color=line, linestyle=style, linewidth=1.9, label=text)
         axes.set(xlim=(-0.01, 1.02), ylim=(-0.02, 1.04), xlabel="recall", ylabel="precision")
         legend(axes)
         return figure
 
-    values = [f"{label} {wording.score(curve.average_precision)}" for label, curve, _ in found]
+    values = [f"{label} {formatting.score(curve.average_precision)}" for label, curve, _ in found]
     alt = f"Precision over recall for {name}. Average precision: {'; '.join(values)}."
     key = f"precision_recall_{place + 1}_{slug(name)}"
     return Panel(key, name, alt, draw, color=color, leaking=leaking(runs), subject="Precision and recall")
@@ -221,7 +224,7 @@ def _confusion_drawing(evaluation: Evaluation) -> Draw:
             strength = 0.06 + 0.94 * float(share) if known else 0.0
             cells.append(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94))
             colors.append(to_rgba(LIGHT.cell, strength))
-            text = f"{100 * share:.0f}" if known else wording.NOTHING
+            text = f"{100 * share:.0f}" if known else formatting.NOTHING
             text = "" if text == "0" and len(names) > 8 else text  # a large matrix reads better with empty cells
             weight = "bold" if row == column else "normal"
             number = axes.text(column, row, text, ha="center", va="center", fontsize=letters, fontweight=weight)

@@ -14,13 +14,14 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 import segshrink
+from segshrink import formatting
 from segshrink.files import refuse_foreign, replacing, write_json, write_text
-from segshrink.report import comparison, figures, wording
+from segshrink.report import comparison, figures
 from segshrink.report.collect import ClassColor, Run, collect
-from segshrink.report.headline import headline, notices
 from segshrink.report.panels import Panel
 from segshrink.report.pictures import ERROR_COLORS, data_uri, examples
 from segshrink.report.selection import focus, labels, leaking
+from segshrink.report.summary import headline, notices
 from segshrink.report.themes import DARK, LIGHT, run_colors, to_png, to_svg
 from segshrink.report.training_figures import training_panels
 
@@ -173,9 +174,9 @@ def _facts(runs: list[Run], main: Run | None) -> list[tuple[str, str]]:
         split = f"{evaluation.split} (leaking)" if evaluation.leaking else evaluation.split
         facts.append(("Data", evaluation.data))
         facts.append(
-            ("Judged on", f"{evaluation.images} images of {split}, {wording.scaled(evaluation.pixels)} pixels")
+            ("Judged on", f"{evaluation.images} images of {split}, {formatting.scaled(evaluation.pixels)} pixels")
         )
-        facts.append(("Evaluated", wording.day(evaluation.date)))
+        facts.append(("Evaluated", formatting.day(evaluation.date)))
     machine = next((run.machine for run in [*([main] if main else []), *runs] if run.machine), {})
     if machine:
         facts.append(("Trained on", _machine(machine)))
@@ -231,6 +232,6 @@ def _missing(columns: list[Column]) -> dict[str, str]:
         "training": ("metrics.csv", [c.label for c in columns if not c.run.metrics]),
     }
     return {
-        part: f"{wording.listing(names)}: no {file} in the run folder, so left out here." if names else ""
+        part: f"{formatting.listing(names)}: no {file} in the run folder, so left out here." if names else ""
         for part, (file, names) in absent.items()
     }

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segshrink import formatting
 from segshrink.classes import IGNORE_INDEX
-from segshrink.report import wording
 from segshrink.report.collect import ClassColor, ImageScore, Pictures, Run
 from segshrink.report.selection import comparable, first, focus, labels
 
@@ -109,7 +109,7 @@ def _example(image: ImageScore, group: str, rank: str, main: Run, named: list[tu
             continue
         index = _indices(score.pictures.prediction, photo.size)
         predictions[id(run)] = index
-        note = f"mIoU {wording.score(score.mean_iou)}"
+        note = f"mIoU {formatting.score(score.mean_iou)}"
         alt = f"Classes that {label} predicts for {image.name}: {_shares(index, classes)}"
         tiles.append(Tile(label, note, _map(index, classes), "map", alt))
     teacher = first([run for _, run in named], "teacher")
@@ -141,12 +141,12 @@ def _errors(
     for key, mask in groups.items():
         picture[mask] = 0.15 * picture[mask] + 0.85 * np.array(ERROR_COLORS[key], dtype=np.float32)
     total = max(int(judged.sum()), 1)
-    note = f"{wording.percent(round(wrong.sum() / total, 2))} wrong"
+    note = f"{formatting.percent(round(wrong.sum() / total, 2))} wrong"
     alt = f"Pixels of {subject} gets wrong: {note}"
     if other is not None:
-        shares = {key: wording.percent(round(mask.sum() / total, 2)) for key, mask in groups.items()}
+        shares = {key: formatting.percent(round(mask.sum() / total, 2)) for key, mask in groups.items()}
         alt = f"{alt}; wrong alone {shares['student']}, only the teacher {shares['teacher']}, both {shares['both']}"
-        note = f"{note}, {wording.percent(round((judged & (own != other)).sum() / total, 2))} unlike the teacher"
+        note = f"{note}, {formatting.percent(round((judged & (own != other)).sum() / total, 2))} unlike the teacher"
     return Tile("Errors", note, _jpeg(Image.fromarray(picture.astype(np.uint8))), "errors", alt)
 
 

@@ -3,8 +3,8 @@
 from segshrink.teachers.augmented import Augmented
 from segshrink.teachers.cache import TeacherCache
 from segshrink.teachers.ensemble import Ensemble
+from segshrink.teachers.factory import is_data, open_teacher, open_teachers
 from segshrink.teachers.mapping import ClassMapping, map_classes
-from segshrink.teachers.opening import is_data, open_teacher, open_teachers
 from segshrink.teachers.teacher import Teacher
 from segshrink.teachers.torch_teacher import TorchTeacher
 

@@ -15,7 +15,7 @@ from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
 from segshrink.errors import DataError, FileError
 from segshrink.imagery import read_mask
 from segshrink.imagery.opening import read_header
-from segshrink.teachers.answers import channels_for, one_hot_logits, two_class_logits
+from segshrink.teachers.output_format import channels_for, one_hot_logits, two_class_logits
 from segshrink.teachers.teacher import are_probabilities, to_log_probabilities
 
 SUFFIXES = (".png", ".npy", ".npz")

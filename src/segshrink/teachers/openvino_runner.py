@@ -12,7 +12,7 @@ from segshrink.errors import ModelError
 from segshrink.files import scratch_folder
 from segshrink.prediction.isolated import check_isolated
 from segshrink.prediction.openvino_graphs import OpenVinoGraphs, openvino_reason, require_openvino
-from segshrink.teachers.runners import Runner
+from segshrink.teachers.runtimes import Runner
 
 _SHAPES = 3  # of observed batches, on which an int8 graph is tried
 

@@ -17,14 +17,14 @@ from segshrink.config import Adapter
 from segshrink.errors import ModelError
 from segshrink.files import scratch_folder
 from segshrink.models import SegmentationModel
-from segshrink.teachers.adapted import AdaptedNetwork
-from segshrink.teachers.answers import read_answers
 from segshrink.teachers.black_box import BlackBox
-from segshrink.teachers.intake import read_intake
+from segshrink.teachers.input_format import read_intake
 from segshrink.teachers.mapping import ClassMapping
 from segshrink.teachers.openvino_runner import OpenVinoRunner
-from segshrink.teachers.runners import OnnxRunner, Runner
+from segshrink.teachers.output_format import read_answers
+from segshrink.teachers.runtimes import OnnxRunner, Runner
 from segshrink.teachers.teacher import Teacher
+from segshrink.teachers.torch_adapter import AdaptedNetwork
 from segshrink.teachers.torch_teacher import TorchTeacher
 
 Lowered = Literal["bf16", "int8"]

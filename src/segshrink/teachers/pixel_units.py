@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segshrink.errors import ConfigError
-from segshrink.models import Normalization
+from segshrink.model_description import Normalization
 
 # No pixel from 0 to 1 is this large, be it ever so bright, and no mean or deviation of them.
 _LARGE = 16.0

@@ -16,11 +16,11 @@ from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.models import SegmentationModel, load_model, read_tensors
 from segshrink.models.huggingface import load_huggingface
 from segshrink.models.whole_weights import load_network, published_classes
-from segshrink.teachers.adapted import AdaptedNetwork, adapter_normalization
 from segshrink.teachers.adapter_files import adapter_of, class_names
-from segshrink.teachers.functions import call_function, is_function
 from segshrink.teachers.mapping import map_classes
+from segshrink.teachers.torch_adapter import AdaptedNetwork, adapter_normalization
 from segshrink.teachers.torch_teacher import TorchTeacher
+from segshrink.teachers.user_functions import call_function, is_function
 
 _LOGGER = logging.getLogger(__name__)
 # Settings of an adapter that a network can't follow by itself; scaling and classes are settings of the model.

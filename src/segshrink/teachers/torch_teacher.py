@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
-from segshrink.models import Normalization, SegmentationModel
-from segshrink.teachers.adapted import AdaptedNetwork
-from segshrink.teachers.answers import two_class_logits
+from segshrink.model_description import Normalization
+from segshrink.models import SegmentationModel
 from segshrink.teachers.fixed_image import answer_to_fixed_image
 from segshrink.teachers.mapping import ClassMapping
+from segshrink.teachers.output_format import two_class_logits
 from segshrink.teachers.pixel_units import check_units
 from segshrink.teachers.teacher import Teacher, check_probabilities, tell_probabilities, to_log_probabilities
+from segshrink.teachers.torch_adapter import AdaptedNetwork
 
 
 class TorchTeacher(Teacher):

@@ -1,7 +1,7 @@
 """Training: the supervised task, the Distiller, runs that can be resumed, and their measurement."""
 
 from segshrink.training.distiller import Distiller
-from segshrink.training.finish import describe_teacher, evaluate_model, finish, profile_runs
+from segshrink.training.evaluate_run import describe_teacher, evaluate_model, finish, profile_runs
 from segshrink.training.run import RunResult, train
 from segshrink.training.task import SegmentationTask
 

@@ -16,10 +16,11 @@ from segshrink.config import Adapter, Learner, Recipe
 from segshrink.data import Dataset, open_dataset
 from segshrink.errors import ConfigError, ModelError
 from segshrink.losses import Term, WeightedTerm
-from segshrink.models import Normalization, SegmentationModel, Taps, tap_shapes
+from segshrink.model_description import Normalization
+from segshrink.models import SegmentationModel, Taps, tap_shapes
 from segshrink.models.adapters import WEIGHTS_OPTION
-from segshrink.teachers.adapted import AdaptedNetwork
-from segshrink.training.building import build_chosen
+from segshrink.teachers.torch_adapter import AdaptedNetwork
+from segshrink.training.build_student import build_chosen
 
 
 class TapPair:

@@ -22,13 +22,13 @@ from segshrink.files import claimed, refuse_foreign, write_json, write_text
 from segshrink.losses import build_terms
 from segshrink.machine import describe_machine
 from segshrink.models import SegmentationModel, inherit_encoder
-from segshrink.models.lean import make_lean
+from segshrink.models.memory_efficient_relu import use_memory_efficient_relu
 from segshrink.models.weights import read_checkpoint
 from segshrink.records import Section
 from segshrink.report.page import REPORT_FILES
 from segshrink.signals import Terminated
 from segshrink.teachers import Teacher, TeacherCache
-from segshrink.training.building import build_chosen, check_teacher_bands, tell_random_start
+from segshrink.training.build_student import build_chosen, check_teacher_bands, tell_random_start
 from segshrink.training.callbacks import (
     MEAN_IOU,
     BestCheckpoint,
@@ -41,7 +41,6 @@ from segshrink.training.callbacks import (
 )
 from segshrink.training.checkpoints import WholeCheckpointIO, check_checkpoint
 from segshrink.training.distiller import CACHED, Distiller
-from segshrink.training.fitting import fit
 from segshrink.training.hardware import (
     LARGEST_THREADS,
     accelerator,
@@ -50,6 +49,7 @@ from segshrink.training.hardware import (
     free_threads,
     lightning_precision,
 )
+from segshrink.training.lightning_fit import fit
 from segshrink.training.task import SegmentationTask
 from segshrink.training.teacher_precision import quickest_teacher
 from segshrink.training.terms import student_terms
@@ -313,7 +313,7 @@ def _task(
     recipe: Recipe, learner: Learner, model: SegmentationModel, role: Role, teacher: Teacher | None
 ) -> SegmentationTask:
     model.to(memory_format=torch.channels_last)
-    make_lean(model)
+    use_memory_efficient_relu(model)
     if learner.training.compile:
         model.compile()
     if role == "student" and teacher is not None:

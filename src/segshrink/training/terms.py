@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from segshrink.config import Distillation, Term
 from segshrink.errors import ConfigError
-from segshrink.losses import CATALOGUE, WeightedTerm, build_terms, preset_terms
+from segshrink.losses import REGISTRY, WeightedTerm, build_terms, preset_terms
 from segshrink.teachers import Teacher
 
 
@@ -86,4 +86,4 @@ def _on_features(terms: Iterable[WeightedTerm]) -> str:
 
 
 def _on_logits() -> str:
-    return ", ".join(name for name, loss in CATALOGUE.items() if loss.compares in ("logits", "either"))
+    return ", ".join(name for name, loss in REGISTRY.items() if loss.compares in ("logits", "either"))

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from segshrink.compression.quantization.compaction import compact
 from segshrink.compression.quantization.graph import WEIGHTED, logits_of, optimized, quantizable_nodes
+from segshrink.compression.quantization.minify_onnx import compact
 from segshrink.compression.quantization.onnx_int8 import OnnxQuantizer
 from segshrink.compression.quantization.ranges import observe_ranges
 from segshrink.prediction import OnnxBackend

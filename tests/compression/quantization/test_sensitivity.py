@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from segshrink.compression.quantization.attempts import Attempts
+from segshrink.compression.quantization.mixed_precision import Attempts
 from segshrink.compression.quantization.onnx_int8 import OnnxQuantizer
 from segshrink.compression.quantization.scoring import Judge
 from segshrink.compression.quantization.sensitivity import counts_to_try, rank_by_noise

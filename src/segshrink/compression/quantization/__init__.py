@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segshrink.compression.quantization.aware import distill_rounded
     from segshrink.compression.quantization.pipeline import DEFAULT_TILES, RUNTIMES, quantize
+    from segshrink.compression.quantization.qat import distill_rounded
     from segshrink.compression.quantization.result import QuantizationResult, QuantizationRow
 
 # Public name → the module that it lives in.
@@ -19,7 +19,7 @@ _HOMES = {
     "RUNTIMES": "pipeline",
     "QuantizationResult": "result",
     "QuantizationRow": "result",
-    "distill_rounded": "aware",
+    "distill_rounded": "qat",
     "quantize": "pipeline",
 }
 

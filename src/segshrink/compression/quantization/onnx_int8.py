@@ -11,7 +11,6 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from segshrink.compression.quantization.compaction import compact
 from segshrink.compression.quantization.graph import (
     BETWEEN,
     WEIGHTED,
@@ -20,8 +19,9 @@ from segshrink.compression.quantization.graph import (
     optimized,
     quantizable_nodes,
 )
+from segshrink.compression.quantization.minify_onnx import compact
+from segshrink.compression.quantization.quantization_error import noise_share
 from segshrink.compression.quantization.ranges import ESTIMATES, Estimate, observe_ranges
-from segshrink.compression.quantization.signal import noise_share
 from segshrink.errors import ModelError
 from segshrink.files import scratch_folder
 from segshrink.prediction.isolated import check_isolated

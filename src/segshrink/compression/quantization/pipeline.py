@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
-from segshrink.compression.quantization.attempts import INT8_FILES, Attempts, Int8File, Progress
+from segshrink.compression.quantization.mixed_precision import INT8_FILES, Attempts, Int8File, Progress
 from segshrink.compression.quantization.result import (
     Precision,
     QuantizationResult,
@@ -194,7 +194,7 @@ class _Quantization:
         floats: Mapping[str, Score],
     ) -> dict[str, Int8File]:
         """Return for each runtime the better of what was found and what a model that learned to be rounded gives."""
-        from segshrink.compression.quantization.aware import distill_rounded
+        from segshrink.compression.quantization.qat import distill_rounded
 
         trained = distill_rounded(model, data, recipe=recipe, progress=self.progress)
         source = export_onnx(trained, self.scratch / "distilled.onnx")

@@ -1,6 +1,6 @@
 """Meeting a budget: candidates measured first, a few distilled, their files scored, the most accurate chosen.
 
-Free of torch but for ``workshop.py``, which does the work.
+Free of torch but for ``stages.py``, which does the work.
 """
 
 from segshrink.compression.search.candidates import Candidate, list_candidates

@@ -11,17 +11,17 @@ from typing import Any
 
 from segshrink import __version__
 from segshrink.compression.budget import Budget, show
-from segshrink.compression.search.choosing import front
 from segshrink.compression.search.records import Entry, MeasuredFile, Reference
+from segshrink.compression.search.selection import front
 from segshrink.compression.search.tools import Settings
 from segshrink.config import DatasetDescription
 from segshrink.errors import FileError
 from segshrink.files import content_key, refuse_foreign, replacing, write_json, write_text
+from segshrink.formatting import NOTHING, percent
 from segshrink.machine import default_threads, describe_machine
 from segshrink.profiling.load import is_busy
+from segshrink.profiling.scatter import draw_benchmark
 from segshrink.records import Section
-from segshrink.report.scatter import draw_benchmark
-from segshrink.report.wording import NOTHING, percent
 
 CANDIDATES, PARETO, PLOT = "candidates.json", "pareto.json", "pareto.png"
 CHOSEN, PAGE = "chosen.json", "compress.md"

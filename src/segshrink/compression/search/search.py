@@ -13,8 +13,8 @@ from pathlib import Path
 from segshrink.compression.budget import Budget, UnmetBudgetError
 from segshrink.compression.search import results
 from segshrink.compression.search.candidates import Candidate, list_candidates, pruned
-from segshrink.compression.search.choosing import fits, nearest_file, prunings, shortlist, unmet
 from segshrink.compression.search.records import Entry, Ledger, MeasuredFile, Reference
+from segshrink.compression.search.selection import fits, nearest_file, prunings, shortlist, unmet
 from segshrink.compression.search.tools import Settings, Show, Tools, silent
 from segshrink.config import DatasetDescription, Recipe
 from segshrink.errors import ConfigError, FileError, ModelError, SegshrinkError, TrainingError

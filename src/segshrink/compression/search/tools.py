@@ -1,4 +1,4 @@
-"""What a search needs done: measuring, teaching, exporting. The real thing is in ``workshop.py``."""
+"""What a search needs done: measuring, teaching, exporting. The real thing is in ``stages.py``."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from segshrink.errors import UsageError
-from segshrink.models.description import ModelDescription
+from segshrink.model_description import ModelDescription
 
 TILE, OVERLAP = 512, 64
 # A network's stride times this is shared by neighbouring tiles: half of it lies around each pixel that is kept.

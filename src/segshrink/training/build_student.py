@@ -1,0 +1,105 @@
+"""The network that a recipe chooses, as it stands before its training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from segshrink.config import ModelChoice
+from segshrink.data import Dataset, refuse_other_bands
+from segshrink.errors import ConfigError, FileError, ModelError
+from segshrink.model_description import Normalization
+from segshrink.models import SegmentationModel, build_model, load_model
+from segshrink.models.imagenet import IMAGENET, may_have_imagenet_weights
+from segshrink.teachers import Teacher
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def build_chosen(choice: ModelChoice, dataset: Dataset, statistics: Callable[[], Normalization]) -> SegmentationModel:
+    """Build a network by id, or load the model of a folder with its weights and normalisation.
+
+    Args:
+        choice: What the recipe says.
+        dataset: The data set, which says classes and bands.
+        statistics: Gives mean and deviation of the training images, where they are asked for.
+
+    Raises:
+        ConfigError: A folder is named together with what only a new network takes.
+        FileError: There is no such folder, or a file of it is missing.
+        ModelError: The id is unknown, the folder damaged, or its model has other classes or bands.
+    """
+    if is_folder(choice.id):
+        return _load(choice, dataset)
+    by_data = choice.normalization == "data"
+    return build_model(
+        choice.id,
+        dataset.classes,
+        bands=dataset.bands,
+        options=choice.options,
+        normalization=statistics() if by_data else Normalization.named(choice.normalization, dataset.bands),
+        encoder_weights=choice.encoder_weights,
+        sigmoid=choice.sigmoid,
+    )
+
+
+def check_chosen(choice: ModelChoice, dataset: Dataset) -> None:
+    """Refuse a network that can't be built, before anything takes long.
+
+    Raises:
+        ConfigError: As ``build_chosen``.
+        FileError: As ``build_chosen``.
+        ModelError: As ``build_chosen``.
+    """
+    if choice.encoder_weights == IMAGENET:  # which are loaded, and told of, when the network is trained
+        choice = choice.model_copy(update={"encoder_weights": None})
+    build_chosen(choice, dataset, lambda: Normalization.named("half", dataset.bands))
+
+
+def check_teacher_bands(teacher: Teacher, dataset: Dataset) -> None:
+    """Refuse teachers of segshrink that learned from other bands, or from the same in another order.
+
+    Raises:
+        ModelError: The bands of one have other names than the data set's.
+    """
+    for part in teacher.parts:
+        check_teacher_bands(part, dataset)
+    if isinstance(teacher.module, SegmentationModel):
+        refuse_other_bands(teacher.module.description, dataset)
+
+
+def tell_random_start(choice: ModelChoice) -> None:
+    """Say so where nothing but chance says what a network's weights are at first."""
+    brought = is_folder(choice.id) or choice.id.startswith("hf:") or "weights" in choice.options
+    if choice.encoder_weights is None and not brought:
+        remedy = "; encoder_weights: imagenet starts it from ImageNet's" if may_have_imagenet_weights(choice.id) else ""
+        _LOGGER.warning("%s starts from random weights%s", choice.id, remedy)
+
+
+def is_folder(identity: str) -> bool:
+    """Tell whether a model's id is written like a folder, or is one."""
+    path = Path(identity)
+    written = path.is_absolute() or identity.startswith((".", "~")) or ("/" in identity and ":" not in identity)
+    return written or path.is_dir()
+
+
+def _load(choice: ModelChoice, dataset: Dataset) -> SegmentationModel:
+    folder = Path(choice.id)
+    if not folder.is_dir():
+        raise FileError(f"no model folder at {folder}; give a model folder, a run folder or a network id")
+    for name, given in (
+        ("options", bool(choice.options)),
+        ("encoder_weights", choice.encoder_weights is not None),
+        ("normalization", choice.normalization != "data"),
+        ("sigmoid", choice.sigmoid),
+    ):
+        if given:
+            raise ConfigError(f"the model in {folder} brings its own '{name}'; leave it out of the recipe")
+    model = load_model(folder, classes=dataset.classes, bands=dataset.bands)
+    if model.description.classes.names != dataset.classes.names:
+        raise ModelError(
+            f"the model in {folder} has its classes in the order {', '.join(model.description.classes.names)}, the "
+            f"data set in the order {', '.join(dataset.classes.names)}; list them alike"
+        )
+    return model.train()

@@ -1,6 +1,0 @@
-"""The doctor: why distillation doesn't work, and the recipe line that mends it."""
-
-from segshrink.training.doctor.examine import Patient, examine, examine_teacher
-from segshrink.training.doctor.findings import Diagnosis, Finding
-
-__all__ = ["Diagnosis", "Finding", "Patient", "examine", "examine_teacher"]

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segshrink.compression.search import Settings, list_candidates, stages
+from segshrink.compression.search.candidates import pruned
+from segshrink.compression.search.records import Entry, MeasuredFile, Reference
+from segshrink.compression.search.stages import Workshop
+from segshrink.config import ModelChoice, Recipe
+from segshrink.errors import ModelError
+from segshrink.models import build_model, count_parameters, load_model
+from segshrink.profiling.profile import count_macs
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3), np.uint8)).save(tmp_path / part / "a.png")
+        Image.fromarray(rng.integers(0, 2, (48, 64), np.uint8)).save(tmp_path / part / "a.mask.png")
+    return Recipe.model_validate(
+        {
+            "name": "noise",
+            "data": {
+                "name": "noise",
+                "root": str(tmp_path),
+                "images": "*/a.png",
+                "masks": "*/a.mask.png",
+                "classes": [{"name": "a", "value": 0}, {"name": "b", "value": 1}],
+                "split": {"train": ["train"], "val": ["val"]},
+            },
+            "student": {
+                "model": {"id": "mobile", "encoder_weights": "weights.safetensors", "normalization": "half"},
+                "training": {"epochs": 7},
+            },
+            "distillation": {"inherit_encoder": True},
+        }
+    )
+
+
+@pytest.fixture
+def loads() -> list[float | None]:
+    """What others take of the cores in the measurements to come; then the machine is quiet."""
+    return []
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch, loads: list[float | None]) -> list[Any]:
+    """Settings that were measured with; nothing is exported."""
+    calls: list[Any] = []
+
+    def measure(files: Any, settings: Any, **options: Any) -> Any:
+        calls.append(settings)
+        load = loads.pop(0) if loads else 0.02
+        return [MeasuredFile("onnxruntime", "fp32", 10, 1.0, 2.0, 3.0, path="gone", load=load)], None
+
+    monkeypatch.setattr(stages, "export_untrained", lambda model, folder, runtimes: ([], []))
+    monkeypatch.setattr(stages, "measure_files", measure)
+    return calls
+
+
+def test_a_candidate_is_measured_once_for_each_way_to_measure(recipe: Recipe, counted: list[Any], tmp_path: Path):
+    small = next(one for one in list_candidates(recipe.student.model) if one.name == "unet-width4-depth4")
+    tools = Workshop(recipe, tmp_path / "work", Settings(size=64, threads=1))
+    first = tools.measure(small, None)
+    built = build_model("unet", tools.dataset.classes, options={"width": 4, "depth": 4})
+    assert (first.parameters, first.macs) == (count_parameters(built), count_macs(built, size=64))
+    assert first.untrained[0].path is None  # a file of random weights is not kept
+    assert tools.measure(small, None) == first
+    other = recipe.model_copy(update={"seed": 9})  # another training costs the same to run
+    assert Workshop(other, tmp_path / "work", Settings(size=64, threads=1)).measure(small, None) == first
+    assert len(counted) == 1
+    Workshop(recipe, tmp_path / "work", Settings(size=96, threads=1)).measure(small, None)
+    assert len(counted) == 2
+
+
+def test_what_was_measured_on_a_busy_machine_is_not_kept(
+    recipe: Recipe, counted: list[Any], loads: list[float | None], tmp_path: Path
+) -> None:
+    small = next(one for one in list_candidates(recipe.student.model) if one.name == "unet-width4-depth4")
+    loads += [0.63, None]
+    for times, load in enumerate((0.63, None, 0.02, 0.02), start=1):
+        tools = Workshop(recipe, tmp_path / "work", Settings(size=64, threads=1))
+        assert tools.measure(small, None).untrained[0].load == load
+        assert len(counted) == min(times, 3)
+
+
+def test_measuring_disturbs_nobodys_random_numbers(recipe: Recipe, counted: list[Any], tmp_path: Path):
+    import torch
+
+    small = next(one for one in list_candidates(recipe.student.model) if one.name == "unet-width4-depth4")
+    state = torch.random.get_rng_state()
+    Workshop(recipe, tmp_path / "work", Settings(size=64, threads=1)).measure(small, None)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_each_candidate_gets_the_recipe_with_its_network(recipe: Recipe, tmp_path: Path):
+    tools = Workshop(recipe, tmp_path / "work", Settings())
+    listed = {one.name: one for one in list_candidates(recipe.student.model)}
+    assert tools.recipe_of(listed["mobile"]) == recipe
+    shorter = tools.recipe_of(listed["mobile-blocks7"])
+    assert shorter.student.model.options == {"blocks": 7}
+    assert shorter.student.model.encoder_weights == recipe.student.model.encoder_weights
+    assert shorter.distillation.inherit_encoder
+    narrow = tools.recipe_of(listed["mobile-width0.5"])
+    assert narrow.student.model.encoder_weights is None
+    assert not narrow.distillation.inherit_encoder
+    assert narrow.student.training.epochs == 7
+    assert narrow.student.model.normalization == "half"
+
+
+def test_a_run_folder_is_named_after_what_the_training_depends_on(recipe: Recipe, tmp_path: Path):
+    tools = Workshop(recipe, tmp_path / "work", Settings())
+    tools.identity = "one teacher"
+    own = list_candidates(recipe.student.model)[0]
+    folder = tools.run_folder(own, recipe)
+    assert folder.parent == tmp_path / "work" / "candidates"
+    assert tools.run_folder(own, recipe.model_copy(update={"name": "another name"})) == folder
+    assert tools.run_folder(own, recipe.model_copy(update={"seed": 1})) != folder
+    tools.identity = "another teacher"
+    assert tools.run_folder(own, recipe) != folder
+
+
+def test_a_pruned_candidate_starts_from_its_trained_base(recipe: Recipe, counted: list[Any], tmp_path: Path):
+    unet = ModelChoice(id="unet", options={"width": 16, "depth": 2}, normalization="half")
+    unets = recipe.model_copy(update={"student": recipe.student.model_copy(update={"model": unet})})
+    tools = Workshop(unets, tmp_path / "work", Settings(size=64, threads=1))
+    own = list_candidates(unets.student.model)[0]
+    base = tools.measure(own, None)
+    model = build_model("unet", tools.dataset.classes, options={"width": 16, "depth": 2})
+    model.save(tmp_path / "run" / "model")
+    less = pruned(own, macs=base.macs // 2, share=0.5)
+    measured = tools.measure(less, own)
+    assert measured.macs <= base.macs // 2
+    assert measured.parameters < base.parameters
+    prepared = tools.recipe_of(less, replace(base, run=str(tmp_path / "run")))
+    assert prepared.student.model == ModelChoice(id=prepared.student.model.id)  # the folder brings all the rest
+    assert not prepared.distillation.inherit_encoder
+    start = load_model(prepared.student.model.id)
+    assert sum(one.numel() for one in start.parameters()) < base.parameters
+    again = tools.recipe_of(less, replace(base, run=str(tmp_path / "run")))
+    assert again == prepared
+
+
+def test_a_dead_runtimes_files_are_left_out_with_the_reason(
+    recipe: Recipe, counted: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    alive = MeasuredFile("onnxruntime", "fp32", 10, 1.0, 2.0, 3.0, path="gone")
+    answers: list[Any] = [alive, "the process was ended by SIGSEGV"]
+    monkeypatch.setattr(stages, "measure_files", lambda files, settings, **options: (answers, None))
+    small = next(one for one in list_candidates(recipe.student.model) if one.name == "unet-width4-depth4")
+    tools = Workshop(recipe, tmp_path / "work", Settings(size=64, threads=1))
+    entry = tools.measure(small, None)
+    assert [file.runtime for file in entry.untrained] == ["onnxruntime"]
+    assert entry.refused == ("the process was ended by SIGSEGV",)
+    assert Entry.from_dict(entry.to_dict()) == entry
+    trained = replace(entry, files=(alive, replace(alive, runtime="openvino", mean_iou=0.5)))
+    (weighed,), _ = tools.weigh([trained], Reference("teacher", 0.6))
+    assert [file.runtime for file in weighed.files] == ["onnxruntime"]
+    assert weighed.refused == ("the process was ended by SIGSEGV",) * 2
+    answers[:] = ["no kernel", "the process was ended by SIGSEGV"]
+    with pytest.raises(ModelError, match=r"no kernel; .*SIGSEGV"):
+        Workshop(recipe, tmp_path / "other", Settings(size=64, threads=1)).measure(small, None)

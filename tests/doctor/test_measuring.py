@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+
+from segshrink.config import Recipe
+from segshrink.data import open_dataset
+from segshrink.doctor.measuring import (
+    best_order,
+    confusions,
+    gain,
+    level,
+    majority_iou,
+    mean_iou,
+    reordered,
+)
+from segshrink.doctor.sample import Sample, draw_sample
+from segshrink.doctor.scaling import Scaling, candidates, unchanged
+from segshrink.evaluation import Confusion
+
+
+def matrices(seed: int, *, crops: int = 5, classes: int = 4) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 60, (crops, classes, classes))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_best_order_is_that_of_trying_all(seed: int) -> None:
+    counts = matrices(seed)
+    scores = {order: mean_iou(counts[:, :, list(order)]) for order in permutations(range(4))}
+    assert scores[best_order(counts)] == pytest.approx(max(scores.values()))
+
+
+def test_a_class_that_changes_places_with_an_absent_one_stays() -> None:
+    counts = np.zeros((1, 4, 4), int)
+    counts[0] = [[50, 0, 0, 0], [0, 5, 40, 0], [0, 0, 0, 0], [0, 0, 0, 60]]  # class 1 is often taken for absent 2
+    assert best_order(counts) == (0, 1, 2, 3)
+    counts[0] = [[0, 50, 0, 0], [0, 0, 40, 0], [0, 0, 0, 0], [0, 0, 0, 60]]  # three classes in turn, one unseen
+    assert best_order(counts) == (1, 2, 0, 3)
+
+
+def test_all_classes_move_where_few_are_seen_and_all_of_these_do() -> None:
+    counts = np.zeros((1, 8, 8), int)
+    for index in (1, 4, 6):
+        counts[0, index, index - 1] = 50
+    assert best_order(counts) == (7, 0, 1, 2, 3, 4, 5, 6)
+    counts[:] = 0
+    for index, answer in ((1, 5), (4, 2), (6, 3), (7, 7)):
+        counts[0, index, answer] = 50
+    order = best_order(counts)
+    assert [order[index] for index in (1, 4, 6, 7)] == [5, 2, 3, 7]
+    assert sorted(order) == list(range(8))
+
+
+def test_an_order_is_judged_on_crops_that_it_was_not_found_on() -> None:
+    swapped = np.zeros((4, 2, 2), int)
+    swapped[:, 0, 1] = swapped[:, 1, 0] = 10
+    assert mean_iou(reordered(swapped)) == 1
+    contrary = swapped.copy()
+    contrary[::2] = contrary[::2, :, ::-1]  # right in one half, exchanged in the other
+    assert mean_iou(contrary) == pytest.approx(1 / 3)
+    assert mean_iou(reordered(contrary)) == 0
+
+
+def test_scores_agree_with_the_confusion_matrix_where_all_classes_are_present() -> None:
+    logits = torch.randn(3, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    targets = torch.randint(0, 4, (3, 6, 6), generator=torch.Generator().manual_seed(1))
+    targets[:, 0] = 255
+    counts = confusions(logits, targets)
+    whole = Confusion(4).update(logits.argmax(1), targets)
+    assert np.array_equal(counts.sum(0), whole.matrix)
+    assert mean_iou(counts) == pytest.approx(whole.scores().mean_iou)
+    constant = Confusion(4).update(torch.full_like(targets, int(whole.matrix.sum(1).argmax())), targets)
+    assert majority_iou(counts) == pytest.approx(float(np.nansum(constant.scores().iou)) / 4)
+
+
+def test_a_pixel_of_an_absent_class_does_not_cost_a_class() -> None:
+    counts = np.array([[[100, 0, 1], [0, 100, 0], [0, 0, 0]]])
+    assert mean_iou(counts) == pytest.approx((100 / 101 + 1) / 2)
+    assert np.isnan(mean_iou(np.zeros((2, 3, 3), int)))
+
+
+def test_a_gain_is_sure_only_when_most_crops_gain() -> None:
+    before = np.tile(np.array([[60, 40], [40, 60]]), (12, 1, 1))
+    better = np.tile(np.array([[80, 20], [20, 80]]), (12, 1, 1))
+    gained, sure = gain(before, better)
+    assert gained == pytest.approx(sure) == pytest.approx(80 / 120 - 60 / 140)
+    assert gain(better, before)[0] == pytest.approx(-gained)
+    lucky = before.copy()
+    lucky[0] = [[1000, 0], [0, 1000]]
+    gained, sure = gain(before, lucky)
+    assert gained > 0.2
+    assert sure == 0
+
+
+def test_a_level_is_the_share_of_the_way_to_perfect() -> None:
+    assert level(0.2, 0.2) == 0
+    assert level(1, 0.2) == 1
+    assert level(0.6, 0.2) == pytest.approx(0.5)
+
+
+def test_scalings_follow_and_undo_each_other() -> None:
+    images = torch.randint(0, 256, (1, 3, 2, 2), generator=torch.Generator().manual_seed(0)).float()
+    one, two = Scaling("", (10.0, 20.0, 30.0), (2.0, 4.0, 8.0)), Scaling("", (1.0, 2.0, 3.0), (0.5, 0.25, 4.0))
+    assert torch.allclose(one.then(two)(images), two(one(images)), atol=1e-4)
+    assert torch.allclose(one.undone()(one(images)), images, atol=1e-4)
+    assert torch.equal(one.reversed()(images.flip(1)), one(images).flip(1))
+    assert one.then(one.undone()).like(unchanged(3))
+    assert not one.like(unchanged(3))
+
+
+def test_candidates_give_a_network_every_usual_scaling_once(sample: Sample) -> None:
+    inner = Scaling("", (127.5,) * 3, (64.0,) * 3)
+    images = sample.images[:2]
+    seen = [inner(scaling(images)) for scaling in candidates(sample.statistics, bytes_=True, inner=inner)]
+    wanted = [images.float(), images / 255, images / 127.5 - 1]
+    assert all(any(torch.allclose(one, two, atol=1e-3) for one in seen) for two in wanted)
+    assert not any(torch.allclose(one, inner(images), atol=1e-3) for one in seen)
+    assert not any(torch.allclose(one, two, atol=1e-6) for n, one in enumerate(seen) for two in seen[:n])
+    wide = candidates(sample.statistics, bytes_=False, inner=None)
+    assert any("10000" in scaling.name for scaling in wide)
+
+
+def test_the_sample_is_a_function_of_its_seed(recipe: Recipe, sample: Sample) -> None:
+    dataset = open_dataset(recipe.data)
+    again, other = (draw_sample(dataset, images=12, size=sample.size, seed=seed) for seed in (0, 1))
+    assert again.plans == sample.plans
+    assert torch.equal(again.images, sample.images)
+    assert other.plans != sample.plans
+    small = draw_sample(dataset, images=4, size=512, shrink=True)
+    assert small.size == 128
+    assert not small.has_surroundings
+
+
+def test_the_sample_shows_every_class_and_what_lies_around(sample: Sample) -> None:
+    assert set(sample.targets.unique().tolist()) - {255} == {0, 1, 2, 3, 4}
+    image = torch.from_numpy(np.array(sample.store.image(sample.plans[0].sample))).permute(2, 0, 1)
+    plan = sample.plans[0]
+    cut = image[:, plan.row : plan.row + sample.size, plan.col : plan.col + sample.size]
+    assert torch.equal(sample.images[0], cut)
+    window, (rows, cols) = sample.surroundings(0)
+    assert torch.equal(window[0], image)  # a scene smaller than a tile is seen whole
+    assert torch.equal(window[0, :, rows, cols], cut)

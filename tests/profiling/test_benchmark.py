@@ -1,0 +1,171 @@
+"""From models to rows, JSON and Markdown; the timing itself is replaced."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segshrink.config import DatasetDescription
+from segshrink.errors import ConfigError, ModelError
+from segshrink.profiling import Job, Measurement
+from segshrink.profiling import benchmark as comparison
+from segshrink.profiling.benchmark import benchmark
+from segshrink.profiling.load import Load
+from segshrink.profiling.measuring import Measured
+from segshrink.profiling.results import write_results
+from segshrink.profiling.scoring import Score
+from segshrink.profiling.table import messages, table, to_markdown
+
+from .conftest import NAMES, PARAMETERS
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """Latency in ms is 100 times the batch, plus 10 times the threads, plus 1 for OpenVINO; "bad" files fail."""
+    seen: list[Job] = []
+
+    def measure(jobs: Sequence[Job], **_: Any) -> Measured:
+        seen.extend(jobs)
+        return Measured([one(job) for job in jobs], Load(10.0, 6.0, 2))
+
+    def one(job: Job) -> Measurement:
+        if "bad" in job.source.name:
+            return Measurement(job, error=f"{job.title} failed")
+        median = 100.0 * job.batch + 10.0 * job.cores + (job.runtime == "openvino")
+        return Measurement(job, {"median": median, "p95": median + 5, "runs": 20}, 50.0 + job.batch, 40.0)
+
+    monkeypatch.setattr(comparison, "measure_with_load", measure)
+    return seen
+
+
+@pytest.fixture
+def files(onnx_model: Path, tmp_path: Path) -> tuple[Path, Path]:
+    return onnx_model, Path(shutil.copy(onnx_model, tmp_path / "bad_|_file.onnx"))
+
+
+def test_rows_hold_their_own_measurements(timed: list[Job], files: tuple[Path, Path]) -> None:
+    result = benchmark(files, runtimes=("onnxruntime", "openvino"), batches=(1, 8), threads=(1, 3), size=64)
+    assert [(job.batch, job.cores) for job in timed[::4]] == [(1, 1), (1, 3), (8, 1), (8, 3)], "one shape at a time"
+    rows = result.to_dict()["rows"]
+    assert [(row["model"], row["runtime"]) for row in rows] == [
+        ("tiny", "onnxruntime"),
+        ("tiny", "openvino"),
+        ("bad_|_file", "onnxruntime"),
+        ("bad_|_file", "openvino"),
+    ]
+    medians = [[one["latency_ms"]["median"] for one in row["measurements"]] for row in rows[:2]]
+    assert medians == [[110, 130, 810, 830], [111, 131, 811, 831]]
+    assert rows[0]["measurements"][2]["images_s"] == pytest.approx(8 / 0.810, abs=1e-3)
+    assert rows[0]["measurements"][2]["throughput_mpixel_s"] == pytest.approx(8 * 64**2 / 1e6 / 0.810, abs=1e-3)
+    assert (rows[0]["parameters"], rows[0]["macs"]) == (PARAMETERS, None)
+    assert rows[0]["file_bytes"] == files[0].stat().st_size
+    assert rows[2]["measurements"][0]["latency_ms"] is None
+    assert len(rows[2]["errors"]) == 4
+    assert f"{files[1]} on ONNX Runtime (1 image of 64 × 64, 1 thread) failed" in messages(result)
+
+
+def test_files_tell_everything(timed: list[Job], files: tuple[Path, Path], tmp_path: Path) -> None:
+    result = benchmark(files, runtimes=("onnxruntime",), batches=(1,), threads=(2,))
+    written = write_results(result, tmp_path / "out", markdown=to_markdown(result))
+    assert [file.name for file in written] == ["benchmark.json", "benchmark.md"], "no figure without mIoU"
+    found = json.loads(written[0].read_text())
+    assert found["machine"]["cpu"]
+    assert found["versions"]["onnxruntime"]
+    assert found["load"] == {"others": 0.3, "seconds": 10.0, "busy": True}
+    assert found["date"].endswith("+00:00")
+    assert found["data"] is None
+    headings, rows = table(result)
+    assert headings == ["model", "runtime", "parameters", "file", "memory", "batch 1\n2 threads"]
+    assert rows[0][-2:] == ["51 MB", "120 ms\np95 125 ms\n2.18 Mpx/s"]
+    assert rows[1][-2:] == ["–", "–"]
+    text = written[1].read_text()
+    assert "| 120 ms<br>p95 125 ms<br>2.18 Mpx/s |" in text
+    assert r"bad\_\|\_file" in text, "a name breaks no table"
+    assert "other programs took 30% of the 2 cores" in text
+
+
+def test_scores_become_a_figure(
+    timed: list[Job], files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Judge:
+        description = type("Data", (), {"name": "fields", "split": type("Split", (), {"leaking": True})})
+        asked: list[tuple[Path, str, str]] = []  # noqa: RUF012
+
+        def __init__(self, data: object, *, split: str) -> None:
+            assert (data, split) == ("fields.yaml", "test")
+
+        def score(self, file: Path, *, runtime: str, precision: str, progress: Any) -> Score:
+            self.asked.append((file, runtime, precision))
+            progress(1, 3)
+            if "bad" in file.name:
+                raise ModelError("other classes")
+            return Score(0.7, (0.6, 0.8))
+
+    monkeypatch.setattr(comparison, "Judge", Judge)
+    steps: list[tuple[int, int, str]] = []
+    result = benchmark(
+        files,
+        runtimes=("openvino",),
+        precisions=("auto", "32"),
+        batches=(1,),
+        threads=(1,),
+        data="fields.yaml",
+        split="test",
+        progress=lambda *step: steps.append(step),
+    )
+    assert Judge.asked == [(file, "openvino", precision) for file in files for precision in ("auto", "32")]
+    assert (4, 32, "evaluate tiny on OpenVINO (1/3 images)") in steps
+    assert steps[-1][:2] == (32, 32)
+    first = result.to_dict()["rows"][0]
+    assert (first["mean_iou"], first["mean_iou_interval"]) == (0.7, [0.6, 0.8])
+    assert "bad_|_file on OpenVINO fp32 has no mIoU: other classes" in messages(result)
+    out = tmp_path / "out"
+    written = write_results(result, out, markdown=to_markdown(result))
+    assert (out / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+    assert "mIoU on fields, test split (the split leaks" in written[1].read_text()
+
+
+def test_nothing_measured_is_an_error(timed: list[Job], files: tuple[Path, Path]) -> None:
+    with pytest.raises(ModelError, match=r"bad_\|_file\.onnx on ONNX Runtime .* failed"):
+        benchmark([files[1]], runtimes=("onnxruntime",), threads=(1, 2))
+    with pytest.raises(ConfigError, match="size 0"):
+        benchmark(files, size=0)
+    with pytest.raises(ConfigError, match="runs in 5 rounds"):
+        benchmark(files, runs=2)
+    assert len(timed) == 4
+
+
+def test_a_runtime_that_dies_is_one_row(onnx_model: Path, tmp_path: Path, stand_in: Callable[[str, str], None]) -> None:
+    stand_in("openvino", "aborts")
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / part / "a.png")
+        Image.fromarray(rng.integers(0, 3, (32, 32), np.uint8)).save(tmp_path / part / "a.mask.png")
+    data = DatasetDescription.model_validate(
+        {
+            "name": "noise",
+            "root": str(tmp_path),
+            "images": "*/a.png",
+            "masks": "*/a.mask.png",
+            "classes": [{"name": name, "value": value} for value, name in enumerate(NAMES)],
+            "split": {"train": ["train"], "val": ["val"]},
+        }
+    )
+    result = benchmark(
+        [onnx_model], runtimes=("onnxruntime", "openvino"), data=data, batches=(1,), threads=(1,), size=32,
+        runs=1, rounds=1,
+    )  # fmt: skip
+    alive, dead = result.rows
+    assert alive.measurements[0].latency_ms
+    assert alive.score is not None
+    assert not alive.errors
+    assert len(dead.errors) == 2  # it has no mIoU, and no latency
+    assert all("SIGABRT" in error and "openvino" in error.lower() for error in dead.errors)

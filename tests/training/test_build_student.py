@@ -1,0 +1,146 @@
+"""Training from the model of a folder: its network, weights and normalisation; what contradicts it is refused."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from segshrink.classes import ClassMap
+from segshrink.config import ModelChoice, Recipe, dump_yaml, load_recipe
+from segshrink.data import open_dataset
+from segshrink.errors import ConfigError, FileError, ModelError
+from segshrink.model_description import Normalization
+from segshrink.models import SegmentationModel, build_model, load_model
+from segshrink.teachers import Augmented, Ensemble, TorchTeacher
+from segshrink.training import train
+from segshrink.training.build_student import build_chosen, check_teacher_bands, tell_random_start
+
+SCALING = Normalization((100.0, 90.0, 80.0), (40.0, 50.0, 60.0))
+
+
+def started(names: list[str]) -> SegmentationModel:
+    classes = ClassMap.build([(name, None, None) for name in names])
+    return build_model("unet", classes, options={"width": 8, "depth": 2}, normalization=SCALING)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    started(["Ground", "Roof", "Water"]).save(tmp_path / "start")
+    return tmp_path / "start"
+
+
+def chosen(recipe: Recipe, **choice: object) -> SegmentationModel:
+    return build_chosen(ModelChoice.model_validate(choice), open_dataset(recipe.data), lambda: SCALING)
+
+
+def test_training_starts_from_the_folders_weights(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
+    model = chosen(recipe, id=str(folder))
+    before = load_model(folder)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.state_dict().items())
+    assert model.training
+    assert model.description.normalization == SCALING
+
+    content = json.loads(recipe.model_dump_json())
+    content["student"]["model"] = {"id": str(folder)}
+    content["student"]["training"] |= {"epochs": 1, "learning_rate": 1e-12}
+    out = tmp_path / "run"
+    train(Recipe.model_validate(content), out=out, role="control")
+    trained = load_model(out)
+    assert trained.description.normalization == SCALING
+    weight = trained.network.state_dict()["head.weight"]
+    assert torch.allclose(weight, before.network.state_dict()["head.weight"], atol=1e-6)
+    assert load_recipe(out / "config.yaml").student == Recipe.model_validate(content).student
+
+
+def test_folders_are_found_beside_the_recipe(recipe: Recipe, folder: Path, tmp_path: Path, monkeypatch) -> None:
+    content = json.loads(recipe.model_dump_json())
+    content["student"]["model"] = {"id": "start"}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(content))
+    (tmp_path / "unet").mkdir()  # no model, so an id stays an id
+    loaded = load_recipe(tmp_path / "recipe.yaml")
+    assert loaded.student is not None
+    assert loaded.student.model.id == str(folder)
+    assert loaded.teacher is not None
+    assert loaded.teacher.model.id == "unet"
+    (tmp_path / "config.yaml").write_text(dump_yaml(loaded))
+    assert load_recipe(tmp_path / "config.yaml") == loaded
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for override in ("student.model.id=../start", "student.model={id: ../start}"):
+        again = load_recipe(tmp_path / "recipe.yaml", [override])
+        assert again.student is not None
+        assert again.student.model.id == str(folder)
+
+
+@pytest.mark.parametrize(
+    ("choice", "name"),
+    [
+        ({"options": {"width": 4}}, "options"),
+        ({"encoder_weights": "x.pth"}, "encoder_weights"),
+        ({"normalization": "imagenet"}, "normalization"),
+        ({"sigmoid": True}, "sigmoid"),
+    ],
+)
+def test_what_the_folder_brings_is_not_given_again(
+    recipe: Recipe, folder: Path, choice: dict[str, object], name: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"brings its own '{name}'; leave it out"):
+        chosen(recipe, id=str(folder), **choice)
+
+
+def test_classes_must_be_the_data_sets(recipe: Recipe, tmp_path: Path) -> None:
+    started(["Roof", "Ground", "Water"]).save(tmp_path / "turned")
+    with pytest.raises(ModelError, match="in the order Roof, Ground, Water, the data set in the order Ground"):
+        chosen(recipe, id=str(tmp_path / "turned"))
+    started(["Roof", "Ground", "Sea"]).save(tmp_path / "other")
+    with pytest.raises(ModelError, match="has the classes Roof, Ground, Sea, but Ground, Roof, Water are asked for"):
+        chosen(recipe, id=str(tmp_path / "other"))
+
+
+def test_a_folder_that_is_not_there(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="no model folder at"):
+        chosen(recipe, id=str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        ({"id": "unet"}, True),
+        ({"id": "smp:Unet/resnet34"}, True),
+        ({"id": "smp:Unet/resnet34", "encoder_weights": "imagenet"}, False),
+        ({"id": "smp:Unet/resnet34", "encoder_weights": "w.pth"}, False),
+        ({"id": "smp:Unet/resnet34", "options": {"weights": "imagenet"}}, False),
+        ({"id": "hf:some/model"}, False),
+        ({"id": "./runs/teacher"}, False),
+    ],
+)
+def test_a_random_start_is_told(choice: dict[str, Any], told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    tell_random_start(ModelChoice.model_validate(choice))
+    assert [choice["id"] in line and "random" in line for line in caplog.messages] == [True] * told
+    assert ("encoder_weights: imagenet" in caplog.text) == (told and choice["id"] != "unet")
+
+
+@pytest.mark.parametrize(
+    ("names", "fits"),
+    [
+        (("red", "green", "blue"), True),
+        (("blue", "green", "red"), False),
+        (("nir", "red", "green"), False),
+        (None, True),
+    ],
+)
+def test_teachers_that_learned_from_other_bands_are_refused(
+    recipe: Recipe, names: tuple[str, ...] | None, fits: bool
+) -> None:
+    dataset = replace(open_dataset(recipe.data), band_names=("red", "green", "blue"))
+    model = build_model("unet", dataset.classes, options={"width": 4, "depth": 2})
+    model.description = replace(model.description, band_names=names)
+    teacher = Augmented(Ensemble([TorchTeacher(model), TorchTeacher(model)], [1.0, 1.0]), flips=True)
+    with nullcontext() if fits else pytest.raises(ModelError, match=r"red, green, blue.*'bands'"):
+        check_teacher_bands(teacher, dataset)
