@@ -23,6 +23,7 @@ from segshrink import __version__
 from segshrink.errors import FileError
 from segshrink.formatting import shortened
 from segshrink.machine import ProcessIdentity, lock_file
+from segshrink.model_file import CONFIG_FILE, WEIGHTS_FILE, graph_of
 
 # Folder for temporary names beside what is written, the file that says who holds a folder, and the place inside a
 # temporary folder where a replaced folder waits until its successor has its name.
@@ -294,10 +295,7 @@ def _foreign(path: Path, kind: FolderKind | None = None) -> Iterator[Path]:
 
 def _is_own(path: Path) -> bool:
     """Whether a file says that this program wrote it."""
-    if path.suffix.lower() == ".bin":
-        path = path.with_suffix(".xml")
-    elif path.name == "model.safetensors":
-        path = path.with_name("config.json")
+    path = path.with_name(CONFIG_FILE) if path.name == WEIGHTS_FILE else graph_of(path)
     mark = _MARKS.get(path.suffix.lower())
     if mark is None or not path.is_file() or not path.stat().st_size:
         return False

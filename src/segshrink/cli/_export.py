@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from segshrink.cli._console import tell
 from segshrink.errors import UsageError, nearest
 from segshrink.files import refuse_foreign, write_json, write_text
+from segshrink.model_file import ModelFile
 
 if TYPE_CHECKING:
     from segshrink.export.interface import ExportedFile
@@ -33,9 +34,9 @@ class Plan:
         return self.stem.with_name(f"{self.stem.name}.md")
 
     @property
-    def weights(self) -> list[Path]:
-        """The weights that OpenVINO keeps in a file of their own."""
-        return [path.with_suffix(".bin") for name, path in self.files.items() if name == "openvino"]
+    def parts(self) -> list[Path]:
+        """All files of the models."""
+        return [part for path in self.files.values() for part in ModelFile(path).parts]
 
     @property
     def items(self) -> list[Path]:
@@ -108,7 +109,7 @@ def check_place(planned: Plan, *, card: bool, overwrite: bool) -> None:
     Raises:
         FileError: There is such a file.
     """
-    files = [*planned.files.values(), *planned.weights, *((planned.card, *planned.items) if card else ())]
+    files = [*planned.parts, *((planned.card, *planned.items) if card else ())]
     refuse_foreign(*files, overwrite=overwrite)
     for path in files:
         if path.exists():

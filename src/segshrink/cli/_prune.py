@@ -23,8 +23,9 @@ from segshrink.errors import ConfigError, FileError, ModelError, UsageError
 from segshrink.files import claimed, refuse_foreign
 from segshrink.formatting import percent
 from segshrink.machine import default_threads
+from segshrink.model_file import CONFIG_FILE
 from segshrink.models import SegmentationModel, load_model
-from segshrink.models.folder import CONFIG_FILE, MODEL_FOLDER
+from segshrink.models.folder import MODEL_FOLDER
 from segshrink.profiling.jobs import threads_title
 from segshrink.profiling.profile import profile_models
 

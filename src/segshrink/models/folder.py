@@ -18,6 +18,7 @@ from segshrink.errors import FileError, ModelError, SegshrinkError
 from segshrink.files import FolderKind, read_json, replacing
 from segshrink.formatting import printable, shortened
 from segshrink.model_description import ModelDescription
+from segshrink.model_file import CONFIG_FILE, WEIGHTS_FILE, ModelFile
 from segshrink.models.adapters import WEIGHTS_OPTION, first_line, measured_stride
 from segshrink.models.empty_parameters import empty_parameters, fill_parameters
 from segshrink.models.huggingface import CONFIG_OPTION, HuggingFaceNetwork, try_network
@@ -26,8 +27,6 @@ from segshrink.models.registry import build_model, build_network
 from segshrink.models.structure import apply_structure
 from segshrink.models.weights import read_tensors
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 MODEL_FOLDER = FolderKind("a model", (CONFIG_FILE, WEIGHTS_FILE))
 # Raised when a folder written from now on can't be read by older versions.
 FORMAT = 1
@@ -89,10 +88,7 @@ def load_model(source: str | Path, *, classes: ClassMap | None = None, bands: in
 
 
 def _load_folder(folder: Path, *, classes: ClassMap | None, bands: int | None) -> SegmentationModel:
-    if not (folder / CONFIG_FILE).is_file() and (folder / "model").is_dir():
-        folder = folder / "model"
-    if not (folder / CONFIG_FILE).is_file():
-        raise FileError(f"{folder} has no {CONFIG_FILE}; give a model folder or a run folder that has model/")
+    folder = ModelFile.find(folder).path
     description = _read_description(folder / CONFIG_FILE)
     _check_match(description, folder, classes=classes, bands=bands)
     tensors = read_tensors(folder / WEIGHTS_FILE)

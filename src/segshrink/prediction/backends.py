@@ -9,21 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from segshrink.classes import ClassMap
-from segshrink.errors import FileError, ModelError, UsageError, nearest
+from segshrink.errors import ModelError, UsageError, nearest
 from segshrink.machine import default_threads
 from segshrink.model_description import ModelDescription
+from segshrink.model_file import FOLDER, RUNTIMES, ModelFile
 
 if TYPE_CHECKING:
     from segshrink.models import SegmentationModel
 
 PRECISIONS = ("32", "bf16", "auto")
-# What runs what; the first one of each kind is taken when nobody says.
-RUNTIMES = {
-    "folder": ("torch", "torch-compile"),
-    ".onnx": ("onnxruntime", "openvino"),
-    ".xml": ("openvino",),
-    ".tflite": ("litert",),
-}
 
 
 class Backend(Protocol):
@@ -87,22 +81,14 @@ def open_backend(
     if not isinstance(source, str | Path):
         from segshrink.prediction.torch_backend import TorchBackend
 
-        compiled = _runtime("the model", "folder", runtime) == "torch-compile"
+        compiled = _runtime("the model", RUNTIMES[FOLDER], runtime) == "torch-compile"
         return TorchBackend(cast("SegmentationModel", source), precision=precision, compiled=compiled, threads=threads)
-    path = Path(source)
-    if not path.exists():
-        raise FileError(f"{path} does not exist; give a model folder, a run folder or an exported file such as .onnx")
-    return _open_path(path, runtime=runtime, precision=precision, threads=threads, streams=streams)
+    return _open_path(ModelFile.find(source), runtime=runtime, precision=precision, threads=threads, streams=streams)
 
 
-def _open_path(path: Path, *, runtime: str | None, precision: str, threads: int | None, streams: int) -> Backend:
-    kind = path.suffix.lower() if path.is_file() else "folder"
-    if kind not in RUNTIMES:
-        raise ModelError(
-            f"{path} is neither a model folder nor a file with the suffix .onnx, .xml or .tflite; give the folder with "
-            "config.json"
-        )
-    runtime = _runtime(str(path), kind, runtime)
+def _open_path(file: ModelFile, *, runtime: str | None, precision: str, threads: int | None, streams: int) -> Backend:
+    path = file.path
+    runtime = _runtime(str(path), file.runtimes, runtime)
     each = threads if streams == 1 else max((threads or default_threads()) // streams, 1)
     if runtime == "onnxruntime":
         from segshrink.prediction.onnx_backend import OnnxBackend
@@ -123,8 +109,7 @@ def _open_path(path: Path, *, runtime: str | None, precision: str, threads: int 
     return load_torch_backend(path, precision=precision, compiled=runtime == "torch-compile", threads=threads)
 
 
-def _runtime(what: str, kind: str, wanted: str | None) -> str:
-    able = RUNTIMES[kind]
+def _runtime(what: str, able: tuple[str, ...], wanted: str | None) -> str:
     if wanted is None or wanted in able:
         return wanted or able[0]
     known = {runtime for runtimes in RUNTIMES.values() for runtime in runtimes}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segshrink.model_file import ModelFile
 from segshrink.profiling.plan import EXPORTED, Entry
 
 if TYPE_CHECKING:
@@ -52,22 +53,21 @@ class CostCounter:
             FileError: A file is missing or unreadable.
         """
         if not entry.source.is_dir():
-            return Costs(entry.source, file_size(entry.source), count_file_parameters(entry.source), None)
+            size = ModelFile(entry.source).size_bytes
+            return Costs(entry.source, size, count_file_parameters(entry.source), None)
         model, costs = self._model(entry.source)
         if not entry.is_exported:
             return costs
         file = self._exported(entry, model)
-        return replace(costs, file=file, file_bytes=file_size(file))
+        return replace(costs, file=file, file_bytes=ModelFile(file).size_bytes)
 
     def _model(self, source: Path) -> tuple[SegmentationModel, Costs]:
         if source not in self._models:
             from segshrink.models import count_parameters, load_model
-            from segshrink.models.folder import WEIGHTS_FILE
             from segshrink.profiling.profile import count_macs
 
             model = load_model(source).eval()
-            folder = source / "model" if (source / "model").is_dir() else source
-            weights = (folder / WEIGHTS_FILE).stat().st_size
+            weights = ModelFile.find(source).size_bytes
             costs = Costs(source, weights, count_parameters(model), count_macs(model, size=self._size))
             self._models[source] = (model, costs)
         return self._models[source]
@@ -90,13 +90,6 @@ def _export(model: SegmentationModel, file: Path) -> Path:
     from segshrink.export import export_openvino
 
     return export_openvino(model, file)
-
-
-def file_size(file: Path) -> int:
-    """Return the bytes of a model's file, with those of the weights beside an OpenVINO graph."""
-    weights = file.with_suffix(".bin")
-    beside = weights.stat().st_size if file.suffix.lower() == ".xml" and weights.exists() else 0
-    return file.stat().st_size + beside
 
 
 def count_file_parameters(file: Path) -> int | None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from segshrink.errors import ConfigError, FileError, MissingExtraError, ModelError, UsageError, install_command, nearest
+from segshrink.errors import ConfigError, MissingExtraError, ModelError, UsageError, install_command, nearest
+from segshrink.model_file import FOLDER, ModelFile
 from segshrink.prediction.backends import PRECISIONS
-from segshrink.prediction.backends import RUNTIMES as SUITABLE
 from segshrink.profiling.jobs import (
     OWN_PRECISION,
     RUNTIMES,
@@ -104,28 +104,15 @@ def _checked(sources: Sequence[str | Path], runtimes: Sequence[str] | None, prec
 
 def _suitable(path: Path) -> tuple[str, ...]:
     """Return the runtimes that can run what is at a path, after an export where it is a folder."""
-    if path.is_dir():
-        return (*SUITABLE["folder"], *EXPORTED)
-    if not path.exists():
-        raise FileError(f"{path} does not exist; give a model folder, a run folder or an exported file")
-    able = SUITABLE.get(path.suffix.lower())
-    if able is None:
-        raise ModelError(f"{path} is neither a model folder nor a file with the suffix .onnx, .xml or .tflite")
-    return able
+    file = ModelFile.find(path)
+    return (*file.runtimes, *EXPORTED) if file.kind == FOLDER else file.runtimes
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """Return short names, longer ones where those would be the same."""
-    short = [_name(path) for path in paths]
+    short = [ModelFile(path).name for path in paths]
     named = [path.name if short.count(name) > 1 else name for name, path in zip(short, paths, strict=True)]
     return [str(path) if named.count(name) > 1 else name for name, path in zip(named, paths, strict=True)]
-
-
-def _name(path: Path) -> str:
-    resolved = path.resolve()
-    if path.is_file():
-        return path.stem
-    return resolved.parent.name if resolved.name == "model" else resolved.name
 
 
 def _titles(runtimes: Sequence[str]) -> str:

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from segshrink.errors import ModelError
 from segshrink.files import scratch_folder
 from segshrink.machine import default_threads, describe_machine
+from segshrink.model_file import MODEL_FOLDER_NAME, ModelFile
 from segshrink.models import SegmentationModel, count_parameters, load_model
-from segshrink.models.folder import WEIGHTS_FILE
 from segshrink.prediction import Backend
 from segshrink.profiling.jobs import Job
 from segshrink.profiling.measuring import Progress, measure
@@ -135,7 +135,7 @@ def _count(folder: Path, *, size: int) -> dict[str, Any]:
         "parameters": count_parameters(model),
         "macs": count_macs(model, size=size),
         "input": [1, model.description.bands, size, size],
-        "file_bytes": (folder / WEIGHTS_FILE).stat().st_size,
+        "file_bytes": ModelFile(folder).size_bytes,
     }
 
 
@@ -144,9 +144,8 @@ def _model_folder(source: str | Path | SegmentationModel) -> Iterator[Path]:
     """Give the folder that holds config.json and weights; a model in memory is saved to a temporary one."""
     if isinstance(source, SegmentationModel):
         with scratch_folder() as scratch:
-            folder = scratch / "model"
+            folder = scratch / MODEL_FOLDER_NAME
             source.save(folder)
             yield folder
         return
-    folder = Path(source)
-    yield folder / "model" if (folder / "model").is_dir() else folder
+    yield ModelFile.find(source).path

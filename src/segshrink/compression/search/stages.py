@@ -36,8 +36,8 @@ from segshrink.evaluation import evaluate, stored_mean_iou
 from segshrink.files import read_json, scratch_folder, write_json
 from segshrink.machine import default_threads, describe_machine, package_versions
 from segshrink.model_description import Normalization
+from segshrink.model_file import WEIGHTS_FILE
 from segshrink.models import SegmentationModel, build_model, count_parameters, load_model
-from segshrink.models.folder import WEIGHTS_FILE
 from segshrink.prediction import Predictor, open_backend
 from segshrink.prediction.isolated import check_isolated
 from segshrink.profiling.profile import count_macs

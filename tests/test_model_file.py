@@ -1,0 +1,61 @@
+"""What belongs to a model on disk, whatever its kind."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from segshrink.errors import FileError, ModelError
+from segshrink.model_file import ModelFile, graph_of
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    write(tmp_path / "run" / "model" / "config.json", b"{}")
+    write(tmp_path / "run" / "model" / "model.safetensors", b"12345")
+    return tmp_path / "run"
+
+
+def test_a_run_folder_is_its_model(run: Path) -> None:
+    model = ModelFile.find(run)
+    assert model == ModelFile.find(run / "model") == ModelFile(run / "model")
+    assert (model.kind, model.name, model.size_bytes) == ("folder", "run", 5)
+    assert model.runtimes[0] == "torch"
+
+
+def test_an_openvino_graph_has_its_weights_beside_it(tmp_path: Path) -> None:
+    graph = write(tmp_path / "small.XML", b"<net/>")
+    weights = write(tmp_path / "small.bin", b"1234")
+    model = ModelFile.find(graph)
+    assert (model.kind, model.name, model.parts) == (".xml", "small", (graph, weights))
+    assert model.size_bytes == 10
+    assert graph_of(weights).name == "small.xml"
+    digests = "".join(hashlib.sha256(content).hexdigest() for content in (b"<net/>", b"1234"))
+    assert model.sha256() == hashlib.sha256(digests.encode()).hexdigest()
+    weights.unlink()
+    with pytest.raises(FileError, match=r"small\.bin is missing"):
+        _ = model.size_bytes
+    with pytest.raises(FileError, match=r"small\.bin"):
+        model.sha256()
+
+
+def test_a_file_that_is_yet_to_be_written_has_its_parts() -> None:
+    assert ModelFile(Path("out/model.onnx")).parts == (Path("out/model.onnx"),)
+    assert graph_of(Path("out/model.onnx")) == Path("out/model.onnx")
+
+
+def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="nothing does not exist"):
+        ModelFile.find(tmp_path / "nothing")
+    with pytest.raises(FileError, match=r"has no config\.json"):
+        ModelFile.find(tmp_path)
+    with pytest.raises(ModelError, match=r"weights\.pth"):
+        ModelFile.find(write(tmp_path / "weights.pth", b""))
