@@ -91,7 +91,7 @@ def run(job: Job) -> str:
     from segshrink.config import load_recipe
     from segshrink.data import open_dataset
     from segshrink.teachers import open_teacher
-    from segshrink.training import finish, train
+    from segshrink.training import evaluate_run, train
 
     if (job.out / "evaluation.json").exists():
         return f"{job.out.name}: done before"
@@ -99,7 +99,7 @@ def run(job: Job) -> str:
     teacher = open_teacher(job.teacher, open_dataset(recipe.data).classes) if job.teacher else None
     name = job.teacher.name if job.teacher else None
     result = train(recipe, out=job.out, role=job.role, teacher=teacher, teacher_name=name, resume=True)
-    finish(job.out)
+    evaluate_run(job.out)
     return f"{job.out.name}: val mIoU {result.mean_iou:.3f}, {result.steps} steps, {result.seconds / 60:.1f} min"
 
 

@@ -195,7 +195,7 @@ def run(variant: Variant, seed: int, *, data: Path, given: argparse.Namespace) -
     from segshrink.config import TeacherSource, load_recipe
     from segshrink.data import open_dataset
     from segshrink.teachers import open_teacher
-    from segshrink.training import finish, train
+    from segshrink.training import evaluate_run, train
 
     folder = given.out / f"{variant.name}-{seed}"
     if (folder / "evaluation.json").exists():
@@ -230,7 +230,7 @@ def run(variant: Variant, seed: int, *, data: Path, given: argparse.Namespace) -
         result = train(recipe, out=folder, role="student", teacher=opened, teacher_name=given.teacher.name, resume=True)
     else:
         result = train(recipe, out=folder, role="control", resume=True)
-    finish(folder)
+    evaluate_run(folder)
     print(f"{folder.name}: val mIoU {result.mean_iou:.3f}, {result.steps} steps, {result.seconds / 60:.1f} min")
 
 

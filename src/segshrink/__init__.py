@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from segshrink.profiling import Job, Measurement, measure, profile_model
     from segshrink.report import build_report
     from segshrink.teachers import Ensemble, Teacher, TeacherCache, TorchTeacher, open_teacher, open_teachers
-    from segshrink.training import Distiller, RunResult, SegmentationTask, evaluate_model, train
+    from segshrink.training import Distiller, RunResult, SegmentationTask, train
 
 __version__ = "0.1.0"
 
@@ -53,7 +53,7 @@ _ROOMS = {
     "report": ("build_report",),
     "teachers": ("Ensemble", "Teacher", "TeacherCache", "TorchTeacher", "open_teacher", "open_teachers"),
     "tiling": (),
-    "training": ("Distiller", "RunResult", "SegmentationTask", "evaluate_model", "train"),
+    "training": ("Distiller", "RunResult", "SegmentationTask", "train"),
 }
 _HOMES = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -91,7 +91,6 @@ __all__ = [
     "build_report",
     "count_parameters",
     "evaluate",
-    "evaluate_model",
     "export_onnx",
     "export_openvino",
     "export_tflite",

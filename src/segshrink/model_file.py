@@ -57,7 +57,7 @@ class ModelFile:
 
     @property
     def kind(self) -> str:
-        """ "folder", ".onnx", ".xml" or ".tflite"."""
+        """What it is: "folder", ".onnx", ".xml" or ".tflite"."""
         suffix = self.path.suffix.lower()
         return suffix if suffix in RUNTIMES and not self.path.is_dir() else FOLDER
 

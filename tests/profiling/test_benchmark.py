@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from segshrink.profiling.benchmark import benchmark
 from segshrink.profiling.load import Load
 from segshrink.profiling.measuring import Measured
 from segshrink.profiling.results import write_results
-from segshrink.profiling.scoring import Score
 from segshrink.profiling.table import messages, table, to_markdown
 
 from .conftest import NAMES, PARAMETERS
@@ -94,21 +94,20 @@ def test_files_tell_everything(timed: list[Job], files: tuple[Path, Path], tmp_p
 def test_scores_become_a_figure(
     timed: list[Job], files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Judge:
-        description = type("Data", (), {"name": "fields", "split": type("Split", (), {"leaking": True})})
-        asked: list[tuple[Path, str, str]] = []  # noqa: RUF012
+    asked: list[tuple[Path, str, str]] = []
 
-        def __init__(self, data: object, *, split: str) -> None:
-            assert (data, split) == ("fields.yaml", "test")
+    def evaluate(file: Path, data: Any, split: str, *, runtime: str, precision: str, progress: Any) -> SimpleNamespace:
+        assert (data, split) == (fields, "test")
+        asked.append((file, runtime, precision))
+        progress(1, 3)
+        if "bad" in file.name:
+            raise ModelError("other classes")
+        return SimpleNamespace(scores=SimpleNamespace(mean_iou=0.7), interval=SimpleNamespace(low=0.6, high=0.8))
 
-        def score(self, file: Path, *, runtime: str, precision: str, progress: Any) -> Score:
-            self.asked.append((file, runtime, precision))
-            progress(1, 3)
-            if "bad" in file.name:
-                raise ModelError("other classes")
-            return Score(0.7, (0.6, 0.8))
-
-    monkeypatch.setattr(comparison, "Judge", Judge)
+    fields = SimpleNamespace(description=SimpleNamespace(name="fields"), leaking=True)
+    monkeypatch.setattr(comparison, "open_for_scores", lambda data, split: fields)
+    monkeypatch.setattr(comparison, "check_isolated", lambda *_, **__: None)
+    monkeypatch.setattr("segshrink.evaluation.evaluate", evaluate)
     steps: list[tuple[int, int, str]] = []
     result = benchmark(
         files,
@@ -120,7 +119,7 @@ def test_scores_become_a_figure(
         split="test",
         progress=lambda *step: steps.append(step),
     )
-    assert Judge.asked == [(file, "openvino", precision) for file in files for precision in ("auto", "32")]
+    assert asked == [(file, "openvino", precision) for file in files for precision in ("auto", "32")]
     assert (4, 32, "evaluate tiny on OpenVINO (1/3 images)") in steps
     assert steps[-1][:2] == (32, 32)
     first = result.to_dict()["rows"][0]

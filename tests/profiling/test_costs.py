@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from segshrink.profiling.costs import CostCounter, count_file_parameters, file_size
+from segshrink.model_file import ModelFile
+from segshrink.profiling.costs import CostCounter, count_file_parameters
 from segshrink.profiling.plan import Entry
 
 from .conftest import PARAMETERS
@@ -47,8 +48,8 @@ def test_openvino_has_two_files(onnx_model: Path, tmp_path: Path) -> None:
     file = tmp_path / "tiny.xml"
     openvino.save_model(openvino.convert_model(str(onnx_model)), str(file), compress_to_fp16=False)
     assert count_file_parameters(file) == PARAMETERS
-    assert file_size(file) == file.stat().st_size + file.with_suffix(".bin").stat().st_size
-    assert file_size(file) > 4 * PARAMETERS
+    assert ModelFile(file).size_bytes == file.stat().st_size + file.with_suffix(".bin").stat().st_size
+    assert ModelFile(file).size_bytes > 4 * PARAMETERS
 
 
 def test_a_file_that_nobody_can_read_tells_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from segshrink.classes import ClassMap
-from segshrink.evaluation import evaluate
+from segshrink.evaluation import score_scenes
 from segshrink.prediction import Prediction
 from segshrink.report import build_report, collect
 from segshrink.report.pictures import examples
@@ -43,7 +43,7 @@ def scene(number: int) -> Scene:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classes = ClassMap.build(entries=[("red", "#aa0000", None), ("green", "#00aa00", None), ("blue", "#0000aa", None)])
     out = tmp_path_factory.mktemp("evaluated")
-    evaluate(
+    score_scenes(
         Brightest(),
         [scene(number) for number in range(4)],
         classes=classes,

@@ -28,7 +28,7 @@ from segshrink.files import claimed
 from segshrink.models import build_model
 from segshrink.prediction import torch_backend
 from segshrink.teachers import TorchTeacher
-from segshrink.training import SegmentationTask, finish, run, train
+from segshrink.training import SegmentationTask, evaluate_run, run, train
 
 Scores = Callable[[list[float]], None]
 
@@ -190,7 +190,7 @@ def test_relative_paths_of_a_recipe_are_kept_absolute(
     relative = changed(short, data__root="scenes", teacher__training__epochs=1)
     train(relative, out=Path("run"))
     monkeypatch.chdir("/")
-    assert finish(tmp_path / "run").scores.mean_iou > 0
+    assert evaluate_run(tmp_path / "run").scores.mean_iou > 0
     monkeypatch.chdir(tmp_path)
     assert train(relative, out=Path("run"), resume=True).steps == 2
 

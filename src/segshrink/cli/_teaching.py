@@ -48,7 +48,7 @@ def measure_teachers(teaching: Teaching, recipe: Recipe, *, out: Path, resume: b
     if _measured(out / "teacher", teacher):
         return
     with progress_bar("evaluate teacher") as advance, writing(out):
-        describe_teacher(teacher, recipe, out=out / "teacher", progress=advance)
+        describe_teacher(teacher, dataset, out=out / "teacher", progress=advance)
     if (notice := overlooked_classes(teacher)) is not None:
         tell(notice)
 

@@ -21,7 +21,7 @@ from segshrink.errors import ConfigError
 from segshrink.evaluation import Evaluation
 from segshrink.files import claimed
 from segshrink.report import build_report
-from segshrink.training import RunResult, finish, profile_runs, train
+from segshrink.training import RunResult, evaluate_run, profile_runs, train
 from segshrink.training.build_student import check_chosen
 from segshrink.training.checkpoints import check_checkpoint
 from segshrink.training.features import check_own_taps
@@ -48,7 +48,7 @@ def measure_run(run: Path, *, reference: Path | None = None) -> Evaluation | Non
         return None
     use_free_threads()
     with progress_bar(f"evaluate {run_role(run)}") as advance, writing(run):
-        return finish(run, reference=reference, progress=advance)
+        return evaluate_run(run, reference=reference, progress=advance)
 
 
 def time_runs(runs: Sequence[Path], *, teaching: Teaching | None = None, recipe: Recipe | None = None) -> None:

@@ -34,8 +34,9 @@ def evaluate(
     """
     from segshrink.cli._console import print_json, progress_bar
     from segshrink.cli._errors import writing
-    from segshrink.cli._evaluate import described_data, evaluate_source
+    from segshrink.cli._evaluate import evaluate_source
     from segshrink.cli._tables import print_scores
+    from segshrink.evaluation import described_data
 
     description = described_data(model, data)
     with progress_bar(f"evaluate {split}") as advance, writing(out or Path()):

@@ -53,8 +53,8 @@ def quantize(
 
     Inside OUT: fp32.onnx, int8.onnx, int8.xml with int8.bin, quantization.json.
     """
-    from segshrink.cli._evaluate import described_data
     from segshrink.config import load_recipe
+    from segshrink.evaluation import described_data
 
     description = described_data(model, data)
     from segshrink.cli._console import print_json, progress_bar

@@ -1,321 +1,134 @@
-"""Evaluation of a model over whole scenes at native resolution."""
+"""The one way from a model and a data set to scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
-from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Protocol
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+from segshrink.config import DatasetDescription, load_dataset, load_recipe
+from segshrink.data import Dataset, SceneStore, open_dataset, refuse_other_bands, scenes
+from segshrink.errors import ConfigError, ModelError, UsageError, nearest
+from segshrink.evaluation.results import Evaluation
+from segshrink.evaluation.score_scenes import AnyPredictor, score_scenes
+from segshrink.model_file import FOLDER, ModelFile
+from segshrink.prediction import Backend, Predictor
 
-import segshrink
-from segshrink.classes import ClassMap
-from segshrink.errors import DataError, FileError, ModelError
-from segshrink.evaluation.agreement import Agreement, agreement_of, class_names, read_prediction, reference_name
-from segshrink.evaluation.calibration import CalibrationHistogram
-from segshrink.evaluation.confusion import Confusion, marginals
-from segshrink.evaluation.curves import ProbabilityHistograms
-from segshrink.evaluation.intervals import interval_of_marginals
-from segshrink.evaluation.pictures import evenly_spaced, write_pictures
-from segshrink.evaluation.results import Evaluation, ImageResult
-from segshrink.files import claimed, refuse_foreign, replacing, write_json
-from segshrink.imagery import write_index_png
-from segshrink.prediction import Prediction
-from segshrink.records import Section
+if TYPE_CHECKING:
+    from segshrink.models import SegmentationModel
 
-
-class ArrayPredictor(Protocol):
-    """``segshrink.prediction.Predictor``, or anything that segments an array as it does."""
-
-    def predict_array(self, image: NDArray[Any], /) -> Prediction:
-        """Segment (H, W, bands) raw pixel values into classes (H, W) and probabilities (C, H, W)."""
-
-
-class LabeledScene(Protocol):
-    """What it is evaluated on: ``segshrink.data.Scene``."""
-
-    @property
-    def name(self) -> str:
-        """Unique, and fit for a file name."""
-
-    @property
-    def image(self) -> NDArray[Any]:
-        """(H, W, bands) raw pixel values."""
-
-    @property
-    def target(self) -> NDArray[np.uint8]:
-        """(H, W) class indices, 255 where unknown."""
-
-
-class ScenePredictor(Protocol):
-    """What segments a scene that it may know by name: ``segshrink.teachers.TeacherPredictor``."""
-
-    def predict_scene(self, scene: LabeledScene, /) -> Prediction:
-        """Segment a scene into classes (H, W) and probabilities (C, H, W); its target is none of its business."""
-
-
-AnyPredictor = ArrayPredictor | ScenePredictor
-Scenes = Iterable[LabeledScene] | Callable[[], Iterable[LabeledScene]]
-Reference = AnyPredictor | str | Path
+SPLITS = ("train", "val", "test")
 
 
 def evaluate(
-    predictor: AnyPredictor,
-    scenes: Scenes,
+    model: SegmentationModel | Backend | AnyPredictor | str | Path,
+    data: Dataset | DatasetDescription | str | Path | None = None,
+    split: str = "val",
     *,
-    classes: ClassMap,
-    split: str,
-    data_name: str,
-    leaking: bool,
-    model_name: str,
-    parameters: int | None,
-    out: Path | None,
-    pictures: int = 60,
-    reference: Reference | None = None,
-    reference_label: str = "reference",
+    out: Path | None = None,
+    name: str | None = None,
+    runtime: str | None = None,
+    precision: str = "32",
+    threads: int | None = None,
+    reference: Path | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
-    seed: int = 0,
 ) -> Evaluation:
-    """Score a model on every labelled pixel of every scene, once, at native resolution.
+    """Score a model on every labelled pixel of every scene of a split, with overlapping tiles at native resolution.
 
     Args:
-        predictor: Segments a whole scene; tiling and blending are its own.
-        scenes: Iterated twice (names first): a sequence, an iterable that can start again, or a function that gives a
-            fresh iterator. A bare iterator is held in memory.
-        classes: The classes of the truth and of the predictor.
-        split: Name of the split, such as "val".
-        data_name: Name of the data set.
-        leaking: Whether parts of one scene stand on both sides of the split.
-        model_name: Name of the model.
-        parameters: Number of its parameters; None when unknown.
-        out: Run folder that gets ``evaluation.json``, ``evaluation/`` with pictures, and the prediction of every scene
-            in ``evaluation/predictions/NAME.png``; an earlier evaluation of the same split is replaced as a whole.
-            None writes nothing.
-        pictures: Largest number of scenes shown as pictures.
-        reference: Model to measure agreement with: a run folder evaluated on the same scenes, or a predictor, which
-            is then run on every scene.
-        reference_label: Name of the reference when it is a predictor; a run folder brings its own.
+        model: A run folder, model folder or exported file, a ``SegmentationModel``, a backend, or anything that
+            segments an array as ``Predictor`` does.
+        data: An opened data set, a description, or a description's file; a run folder knows its own.
+        split: "train", "val" or "test".
+        out: Run folder that gets ``evaluation.json`` and ``evaluation/``; None writes nothing.
+        name: How the evaluation names the model; by default as its file or folder.
+        runtime: As in ``open_backend``.
+        precision: "32", "bf16" or "auto".
+        threads: As in ``open_backend``.
+        reference: Evaluated run folder of the teacher, to measure agreement with.
         overwrite: Replace an evaluation of another split as well, and files that this program did not write.
-        progress: Called after each scene with the number done and of all.
-        seed: Seed of the bootstrap.
-
-    Returns:
-        The scores, as in ``evaluation.json``.
+        progress: Called after every scene with (scenes done, scenes in all).
 
     Raises:
-        DataError: No scene, no labelled pixel, a repeated or unusable name, or a scene that contradicts the classes.
-        ModelError: The predictor's classes aren't ``classes``, or it can't take the scenes.
-        FileError: ``out`` can't be written or holds something else, or the reference holds no prediction of a scene.
+        UsageError: The split is unknown, or there is no data set.
+        ConfigError: The split is empty, or the description is wrong.
+        ModelError: The model can't be opened, or its classes or bands differ from the data set's.
+        DataError: Images and masks contradict the description, or no pixel is labelled.
+        FileError: A file is missing, or ``out`` holds something else.
     """
-    _check_classes(predictor, classes)
-    tally = _Tally(classes, _comparison(reference, classes, reference_label))
-    with nullcontext() if out is None else claimed(Path(out)):
-        if out is not None:
-            _check_place(Path(out), data_name, split, overwrite=overwrite)
-        _count_into(
-            tally, predictor, scenes, out=out, pictures=pictures, overwrite=overwrite, progress=progress or _silent
+    if split not in SPLITS:
+        raise UsageError(f"unknown split '{split}'{nearest(split, SPLITS)}")
+    predictor, parameters = _opened(model, runtime=runtime, precision=precision, threads=threads)
+    description = predictor.backend.description if isinstance(predictor, Predictor) else None
+    dataset = data if isinstance(data, Dataset) else open_dataset(_described(data, model), model=description)
+    if description is not None:
+        if description.classes.names != dataset.classes.names:
+            raise ModelError(
+                f"the model's classes ({', '.join(description.classes.names)}) are not those of data set "
+                f"'{dataset.description.name}' ({', '.join(dataset.classes.names)}); name them alike and in the same "
+                "order"
+            )
+        refuse_other_bands(description, dataset)
+    samples = getattr(dataset, split)
+    if not samples:
+        raise ConfigError(
+            f"data set '{dataset.description.name}' has no images in its {split} split; name some under 'split', or "
+            "choose another split"
         )
-        evaluation = Evaluation(
-            version=segshrink.__version__,
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
-            data=data_name,
-            split=split,
-            leaking=leaking,
-            model=model_name,
-            parameters=parameters,
-            classes=classes,
-            confusion=tally.total,
-            scores=tally.total.scores(),
-            interval=interval_of_marginals(tally.marginals, seed=seed),
-            calibration=tally.calibration.calibration(),
-            curves=tally.histograms.curves(classes.names),
-            per_image=tuple(tally.results),
-            agreement=tally.comparison.agreement() if tally.comparison else None,
-        )
-        if out is not None:
-            write_json(Path(out) / "evaluation.json", evaluation.to_dict(), overwrite=overwrite)
-    return evaluation
+    return score_scenes(
+        predictor,
+        partial(scenes, SceneStore(samples, dataset.classes)),
+        classes=dataset.classes,
+        split=split,
+        data_name=dataset.description.name,
+        leaking=dataset.leaking,
+        model_name=name or (Path(model).name if isinstance(model, str | Path) else "model"),
+        parameters=parameters,
+        out=out,
+        reference=reference,
+        overwrite=overwrite,
+        progress=progress,
+    )
 
 
-def _check_place(out: Path, data_name: str, split: str, *, overwrite: bool) -> None:
-    """Refuse a folder whose evaluation isn't of this split, or isn't one of ours."""
-    record = out / "evaluation.json"
-    refuse_foreign(record, out / "evaluation", overwrite=overwrite)
-    if overwrite or not record.exists():
-        return
-    before = Section.open(record)
-    if (before.path("data"), before.path("split")) != (data_name, split):
-        raise FileError(
-            f"{record} holds scores on split '{before.text('split')}' of '{before.text('data')}', not on '{split}' of "
-            f"'{data_name}', so it is not replaced; choose another folder, or allow it with --overwrite "
-            "(overwrite=True)"
-        )
+def described_data(model: str | Path, data: str | Path | None = None) -> DatasetDescription:
+    """Return the data set that is named, or else the one that a run folder was trained on.
+
+    Raises:
+        UsageError: There is neither.
+    """
+    if data is not None:
+        return load_dataset(Path(data))
+    recipe = Path(model) / "config.yaml"
+    if not recipe.exists():
+        raise UsageError(f"{model} is no run folder that knows its data set; give one with --data")
+    return load_recipe(recipe).data
 
 
-def _count_into(
-    tally: _Tally,
-    predictor: AnyPredictor,
-    scenes: Scenes,
+def _described(data: DatasetDescription | str | Path | None, model: object) -> DatasetDescription:
+    if isinstance(data, DatasetDescription):
+        return data
+    if data is None and not isinstance(model, str | Path):
+        raise UsageError("a model in memory doesn't know its data set; give one")
+    return described_data(model if isinstance(model, str | Path) else "", data)
+
+
+def _opened(
+    model: SegmentationModel | Backend | AnyPredictor | str | Path,
     *,
-    out: Path | None,
-    pictures: int,
-    overwrite: bool,
-    progress: Callable[[int, int], None],
-) -> None:
-    """Run the model over all scenes; replace ``out/evaluation`` when that went well."""
-    restart = _restartable(scenes)
-    names = _checked_names(restart())
-    if out is None:
-        tally.count_all(predictor, restart(), total=len(names), progress=progress)
-        return
-    with replacing(Path(out) / "evaluation", overwrite=overwrite) as folder:
-        store = _Store(folder, tally.classes, evenly_spaced(names, limit=pictures))
-        tally.count_all(predictor, restart(), total=len(names), progress=progress, store=store)
+    runtime: str | None,
+    precision: str,
+    threads: int | None,
+) -> tuple[AnyPredictor, int | None]:
+    """Return what segments scenes, and how many parameters it has; None where it can't tell."""
+    if hasattr(model, "predict_array") or hasattr(model, "predict_scene"):
+        return model, getattr(model, "parameters", None)
+    if isinstance(model, str | Path) and runtime is None and (file := ModelFile.find(model)).kind == FOLDER:
+        from segshrink.models import load_model
 
-
-class _Tally:
-    """Everything counted over the scenes of one evaluation."""
-
-    def __init__(self, classes: ClassMap, comparison: _Comparison | None) -> None:
-        self.classes = classes
-        self.comparison = comparison
-        self.total = Confusion(len(classes))
-        self.histograms = ProbabilityHistograms(len(classes))
-        self.calibration = CalibrationHistogram(len(classes))
-        self.marginals: list[NDArray[np.int64]] = []
-        self.results: list[ImageResult] = []
-
-    def count_all(
-        self,
-        predictor: AnyPredictor,
-        scenes: Iterable[LabeledScene],
-        *,
-        total: int,
-        progress: Callable[[int, int], None],
-        store: _Store | None = None,
-    ) -> None:
-        for done, scene in enumerate(scenes, start=1):
-            try:
-                index, confusion = self._count(predictor, scene)
-            except (DataError, ModelError) as error:
-                raise type(error)(f"scene '{scene.name}': {error}") from error
-            pictures = None if store is None else store.keep(scene, index)
-            scores = confusion.scores()
-            pixels = int(confusion.matrix.sum())
-            self.results.append(ImageResult(scene.name, scores.mean_iou, scores.accuracy, pixels, pictures))
-            progress(done, total)
-        if not self.total.matrix.any():
-            raise DataError("no scene has a labelled pixel; check the masks and the classes")
-
-    def _count(self, predictor: AnyPredictor, scene: LabeledScene) -> tuple[NDArray[np.uint8], Confusion]:
-        prediction = _predicted(predictor, scene)
-        confusion = Confusion(len(self.classes)).update(prediction.index, scene.target)
-        self.marginals.append(marginals(confusion.matrix))
-        self.total.merge(confusion)
-        self.histograms.update(prediction.probabilities, scene.target)
-        self.calibration.update(prediction.probabilities, scene.target, prediction=prediction.index)
-        if self.comparison is not None:
-            self.comparison.count(scene, prediction.index)
-        return prediction.index, confusion
-
-
-class _Store:
-    """The folder that keeps the prediction of every scene and pictures of some."""
-
-    def __init__(self, folder: Path, classes: ClassMap, shown: frozenset[str]) -> None:
-        self.folder = folder
-        self.classes = classes
-        self.shown = shown
-        (folder / "predictions").mkdir(parents=True)
-
-    def keep(self, scene: LabeledScene, index: NDArray[np.uint8]) -> dict[str, str] | None:
-        """Write the files of one scene; return its pictures as paths relative to the run folder."""
-        write_index_png(self.folder / "predictions" / f"{scene.name}.png", index, self.classes)
-        if scene.name not in self.shown:
-            return None
-        files = write_pictures(
-            self.folder, scene.name, image=scene.image, truth=scene.target, prediction=index, classes=self.classes
-        )
-        return {kind: f"evaluation/{file}" for kind, file in files.items()}
-
-
-class _Comparison:
-    """Counts where a reference predicts the same."""
-
-    def __init__(self, label: str, index_of: Callable[[LabeledScene], NDArray[np.uint8]], num_classes: int) -> None:
-        self.label = label
-        self.index_of = index_of
-        self.confusion = Confusion(num_classes)
-        self.images = 0
-
-    def count(self, scene: LabeledScene, index: NDArray[np.uint8]) -> None:
-        try:
-            self.confusion.update(index, self.index_of(scene))
-        except DataError as error:
-            raise DataError(f"can't compare with the prediction of {self.label}: {error}") from error
-        self.images += 1
-
-    def agreement(self) -> Agreement:
-        return agreement_of(self.confusion, self.label, images=self.images)
-
-
-def _comparison(reference: Reference | None, classes: ClassMap, label: str) -> _Comparison | None:
-    if reference is None:
-        return None
-    if not isinstance(reference, str | Path):
-        _check_classes(reference, classes)
-        return _Comparison(label, lambda scene: _predicted(reference, scene).index, len(classes))
-    run = Path(reference)
-    if class_names(run) != classes.names:
-        raise DataError(
-            f"{run} was evaluated on the classes {', '.join(class_names(run))}, this evaluation has "
-            f"{', '.join(classes.names)}; evaluate both on one data set"
-        )
-    count = len(classes)
-    return _Comparison(reference_name(run), lambda scene: read_prediction(run, scene.name, num_classes=count), count)
-
-
-def _predicted(predictor: AnyPredictor, scene: LabeledScene) -> Prediction:
-    if hasattr(predictor, "predict_array"):
-        return predictor.predict_array(scene.image)
-    return predictor.predict_scene(scene)
-
-
-def _check_classes(predictor: AnyPredictor, classes: ClassMap) -> None:
-    """Refuse a predictor that tells its classes when they are others, or in another order."""
-    own = getattr(predictor, "classes", None)
-    if own is not None and tuple(own.names) != classes.names:
-        raise ModelError(
-            f"the model predicts the classes {', '.join(own.names)}, but the data has {', '.join(classes.names)}; "
-            "evaluate on data with the same classes in the same order"
-        )
-
-
-def _restartable(scenes: Scenes) -> Callable[[], Iterable[LabeledScene]]:
-    if callable(scenes):
-        return scenes
-    held = list(scenes) if isinstance(scenes, Iterator) else scenes
-    return lambda: held
-
-
-def _checked_names(scenes: Iterable[LabeledScene]) -> list[str]:
-    """Return the names of all scenes; refuse repeated ones and those that would leave the folder."""
-    names: dict[str, None] = {}
-    for scene in scenes:
-        name = scene.name
-        if name in names:
-            raise DataError(f"two scenes are named '{name}'; give each its own name")
-        if name in ("", ".", "..") or PurePosixPath(name).name != name or PureWindowsPath(name).name != name:
-            raise DataError(f"scene name {name!r} can't be a file name; leave out slashes and drives")
-        names[name] = None
-    if not names:
-        raise DataError("there is no scene to evaluate; check the split")
-    return list(names)
-
-
-def _silent(done: int, total: int) -> None:
-    """Report nothing."""
+        model = load_model(file.path)
+    predictor = Predictor(model, runtime=runtime, precision=precision, threads=threads)
+    weights = getattr(model, "parameters", None)
+    return predictor, None if weights is None else sum(weight.numel() for weight in weights())

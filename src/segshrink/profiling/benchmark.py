@@ -6,17 +6,21 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from segshrink.config import DatasetDescription
-from segshrink.errors import DataError, FileError, MissingExtraError, ModelError
+from segshrink.config import DatasetDescription, load_dataset
+from segshrink.errors import ConfigError, DataError, FileError, MissingExtraError, ModelError
 from segshrink.files import scratch_folder
 from segshrink.machine import default_threads
+from segshrink.prediction.isolated import check_isolated
 from segshrink.profiling.costs import CostCounter, Costs
 from segshrink.profiling.jobs import Job, Measurement
 from segshrink.profiling.measuring import Progress, check_runs, measure_with_load
 from segshrink.profiling.plan import Entry, plan
-from segshrink.profiling.results import BenchmarkResult, Row
-from segshrink.profiling.scoring import Judge, Score
+from segshrink.profiling.results import BenchmarkResult, Row, Score
+
+if TYPE_CHECKING:
+    from segshrink.data import Dataset
 
 # What one model's failure looks like; the others go on.
 _FAILURES = (ModelError, FileError, MissingExtraError)
@@ -69,10 +73,10 @@ def benchmark(
     for batch, count in shapes:
         Job(Path(), "onnxruntime", size=size, batch=batch, threads=count)  # refuses numbers that make no sense
     entries, notes = plan(sources, runtimes=runtimes, precisions=precisions)
-    judge = None if data is None else Judge(data, split=split)
+    dataset = None if data is None else open_for_scores(data, split)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     with scratch_folder() as scratch:
-        work = _Work(entries, judge, progress, turns=len(shapes) * (1 + rounds))
+        work = _Work(entries, dataset, split, progress, turns=len(shapes) * (1 + rounds))
         work.count(CostCounter(scratch, size=size))
         work.score()
         jobs = [
@@ -93,9 +97,9 @@ def benchmark(
         runs=runs,
         rounds=rounds,
         load=measured.load,
-        data=judge.description.name if judge else None,
-        split=split if judge else None,
-        leaking=bool(judge and judge.description.split.leaking),
+        data=dataset.description.name if dataset else None,
+        split=split if dataset else None,
+        leaking=bool(dataset and dataset.leaking),
         notes=tuple(notes),
         rows=tuple(rows),
     )
@@ -104,11 +108,13 @@ def benchmark(
 class _Work:
     """The entries on their way to rows: counted, scored, measured."""
 
-    def __init__(self, entries: Sequence[Entry], judge: Judge | None, progress: Progress | None, *, turns: int) -> None:
+    def __init__(
+        self, entries: Sequence[Entry], dataset: Dataset | None, split: str, progress: Progress | None, *, turns: int
+    ) -> None:
         self._entries = entries
-        self._judge = judge
+        self._dataset, self._split = dataset, split
         self._progress = progress
-        self._before = len(entries) * (2 if judge else 1)
+        self._before = len(entries) * (2 if dataset else 1)
         self._total = self._before + len(entries) * turns
         self._costs: dict[Entry, Costs] = {}
         self._scores: dict[Entry, Score] = {}
@@ -130,16 +136,23 @@ class _Work:
 
     def score(self) -> None:
         """Score every entry that can be run."""
-        if self._judge is None:
+        if self._dataset is None:
             return
+        from segshrink.evaluation import evaluate
+
         for done, (entry, costs) in enumerate(self.counted):
             try:
-                self._scores[entry] = self._judge.score(
+                if costs.file.is_file():  # a runtime that ends its process must not end this one
+                    check_isolated(costs.file, runtime=entry.runtime, precision=entry.precision)
+                evaluation = evaluate(
                     costs.file,
+                    self._dataset,
+                    self._split,
                     runtime=entry.runtime,
                     precision=entry.precision,
                     progress=partial(self._tell_scenes, len(self._entries) + done, entry.title),
                 )
+                self._scores[entry] = Score.of(evaluation)
             except (*_FAILURES, DataError) as error:
                 self._errors[entry].append(f"{entry.title} has no mIoU: {error}")
 
@@ -169,6 +182,22 @@ class _Work:
     def _tell(self, done: int, note: str) -> None:
         if self._progress is not None:
             self._progress(done, self._total, note)
+
+
+def open_for_scores(data: DatasetDescription | str | Path, split: str) -> Dataset:
+    """Open a data set whose split is to judge.
+
+    Raises:
+        ConfigError: The split is empty.
+    """
+    from segshrink.data import open_dataset
+
+    dataset = open_dataset(data if isinstance(data, DatasetDescription) else load_dataset(Path(data)))
+    if not getattr(dataset, split):
+        raise ConfigError(
+            f"data set '{dataset.description.name}' has no images in its {split} split; choose another split"
+        )
+    return dataset
 
 
 def _threads(wanted: Sequence[int] | None) -> list[int]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segshrink import __version__
 from segshrink.files import refuse_foreign, replacing, write_json, write_text
@@ -14,12 +15,34 @@ from segshrink.profiling.costs import Costs
 from segshrink.profiling.jobs import Measurement, runtime_title
 from segshrink.profiling.load import Load
 from segshrink.profiling.plan import Entry
-from segshrink.profiling.scoring import Score
+
+if TYPE_CHECKING:
+    from segshrink.evaluation import Evaluation
 
 JSON_FILE, MARKDOWN_FILE, FIGURE_FILE = "benchmark.json", "benchmark.md", "benchmark.png"
 # Packages whose versions change what is measured.
 _PACKAGES = ("torch", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
 TIMED = "raw pixels (N, H, W, bands) to class map (N, H, W), warm, one process for each row and shape"
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean IoU, 0 to 1, and its bootstrap interval over images; None where it is not a number."""
+
+    mean_iou: float | None
+    interval: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> Score:
+        """Return the score of an evaluation."""
+        low, high = evaluation.interval.low, evaluation.interval.high
+        mean_iou = evaluation.scores.mean_iou
+        interval = None if math.isnan(low) or math.isnan(high) else (low, high)
+        return cls(None if math.isnan(mean_iou) else float(mean_iou), interval)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return both, JSON-able."""
+        return {"mean_iou": self.mean_iou, "mean_iou_interval": None if self.interval is None else list(self.interval)}
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,13 @@ class TeacherPredictor:
 
     Attributes:
         classes: The student's classes, in which it answers.
+        parameters: How many the teacher has; None for a black box.
     """
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = teacher
         self.classes: ClassMap = teacher.classes
+        self.parameters: int | None = teacher.parameters
 
     def predict_scene(self, scene: NamedScene) -> Prediction:
         """Segment a scene into classes (H, W) and probabilities (C, H, W)."""

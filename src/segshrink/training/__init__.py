@@ -1,7 +1,7 @@
 """Training: the supervised task, the Distiller, runs that can be resumed, and their measurement."""
 
 from segshrink.training.distiller import Distiller
-from segshrink.training.evaluate_run import describe_teacher, evaluate_model, finish, profile_runs
+from segshrink.training.evaluate_run import describe_teacher, evaluate_run, profile_runs
 from segshrink.training.run import RunResult, train
 from segshrink.training.task import SegmentationTask
 
@@ -10,8 +10,7 @@ __all__ = [
     "RunResult",
     "SegmentationTask",
     "describe_teacher",
-    "evaluate_model",
-    "finish",
+    "evaluate_run",
     "profile_runs",
     "train",
 ]

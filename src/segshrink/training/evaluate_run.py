@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
-from segshrink.config import DatasetDescription, Recipe
-from segshrink.data import Dataset, SceneStore, open_dataset, refuse_other_bands, scenes
-from segshrink.errors import ConfigError, ModelError
-from segshrink.evaluation import ArrayPredictor, Evaluation, ScenePredictor, evaluate
+from segshrink.data import Dataset
+from segshrink.evaluation import Evaluation, evaluate
 from segshrink.files import write_json
 from segshrink.machine import default_threads
-from segshrink.models import SegmentationModel, count_parameters, load_model
-from segshrink.prediction import Predictor
+from segshrink.models import SegmentationModel, load_model
 from segshrink.prediction.torch_backend import TorchBackend
 from segshrink.profiling.measuring import Progress
 from segshrink.profiling.profile import ForeignModel, Source, profile_models
@@ -27,20 +23,21 @@ PROFILE = "profile.json"
 ScenesDone = Callable[[int, int], None]
 
 
-def finish(run: Path, *, reference: Path | None = None, progress: ScenesDone | None = None) -> Evaluation:
+def evaluate_run(
+    run: Path, dataset: Dataset | None = None, *, reference: Path | None = None, progress: ScenesDone | None = None
+) -> Evaluation:
     """Evaluate ``run/model`` on the validation split of the run's own recipe.
 
     Writes ``evaluation.json`` and ``evaluation/``.
 
     Args:
         run: A finished run folder.
+        dataset: Its data set, where it is open already.
         reference: Evaluated run folder of the teacher, to measure agreement with.
         progress: Called after every scene with (scenes done, scenes in all).
     """
-    recipe = open_run_recipe(run)
-    model = load_model(run / "model")
-    name = run_role(run)
-    return evaluate_model(model, recipe.data, out=run, name=name, reference=reference, progress=progress)
+    data = dataset or open_run_recipe(run).data
+    return evaluate(run / "model", data, out=run, name=run_role(run), reference=reference, progress=progress)
 
 
 def profile_runs(
@@ -86,36 +83,29 @@ def _timed_together(folders: Sequence[Path]) -> bool:
     return (folders[0] / PROFILE).exists() or "teacher" not in profiles[0].texts("turns")
 
 
-def describe_teacher(teacher: Teacher, recipe: Recipe, *, out: Path, progress: ScenesDone | None = None) -> Evaluation:
+def describe_teacher(
+    teacher: Teacher, dataset: Dataset, *, out: Path, progress: ScenesDone | None = None
+) -> Evaluation:
     """Evaluate the teacher of a distillation into ``out``, which the report reads like a run folder.
 
     ``evaluation.json`` is written last.
 
     Args:
         teacher: The teacher, whatever it is.
-        recipe: The student's recipe, whose validation split judges both.
+        dataset: The student's data set, whose validation split judges both.
         out: Folder to write to.
         progress: Called after every scene with (scenes done, scenes in all).
     """
     refuse_foreign_run(out)
     run = Path(teacher.name) / "run.json"
     found = Section.read(run)
-    record = found.values if found else {"name": teacher.name, "data": recipe.data.name, "status": "finished"}
+    record = found.values if found else {"name": teacher.name, "data": dataset.description.name, "status": "finished"}
     write_json(out / "run.json", {**record, "role": "teacher", "identity": teacher.identity}, overwrite=False)
     for name in ("metrics.csv", PROFILE, "evaluation.json"):
         (out / name).unlink(missing_ok=True)
     if (metrics := run.with_name("metrics.csv")).exists():
         (out / "metrics.csv").write_bytes(metrics.read_bytes())
-    dataset = open_dataset(recipe.data)
-    return _evaluate(
-        TeacherPredictor(teacher),
-        dataset,
-        "val",
-        model_name="teacher",
-        parameters=teacher.parameters,
-        out=out,
-        progress=progress,
-    )
+    return evaluate(TeacherPredictor(teacher), dataset, out=out, name="teacher", progress=progress)
 
 
 def _teacher_source(teacher: Teacher, *, bands: int) -> Source | None:
@@ -128,85 +118,3 @@ def _teacher_source(teacher: Teacher, *, bands: int) -> Source | None:
         Answers(teacher), precision="32", threads=default_threads(), classes=teacher.classes, bands=bands
     )
     return ForeignModel(backend, teacher.parameters)
-
-
-def evaluate_model(
-    model: SegmentationModel,
-    data: DatasetDescription,
-    *,
-    split: str = "val",
-    out: Path | None = None,
-    name: str = "model",
-    precision: str = "32",
-    reference: Path | None = None,
-    overwrite: bool = False,
-    progress: ScenesDone | None = None,
-) -> Evaluation:
-    """Score a model on every pixel of every scene of a split, with overlapping tiles at native resolution.
-
-    Args:
-        model: The model; its classes must be the data set's, in the same order.
-        data: The data set.
-        split: "train", "val" or "test".
-        out: Where ``evaluation.json`` and pictures go; None writes nothing.
-        name: How the evaluation names the model.
-        precision: "32", "bf16" or "auto".
-        reference: Evaluated run folder of the teacher, to measure agreement with.
-        overwrite: Replace an evaluation of another split as well, and files that this program did not write.
-        progress: Called after every scene with (scenes done, scenes in all).
-
-    Raises:
-        ModelError: The model's classes or bands differ from the data set's.
-        ConfigError: The split is empty.
-    """
-    dataset = open_dataset(data, model=model.description)
-    if model.description.classes.names != dataset.classes.names:
-        raise ModelError(
-            f"the model's classes ({', '.join(model.description.classes.names)}) are not those of data set "
-            f"'{data.name}' ({', '.join(dataset.classes.names)}); name them alike and in the same order"
-        )
-    refuse_other_bands(model.description, dataset)
-    return _evaluate(
-        Predictor(TorchBackend(model, precision=precision)),
-        dataset,
-        split,
-        model_name=name,
-        parameters=count_parameters(model),
-        out=out,
-        reference=reference,
-        overwrite=overwrite,
-        progress=progress,
-    )
-
-
-def _evaluate(
-    predictor: ArrayPredictor | ScenePredictor,
-    dataset: Dataset,
-    split: str,
-    *,
-    model_name: str,
-    parameters: int | None,
-    out: Path | None,
-    reference: Path | None = None,
-    overwrite: bool = False,
-    progress: ScenesDone | None = None,
-) -> Evaluation:
-    """Score a predictor on a split of a data set."""
-    data = dataset.description
-    samples = getattr(dataset, split)
-    if not samples:
-        raise ConfigError(f"data set '{data.name}' has no images in its {split} split")
-    return evaluate(
-        predictor,
-        partial(scenes, SceneStore(samples, dataset.classes)),
-        classes=dataset.classes,
-        split=split,
-        data_name=data.name,
-        leaking=data.split.leaking,
-        model_name=model_name,
-        parameters=parameters,
-        out=out,
-        reference=reference,
-        overwrite=overwrite,
-        progress=progress,
-    )

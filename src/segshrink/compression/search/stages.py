@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from segshrink.compression.search.measuring import (
 from segshrink.compression.search.records import Entry, MeasuredFile, Reference
 from segshrink.compression.search.tools import Settings, Show, silent
 from segshrink.config import Distillation, ModelChoice, Recipe, TeacherSource, Teaching
-from segshrink.data import Dataset, SceneStore, open_dataset, scenes
+from segshrink.data import Dataset, open_dataset
 from segshrink.errors import DataError, FileError, ModelError
 from segshrink.evaluation import evaluate, stored_mean_iou
 from segshrink.files import read_json, scratch_folder, write_json
@@ -38,12 +38,11 @@ from segshrink.machine import default_threads, describe_machine, package_version
 from segshrink.model_description import Normalization
 from segshrink.model_file import WEIGHTS_FILE
 from segshrink.models import SegmentationModel, build_model, count_parameters, load_model
-from segshrink.prediction import Predictor, open_backend
 from segshrink.prediction.isolated import check_isolated
 from segshrink.profiling.profile import count_macs
 from segshrink.records import Section
 from segshrink.teachers import Teacher, open_teachers
-from segshrink.training import describe_teacher, finish, profile_runs, train
+from segshrink.training import describe_teacher, evaluate_run, profile_runs, train
 from segshrink.training.run import open_run_recipe
 
 # Options of a network that fetch weights; an untrained candidate needs none.
@@ -132,7 +131,7 @@ class Workshop:
         teacher = self._open_teacher()
         if not (folder / "evaluation.json").exists():
             with self.show("evaluate teacher") as advance:
-                describe_teacher(teacher, self.recipe, out=folder, progress=advance)
+                describe_teacher(teacher, self.dataset, out=folder, progress=advance)
         score = stored_mean_iou(folder)
         model = self._model_of(teacher)
         return Reference(
@@ -151,7 +150,7 @@ class Workshop:
             with self.show(f"distil {entry.name}") as advance:
                 train(recipe, out=run, role="student", teacher=self._open_teacher, resume=True, progress=advance)
             with self.show(f"evaluate {entry.name}") as advance:
-                finish(run, reference=self.teacher_folder, progress=advance)
+                evaluate_run(run, reference=self.teacher_folder, progress=advance)
         score = stored_mean_iou(run)
         return replace(entry, run=str(run), mean_iou=score)
 
@@ -321,15 +320,11 @@ class Workshop:
         dataset = self.dataset
         with self.show(f"score {name} {file.precision}") as advance:
             result = evaluate(
-                Predictor(open_backend(file.path, runtime=file.runtime, threads=self.settings.threads)),
-                partial(scenes, SceneStore(dataset.val, dataset.classes)),
-                classes=dataset.classes,
-                split="val",
-                data_name=self.recipe.data.name,
-                leaking=dataset.leaking,
-                model_name=f"{name} {file.precision}",
-                parameters=None,
-                out=None,
+                file.path,
+                dataset,
+                runtime=file.runtime,
+                precision="auto",
+                threads=self.settings.threads,
                 progress=advance,
             )
         scores = result.scores

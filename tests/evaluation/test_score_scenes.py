@@ -12,7 +12,7 @@ from PIL import Image
 
 from segshrink.classes import ClassMap
 from segshrink.errors import DataError, FileError, ModelError
-from segshrink.evaluation import agreement_between, evaluate
+from segshrink.evaluation import agreement_between, score_scenes
 from segshrink.evaluation.pictures import evenly_spaced
 from segshrink.prediction import Prediction
 
@@ -69,7 +69,7 @@ def run(predictor, scenes, out=None, **changes):
         "parameters": 7,
         "out": out,
     }
-    return evaluate(predictor, scenes, **(settings | changes))
+    return score_scenes(predictor, scenes, **(settings | changes))
 
 
 def test_scores_come_from_all_pixels_of_all_scenes(scenes):
