@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segshrink.cli._allocator import restart_with_tuned_allocator
 from segshrink.files import read_json, write_json, write_text
+from segshrink.machine import restart_with_tuned_allocator
 
 ROOT = Path(__file__).resolve().parents[1]
 # "{20}" is the teacher's latency in PyTorch fp32 divided by 20.
@@ -51,10 +51,10 @@ def teacher_latency(given: argparse.Namespace) -> float:
 
 def search(given: argparse.Namespace, name: str, budget: str) -> dict[str, Any]:
     """Run one search; a finished one is left as it is. Returns its ``pareto.json``, or why there is none."""
-    from segshrink.cli._compress import run_search
     from segshrink.compression.budget import Budget, UnmetBudgetError
     from segshrink.compression.search import Settings
     from segshrink.config import load_recipe
+    from segshrink.workflows.compress import compress
 
     out = given.out / name
     limits = Budget.parse(budget)
@@ -72,7 +72,7 @@ def search(given: argparse.Namespace, name: str, budget: str) -> dict[str, Any]:
         settings = Settings(runtimes=runtimes, size=given.size, families=families, candidates=given.candidates)
         recipe = load_recipe(ROOT / "configs" / "dubai.yaml", overrides)
         try:
-            run_search(recipe, limits, out=out, work=given.out / "work", settings=settings, resume=True)
+            compress(recipe, limits, out=out, work=given.out / "work", settings=settings, resume=True)
         except UnmetBudgetError as error:
             print(f"{name}: {error}", flush=True)
             if not (out / "pareto.json").exists():

@@ -41,9 +41,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from processor_results import RESULTS, results_stem
-from segshrink.cli._allocator import TUNED
 from segshrink.files import write_json, write_text
-from segshrink.machine import describe_machine, peak_memory_mb
+from segshrink.machine import TUNED_ALLOCATOR, describe_machine, peak_memory_mb
 
 if TYPE_CHECKING:
     import torch
@@ -218,7 +217,7 @@ def run_child(job: str, work: Path, *, threads: int, steps: int) -> dict[str, An
     """Run a job in a fresh process, ours with the allocator settings of the command line."""
     environment = {**os.environ, "SEGSHRINK_CACHE": str(work / "cache"), "OMP_NUM_THREADS": str(threads)}
     if not job.endswith(":plain"):
-        environment |= TUNED
+        environment |= TUNED_ALLOCATOR
     arguments = ["--job", job, "--work", str(work), "--threads", str(threads), "--steps", str(steps)]
     done = subprocess.run(
         [sys.executable, __file__, *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True

@@ -24,12 +24,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from segshrink.cli._allocator import restart_with_tuned_allocator
 from segshrink.config import Crops, Distillation, Recipe
 from segshrink.data import CropModule, SceneStore, calibration_tiles, open_dataset
 from segshrink.evaluation import Confusion
 from segshrink.files import write_json, write_text
-from segshrink.machine import available_cores, describe_machine, package_versions
+from segshrink.machine import available_cores, describe_machine, package_versions, restart_with_tuned_allocator
 from segshrink.models import build_model
 from segshrink.teachers import Teacher, TorchTeacher, open_teacher
 from segshrink.teachers.openvino_teacher import OpenVinoTeacher

@@ -11,51 +11,59 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segshrink.classes import IGNORE_INDEX, ClassMap
-    from segshrink.compression import Budget, QuantizationResult, prune, quantize, shrink
+    from segshrink.compression import Budget, QuantizationResult, shrink
     from segshrink.config import DatasetDescription, Recipe, load_dataset, load_recipe
     from segshrink.data import Dataset, Inspection, SceneStore, inspect_dataset, open_dataset, write_scenes
     from segshrink.errors import SegshrinkError
-    from segshrink.evaluation import Confusion, Evaluation, ProbabilityHistograms, Scores
-    from segshrink.evaluation.evaluate import evaluate
+    from segshrink.evaluation import Confusion, Evaluation, ProbabilityHistograms, Scores, evaluate
     from segshrink.export import export_onnx, export_openvino, export_tflite
     from segshrink.model_description import Normalization
     from segshrink.models import SegmentationModel, build_model, count_parameters, load_model
-    from segshrink.prediction import (
-        Prediction,
-        Predictor,
-        SceneOptions,
-        open_backend,
-        predict_scene,
-        predict_scenes,
-    )
+    from segshrink.prediction import Prediction, Predictor, SceneOptions, open_backend, predict_scene, predict_scenes
     from segshrink.profiling import Job, Measurement, measure, profile_model
+    from segshrink.profiling.benchmark import benchmark
     from segshrink.report import build_report
     from segshrink.teachers import Ensemble, Teacher, TeacherCache, TorchTeacher, open_teacher, open_teachers
-    from segshrink.training import Distiller, RunResult, SegmentationTask, train
+    from segshrink.training import Distiller, SegmentationTask
+    from segshrink.workflows.compress import compress
+    from segshrink.workflows.demo import demo
+    from segshrink.workflows.diagnose import diagnose
+    from segshrink.workflows.distill import DistillResult, distill
+    from segshrink.workflows.export import export_model
+    from segshrink.workflows.prune import prune
+    from segshrink.workflows.quantize import quantize
+    from segshrink.workflows.train import train
 
 __version__ = "0.1.0"
 
-# Room → the names of it that are public here.
-_ROOMS = {
+# Home → the names of it that are public here.
+_PUBLIC = {
     "classes": ("IGNORE_INDEX", "ClassMap"),
-    "compression": ("Budget", "QuantizationResult", "prune", "quantize", "shrink"),
+    "compression": ("Budget", "QuantizationResult", "shrink"),
     "config": ("DatasetDescription", "Recipe", "load_dataset", "load_recipe"),
     "data": ("Dataset", "Inspection", "SceneStore", "inspect_dataset", "open_dataset", "write_scenes"),
     "errors": ("SegshrinkError",),
     "evaluation": ("Confusion", "Evaluation", "ProbabilityHistograms", "Scores", "evaluate"),
     "export": ("export_onnx", "export_openvino", "export_tflite"),
-    "imagery": (),
-    "losses": (),
     "model_description": ("Normalization",),
     "models": ("SegmentationModel", "build_model", "count_parameters", "load_model"),
     "prediction": ("Prediction", "Predictor", "SceneOptions", "open_backend", "predict_scene", "predict_scenes"),
     "profiling": ("Job", "Measurement", "measure", "profile_model"),
+    "profiling.benchmark": ("benchmark",),
     "report": ("build_report",),
     "teachers": ("Ensemble", "Teacher", "TeacherCache", "TorchTeacher", "open_teacher", "open_teachers"),
-    "tiling": (),
-    "training": ("Distiller", "RunResult", "SegmentationTask", "train"),
+    "training": ("Distiller", "SegmentationTask"),
+    "workflows.compress": ("compress",),
+    "workflows.demo": ("demo",),
+    "workflows.diagnose": ("diagnose",),
+    "workflows.distill": ("DistillResult", "distill"),
+    "workflows.export": ("export_model",),
+    "workflows.prune": ("prune",),
+    "workflows.quantize": ("quantize",),
+    "workflows.train": ("train",),
 }
-_HOMES = {name: room for room, names in _ROOMS.items() for name in names}
+_HOMES = {name: home for home, names in _PUBLIC.items() for name in names}
+_ROOMS = {home.partition(".")[0] for home in _PUBLIC} | {"imagery", "losses", "tiling"}
 
 __all__ = [
     "IGNORE_INDEX",
@@ -64,6 +72,7 @@ __all__ = [
     "Confusion",
     "Dataset",
     "DatasetDescription",
+    "DistillResult",
     "Distiller",
     "Ensemble",
     "Evaluation",
@@ -76,7 +85,6 @@ __all__ = [
     "ProbabilityHistograms",
     "QuantizationResult",
     "Recipe",
-    "RunResult",
     "SceneOptions",
     "SceneStore",
     "Scores",
@@ -87,10 +95,16 @@ __all__ = [
     "TeacherCache",
     "TorchTeacher",
     "__version__",
+    "benchmark",
     "build_model",
     "build_report",
+    "compress",
     "count_parameters",
+    "demo",
+    "diagnose",
+    "distill",
     "evaluate",
+    "export_model",
     "export_onnx",
     "export_openvino",
     "export_tflite",

@@ -255,6 +255,17 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Name ``folder`` in an operating system's error of the block that names no file itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(folder)
+        raise
+
+
 def content_key(path: Path) -> str:
     """Return the hex SHA-256 of a file's bytes."""
     try:

@@ -60,12 +60,12 @@ class Tools:
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> type[Tools]:
-    from segshrink.cli import _compress
+    from segshrink.workflows import compress
 
     Tools.made.clear()
-    monkeypatch.setattr(_compress, "Workshop", Tools)
-    monkeypatch.setattr(_compress, "build_report", lambda runs, out: None)
-    monkeypatch.setattr(_compress, "describe_chosen", lambda outcome: [])
+    monkeypatch.setattr(compress, "Workshop", Tools)
+    monkeypatch.setattr(compress, "build_report", lambda runs, out: None)
+    monkeypatch.setattr(compress, "describe_chosen", lambda outcome: [])
     return Tools
 
 
@@ -183,7 +183,7 @@ def test_from_labels_to_a_verified_int8_file(
         ], reference
 
     monkeypatch.setattr(import_module("segshrink.compression.search.stages").Workshop, "weigh", weigh)
-    monkeypatch.setattr(import_module("segshrink.cli._compress"), "build_report", lambda runs, out: None)
+    monkeypatch.setattr(import_module("segshrink.workflows.compress"), "build_report", lambda runs, out: None)
     before = {path: path.stat().st_mtime_ns for path in work.rglob("*.safetensors")}
     other = segshrink("compress", *arguments, "--resume", "--budget", "parameters<=1M")
     assert other.status == 0, other.err

@@ -153,7 +153,7 @@ def test_distill_can_do_without_the_doctor_and_survives_it(
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("out of\nmemory")
 
-    monkeypatch.setattr("segshrink.cli._doctor.examine", broken)
+    monkeypatch.setattr("segshrink.workflows.diagnose.examine", broken)
     short = ("student.training.epochs=1", "--teacher", networks)
     told = segshrink("distill", recipe, "--out", tmp_path / "one", *short)
     assert told.status == 0, told.err

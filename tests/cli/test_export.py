@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
-from segshrink.cli._export import plan
 from segshrink.errors import ConfigError
 from segshrink.prediction import open_backend
+from segshrink.workflows.export import plan_files
 
 
 def test_a_stem_and_formats_give_files_that_agree(segshrink, model, tmp_path, data):
@@ -78,12 +78,12 @@ def test_an_xml_alone_is_refused(segshrink, data, tmp_path):
 
 
 def test_names_of_files(tmp_path):
-    assert plan(tmp_path / "a.onnx", None).files == {"onnx": tmp_path / "a.onnx"}
-    assert plan(tmp_path / "a", None).files == {"onnx": tmp_path / "a.onnx"}
-    both = plan(tmp_path / "a.xml", "openvino,onnx")
+    assert plan_files(tmp_path / "a.onnx", None).files == {"onnx": tmp_path / "a.onnx"}
+    assert plan_files(tmp_path / "a", None).files == {"onnx": tmp_path / "a.onnx"}
+    both = plan_files(tmp_path / "a.xml", ["openvino", "onnx"])
     assert both.files == {"openvino": tmp_path / "a.xml", "onnx": tmp_path / "a.onnx"}
     assert both.card == tmp_path / "a.md"
     assert both.items == [tmp_path / "a.stac.json", tmp_path / "a.xml.stac.json"]
-    assert plan(tmp_path / "a", "onnx,qgis").files["qgis"] == tmp_path / "a.qgis.onnx"
+    assert plan_files(tmp_path / "a", ["onnx", "qgis"]).files["qgis"] == tmp_path / "a.qgis.onnx"
     with pytest.raises(ConfigError, match="unknown ''"):
-        plan(tmp_path / "a", "onnx,")
+        plan_files(tmp_path / "a", ["onnx", ""])

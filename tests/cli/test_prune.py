@@ -19,7 +19,7 @@ OPTIONS = {"width": 16, "depth": 2}
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Crops are as small as the pictures."""
-    monkeypatch.setattr(import_module("segshrink.cli._prune"), "_CROP", 32)
+    monkeypatch.setattr(import_module("segshrink.workflows.prune"), "_CROP", 32)
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ import yaml
 from PIL import Image
 
 from segshrink.classes import ClassMap
-from segshrink.cli._teaching import unknown_classes
 from segshrink.config import Term
 from segshrink.losses import build_terms
 from segshrink.models import build_model, count_parameters, load_model
 from segshrink.teachers import open_teacher
+from segshrink.workflows.distill import unknown_classes
 
 SHORT = ("student.training.epochs=1", "crops.per_epoch=4")
 CODE = """
@@ -38,7 +38,9 @@ class Colors(nn.Module):
 @pytest.fixture
 def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's figures take seconds; the terminal's table is read from the same folders."""
-    monkeypatch.setattr(import_module("segshrink.cli._work"), "build_report", lambda runs: runs[0] / "report.html")
+    monkeypatch.setattr(
+        import_module("segshrink.workflows.distill"), "build_report", lambda runs: runs[0] / "report.html"
+    )
 
 
 def save_model(folder: Path, *names: str) -> Path:

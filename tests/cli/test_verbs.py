@@ -13,7 +13,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from segshrink.cli import _demo, main
+from segshrink.cli import main
+from segshrink.workflows import demo
 
 VERBS = (
     "demo",
@@ -236,8 +237,8 @@ def test_report_of_several_runs(segshrink, model: Path, data: Path, tmp_path: Pa
 
 def test_demo_on_a_few_tiny_scenes(segshrink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("TRAIN", 1), ("VAL", 2), ("UNLABELED", 2), ("SIZE", 64)):
-        monkeypatch.setattr(_demo, name, value)
-    whole = _demo.demo_recipe
+        monkeypatch.setattr(demo, name, value)
+    whole = demo.demo_recipe
     short = {
         role: {"model": {"id": "unet", "options": {"width": 4, "depth": 2}}, "training": {"epochs": 1, "threads": 1}}
         for role in ("teacher", "student")
@@ -247,7 +248,7 @@ def test_demo_on_a_few_tiny_scenes(segshrink, tmp_path: Path, monkeypatch: pytes
         recipe = whole(data, seed=seed).model_dump()
         return type(whole(data, seed=seed)).model_validate({**recipe, **short})
 
-    monkeypatch.setattr(_demo, "demo_recipe", tiny)
+    monkeypatch.setattr(demo, "demo_recipe", tiny)
     out = tmp_path / "demo"
     result = segshrink("demo", "--out", out, "--seed", "3")
     assert result.status == 0, result.err
@@ -271,7 +272,7 @@ def test_the_demos_recipe_is_whole(tmp_path: Path) -> None:
         "split": {"random": 0.5},
     }
     path.write_text(yaml.safe_dump(description))
-    recipe = _demo.demo_recipe(path, seed=7)
+    recipe = demo.demo_recipe(path, seed=7)
     assert recipe.seed == 7
     assert recipe.teacher is not None
     assert recipe.student is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -83,6 +84,7 @@ def _run(arguments: list[str]) -> int:
         QUIET.set(True)
         arguments = [text for text in arguments if text not in ("-q", "--quiet")]
     arguments = _renamed(arguments)
+    _show_notices()
     if len(arguments) == 2 and arguments[1] in _HELP and (text := _help(arguments[0])):
         sys.stdout.write(f"{text}\n")
         return 0
@@ -157,6 +159,16 @@ def _renamed(arguments: list[str]) -> list[str]:
 
         tell(notice)
     return renamed
+
+
+def _show_notices() -> None:
+    """Show what the library logs on standard error."""
+    from segshrink.cli._console import NoteHandler
+
+    logger = logging.getLogger("segshrink")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, NoteHandler) for handler in logger.handlers):
+        logger.addHandler(NoteHandler())
 
 
 def _root() -> None:

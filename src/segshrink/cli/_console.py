@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -84,6 +85,30 @@ def progress_bar(text: str, *, unit: str = "") -> Iterator[Callable[..., None]]:
             raise
         finally:
             ended.set()
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[..., None]]:
+    """Show a bar for each stage of a verb, one after the other; yields what a workflow tells its progress to."""
+    with ExitStack() as stack:
+        stage, advance = "", None
+
+        def progress(name: str, done: float, total: float, note: str = "") -> None:
+            nonlocal stage, advance
+            if name != stage or advance is None:
+                stack.close()
+                stage, advance = name, stack.enter_context(progress_bar(name))
+            advance(done, total, note)
+
+        yield progress
+
+
+class NoteHandler(logging.Handler):
+    """Shows what the library logs as notices."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a message as one line."""
+        tell(record.getMessage())
 
 
 class _Printable(RenderHook):

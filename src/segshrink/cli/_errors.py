@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
 from segshrink.machine import address_space, peak_memory_mb
 
@@ -28,17 +26,6 @@ def os_sentence(error: OSError) -> str:
     """Turn an operating system's error into one sentence with the file and the remedy."""
     reason = _REMEDIES.get(errno.errorcode.get(error.errno or 0, ""), error.strerror or str(error))
     return f"{error.filename or 'a file'}: {reason}"
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Name ``folder`` in an operating system's error of the block that names no file itself."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is not None and error.filename is None:
-            error.filename = str(folder)
-        raise
 
 
 def interrupted_sentence(arguments: Sequence[str]) -> str:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from segshrink.cli._options import AsJson, Overwrite
+from segshrink.machine import default_threads
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from segshrink.profiling.results import BenchmarkResult
 
 
 def benchmark(
@@ -51,35 +58,93 @@ def benchmark(
     Size, latency, throughput, memory and, with data, mIoU on every runtime. Folders are exported for
     ONNX Runtime and OpenVINO.
     """
-    from segshrink.cli._benchmark import counts, print_benchmark, words
-    from segshrink.cli._console import out_console, print_json, progress_bar
-    from segshrink.cli._errors import writing
+    from segshrink.cli._console import out_console, print_json, progress_bars
+    from segshrink.files import writing
     from segshrink.profiling.benchmark import benchmark as measure_models
     from segshrink.profiling.results import check_place, write_results
     from segshrink.profiling.table import to_markdown
 
-    batches, thread_counts = counts(batch, option="--batch"), counts(threads, option="--threads")
+    batches, thread_counts = _counts(batch, option="--batch"), _counts(threads, option="--threads")
     if out is not None:
         check_place(out, overwrite=overwrite)
-    with progress_bar("benchmark") as advance:
+    with progress_bars() as progress:
         result = measure_models(
             models,
-            runtimes=words(runtime) if runtime else None,
-            precisions=words(precision),
+            runtimes=_words(runtime) if runtime else None,
+            precisions=_words(precision),
             data=data,
             split=split,
             size=size,
             batches=batches,
             threads=thread_counts,
             runs=runs,
-            progress=advance,
+            progress=partial(progress, "benchmark"),
         )
     if as_json:
         print_json(result.to_dict())
     else:
-        print_benchmark(result)
+        _print(result)
     if out is not None:
         with writing(out):
             files = write_results(result, out, markdown=to_markdown(result), overwrite=overwrite)
         for file in files if not as_json else ():
             out_console().print(str(file), markup=False)
+
+
+def _words(text: str) -> list[str]:
+    """Split at commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _counts(text: str, *, option: str) -> list[int]:
+    """Read numbers of 1 and more, with commas; "all" is the cores this process may use, or ``OMP_NUM_THREADS`` if less.
+
+    Raises:
+        BadParameter: Something else was found.
+    """
+    found = [default_threads() if word == "all" and option == "--threads" else _number(word) for word in _words(text)]
+    numbers = [number for number in found if number is not None and number >= 1]
+    if not numbers or len(numbers) < len(found):
+        every = " or all" if option == "--threads" else ""
+        raise typer.BadParameter(f"'{text}' is no list of numbers from 1{every}, such as 1,8", param_hint=option)
+    return list(dict.fromkeys(numbers))
+
+
+def _print(result: BenchmarkResult) -> None:
+    """Print the table, what it shows, and what has to be said beside it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from segshrink.cli._console import out_console, tell
+    from segshrink.profiling.table import messages, subtitle, table
+
+    headings, rows = table(result)
+    shown = Table(title_justify="left")
+    for place, heading in enumerate(headings):
+        shown.add_column(Text(heading), justify="left" if place < 2 else "right")
+    before = None
+    for cells in rows:
+        if before is not None and cells[0] != before:
+            shown.add_section()
+        name = "" if cells[0] == before else cells[0]
+        shown.add_row(Text(name), *(_cell(cell) for cell in cells[1:]))
+        before = cells[0]
+    console = out_console()
+    console.print(shown)
+    console.print(subtitle(result), markup=False, style="dim")
+    for message in messages(result):
+        tell(message)
+
+
+def _cell(text: str) -> Text:
+    from rich.text import Text
+
+    first, _, second = text.partition("\n")
+    return Text.assemble(first, (f"\n{second}", "dim") if second else "")
+
+
+def _number(word: str) -> int | None:
+    try:
+        return int(word)
+    except ValueError:
+        return None

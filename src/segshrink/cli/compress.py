@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from segshrink.cli._options import Data, Overrides, RecipeFile
+
+if TYPE_CHECKING:
+    from segshrink.compression.search import Outcome
 
 
 def compress(
@@ -72,12 +74,12 @@ def compress(
     from segshrink.compression.budget import Budget
 
     limits = Budget.parse(budget)
-    from segshrink.config import load_recipe
+    from segshrink.config import distillation_overrides, load_recipe
 
-    chosen = [f"distillation.teachers={json.dumps([{'source': source} for source in teacher])}"] if teacher else []
-    loaded = load_recipe(recipe, [*chosen, *(overrides or ())], data)
-    from segshrink.cli._compress import print_outcome, run_search
+    loaded = load_recipe(recipe, [*distillation_overrides(teacher or ()), *(overrides or ())], data)
+    from segshrink.cli._console import progress_bars
     from segshrink.compression.search import Settings
+    from segshrink.workflows.compress import compress as search
 
     settings = Settings(
         runtimes=("onnxruntime", "openvino") if runtime == "both" else (runtime,),
@@ -86,4 +88,44 @@ def compress(
         families=tuple(families.split(",")) if families is not None else None,
         candidates=candidates,
     )
-    print_outcome(run_search(loaded, limits, out=out, work=work or out / "work", settings=settings, resume=resume))
+    with progress_bars() as progress:
+        outcome = search(loaded, limits, out=out, work=work, settings=settings, resume=resume, progress=progress)
+    _print(outcome)
+
+
+def _print(outcome: Outcome) -> None:
+    """Print every file that was scored, what became of the other candidates, and the choice."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from segshrink.cli._console import out_console, tell
+    from segshrink.compression.budget import show
+    from segshrink.compression.search.results import PAGE, load_notice, to_dict
+    from segshrink.formatting import percent
+
+    content = to_dict(outcome.found)
+    files = Table(title_justify="left")
+    for place, heading in enumerate(("", "mIoU", "drop", "latency", "load", "size", "memory")):
+        files.add_column(heading, justify="right" if place else "left")
+    for row in content["rows"]:
+        (measured,) = row["measurements"]
+        style = "bold" if row["chosen"] else "" if row["on_front"] or row["model"] == "teacher" else "dim"
+        files.add_row(
+            Text(row["label"] + (" ✓" if row["chosen"] else "")),
+            show("miou", row["mean_iou"]),
+            f"{row['drop']:.2f}",
+            show("latency", measured["latency_ms"]["median"]),
+            percent(measured["load"]["others"]),
+            show("size", row["file_bytes"]),
+            show("memory", 1e6 * measured["peak_memory_mb"]),
+            style=style,
+        )
+    console = out_console()
+    console.print(files)
+    if (notice := load_notice(content)) is not None:
+        tell(notice)
+    for entry in outcome.found.entries:
+        if not entry.files:
+            console.print(f"{entry.name}: {entry.reason}", markup=False, style="dim")
+    console.print(f"chosen: {content['chosen']['label']} → {outcome.model}", markup=False, style="bold")
+    console.print(f"every candidate: {outcome.out / PAGE}; report: {outcome.out / 'report.html'}", markup=False)

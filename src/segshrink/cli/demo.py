@@ -18,12 +18,13 @@ def demo(
     student as a small int8 file.
     Interrupted, the same command goes on where it stopped.
     """
-    from segshrink.cli._console import out_console
-    from segshrink.cli._demo import run_demo
+    from segshrink.cli._console import out_console, progress_bars
     from segshrink.cli._tables import print_comparison
+    from segshrink.workflows.demo import demo as run_demo
 
-    made = run_demo(out, seed=seed)
-    print_comparison(made.page)
+    with progress_bars() as progress:
+        made = run_demo(out, seed=seed, progress=progress)
+    print_comparison(made.distilled.report)
     console = out_console()
     console.print(f"scenes: {made.data.parent} ({made.data.name} describes them)", markup=False)
     console.print(f"a segmented scene: {made.overlay}", markup=False)

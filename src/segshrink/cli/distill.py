@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -45,14 +44,13 @@ def distill(
 
     Inside OUT: the student's run; control/ and teacher-run/ where they are trained; teacher/, the teacher's measures.
     """
-    from segshrink.config import load_recipe
+    from segshrink.config import distillation_overrides, load_recipe
 
-    # Options and weights of the recipe's student belong to its network, so another network comes without them.
-    chosen = [f"student.model={json.dumps({'id': student})}"] if student else []
-    if teacher:
-        chosen.append(f"distillation.teachers={json.dumps([{'source': source} for source in teacher])}")
-    loaded = load_recipe(recipe, [*chosen, *(overrides or ())], data)
+    loaded = load_recipe(recipe, [*distillation_overrides(teacher or (), student), *(overrides or ())], data)
+    from segshrink.cli._console import progress_bars
     from segshrink.cli._tables import print_comparison
-    from segshrink.cli._work import distill_all
+    from segshrink.workflows.distill import distill as run_distillation
 
-    print_comparison(distill_all(loaded, out=out, control=control, resume=resume, doctor=doctor))
+    with progress_bars() as progress:
+        result = run_distillation(loaded, out=out, control=control, resume=resume, doctor=doctor, progress=progress)
+    print_comparison(result.report)

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from segshrink.cli._options import AsJson, Overrides, Overwrite
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from segshrink.doctor import Diagnosis, Finding
+
+_STYLES = {"fault": "bold red", "warning": "bold yellow", "fine": "green"}
+_SIGNS = {"fault": "✗", "warning": "!", "fine": "✓"}
 
 
 def doctor(
@@ -57,24 +66,75 @@ def doctor(
     that explains it with the recipe line that mends it; looks at the balance of the terms, and whether the student has
     collapsed. Exit status 1 when a fault was found.
     """
-    from segshrink.cli._doctor import patient_of, print_diagnosis
+    from segshrink.cli._console import print_json, progress_bars
     from segshrink.files import refuse_foreign, write_json
 
     if json_file is not None:
         refuse_foreign(json_file, overwrite=overwrite)
-    patient = patient_of(recipe, overrides or (), teachers=teacher or (), data=data, student=student, trust=trust)
-    from segshrink.cli._console import print_json, progress_bar
-    from segshrink.cli._work import use_free_threads
-    from segshrink.doctor import examine
+    if recipe is not None and "=" in recipe.name and not recipe.exists():
+        recipe, overrides = None, [str(recipe), *(overrides or ())]
+    from segshrink.workflows.diagnose import diagnose
 
-    use_free_threads()
-    with progress_bar("doctor") as advance:
-        found = examine(patient, images=images, progress=advance)
+    with progress_bars() as progress:
+        diagnosis = diagnose(
+            recipe,
+            overrides or (),
+            teacher=teacher or (),
+            data=data,
+            student=student,
+            images=images,
+            trust=trust,
+            progress=progress,
+        )
     if json_file is not None:
-        write_json(json_file, found.to_dict(), overwrite=overwrite)
+        write_json(json_file, diagnosis.to_dict(), overwrite=overwrite)
     if as_json:
-        print_json(found.to_dict())
+        print_json(diagnosis.to_dict())
     else:
-        print_diagnosis(found)
-    if not found.healthy:
+        _print(diagnosis)
+    if not diagnosis.healthy:
         raise typer.Exit(1)
+
+
+def _print(diagnosis: Diagnosis) -> None:
+    """Print the verdict and every finding with its remedy."""
+    from segshrink.cli._console import out_console
+
+    console = out_console()
+    console.print(_verdict(diagnosis))
+    for finding in diagnosis.findings:
+        _print_finding(console, finding)
+
+
+def _verdict(diagnosis: Diagnosis) -> Text:
+    from rich.text import Text
+
+    about = f"  {diagnosis.data}, {diagnosis.images} crops of {diagnosis.size} px"
+    if diagnosis.faults:
+        count = len(diagnosis.faults)
+        message = f"{count} fault{'s' if count > 1 else ''}: mend what comes first, then ask again"
+        return Text.assemble((message, "bold red"), about)
+    if diagnosis.warnings:
+        return Text.assemble(("no fault, but worth a look", "bold yellow"), about)
+    return Text.assemble(("healthy", "bold green"), about)
+
+
+def _print_finding(console: Console, finding: Finding) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = Table.grid(padding=(0, 2))
+    sign = Text(f"{_SIGNS[finding.severity]} {finding.severity}", _STYLES[finding.severity])
+    if finding.severity == "fine":
+        rows.add_column(width=9)
+        rows.add_row(sign, finding.seen)
+        console.print(rows)
+        return
+    console.print()
+    console.print(sign.append(f"  {finding.kind}", "bold default"))
+    rows.add_row("", finding.seen)
+    rows.add_row("", Text(finding.why, "dim"))
+    console.print(rows)
+    for line in finding.remedy.splitlines():
+        # In one piece, to be copied, however wide the terminal is.
+        console.print(Text.assemble("  → ", (line, "cyan")))

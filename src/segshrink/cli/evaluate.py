@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,15 +33,23 @@ def evaluate(
 
     Every pixel of every image, at native resolution with overlapping tiles.
     """
-    from segshrink.cli._console import print_json, progress_bar
-    from segshrink.cli._errors import writing
-    from segshrink.cli._evaluate import evaluate_source
+    from segshrink.cli._console import print_json, progress_bars
     from segshrink.cli._tables import print_scores
     from segshrink.evaluation import described_data
+    from segshrink.files import writing
+    from segshrink.model_file import FOLDER, ModelFile
 
     description = described_data(model, data)
-    with progress_bar(f"evaluate {split}") as advance, writing(out or Path()):
-        result = evaluate_source(model, description, split=split, out=out, overwrite=overwrite, progress=advance)
+    if ModelFile.find(model).kind == FOLDER:
+        from segshrink.training.hardware import use_free_threads
+
+        use_free_threads()
+    from segshrink.evaluation import evaluate as score
+
+    with progress_bars() as progress, writing(out or Path()):
+        result = score(
+            model, description, split, out=out, overwrite=overwrite, progress=partial(progress, f"evaluate {split}")
+        )
     if as_json:
         print_json(result.to_dict())
     else:

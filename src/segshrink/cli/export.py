@@ -45,17 +45,10 @@ def export(
     Each file is compared with PyTorch at four sizes before it gets its name.
     """
     from segshrink.cli._console import out_console
-    from segshrink.cli._errors import writing
-    from segshrink.cli._export import check_place, describe, export_all, plan
-    from segshrink.export.outputs import check_outputs
-    from segshrink.models import load_model
+    from segshrink.workflows.export import export_model
 
-    planned = plan(out, formats)
-    outputs = check_outputs([name.strip() for name in output.split(",")])
-    check_place(planned, card=card, overwrite=overwrite)
-    loaded = load_model(model)
-    with writing(out):
-        files = export_all(loaded, planned, outputs=outputs, half=half, overwrite=overwrite)
-        extra = describe(loaded, model, planned, files, overwrite=overwrite) if card else []
-    for path in (*(part for file in files for part in file.parts), *extra):
+    names = None if formats is None else [name.strip() for name in formats.split(",")]
+    outputs = [name.strip() for name in output.split(",")]
+    result = export_model(model, out, formats=names, outputs=outputs, half=half, card=card, overwrite=overwrite)
+    for path in result.paths:
         out_console().print(f"{path} ({path.stat().st_size / 1e6:.3f} MB)", markup=False)

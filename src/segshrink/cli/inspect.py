@@ -8,6 +8,10 @@ from typing import Annotated
 import typer
 
 from segshrink.cli._options import AsJson
+from segshrink.errors import ModelError, UsageError
+
+_YAML = (".yaml", ".yml")
+_WEIGHTS = (".ckpt", ".onnx", ".pt", ".pth", ".safetensors", ".tflite")
 
 
 def inspect(
@@ -35,12 +39,25 @@ def inspect(
     Of a model: its classes and parameters, and the features that a distillation can tap: their roles (encoder,
     decoder, stage:3), paths, channels, strides and shapes.
     """
-    from segshrink.cli._model_inspection import is_dataset
-
-    if is_dataset(source):
+    if _is_dataset(source):
         _inspect_data(Path(source), overrides or [], as_json)
     else:
         _inspect_model(source, overrides or [], as_json)
+
+
+def _is_dataset(source: str) -> bool:
+    """Tell whether a source is a data set description rather than a model, by its name and what lies there.
+
+    Raises:
+        ModelError: It is a file of weights alone.
+    """
+    path = Path(source)
+    if path.suffix.lower() in _WEIGHTS and path.is_file():
+        raise ModelError(
+            f"{source} is neither a data set description (YAML) nor a model with its description; give a run folder or "
+            "a model folder"
+        )
+    return path.is_file() or (path.suffix.lower() in _YAML and not path.is_dir())
 
 
 def _inspect_data(data: Path, overrides: list[str], as_json: bool) -> None:
@@ -48,7 +65,7 @@ def _inspect_data(data: Path, overrides: list[str], as_json: bool) -> None:
 
     description = load_dataset(data, overrides)
     from segshrink.cli._console import print_json, progress_bar
-    from segshrink.cli._inspection import print_inspection
+    from segshrink.cli._tables import print_inspection
     from segshrink.data import inspect_dataset
 
     with progress_bar("inspect") as advance:
@@ -63,8 +80,8 @@ def _inspect_data(data: Path, overrides: list[str], as_json: bool) -> None:
 
 def _inspect_model(source: str, overrides: list[str], as_json: bool) -> None:
     from segshrink.cli._console import print_json
-    from segshrink.cli._model_inspection import inspect_model, print_model
-    from segshrink.errors import UsageError
+    from segshrink.cli._tables import print_model
+    from segshrink.models.inspection import inspect_model
 
     if overrides:
         raise UsageError(f"'{overrides[0]}' is an override for a data set, but {source} is none; leave it out")

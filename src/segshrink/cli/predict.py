@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from segshrink.errors import UsageError
 
 
 class Blending(StrEnum):
@@ -78,18 +80,21 @@ def predict(
     (or --resolution says one) in pixels of that size; plain pictures give a NAME.png with a palette. An interrupted run
     goes on where it stopped when it is started again; several may share a folder. An .onnx file needs no torch.
     """
-    from segshrink.cli._predict import options_from, predict_all
+    from segshrink.cli._console import out_console, progress_bar, tell
+    from segshrink.files import writing
+    from segshrink.formatting import printable
+    from segshrink.prediction.scenes import SceneOptions, predict_scenes
 
-    options = options_from(
+    options = SceneOptions(
         tile=tile,
         overlap=overlap,
         batch=batch,
-        threads=threads,
+        threads=_free_threads() if threads is None and model.is_dir() else threads,
         runtime=runtime,
-        bands=bands,
-        scale=scale,
+        bands=None if bands is None else [band.strip() for band in bands.split(",") if band.strip()],
+        scale=None if scale is None else _scale(scale),
         nodata=nodata,
-        resolution=resolution,
+        resolution=_resolution(resolution),
         blend=None if blend is None else blend.value,
         probabilities=probabilities,
         confidence=confidence,
@@ -99,4 +104,46 @@ def predict(
         overlay=overlay,
         overwrite=overwrite,
     )
-    predict_all(model, scenes, out, options)
+    with progress_bar("predict", unit="Mpixel") as advance, writing(out):
+
+        def progress(done: int, total: int, name: str) -> None:
+            advance(done / 1e6, total / 1e6, name)
+
+        results = predict_scenes(model, scenes, out, options, progress=progress)
+    skipped = sum(result.skipped for result in results)
+    if skipped:
+        tell(
+            f"{skipped} scene{'s were' if skipped > 1 else ' was'} predicted before with this model and these options; "
+            "--overwrite predicts again"
+        )
+    for result in results:
+        if not result.skipped:
+            out_console().print("\n".join(printable(str(path)) for path in result.files.paths), markup=False)
+
+
+def _scale(text: str) -> tuple[float, float]:
+    low, _, high = text.replace(",", ":").partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError as error:
+        raise UsageError(f"--scale takes two pixel values as LOW:HIGH, such as 0:3000, found '{text}'") from error
+
+
+def _resolution(text: str | None) -> float | Literal["model", "native"]:
+    if text is None:
+        return "model"
+    if text == "native":
+        return "native"
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"--resolution takes metres a pixel, such as 0.5, or 'native', found '{text}'") from error
+
+
+def _free_threads() -> int:
+    """How many cores torch should take: those that are free, and no more than it was allowed."""
+    import torch
+
+    from segshrink.training.hardware import free_threads
+
+    return min(torch.get_num_threads(), free_threads())

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from segshrink.cli._options import Model, Overwrite, Resume
+from segshrink.errors import UsageError
+
+if TYPE_CHECKING:
+    from segshrink.workflows.prune import PruneResult
+
+_SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
 
 
 def prune(
@@ -54,11 +61,11 @@ def prune(
         str | None, typer.Option("--parameters", help="Parameters to come down to, such as 1.2M.", show_default=False)
     ] = None,
     size: Annotated[int, typer.Option("--size", help="Side in pixels of the image for --macs.")] = 512,
-    steps: Annotated[int, typer.Option("--steps", help="Prune in so many steps.")] = 5,
+    steps: Annotated[int, typer.Option("--steps", help="Number of pruning steps.")] = 5,
     recipe: Annotated[
         Path | None,
         typer.Option(
-            "--recipe", "-r", help="Recipe (YAML) by which the original then teaches the copy.", show_default=False
+            "--recipe", "-r", help="Recipe (YAML) for distilling the original into the pruned copy.", show_default=False
         ),
     ] = None,
     data: Annotated[
@@ -81,10 +88,78 @@ def prune(
     Give --width or --depth or both, or one of --ratio, --macs and --parameters. With --recipe the copy then learns
     from the original, and the report compares the two; without it accuracy is lost until it does.
     """
-    from segshrink.cli._prune import Cut, distil_copy, make_copy
+    from segshrink.config import load_recipe
 
-    wanted = Cut.parse(width=width, depth=depth, ratio=ratio, macs=macs, parameters=parameters, size=size, steps=steps)
-    if recipe is None:
-        make_copy(model, out, wanted, data=data, overwrite=overwrite, overrides=overrides or ())
-    else:
-        distil_copy(model, out, wanted, recipe, overrides or (), data=data, control=control, resume=resume)
+    if recipe is None and overrides:
+        raise UsageError(f"'{overrides[0]}' changes a recipe; give one with --recipe")
+    wanted_macs, wanted_parameters = _number("--macs", macs), _number("--parameters", parameters)
+    loaded = None if recipe is None else load_recipe(recipe, overrides or (), data)
+    from segshrink.cli._console import progress_bars
+    from segshrink.cli._tables import print_comparison
+    from segshrink.workflows.prune import prune as make_copy
+
+    with progress_bars() as progress:
+        result = make_copy(
+            model,
+            out=out,
+            width=width,
+            depth=depth,
+            ratio=ratio,
+            macs=wanted_macs,
+            parameters=wanted_parameters,
+            size=size,
+            steps=steps,
+            data=data,
+            recipe=loaded,
+            control=control,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    _print_costs(result)
+    if result.distilled is not None:
+        print_comparison(result.distilled.report)
+
+
+def _print_costs(result: PruneResult) -> None:
+    """Print what the model and its copy cost here."""
+    from rich.table import Table
+
+    from segshrink.cli._console import out_console, tell
+    from segshrink.formatting import percent
+
+    before, after = result.original, result.copy
+    if before is None or after is None:
+        return
+    size, threads, load = before["input"][-1], before["latency_ms"]["threads"], before["load"]
+    table = Table(title_justify="left")
+    for name in ("", "original", "copy", "share"):
+        table.add_column(name, justify="left" if not name else "right")
+    for name, key, form in (
+        ("parameters", "parameters", "{:,.0f}"),
+        (f"multiply-accumulates at {size} pixels", "macs", "{:,.0f}"),
+        ("file in bytes", "file_bytes", "{:,.0f}"),
+        (f"milliseconds at {size} pixels (PyTorch, {threads} threads)", "latency_ms", "{:.1f}"),
+    ):
+        old, new = (profile[key]["median"] if key == "latency_ms" else profile[key] for profile in (before, after))
+        table.add_row(name, form.format(old), form.format(new), f"{new / old:.0%}")
+    table.add_row("other programs' share of the cores meanwhile", *[percent(load["others"])] * 2, "")
+    out_console().print(table)
+    if load["busy"]:
+        tell(
+            "other programs kept the cores busy meanwhile, so the times are too long: measure again on a quiet machine"
+        )
+
+
+def _number(option: str, text: str | None) -> float | None:
+    """Read "500M", "1.2M", "64k" or "250000"."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:[._]\d+)*)\s*([KMGB]?)", text.strip().upper())
+    try:
+        value = float(match[1].replace("_", "")) * _SUFFIXES[match[2]] if match else 0.0
+    except ValueError:
+        value = 0.0
+    if value < 1:
+        raise UsageError(f"{option} must be a number such as 500M, 1.2M or 250000, found '{text}'")
+    return value

@@ -11,7 +11,6 @@ from segshrink.cli._options import AsJson, Overwrite
 
 if TYPE_CHECKING:
     from segshrink.compression.quantization import QuantizationResult
-    from segshrink.config import Recipe
 
 
 def quantize(
@@ -53,53 +52,26 @@ def quantize(
 
     Inside OUT: fp32.onnx, int8.onnx, int8.xml with int8.bin, quantization.json.
     """
-    from segshrink.config import load_recipe
-    from segshrink.evaluation import described_data
+    from segshrink.cli._console import print_json, progress_bars
+    from segshrink.workflows.quantize import quantize as quantize_model
 
-    description = described_data(model, data)
-    from segshrink.cli._console import print_json, progress_bar
-    from segshrink.cli._errors import writing
-    from segshrink.cli._work import quieten_lightning, use_free_threads
-    from segshrink.compression.quantization import quantize as quantize_model
-    from segshrink.models import load_model
-
-    quieten_lightning()
-    use_free_threads()
-    loaded = load_recipe(recipe) if recipe else _own_recipe(model)
-    runtimes = [name.strip() for name in runtime.split(",") if name.strip()]
-    with progress_bar("quantize") as advance, writing(out):
+    with progress_bars() as progress:
         result = quantize_model(
-            load_model(model),
-            description,
+            model,
+            data,
             out=out,
-            runtimes=runtimes,
+            runtimes=[name.strip() for name in runtime.split(",") if name.strip()],
             max_drop=max_drop,
             images=images,
-            recipe=loaded,
+            recipe=recipe,
             aware=aware,
             overwrite=overwrite,
-            progress=advance,
+            progress=progress,
         )
     if as_json:
         print_json(result.to_dict())
     else:
         _print(result)
-
-
-def _own_recipe(run: Path) -> Recipe | None:
-    """Return the recipe in a run folder, which anybody may have written: without teachers that are more than data."""
-    from segshrink.cli._console import tell
-    from segshrink.config import load_recipe
-    from segshrink.teachers import is_data
-
-    path = run / "config.yaml"
-    if not path.exists():
-        return None
-    recipe = load_recipe(path)
-    if all(is_data(source) for source in recipe.distillation.teachers):
-        return recipe
-    tell(f"the teacher that {path} names would run code or ask the network, so the model is its own; see --recipe")
-    return recipe.model_copy(update={"distillation": recipe.distillation.model_copy(update={"teachers": []})})
 
 
 def _print(result: QuantizationResult) -> None:

@@ -33,9 +33,8 @@ def report(
     Writes report.html (one file, works offline), report.json and figures/ from the files of run folders.
     """
     from segshrink.cli._console import print_json
-    from segshrink.cli._errors import writing
     from segshrink.cli._tables import print_comparison
-    from segshrink.files import read_json
+    from segshrink.files import read_json, writing
     from segshrink.report import build_report
 
     with writing(out or runs[0]):

@@ -25,11 +25,10 @@ def train(
     from segshrink.config import load_recipe
 
     loaded = load_recipe(recipe, overrides or (), data)
+    from segshrink.cli._console import progress_bars
     from segshrink.cli._tables import print_comparison
-    from segshrink.cli._work import measure_run, time_runs, train_run
-    from segshrink.report import build_report
+    from segshrink.workflows.train import train as run_training
 
-    train_run(loaded, out=out, role="control" if control else "teacher", resume=resume)
-    measure_run(out)
-    time_runs([out])
-    print_comparison(build_report([out]))
+    with progress_bars() as progress:
+        result = run_training(loaded, out=out, control=control, resume=resume, progress=progress)
+    print_comparison(result.report)

@@ -1,7 +1,16 @@
 """Recipes and data set descriptions: validated, unknown keys refused."""
 
 from segshrink.config.dataset import ClassEntry, DatasetDescription, Split
-from segshrink.config.loading import absolute_recipe, dump_yaml, load_adapter, load_dataset, load_recipe, read_yaml
+from segshrink.config.loading import (
+    absolute_recipe,
+    as_recipe,
+    distillation_overrides,
+    dump_yaml,
+    load_adapter,
+    load_dataset,
+    load_recipe,
+    read_yaml,
+)
 from segshrink.config.recipe import (
     Augmentation,
     Crops,
@@ -30,6 +39,8 @@ __all__ = [
     "Term",
     "Training",
     "absolute_recipe",
+    "as_recipe",
+    "distillation_overrides",
     "dump_yaml",
     "load_adapter",
     "load_dataset",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +43,20 @@ def load_dataset(path: Path, overrides: Sequence[str] = ()) -> DatasetDescriptio
     return _validate(DatasetDescription, stages)
 
 
+def as_recipe(recipe: Recipe | str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return a recipe as it is, or read it from its file; ``overrides`` as in ``load_recipe``.
+
+    Raises:
+        FileError: The file is missing or unreadable.
+        ConfigError: It isn't a recipe, or an override doesn't fit.
+    """
+    if not isinstance(recipe, Recipe):
+        return load_recipe(Path(recipe), overrides)
+    if not overrides:
+        return recipe
+    return _validate(Recipe, _overridden("the recipe", recipe.model_dump(mode="json"), overrides))
+
+
 def load_recipe(path: Path, overrides: Sequence[str] = (), data: Path | None = None) -> Recipe:
     """Read a recipe; its ``data`` may be the path of a description, relative to the recipe, or stand in it whole.
 
@@ -63,7 +78,12 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), data: Path | None = N
         mapping["data"] = _dataset_mapping(path.parent / mapping["data"])
     elif isinstance(mapping.get("data"), dict):
         mapping["data"] = {"root": ".", **mapping["data"]}
-    stages = [(str(path), _anchored_recipe(mapping, path.parent))]
+    return _validate(Recipe, _overridden(str(path), _anchored_recipe(mapping, path.parent), overrides))
+
+
+def _overridden(name: str, mapping: dict[str, Any], overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Return a recipe's mapping as it stands at first and after each override."""
+    stages = [(name, mapping)]
     for text in overrides:
         keys, value = _parsed(text)
         if keys == ["data"] and isinstance(value, str):
@@ -75,7 +95,19 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), data: Path | None = N
         elif keys[1:] == ["model", "id"]:
             value = _anchored_model({"id": value}, Path())["id"]
         stages.append((f"override '{text}'", _with(stages[-1][1], keys, value, text)))
-    return _validate(Recipe, stages)
+    return stages
+
+
+def distillation_overrides(teacher: str | Path | Sequence[str | Path] = (), student: str | None = None) -> list[str]:
+    """Return the overrides of a recipe that put these teachers and this student in the place of its own.
+
+    Options and weights of the recipe's student belong to its network, so another network comes without them.
+    """
+    teachers = [teacher] if isinstance(teacher, str | Path) else list(teacher)
+    overrides = [f"student.model={json.dumps({'id': str(student)})}"] if student else []
+    if teachers:
+        overrides.append(f"distillation.teachers={json.dumps([{'source': str(source)} for source in teachers])}")
+    return overrides
 
 
 def absolute_recipe(recipe: Recipe) -> Recipe:

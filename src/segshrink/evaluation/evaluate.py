@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from segshrink.config import DatasetDescription, load_dataset, load_recipe
 from segshrink.data import Dataset, SceneStore, open_dataset, refuse_other_bands, scenes
-from segshrink.errors import ConfigError, ModelError, UsageError, nearest
+from segshrink.errors import ConfigError, FileError, ModelError, UsageError, nearest
 from segshrink.evaluation.results import Evaluation
 from segshrink.evaluation.score_scenes import AnyPredictor, score_scenes
-from segshrink.model_file import FOLDER, ModelFile
+from segshrink.model_file import FOLDER, MODEL_FOLDER_NAME, ModelFile
 from segshrink.prediction import Backend, Predictor
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def evaluate(
     """
     if split not in SPLITS:
         raise UsageError(f"unknown split '{split}'{nearest(split, SPLITS)}")
+    if out is not None and isinstance(model, str | Path) and not overwrite:
+        _refuse_other_run(Path(model), Path(out))
     predictor, parameters = _opened(model, runtime=runtime, precision=precision, threads=threads)
     description = predictor.backend.description if isinstance(predictor, Predictor) else None
     dataset = data if isinstance(data, Dataset) else open_dataset(_described(data, model), model=description)
@@ -105,6 +107,16 @@ def described_data(model: str | Path, data: str | Path | None = None) -> Dataset
     if not recipe.exists():
         raise UsageError(f"{model} is no run folder that knows its data set; give one with --data")
     return load_recipe(recipe).data
+
+
+def _refuse_other_run(model: Path, out: Path) -> None:
+    """Refuse to put a model's scores into the run folder of another."""
+    own = model.resolve() in (out.resolve(), (out / MODEL_FOLDER_NAME).resolve())
+    if not own and (out / "run.json").exists():
+        raise FileError(
+            f"{out} is the run folder of another model than {model}, whose scores are not replaced; choose another "
+            "folder, or allow it with --overwrite"
+        )
 
 
 def _described(data: DatasetDescription | str | Path | None, model: object) -> DatasetDescription:

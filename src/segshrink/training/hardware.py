@@ -28,6 +28,11 @@ def free_threads() -> int:
     return max(1, sum(1 for core in usable if core < len(busy) and busy[core] < 50))
 
 
+def use_free_threads() -> None:
+    """Let torch use the cores that are free, and no more than it was allowed."""
+    torch.set_num_threads(min(torch.get_num_threads(), free_threads()))
+
+
 def accelerator() -> Literal["cuda", "cpu"]:
     """Return what trains, in the words of torch and Lightning."""
     return "cuda" if torch.cuda.is_available() else "cpu"

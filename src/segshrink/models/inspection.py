@@ -1,24 +1,21 @@
-"""What is inside a model, as a table: its classes, its size, and the features that can be tapped."""
+"""What is inside a model: its classes, its size, and the features that can be tapped."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
-from segshrink.cli._console import out_console
+from segshrink.classes import ClassMap
 from segshrink.errors import FileError, ModelError
-
-if TYPE_CHECKING:
-    from segshrink.models import Role, SegmentationModel
+from segshrink.models.feature_roles import Role, list_roles
+from segshrink.models.folder import load_model
+from segshrink.models.huggingface import load_huggingface
+from segshrink.models.model import SegmentationModel, count_parameters
+from segshrink.models.registry import build_model
 
 # Height and width of the image whose features are shown, in pixels.
 SIZE = 256
-_YAML = (".yaml", ".yml")
-_WEIGHTS = (".ckpt", ".onnx", ".pt", ".pth", ".safetensors", ".tflite")
 
 
 @dataclass(frozen=True)
@@ -50,21 +47,6 @@ class ModelFinding:
         return asdict(self)
 
 
-def is_dataset(source: str) -> bool:
-    """Tell whether a source is a data set description rather than a model, by its name and what lies there.
-
-    Raises:
-        ModelError: It is a file of weights alone.
-    """
-    path = Path(source)
-    if path.suffix.lower() in _WEIGHTS and path.is_file():
-        raise ModelError(
-            f"{source} is neither a data set description (YAML) nor a model with its description; give a run folder or "
-            "a model folder"
-        )
-    return path.is_file() or (path.suffix.lower() in _YAML and not path.is_dir())
-
-
 def inspect_model(source: str) -> ModelFinding:
     """Look into a model.
 
@@ -75,8 +57,6 @@ def inspect_model(source: str) -> ModelFinding:
         FileError: There is nothing of this name, or a file of a folder can't be read.
         ModelError: A folder is damaged, or the id is unknown.
     """
-    from segshrink.models import count_parameters, list_roles
-
     model, trained = _opened(source)
     description = model.description
     return ModelFinding(
@@ -90,33 +70,8 @@ def inspect_model(source: str) -> ModelFinding:
     )
 
 
-def print_model(found: ModelFinding) -> None:
-    """Print a model's size and classes, and the table of its features."""
-    console = out_console()
-    console.print(Text.assemble((found.id, "bold"), f"  {found.source}" if found.source != found.id else ""))
-    console.print(
-        f"{found.parameters:,} parameters, {found.bands} bands, images padded to multiples of {found.stride} pixels"
-    )
-    unknown = "those of the data set that it is trained on (parameters are counted with two)"
-    classes = unknown if found.classes is None else ", ".join(found.classes)
-    console.print(f"classes: {classes}", markup=False)
-    table = Table(title=f"Features of a {found.size} × {found.size} image", title_justify="left")
-    for name in ("role", "path"):
-        table.add_column(name)
-    for name in ("channels", "stride", "height × width"):
-        table.add_column(name, justify="right")
-    for role in found.roles:
-        channels, height, width = role.shape
-        shown = "C" if role.name == "logits" and found.classes is None else str(channels)
-        table.add_row(Text(role.name), Text(role.path or "(the model)"), shown, str(role.stride), f"{height} × {width}")
-    console.print(table)
-
-
 def _opened(source: str) -> tuple[SegmentationModel, bool]:
     """Open a model; also tell whether it knows its classes."""
-    from segshrink.classes import ClassMap
-    from segshrink.models import build_model, load_model
-
     path = Path(source)
     if path.is_dir():
         if not (path / "config.json").exists() and not (path / "model").is_dir():
@@ -132,8 +87,6 @@ def _opened(source: str) -> tuple[SegmentationModel, bool]:
             "network id"
         )
     if family == "hf":
-        from segshrink.models.huggingface import load_huggingface
-
         return load_huggingface(name), True
     try:
         return build_model(source, ClassMap.build([("any", None, None), ("other", None, None)])), False

@@ -1,22 +1,22 @@
-"""The demo: scenes, three trainings, a prediction, and a small int8 file."""
+"""Everything once, on generated scenes: three trainings, a report, a segmented scene, and a small int8 file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
-from segshrink.cli._console import progress_bar
-from segshrink.cli._errors import writing
-from segshrink.cli._work import distill_all, refuse_foreign_runs
 from segshrink.compression.quantization import QuantizationResult, quantize
 from segshrink.compression.quantization.pipeline import QUANTIZATION
 from segshrink.config import Recipe, load_recipe
 from segshrink.data import open_dataset, write_scenes
 from segshrink.export import export_onnx
-from segshrink.files import claimed, refuse_foreign
+from segshrink.files import claimed, refuse_foreign, writing
 from segshrink.models import load_model
 from segshrink.prediction.scenes import SceneOptions, predict_scene
+from segshrink.workflows.distill import DistillResult, distill, refuse_foreign_runs
+from segshrink.workflows.progress import Progress, silent
 
 TRAIN, VAL, UNLABELED, SIZE = 6, 10, 40, 384
 # Tiles that the int8 file is calibrated with, and points of mIoU that it may lose.
@@ -24,42 +24,58 @@ TILES, MAX_DROP = 16, 1.0
 
 
 @dataclass(frozen=True)
-class Demo:
-    """What the demo wrote: the data set's description, the report's page, an overlay, the student in fp32 and int8."""
+class DemoResult:
+    """What the demo wrote.
+
+    Attributes:
+        data: The data set's description.
+        distilled: Student, teacher and control, with the report.
+        overlay: A segmented scene.
+        onnx: The student in fp32.
+        int8: The student in int8, beside fp32.
+    """
 
     data: Path
-    page: Path
+    distilled: DistillResult
     overlay: Path
     onnx: Path
     int8: QuantizationResult
 
 
-def run_demo(out: Path, *, seed: int) -> Demo:
-    """Generate scenes, train teacher, student and control, report, segment a scene, export and quantise the student.
+def demo(out: str | Path, *, seed: int = 0, progress: Progress = silent) -> DemoResult:
+    """Generate scenes, train teacher, student and control, report, segment a scene, export and quantize the student.
 
     What an earlier call with this folder and seed finished is not done again.
+
+    Args:
+        out: Folder for scenes, runs and report.
+        seed: Random seed for scenes and training.
+        progress: Told how far each stage has come.
+
+    Raises:
+        FileError: ``out`` holds what this program didn't write, or can't be written.
     """
+    out = Path(out)
     with claimed(out):
         refuse_foreign_runs(out)
         pictures = (out / "prediction" / name for name in ("scene.png", "scene.overlay.jpg"))
         refuse_foreign(out / "student.onnx", *pictures)
         refuse_foreign(out / "int8", kind=QUANTIZATION)
-        return _run_demo(out, seed=seed)
+        return _demo(out, seed=seed, progress=progress)
 
 
-def _run_demo(out: Path, *, seed: int) -> Demo:
-    with progress_bar("generate scenes") as advance, writing(out):
+def _demo(out: Path, *, seed: int, progress: Progress) -> DemoResult:
+    with writing(out):
         data = write_scenes(out / "scenes", train=TRAIN, val=VAL, unlabeled=UNLABELED, size=SIZE, seed=seed)
-        advance(TRAIN + VAL + UNLABELED, TRAIN + VAL + UNLABELED)
+    progress("generate scenes", TRAIN + VAL + UNLABELED, TRAIN + VAL + UNLABELED)
     recipe = demo_recipe(data, seed=seed)
-    page = distill_all(recipe, out=out, control=True, resume=True)
-    with progress_bar("segment, export") as advance, writing(out):
+    distilled = distill(recipe, out=out, control=True, resume=True, progress=progress)
+    with writing(out):
         onnx = export_onnx(load_model(out), out / "student.onnx")
-        advance(1, 2)
+        progress("segment, export", 1, 2)
         scene = open_dataset(recipe.data).val[0]
         files = predict_scene(onnx, scene.image, out / "prediction" / "scene.png", SceneOptions(overwrite=True))
-        advance(2, 2)
-    with progress_bar("quantise") as advance, writing(out):
+        progress("segment, export", 2, 2)
         int8 = quantize(
             load_model(out),
             recipe.data,
@@ -67,12 +83,12 @@ def _run_demo(out: Path, *, seed: int) -> Demo:
             runtimes=("onnxruntime",),
             max_drop=MAX_DROP,
             images=TILES,
-            progress=advance,
+            progress=partial(progress, "quantize"),
         )
-    return Demo(data, page, files.overlay or files.classes, onnx, int8)
+    return DemoResult(data, distilled, files.overlay or files.classes, onnx, int8)
 
 
 def demo_recipe(data: Path, *, seed: int) -> Recipe:
     """Read the demo's recipe, which comes with the package, for a data set."""
-    with resources.as_file(resources.files("segshrink.cli") / "demo.yaml") as path:
+    with resources.as_file(resources.files("segshrink.workflows") / "demo.yaml") as path:
         return load_recipe(path, [f"seed={seed}"], data)

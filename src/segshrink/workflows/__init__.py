@@ -1,0 +1,1 @@
+"""The verbs as functions: what the command line can do, in as many lines of Python."""

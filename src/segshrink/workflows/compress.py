@@ -1,0 +1,69 @@
+"""From a teacher and images to the most accurate model within a budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segshrink.compression.budget import Budget
+from segshrink.compression.search import Outcome, Settings
+from segshrink.compression.search import compress as search_models
+from segshrink.compression.search.model_card import describe_chosen
+from segshrink.compression.search.results import check_place
+from segshrink.compression.search.stages import Workshop
+from segshrink.config import Recipe, as_recipe
+from segshrink.files import claimed, refuse_foreign, writing
+from segshrink.report import build_report
+from segshrink.report.page import REPORT_FILES
+from segshrink.training.hardware import lightning_precision
+from segshrink.training.terms import student_terms
+from segshrink.workflows.progress import Progress, silent, stages
+from segshrink.workflows.train import quieten_lightning
+
+
+def compress(
+    recipe: Recipe | str | Path,
+    budget: Budget | str,
+    *,
+    out: str | Path,
+    work: str | Path | None = None,
+    settings: Settings | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> Outcome:
+    """Find the most accurate small model within a budget, and report it beside its teacher.
+
+    Args:
+        recipe: Teacher, student, data and settings of the distillation, or the recipe's file.
+        budget: The limits, or their text, such as "latency<=20ms,size<=1MB".
+        out: Folder to write.
+        work: Folder that keeps trainings and measurements, for several budgets to share; by default ``out/work``.
+        settings: How to search.
+        resume: Go on with the search in ``out``.
+        progress: Told how far each stage has come.
+
+    Raises:
+        ConfigError: The recipe or the budget is wrong, or nothing meets the budget.
+        FileError: ``out`` holds another search, or what this program didn't write.
+    """
+    out = Path(out)
+    work = out / "work" if work is None else Path(work)
+    settings = settings or Settings()
+    recipe = as_recipe(recipe)
+    budget = Budget.parse(budget) if isinstance(budget, str) else budget
+    if recipe.student is not None:
+        # What is wrong is refused before anything is measured.
+        student_terms(recipe.distillation, recipe.student.terms)
+        lightning_precision(recipe.student.training.precision)
+    quieten_lightning()
+    show = stages(progress)
+    tools = Workshop(recipe, work.resolve(), settings, show)
+    with claimed(out), claimed(work), writing(out):
+        check_place(out)
+        refuse_foreign(*(out / name for name in REPORT_FILES))
+        outcome = search_models(recipe, budget, out=out, tools=tools, settings=settings, resume=resume, show=show)
+        if outcome.chosen.run is not None:
+            tools.profile(outcome.chosen)
+        describe_chosen(outcome)
+        if outcome.chosen.run is not None:
+            build_report([Path(outcome.chosen.run), tools.teacher_folder], out)
+    return outcome

@@ -1,0 +1,198 @@
+"""Distillation from end to end: teacher, doctor, student, control, measurements, report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from segshrink.config import Recipe, TeacherSource, Teaching, as_recipe, distillation_overrides
+from segshrink.data import Dataset, open_dataset
+from segshrink.errors import ConfigError
+from segshrink.evaluation import stored_mean_iou
+from segshrink.files import claimed, writing
+from segshrink.formatting import listing
+from segshrink.losses import WeightedTerm
+from segshrink.records import Section
+from segshrink.report import build_report
+from segshrink.teachers import Teacher, open_teachers
+from segshrink.training import describe_teacher
+from segshrink.training.build_student import check_chosen, check_teacher_bands
+from segshrink.training.features import check_own_taps
+from segshrink.training.hardware import check_memory, lightning_precision, use_free_threads
+from segshrink.training.run import check_same_teacher, refuse_foreign_run
+from segshrink.training.terms import student_terms
+from segshrink.workflows.diagnose import examine_briefly
+from segshrink.workflows.progress import Progress, silent
+from segshrink.workflows.train import measure_run, time_runs, train_role
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """A student beside its teacher and its control.
+
+    Attributes:
+        folder: The student's run folder.
+        mean_iou: By "student", "teacher" and, where it was trained, "control": on the validation split, 0 to 1.
+        report: The page that compares them.
+    """
+
+    folder: Path
+    mean_iou: dict[str, float]
+    report: Path
+
+
+def distill(
+    recipe: Recipe | str | Path,
+    *,
+    out: str | Path,
+    teacher: str | Path | Sequence[str | Path] = (),
+    student: str | None = None,
+    control: bool = False,
+    resume: bool = False,
+    doctor: bool = True,
+    progress: Progress = silent,
+) -> DistillResult:
+    """Teach a small student with a big teacher, and measure and report what came of it.
+
+    Args:
+        recipe: The recipe, or its file; when nothing names a teacher, its own is trained into ``out/teacher-run``.
+        out: The student's run folder; the control goes to ``out/control``, the teacher's measures to ``out/teacher``.
+        teacher: Sources instead of the recipe's teachers: a run or model folder, ``smp:...``, ``torchvision:...``,
+            ``hf:...``, ``onnx:FILE``, ``tflite:FILE``, ``labels:FOLDER``, ``module:function``; several are averaged.
+        student: Network id or model folder instead of the recipe's student.
+        control: Also train the same student without the teacher.
+        resume: Go on with what an interrupted call left; what is finished is skipped.
+        doctor: Look for what keeps the teacher from teaching before the student's training begins.
+        progress: Told how far each stage has come.
+
+    Raises:
+        ConfigError: The recipe has no student or a wrong one, or the run in ``out`` learned from another teacher.
+        FileError: A file is missing; ``out`` is in use, or holds what this program didn't write.
+        ModelError: A teacher is damaged, or doesn't fit the data.
+        TrainingError: A loss became NaN or infinite.
+    """
+    out = Path(out)
+    recipe = as_recipe(recipe, distillation_overrides(teacher, student))
+    with claimed(out):
+        refuse_foreign_runs(out)
+        _distill(recipe, out=out, control=control, resume=resume, doctor=doctor, progress=progress)
+        report = build_report([out])
+    folders = {"teacher": out / "teacher", "student": out, **({"control": out / "control"} if control else {})}
+    return DistillResult(out, {role: stored_mean_iou(folder) for role, folder in folders.items()}, report)
+
+
+def refuse_foreign_runs(out: Path) -> None:
+    """Refuse a folder where a distillation would replace what this program didn't write."""
+    for folder in (out, out / "teacher-run", out / "teacher", out / "control"):
+        refuse_foreign_run(folder)
+
+
+def _distill(recipe: Recipe, *, out: Path, control: bool, resume: bool, doctor: bool, progress: Progress) -> None:
+    if recipe.student is None:
+        raise ConfigError(f"recipe '{recipe.name}' has no 'student' section; add one, or give --student")
+    # Wrong terms and networks are refused before a teacher is trained.
+    dataset = open_dataset(recipe.data)
+    check_chosen(recipe.student.model, dataset)
+    lightning_precision(recipe.student.training.precision)
+    check_memory(recipe.crops, bands=dataset.bands, classes=len(dataset.classes))
+    terms = student_terms(recipe.distillation, recipe.student.terms)
+    teaching: Teaching = recipe.distillation
+    if not teaching.teachers:
+        check_own_taps(recipe, terms)
+        own = out / "teacher-run"
+        train_role(recipe, out=own, role="teacher", resume=resume, progress=progress)
+        teaching = teaching.model_copy(update={"teachers": [TeacherSource(source=str(own))]})
+    use_free_threads()
+    measure_teachers(teaching, recipe, dataset, out=out, resume=resume, progress=progress)
+    if doctor and not (out / "run.json").exists():
+        examine_briefly(recipe, teaching)
+    open_again = partial(_opened_quietly, teaching, dataset)
+    train_role(recipe, out=out, role="student", teacher=open_again, resume=resume, progress=progress)
+    measure_run(out, reference=out / "teacher", progress=progress)
+    runs = [out]
+    if control:
+        runs.append(out / "control")
+        train_role(recipe, out=runs[-1], role="control", resume=resume, progress=progress)
+        measure_run(runs[-1], reference=out / "teacher", progress=progress)
+    time_runs(runs, teacher=open_again, progress=progress)
+
+
+def measure_teachers(
+    teaching: Teaching, recipe: Recipe, dataset: Dataset, *, out: Path, resume: bool, progress: Progress
+) -> None:
+    """Open the teachers of a run, say what they don't know, and evaluate them into ``out/teacher``.
+
+    Raises:
+        ConfigError: The recipe wants of the teachers what they can't give, or the run learned from others.
+        FileError: A teacher's file is missing or can't be read.
+        ModelError: A teacher is damaged, or doesn't fit the data.
+    """
+    teacher = open_teachers(teaching, dataset.classes, bands=dataset.bands)
+    check_teacher_bands(teacher, dataset)
+    if resume:
+        check_same_teacher(out, teacher)
+    if recipe.student is not None:
+        terms = student_terms(recipe.distillation, recipe.student.terms, teacher)
+        if (notice := unknown_classes(teacher, terms)) is not None:
+            _LOGGER.warning(notice)
+    teacher.check_scenes([sample.name for sample in (*dataset.train, *dataset.unlabeled, *dataset.val)])
+    if _is_measured(out / "teacher", teacher):
+        return
+    with writing(out):
+        describe_teacher(teacher, dataset, out=out / "teacher", progress=partial(progress, "evaluate teacher"))
+    if (notice := overlooked_classes(teacher)) is not None:
+        _LOGGER.warning(notice)
+
+
+def unknown_classes(teacher: Teacher, terms: tuple[WeightedTerm, ...]) -> str | None:
+    """Say which classes of the data set a teacher doesn't know, and who teaches them then; None: it knows all."""
+    unknown = [name for index, name in enumerate(teacher.classes.names) if index not in teacher.known]
+    if not unknown:
+        return None
+    them = "it" if len(unknown) == 1 else "them"
+    if any(not term.needs_teacher for _, term in terms):
+        return f"the teacher doesn't know {listing(unknown)}; the student learns {them} from labels only"
+    return (
+        f"the teacher doesn't know {listing(unknown)} and no loss term learns from labels, so nothing teaches {them}; "
+        f"say in the teacher's 'classes' which of its classes stand for {them}, or add a term on labels"
+    )
+
+
+def overlooked_classes(teacher: Teacher) -> str | None:
+    """Say which classes of a teacher were likeliest somewhere and stand for none of the data set's; None: none."""
+    if not (names := teacher.overlooked):
+        return None
+    return (
+        f"the teacher found {listing(list(names))} in these images, for which no class of the data set stands: where "
+        "they are likelier than all others together it teaches nothing; say in the teacher's 'classes' what they are"
+    )
+
+
+def _opened_quietly(teaching: Teaching, dataset: Dataset) -> Teacher:
+    """Open teachers whose notices were read when they were measured."""
+    with without_notices():
+        return open_teachers(teaching, dataset.classes, bands=dataset.bands)
+
+
+def _is_measured(folder: Path, teacher: Teacher) -> bool:
+    """Whether a folder's measures are those of this very teacher."""
+    written = all((folder / name).exists() for name in ("run.json", "evaluation.json"))
+    return written and Section.open(folder / "run.json").path("identity") == teacher.identity
+
+
+@contextmanager
+def without_notices() -> Iterator[None]:
+    """Keep back what teachers say about themselves; it was read already."""
+    logger = logging.getLogger("segshrink")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,175 @@
+"""A model as files for other runtimes, with its card and its STAC items."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segshrink.errors import UsageError, nearest
+from segshrink.export import export_onnx, export_openvino, export_tflite
+from segshrink.export.card import model_card
+from segshrink.export.interface import ExportedFile
+from segshrink.export.measured import Measured, read_measured
+from segshrink.export.outputs import check_outputs
+from segshrink.export.stac import stac_items
+from segshrink.files import refuse_foreign, write_json, write_text, writing
+from segshrink.model_file import ModelFile
+from segshrink.models import SegmentationModel, count_parameters, load_model
+
+# Format → what is added to the stem.
+FORMATS = {"onnx": ".onnx", "openvino": ".xml", "qgis": ".qgis.onnx", "tflite": ".tflite"}
+_SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".tflite": "tflite"}
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The files of an exported model.
+
+    Attributes:
+        files: One for each format, with what it takes and gives.
+        extra: The model card and the STAC items.
+    """
+
+    files: tuple[ExportedFile, ...]
+    extra: tuple[Path, ...]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file that was written."""
+        return (*(part for file in self.files for part in ModelFile(file.path).parts), *self.extra)
+
+
+def export_model(
+    model: SegmentationModel | str | Path,
+    out: str | Path,
+    *,
+    formats: Sequence[str] | None = None,
+    outputs: Sequence[str] = ("logits", "classes"),
+    half: bool = False,
+    card: bool = True,
+    overwrite: bool = False,
+) -> ExportResult:
+    """Write a model as files for other runtimes, each proven against PyTorch before it gets its name.
+
+    Args:
+        model: Run folder, model folder, or a model.
+        out: A file whose suffix (.onnx, .xml, .tflite) says the format, or a stem that suffixes are added to.
+        formats: "onnx", "openvino", "qgis", "tflite"; None takes that of the suffix.
+        outputs: What a file gives: "logits", "probabilities", "classes".
+        half: Store OpenVINO's weights in 16 bits.
+        card: Write a model card (.md) and STAC items (.stac.json), too.
+        overwrite: Replace files that this program didn't write.
+
+    Raises:
+        UsageError: A format or output is unknown, or is not that of the suffix.
+        ModelError: The model can't be exported, or differs from PyTorch.
+        FileError: A file can't be written.
+        MissingExtraError: What a format needs isn't installed.
+    """
+    plan = plan_files(Path(out), formats)
+    outputs = check_outputs(list(outputs))
+    _check_place(plan, card=card, overwrite=overwrite)
+    loaded = load_model(model) if isinstance(model, str | Path) else model
+    with writing(Path(out)):
+        files = _write_files(loaded, plan, outputs=outputs, half=half, overwrite=overwrite)
+        run = Path(model) if isinstance(model, str | Path) else None
+        extra = _describe(loaded, run, plan, files, overwrite=overwrite) if card else []
+    return ExportResult(tuple(files), tuple(extra))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Files to write: one for each format, and the stem of those that go with them."""
+
+    files: dict[str, Path]
+    stem: Path
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.stem.with_name(f"{self.stem.name}.md")
+
+    @property
+    def parts(self) -> list[Path]:
+        """All files of the models."""
+        return [part for path in self.files.values() for part in ModelFile(path).parts]
+
+    @property
+    def items(self) -> list[Path]:
+        """The STAC items that there may be: of the model, and of each file that is used unlike the first."""
+        names = [self.stem.name, *(path.name.removesuffix(".onnx") for path in self.files.values())]
+        return [self.stem.with_name(f"{name}.stac.json") for name in dict.fromkeys(names)]
+
+
+def plan_files(out: Path, formats: Sequence[str] | None) -> _Plan:
+    """Say what is written, before anything is.
+
+    Args:
+        out: A file whose suffix says the format, or a stem that suffixes are added to.
+        formats: Formats; None takes that of the suffix.
+
+    Raises:
+        ConfigError: A format is unknown, or is not that of the suffix.
+    """
+    own = _SUFFIXES.get(out.suffix.lower())
+    wanted = list(formats) if formats is not None else [own or ""]
+    if formats is None and own is None:
+        if out.suffix:
+            raise UsageError(f"--out {out} must end in .onnx, .xml or .tflite; or give --format, whose suffix is added")
+        wanted = ["onnx"]
+    for name in wanted:
+        if name not in FORMATS:
+            raise UsageError(f"--format: unknown '{name}'{nearest(name, FORMATS)}")
+    if own is None:
+        return _Plan({name: out.with_name(out.name + FORMATS[name]) for name in wanted}, out)
+    if own not in wanted and not (wanted == ["qgis"] and own == "onnx"):
+        raise UsageError(f"--out {out} is a file for {own}, but --format asks for {', '.join(wanted)}; give one alone")
+    stem = out.with_suffix("")
+    return _Plan(
+        {name: out if name == own or wanted == ["qgis"] else Path(f"{stem}{FORMATS[name]}") for name in wanted}, stem
+    )
+
+
+def _write_files(
+    model: SegmentationModel, plan: _Plan, *, outputs: Sequence[str], half: bool, overwrite: bool
+) -> list[ExportedFile]:
+    written = []
+    for name, path in plan.files.items():
+        if name == "qgis":
+            file = ExportedFile(path, ("probabilities",), float_pixels=True)
+            export_onnx(model, path, outputs=file.outputs, float_pixels=True, overwrite=overwrite)
+        elif name == "tflite":
+            file = ExportedFile(export_tflite(model, path, overwrite=overwrite), ("logits",))
+        elif name == "openvino":
+            made = export_openvino(model, path, outputs=outputs, half=half, overwrite=overwrite)
+            file = ExportedFile(made, tuple(outputs))
+        else:
+            file = ExportedFile(export_onnx(model, path, outputs=outputs, overwrite=overwrite), tuple(outputs))
+        written.append(file)
+    return written
+
+
+def _check_place(plan: _Plan, *, card: bool, overwrite: bool) -> None:
+    """Refuse to replace files that this program didn't write, and say which earlier ones are replaced."""
+    files = [*plan.parts, *((plan.card, *plan.items) if card else ())]
+    refuse_foreign(*files, overwrite=overwrite)
+    for path in files:
+        if path.exists():
+            _LOGGER.warning("%s is replaced", path)
+
+
+def _describe(
+    model: SegmentationModel, run: Path | None, plan: _Plan, files: Sequence[ExportedFile], *, overwrite: bool
+) -> list[Path]:
+    """Write the model card and the STAC items beside the files, with what a run folder knows of its model."""
+    name, parameters = plan.stem.name, count_parameters(model)
+    items = stac_items(model.description, files, name=name, parameters=parameters)
+    measured = Measured() if run is None else read_measured(run)
+    card = model_card(model.description, files, name=name, parameters=parameters, measured=measured)
+    for own, item in items.items():
+        write_json(plan.card.with_name(own), item, overwrite=overwrite)
+    write_text(plan.card, card, overwrite=overwrite)
+    return [plan.card, *(plan.card.with_name(own) for own in items)]

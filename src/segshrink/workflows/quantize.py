@@ -1,0 +1,87 @@
+"""A model in 8-bit integers, measured beside float32."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from segshrink.compression.quantization import RUNTIMES, QuantizationResult
+from segshrink.compression.quantization import quantize as quantize_model
+from segshrink.config import DatasetDescription, Recipe, as_recipe, load_recipe
+from segshrink.evaluation import described_data
+from segshrink.files import writing
+from segshrink.models import SegmentationModel, load_model
+from segshrink.teachers import is_data
+from segshrink.training.hardware import use_free_threads
+from segshrink.workflows.progress import Progress, silent
+from segshrink.workflows.train import quieten_lightning
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def quantize(
+    model: SegmentationModel | str | Path,
+    data: DatasetDescription | str | Path | None = None,
+    *,
+    out: str | Path,
+    runtimes: Sequence[str] = RUNTIMES,
+    max_drop: float = 1.0,
+    images: int = 64,
+    recipe: Recipe | str | Path | None = None,
+    aware: bool = False,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> QuantizationResult:
+    """Write a model in 8-bit integers for each runtime, and compare it with float32 on the validation images.
+
+    Args:
+        model: Run folder, model folder, or a model.
+        data: The data set, or its description's file; a run folder knows its own.
+        out: Folder to write.
+        runtimes: "onnxruntime", "openvino" or both.
+        max_drop: Points of mIoU that int8 may lose; sensitive layers stay float.
+        images: Tiles of 512 x 512 pixels to calibrate with.
+        recipe: How to train for 8 bits where int8 loses too much; a run folder knows its own.
+        aware: Train for 8 bits, with the float32 model as teacher, in any case.
+        overwrite: Replace what this program didn't write.
+        progress: Told how far each stage has come.
+
+    Raises:
+        ConfigError: The data set has no images to calibrate or judge with.
+        FileError: There is no model, or ``out`` holds something else.
+        ModelError: The model can't be exported.
+    """
+    folder = Path(model) if isinstance(model, str | Path) else None
+    description = data if isinstance(data, DatasetDescription) else described_data(folder or "the model", data)
+    quieten_lightning()
+    use_free_threads()
+    loaded = as_recipe(recipe) if recipe is not None else folder and _own_recipe(folder)
+    with writing(Path(out)):
+        return quantize_model(
+            load_model(model) if isinstance(model, str | Path) else model,
+            description,
+            out=Path(out),
+            runtimes=runtimes,
+            max_drop=max_drop,
+            images=images,
+            recipe=loaded,
+            aware=aware,
+            overwrite=overwrite,
+            progress=partial(progress, "quantize"),
+        )
+
+
+def _own_recipe(run: Path) -> Recipe | None:
+    """Return the recipe in a run folder, which anybody may have written: without teachers that are more than data."""
+    path = run / "config.yaml"
+    if not path.exists():
+        return None
+    recipe = load_recipe(path)
+    if all(is_data(source) for source in recipe.distillation.teachers):
+        return recipe
+    _LOGGER.warning(
+        "the teacher that %s names would run code or ask the network, so the model is its own; see --recipe", path
+    )
+    return recipe.model_copy(update={"distillation": recipe.distillation.model_copy(update={"teachers": []})})
