@@ -15,7 +15,7 @@ LARGEST_SEED = 2**32 - 1
 class Strict(BaseModel):
     """A configuration section: unknown keys are refused, values are frozen, numbers are finite and no truth values."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -15,10 +15,11 @@ class ClassEntry(Strict):
     """One class; masks hold either its ``color`` or its ``value``."""
 
     name: str
-    # "#RRGGBB" as it stands in colour or palette masks; also the colour it is drawn in.
+    """The class's name."""
     color: str | None = None
-    # The number as it stands in index masks.
+    """Its color in color or palette masks, "#RRGGBB"; also the color it is drawn in."""
     value: int | None = Field(default=None, ge=0, le=65535)
+    """The number as it stands in index masks."""
 
     @field_validator("color")
     @classmethod
@@ -31,22 +32,29 @@ class ClassEntry(Strict):
 class Split(Strict):
     """Which images train and which judge. Use ``train``/``val``/``test``, or one of the other three.
 
-    ``train``, ``val``, ``test``: lists of folders or wildcards relative to ``root``, of image stems, or a text file
-    with one of these a line. ``groups``: leave-one-group-out, name → folders or wildcards; ``held_out`` is judged.
-    ``random``: the share of images (whole images) that is judged. ``patches``: squares of that many pixels cut from
-    every image, shuffled, ``share`` of them judged: test pixels lie beside training pixels, so results leak and are
-    labelled so. ``test`` may stand beside each of them: its images neither train nor judge before the end.
+    ``test`` may stand beside each of them.
     """
 
     train: list[str] | str | None = None
+    """Images that train: folders or wildcards relative to ``root``, image stems, or a text file with one of these a
+    line."""
     val: list[str] | str | None = None
+    """Images that judge, in the same way."""
     test: list[str] | str | None = None
+    """Images that neither train nor judge before the end, in the same way."""
     groups: dict[str, list[str]] | None = None
+    """Leave-one-group-out: name of a group -> folders or wildcards; ``held_out`` is judged, the others train."""
     held_out: str | None = None
+    """The group that is judged."""
     random: float | None = Field(default=None, gt=0, lt=1)
+    """The share of images (whole images) that is judged."""
     patches: int | None = Field(default=None, ge=16)
+    """Side of squares that are cut from every image and shuffled, ``share`` of them judged: judged pixels lie beside
+    training pixels, so results leak and are labeled so."""
     share: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the patches that is judged."""
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+    """Random seed of ``random`` and ``patches``."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Split:
@@ -70,38 +78,43 @@ class Split(Strict):
 
 
 class DatasetDescription(Strict):
-    """A data set, as in DESIGN.md: nobody writes a Python class for theirs."""
+    """A data set: where images and masks are, and what the masks mean."""
 
     name: str
-    # Folder that the patterns below start from; relative to the description file.
+    """Name of the data set in reports."""
     root: Path = Path()
-    # Wildcard relative to root ("Tile */images/*.jpg"), or a list file of "image" or "image mask" lines.
+    """Folder that the patterns below start from; relative to the description file."""
     images: str
-    # Wildcard with the same number of * parts, paired by them; empty with a two-column list file.
+    """Wildcard relative to root ("Tile */images/*.jpg"), or a list file of "image" or "image mask" lines."""
     masks: str | None = None
+    """Wildcard with the same number of * parts, paired by them; empty with a two-column list file."""
     classes: list[ClassEntry] = Field(min_length=2, max_length=255)
-    # Mask colours ("#RRGGBB") or values that carry no label.
+    """The classes, in the order of the model's outputs."""
     ignore: list[str | int] = Field(default=[])
+    """Mask colors ("#RRGGBB") or values that carry no label."""
     split: Split
-    # Wildcard or list file of images without masks, for distillation.
+    """Which images train and which judge."""
     unlabeled: str | None = None
-    # Bands to read, in this order: by number (from 1) or by name, [4, 1, 2] or [nir, red, green]; or how many there
-    # are. A transparency band masks pixels out and is a band only where it is listed or counted here.
+    """Wildcard or list file of images without masks, for distillation."""
     bands: Annotated[int, Field(ge=1)] | Annotated[list[int | str], Field(min_length=1)] | None = None
-    # A pixel value that stands for no data, besides what the files declare: 0 where all bands have it, -9999 in any.
+    """Bands to read, in this order: by number (from 1) or by name, [4, 1, 2] or [nir, red, green]; or how many there
+    are. A transparency band masks pixels out and is a band only where it is listed or counted here."""
     nodata: float | None = None
-    # Classes that the training masks need not hold.
+    """A pixel value that stands for no data, besides what the files declare: 0 where all bands have it, -9999 in any.
+    """
     allow_absent: list[str] = Field(default=[])
-    # Ground size of a pixel in metres, such as 0.3, where the files don't say it; models trained on it carry it along.
+    """Classes that the training masks need not hold."""
     resolution: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    # How masks are read: "auto" is colour if every class has a color and none has a value, else index.
+    """Ground size of a pixel in metres, such as 0.3, where the files don't say it; models trained on it carry it along.
+    """
     mask_kind: Literal["auto", "color", "index"] = "auto"
-    # Masks as polygons (.geojson, .gpkg): the attribute that holds a class's name or value. None takes "class"; where
-    # polygons don't have it and there are two classes, all polygons are the one that isn't mask_background.
+    """How masks are read: "auto" is color if every class has a color and none has a value, else index."""
     mask_field: str | None = None
-    # Masks as polygons: the class where no polygon lies. None ignores these pixels; where all polygons are one class
-    # of two, it is the first class.
+    """Masks as polygons (.geojson, .gpkg): the attribute that holds a class's name or value. None takes "class"; where
+    polygons don't have it and there are two classes, all polygons are the one that isn't mask_background."""
     mask_background: str | None = None
+    """Masks as polygons: the class where no polygon lies. None ignores these pixels; where all polygons are one class
+    of two, it is the first class."""
 
     @model_validator(mode="after")
     def _meaningful(self) -> DatasetDescription:

@@ -15,61 +15,63 @@ from segshrink.config.teachers import Teaching
 class ModelChoice(Strict):
     """A network by id, with its options."""
 
-    # "unet", "separable-unet", "mobile", "smp:Unet/resnet34", "torchvision:lraspp_mobilenet_v3_large"; or a model or
-    # run folder, relative to the recipe, whose network, weights and normalisation training starts from.
     id: str
-    # Network options by name (unet: width, depth; separable-unet: width; ...).
+    """A network id: "unet", "separable-unet", "mobile", "smp:Unet/resnet34", "torchvision:lraspp_mobilenet_v3_large";
+    or a model or run folder, relative to the recipe, whose network, weights and normalization training starts from."""
     options: Options = Field(default={})
-    # "imagenet": from an installed package that carries them, or a hub where one is reached; or a file of encoder
-    # weights (.safetensors or weights-only .pth), relative to the recipe. None starts at random.
+    """Network options by name (unet: width, depth; separable-unet: width; ...)."""
     encoder_weights: Literal["imagenet"] | Path | None = None
-    # Pixel normalisation: statistics of the training images, ImageNet's, or what the encoder weights were trained with
-    # ("half": (x - 128) / 128).
+    """Where the encoder starts: "imagenet" takes an installed package that carries the weights, or a hub where one is
+    reached; or a file of encoder weights (.safetensors or weights-only .pth), relative to the recipe. None starts at
+    random."""
     normalization: Literal["data", "imagenet", "half"] = "data"
-    # One output channel (a sigmoid) instead of two, for data of exactly two classes, the background first.
+    """Pixel normalization: statistics of the training images, ImageNet's, or what the encoder weights were trained with
+    ("half": (x - 128) / 128)."""
     sigmoid: bool = False
+    """One output channel (a sigmoid) instead of two, for data of exactly two classes, the background first."""
 
 
 class Crops(Strict):
     """How training samples are drawn."""
 
-    # Side of a square crop in pixels.
     size: int = Field(default=256, ge=32, le=16384)
-    # Crops an optimisation step sees.
+    """Side of a square crop in pixels."""
     batch_size: int = Field(default=8, ge=1, le=65536)
-    # Crops of an epoch; None: as many as cover the area of the training images once.
+    """Crops an optimization step sees."""
     per_epoch: int | None = Field(default=None, ge=1, le=10**9)
-    # How scenes are drawn: in proportion to their "area", or every "image" equally often, so that a few large scenes
-    # don't outweigh many small ones.
+    """Crops of an epoch; None: as many as cover the area of the training images once."""
     draw: Literal["area", "image"] = "area"
-    # Share of crops centred on a pixel of a rare class (classes drawn with equal chance).
+    """How scenes are drawn: in proportion to their "area", or every "image" equally often, so that a few large scenes
+    don't outweigh many small ones."""
     rare_class_share: float = Field(default=0.0, ge=0, le=1)
-    # Share of crops that come from unlabelled images when there are any (distillation only).
+    """Share of crops centered on a pixel of a rare class (classes drawn with equal chance)."""
     unlabeled_share: float = Field(default=0.5, ge=0, le=1)
-    # Data loading processes; None picks 0 for in-memory speed on small machines.
+    """Share of crops that come from unlabeled images when there are any (distillation only)."""
     workers: int | None = Field(default=None, ge=0, le=256)
+    """Data loading processes; None picks 0 for in-memory speed on small machines."""
 
 
 class Augmentation(Strict):
     """Random changes of a crop; each is drawn from (seed, epoch, sample). A name alone is its ``preset``."""
 
-    # "aerial": seen from above, every direction is alike: mirrors and quarter turns. "photo": up is up: left and right
-    # are exchanged, nothing else. None follows the data: "aerial" where images say where on the ground they lie.
     preset: Literal["photo", "aerial"] | None = None
-    # Range of the zoom factor, drawn log-uniformly; 1 is the original resolution. Between 1/32 and 32.
+    """What a change may do: "aerial" (seen from above, every direction is alike) mirrors and turns by quarters; "photo"
+    (up is up) exchanges left and right only. None follows the data: "aerial" where images say where on the ground they
+    lie."""
     scale: tuple[float, float] = (0.5, 2.0)
-    # Mirror left-right and top-bottom, each with chance 1/2; or "left-right" only; None as the preset says.
+    """Range of the zoom factor, drawn log-uniformly; 1 is the original resolution. Between 1/32 and 32."""
     flips: bool | Literal["left-right"] | None = None
-    # Turn by a multiple of 90 degrees; None as the preset says.
+    """Mirror left-right and top-bottom, each with chance 1/2; or "left-right" only; None as the preset says."""
     quarter_turns: bool | None = None
-    # Largest relative change of brightness (the same factor for all bands).
+    """Turn by a multiple of 90 degrees; None as the preset says."""
     brightness: float = Field(default=0.2, ge=0, le=1)
-    # Largest relative change of contrast around the crop's mean.
+    """Largest relative change of brightness (the same factor for all bands)."""
     contrast: float = Field(default=0.2, ge=0, le=1)
-    # Largest relative change of each band by a factor of its own (colour cast, sensor, haze).
+    """Largest relative change of contrast around the crop's mean."""
     band_gain: float = Field(default=0.1, ge=0, le=1)
-    # Largest standard deviation of Gaussian noise, as a share of the value range.
+    """Largest relative change of each band by a factor of its own (color cast, sensor, haze)."""
     noise: float = Field(default=0.02, ge=0, le=1)
+    """Largest standard deviation of Gaussian noise, as a share of the value range."""
 
     @model_validator(mode="before")
     @classmethod
@@ -95,63 +97,70 @@ class Augmentation(Strict):
 
 
 class Training(Strict):
-    """How long and how a network is optimised."""
+    """How long and how a network is optimized."""
 
     epochs: int = Field(default=50, ge=1, le=10**6)
+    """Number of epochs; an epoch has as many crops as ``crops.per_epoch`` says."""
     learning_rate: float = Field(default=1e-3, gt=0)
+    """Largest learning rate of AdamW, reached after the warm-up."""
     weight_decay: float = Field(default=0.01, ge=0)
-    # Share of all steps in which the learning rate rises linearly; then it falls along a half cosine to zero.
+    """Weight decay of AdamW."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
-    # Largest norm of the gradient; None doesn't clip.
+    """Share of all steps in which the learning rate rises linearly; then it falls along a half cosine to zero."""
     clip_norm: float | None = Field(default=1.0, gt=0)
-    # Decay of the exponential moving average of the weights per step (0.999, say); None keeps the plain weights.
+    """Largest norm of the gradient; None doesn't clip."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    # Stop after this many validations without a better mIoU; None trains to the end.
+    """Decay of the exponential moving average of the weights per step (0.999, say); None keeps the plain weights."""
     patience: int | None = Field(default=None, ge=1)
-    # Measure the mIoU on whole validation scenes every so many epochs, and after the last; losses are measured on fixed
-    # crops of them after every epoch.
+    """Stop after this many validations without a better mIoU; None trains to the end."""
     validate_every: int = Field(default=1, ge=1)
-    # "auto": bf16 where the device computes in it, else 32-bit. bf16 elsewhere and fp16 on a CPU are refused.
+    """Measure the mIoU on whole validation scenes every so many epochs, and after the last; losses are measured on
+    fixed crops of them after every epoch."""
     precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
-    # torch.compile the network.
+    """Precision of the computation: "auto" is bf16 where the device computes in it, else 32-bit. bf16 elsewhere and
+    fp16 on a CPU are refused."""
     compile: bool = False
-    # CPU threads; None takes the cores that are free.
+    """torch.compile the network."""
     threads: int | None = Field(default=None, ge=1, le=1024)
+    """CPU threads; None takes the cores that are free."""
 
 
 class Term(Strict):
     """One weighted loss."""
 
-    # A function of segshrink.losses: "cross_entropy", "jaccard", "pixel_kl", "channel_kl", "hint", ...
     name: str
+    """A function of segshrink.losses: "cross_entropy", "jaccard", "pixel_kl", "channel_kl", "hint", ..."""
     weight: float = Field(default=1.0, ge=0)
-    # Options of the loss by name (temperature, label_smoothing, class_weights, ...).
+    """Factor of the loss."""
     options: Options = Field(default={})
-    # For a loss on features: which of the student's and of the teacher's, by module path ("encoder.layer4") or by
-    # role ("encoder", "decoder", "stage:3"); a loss on logits takes the logits when both are left out.
+    """Options of the loss by name (temperature, label_smoothing, class_weights, ...)."""
     student: str | None = None
+    """For a loss on features: which of the student's, by module path ("encoder.layer4") or by role ("encoder",
+    "decoder", "stage:3"); a loss on logits takes the logits when this and ``teacher`` are left out."""
     teacher: str | None = None
+    """For a loss on features: which of the teacher's, in the same way."""
 
 
 class Distillation(Teaching):
     """What the student learns from: its teachers, and alpha and temperature, a preset, or a list of weighted terms."""
 
-    # Share of the true-label loss; 1 - alpha is the share of the distillation loss.
     alpha: float = Field(default=0.5, ge=0, le=1)
-    # Temperature of the soft targets.
+    """Share of the true-label loss; 1 - alpha is the share of the distillation loss."""
     temperature: float = Field(default=2.0, gt=0)
-    # Start the student's encoder from the teacher's, where it is the same one or a part of it.
+    """Temperature of the soft targets."""
     inherit_encoder: bool = False
-    # Compute the teacher's answers once, over whole scenes, and cut crops from them: the teacher costs neither time nor
-    # memory while the student trains, and sees whole scenes, but not the student's brightness, contrast and noise. A
-    # folder says where answers are kept (one byte a pixel and class, and one a pixel); true: beside the decoded images.
+    """Start the student's encoder from the teacher's, where it is the same one or a part of it."""
     teacher_cache: bool | Path = False
-    # Weight every pixel's soft target by how sure the teacher is there.
+    """Compute the teacher's answers once, over whole scenes, and cut crops from them: the teacher costs neither time
+    nor memory while the student trains, and sees whole scenes, but not the student's brightness, contrast and noise. A
+    folder says where answers are kept (one byte a pixel and class, and one a pixel); true: beside the decoded images.
+    """
     confidence_weighting: bool = False
-    # A published combination of terms ("cwd", "cirkd", "jml", "dist", "mgd", ...); replaces alpha and temperature.
+    """Weight every pixel's soft target by how sure the teacher is there."""
     preset: str | None = None
-    # Replaces alpha and temperature when given; not together with a preset.
+    """A published combination of terms ("cwd", "cirkd", "jml", "dist", "mgd", ...); replaces alpha and temperature."""
     terms: list[Term] | None = None
+    """Replaces alpha and temperature when given; not together with a preset."""
 
     @field_validator("teacher_cache", mode="before")
     @classmethod
@@ -167,21 +176,32 @@ class Learner(Strict):
     """A network and, where they differ from the recipe's, its own training settings and supervised terms."""
 
     model: ModelChoice
+    """The network."""
     training: Training = Training()
+    """How it is optimized."""
     terms: list[Term] = Field(default=[Term(name="cross_entropy")])
+    """Losses on the true labels."""
 
 
 class Recipe(Strict):
     """Everything a run depends on. ``segshrink train`` trains ``teacher``; ``segshrink distill`` trains ``student``."""
 
     name: str = "run"
+    """Name of the runs in reports."""
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+    """Random seed of weights, crops and augmentation."""
     data: DatasetDescription
+    """The data set: its description, or the path of the description's file, relative to the recipe."""
     crops: Crops = Crops()
+    """How training samples are drawn."""
     augmentation: Augmentation = Augmentation()
+    """Random changes of a crop; a name alone, "aerial" or "photo", is its preset."""
     teacher: Learner | None = None
+    """The teacher, where it is to be trained."""
     student: Learner | None = None
+    """The small network, and how it and its control are trained."""
     distillation: Distillation = Distillation()
+    """What the student learns from."""
 
     @model_validator(mode="after")
     def _two_classes_for_a_sigmoid(self) -> Recipe:

@@ -13,69 +13,72 @@ from segshrink.config.base import Options, Strict
 class Adapter(Strict):
     """How a foreign model takes pixels and what it answers."""
 
-    # Order of the axes of its images, and of its answers unless their shape says otherwise; by default what the shape
-    # of its input says.
     layout: Literal["NCHW", "NHWC"] | None = None
-    # Height and width it takes when it takes no others; one number is both.
+    """Order of the axes of its images, and of its answers unless their shape says otherwise; by default what the shape
+    of its input says."""
     size: int | tuple[int, int] | None = None
-    # How an image becomes one of that size: the whole image with its proportions kept ("letterbox") or not
-    # ("stretch"), or tiles of it.
+    """Height and width it takes when it takes no others; one number is both."""
     fit: Literal["letterbox", "stretch", "tile"] = "tile"
-    # Where a letterboxed image lies: in the middle, or in the upper left corner.
+    """How an image becomes one of that size: the whole image with its proportions kept ("letterbox") or not
+    ("stretch"), or tiles of it."""
     place: Literal["center", "corner"] = "center"
-    # Raw value around a letterboxed image.
+    """Where a letterboxed image lies: in the middle, or in the upper left corner."""
     fill: float = 0.0
-    # Order of the first three bands.
+    """Raw value around a letterboxed image."""
     order: Literal["rgb", "bgr"] = "rgb"
-    # It takes (pixel - mean) / std; one number for all bands, or one each in the order it takes them, in the units of
-    # the images' pixels: ImageNet's 0.485 and 0.229 are 123.675 and 58.395 for 8-bit ones. A network of integers takes
-    # that by the scale and zero point in its file; at 0 and 1 it takes the pixel values themselves.
+    """Order of the first three bands."""
     mean: float | list[float] = 0.0
+    """It takes (pixel - mean) / std; one number for all bands, or one each in the order it takes them, in the units of
+    the images' pixels: ImageNet's 0.485 and 0.229 are 123.675 and 58.395 for 8-bit ones. A network of integers takes
+    that by the scale and zero point in its file; at 0 and 1 it takes the pixel values themselves."""
     std: float | list[float] = 1.0
-    # Type of the numbers it takes; by default what its file says.
+    """See ``mean``."""
     dtype: Literal["float32", "float16", "uint8", "int8"] | None = None
-    # What comes out: "labels" is one class index per pixel; "auto" tells logits from probabilities by looking.
+    """Type of the numbers it takes; by default what its file says."""
     output: Literal["auto", "logits", "probabilities", "labels"] = "auto"
-    # Probability of the class that a label map names; the others share the rest.
+    """What comes out: "labels" is one class index per pixel; "auto" tells logits from probabilities by looking."""
     confidence: float = Field(default=0.9, gt=0, lt=1)
-    # Which of several outputs, by name or position.
+    """Probability of the class that a label map names; the others share the rest."""
     output_name: str | int = 0
-    # Its class names in order, or a text file with one a line.
+    """Which of several outputs, by name or position."""
     classes: list[str] | Path | None = None
+    """Its class names in order, or a text file with one a line."""
 
 
 class TeacherSource(Strict):
     """One teacher."""
 
-    # Run or model folder; "smp:...", "torchvision:...", "hf:FOLDER or hub name", "module:function"; "onnx:FILE",
-    # "tflite:FILE"; "labels:FOLDER" of soft (.npy) or hard (.png) label maps.
     source: str
-    # How it takes pixels and what it answers, written here or in a file of its own.
+    """Run or model folder; "smp:...", "torchvision:...", "hf:FOLDER or hub name", "module:function"; "onnx:FILE",
+    "tflite:FILE"; "labels:FOLDER" of soft (.npy) or hard (.png) label maps."""
     adapter: Adapter | Path | None = None
-    # Weights for a network that the source names (.safetensors or weights-only .pth), or the name of published ones of
-    # torchvision ("COCO_WITH_VOC_LABELS_V1").
+    """How it takes pixels and what it answers, written here or in a file of its own."""
     weights: Path | None = None
-    # Options of the network by name (smp: decoder_channels, ...), or arguments of the function.
+    """Weights for a network that the source names (.safetensors or weights-only .pth), or the name of published ones of
+    torchvision ("COCO_WITH_VOC_LABELS_V1")."""
     options: Options = Field(default={})
-    # Class of the student -> class or classes of the teacher, where names differ. Classes with equal names need none.
+    """Options of the network by name (smp: decoder_channels, ...), or arguments of the function."""
     classes: dict[str, str | list[str]] = Field(default={})
-    # Its share among several teachers.
+    """Class of the student -> class or classes of the teacher, where names differ. Classes with equal names need none.
+    """
     weight: float = Field(default=1.0, gt=0)
+    """Its share among several teachers."""
 
 
 class Teaching(Strict):
     """All teachers of a student, and how their answers become one."""
 
     teachers: list[TeacherSource] = Field(default=[])
-    # Several teachers: average their probabilities with their weights, or with their weights times each one's
-    # confidence (largest probability) at the pixel.
+    """The teachers; none: the recipe's own is trained first."""
     combine: Literal["weights", "confidence"] = "weights"
-    # Average the answers for the image and for its mirror images: in both directions, or "left-right" only, for photos
-    # in which up is up.
+    """Several teachers: average their probabilities with their weights, or with their weights times each one's
+    confidence (largest probability) at the pixel."""
     flips: bool | Literal["left-right"] = False
-    # Average the answers for the image at these zooms.
+    """Average the answers for the image and for its mirror images: in both directions, or "left-right" only, for photos
+    in which up is up."""
     scales: list[Annotated[float, Field(gt=0)]] = Field(default=[1.0], min_length=1)
-    # The lowest precision that they may compute in on a CPU: "bf16" and "int8" through OpenVINO, where that is quicker
-    # than their own runtime (measured) and the answers stay the same. "auto" leaves them to their own runtime, which is
-    # bf16 for networks of PyTorch where the processor computes in it. Losses on features need "auto".
+    """Average the answers for the image at these zooms."""
     precision: Literal["auto", "bf16", "int8"] = "auto"
+    """The lowest precision that they may compute in on a CPU: "bf16" and "int8" through OpenVINO, where that is quicker
+    than their own runtime (measured) and the answers stay the same. "auto" leaves them to their own runtime, which is
+    bf16 for networks of PyTorch where the processor computes in it. Losses on features need "auto"."""
