@@ -1,6 +1,8 @@
 # make demo      everything once, on generated scenes (minutes)
 # make test      linters, types, walls between rooms, tests
 # make test-old-cpu   the tests as a processor without AVX512 and AMX runs them
+# make docs      the site, with warnings as errors, and the examples in docstrings
+# make size      lines of code of each room
 # make install   .venv with everything both need; done once, again only when what is needed changes
 
 VENV := .venv
@@ -12,7 +14,7 @@ DEMO_OUT ?= runs/demo
 # What is compiled of the libraries is kept: tests start many programs.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-old-cpu install lint clean
+.PHONY: demo test test-old-cpu docs size install lint clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -31,10 +33,17 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir build/site
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --doctest-modules src/segshrink
+
+size:
+	@python3 tools/size.py
+
 install: $(STAMP)
 
 clean:
-	rm -rf $(VENV) $(BOOTSTRAP)
+	rm -rf $(VENV) $(BOOTSTRAP) build
 
 # PYTHON=/path/to/python chooses the Python; UV=/path/to/uv the uv.
 $(STAMP): pyproject.toml constraints.txt
