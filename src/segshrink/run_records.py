@@ -1,0 +1,323 @@
+"""The schema of what a run folder's JSON files hold, both as a program writes them and as it reads them back."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from segshrink import __version__
+from segshrink.records import Count, Flag, Many, Number, Record, Score, Text
+
+Role = Literal["teacher", "control", "student", "model"]
+_GRAY = "#808080"
+
+
+def _color_or_gray(text: str) -> str:
+    """Return ``text`` if it is ``#rrggbb``, else gray: it goes into style sheets."""
+    return text.lower() if re.fullmatch(r"#[0-9A-Fa-f]{6}", text) else _GRAY
+
+
+class MachineRecord(Record):
+    """The machine that something was measured on, as ``segshrink.machine.describe_machine`` tells it."""
+
+    cpu: Text | None = None
+    cores: Count | None = None
+    threads: Count | None = None
+    memory_gb: Number | None = None
+    device: Text | None = None
+    precision: Text | None = None
+    torch: Text | None = None
+    python: Text | None = None
+
+
+class ImageCounts(Record):
+    """How many images a training used."""
+
+    labeled: Count | None = None
+    unlabeled: Count | None = None
+    val: Count | None = None
+
+
+class RunRecord(Record):
+    """``run.json``: what was trained from what, and how far it came.
+
+    Attributes:
+        segshrink: Version of the program that wrote it.
+        role: What the model is to the others of a comparison.
+        created: When the training began, ISO 8601 with time zone.
+        teacher: What the student learns from, for people.
+        teachers: The same as sources of a recipe, see ``segshrink.config.TeacherSource``.
+        teacher_identity: The same exactly: equal for equal weights and settings.
+        teacher_precision: The precision that each teacher computed in, and what was measured to choose it.
+        identity: Of a folder that describes a teacher: what it is, exactly.
+        seconds: Time of training.
+        processor_seconds: The same on all cores together, with the processes that load data.
+        peak_memory_mb: Largest resident memory of the training's process, in 10^6 bytes.
+        libraries_memory_mb: What of it was taken when the libraries were loaded and nothing else.
+        peak_gpu_memory_mb: Largest memory on the GPU, where one trained.
+        best_mean_iou: Best validation mIoU, in [0, 1].
+    """
+
+    segshrink: Text = __version__
+    role: Role
+    name: Text | None = None
+    data: Text | None = None
+    status: Literal["running", "stopped", "finished"] | None = None
+    created: Text | None = None
+    seed: Count | None = None
+    images: ImageCounts = ImageCounts()
+    machine: MachineRecord = MachineRecord()
+    teacher: str | None = None
+    teachers: Many[dict[str, Any]] = ()
+    teacher_identity: str | None = None
+    teacher_precision: Many[dict[str, Any]] = ()
+    identity: str | None = None
+    steps: Count | None = None
+    epochs: Count | None = None
+    seconds: Number | None = None
+    processor_seconds: Number | None = None
+    peak_memory_mb: Number | None = None
+    libraries_memory_mb: Number | None = None
+    peak_gpu_memory_mb: Number | None = None
+    best_mean_iou: Number | None = None
+
+
+class ModelRecord(Record):
+    """The model that was evaluated."""
+
+    name: Text | None = None
+    parameters: Count | None = None
+
+
+class ClassRecord(Record):
+    """A class; ``color`` is ``#rrggbb``."""
+
+    name: Text
+    color: Annotated[str, AfterValidator(_color_or_gray)] = _GRAY
+
+
+class ScoresRecord(Record):
+    """``segshrink.evaluation.Scores`` on disk: scores of one confusion matrix; None where one isn't defined."""
+
+    mean_iou: Number
+    mean_accuracy: Score = None
+    accuracy: Score = None
+    frequency_weighted_iou: Score = None
+    kappa: Score = None
+    iou: Many[Score]
+    precision: Many[Score] = ()
+    recall: Many[Score] = ()
+    f1: Many[Score] = ()
+
+
+class IntervalRecord(Record):
+    """A bootstrap interval of the mIoU: its ends, the share of resamples between them, and how many were drawn."""
+
+    mean_iou: tuple[Number, Number]
+    level: Number = 0.95
+    resamples: Count | None = None
+
+
+class CalibrationBin(Record):
+    """Pixels whose largest probability falls into one bin: its mean, the share that is right; None in empty bins."""
+
+    confidence: Score = None
+    accuracy: Score = None
+    count: Count | None = None
+
+
+class CalibrationRecord(Record):
+    """A reliability diagram.
+
+    Attributes:
+        expected_calibration_error: Mean over pixels of |accuracy − confidence| of the pixel's bin (Guo et al. 2017,
+            L1); None without pixels.
+        bins: By rising confidence.
+    """
+
+    expected_calibration_error: Score = None
+    bins: Many[CalibrationBin] = ()
+
+
+class CurveRecord(Record):
+    """Precision and recall of one class at falling thresholds.
+
+    Attributes:
+        name: Class name.
+        average_precision: Σ (recall_n − recall_{n−1}) · precision_n over all thresholds, without interpolation; None
+            when the class isn't in the truth.
+        precision: At most 200 points, by rising recall; empty when the class isn't in the truth.
+        recall: The same points.
+    """
+
+    name: Text = Field(alias="class")
+    average_precision: Score = None
+    precision: Many[Number] = ()
+    recall: Many[Number] = ()
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        if len(self.precision) != len(self.recall):
+            raise ValueError(
+                f"must hold as many precisions as recalls, found {len(self.precision)}, {len(self.recall)}"
+            )
+        return self
+
+
+class PicturesRecord(Record):
+    """Files of one evaluated image, relative to the run folder; truth and prediction hold class indices."""
+
+    image: str
+    truth: str
+    prediction: str
+
+
+class ImageRecord(Record):
+    """Scores of one image.
+
+    Attributes:
+        name: The scene's name.
+        mean_iou: mIoU over the classes that the image's truth or prediction holds; None without labeled pixels.
+        accuracy: Share of pixels predicted right; None without labeled pixels.
+        pixels: Labeled pixels.
+        pictures: None if the image isn't among those that pictures were kept of.
+    """
+
+    name: Text
+    mean_iou: Score = None
+    accuracy: Score = None
+    pixels: Count = 0
+    pictures: PicturesRecord | None = None
+
+
+class AgreementRecord(Record):
+    """Agreement of a model with a reference, over every pixel of the images, labeled or not.
+
+    Attributes:
+        reference: Name of the reference.
+        accuracy: Share of pixels predicted the same.
+        mean_iou: mIoU of the predictions, with the reference's as truth.
+        images: Images compared.
+    """
+
+    reference: Text | None = Field(default=None, alias="with")
+    accuracy: Score = None
+    mean_iou: Score = None
+    images: Count | None = None
+
+
+class EvaluationRecord(Record):
+    """``evaluation.json``: scores of one model on one split of one data set, every labeled pixel counted once.
+
+    Attributes:
+        segshrink: Version of the program that wrote it.
+        date: When, ISO 8601 with time zone.
+        data: Name of the data set.
+        split: Such as "val".
+        leaking: Whether parts of one scene stand on both sides of the split, so that scores are too good.
+        model: What was evaluated.
+        classes: The C classes scored.
+        images: How many.
+        pixels: Labeled pixels.
+        scores: Of the whole set.
+        confusion: (C, C) pixel counts, [true][predicted].
+        interval: Of the mIoU over images; None for fewer than two images.
+        calibration: Reliability diagram.
+        curves: Precision-recall curve of each class.
+        per_image: Scores of each image, in the order evaluated.
+        agreement: Agreement with a reference model, if one was given.
+        never_predicted: Names of classes that the truth holds but that were never predicted.
+    """
+
+    remedy = "evaluate the model again"
+
+    segshrink: Text = __version__
+    date: Text | None = None
+    data: Text
+    split: Text
+    leaking: Flag = False
+    model: ModelRecord = ModelRecord()
+    classes: Annotated[Many[ClassRecord], Field(min_length=1)]
+    images: Count = 0
+    pixels: Count = 0
+    scores: ScoresRecord
+    confusion: Many[Many[Count]]
+    interval: IntervalRecord | None = None
+    calibration: CalibrationRecord = CalibrationRecord()
+    curves: Many[CurveRecord] = ()
+    per_image: Many[ImageRecord] = ()
+    agreement: AgreementRecord | None = None
+    never_predicted: Many[Text] = ()
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        classes = len(self.classes)
+        if len(self.confusion) != classes or any(len(row) != classes for row in self.confusion):
+            raise ValueError(f"must hold in 'confusion' {classes} lists of {classes} numbers, as there are classes")
+        if len(self.scores.iou) != classes:
+            raise ValueError(f"must hold in 'scores.iou' {classes} numbers, found {len(self.scores.iou)}")
+        return self
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return tuple(entry.name for entry in self.classes)
+
+
+class LatencyRecord(Record):
+    """Milliseconds for one image: raw pixels in, class map out, batch 1."""
+
+    median: Number
+    p95: Number | None = None
+    low: Number | None = None
+    high: Number | None = None
+    runs: Count | None = None
+    threads: Count | None = None
+
+
+class LoadRecord(Record):
+    """What other programs computed meanwhile: their share of the cores, and whether that spoils the times."""
+
+    others: Number | None = None
+    cores: Count | None = None
+    seconds: Number | None = None
+    busy: Flag = False
+
+
+class ProfileRecord(Record):
+    """``profile.json``: what a model costs on a machine; see ``segshrink.profiling.profile_models``.
+
+    Attributes:
+        segshrink: Version of the program that wrote it.
+        parameters: Number of weights.
+        macs: Multiply-accumulates for one image.
+        input: Shape of that image, (1, bands, H, W).
+        file_bytes: The weights on disk.
+        peak_memory_mb: Largest resident set, in 10^6 bytes, of a process that loads the model and runs one image.
+        baseline_memory_mb: The same of a process that loads no model.
+        load: None where unknown.
+        session: Equal for models that were timed in turns.
+        turns: Their names.
+    """
+
+    remedy = "measure the model again"
+
+    segshrink: Text = __version__
+    parameters: Count | None = None
+    macs: Count | None = None
+    input: Many[Count] = ()
+    file_bytes: Count | None = None
+    latency_ms: LatencyRecord | None = None
+    peak_memory_mb: Number | None = None
+    baseline_memory_mb: Number | None = None
+    load: LoadRecord | None = None
+    session: Text | None = None
+    turns: Many[Text] = ()
+    machine: MachineRecord = MachineRecord()
+
+    @property
+    def busy(self) -> bool:
+        """Whether other programs spoiled the times."""
+        return self.load is not None and self.load.busy
