@@ -41,10 +41,10 @@ from segshrink.data.crops import CropPlan
 from segshrink.files import write_json, write_text
 from segshrink.machine import describe_machine
 from segshrink.models import build_model
+from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher, TeacherCache, open_teacher
 from segshrink.teachers.quantization import decode, encode
 from segshrink.training import train
-from segshrink.training.run import open_run_recipe
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TEMPERATURES = (1.0, 4.0)
@@ -232,7 +232,7 @@ def measure(work: Path, run: Path | None) -> dict[str, Any]:
     print(f"teacher: mIoU {result.mean_iou:.3f}", flush=True)
     scenes = {"synthetic scenes": val_answers(work / "teacher")}
     if run is not None:
-        scenes[open_run_recipe(run).name] = val_answers(run)
+        scenes[RunFolder(run).recipe().name] = val_answers(run)
     for classes, spread in ((2, 4.0), (6, 1.0), (6, 4.0), (6, 10.0), (21, 4.0), (21, 25.0)):
         scenes[f"random, {classes} classes, spread {spread:g}"] = [smooth_logits(spread, classes=classes)]
     return {
@@ -246,7 +246,7 @@ def measure(work: Path, run: Path | None) -> dict[str, Any]:
 
 def val_answers(run: Path) -> list[Tensor]:
     """Return a run's logits about at most six of its own validation scenes."""
-    dataset = open_dataset(open_run_recipe(run).data)
+    dataset = open_dataset(RunFolder(run).recipe().data)
     store = SceneStore(dataset.val[:6], dataset.classes)
     return [torch.from_numpy(logits) for logits in answers(open_teacher(str(run), dataset.classes), store)]
 

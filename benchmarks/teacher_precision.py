@@ -30,9 +30,9 @@ from segshrink.evaluation import Confusion
 from segshrink.files import write_json, write_text
 from segshrink.machine import available_cores, describe_machine, package_versions, restart_with_tuned_allocator
 from segshrink.models import build_model
+from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher, TorchTeacher, open_teacher
 from segshrink.teachers.openvino_teacher import OpenVinoTeacher
-from segshrink.training.run import open_run_recipe
 from segshrink.training.teacher_precision import TILES, quickest_teacher
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    recipe = open_run_recipe(given.teacher)
+    recipe = RunFolder(given.teacher).recipe()
     dataset = open_dataset(recipe.data)
     trained = open_teacher(given.teacher, dataset.classes, bands=dataset.bands)
     assert isinstance(trained, TorchTeacher)  # noqa: S101  # a run folder is a network of torch

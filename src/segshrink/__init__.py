@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from segshrink.config import DatasetDescription, Recipe, load_dataset, load_recipe
     from segshrink.data import Dataset, Inspection, SceneStore, inspect_dataset, open_dataset, write_scenes
     from segshrink.errors import SegshrinkError
-    from segshrink.evaluation import Confusion, Evaluation, ProbabilityHistograms, Scores, evaluate
+    from segshrink.evaluation import Confusion, EvaluationRecord, ProbabilityHistograms, Scores, evaluate
     from segshrink.export import export_onnx, export_openvino, export_tflite
     from segshrink.model_description import Normalization
     from segshrink.models import SegmentationModel, build_model, count_parameters, load_model
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from segshrink.profiling import Job, Measurement, measure, profile_model
     from segshrink.profiling.benchmark import benchmark
     from segshrink.report import build_report
+    from segshrink.run_folder import RunFolder
     from segshrink.teachers import Ensemble, Teacher, TeacherCache, TorchTeacher, open_teacher, open_teachers
     from segshrink.training import Distiller, SegmentationTask
     from segshrink.workflows.compress import compress
@@ -43,7 +44,7 @@ _PUBLIC = {
     "config": ("DatasetDescription", "Recipe", "load_dataset", "load_recipe"),
     "data": ("Dataset", "Inspection", "SceneStore", "inspect_dataset", "open_dataset", "write_scenes"),
     "errors": ("SegshrinkError",),
-    "evaluation": ("Confusion", "Evaluation", "ProbabilityHistograms", "Scores", "evaluate"),
+    "evaluation": ("Confusion", "EvaluationRecord", "ProbabilityHistograms", "Scores", "evaluate"),
     "export": ("export_onnx", "export_openvino", "export_tflite"),
     "model_description": ("Normalization",),
     "models": ("SegmentationModel", "build_model", "count_parameters", "load_model"),
@@ -51,6 +52,7 @@ _PUBLIC = {
     "profiling": ("Job", "Measurement", "measure", "profile_model"),
     "profiling.benchmark": ("benchmark",),
     "report": ("build_report",),
+    "run_folder": ("RunFolder",),
     "teachers": ("Ensemble", "Teacher", "TeacherCache", "TorchTeacher", "open_teacher", "open_teachers"),
     "training": ("Distiller", "SegmentationTask"),
     "workflows.compress": ("compress",),
@@ -75,7 +77,7 @@ __all__ = [
     "DistillResult",
     "Distiller",
     "Ensemble",
-    "Evaluation",
+    "EvaluationRecord",
     "Inspection",
     "Job",
     "Measurement",
@@ -85,6 +87,7 @@ __all__ = [
     "ProbabilityHistograms",
     "QuantizationResult",
     "Recipe",
+    "RunFolder",
     "SceneOptions",
     "SceneStore",
     "Scores",

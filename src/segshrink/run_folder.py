@@ -1,4 +1,4 @@
-"""A run folder: the only reader and writer of the files that a training, an evaluation and a measurement leave there."""
+"""A run folder: the only reader and writer of what a training, an evaluation and a measurement leave there."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from segshrink.config import Recipe, dump_yaml, load_recipe
 from segshrink.errors import FileError
 from segshrink.files import refuse_foreign, write_text
 from segshrink.formatting import printable
+from segshrink.model_file import MODEL_FOLDER_NAME
 from segshrink.run_records import EvaluationRecord, ImageRecord, ProfileRecord, RunRecord
 
 CONFIG, METRICS = "config.yaml", "metrics.csv"
 RUN, EVALUATION, PROFILE = "run.json", "evaluation.json", "profile.json"
 # What a report leaves in the folder of its run.
-REPORT, REPORT_NUMBERS, FIGURES = "report.html", "report.json", "figures"
+REPORT, FIGURES = "report.html", "figures"
+REPORT_FILES = (REPORT, "report.json", FIGURES)
 # The files by which a folder is known as a run's.
 RECORDS = (RUN, EVALUATION, PROFILE, METRICS)
 # Column of metrics.csv → (epochs, values) where it was measured.
@@ -45,7 +47,7 @@ class RunFolder:
     @property
     def model(self) -> Path:
         """The model folder."""
-        return self.path / "model"
+        return self.path / MODEL_FOLDER_NAME
 
     @property
     def checkpoints(self) -> Path:
@@ -153,7 +155,7 @@ class RunFolder:
             FileError: Its ``run.json`` isn't one of ours, or there is none and a file that a run writes stands there.
         """
         written = (CONFIG, *RECORDS, self.checkpoints.name, self.model.name, self.pictures.name)
-        names = (RUN,) if self.has_run else (*written, REPORT, REPORT_NUMBERS, FIGURES)
+        names = (RUN,) if self.has_run else (*written, *REPORT_FILES)
         refuse_foreign(*(self.path / name for name in names))
 
     def refuse_other_evaluation(self, data: str, split: str) -> None:

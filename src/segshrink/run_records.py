@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
 from segshrink import __version__
 from segshrink.records import Count, Flag, Many, Number, Record, Score, Text
 
 Role = Literal["teacher", "control", "student", "model"]
+# A point of a curve: six digits say enough on disk.
+Point = Annotated[Number, PlainSerializer(lambda value: round(value, 6), when_used="json")]
 _GRAY = "#808080"
 
 
 def _color_or_gray(text: str) -> str:
     """Return ``text`` if it is ``#rrggbb``, else gray: it goes into style sheets."""
-    return text.lower() if re.fullmatch(r"#[0-9A-Fa-f]{6}", text) else _GRAY
+    return text if re.fullmatch(r"#[0-9A-Fa-f]{6}", text) else _GRAY
 
 
 class MachineRecord(Record):
@@ -154,8 +156,8 @@ class CurveRecord(Record):
 
     name: Text = Field(alias="class")
     average_precision: Score = None
-    precision: Many[Number] = ()
-    recall: Many[Number] = ()
+    precision: Many[Point] = ()
+    recall: Many[Point] = ()
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:

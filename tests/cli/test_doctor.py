@@ -130,7 +130,7 @@ def test_a_strangers_run_runs_none_of_its_code(
     if where == "config.yaml":
         written["distillation"] = {"teachers": [entry]}
     else:
-        (run / "run.json").write_text(json.dumps({"teachers": [entry]}))
+        (run / "run.json").write_text(json.dumps({"role": "student", "teachers": [entry]}))
     written["data"] = str((recipe.parent / written["data"]).resolve())
     (run / "config.yaml").write_text(yaml.safe_dump(written))
     for given in ([], [recipe]):

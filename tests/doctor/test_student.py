@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from segshrink.doctor.plan import Plan
 from segshrink.doctor.sample import Sample
 from segshrink.errors import ConfigError, ModelError
 from segshrink.models import SegmentationModel
+from segshrink.run_folder import RunFolder
+from segshrink.run_records import ClassRecord, EvaluationRecord, ScoresRecord
 from segshrink.teachers import TorchTeacher
 from segshrink.training.terms import student_terms
 
@@ -42,7 +43,15 @@ def run_folder(path: Path, model: SegmentationModel, score: float, control: Segm
     if control is not None:
         control.save(path / "control" / "model")
     (path / "control").mkdir(exist_ok=True)
-    (path / "control" / "evaluation.json").write_text(json.dumps({"scores": {"mean_iou": score}}))
+    count = len(model.description.classes)
+    record = EvaluationRecord(
+        data="data",
+        split="val",
+        classes=[ClassRecord(name=name) for name in model.description.classes.names],
+        scores=ScoresRecord(mean_iou=score, iou=[score] * count),
+        confusion=[[0] * count] * count,
+    )
+    RunFolder(path / "control").write_evaluation(record)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -62,13 +61,13 @@ def test_certain_and_right_is_perfectly_calibrated():
     histogram.update(probabilities, target)
     calibration = histogram.calibration()
     assert calibration.expected_calibration_error == 0
-    assert calibration.count.tolist() == [0] * 14 + [3]
-    assert calibration.accuracy[-1] == calibration.confidence[-1] == 1
+    assert [entry.count for entry in calibration.bins] == [0] * 14 + [3]
+    assert calibration.bins[-1].accuracy == calibration.bins[-1].confidence == 1
 
 
 def test_empty_bins_are_none_and_no_pixels_give_none():
     histogram = CalibrationHistogram(2)
     histogram.update(np.full((2, 3, 3), 0.5, np.float32), np.full((3, 3), 255, np.uint8))
-    content = json.loads(json.dumps(histogram.calibration().to_dict(), allow_nan=False))
+    content = histogram.calibration().to_json()
     assert content["expected_calibration_error"] is None
     assert content["bins"] == [{"confidence": None, "accuracy": None, "count": 0}] * 15

@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from segshrink.errors import DataError
 from segshrink.evaluation import Confusion
 from segshrink.evaluation.confusion import mean_iou_of, scores_of
+from segshrink.run_records import ScoresRecord
 
 ORACLES = ["metric_basic", "metric_binary", "metric_absent_label_only"]
 SCORES = {
@@ -154,12 +155,12 @@ def test_scores_equal_scikit_learns(seed, classes, pixels):
 def test_nothing_counted_gives_nan_and_none():
     scores = Confusion(3).update(np.zeros((4, 4), np.uint8), np.full((4, 4), 255, np.uint8)).scores()
     assert np.isnan(scores.iou).all()
-    assert all(value is None or value == [None] * 3 for value in scores.to_dict().values())
+    assert all(np.isnan(value).all() for value in scores.to_lists().values())
 
 
-def test_scores_as_a_dictionary_are_json():
+def test_scores_on_disk_are_json():
     scores = scores_of(np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]]))
-    content = json.loads(json.dumps(scores.to_dict(), allow_nan=False))
+    content = json.loads(json.dumps(ScoresRecord(**scores.to_lists()).to_json(), allow_nan=False))
     assert content["iou"] == [0.75, pytest.approx(2 / 3), None]
     assert content["mean_iou"] == pytest.approx((0.75 + 2 / 3) / 2)
 

@@ -34,8 +34,8 @@ def test_average_precision_agrees_with_the_oracles(shared_oracles: Path, case):
     histograms = ProbabilityHistograms(len(arrays["out_confusion"]))
     for logits, target in zip(arrays["in_logits"], arrays["in_labels"], strict=True):
         histograms.update(torch.softmax(torch.tensor(logits), dim=0), target)
-    found = [curve.average_precision for curve in histograms.curves()]
-    np.testing.assert_allclose(found, arrays["out_average_precision"], atol=1e-3)
+    precision = np.array([curve.average_precision for curve in histograms.curves()], dtype=float)
+    np.testing.assert_allclose(precision, arrays["out_average_precision"], atol=1e-3)
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 5.0, 20.0])
@@ -58,7 +58,7 @@ def test_points_of_a_curve_lie_on_the_exact_curve():
         target[valid] == 2, probabilities[2][valid]
     )
     curve = histograms.curves()[2]
-    assert curve.precision.size == curve.recall.size <= MAXIMUM_POINTS
+    assert len(curve.precision) == len(curve.recall) <= MAXIMUM_POINTS
     assert (np.diff(curve.recall) >= 0).all()
     assert curve.recall[-1] == 1
     for precision, recall in zip(curve.precision, curve.recall, strict=True):
@@ -123,8 +123,8 @@ def test_an_absent_class_has_no_curve():
     histograms = ProbabilityHistograms(4)
     histograms.update(probabilities, target)
     curve = histograms.curves(("a", "b", "c", "d"))[3]
-    assert curve.to_dict() == {"class": "d", "average_precision": None, "precision": [], "recall": []}
-    json.dumps([curve.to_dict() for curve in histograms.curves()], allow_nan=False)
+    assert curve.to_json() == {"class": "d", "average_precision": None, "precision": [], "recall": []}
+    json.dumps([curve.to_json() for curve in histograms.curves()], allow_nan=False)
 
 
 @pytest.mark.parametrize(

@@ -77,11 +77,12 @@ def test_scores_come_from_all_pixels_of_all_scenes(scenes):
     truth = np.concatenate([item.target.ravel() for item in scenes])
     found = np.concatenate([FakePredictor().predict_array(item.image).index.ravel() for item in scenes])
     truth, found = truth[truth != 255], found[truth != 255]
-    np.testing.assert_array_equal(evaluation.confusion.matrix, sklearn.metrics.confusion_matrix(truth, found))
+    np.testing.assert_array_equal(evaluation.confusion, sklearn.metrics.confusion_matrix(truth, found))
     expected = sklearn.metrics.jaccard_score(truth, found, average="macro")
     assert evaluation.scores.mean_iou == pytest.approx(expected)
     assert evaluation.pixels == truth.size
-    assert evaluation.interval.low < expected < evaluation.interval.high
+    low, high = evaluation.interval.mean_iou
+    assert low < expected < high
     assert [item.pixels for item in evaluation.per_image] == [int((item.target != 255).sum()) for item in scenes]
     confident_share = (truth == found).mean()
     assert evaluation.calibration.expected_calibration_error == pytest.approx(abs(0.8 - confident_share), abs=1e-6)
@@ -90,7 +91,7 @@ def test_scores_come_from_all_pixels_of_all_scenes(scenes):
 def test_writes_the_run_folder_of_the_contract(scenes, tmp_path):
     evaluation = run(FakePredictor(), scenes, tmp_path, leaking=True)
     content = json.loads((tmp_path / "evaluation.json").read_text())
-    assert content == json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
+    assert content == json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
     assert list(content) == [
         *("segshrink", "date", "data", "split", "leaking", "model", "classes", "images", "pixels", "scores"),
         *("confusion", "interval", "calibration", "curves", "per_image", "agreement", "never_predicted"),
@@ -206,7 +207,7 @@ def test_a_collapsed_model_is_named(scenes):
 
 def test_one_image_has_no_interval_and_unlabelled_images_no_score(scenes):
     blank = FakeScene("blank", scenes[0].image, np.full((20, 31), 255, np.uint8))
-    content = json.loads(json.dumps(run(FakePredictor(), [scenes[0], blank]).to_dict(), allow_nan=False))
+    content = run(FakePredictor(), [scenes[0], blank]).to_json()
     assert content["interval"] is None
     assert content["per_image"][1] == {
         "name": "blank",

@@ -9,29 +9,36 @@ import pytest
 import torch
 from PIL import Image
 
-from segshrink.errors import DataError
 from segshrink.export import export_onnx
 from segshrink.export.card import model_card
 from segshrink.export.interface import ExportedFile
-from segshrink.export.measured import Measured, read_measured
-from segshrink.files import write_json
+from segshrink.run_records import EvaluationRecord, ProfileRecord
 
 
-def card_of(model, paths, measured, outputs=("logits", "classes")):
+def card_of(model, paths, outputs=("logits", "classes"), **measured):
     files = [ExportedFile(path, outputs) for path in paths]
-    return model_card(model.description, files, name="s", parameters=1234, measured=measured)
+    return model_card(model.description, files, name="s", parameters=1234, **measured)
 
 
 def test_a_runs_numbers_are_told(small, tmp_path):
-    scores = {"mean_iou": 0.6, "iou": [0.9, 0.5, None, 0.4]}
-    interval = {"mean_iou": [0.55, 0.65]}
-    evaluation = {"data": "dubai", "split": "val", "leaking": True, "scores": scores, "interval": interval}
-    write_json(tmp_path / "evaluation.json", evaluation)
-    machine = {"cpu": "Some CPU", "threads": 2}
-    profile = {"macs": 5e9, "input": [1, 3, 512, 512], "latency_ms": {"median": 12.34}, "peak_memory_mb": 400.6}
-    write_json(tmp_path / "profile.json", {**profile, "machine": machine})
+    evaluation = EvaluationRecord(
+        data="dubai",
+        split="val",
+        leaking=True,
+        classes=[{"name": name} for name in small.description.classes.names],
+        scores={"mean_iou": 0.6, "iou": [0.9, 0.5, None, 0.4]},
+        confusion=[[0] * 4] * 4,
+        interval={"mean_iou": [0.55, 0.65]},
+    )
+    profile = ProfileRecord(
+        macs=5 * 10**9,
+        input=[1, 3, 512, 512],
+        latency_ms={"median": 12.34},
+        peak_memory_mb=400.6,
+        machine={"cpu": "Some CPU", "threads": 2},
+    )
     (tmp_path / "s.onnx").write_bytes(b"x" * 5000)
-    card = card_of(small, [tmp_path / "s.onnx"], read_measured(tmp_path))
+    card = card_of(small, [tmp_path / "s.onnx"], evaluation=evaluation, profile=profile)
     for told in ("60.0 (55.0, 65.0)", "12.3", "Some CPU, 2 thread(s)", "401", "5.00", "1,234", "s.onnx, 5 kB", "0.3 m"):
         assert told in card
     assert "Judged pixels lie beside training pixels" in card
@@ -42,21 +49,14 @@ def test_a_runs_numbers_are_told(small, tmp_path):
 
 def test_without_numbers_it_says_so(small, tmp_path):
     (tmp_path / "s.onnx").write_bytes(b"x")
-    assert read_measured(tmp_path) == Measured()
-    card = card_of(small, [tmp_path / "s.onnx"], Measured())
+    card = card_of(small, [tmp_path / "s.onnx"])
     assert "Nothing yet" in card
     assert "| 0 | water | `#0000FF` |\n" in card
 
 
-def test_damaged_numbers_name_the_file(tmp_path):
-    write_json(tmp_path / "evaluation.json", {"scores": {"mean_iou": "high"}})
-    with pytest.raises(DataError, match=r"evaluation\.json: 'scores\.mean_iou' must be a number"):
-        read_measured(tmp_path)
-
-
 def test_the_program_on_the_card_runs(small, tmp_path, monkeypatch):
     path = export_onnx(small, tmp_path / "s.onnx")
-    program = re.search(r"```python\n(.*?)```", card_of(small, [path], Measured()), re.DOTALL)[1]
+    program = re.search(r"```python\n(.*?)```", card_of(small, [path]), re.DOTALL)[1]
     assert len(program.splitlines()) <= 10
     pixels = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
@@ -78,7 +78,7 @@ def test_each_file_is_described_as_it_is(small, tmp_path):
         ExportedFile(tmp_path / "s.onnx"),
         ExportedFile(tmp_path / "s.tflite", ("logits",)),
     ]
-    card = model_card(small.description, files, name="s", parameters=12, measured=Measured())
+    card = model_card(small.description, files, name="s", parameters=12)
     rows = [part for part in card.split("\n\n") if "| File |" in part]
     assert [name for name in names if any(name in row for row in rows)] == list(names)
     for row in rows:
@@ -94,7 +94,7 @@ def test_each_file_is_described_as_it_is(small, tmp_path):
 
 def test_a_tflite_file_is_run_by_the_command_line(small, tmp_path):
     (tmp_path / "s.tflite").write_bytes(b"x")
-    card = card_of(small, [tmp_path / "s.tflite"], Measured(), outputs=("logits",))
+    card = card_of(small, [tmp_path / "s.tflite"], outputs=("logits",))
     assert "segshrink predict s.tflite" in card
     assert "one square tile (1, side, side, 3) uint8" in card
 
@@ -102,7 +102,7 @@ def test_a_tflite_file_is_run_by_the_command_line(small, tmp_path):
 def test_the_processor_that_an_8_bit_file_was_checked_on_is_named(small, tmp_path):
     (tmp_path / "s.onnx").write_bytes(b"x")
     files = [ExportedFile(tmp_path / "s.onnx")]
-    options = {"name": "s", "parameters": 1, "measured": Measured()}
+    options = {"name": "s", "parameters": 1}
     card = model_card(small.description, files, checked="Some CPU (avx2)", **options)
     assert "| Checked on | Some CPU (avx2) |" in card
     assert "Checked on" not in model_card(small.description, files, **options)
@@ -110,15 +110,14 @@ def test_the_processor_that_an_8_bit_file_was_checked_on_is_named(small, tmp_pat
 
 @pytest.mark.parametrize(("load", "busy", "told"), [(0.63, True, "too long"), (0.02, False, "of the cores |")])
 def test_the_load_stands_beside_the_latency(small, tmp_path, load, busy, told):
-    profile = {
-        "latency_ms": {"median": 31.0},
-        "input": [1, 3, 64, 64],
-        "machine": {"cpu": "Example CPU", "threads": 2},
-        "load": {"others": load, "busy": busy},
-    }
-    write_json(tmp_path / "profile.json", profile)
+    profile = ProfileRecord(
+        latency_ms={"median": 31.0},
+        input=[1, 3, 64, 64],
+        machine={"cpu": "Example CPU", "threads": 2},
+        load={"others": load, "busy": busy},
+    )
     (tmp_path / "s.onnx").write_bytes(b"x")
-    card = card_of(small, [tmp_path / "s.onnx"], read_measured(tmp_path))
+    card = card_of(small, [tmp_path / "s.onnx"], profile=profile)
     (line,) = (line for line in card.splitlines() if line.startswith("| Latency"))
     assert f"{100 * load:.3g}\N{NO-BREAK SPACE}%" in line
     assert told in line

@@ -102,7 +102,7 @@ def test_scores_become_a_figure(
         progress(1, 3)
         if "bad" in file.name:
             raise ModelError("other classes")
-        return SimpleNamespace(scores=SimpleNamespace(mean_iou=0.7), interval=SimpleNamespace(low=0.6, high=0.8))
+        return SimpleNamespace(scores=SimpleNamespace(mean_iou=0.7), interval=SimpleNamespace(mean_iou=(0.6, 0.8)))
 
     fields = SimpleNamespace(description=SimpleNamespace(name="fields"), leaking=True)
     monkeypatch.setattr(comparison, "open_for_scores", lambda data, split: fields)

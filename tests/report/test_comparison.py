@@ -10,7 +10,6 @@ import pytest
 from segshrink import formatting
 from segshrink.report import collect
 from segshrink.report.comparison import Row, as_json, table
-from segshrink.report.selection import labels
 
 Writer = Callable[..., Path]
 
@@ -66,7 +65,7 @@ def test_absent_class_and_unmeasured_rows(tmp_path: Path, write_run: Writer) -> 
 
 def test_labels_are_unique(tmp_path: Path, write_student_run: Writer) -> None:
     runs = collect([write_student_run(tmp_path / name, images=1) for name in "ab"])
-    assert labels(runs) == [
+    assert [run.label for run in runs] == [
         "Teacher",
         "Control mobile-alone (1)",
         "Control mobile-alone (2)",

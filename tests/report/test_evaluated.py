@@ -64,12 +64,12 @@ def test_scores_agree_with_a_direct_count(folder: Path) -> None:
     truth = np.concatenate([scene(number).target.ravel() for number in range(4)])
     found = np.concatenate([scene(number).image.argmax(axis=-1).ravel() for number in range(4)])
     valid = truth != 255
-    assert evaluation.scores["accuracy"] == pytest.approx((truth == found)[valid].mean())
+    assert evaluation.scores.accuracy == pytest.approx((truth == found)[valid].mean())
     assert evaluation.pixels == valid.sum()
-    assert evaluation.interval is not None
-    assert evaluation.interval[0] <= (evaluation.scores["mean_iou"] or 0) <= evaluation.interval[1]
+    assert run.interval is not None
+    assert run.interval[0] <= evaluation.scores.mean_iou <= run.interval[1]
     assert len(evaluation.curves) == 3
-    assert evaluation.bins
+    assert evaluation.calibration.bins
 
 
 def test_every_picture_is_shown(folder: Path) -> None:

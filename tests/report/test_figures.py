@@ -13,8 +13,7 @@ from PIL import Image
 
 from segshrink.report import collect
 from segshrink.report.figures import calibration_panels, confusion_panels, curve_panels, summary_panels
-from segshrink.report.panels import Panel
-from segshrink.report.themes import DARK, LIGHT, to_png, to_svg
+from segshrink.report.panels import DARK, LIGHT, Panel, to_png, to_svg
 from segshrink.report.training_figures import training_panels
 
 Writer = Callable[..., Path]
@@ -47,7 +46,7 @@ def test_panels_of_a_full_comparison(folder: Path) -> None:
 
 def test_confusion_shows_row_shares(folder: Path) -> None:
     runs = collect([folder])
-    matrix = runs[0].evaluation.confusion  # type: ignore[union-attr]
+    matrix = np.array(runs[0].evaluation.confusion)  # type: ignore[union-attr]
     shown = words(to_svg(confusion_panels(runs)[0].draw)[0])
     for row in range(2):
         for share in matrix[row] / matrix[row].sum():
@@ -122,11 +121,11 @@ def test_ticks_of_shares_are_the_shares_they_stand_at(folder: Path) -> None:
 
 def test_a_bin_of_few_pixels_is_faint(folder: Path) -> None:
     run = collect([folder])[0]
-    bins = run.evaluation.bins
+    counts = [entry.count for entry in run.evaluation.calibration.bins if entry.count]
     reliability = next(panel for panel in calibration_panels([run]) if panel.key == "reliability")
     points = reliability.draw(None).axes[0].collections[-1]
     strengths = points.get_facecolors()[:, 3]
-    assert list(np.argsort(strengths)) == list(np.argsort([one.count for one in bins]))
+    assert list(np.argsort(strengths)) == list(np.argsort(counts))
     assert strengths.max() == 1
     assert strengths.min() < 0.5
 

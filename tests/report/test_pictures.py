@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segshrink.report import collect
-from segshrink.report.collect import ImageScore, Pictures
 from segshrink.report.pictures import ERROR_COLORS, SIDE, choose, examples
+from segshrink.run_records import ImageRecord
 
 Writer = Callable[..., Path]
-PICTURES = Pictures(Path("a"), Path("b"), Path("c"))
 SCORES = st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=40)
 
 
@@ -29,7 +28,7 @@ def decoded(source: str) -> np.ndarray:
 
 @given(SCORES)
 def test_chosen_are_best_median_and_worst(scores: list[float | None]) -> None:
-    images = [ImageScore(f"i{place}", score, None, 1, PICTURES) for place, score in enumerate(scores)]
+    images = [ImageRecord(name=f"i{place}", mean_iou=score) for place, score in enumerate(scores)]
     chosen = choose(images)
     known = sorted((score for score in scores if score is not None), reverse=True)
     assert len(chosen) == min(len(known), 10)
@@ -49,8 +48,12 @@ def test_chosen_are_best_median_and_worst(scores: list[float | None]) -> None:
         assert groups[-1] == "worst"
 
 
-def test_images_without_pictures_are_not_chosen() -> None:
-    assert choose([ImageScore("a", 0.5, 0.5, 1, None)]) == []
+def test_images_without_pictures_are_not_chosen(tmp_path: Path, write_run: Writer) -> None:
+    folder = write_run(tmp_path, "model", images=2)
+    (folder / "evaluation" / "Tile_1-image_part_001.jpg").unlink()
+    rows, notes = examples(collect([folder]))
+    assert [row.name for row in rows] == ["Tile_1-image_part_002"]
+    assert notes == []
 
 
 def test_pixels_show_the_files(tmp_path: Path, write_student_run: Writer) -> None:

@@ -9,38 +9,38 @@ from typing import Any
 import pytest
 
 from segshrink.report import collect
-from segshrink.report.summary import headline, notices
+from segshrink.report.summary import notices, summarize
 
 Writer = Callable[..., Path]
 
 
 def test_sentence_holds_all_three_results_with_intervals(tmp_path: Path, write_student_run: Writer) -> None:
     runs = collect([write_student_run(tmp_path)])
-    text = headline(runs)
+    text = summarize(runs)
     assert text.title == "Student, control and teacher on dubai-aerial"
     for run in runs:
         assert run.evaluation is not None
-        assert run.evaluation.interval is not None
-        assert f"{run.evaluation.scores['mean_iou']:.3f}" in text.sentence
-        assert f"{run.evaluation.interval[0]:.3f}–{run.evaluation.interval[1]:.3f}" in text.sentence
+        assert run.interval is not None
+        assert f"{run.evaluation.scores.mean_iou:.3f}" in text.sentence
+        assert f"{run.interval[0]:.3f}–{run.interval[1]:.3f}" in text.sentence
     assert "points above its control" in text.sentence
     assert "points below its teacher" in text.sentence
     assert "the student is ahead of its control on" in text.caveat
 
 
 def test_overlapping_intervals_settle_nothing(tmp_path: Path, write_student_run: Writer) -> None:
-    wide = headline(collect([write_student_run(tmp_path / "wide", half_width=0.3)]))
-    narrow = headline(collect([write_student_run(tmp_path / "narrow", half_width=0.001)]))
+    wide = summarize(collect([write_student_run(tmp_path / "wide", half_width=0.3)]))
+    narrow = summarize(collect([write_student_run(tmp_path / "narrow", half_width=0.001)]))
     assert "does not settle which is better" in wide.caveat
     assert "do not overlap" in narrow.caveat
 
 
 def test_few_images_are_said(tmp_path: Path, write_run: Writer) -> None:
-    assert "Only 1 image was judged" in headline(collect([write_run(tmp_path, "model", images=1)])).caveat
+    assert "Only 1 image was judged" in summarize(collect([write_run(tmp_path, "model", images=1)])).caveat
 
 
 def test_one_run_compares_nothing(tmp_path: Path, write_run: Writer) -> None:
-    text = headline(collect([write_run(tmp_path, "teacher")]))
+    text = summarize(collect([write_run(tmp_path, "teacher")]))
     assert text.title == "unet-mobilenet on dubai-aerial"
     assert text.sentence.startswith("Teacher reaches 0.")
     assert "control" not in text.sentence + text.caveat
@@ -49,19 +49,19 @@ def test_one_run_compares_nothing(tmp_path: Path, write_run: Writer) -> None:
 def test_student_without_control(tmp_path: Path, write_run: Writer) -> None:
     write_run(tmp_path, "student")
     write_run(tmp_path / "teacher", "teacher")
-    sentence = headline(collect([tmp_path])).sentence
+    sentence = summarize(collect([tmp_path])).sentence
     assert "below its teacher" in sentence
     assert ", and" not in sentence
 
 
 def test_not_evaluated(tmp_path: Path, write_run: Writer) -> None:
-    text = headline(collect([write_run(tmp_path, "student", leave_out=("evaluation.json",))]))
+    text = summarize(collect([write_run(tmp_path, "student", leave_out=("evaluation.json",))]))
     assert "No run here has been evaluated" in text.sentence
 
 
 def test_seeds_are_averaged(tmp_path: Path, write_student_run: Writer) -> None:
     runs = collect([write_student_run(tmp_path / name, images=4) for name in "abc"])
-    sentence = headline(runs).sentence
+    sentence = summarize(runs).sentence
     assert "the student" in sentence
     assert sentence.count("3 runs from") == 2
 

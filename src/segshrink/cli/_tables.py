@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,19 +10,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segshrink.classes import format_color
+from segshrink import formatting
 from segshrink.cli._console import out_console, tell
 from segshrink.data.findings import Inspection, PartFinding
 from segshrink.formatting import printable, shortened
 from segshrink.report import collect
 from segshrink.report.comparison import Cell, table
-from segshrink.report.selection import labels
-from segshrink.report.summary import headline, speed_notices
+from segshrink.report.summary import speed_notices, summarize
 
 if TYPE_CHECKING:
-    from segshrink.evaluation import Evaluation
     from segshrink.models.inspection import ModelFinding
-
+    from segshrink.run_records import EvaluationRecord
 
 # What a terminal shows of a model's accuracy; the page shows more.
 _ACCURACY = ("mean_iou", "accuracy")
@@ -36,12 +33,12 @@ def print_comparison(page: Path, runs: Sequence[Path] | None = None) -> None:
         page: The report.
         runs: Run folders it is about; by default the folder that it lies in.
     """
-    found = collect(list(runs) if runs else [page.parent])
+    collected = collect(list(runs) if runs else [page.parent])
     comparison = Table(title_justify="left")
     comparison.add_column("")
-    for label in labels(found):
-        comparison.add_column(label, justify="right")
-    for group in table(found):
+    for run in collected:
+        comparison.add_column(run.label, justify="right")
+    for group in table(collected):
         for row in group.rows:
             if group.title == "Accuracy" and row.key not in _ACCURACY:
                 continue
@@ -50,14 +47,14 @@ def print_comparison(page: Path, runs: Sequence[Path] | None = None) -> None:
         comparison.add_section()
     console = out_console()
     console.print(comparison)
-    for notice in speed_notices(found):
+    for notice in speed_notices(collected):
         tell(f"{notice.title[:1].lower()}{notice.title[1:]}: {notice.text}")
-    said = headline(found)
-    console.print(" ".join(part for part in (said.sentence, said.caveat) if part), markup=False)
+    summary = summarize(collected)
+    console.print(" ".join(part for part in (summary.sentence, summary.caveat) if part), markup=False)
     console.print(f"report: {page}", markup=False)
 
 
-def print_scores(evaluation: Evaluation) -> None:
+def print_scores(evaluation: EvaluationRecord) -> None:
     """Print an evaluation's scores of each class and of all."""
     scores = evaluation.scores
     per_class = Table(title_justify="left")
@@ -65,19 +62,21 @@ def print_scores(evaluation: Evaluation) -> None:
     for name in ("IoU", "precision", "recall", "F1"):
         per_class.add_column(name, justify="right")
     columns = (scores.iou, scores.precision, scores.recall, scores.f1)
-    classes = evaluation.classes
-    for number, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True)):
-        label = Text.assemble(("■ ", format_color(color)), name)
-        per_class.add_row(label, *(_number(column[number]) for column in columns))
+    for number, entry in enumerate(evaluation.classes):
+        label = Text.assemble(("■ ", entry.color), entry.name)
+        per_class.add_row(label, *(formatting.score(column[number]) for column in columns))
     console = out_console()
     console.print(per_class)
-    low, high = evaluation.interval.low, evaluation.interval.high
+    overall = {"accuracy": scores.accuracy, "mean accuracy": scores.mean_accuracy, "kappa": scores.kappa}
+    numbers = ", ".join(f"{name} {formatting.score(value)}" for name, value in overall.items())
+    interval = ""
+    if evaluation.interval:
+        low, high = evaluation.interval.mean_iou
+        interval = f" ({evaluation.interval.level:.0%} interval over images {low:.3f} to {high:.3f})"
     leaking = " (the split leaks: these scores are too good)" if evaluation.leaking else ""
     console.print(
-        f"mIoU {_number(scores.mean_iou)} ({evaluation.interval.level:.0%} interval over images {_number(low)} to "
-        f"{_number(high)}), accuracy {_number(scores.accuracy)}, mean accuracy {_number(scores.mean_accuracy)}, "
-        f"kappa {_number(scores.kappa)}; {evaluation.data}, {evaluation.split} split, {len(evaluation.per_image)} "
-        f"images, {evaluation.pixels:,} labelled pixels{leaking}",
+        f"mIoU {scores.mean_iou:.3f}{interval}, {numbers}; {evaluation.data}, {evaluation.split} split, "
+        f"{evaluation.images} images, {evaluation.pixels:,} labeled pixels{leaking}",
         markup=False,
     )
     if evaluation.never_predicted:
@@ -181,7 +180,3 @@ def _print_sizes(console: Console, found: Inspection) -> None:
 def _cell(cell: Cell) -> Text:
     below = ((text, style) for text, style in ((cell.interval, "dim"), (cell.doubt, "red")) if text)
     return Text.assemble(cell.text, *((f"\n{text}", style) for text, style in below))
-
-
-def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"

@@ -51,6 +51,6 @@ def evaluate(
             model, description, split, out=out, overwrite=overwrite, progress=partial(progress, f"evaluate {split}")
         )
     if as_json:
-        print_json(result.to_dict())
+        print_json(result.to_json())
     else:
         print_scores(result)

@@ -17,8 +17,8 @@ from segshrink.doctor.sample import Sample
 from segshrink.doctor.student_checks import collapse_finding, comparison_finding, outgrown_findings
 from segshrink.doctor.trials import Trial, measure
 from segshrink.errors import ModelError
-from segshrink.evaluation import stored_mean_iou
 from segshrink.models import SegmentationModel, load_model
+from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher, open_teacher
 from segshrink.training.build_student import build_chosen
 from segshrink.training.terms import student_terms
@@ -43,8 +43,8 @@ class Student:
     @property
     def control(self) -> Path | None:
         """The run of its control, if that was evaluated."""
-        folder = None if self.folder is None else self.folder / "control"
-        return folder if folder is not None and (folder / "evaluation.json").exists() else None
+        control = None if self.folder is None else RunFolder(self.folder).control
+        return control.path if control is not None and control.has_evaluation else None
 
 
 def open_student(source: str | None, recipe: Recipe, dataset: Dataset, sample: Sample) -> Student | None:
@@ -128,7 +128,7 @@ def _compared(
     control = None
     if (student.control / "model").is_dir():
         control = _counted(_measured(student.control, teacher, sample), teacher)
-    score = stored_mean_iou(student.control)
+    score = RunFolder(student.control).evaluation().scores.mean_iou
     return [comparison_finding(heard, control, evaluated=score)]
 
 

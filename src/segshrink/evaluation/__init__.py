@@ -1,24 +1,19 @@
 """Evaluation: scores from one confusion matrix over the whole set, curves and calibration from histograms."""
 
-from segshrink.evaluation.agreement import Agreement, agreement_between, stored_mean_iou
-from segshrink.evaluation.calibration import Calibration, CalibrationHistogram
+from segshrink.evaluation.agreement import agreement_between
+from segshrink.evaluation.calibration import CalibrationHistogram
 from segshrink.evaluation.confusion import Confusion, Scores
-from segshrink.evaluation.curves import Curve, ProbabilityHistograms
+from segshrink.evaluation.curves import ProbabilityHistograms
 from segshrink.evaluation.evaluate import described_data, evaluate
-from segshrink.evaluation.intervals import Interval, bootstrap_interval
-from segshrink.evaluation.results import Evaluation, ImageResult
+from segshrink.evaluation.intervals import bootstrap_interval
 from segshrink.evaluation.score_scenes import ArrayPredictor, LabeledScene, ScenePredictor, score_scenes
+from segshrink.run_records import EvaluationRecord
 
 __all__ = [
-    "Agreement",
     "ArrayPredictor",
-    "Calibration",
     "CalibrationHistogram",
     "Confusion",
-    "Curve",
-    "Evaluation",
-    "ImageResult",
-    "Interval",
+    "EvaluationRecord",
     "LabeledScene",
     "ProbabilityHistograms",
     "ScenePredictor",
@@ -28,5 +23,4 @@ __all__ = [
     "described_data",
     "evaluate",
     "score_scenes",
-    "stored_mean_iou",
 ]

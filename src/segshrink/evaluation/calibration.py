@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,42 +11,9 @@ from torch import Tensor
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.evaluation.curves import as_image_tensors, as_tensor
+from segshrink.run_records import CalibrationBin, CalibrationRecord
 
 DEFAULT_BINS = 15
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A reliability diagram.
-
-    Attributes:
-        expected_calibration_error: Mean over pixels of |accuracy − confidence| of the pixel's bin (Guo et al. 2017,
-            L1); NaN without pixels.
-        confidence: (bins,) mean confidence of the pixels in the bin; NaN in empty bins.
-        accuracy: (bins,) share of them predicted right; NaN in empty bins.
-        count: (bins,) pixels.
-    """
-
-    expected_calibration_error: float
-    confidence: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-    count: NDArray[np.int64]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able dictionary; NaN becomes None."""
-        error = self.expected_calibration_error
-        rows = zip(self.confidence.tolist(), self.accuracy.tolist(), self.count.tolist(), strict=True)
-        return {
-            "expected_calibration_error": None if np.isnan(error) else error,
-            "bins": [
-                {
-                    "confidence": confidence if count else None,
-                    "accuracy": accuracy if count else None,
-                    "count": count,
-                }
-                for confidence, accuracy, count in rows
-            ],
-        }
 
 
 class CalibrationHistogram:
@@ -91,14 +57,15 @@ class CalibrationHistogram:
         self.right += right[:, 1].cpu().numpy()
         self.confidence_sum += summed.cpu().numpy()
 
-    def calibration(self) -> Calibration:
+    def calibration(self) -> CalibrationRecord:
         """Return the reliability diagram of everything counted so far."""
-        filled = self.count > 0
-        confidence, accuracy = np.full(filled.shape, np.nan), np.full(filled.shape, np.nan)
-        confidence[filled] = self.confidence_sum[filled] / self.count[filled]
-        accuracy[filled] = self.right[filled] / self.count[filled]
         total = int(self.count.sum())
-        error = float("nan")
-        if total:
-            error = float(np.abs(self.confidence_sum - self.right).sum() / total)
-        return Calibration(error, confidence, accuracy, self.count.copy())
+        error = float(np.abs(self.confidence_sum - self.right).sum() / total) if total else None
+        sums = zip(self.confidence_sum.tolist(), self.right.tolist(), self.count.tolist(), strict=True)
+        bins = [
+            CalibrationBin(confidence=confidence / count, accuracy=right / count, count=count)
+            if count
+            else CalibrationBin(count=0)
+            for confidence, right, count in sums
+        ]
+        return CalibrationRecord(expected_calibration_error=error, bins=bins)

@@ -48,13 +48,9 @@ class Scores:
     frequency_weighted_iou: float
     kappa: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able dictionary; NaN becomes None."""
-        scalars = ("mean_iou", "mean_accuracy", "accuracy", "frequency_weighted_iou", "kappa")
-        result: dict[str, Any] = {name: _or_none(getattr(self, name)) for name in scalars}
-        for name in ("iou", "precision", "recall", "f1"):
-            result[name] = [_or_none(value) for value in getattr(self, name)]
-        return result
+    def to_lists(self) -> dict[str, Any]:
+        """Return the scores by name as plain numbers and lists of them."""
+        return {name: np.asarray(value).tolist() for name, value in vars(self).items()}
 
 
 class Confusion:
@@ -111,6 +107,10 @@ class Confusion:
     def scores(self) -> Scores:
         """Return the scores of everything counted so far."""
         return scores_of(self.matrix)
+
+    def never_predicted(self) -> list[int]:
+        """Return the classes that the truth holds but that were never predicted: the sign of a collapsed model."""
+        return np.flatnonzero((self.matrix.sum(axis=1) > 0) & (self.matrix.sum(axis=0) == 0)).tolist()
 
     def _joint_bytes(self, predicted: Tensor, true: Tensor) -> Tensor | None:
         """Return (label + 1) * C + prediction in bytes, below C where ignored; None if these inputs can't be so."""
@@ -218,10 +218,6 @@ def _ratio(numerator: Any, denominator: Any) -> NDArray[np.float64]:
 def _mean(values: NDArray[np.float64]) -> float:
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else float("nan")
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def _joint_type(classes: int) -> torch.dtype:

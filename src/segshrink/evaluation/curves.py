@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.errors import DataError
+from segshrink.run_records import CurveRecord
 
 MAXIMUM_POINTS = 200
 
@@ -22,33 +22,6 @@ _MANTISSA_BITS = 8
 _SHIFT = 23 - _MANTISSA_BITS
 _MIDDLE = 126 << _MANTISSA_BITS
 BINS = 2 * _MIDDLE - (103 << _MANTISSA_BITS) + 2
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Precision and recall of one class at falling thresholds.
-
-    Attributes:
-        name: Class name.
-        average_precision: Σ (recall_n − recall_{n−1}) · precision_n over all thresholds, without interpolation; NaN
-            when the class isn't in the truth.
-        precision: At most 200 points, by rising recall; empty when the class isn't in the truth.
-        recall: The same points.
-    """
-
-    name: str
-    average_precision: float
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able dictionary; NaN becomes None."""
-        return {
-            "class": self.name,
-            "average_precision": None if np.isnan(self.average_precision) else self.average_precision,
-            "precision": [round(float(value), 6) for value in self.precision],
-            "recall": [round(float(value), 6) for value in self.recall],
-        }
 
 
 class ProbabilityHistograms:
@@ -89,7 +62,7 @@ class ProbabilityHistograms:
         self.counts += other.counts
         return self
 
-    def curves(self, names: tuple[str, ...] | None = None) -> tuple[Curve, ...]:
+    def curves(self, names: tuple[str, ...] | None = None) -> tuple[CurveRecord, ...]:
         """Return one curve per class.
 
         Args:
@@ -132,16 +105,17 @@ def _bins(probability: Tensor) -> Tensor:
     return torch.where(probability < 0.5, code, 2 * _MIDDLE - code).clamp_(0, BINS - 1)
 
 
-def _curve(name: str, counts: NDArray[np.int64]) -> Curve:
+def _curve(name: str, counts: NDArray[np.int64]) -> CurveRecord:
     used = counts[counts.sum(axis=1) > 0][::-1].astype(np.float64)
     positives = used[:, 1].sum()
     if positives == 0:
-        return Curve(name, float("nan"), np.empty(0), np.empty(0))
+        return CurveRecord(name=name)
     hits = np.cumsum(used[:, 1])
     precision, recall = hits / np.cumsum(used.sum(axis=1)), hits / positives
     average_precision = float(np.sum(np.diff(recall, prepend=0) * precision))
     kept = _spread(precision, recall)
-    return Curve(name, average_precision, precision[kept], recall[kept])
+    points = {"precision": precision[kept].tolist(), "recall": recall[kept].tolist()}
+    return CurveRecord(name=name, average_precision=average_precision, **points)
 
 
 def _spread(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -7,13 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segshrink.config import DatasetDescription, load_dataset, load_recipe
+from segshrink.config import DatasetDescription, load_dataset
 from segshrink.data import Dataset, SceneStore, open_dataset, refuse_other_bands, scenes
 from segshrink.errors import ConfigError, FileError, ModelError, UsageError, nearest
-from segshrink.evaluation.results import Evaluation
 from segshrink.evaluation.score_scenes import AnyPredictor, score_scenes
-from segshrink.model_file import FOLDER, MODEL_FOLDER_NAME, ModelFile
+from segshrink.model_file import FOLDER, ModelFile
 from segshrink.prediction import Backend, Predictor
+from segshrink.run_folder import RunFolder
+from segshrink.run_records import EvaluationRecord
 
 if TYPE_CHECKING:
     from segshrink.models import SegmentationModel
@@ -34,7 +35,7 @@ def evaluate(
     reference: Path | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> Evaluation:
+) -> EvaluationRecord:
     """Score a model on every labelled pixel of every scene of a split, with overlapping tiles at native resolution.
 
     Args:
@@ -103,16 +104,17 @@ def described_data(model: str | Path, data: str | Path | None = None) -> Dataset
     """
     if data is not None:
         return load_dataset(Path(data))
-    recipe = Path(model) / "config.yaml"
-    if not recipe.exists():
+    folder = RunFolder(model)
+    if not folder.config_file.exists():
         raise UsageError(f"{model} is no run folder that knows its data set; give one with --data")
-    return load_recipe(recipe).data
+    return folder.recipe().data
 
 
 def _refuse_other_run(model: Path, out: Path) -> None:
     """Refuse to put a model's scores into the run folder of another."""
-    own = model.resolve() in (out.resolve(), (out / MODEL_FOLDER_NAME).resolve())
-    if not own and (out / "run.json").exists():
+    folder = RunFolder(out)
+    own = model.resolve() in (out.resolve(), folder.model.resolve())
+    if not own and folder.has_run:
         raise FileError(
             f"{out} is the run folder of another model than {model}, whose scores are not replaced; choose another "
             "folder, or allow it with --overwrite"

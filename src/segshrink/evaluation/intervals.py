@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segshrink.errors import DataError
 from segshrink.evaluation.confusion import Confusion, marginals, mean_iou_of_marginals
+from segshrink.run_records import IntervalRecord
 
 # Numbers worked on at once: 8 MB of float64.
 _ENTRIES_AT_ONCE = 1_000_000
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A bootstrap interval of the mIoU of a whole set.
-
-    Attributes:
-        low: Lower end; NaN for fewer than two images.
-        high: Upper end.
-        level: Share of the resamples between the two.
-        resamples: Number of resampled sets.
-    """
-
-    low: float
-    high: float
-    level: float
-    resamples: int
-
-    def to_dict(self) -> dict[str, Any] | None:
-        """Return a JSON-able dictionary; None when there is no interval."""
-        if np.isnan(self.low):
-            return None
-        return {"mean_iou": [self.low, self.high], "level": self.level, "resamples": self.resamples}
 
 
 def bootstrap_interval(
@@ -45,11 +21,13 @@ def bootstrap_interval(
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
-) -> Interval:
+) -> IntervalRecord | None:
     """Return the percentile interval of the mIoU over sets of as many images drawn with replacement.
 
     Each drawn set is scored as a whole, by the sum of its images' confusion matrices (Efron 1979; percentile method).
     It tells the spread over images only, not over training seeds. Images without a labelled pixel aren't drawn.
+
+    There is no interval for fewer than two images.
 
     Args:
         per_image: Confusion matrix of each image, (n, C, C).
@@ -66,14 +44,14 @@ def bootstrap_interval(
 
 def interval_of_marginals(
     per_image: Sequence[NDArray[np.int64]], *, level: float = 0.95, resamples: int = 1000, seed: int = 0
-) -> Interval:
+) -> IntervalRecord | None:
     """Return the interval as ``bootstrap_interval`` does, from what ``marginals`` gave of each image, (3, C)."""
     if not 0 < level < 1 or resamples < 1:
         raise DataError(f"a bootstrap needs 0 < level < 1 and at least one resample, found {level} and {resamples}")
     labeled = [counts for counts in per_image if counts[0].any()]
     images = len(labeled)
     if images < 2:
-        return Interval(float("nan"), float("nan"), level, resamples)
+        return None
     flat = np.stack(labeled).reshape(images, -1).astype(np.float64)
     rng = np.random.default_rng(seed)
     step = max(1, _ENTRIES_AT_ONCE // max(flat.shape))
@@ -82,4 +60,4 @@ def interval_of_marginals(
         drawn = rng.multinomial(images, np.full(images, 1 / images), size=min(step, resamples - start))
         scores.append(mean_iou_of_marginals((drawn.astype(np.float64) @ flat).reshape(len(drawn), 3, -1)))
     low, high = np.quantile(np.concatenate(scores), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level, resamples)
+    return IntervalRecord(mean_iou=(float(low), float(high)), level=level, resamples=resamples)

@@ -11,20 +11,28 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-import segshrink
-from segshrink.classes import ClassMap
-from segshrink.errors import DataError, FileError, ModelError
-from segshrink.evaluation.agreement import Agreement, agreement_of, class_names, read_prediction, reference_name
+from segshrink.classes import ClassMap, format_color
+from segshrink.errors import DataError, ModelError
+from segshrink.evaluation.agreement import agreement_of, read_prediction, reference_name
 from segshrink.evaluation.calibration import CalibrationHistogram
 from segshrink.evaluation.confusion import Confusion, marginals
 from segshrink.evaluation.curves import ProbabilityHistograms
 from segshrink.evaluation.intervals import interval_of_marginals
 from segshrink.evaluation.pictures import evenly_spaced, write_pictures
-from segshrink.evaluation.results import Evaluation, ImageResult
-from segshrink.files import claimed, refuse_foreign, replacing, write_json
+from segshrink.files import claimed, replacing
+from segshrink.formatting import printable
 from segshrink.imagery import write_index_png
 from segshrink.prediction import Prediction
-from segshrink.records import Section
+from segshrink.run_folder import RunFolder
+from segshrink.run_records import (
+    AgreementRecord,
+    ClassRecord,
+    EvaluationRecord,
+    ImageRecord,
+    ModelRecord,
+    PicturesRecord,
+    ScoresRecord,
+)
 
 
 class ArrayPredictor(Protocol):
@@ -79,7 +87,7 @@ def score_scenes(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
     seed: int = 0,
-) -> Evaluation:
+) -> EvaluationRecord:
     """Score a model on every labelled pixel of every scene, once, at native resolution.
 
     Args:
@@ -114,46 +122,36 @@ def score_scenes(
     _check_classes(predictor, classes)
     tally = _Tally(classes, _comparison(reference, classes, reference_label))
     with nullcontext() if out is None else claimed(Path(out)):
-        if out is not None:
-            _check_place(Path(out), data_name, split, overwrite=overwrite)
+        if out is not None and not overwrite:
+            RunFolder(out).refuse_other_evaluation(data_name, split)
         _count_into(
             tally, predictor, scenes, out=out, pictures=pictures, overwrite=overwrite, progress=progress or _silent
         )
-        evaluation = Evaluation(
-            version=segshrink.__version__,
+        total = tally.total
+        evaluation = EvaluationRecord(
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             data=data_name,
             split=split,
             leaking=leaking,
-            model=model_name,
-            parameters=parameters,
-            classes=classes,
-            confusion=tally.total,
-            scores=tally.total.scores(),
+            model=ModelRecord(name=model_name, parameters=parameters),
+            classes=[
+                ClassRecord(name=name, color=format_color(color))
+                for name, color in zip(classes.names, classes.colors, strict=True)
+            ],
+            images=len(tally.results),
+            pixels=int(total.matrix.sum()),
+            scores=ScoresRecord(**total.scores().to_lists()),
+            confusion=total.matrix.tolist(),
             interval=interval_of_marginals(tally.marginals, seed=seed),
             calibration=tally.calibration.calibration(),
             curves=tally.histograms.curves(classes.names),
-            per_image=tuple(tally.results),
+            per_image=tally.results,
             agreement=tally.comparison.agreement() if tally.comparison else None,
+            never_predicted=[classes.names[position] for position in total.never_predicted()],
         )
         if out is not None:
-            write_json(Path(out) / "evaluation.json", evaluation.to_dict(), overwrite=overwrite)
+            RunFolder(out).write_evaluation(evaluation, overwrite=overwrite)
     return evaluation
-
-
-def _check_place(out: Path, data_name: str, split: str, *, overwrite: bool) -> None:
-    """Refuse a folder whose evaluation isn't of this split, or isn't one of ours."""
-    record = out / "evaluation.json"
-    refuse_foreign(record, out / "evaluation", overwrite=overwrite)
-    if overwrite or not record.exists():
-        return
-    before = Section.open(record)
-    if (before.path("data"), before.path("split")) != (data_name, split):
-        raise FileError(
-            f"{record} holds scores on split '{before.text('split')}' of '{before.text('data')}', not on '{split}' of "
-            f"'{data_name}', so it is not replaced; choose another folder, or allow it with --overwrite "
-            "(overwrite=True)"
-        )
 
 
 def _count_into(
@@ -172,7 +170,7 @@ def _count_into(
     if out is None:
         tally.count_all(predictor, restart(), total=len(names), progress=progress)
         return
-    with replacing(Path(out) / "evaluation", overwrite=overwrite) as folder:
+    with replacing(RunFolder(out).pictures, overwrite=overwrite) as folder:
         store = _Store(folder, tally.classes, evenly_spaced(names, limit=pictures))
         tally.count_all(predictor, restart(), total=len(names), progress=progress, store=store)
 
@@ -187,7 +185,7 @@ class _Tally:
         self.histograms = ProbabilityHistograms(len(classes))
         self.calibration = CalibrationHistogram(len(classes))
         self.marginals: list[NDArray[np.int64]] = []
-        self.results: list[ImageResult] = []
+        self.results: list[ImageRecord] = []
 
     def count_all(
         self,
@@ -205,8 +203,15 @@ class _Tally:
                 raise type(error)(f"scene '{scene.name}': {error}") from error
             pictures = None if store is None else store.keep(scene, index)
             scores = confusion.scores()
-            pixels = int(confusion.matrix.sum())
-            self.results.append(ImageResult(scene.name, scores.mean_iou, scores.accuracy, pixels, pictures))
+            self.results.append(
+                ImageRecord(
+                    name=scene.name,
+                    mean_iou=scores.mean_iou,
+                    accuracy=scores.accuracy,
+                    pixels=int(confusion.matrix.sum()),
+                    pictures=pictures,
+                )
+            )
             progress(done, total)
         if not self.total.matrix.any():
             raise DataError("no scene has a labelled pixel; check the masks and the classes")
@@ -232,7 +237,7 @@ class _Store:
         self.shown = shown
         (folder / "predictions").mkdir(parents=True)
 
-    def keep(self, scene: LabeledScene, index: NDArray[np.uint8]) -> dict[str, str] | None:
+    def keep(self, scene: LabeledScene, index: NDArray[np.uint8]) -> PicturesRecord | None:
         """Write the files of one scene; return its pictures as paths relative to the run folder."""
         write_index_png(self.folder / "predictions" / f"{scene.name}.png", index, self.classes)
         if scene.name not in self.shown:
@@ -240,7 +245,7 @@ class _Store:
         files = write_pictures(
             self.folder, scene.name, image=scene.image, truth=scene.target, prediction=index, classes=self.classes
         )
-        return {kind: f"evaluation/{file}" for kind, file in files.items()}
+        return PicturesRecord(**{kind: f"evaluation/{file}" for kind, file in files.items()})
 
 
 class _Comparison:
@@ -259,7 +264,7 @@ class _Comparison:
             raise DataError(f"can't compare with the prediction of {self.label}: {error}") from error
         self.images += 1
 
-    def agreement(self) -> Agreement:
+    def agreement(self) -> AgreementRecord:
         return agreement_of(self.confusion, self.label, images=self.images)
 
 
@@ -269,10 +274,11 @@ def _comparison(reference: Reference | None, classes: ClassMap, label: str) -> _
     if not isinstance(reference, str | Path):
         _check_classes(reference, classes)
         return _Comparison(label, lambda scene: _predicted(reference, scene).index, len(classes))
-    run = Path(reference)
-    if class_names(run) != classes.names:
+    run = RunFolder(reference)
+    names = run.evaluation().class_names
+    if names != tuple(map(printable, classes.names)):
         raise DataError(
-            f"{run} was evaluated on the classes {', '.join(class_names(run))}, this evaluation has "
+            f"{run.path} was evaluated on the classes {', '.join(names)}, this evaluation has "
             f"{', '.join(classes.names)}; evaluate both on one data set"
         )
     count = len(classes)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from segshrink import formatting
 from segshrink.classes import format_color
 from segshrink.export.interface import ExportedFile
-from segshrink.export.measured import Measured
 from segshrink.export.stac import band_names
-from segshrink.formatting import percent
 from segshrink.model_description import ModelDescription
+from segshrink.run_records import EvaluationRecord, ProfileRecord
 
 # By it a card of ours is known again, so that nobody's own page is replaced.
 MARK = "<!-- model card written by segshrink -->"
@@ -22,7 +22,8 @@ def model_card(
     *,
     name: str,
     parameters: int,
-    measured: Measured,
+    evaluation: EvaluationRecord | None = None,
+    profile: ProfileRecord | None = None,
     checked: str | None = None,
 ) -> str:
     """Return the card as Markdown.
@@ -32,7 +33,8 @@ def model_card(
         files: What was exported.
         name: Name of the model.
         parameters: How many it has.
-        measured: What is known of its accuracy and costs.
+        evaluation: Its accuracy, where it was evaluated.
+        profile: Its costs, where it was measured.
         checked: The processor that the file itself was scored and timed on, where that was done.
     """
     names = ", ".join(_plain(text) for text in description.classes.names)
@@ -44,9 +46,9 @@ def model_card(
         "## Files",
         *(_interface(description, file) for file in files),
         "## Classes",
-        _classes(description, measured),
+        _classes(description, evaluation),
         "## Measured",
-        _numbers(measured),
+        _numbers(evaluation, profile),
         "## Use",
         *(_use(description, file) for file in _to_show(files)),
     ]
@@ -90,37 +92,48 @@ def _to_show(files: Sequence[ExportedFile]) -> list[ExportedFile]:
     return [file for file in files if file in kinds.values()]
 
 
-def _classes(description: ModelDescription, measured: Measured) -> str:
+def _classes(description: ModelDescription, evaluation: EvaluationRecord | None) -> str:
     classes = description.classes
-    scored = len(measured.iou) == len(classes)
+    iou = evaluation.scores.iou if evaluation else ()
+    scored = len(iou) == len(classes)
     rows = []
     for number, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True)):
         row = (str(number), _plain(name), f"`{format_color(color)}`")
-        rows.append((*row, _percent(measured.iou[number])) if scored else row)
+        rows.append((*row, _percent(iou[number])) if scored else row)
     return _table(("Number", "Class", "Colour", "IoU (%)")[: 4 if scored else 3], rows)
 
 
-def _numbers(measured: Measured) -> str:
-    rows = []
-    if measured.mean_iou is not None:
-        where = f"every labelled pixel of split '{measured.split}' of {_plain(measured.data or 'the data set')}"
-        spread = "" if measured.interval is None else f" ({', '.join(_percent(end) for end in measured.interval)})"
-        rows.append(("mIoU (%, 95 % interval)", f"{_percent(measured.mean_iou)}{spread}", f"PyTorch, {where}"))
-    image = f"PyTorch fp32, one image of {measured.size} × {measured.size}"
-    if measured.latency_ms is not None:
-        others = "" if measured.load is None else f"; other programs took {percent(measured.load)} of the cores"
-        doubt = ", so this is too long" if measured.busy else ""
-        rows.append(
-            ("Latency (ms)", f"{measured.latency_ms:.1f}", f"{image}, {_plain(measured.machine or '')}{others}{doubt}")
-        )
-    if measured.peak_memory_mb is not None:
-        rows.append(("Peak memory (MB)", f"{measured.peak_memory_mb:.0f}", f"{image}, the whole process"))
-    if measured.macs is not None:
-        rows.append(("Multiply-accumulates (G)", f"{measured.macs / 1e9:.2f}", image))
+def _numbers(evaluation: EvaluationRecord | None, profile: ProfileRecord | None) -> str:
+    rows = [*(_accuracy(evaluation) if evaluation else ()), *(_costs(profile) if profile else ())]
     if not rows:
         return "Nothing yet; `segshrink evaluate` and `segshrink benchmark` measure it."
-    warning = "\n\nJudged pixels lie beside training pixels, so the mIoU is too good." if measured.leaking else ""
+    leaking = evaluation is not None and evaluation.leaking
+    warning = "\n\nJudged pixels lie beside training pixels, so the mIoU is too good." if leaking else ""
     return _table(("", "", "Measured with"), rows) + warning
+
+
+def _accuracy(evaluation: EvaluationRecord) -> list[tuple[str, str, str]]:
+    interval = evaluation.interval
+    spread = f" ({', '.join(_percent(end) for end in interval.mean_iou)})" if interval else ""
+    where = f"PyTorch, every labeled pixel of split '{evaluation.split}' of {_plain(evaluation.data)}"
+    return [("mIoU (%, 95 % interval)", f"{_percent(evaluation.scores.mean_iou)}{spread}", where)]
+
+
+def _costs(profile: ProfileRecord) -> list[tuple[str, str, str]]:
+    size = profile.input[-1] if profile.input else formatting.NOTHING
+    image = f"PyTorch fp32, one image of {size} × {size}"
+    rows = []
+    if profile.latency_ms is not None:
+        share = profile.load.others if profile.load else None
+        others = "" if share is None else f"; other programs took {formatting.percent(share)} of the cores"
+        doubt = ", so this is too long" if profile.busy else ""
+        machine = f"{_plain(profile.machine.cpu or '')}, {profile.machine.threads} thread(s)"
+        rows.append(("Latency (ms)", f"{profile.latency_ms.median:.1f}", f"{image}, {machine}{others}{doubt}"))
+    if profile.peak_memory_mb is not None:
+        rows.append(("Peak memory (MB)", f"{profile.peak_memory_mb:.0f}", f"{image}, the whole process"))
+    if profile.macs is not None:
+        rows.append(("Multiply-accumulates (G)", f"{profile.macs / 1e9:.2f}", image))
+    return rows
 
 
 def _use(description: ModelDescription, file: ExportedFile) -> str:

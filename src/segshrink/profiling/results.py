@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from segshrink.profiling.load import Load
 from segshrink.profiling.plan import Entry
 
 if TYPE_CHECKING:
-    from segshrink.evaluation import Evaluation
+    from segshrink.run_records import EvaluationRecord
 
 JSON_FILE, MARKDOWN_FILE, FIGURE_FILE = "benchmark.json", "benchmark.md", "benchmark.png"
 # Packages whose versions change what is measured.
@@ -33,12 +32,9 @@ class Score:
     interval: tuple[float, float] | None
 
     @classmethod
-    def of(cls, evaluation: Evaluation) -> Score:
+    def of(cls, evaluation: EvaluationRecord) -> Score:
         """Return the score of an evaluation."""
-        low, high = evaluation.interval.low, evaluation.interval.high
-        mean_iou = evaluation.scores.mean_iou
-        interval = None if math.isnan(low) or math.isnan(high) else (low, high)
-        return cls(None if math.isnan(mean_iou) else float(mean_iou), interval)
+        return cls(evaluation.scores.mean_iou, evaluation.interval and evaluation.interval.mean_iou)
 
     def to_dict(self) -> dict[str, Any]:
         """Return both, JSON-able."""

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from segshrink import formatting
 from segshrink.errors import DataError, FileError
-from segshrink.profiling.label_placement import place_labels
-from segshrink.records import Section
-from segshrink.report.themes import LIGHT, new_figure, to_png
+from segshrink.records import Count, Flag, Many, Number, Record, Text
+from segshrink.report.panels import LIGHT, new_figure, to_png
 
-SIZE = (8.0, 4.8)
+WIDTH, HEIGHT = 8.0, 4.8
+# Areas of circles in square points: of the largest file, and the least that can be seen.
 LARGEST, SMALLEST = 1300.0, 32.0
-"""Areas of circles in square points: of the largest file, and the least that can be seen."""
 # Runtimes in the order in which the legend names them.
 COLORS = {
     "torch": LIGHT.roles["teacher"][0],
@@ -31,6 +31,36 @@ COLORS = {
     "openvino": LIGHT.roles["student"][0],
     "litert": LIGHT.roles["control"][0],
 }
+_FRONT_STYLE = {"color": LIGHT.ink, "linewidth": 1.0, "linestyle": (0, (4, 2))}
+
+
+class _Latency(Record):
+    median: Number
+
+
+class _Measurement(Record):
+    batch: Count = 1
+    threads: Count = 1
+    latency_ms: _Latency | None = None
+
+
+class _Row(Record):
+    model: Text
+    runtime: Text
+    runtime_title: Text
+    mean_iou: Number | None = None
+    file_bytes: Number | None = None
+    measurements: Many[_Measurement] = ()
+
+
+class _Benchmark(Record):
+    remedy = "measure again"
+
+    size: Count
+    data: Text | None = None
+    split: Text | None = None
+    leaking: Flag = False
+    rows: Many[_Row]
 
 
 @dataclass(frozen=True)
@@ -46,12 +76,12 @@ class Point:
 
     @property
     def fill(self) -> str:
-        """Colour of the circle; one that was kept from bf16 is hollow."""
+        """Color of the circle; one that was kept from bf16 is hollow."""
         return LIGHT.surface if self.title.endswith("fp32") else self.line
 
     @property
     def line(self) -> str:
-        """Colour of the runtime."""
+        """Color of the runtime."""
         return COLORS[self.runtime]
 
 
@@ -70,20 +100,32 @@ def draw_benchmark(file: Path) -> bytes | None:
         FileError: The file is missing or no JSON.
         DataError: A field has the wrong type, or a runtime is unknown.
     """
-    found = Section.read(file)
-    if found is None:
+    if not file.is_file():
         raise FileError(f"{file} does not exist; give the benchmark.json that segshrink benchmark wrote")
-    shape = _shape(found)
-    points = [] if shape is None else _points(found, shape, file)
-    if shape is None or not points:
+    benchmark = _Benchmark.read(file)
+    timed = [(row, entry) for row in benchmark.rows for entry in row.measurements if entry.latency_ms]
+    if not timed:
         return None
-    size = found.count("size") or 0
-    threads = f"{shape[1]} thread{'s' if shape[1] > 1 else ''}"
-    scored = ", ".join(text for text in (found.text("data"), found.text("split")) if text)
-    x_label = f"latency in ms: {size} × {size} pixels, batch {shape[0]}, {threads} (logarithmic)"
-    leaks = " (leaking split)" if found.flag("leaking") else ""
-    y_label = f"mean IoU ({scored}{leaks})" if scored else "mean IoU"
-    return to_png(partial(_draw, points, x_label=x_label, y_label=y_label), "Accuracy over latency")
+    batch, threads = min(((entry.batch, entry.threads) for _, entry in timed), key=lambda shape: (shape[0], -shape[1]))
+    points = []
+    for row, entry in timed:
+        if row.runtime not in COLORS:
+            raise DataError(f"{file}: runtime '{row.runtime}' is unknown; measure again with this version")
+        if entry.latency_ms and row.mean_iou is not None and (entry.batch, entry.threads) == (batch, threads):
+            latency, size = entry.latency_ms.median, row.file_bytes or 0.0
+            points.append(Point(row.model, row.runtime, row.runtime_title, latency, row.mean_iou, size))
+    if not points:
+        return None
+    scored = ", ".join(text for text in (benchmark.data, benchmark.split) if text)
+    leaks = " (leaking split)" if benchmark.leaking else ""
+    drawing = partial(
+        draw,
+        points,
+        x_label=f"latency in ms: {benchmark.size} × {benchmark.size} pixels, batch {batch}, {threads} "
+        f"thread{'s' if threads > 1 else ''} (logarithmic)",
+        y_label=f"mean IoU ({scored}{leaks})" if scored else "mean IoU",
+    )
+    return to_png(drawing, "Accuracy over latency")
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:
@@ -92,7 +134,7 @@ def pareto(points: Sequence[Point]) -> list[Point]:
     What isn't better in the three digits that are shown isn't better: runtimes round in their own ways.
     """
     front: list[Point] = []
-    for point in sorted(points, key=lambda one: (one.latency, -one.mean_iou)):
+    for point in sorted(points, key=lambda point: (point.latency, -point.mean_iou)):
         if not front or round(point.mean_iou, 3) > round(front[-1].mean_iou, 3):
             front.append(point)
     return front
@@ -104,40 +146,17 @@ def areas(points: Sequence[Point]) -> list[float]:
     return [_area(point.file_bytes, largest) for point in points]
 
 
-def _shape(found: Section) -> tuple[int, int] | None:
-    """Return the smallest batch, and the most threads measured with it."""
-    shapes = {
-        (one.count("batch") or 1, one.count("threads") or 1)
-        for row in found.sections("rows")
-        for one in row.sections("measurements")
-        if one.section("latency_ms") is not None
-    }
-    return min(shapes, key=lambda shape: (shape[0], -shape[1]), default=None)
-
-
-def _points(found: Section, shape: tuple[int, int], file: Path) -> list[Point]:
-    points = []
-    for row in found.sections("rows"):
-        for one in row.sections("measurements"):
-            latency, mean_iou = one.section("latency_ms"), row.number("mean_iou")
-            median = latency.number("median") if latency else None
-            model, runtime = row.text("model") or "", row.text("runtime")
-            if (one.count("batch"), one.count("threads")) != shape or median is None or mean_iou is None:
-                continue
-            if runtime not in COLORS:
-                raise DataError(f"{file}: runtime '{runtime}' is unknown; measure again with this version")
-            title = row.text("runtime_title") or runtime
-            points.append(Point(model, runtime, title, median, mean_iou, row.number("file_bytes") or 0.0))
-    return points
-
-
-def _draw(points: Sequence[Point], title: str | None, *, x_label: str, y_label: str) -> Figure:
-    figure, axes = new_figure(*SIZE, title)
+def draw(points: Sequence[Point], title: str | None, *, x_label: str, y_label: str) -> Figure:
+    """Draw the points, each with its model's number, which the legend explains."""
+    handles = _handles(points)
+    figure, axes = new_figure(WIDTH, max(HEIGHT, 0.9 + 0.27 * len(handles)), title)
     axes.set_xscale("log")
+    _limit(axes, points)
     front = pareto(points)
-    _lines(axes, points)
-    sizes = areas(points)
-    for point, area in sorted(zip(points, sizes, strict=True), key=lambda pair: -pair[1]):
+    # To the right of its last point the front goes on: nothing slower is better.
+    corners = [(point.latency, point.mean_iou) for point in front] + [(axes.get_xlim()[1], front[-1].mean_iou)]
+    axes.step(*zip(*corners, strict=True), where="post", zorder=2, **_FRONT_STYLE)
+    for point, area in sorted(zip(points, areas(points), strict=True), key=lambda pair: -pair[1]):
         hollow, best = point.fill != point.line, point in front
         axes.scatter(
             [point.latency],
@@ -149,35 +168,20 @@ def _draw(points: Sequence[Point], title: str | None, *, x_label: str, y_label: 
             alpha=0.92 if best else 0.55,
             zorder=3,
         )
-    _limit(axes, points)
-    # To the right of its last point the front goes on: nothing slower is better.
-    steps = _staircase([(point.latency, point.mean_iou) for point in front], right=axes.get_xlim()[1])
-    axes.plot(*zip(*steps, strict=True), color=LIGHT.ink, linewidth=1.0, linestyle=(0, (4, 2)), zorder=2)
     axes.set(xlabel=x_label, ylabel=y_label)
-    _legend(figure, points)
-    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
-    circles = [(point.latency, point.mean_iou, area) for point, area in zip(points, sizes, strict=True)]
-    place_labels(axes, _names(points, sizes), circles=circles, lines=[steps])
+    box = figure.legend(
+        handles=handles, loc="outside right upper", frameon=False, labelspacing=0.75, handletextpad=0.9, handlelength=2
+    )
+    for text, handle in zip(box.get_texts(), handles, strict=True):
+        heading = handle.get_linestyle() == "None" and handle.get_marker() == ""
+        text.set_color(LIGHT.muted if heading else LIGHT.ink)
+    figure.draw_without_rendering()
+    _write_numbers(axes, points)
     return figure
 
 
-def _staircase(front: Sequence[tuple[float, float]], *, right: float) -> list[tuple[float, float]]:
-    """Return the corners of the front's line, which goes on to ``right``."""
-    corners = [front[0]]
-    for x, y in front[1:]:
-        corners += [(x, corners[-1][1]), (x, y)]
-    return [*corners, (right, corners[-1][1])]
-
-
-def _lines(axes: Axes, points: Sequence[Point]) -> None:
-    """Join the points of each model."""
-    for model in dict.fromkeys(point.model for point in points):
-        own = sorted((point.latency, point.mean_iou) for point in points if point.model == model)
-        axes.plot(*zip(*own, strict=True), color=LIGHT.muted, linewidth=0.9, alpha=0.6, zorder=1)
-
-
 def _limit(axes: Axes, points: Sequence[Point]) -> None:
-    """Leave room for circles and names, and mark latencies with plain numbers."""
+    """Leave room for circles, and mark latencies with plain numbers."""
     low, high = min(point.latency for point in points), max(point.latency for point in points)
     margin = max(1.5, (high / low) ** 0.14)
     axes.set_xlim(low / margin, high * margin)
@@ -191,39 +195,62 @@ def _limit(axes: Axes, points: Sequence[Point]) -> None:
     axes.locator_params(axis="y", nbins=8)
 
 
-def _names(points: Sequence[Point], sizes: Sequence[float]) -> list[tuple[str, float, float, float]]:
-    """Return each model's name with its fastest point and that point's area."""
-    fastest: dict[str, tuple[Point, float]] = {}
-    for point, area in zip(points, sizes, strict=True):
-        if point.model not in fastest or point.latency < fastest[point.model][0].latency:
-            fastest[point.model] = (point, area)
-    return [(name, point.latency, point.mean_iou, area) for name, (point, area) in fastest.items()]
+def _numbers(points: Sequence[Point]) -> dict[str, int]:
+    """Return a number for each model, by rising latency."""
+    ordered = sorted(points, key=lambda point: point.latency)
+    return {model: number for number, model in enumerate(dict.fromkeys(point.model for point in ordered), start=1)}
 
 
-def _legend(figure: Figure, points: Sequence[Point]) -> None:
-    handles = [_heading("Runtime")]
-    shown = {point.title: point for point in points}
-    order = list(COLORS)
-    ordered = sorted(shown.values(), key=lambda point: (order.index(point.runtime), point.title))
-    handles += [_circle(point.title, 60.0, fill=point.fill, line=point.line) for point in ordered]
-    largest = max(point.file_bytes for point in points)
-    if largest > 0:
-        handles += [_heading(""), _heading("File")]
-        handles += [
-            _circle(formatting.size(size), _area(size, largest), fill=LIGHT.surface, line=LIGHT.muted)
-            for size in _sample_sizes(largest)
-        ]
-    handles += [
-        _heading(""),
-        Line2D([], [], color=LIGHT.ink, linewidth=1.0, linestyle=(0, (4, 2)), label="Pareto front"),
-        Line2D([], [], color=LIGHT.muted, linewidth=0.9, alpha=0.6, label="same model"),
+def _write_numbers(axes: Axes, points: Sequence[Point]) -> None:
+    """Write each point's number beside it, on the side that is farthest from other points and numbers.
+
+    The figure must have been laid out.
+    """
+    numbers = _numbers(points)
+    centers = axes.transData.transform([(point.latency, point.mean_iou) for point in points])
+    centers *= 72 / float(axes.figure.dpi)
+    numbered: list[np.ndarray] = []
+    for index, (point, area) in enumerate(zip(points, areas(points), strict=True)):
+        taken = np.array([*np.delete(centers, index, axis=0), *numbered]).reshape(-1, 2)
+        reach = math.sqrt(area) / 2 + 7
+        sides = reach * np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])
+        room = [np.hypot(*(centers[index] + side - taken).T).min(initial=np.inf) for side in sides]
+        side = sides[int(np.argmax(room))]
+        numbered.append(centers[index] + side)
+        axes.annotate(
+            str(numbers[point.model]),
+            (point.latency, point.mean_iou),
+            (float(side[0]), float(side[1])),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=9.5,
+            color=LIGHT.ink,
+            zorder=4,
+            path_effects=[withStroke(linewidth=2.5, foreground=LIGHT.surface)],
+        ).set_in_layout(False)
+
+
+def _handles(points: Sequence[Point]) -> list[Line2D]:
+    """Return the legend: models, runtimes, sizes of files, and the front."""
+    models = [
+        Line2D([], [], linestyle="none", marker=f"${number}$", markersize=7, color=LIGHT.ink, label=model)
+        for model, number in _numbers(points).items()
     ]
-    box = figure.legend(
-        handles=handles, loc="outside right upper", frameon=False, labelspacing=0.75, handletextpad=0.9, handlelength=2
-    )
-    for text, handle in zip(box.get_texts(), handles, strict=True):
-        heading = handle.get_linestyle() == "None" and handle.get_marker() == ""
-        text.set_color(LIGHT.muted if heading else LIGHT.ink)
+    order = list(COLORS)
+    titles = {point.title: point for point in points}
+    runtimes = [
+        _circle(point.title, 60.0, fill=point.fill, line=point.line)
+        for point in sorted(titles.values(), key=lambda point: (order.index(point.runtime), point.title))
+    ]
+    largest = max(point.file_bytes for point in points)
+    sizes = [
+        _circle(formatting.size(size), _area(size, largest), fill=LIGHT.surface, line=LIGHT.muted)
+        for size in (_sample_sizes(largest) if largest > 0 else ())
+    ]
+    handles = [_heading("Model"), *models, _heading(""), _heading("Runtime"), *runtimes, _heading("")]
+    handles += [_heading("File"), *sizes, _heading("")] if sizes else []
+    return [*handles, Line2D([], [], label="Pareto front", **_FRONT_STYLE)]
 
 
 def _heading(text: str) -> Line2D:

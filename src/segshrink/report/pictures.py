@@ -1,4 +1,4 @@
-"""The segmented images: which are shown, scaled down, in class colours, and where teacher and student differ."""
+"""The segmented images: which are shown, scaled down, in class colors, and where teacher and student differ."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from PIL import Image
 
 from segshrink import formatting
 from segshrink.classes import IGNORE_INDEX
-from segshrink.report.collect import ClassColor, ImageScore, Pictures, Run
-from segshrink.report.selection import comparable, first, focus, labels
+from segshrink.report.runs import Run, comparable, first, focus
+from segshrink.run_records import ClassRecord, ImageRecord
 
+Index = npt.NDArray[np.uint8]
 SIDE = 480
 SHOWN = 10
 IGNORED = (128, 128, 128)
 MAX_PIXELS = 16_000_000
 # What a run's pictures may be: Pillow would start other programs for some formats.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
-# Where prediction and truth differ, drawn over the faded grey image.
+# Where prediction and truth differ, drawn over the faded gray image.
 ERROR_COLORS = {"student": (214, 64, 20), "teacher": (38, 110, 220), "both": (122, 31, 162)}
 
 
@@ -52,13 +53,13 @@ class Example:
     compared: bool
 
 
-def choose(images: Sequence[ImageScore], shown: int = SHOWN) -> list[tuple[str, int, ImageScore]]:
-    """Pick the best, median and worst images that have pictures, by mean IoU.
+def choose(images: Sequence[ImageRecord], shown: int = SHOWN) -> list[tuple[str, int, ImageRecord]]:
+    """Pick the best, median and worst images by mean IoU, of those that have one.
 
     Returns:
         (group, rank from 1, image) from best to worst; all images when there are no more than ``shown``.
     """
-    scored = [image for image in images if image.mean_iou is not None and image.pictures is not None]
+    scored = [image for image in images if image.mean_iou is not None]
     ordered = sorted(scored, key=lambda image: (-(image.mean_iou or 0.0), image.name))
     total = len(ordered)
     kept = min(total, shown)
@@ -78,87 +79,88 @@ def examples(runs: Sequence[Run]) -> tuple[list[Example], list[str]]:
     main = focus(runs)
     if main is None or main.evaluation is None:
         return [], ["no run has been evaluated"]
-    named = list(zip(labels(runs), runs, strict=True))
-    chosen = choose(main.evaluation.per_image)
-    total = sum(image.mean_iou is not None and image.pictures is not None for image in main.evaluation.per_image)
+    images = [image for image in main.evaluation.per_image if image.mean_iou is not None]
+    images = [image for image in images if main.folder.pictures_of(image)]
+    teacher = first(runs, "teacher")
     rows, notes = [], []
-    for group, rank, image in chosen:
+    for group, rank, image in choose(images):
         try:
-            rows.append(_example(image, group, f"{rank} of {total}", main, named))
+            tiles, compared, size = _tiles(image, main, main.evaluation.classes, runs, teacher)
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             notes.append(f"{image.name} could not be shown: {error}")
-    if not chosen:
-        notes.append("the evaluation kept no pictures")
-    return rows, notes
+        else:
+            rows.append(Example(image.name, group, f"{rank} of {len(images)}", *size, tuple(tiles), compared))
+    return rows, notes if images else ["the evaluation kept no pictures"]
 
 
-def _example(image: ImageScore, group: str, rank: str, main: Run, named: list[tuple[str, Run]]) -> Example:
-    if image.pictures is None or main.evaluation is None:
+def _tiles(
+    image: ImageRecord, main: Run, classes: Sequence[ClassRecord], runs: Sequence[Run], teacher: Run | None
+) -> tuple[list[Tile], bool, tuple[int, int]]:
+    """Return an image's pictures, whether its errors are set against the teacher's, and their size."""
+    files = main.folder.pictures_of(image)
+    if files is None:
         raise ValueError("its pictures are missing")
-    classes = main.evaluation.classes
-    photo = _photo(image.pictures)
-    truth = _indices(image.pictures.truth, photo.size)
+    photo = _photo(files[0])
+    truth = _indices(files[1], photo.size)
     tiles = [
         Tile("Image", "", _jpeg(photo), "image", f"Photograph {image.name}"),
         Tile("Truth", "", _map(truth, classes), "map", f"True classes of {image.name}: {_shares(truth, classes)}"),
     ]
-    predictions: dict[int, npt.NDArray[np.uint8]] = {}
-    for label, run in named:
-        score = _score_of(run, main, image.name)
-        if score is None or score.pictures is None:
+    predictions: dict[str, Index] = {}
+    for run in runs:
+        scored = _image_of(run, main, image.name)
+        predicted = run.folder.pictures_of(scored) if scored else None
+        if scored is None or predicted is None:
             continue
-        index = _indices(score.pictures.prediction, photo.size)
-        predictions[id(run)] = index
-        note = f"mIoU {formatting.score(score.mean_iou)}"
-        alt = f"Classes that {label} predicts for {image.name}: {_shares(index, classes)}"
-        tiles.append(Tile(label, note, _map(index, classes), "map", alt))
-    teacher = first([run for _, run in named], "teacher")
-    other = predictions.get(id(teacher)) if teacher is not main else None
-    label = next(label for label, run in named if run is main)
-    tiles.append(_errors(photo, truth, predictions[id(main)], other, f"{image.name} that {label}"))
-    return Example(image.name, group, rank, *photo.size, tuple(tiles), other is not None)
+        index = _indices(predicted[2], photo.size)
+        predictions[run.label] = index
+        note = f"mIoU {formatting.score(scored.mean_iou)}"
+        alt = f"Classes that {run.label} predicts for {image.name}: {_shares(index, classes)}"
+        tiles.append(Tile(run.label, note, _map(index, classes), "map", alt))
+    other = predictions.get(teacher.label) if teacher and teacher is not main else None
+    subject = f"{image.name} that {main.label}"
+    return [*tiles, _errors(photo, truth, predictions[main.label], other, subject)], other is not None, photo.size
 
 
-def _score_of(run: Run, main: Run, name: str) -> ImageScore | None:
+def _image_of(run: Run, main: Run, name: str) -> ImageRecord | None:
+    """Return another run's scores of an image of the main run, where they may be compared."""
     if run.evaluation is None or (run is not main and not comparable(run, main)):
         return None
     return next((image for image in run.evaluation.per_image if image.name == name), None)
 
 
-def _errors(
-    photo: Image.Image,
-    truth: npt.NDArray[np.uint8],
-    own: npt.NDArray[np.uint8],
-    other: npt.NDArray[np.uint8] | None,
-    subject: str,
-) -> Tile:
-    """Colour the pixels that the main run, its teacher or both get wrong, over the faded image."""
+def _errors(photo: Image.Image, truth: Index, predicted: Index, other: Index | None, subject: str) -> Tile:
+    """Color the pixels that the main run, its teacher or both get wrong, over the faded image."""
     picture = np.repeat(np.asarray(photo.convert("L"), dtype=np.float32)[..., None] * 0.35 + 140, 3, axis=2)
     judged = truth != IGNORE_INDEX
-    wrong = judged & (own != truth)
+    wrong = judged & (predicted != truth)
     teacher_wrong = judged & (other != truth) if other is not None else np.zeros_like(wrong)
     groups = {"student": wrong & ~teacher_wrong, "teacher": teacher_wrong & ~wrong, "both": wrong & teacher_wrong}
     for key, mask in groups.items():
         picture[mask] = 0.15 * picture[mask] + 0.85 * np.array(ERROR_COLORS[key], dtype=np.float32)
     total = max(int(judged.sum()), 1)
-    note = f"{formatting.percent(round(wrong.sum() / total, 2))} wrong"
+
+    def share(mask: npt.NDArray[np.bool_]) -> str:
+        return formatting.percent(round(mask.sum() / total, 2))
+
+    note = f"{share(wrong)} wrong"
     alt = f"Pixels of {subject} gets wrong: {note}"
     if other is not None:
-        shares = {key: formatting.percent(round(mask.sum() / total, 2)) for key, mask in groups.items()}
-        alt = f"{alt}; wrong alone {shares['student']}, only the teacher {shares['teacher']}, both {shares['both']}"
-        note = f"{note}, {formatting.percent(round((judged & (own != other)).sum() / total, 2))} unlike the teacher"
+        alone, teachers, both = (share(mask) for mask in groups.values())
+        alt = f"{alt}; wrong alone {alone}, only the teacher {teachers}, both {both}"
+        note = f"{note}, {share(judged & (predicted != other))} unlike the teacher"
     return Tile("Errors", note, _jpeg(Image.fromarray(picture.astype(np.uint8))), "errors", alt)
 
 
-def _photo(pictures: Pictures) -> Image.Image:
-    with Image.open(pictures.image, formats=_FORMATS) as opened:
+def _photo(path: Path) -> Image.Image:
+    with Image.open(path, formats=_FORMATS) as opened:
         _check(opened)
         photo = opened.convert("RGB")
     photo.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     return photo
 
 
-def _indices(path: Path, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+def _indices(path: Path, size: tuple[int, int]) -> Index:
     with Image.open(path, formats=_FORMATS) as opened:
         _check(opened)
         if opened.mode not in ("P", "L"):
@@ -171,7 +173,7 @@ def _check(opened: Image.Image) -> None:
         raise ValueError(f"{opened.width} × {opened.height} pixels are too many for a picture of a report")
 
 
-def _map(index: npt.NDArray[np.uint8], classes: tuple[ClassColor, ...]) -> str:
+def _map(index: Index, classes: Sequence[ClassRecord]) -> str:
     palette = [0, 0, 0] * 256
     for place, entry in enumerate(classes):
         palette[3 * place : 3 * place + 3] = [int(entry.color[at : at + 2], 16) for at in (1, 3, 5)]
@@ -181,7 +183,7 @@ def _map(index: npt.NDArray[np.uint8], classes: tuple[ClassColor, ...]) -> str:
     return _uri(picture, "PNG", optimize=True)
 
 
-def _shares(index: npt.NDArray[np.uint8], classes: tuple[ClassColor, ...]) -> str:
+def _shares(index: Index, classes: Sequence[ClassRecord]) -> str:
     counts = np.bincount(index.ravel(), minlength=256)
     total = max(int(counts[: len(classes)].sum()), 1)
     order = sorted(range(len(classes)), key=lambda place: -counts[place])

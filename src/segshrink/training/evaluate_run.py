@@ -6,26 +6,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from segshrink.data import Dataset
-from segshrink.evaluation import Evaluation, evaluate
-from segshrink.files import write_json
+from segshrink.evaluation import evaluate
 from segshrink.machine import default_threads
 from segshrink.models import SegmentationModel, load_model
 from segshrink.prediction.torch_backend import TorchBackend
 from segshrink.profiling.measuring import Progress
 from segshrink.profiling.profile import ForeignModel, Source, profile_models
-from segshrink.records import Section
+from segshrink.run_folder import RunFolder
+from segshrink.run_records import EvaluationRecord, ProfileRecord, RunRecord
 from segshrink.teachers import Teacher
 from segshrink.teachers.evaluation_adapter import TeacherPredictor
 from segshrink.teachers.teacher import Answers
-from segshrink.training.run import open_run_recipe, refuse_foreign_run, run_role
 
-PROFILE = "profile.json"
 ScenesDone = Callable[[int, int], None]
 
 
 def evaluate_run(
     run: Path, dataset: Dataset | None = None, *, reference: Path | None = None, progress: ScenesDone | None = None
-) -> Evaluation:
+) -> EvaluationRecord:
     """Evaluate ``run/model`` on the validation split of the run's own recipe.
 
     Writes ``evaluation.json`` and ``evaluation/``.
@@ -36,8 +34,9 @@ def evaluate_run(
         reference: Evaluated run folder of the teacher, to measure agreement with.
         progress: Called after every scene with (scenes done, scenes in all).
     """
-    data = dataset or open_run_recipe(run).data
-    return evaluate(run / "model", data, out=run, name=run_role(run), reference=reference, progress=progress)
+    folder = RunFolder(run)
+    data = dataset or folder.recipe().data
+    return evaluate(folder.model, data, out=run, name=folder.run().role, reference=reference, progress=progress)
 
 
 def profile_runs(
@@ -58,34 +57,34 @@ def profile_runs(
         described: Folder that the teacher was evaluated into.
         progress: Called with (steps done, steps in all, what is being measured).
     """
-    folders = [*([described] if described else []), *runs]
-    if all((run / PROFILE).exists() for run in runs) and _timed_together(folders):
+    folders = [RunFolder(run) for run in runs]
+    measured = [*([RunFolder(described)] if described else []), *folders]
+    if all(folder.has_profile for folder in folders) and _timed_together(measured):
         return
-    sources: dict[Path, Source] = {run: run / "model" for run in runs}
+    sources: dict[RunFolder, Source] = {folder: folder.model for folder in folders}
     if teacher is not None and described is not None:
         source = _teacher_source(teacher(), bands=load_model(runs[0]).description.bands)
         if source is not None:
-            sources[described] = source
-    names = {folder: run_role(folder) for folder in sources}
+            sources[measured[0]] = source
+    names = {folder: folder.run().role for folder in sources}
     profiles = profile_models({names[folder]: source for folder, source in sources.items()}, progress=progress)
     for folder, name in names.items():
-        write_json(folder / PROFILE, profiles[name])
+        folder.write_profile(ProfileRecord.model_validate(profiles[name]))
 
 
-def _timed_together(folders: Sequence[Path]) -> bool:
+def _timed_together(folders: Sequence[RunFolder]) -> bool:
     """Whether the profiles of folders, where they have one, were measured in turns on a quiet machine."""
-    profiles = [profile for folder in folders if (profile := Section.read(folder / PROFILE))]
-    sessions = {profile.path("session") for profile in profiles}
-    loads = [profile.section("load") for profile in profiles]
-    if len(sessions) != 1 or None in sessions or any(load is None or load.flag("busy") for load in loads):
+    profiles = [folder.profile() for folder in folders if folder.has_profile]
+    sessions = {profile.session for profile in profiles}
+    if len(sessions) != 1 or None in sessions or any(p.load is None or p.load.busy for p in profiles):
         return False
     # A teacher that was evaluated anew has lost the profile that it once had.
-    return (folders[0] / PROFILE).exists() or "teacher" not in profiles[0].texts("turns")
+    return folders[0].has_profile or "teacher" not in profiles[0].turns
 
 
 def describe_teacher(
     teacher: Teacher, dataset: Dataset, *, out: Path, progress: ScenesDone | None = None
-) -> Evaluation:
+) -> EvaluationRecord:
     """Evaluate the teacher of a distillation into ``out``, which the report reads like a run folder.
 
     ``evaluation.json`` is written last.
@@ -96,15 +95,15 @@ def describe_teacher(
         out: Folder to write to.
         progress: Called after every scene with (scenes done, scenes in all).
     """
-    refuse_foreign_run(out)
-    run = Path(teacher.name) / "run.json"
-    found = Section.read(run)
-    record = found.values if found else {"name": teacher.name, "data": dataset.description.name, "status": "finished"}
-    write_json(out / "run.json", {**record, "role": "teacher", "identity": teacher.identity}, overwrite=False)
-    for name in ("metrics.csv", PROFILE, "evaluation.json"):
-        (out / name).unlink(missing_ok=True)
-    if (metrics := run.with_name("metrics.csv")).exists():
-        (out / "metrics.csv").write_bytes(metrics.read_bytes())
+    folder, run = RunFolder(out), RunFolder(teacher.name)
+    folder.refuse_foreign()
+    record = RunRecord(role="teacher", name=teacher.name, data=dataset.description.name, status="finished")
+    if run.has_run:
+        record = run.run()
+    folder.write_run(record.model_copy(update={"role": "teacher", "identity": teacher.identity}))
+    folder.remove_measurements()
+    if run.metrics_file.exists():
+        folder.metrics_file.write_bytes(run.metrics_file.read_bytes())
     return evaluate(TeacherPredictor(teacher), dataset, out=out, name="teacher", progress=progress)
 
 

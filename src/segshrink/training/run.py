@@ -13,19 +13,18 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
-from segshrink import __version__
 from segshrink.classes import IGNORE_INDEX
-from segshrink.config import Learner, Recipe, absolute_recipe, dump_yaml, load_recipe
+from segshrink.config import Learner, Recipe, absolute_recipe
 from segshrink.data import CropModule, Dataset, absent_classes, image_statistics, open_dataset
 from segshrink.errors import ConfigError, DataError, FileError, ModelError, TrainingError
-from segshrink.files import claimed, refuse_foreign, write_json, write_text
+from segshrink.files import claimed
 from segshrink.losses import build_terms
 from segshrink.machine import describe_machine
 from segshrink.models import SegmentationModel, inherit_encoder
 from segshrink.models.memory_efficient_relu import use_memory_efficient_relu
 from segshrink.models.weights import read_checkpoint
-from segshrink.records import Section
-from segshrink.report.page import REPORT_FILES
+from segshrink.run_folder import RunFolder
+from segshrink.run_records import ImageCounts, MachineRecord, RunRecord
 from segshrink.signals import Terminated
 from segshrink.teachers import Teacher, TeacherCache
 from segshrink.training.build_student import build_chosen, check_teacher_bands, tell_random_start
@@ -54,10 +53,6 @@ from segshrink.training.task import SegmentationTask
 from segshrink.training.teacher_precision import quickest_teacher
 from segshrink.training.terms import student_terms
 
-_RUN_FILES = (
-    *("config.yaml", "run.json", "metrics.csv", "checkpoints", "model", "evaluation.json", "evaluation"),
-    *("profile.json", *REPORT_FILES),
-)
 Role = Literal["teacher", "student", "control"]
 
 
@@ -115,13 +110,13 @@ def train(
     if role == "student" and teacher is None:
         raise ConfigError("a student needs a teacher; give --teacher or train a control")
     with claimed(Path(out)):
-        return _train(recipe, learner, Path(out), role, teacher, teacher_name, resume, progress)
+        return _train(recipe, learner, RunFolder(out), role, teacher, teacher_name, resume, progress)
 
 
 def _train(
     recipe: Recipe,
     learner: Learner,
-    out: Path,
+    folder: RunFolder,
     role: Role,
     teacher: Teacher | Callable[[], Teacher] | None,
     teacher_name: str | None,
@@ -130,11 +125,11 @@ def _train(
 ) -> RunResult:
     if teacher is not None and not isinstance(teacher, Teacher):
         teacher = teacher()
-    if (finished := _prepare_folder(out, recipe, role, teacher, resume)) is not None:
+    if (finished := _prepare_folder(folder, recipe, role, teacher, resume)) is not None:
         return finished
     taught = _taught(recipe, teacher, teacher_name)
     training = learner.training
-    torch.set_num_threads(training.threads or _threads_before(out) or free_threads())
+    torch.set_num_threads(training.threads or _threads_before(folder) or free_threads())
     dataset = open_dataset(recipe.data)
     check_memory(recipe.crops, bands=dataset.bands, classes=len(dataset.classes))
     data = CropModule(
@@ -168,32 +163,22 @@ def _train(
             teacher = _cached(teacher, data, recipe.distillation.teacher_cache, progress)
     task = _task(recipe, learner, model, role, teacher)
     task.sample_names = data.sample_names
-    metrics = MetricsFile(out / "metrics.csv")
+    metrics = MetricsFile(folder.metrics_file)
     trainer = _trainer(
-        learner, out, [metrics, InterruptBetweenSteps(), *([StepProgress(progress)] if progress else [])]
+        learner, folder, [metrics, InterruptBetweenSteps(), *([StepProgress(progress)] if progress else [])]
     )
     record = _record(recipe, role, dataset, str(trainer.precision), taught)
     try:
-        write_json(out / "run.json", {**record, "status": "running"})
-        fit(trainer, task, data, checkpoint=_last_checkpoint(out) if resume else None)
-        _save_best(out, model)
+        folder.write_run(record)
+        fit(trainer, task, data, checkpoint=folder.last_checkpoint if resume else None)
+        _save_best(folder, model)
     except (KeyboardInterrupt, Terminated):
-        write_json(out / "run.json", {**record, "status": "stopped"})
+        folder.write_run(record.model_copy(update={"status": "stopped"}))
         raise
     score = max(float(row[MEAN_IOU]) for row in metrics.rows if MEAN_IOU in row)
     reached = {"steps": trainer.global_step, "epochs": trainer.current_epoch, "seconds": metrics.rows[-1]["seconds"]}
-    write_json(out / "run.json", {**record, "status": "finished", **reached, "best_mean_iou": score})
-    return RunResult(out, score, trainer.global_step, float(metrics.rows[-1]["seconds"]))
-
-
-def open_run_recipe(run: Path) -> Recipe:
-    """Read the recipe that a run folder was trained from."""
-    return load_recipe(run / "config.yaml")
-
-
-def run_role(run: Path) -> str:
-    """Return what a run folder's model is: "teacher", "student" or "control"."""
-    return Section.open(run / "run.json").known_text("role")
+    folder.write_run(record.model_copy(update={"status": "finished", **reached, "best_mean_iou": score}))
+    return RunResult(folder.path, score, trainer.global_step, float(metrics.rows[-1]["seconds"]))
 
 
 def check_same_teacher(run: Path, teacher: Teacher) -> None:
@@ -202,24 +187,15 @@ def check_same_teacher(run: Path, teacher: Teacher) -> None:
     Raises:
         ConfigError: It did.
     """
-    if not (run / "run.json").exists():
+    folder = RunFolder(run)
+    if not folder.has_run:
         return
-    record = Section.open(run / "run.json")
-    before = record.path("teacher_identity")
-    if before is None or before == teacher.identity:
+    record = folder.run()
+    if record.teacher_identity in (None, teacher.identity):
         return
-    name = record.path("teacher")
-    other = f"not from {teacher.name}" if name != teacher.name else "whose weights or settings have changed since"
-    raise ConfigError(f"the run in {run} learns from {name}, {other}; choose another folder")
-
-
-def refuse_foreign_run(out: Path) -> None:
-    """Refuse a run folder where a training would replace what this program didn't write.
-
-    Raises:
-        FileError: Its ``run.json`` isn't one of ours, or there is none and a file that a run writes stands there.
-    """
-    refuse_foreign(*(out / name for name in (("run.json",) if (out / "run.json").exists() else _RUN_FILES)))
+    same = record.teacher == teacher.name
+    other = "whose weights or settings have changed since" if same else f"not from {teacher.name}"
+    raise ConfigError(f"the run in {run} learns from {record.teacher}, {other}; choose another folder")
 
 
 def _learner(recipe: Recipe, role: Role, *, taught: bool) -> Learner:
@@ -232,36 +208,32 @@ def _learner(recipe: Recipe, role: Role, *, taught: bool) -> Learner:
     return learner
 
 
-def _prepare_folder(out: Path, recipe: Recipe, role: Role, teacher: Teacher | None, resume: bool) -> RunResult | None:
+def _prepare_folder(
+    folder: RunFolder, recipe: Recipe, role: Role, teacher: Teacher | None, resume: bool
+) -> RunResult | None:
     """Create the folder, or return the result of the run that it already holds finished."""
-    refuse_foreign_run(out)
-    if not (out / "run.json").exists():
-        write_text(out / "config.yaml", dump_yaml(recipe), overwrite=False)
+    folder.refuse_foreign()
+    if not folder.has_run:
+        folder.write_recipe(recipe)
         return None
     if not resume:
-        raise FileError(f"{out} already holds a run; add --resume to go on with it, or choose another folder")
-    record = Section.open(out / "run.json")
-    if open_run_recipe(out) != recipe or record.known_text("role") != role:
-        raise ConfigError(f"{out} holds a run of another recipe ({out / 'config.yaml'}); choose another folder")
+        raise FileError(f"{folder.path} already holds a run; add --resume to go on with it, or choose another folder")
+    record = folder.run()
+    if folder.recipe() != recipe or record.role != role:
+        raise ConfigError(f"{folder.path} holds a run of another recipe ({folder.config_file}); choose another folder")
     if teacher is not None:
-        check_same_teacher(out, teacher)
-    if record.known_text("status") != "finished":
-        check_checkpoint(_last_checkpoint(out))
+        check_same_teacher(folder.path, teacher)
+    if record.status != "finished":
+        check_checkpoint(folder.last_checkpoint)
         return None
-    score, steps, seconds = (record.known_number(key) for key in ("best_mean_iou", "steps", "seconds"))
-    return RunResult(out, score, round(steps), seconds)
+    if record.best_mean_iou is None or record.steps is None or record.seconds is None:
+        raise DataError(f"the run in {folder.path} doesn't say how far it came; train into another folder")
+    return RunResult(folder.path, record.best_mean_iou, record.steps, record.seconds)
 
 
-def _last_checkpoint(run: Path) -> Path:
-    return run / "checkpoints" / "last.ckpt"
-
-
-def _threads_before(run: Path) -> int | None:
+def _threads_before(folder: RunFolder) -> int | None:
     """Return the threads that a run began with; other numbers of them add up to other weights."""
-    if not (run / "run.json").exists():
-        return None
-    machine = Section.open(run / "run.json").section("machine")
-    threads = machine and machine.count("threads")
+    threads = folder.run().machine.threads if folder.has_run else None
     return threads if threads and 0 < threads <= LARGEST_THREADS else None
 
 
@@ -322,11 +294,11 @@ def _task(
     return SegmentationTask(model, build_terms(learner.terms), training=learner.training, seed=recipe.seed)
 
 
-def _trainer(learner: Learner, out: Path, callbacks: list[Callback]) -> lightning.Trainer:
+def _trainer(learner: Learner, folder: RunFolder, callbacks: list[Callback]) -> lightning.Trainer:
     training = learner.training
-    best = BestCheckpoint(out / "checkpoints")
+    best = BestCheckpoint(folder.checkpoints)
     last = Checkpoints(
-        out / "checkpoints", "last", save_on_train_epoch_end=True, every_n_epochs=1, enable_version_counter=False
+        folder.checkpoints, "last", save_on_train_epoch_end=True, every_n_epochs=1, enable_version_counter=False
     )
     if training.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=training.ema_decay))
@@ -348,39 +320,39 @@ def _trainer(learner: Learner, out: Path, callbacks: list[Callback]) -> lightnin
     )
 
 
-def _save_best(out: Path, model: SegmentationModel) -> None:
+def _save_best(folder: RunFolder, model: SegmentationModel) -> None:
     """Write ``model/`` from the best checkpoint."""
-    path = out / "checkpoints" / "best.ckpt"
+    path = folder.best_checkpoint
     if not path.exists():
         raise TrainingError(f"{path} is missing; train into another folder")
     state = read_checkpoint(path)["state_dict"]
     prefix = "model."
     model.load_state_dict({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
-    model.save(out / "model")
+    model.save(folder.model)
 
 
 def _taught(recipe: Recipe, teacher: Teacher | None, name: str | None) -> dict[str, Any]:
     """Say what a student learns from: a name for people, the sources as the recipe has them, and an exact identity."""
     if teacher is None:
-        return {"teacher": None}
+        return {}
     named = name or teacher.name
     sources = [source.model_dump(mode="json", exclude_defaults=True) for source in recipe.distillation.teachers]
     return {"teacher": named, "teachers": sources or [{"source": named}], "teacher_identity": teacher.identity}
 
 
-def _record(recipe: Recipe, role: Role, dataset: Dataset, precision: str, taught: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "role": role,
-        "name": recipe.name,
-        "data": recipe.data.name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "segshrink": __version__,
-        "seed": recipe.seed,
-        "images": {
-            "labeled": len(dataset.train),
-            "unlabeled": len(dataset.unlabeled) if role == "student" else 0,
-            "val": len(dataset.val),
-        },
-        "machine": {**describe_machine(), "device": device_name(), "precision": precision},
+def _record(recipe: Recipe, role: Role, dataset: Dataset, precision: str, taught: dict[str, Any]) -> RunRecord:
+    return RunRecord(
+        role=role,
+        name=recipe.name,
+        data=recipe.data.name,
+        status="running",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seed=recipe.seed,
+        images=ImageCounts(
+            labeled=len(dataset.train),
+            unlabeled=len(dataset.unlabeled) if role == "student" else 0,
+            val=len(dataset.val),
+        ),
+        machine=MachineRecord(**describe_machine(), device=device_name(), precision=precision),
         **taught,
-    }
+    )

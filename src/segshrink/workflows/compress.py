@@ -13,7 +13,7 @@ from segshrink.compression.search.stages import Workshop
 from segshrink.config import Recipe, as_recipe
 from segshrink.files import claimed, refuse_foreign, writing
 from segshrink.report import build_report
-from segshrink.report.page import REPORT_FILES
+from segshrink.run_folder import REPORT_FILES
 from segshrink.training.hardware import lightning_precision
 from segshrink.training.terms import student_terms
 from segshrink.workflows.progress import Progress, silent, stages

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from segshrink.config import Recipe, TeacherSource, Teaching, as_recipe, load_dataset, load_recipe
 from segshrink.doctor import Diagnosis, Patient, examine
 from segshrink.errors import ConfigError, UsageError
-from segshrink.records import Section
+from segshrink.run_folder import RunFolder
 from segshrink.teachers import is_data
 from segshrink.training.hardware import use_free_threads
 from segshrink.workflows.progress import Progress, silent
@@ -48,12 +48,12 @@ def diagnose(
         ConfigError: There is no teacher, or the run names one that isn't trusted.
         FileError: A file is missing or unreadable.
     """
-    run = Path(student) if student is not None and (Path(student) / "config.yaml").exists() else None
+    run = RunFolder(student) if student is not None and RunFolder(student).config_file.exists() else None
     described = Path(data) if data is not None else None
     if isinstance(recipe, Recipe):
         loaded = as_recipe(recipe, overrides)
     elif recipe is not None or run is not None:
-        loaded = load_recipe(Path(recipe) if recipe is not None else Path(run, "config.yaml"), overrides, described)
+        loaded = load_recipe(run.config_file if recipe is None and run else Path(recipe or ""), overrides, described)
     elif overrides:
         raise UsageError(f"'{overrides[0]}' changes a recipe; give one, or a student's run, which knows its own")
     elif data is not None:
@@ -91,7 +91,7 @@ def examine_briefly(recipe: Recipe, teaching: Teaching) -> None:
         _LOGGER.log(severity, "doctor: %s  %s%s", finding.severity, finding.seen, remedy)
 
 
-def _sources(recipe: Recipe, teachers: Sequence[str], run: Path | None) -> tuple[TeacherSource, ...]:
+def _sources(recipe: Recipe, teachers: Sequence[str], run: RunFolder | None) -> tuple[TeacherSource, ...]:
     """Return the teachers: those that were named, or the recipe's, or those that a run learned from."""
     listed = recipe.distillation.teachers
     if teachers:
@@ -100,25 +100,24 @@ def _sources(recipe: Recipe, teachers: Sequence[str], run: Path | None) -> tuple
     return tuple(listed) if listed or run is None else _learned_from(run)
 
 
-def _learned_from(run: Path) -> tuple[TeacherSource, ...]:
+def _learned_from(run: RunFolder) -> tuple[TeacherSource, ...]:
     """Return the teachers that a run learned from."""
-    record = Section.read(run / "run.json")
     try:
-        return tuple(TeacherSource.model_validate(one.values) for one in record.sections("teachers")) if record else ()
+        return tuple(map(TeacherSource.model_validate, run.run().teachers)) if run.has_run else ()
     except ValidationError as error:
-        raise ConfigError(f"{run / 'run.json'} names its teachers wrongly; name them with --teacher") from error
+        raise ConfigError(f"the run {run.path} names its teachers wrongly; name them with --teacher") from error
 
 
-def _refuse_code(run: Path, sources: Sequence[TeacherSource]) -> None:
+def _refuse_code(run: RunFolder, sources: Sequence[TeacherSource]) -> None:
     """Refuse teachers that only a run folder names, which anybody may have written, where they are more than data.
 
     Raises:
         ConfigError: Opening one would run code that it names, or ask the network.
     """
-    theirs = [*load_recipe(run / "config.yaml").distillation.teachers, *_learned_from(run)]
+    theirs = [*run.recipe().distillation.teachers, *_learned_from(run)]
     for source in sources:
         if source in theirs and not is_data(source):
             raise ConfigError(
-                f"the run {run} names the teacher '{source.source}', which would run code or ask the network; give "
-                "--trust if you trust whoever wrote that folder, or name the teacher yourself with --teacher"
+                f"the run {run.path} names the teacher '{source.source}', which would run code or ask the network; "
+                "give --trust if you trust whoever wrote that folder, or name the teacher yourself with --teacher"
             )

@@ -12,18 +12,17 @@ from pathlib import Path
 from segshrink.config import Recipe, TeacherSource, Teaching, as_recipe, distillation_overrides
 from segshrink.data import Dataset, open_dataset
 from segshrink.errors import ConfigError
-from segshrink.evaluation import stored_mean_iou
 from segshrink.files import claimed, writing
 from segshrink.formatting import listing
 from segshrink.losses import WeightedTerm
-from segshrink.records import Section
 from segshrink.report import build_report
+from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher, open_teachers
 from segshrink.training import describe_teacher
 from segshrink.training.build_student import check_chosen, check_teacher_bands
 from segshrink.training.features import check_own_taps
 from segshrink.training.hardware import check_memory, lightning_precision, use_free_threads
-from segshrink.training.run import check_same_teacher, refuse_foreign_run
+from segshrink.training.run import check_same_teacher
 from segshrink.training.terms import student_terms
 from segshrink.workflows.diagnose import examine_briefly
 from segshrink.workflows.progress import Progress, silent
@@ -83,14 +82,16 @@ def distill(
         refuse_foreign_runs(out)
         _distill(recipe, out=out, control=control, resume=resume, doctor=doctor, progress=progress)
         report = build_report([out])
-    folders = {"teacher": out / "teacher", "student": out, **({"control": out / "control"} if control else {})}
-    return DistillResult(out, {role: stored_mean_iou(folder) for role, folder in folders.items()}, report)
+    folder = RunFolder(out)
+    folders = {"teacher": folder.teacher, "student": folder, **({"control": folder.control} if control else {})}
+    scores = {role: described.evaluation().scores.mean_iou for role, described in folders.items()}
+    return DistillResult(out, scores, report)
 
 
 def refuse_foreign_runs(out: Path) -> None:
     """Refuse a folder where a distillation would replace what this program didn't write."""
     for folder in (out, out / "teacher-run", out / "teacher", out / "control"):
-        refuse_foreign_run(folder)
+        RunFolder(folder).refuse_foreign()
 
 
 def _distill(recipe: Recipe, *, out: Path, control: bool, resume: bool, doctor: bool, progress: Progress) -> None:
@@ -110,7 +111,7 @@ def _distill(recipe: Recipe, *, out: Path, control: bool, resume: bool, doctor: 
         teaching = teaching.model_copy(update={"teachers": [TeacherSource(source=str(own))]})
     use_free_threads()
     measure_teachers(teaching, recipe, dataset, out=out, resume=resume, progress=progress)
-    if doctor and not (out / "run.json").exists():
+    if doctor and not RunFolder(out).has_run:
         examine_briefly(recipe, teaching)
     open_again = partial(_opened_quietly, teaching, dataset)
     train_role(recipe, out=out, role="student", teacher=open_again, resume=resume, progress=progress)
@@ -142,7 +143,7 @@ def measure_teachers(
         if (notice := unknown_classes(teacher, terms)) is not None:
             _LOGGER.warning(notice)
     teacher.check_scenes([sample.name for sample in (*dataset.train, *dataset.unlabeled, *dataset.val)])
-    if _is_measured(out / "teacher", teacher):
+    if _is_measured(RunFolder(out).teacher, teacher):
         return
     with writing(out):
         describe_teacher(teacher, dataset, out=out / "teacher", progress=partial(progress, "evaluate teacher"))
@@ -180,10 +181,9 @@ def _opened_quietly(teaching: Teaching, dataset: Dataset) -> Teacher:
         return open_teachers(teaching, dataset.classes, bands=dataset.bands)
 
 
-def _is_measured(folder: Path, teacher: Teacher) -> bool:
+def _is_measured(folder: RunFolder, teacher: Teacher) -> bool:
     """Whether a folder's measures are those of this very teacher."""
-    written = all((folder / name).exists() for name in ("run.json", "evaluation.json"))
-    return written and Section.open(folder / "run.json").path("identity") == teacher.identity
+    return folder.has_run and folder.has_evaluation and folder.run().identity == teacher.identity
 
 
 @contextmanager

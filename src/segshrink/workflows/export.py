@@ -11,12 +11,12 @@ from segshrink.errors import UsageError, nearest
 from segshrink.export import export_onnx, export_openvino, export_tflite
 from segshrink.export.card import model_card
 from segshrink.export.interface import ExportedFile
-from segshrink.export.measured import Measured, read_measured
 from segshrink.export.outputs import check_outputs
 from segshrink.export.stac import stac_items
 from segshrink.files import refuse_foreign, write_json, write_text, writing
 from segshrink.model_file import ModelFile
 from segshrink.models import SegmentationModel, count_parameters, load_model
+from segshrink.run_folder import RunFolder
 
 # Format → what is added to the stem.
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "qgis": ".qgis.onnx", "tflite": ".tflite"}
@@ -167,8 +167,15 @@ def _describe(
     """Write the model card and the STAC items beside the files, with what a run folder knows of its model."""
     name, parameters = plan.stem.name, count_parameters(model)
     items = stac_items(model.description, files, name=name, parameters=parameters)
-    measured = Measured() if run is None else read_measured(run)
-    card = model_card(model.description, files, name=name, parameters=parameters, measured=measured)
+    folder = None if run is None else RunFolder(run)
+    card = model_card(
+        model.description,
+        files,
+        name=name,
+        parameters=parameters,
+        evaluation=folder.evaluation() if folder and folder.has_evaluation else None,
+        profile=folder.profile() if folder and folder.has_profile else None,
+    )
     for own, item in items.items():
         write_json(plan.card.with_name(own), item, overwrite=overwrite)
     write_text(plan.card, card, overwrite=overwrite)

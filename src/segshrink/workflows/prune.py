@@ -24,6 +24,7 @@ from segshrink.model_file import CONFIG_FILE, MODEL_FOLDER_NAME
 from segshrink.models import SegmentationModel, load_model
 from segshrink.models.folder import MODEL_FOLDER
 from segshrink.profiling.profile import profile_models
+from segshrink.run_folder import RunFolder
 from segshrink.training.hardware import use_free_threads
 from segshrink.workflows.distill import DistillResult, distill, refuse_foreign_runs
 from segshrink.workflows.progress import Progress, silent
@@ -171,7 +172,7 @@ def _taught_copy(
     with claimed(out):
         refuse_foreign_runs(out)
         recipe = as_recipe(recipe, overrides)
-        if (out / "run.json").exists() and not resume:
+        if RunFolder(out).has_run and not resume:
             raise FileError(f"{out} already holds a run; add --resume to go on with it, or choose another folder")
         profiles: Sequence[dict[str, Any] | None] = (None, None)
         if not (resume and (copy / CONFIG_FILE).exists()):

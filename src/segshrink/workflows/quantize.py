@@ -9,10 +9,11 @@ from pathlib import Path
 
 from segshrink.compression.quantization import RUNTIMES, QuantizationResult
 from segshrink.compression.quantization import quantize as quantize_model
-from segshrink.config import DatasetDescription, Recipe, as_recipe, load_recipe
+from segshrink.config import DatasetDescription, Recipe, as_recipe
 from segshrink.evaluation import described_data
 from segshrink.files import writing
 from segshrink.models import SegmentationModel, load_model
+from segshrink.run_folder import RunFolder
 from segshrink.teachers import is_data
 from segshrink.training.hardware import use_free_threads
 from segshrink.workflows.progress import Progress, silent
@@ -75,13 +76,14 @@ def quantize(
 
 def _own_recipe(run: Path) -> Recipe | None:
     """Return the recipe in a run folder, which anybody may have written: without teachers that are more than data."""
-    path = run / "config.yaml"
-    if not path.exists():
+    folder = RunFolder(run)
+    if not folder.config_file.exists():
         return None
-    recipe = load_recipe(path)
+    recipe = folder.recipe()
     if all(is_data(source) for source in recipe.distillation.teachers):
         return recipe
     _LOGGER.warning(
-        "the teacher that %s names would run code or ask the network, so the model is its own; see --recipe", path
+        "the teacher that %s names would run code or ask the network, so the model is its own; see --recipe",
+        folder.config_file,
     )
     return recipe.model_copy(update={"distillation": recipe.distillation.model_copy(update={"teachers": []})})

@@ -9,15 +9,16 @@ from functools import partial
 from pathlib import Path
 
 from segshrink.config import Recipe, as_recipe
-from segshrink.evaluation import Evaluation, stored_mean_iou
 from segshrink.files import writing
 from segshrink.report import build_report
+from segshrink.run_folder import RunFolder
+from segshrink.run_records import EvaluationRecord
 from segshrink.teachers import Teacher
 from segshrink.training import RunResult, evaluate_run, profile_runs
 from segshrink.training import train as train_network
 from segshrink.training.checkpoints import check_checkpoint
 from segshrink.training.hardware import use_free_threads
-from segshrink.training.run import Role, run_role
+from segshrink.training.run import Role
 from segshrink.workflows.progress import Progress, silent
 
 
@@ -62,7 +63,7 @@ def train(
     train_role(as_recipe(recipe), out=out, role="control" if control else "teacher", resume=resume, progress=progress)
     measure_run(out, progress=progress)
     time_runs([out], progress=progress)
-    return TrainResult(out, stored_mean_iou(out), build_report([out]))
+    return TrainResult(out, RunFolder(out).evaluation().scores.mean_iou, build_report([out]))
 
 
 def train_role(
@@ -77,20 +78,21 @@ def train_role(
     """Train one role of a recipe; with ``resume`` a finished run is left as it is."""
     quieten_lightning()
     if resume:
-        check_checkpoint(out / "checkpoints" / "last.ckpt")
+        check_checkpoint(RunFolder(out).last_checkpoint)
     with writing(out):
         return train_network(
             recipe, out=out, role=role, teacher=teacher, resume=resume, progress=partial(progress, f"train {role}")
         )
 
 
-def measure_run(run: Path, *, reference: Path | None = None, progress: Progress = silent) -> Evaluation | None:
+def measure_run(run: Path, *, reference: Path | None = None, progress: Progress = silent) -> EvaluationRecord | None:
     """Evaluate a finished run; None where that was done before."""
-    if (run / "evaluation.json").exists():
+    folder = RunFolder(run)
+    if folder.has_evaluation:
         return None
     use_free_threads()
     with writing(run):
-        return evaluate_run(run, reference=reference, progress=partial(progress, f"evaluate {run_role(run)}"))
+        return evaluate_run(run, reference=reference, progress=partial(progress, f"evaluate {folder.run().role}"))
 
 
 def time_runs(

@@ -11,7 +11,8 @@ from typing import Any
 
 from segshrink.config import ModelChoice
 from segshrink.errors import ConfigError, UsageError, nearest
-from segshrink.records import Section
+from segshrink.model_file import ModelFile
+from segshrink.records import Record
 
 # A decoder of "mobile" that ends at stride 4: a third of its time goes to stride 2.
 _COARSE = {"decoder_channels": [64, 48, 32]}
@@ -39,6 +40,10 @@ _ALONE = "student"
 _SMP_DECODERS = {"Unet": (256, 128, 64, 32, 16), "UnetPlusPlus": (256, 128, 64, 32, 16)}
 _SMP_ENCODERS = ("mobilenet_v2", "resnet18")
 _SMP_FACTORS = (1.0, 0.5, 0.25)
+
+
+class _ModelConfig(Record):
+    id: str
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,7 @@ def _own(student: ModelChoice) -> Candidate:
     """Return the recipe's student as it stands there."""
     folder = Path(student.id)
     if folder.is_dir():
-        config = folder / "config.json"
-        identity = Section.open(config if config.exists() else folder / "model" / "config.json").known_text("id")
+        identity = _ModelConfig.read(ModelFile.find(folder).parts[0]).id
         return Candidate(_slug(folder.name), _family_of(identity), student.id, own=True, keeps_weights=True)
     name = _name(student.id, student.options)
     return Candidate(name, _family_of(student.id), student.id, student.options, own=True, keeps_weights=True)

@@ -9,13 +9,13 @@ from segshrink.compression.search.search import Outcome
 from segshrink.errors import ModelError
 from segshrink.export.card import model_card
 from segshrink.export.interface import ExportedFile
-from segshrink.export.measured import Measured, read_measured
 from segshrink.export.stac import stac_items
 from segshrink.files import write_json, write_text
 from segshrink.formatting import percent
 from segshrink.machine import describe_machine
 from segshrink.prediction import open_backend
 from segshrink.profiling.load import is_busy
+from segshrink.run_folder import RunFolder
 
 
 def describe_chosen(outcome: Outcome) -> list[Path]:
@@ -30,12 +30,14 @@ def describe_chosen(outcome: Outcome) -> list[Path]:
     if description is None:
         raise ModelError(f"{model} doesn't say what model it is; search again")
     files = [ExportedFile(model)]
+    run = RunFolder(chosen.run) if chosen.run else None
     card = model_card(
         description,
         files,
         name=chosen.name,
         parameters=chosen.parameters,
-        measured=Measured() if chosen.run is None else read_measured(Path(chosen.run)),
+        evaluation=run.evaluation() if run and run.has_evaluation else None,
+        profile=run.profile() if run and run.has_profile else None,
         checked=describe_machine()["cpu"],
     )
     (item,) = stac_items(description, files, name=chosen.name, parameters=chosen.parameters).values()

@@ -21,12 +21,16 @@ from segshrink.formatting import NOTHING, percent
 from segshrink.machine import default_threads, describe_machine
 from segshrink.profiling.load import is_busy
 from segshrink.profiling.scatter import draw_benchmark
-from segshrink.records import Section
+from segshrink.records import Record
 
 CANDIDATES, PARETO, PLOT = "candidates.json", "pareto.json", "pareto.png"
 CHOSEN, PAGE = "chosen.json", "compress.md"
 MODEL = "model"
 _TITLES = {"torch": "PyTorch fp32", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+
+
+class _Chosen(Record):
+    model_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,8 @@ def check_place(out: Path) -> None:
         FileError: There is such a file.
     """
     refuse_foreign(*(out / name for name in (CANDIDATES, PARETO, PLOT, CHOSEN, PAGE)))
-    record = Section.read(out / CHOSEN)
-    chosen = record and record.path("model_sha256")
+    record = _Chosen.read_if_present(out / CHOSEN)
+    chosen = record and record.model_sha256
     refuse_foreign(*(path for path in _model_files(out) if not (path.is_file() and content_key(path) == chosen)))
     found = next((path for path in _model_files(out) if path.exists()), None)
     if found is not None and not (out / CANDIDATES).exists():

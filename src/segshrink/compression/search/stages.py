@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
 from segshrink.compression.pruning.prune import prune
 from segshrink.compression.search.candidates import Candidate
@@ -32,7 +31,7 @@ from segshrink.compression.search.tools import Settings, Show, silent
 from segshrink.config import Distillation, ModelChoice, Recipe, TeacherSource, Teaching
 from segshrink.data import Dataset, open_dataset
 from segshrink.errors import DataError, FileError, ModelError
-from segshrink.evaluation import evaluate, stored_mean_iou
+from segshrink.evaluation import evaluate
 from segshrink.files import read_json, scratch_folder, write_json
 from segshrink.machine import default_threads, describe_machine, package_versions
 from segshrink.model_description import Normalization
@@ -40,10 +39,10 @@ from segshrink.model_file import WEIGHTS_FILE
 from segshrink.models import SegmentationModel, build_model, count_parameters, load_model
 from segshrink.prediction.isolated import check_isolated
 from segshrink.profiling.profile import count_macs
-from segshrink.records import Section
+from segshrink.records import Record
+from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher, open_teachers
 from segshrink.training import describe_teacher, evaluate_run, profile_runs, train
-from segshrink.training.run import open_run_recipe
 
 # Options of a network that fetch weights; an untrained candidate needs none.
 _FETCHING = ("weights",)
@@ -127,12 +126,12 @@ class Workshop:
 
     def teach(self) -> Reference:
         """Train the recipe's teacher where none is named, and evaluate it."""
-        folder = self.teacher_folder
+        folder = RunFolder(self.teacher_folder)
         teacher = self._open_teacher()
-        if not (folder / "evaluation.json").exists():
+        if not folder.has_evaluation:
             with self.show("evaluate teacher") as advance:
-                describe_teacher(teacher, self.dataset, out=folder, progress=advance)
-        score = stored_mean_iou(folder)
+                describe_teacher(teacher, self.dataset, out=folder.path, progress=advance)
+        score = folder.evaluation().scores.mean_iou
         model = self._model_of(teacher)
         return Reference(
             name=teacher.name,
@@ -146,28 +145,28 @@ class Workshop:
         """Train a candidate with the teacher, a pruned one from its trained base, and evaluate it."""
         recipe = self.recipe_of(entry.candidate, base)
         run = self.run_folder(entry.candidate, recipe)
-        if not (run / "evaluation.json").exists():
+        if not RunFolder(run).has_evaluation:
             with self.show(f"distil {entry.name}") as advance:
                 train(recipe, out=run, role="student", teacher=self._open_teacher, resume=True, progress=advance)
             with self.show(f"evaluate {entry.name}") as advance:
                 evaluate_run(run, reference=self.teacher_folder, progress=advance)
-        score = stored_mean_iou(run)
+        score = RunFolder(run).evaluation().scores.mean_iou
         return replace(entry, run=str(run), mean_iou=score)
 
     def build(self, entry: Entry, *, max_drop: float) -> Entry:
         """Export and quantise a distilled candidate, and score each file itself on the validation split."""
         if entry.run is None:
             raise ModelError(f"{entry.name} has not been distilled")
-        run = Path(entry.run)
+        run = RunFolder(entry.run)
         name = _hash({"max_drop": round(max_drop, 3), "runtimes": self.settings.runtimes})
-        folder = run / "files" / name
+        folder = run.path / "files" / name
         store = folder / "scored.json"
         kept = _scored_before(store)
         if kept is None:
             with self.show(f"quantise {entry.name}") as advance:
                 files, refused = build_files(
-                    load_model(run / "model"),
-                    self._with_teachers(open_run_recipe(run)),
+                    load_model(run.model),
+                    self._with_teachers(run.recipe()),
                     folder,
                     self.settings.runtimes,
                     max_drop=max_drop,
@@ -273,7 +272,7 @@ class Workshop:
         if not folder.exists():
             with self.show(f"prune {base.name}"):
                 images = example_pixels(self.dataset)
-                whole = load_model(run / "model")
+                whole = load_model(run.model)
                 prune(whole, macs=candidate.macs, size=self.settings.size, images=images).save(folder)
         return folder
 
@@ -342,14 +341,18 @@ class Workshop:
         )
 
 
+class _ScoredFiles(Record):
+    files: tuple[MeasuredFile, ...]
+    refused: tuple[str, ...] = ()
+
+
 def _scored_before(store: Path) -> tuple[tuple[MeasuredFile, ...], tuple[str, ...]] | None:
     """Return the scored files and refusals that were kept; None where there are none or they are damaged."""
     try:
-        kept = Section.open(store)
-        files = TypeAdapter(tuple[MeasuredFile, ...]).validate_python(kept.values.get("files"))
-        return files, kept.texts("refused")
-    except (FileError, DataError, ValidationError):
+        kept = _ScoredFiles.read(store)
+    except (FileError, DataError):
         return None
+    return kept.files, kept.refused
 
 
 def _sorted_out(measured: Iterable[MeasuredFile | str]) -> tuple[list[MeasuredFile], list[str]]:
