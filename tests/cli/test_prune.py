@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,6 @@ from segshrink.models import build_model, count_parameters, load_model
 from .conftest import COLORS, left_behind
 
 OPTIONS = {"width": 16, "depth": 2}
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Crops are as small as the pictures."""
-    monkeypatch.setattr(import_module("segshrink.workflows.prune"), "_CROP", 32)
 
 
 @pytest.fixture(scope="module")

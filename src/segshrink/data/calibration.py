@@ -14,6 +14,8 @@ from segshrink.tiling import Window, grid
 
 # What ``Predictor`` cuts by default: a model is calibrated on what it will see.
 TILE, OVERLAP = 512, 64
+# Images that pruning looks at, and their largest side.
+_EXAMPLES, _LARGEST_EXAMPLE = 8, 256
 
 
 def calibration_tiles(dataset: Dataset, *, count: int, seed: int = 0) -> list[NDArray[Any]]:
@@ -48,6 +50,18 @@ def calibration_tiles(dataset: Dataset, *, count: int, seed: int = 0) -> list[ND
         np.ascontiguousarray(store.image(scene)[window.slices].transpose(2, 0, 1))
         for scene, window in _draw(store, drawn, count, generator)
     ]
+
+
+def example_pixels(dataset: Dataset) -> NDArray[Any]:
+    """Return raw pixels (N, bands, H, W) of a data set, H and W at most 256, to see what its images are like.
+
+    Raises:
+        ConfigError: There is no image to draw from.
+        FileError: An image can't be read.
+    """
+    tiles = calibration_tiles(dataset, count=_EXAMPLES)
+    height, width = (min(_LARGEST_EXAMPLE, *(tile.shape[side] for tile in tiles)) for side in (1, 2))
+    return np.stack([tile[:, :height, :width] for tile in tiles])
 
 
 def _draw(

@@ -10,15 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from segshrink.compression.pruning.prune import prune as prune_channels
 from segshrink.compression.pruning.width_scaling import shrink
 from segshrink.config import DatasetDescription, Recipe, as_recipe, load_dataset
-from segshrink.data import SceneStore, open_dataset
-from segshrink.data.crops import cut, plan_crop
-from segshrink.errors import ConfigError, FileError, ModelError, UsageError
+from segshrink.data import open_dataset
+from segshrink.data.calibration import example_pixels
+from segshrink.errors import FileError, ModelError, UsageError
 from segshrink.files import claimed, refuse_foreign, writing
 from segshrink.model_file import CONFIG_FILE, MODEL_FOLDER_NAME
 from segshrink.models import SegmentationModel, load_model
@@ -29,8 +28,6 @@ from segshrink.training.hardware import use_free_threads
 from segshrink.workflows.distill import DistillResult, distill, refuse_foreign_runs
 from segshrink.workflows.progress import Progress, silent
 
-# Crops that say which channels matter, and their side in pixels.
-_CROPS, _CROP = 16, 192
 _RUNS = 10
 _LOGGER = logging.getLogger(__name__)
 
@@ -196,7 +193,7 @@ def _write_copy(
     model = load_model(source).eval()
     images = None
     if description is not None:
-        images = example_crops(description)
+        images = torch.from_numpy(example_pixels(open_dataset(description)))
         if images.shape[1] != model.description.bands:
             raise ModelError(
                 f"the model takes {model.description.bands} bands but the images of '{description.name}' have "
@@ -212,24 +209,3 @@ def _write_copy(
         progress=partial(progress, "measure speed"),
     )
     return profiles["original"], profiles["copy"]
-
-
-def example_crops(description: DatasetDescription) -> torch.Tensor:
-    """Cut crops from training images of a data set, or where it has none from unlabelled ones: (N, bands, H, W).
-
-    Raises:
-        ConfigError: It has neither.
-    """
-    dataset = open_dataset(description)
-    samples = dataset.train or dataset.unlabeled
-    if not samples:
-        raise ConfigError(f"data set '{description.name}' has no training images that could say which channels matter")
-    rng = np.random.default_rng(0)
-    places = rng.permutation(len(samples))[:_CROPS]
-    store = SceneStore([samples[place] for place in places], dataset.classes)
-    crops = []
-    for number in range(_CROPS):
-        index = number % len(store)
-        plan = plan_crop(rng, index, shape=store.shape(index), size=_CROP)
-        crops.append(np.ascontiguousarray(cut(store.image(index), plan).transpose(2, 0, 1)).astype(np.float32))
-    return torch.from_numpy(np.stack(crops))

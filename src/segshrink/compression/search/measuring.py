@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from segshrink.compression.quantization import quantize
 from segshrink.compression.quantization.onnx_int8 import OnnxQuantizer
@@ -16,7 +15,6 @@ from segshrink.compression.quantization.openvino_int8 import OpenVinoQuantizer
 from segshrink.compression.search.records import MeasuredFile, Reference
 from segshrink.compression.search.tools import Advance, Settings
 from segshrink.config import Recipe
-from segshrink.data import Dataset, calibration_tiles
 from segshrink.errors import ModelError
 from segshrink.export import export_onnx, export_openvino
 from segshrink.models import SegmentationModel
@@ -28,8 +26,6 @@ QUICK_RUNS, QUICK_ROUNDS = 9, 3
 RUNS, ROUNDS = 30, 5
 # Side of the noise that untrained candidates are calibrated with.
 _NOISE = 128
-# Images that pruning looks at, and their largest side.
-_EXAMPLES, _LARGEST = 8, 256
 
 
 @dataclass(frozen=True)
@@ -146,13 +142,6 @@ def build_files(
         able = runtimes if maker == "onnxruntime" else (maker,)
         return found + [Exported(runtime, "int8", path) for runtime in able], refused
     return found, refused
-
-
-def example_pixels(dataset: Dataset) -> Tensor:
-    """Return raw pixels (N, bands, H, W) of the data set, for pruning to see what its images are like."""
-    tiles = calibration_tiles(dataset, count=_EXAMPLES)
-    height, width = (min(tile.shape[side] for tile in tiles) for side in (1, 2))
-    return torch.from_numpy(np.stack([tile[:, : min(height, _LARGEST), : min(width, _LARGEST)] for tile in tiles]))
 
 
 def measure_files(

@@ -22,7 +22,6 @@ from segshrink.compression.search.candidates import Candidate
 from segshrink.compression.search.measuring import (
     Exported,
     build_files,
-    example_pixels,
     export_untrained,
     measure_files,
 )
@@ -30,6 +29,7 @@ from segshrink.compression.search.records import Entry, MeasuredFile, Reference
 from segshrink.compression.search.tools import Settings, Show, silent
 from segshrink.config import Distillation, ModelChoice, Recipe, TeacherSource, Teaching
 from segshrink.data import Dataset, open_dataset
+from segshrink.data.calibration import example_pixels
 from segshrink.errors import DataError, FileError, ModelError
 from segshrink.evaluation import evaluate
 from segshrink.files import read_json, scratch_folder, write_json
@@ -271,7 +271,7 @@ class Workshop:
         folder = self.work / "pruned" / f"{candidate.name}-{_hash({'run': run.name, 'macs': candidate.macs})}"
         if not folder.exists():
             with self.show(f"prune {base.name}"):
-                images = example_pixels(self.dataset)
+                images = torch.from_numpy(example_pixels(self.dataset))
                 whole = load_model(run.model)
                 prune(whole, macs=candidate.macs, size=self.settings.size, images=images).save(folder)
         return folder
