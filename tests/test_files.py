@@ -19,7 +19,6 @@ import pytest
 from segshrink.errors import FileError
 from segshrink.files import (
     FolderKind,
-    claimed,
     content_key,
     read_json,
     refuse_foreign,
@@ -28,6 +27,7 @@ from segshrink.files import (
     write_json,
     write_text,
 )
+from segshrink.folder_lock import claimed
 from segshrink.machine import ProcessIdentity
 
 
@@ -311,7 +311,8 @@ def test_the_sentence_names_the_final_file(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from segshrink.files import claimed, replacing
+from segshrink.files import replacing
+from segshrink.folder_lock import claimed
 with claimed(Path(sys.argv[1])), replacing(Path(sys.argv[1]) / "old") as temporary:
     temporary.mkdir()
     print("held", flush=True)
@@ -414,7 +415,7 @@ def test_a_folder_that_was_being_replaced_gets_its_name_back(tmp_path: Path) -> 
 
 
 def test_a_lock_that_cannot_be_had_falls_back_to_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segshrink.files.lock_file", lambda stream: None)
+    monkeypatch.setattr("segshrink.folder_lock.lock_file", lambda stream: None)
     lock = tmp_path / ".segshrink-lock"
     other = replace(ProcessIdentity.own(), node="01234567")
     lock.write_text(json.dumps({"process": str(other), "host": "elsewhere", "since": "today"}))

@@ -7,27 +7,24 @@ import json
 import math
 import mmap
 import os
-import platform
 import re
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from segshrink import __version__
 from segshrink.errors import FileError
 from segshrink.formatting import shortened
-from segshrink.machine import ProcessIdentity, lock_file
+from segshrink.machine import ProcessIdentity
 from segshrink.model_file import CONFIG_FILE, WEIGHTS_FILE, graph_of
 
-# Folder for temporary names beside what is written, the file that says who holds a folder, and the place inside a
-# temporary folder where a replaced folder waits until its successor has its name.
-_SCRATCH, _LOCK, _ASIDE = ".segshrink-scratch", ".segshrink-lock", "replaced"
+# Folder for temporary names beside what is written, and the place inside a temporary folder where a replaced folder
+# waits until its successor has its name.
+_SCRATCH, _ASIDE = ".segshrink-scratch", "replaced"
 # By what a file says that this program wrote it.
 _MARKS = {
     ".onnx": rb"\x0a\x09segshrink\x12",  # a key of the metadata as protobuf writes it
@@ -43,8 +40,6 @@ _MARKS = {
 }
 _LARGEST_JSON = 10**8
 _COMMENTS = {".md": "<!-- {} -->", ".html": "<!-- {} -->", ".htm": "<!-- {} -->", ".yaml": "# {}", ".yml": "# {}"}
-# Folders that this process holds, and the thread that does: a process doesn't hinder itself by a lock.
-_CLAIMS: dict[Path, int] = {}
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ def replacing(
         FileError: Something else stands at ``path``, or its folder can't be created or written (permission, disk full).
     """
     path = Path(path)
-    target = _resolved(path)
+    target = resolved(path)
 
     def guard() -> None:
         if overwrite is not None:
@@ -162,43 +157,12 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
                 home.rmdir()
 
 
-@contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Keep a folder to this process during the block; it is made where it is missing, and removed if it stays empty.
-
-    The lock dies with its process. The folder may be claimed again inside the block. What dead processes left anywhere
-    inside it is removed first.
-
-    Raises:
-        FileError: Another process holds it (its id, host and start are named), or it can't be written.
-    """
-    place = _resolved(folder)
-    if _CLAIMS.get(place) == threading.get_ident():
-        yield
-        return
-    missing = [one for one in (place, *place.parents) if not one.exists()]
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        stream = _locked(place, name=str(folder))
-    except FileError:
-        raise
-    except OSError as error:
-        raise FileError(f"can't write {folder}: {error.strerror or error}; choose another folder") from error
-    _CLAIMS[place] = threading.get_ident()
-    try:
-        for home in place.rglob(_SCRATCH):
-            _sweep(home)
-            with suppress(OSError):
-                home.rmdir()
-        yield
-    finally:
-        del _CLAIMS[place]
-        with suppress(OSError), stream:
-            if _is_at(stream, place / _LOCK):  # not where the whole folder was replaced and is another's already
-                (place / _LOCK).unlink()
+def sweep(folder: Path) -> None:
+    """Remove what dead processes left anywhere inside a folder; a folder that was just replaced gets its name back."""
+    for home in folder.rglob(_SCRATCH):
+        _sweep(home)
         with suppress(OSError):
-            for one in missing:
-                one.rmdir()
+            home.rmdir()
 
 
 def write_text(path: Path, text: str, *, overwrite: bool | None = None) -> None:
@@ -275,7 +239,7 @@ def content_key(path: Path) -> str:
         raise FileError(f"can't read {path}: {error.strerror or error}; check the path") from error
 
 
-def _resolved(path: Path) -> Path:
+def resolved(path: Path) -> Path:
     """Return where a path leads, through links."""
     try:
         resolved = Path(path).resolve()
@@ -365,59 +329,3 @@ def _discard(scratch: Path) -> None:
         except OSError:
             return  # better left behind than lost
     shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _locked(place: Path, *, name: str) -> IO[str]:
-    """Open and lock the file that says who holds a folder.
-
-    Raises:
-        FileError: Somebody does.
-    """
-    path = place / _LOCK
-    if place in _CLAIMS:  # not opened: closing it would give the lock away
-        raise FileError(f"{name} is in use by another thread of this process; wait for it or choose another folder")
-    while True:
-        stream = path.open("a+", encoding="utf-8")
-        try:
-            _refuse_held(stream, name)
-            if _is_at(stream, path):
-                break
-        except BaseException:
-            stream.close()
-            raise
-        stream.close()  # its holder was done and removed it meanwhile
-    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    holder = {"process": str(ProcessIdentity.own()), "host": platform.node(), "since": since}
-    try:
-        stream.truncate(0)
-        os.write(stream.fileno(), json.dumps(holder).encode())  # past the stream, which would try again when closed
-    except OSError:
-        path.unlink()
-        stream.close()
-        raise
-    return stream
-
-
-def _refuse_held(stream: IO[str], name: str) -> None:
-    """Lock an open file; where that can't be done, its holder's process must be gone."""
-    locked = lock_file(stream)
-    if locked:
-        return
-    holder, owner = {}, None
-    with suppress(ValueError, OSError):  # not written yet, or not to be read while it is locked
-        stream.seek(0)
-        holder = json.load(stream)
-        owner = ProcessIdentity.parse(holder["process"])
-    if locked is None and (owner is None or owner.runs() is False):
-        return
-    who = f"process {owner.pid} on {holder['host']} since {holder['since']}" if owner else "another process"
-    remedy = "" if locked is False else f", or delete {stream.name} if that process is gone"
-    raise FileError(f"{name} is in use by {who}; wait for it or choose another folder{remedy}")
-
-
-def _is_at(stream: IO[str], path: Path) -> bool:
-    """Whether an open file still has its name."""
-    try:
-        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
-    except FileNotFoundError:
-        return False

@@ -167,7 +167,7 @@ def holder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int
     """A folder that another process holds, and the process."""
     out = tmp_path_factory.mktemp("held") / "out"
     script = (
-        "import sys, time; from pathlib import Path; from segshrink.files import claimed\n"
+        "import sys, time; from pathlib import Path; from segshrink.folder_lock import claimed\n"
         "with claimed(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(out)], stdout=subprocess.PIPE, text=True)

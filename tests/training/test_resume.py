@@ -24,7 +24,7 @@ from segshrink.data import CropModule, open_dataset
 from segshrink.data.module import CropDataset
 from segshrink.errors import ConfigError, DataError, FileError, TrainingError
 from segshrink.evaluation import Confusion
-from segshrink.files import claimed
+from segshrink.folder_lock import claimed
 from segshrink.models import build_model
 from segshrink.prediction import torch_backend
 from segshrink.teachers import TorchTeacher

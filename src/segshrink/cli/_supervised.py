@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from segshrink.cli._errors import out_of_memory
-from segshrink.files import claimed
+from segshrink.folder_lock import claimed
 from segshrink.machine import address_space
 from segshrink.signals import END
 

@@ -19,7 +19,8 @@ from segshrink.evaluation.confusion import Confusion, marginals
 from segshrink.evaluation.curves import ProbabilityHistograms
 from segshrink.evaluation.intervals import interval_of_marginals
 from segshrink.evaluation.pictures import evenly_spaced, write_pictures
-from segshrink.files import claimed, replacing
+from segshrink.files import replacing
+from segshrink.folder_lock import claimed
 from segshrink.formatting import printable
 from segshrink.imagery import write_index_png
 from segshrink.prediction import Prediction

@@ -11,7 +11,8 @@ from segshrink.compression.search.model_card import describe_chosen
 from segshrink.compression.search.results import check_place
 from segshrink.compression.search.stages import Workshop
 from segshrink.config import Recipe, as_recipe
-from segshrink.files import claimed, refuse_foreign, writing
+from segshrink.files import refuse_foreign, writing
+from segshrink.folder_lock import claimed
 from segshrink.report import build_report
 from segshrink.run_folder import REPORT_FILES
 from segshrink.training.hardware import lightning_precision

@@ -12,7 +12,8 @@ from segshrink.compression.quantization.pipeline import QUANTIZATION
 from segshrink.config import Recipe, load_recipe
 from segshrink.data import open_dataset, write_scenes
 from segshrink.export import export_onnx
-from segshrink.files import claimed, refuse_foreign, writing
+from segshrink.files import refuse_foreign, writing
+from segshrink.folder_lock import claimed
 from segshrink.models import load_model
 from segshrink.prediction.scenes import SceneOptions, predict_scene
 from segshrink.workflows.distill import DistillResult, distill, refuse_foreign_runs

@@ -12,7 +12,8 @@ from pathlib import Path
 from segshrink.config import Recipe, TeacherSource, Teaching, as_recipe, distillation_overrides
 from segshrink.data import Dataset, open_dataset
 from segshrink.errors import ConfigError
-from segshrink.files import claimed, writing
+from segshrink.files import writing
+from segshrink.folder_lock import claimed
 from segshrink.formatting import listing
 from segshrink.losses import WeightedTerm
 from segshrink.report import build_report

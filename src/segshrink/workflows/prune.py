@@ -18,7 +18,8 @@ from segshrink.config import DatasetDescription, Recipe, as_recipe, load_dataset
 from segshrink.data import open_dataset
 from segshrink.data.calibration import example_pixels
 from segshrink.errors import FileError, ModelError, UsageError
-from segshrink.files import claimed, refuse_foreign, writing
+from segshrink.files import refuse_foreign, writing
+from segshrink.folder_lock import claimed
 from segshrink.model_file import CONFIG_FILE, MODEL_FOLDER_NAME
 from segshrink.models import SegmentationModel, load_model
 from segshrink.models.folder import MODEL_FOLDER

@@ -27,7 +27,8 @@ from segshrink.data import Dataset, calibration_tiles, open_dataset, refuse_othe
 from segshrink.errors import ModelError, UsageError, nearest
 from segshrink.export import export_onnx
 from segshrink.export.int8_graph import require_nncf
-from segshrink.files import FolderKind, claimed, refuse_foreign, replacing, scratch_folder, write_json
+from segshrink.files import FolderKind, refuse_foreign, replacing, scratch_folder, write_json
+from segshrink.folder_lock import claimed
 from segshrink.models import SegmentationModel
 from segshrink.prediction import open_backend
 from segshrink.prediction.isolated import check_isolated

@@ -1,0 +1,98 @@
+"""The verbs as functions: what the command line can do, Python does, with typed results and progress as a callback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import segshrink
+from segshrink.errors import FileError, UsageError
+
+from ..cli.conftest import COLORS, description, learner, write_scene
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[segshrink.DistillResult, list[str]]:
+    root = tmp_path_factory.mktemp("distilled")
+    recipe = tiny_recipe(root)
+    stages: list[str] = []
+
+    def progress(stage: str, done: float, total: float, note: str = "") -> None:
+        assert 0 <= done <= total
+        assert isinstance(note, str)
+        stages.append(stage)
+
+    result = segshrink.distill(recipe, out=root / "run", control=True, doctor=False, progress=progress)
+    return result, list(dict.fromkeys(stages))
+
+
+def test_distill_returns_the_scores_of_all_and_the_page(distilled: tuple[segshrink.DistillResult, list[str]]) -> None:
+    result, stages = distilled
+    assert set(result.mean_iou) == {"teacher", "student", "control"}
+    for role, folder in (("student", "."), ("control", "control"), ("teacher", "teacher")):
+        record = json.loads((result.folder / folder / "evaluation.json").read_text())
+        assert result.mean_iou[role] == record["scores"]["mean_iou"]
+    assert result.report.read_text().startswith("<!doctype html>")
+    expected = ["train teacher", "evaluate teacher", "train student", "evaluate student", "train control"]
+    assert [stage for stage in stages if stage in expected] == expected
+
+
+def test_evaluate_gives_what_the_run_holds(
+    distilled: tuple[segshrink.DistillResult, list[str]], tmp_path: Path
+) -> None:
+    folder = distilled[0].folder
+    evaluation = segshrink.evaluate(folder)
+    assert evaluation.scores.mean_iou == distilled[0].mean_iou["student"]
+    model = segshrink.load_model(folder)
+    again = segshrink.evaluate(model, dataset_of(folder), "val")
+    np.testing.assert_array_equal(again.confusion.matrix, evaluation.confusion.matrix)
+    exported = segshrink.export_model(folder, tmp_path / "student.onnx")
+    assert {path.suffix for path in exported.paths} == {".onnx", ".md", ".json"}
+    from_file = segshrink.evaluate(exported.files[0].path, dataset_of(folder))
+    assert (from_file.confusion.matrix != evaluation.confusion.matrix).mean() < 0.2
+    with pytest.raises(UsageError, match="data set"):
+        segshrink.evaluate(model)
+    with pytest.raises(UsageError, match="validation"):
+        segshrink.evaluate(model, dataset_of(folder), "validation")
+    with pytest.raises(FileError, match="another model"):
+        segshrink.evaluate(exported.files[0].path, dataset_of(folder), out=folder)
+
+
+def test_prune_by_width(distilled: tuple[segshrink.DistillResult, list[str]], tmp_path: Path) -> None:
+    result = segshrink.prune(distilled[0].folder / "teacher-run", out=tmp_path / "half", width=0.5)
+    assert result.copy is not None
+    assert result.original is not None
+    assert result.copy["parameters"] < 0.5 * result.original["parameters"]
+    assert segshrink.load_model(result.folder).description.classes.names == tuple(COLORS)
+    with pytest.raises(UsageError, match="--width"):
+        segshrink.prune(distilled[0].folder, out=tmp_path / "none")
+
+
+def test_diagnose_names_a_student_without_a_teacher(distilled: tuple[segshrink.DistillResult, list[str]]) -> None:
+    diagnosis = segshrink.diagnose(student=distilled[0].folder, images=4)
+    assert diagnosis.images == 4
+    assert diagnosis.findings
+    with pytest.raises(UsageError, match="images"):
+        segshrink.diagnose()
+
+
+def dataset_of(run: Path) -> segshrink.Dataset:
+    return segshrink.open_dataset(segshrink.load_recipe(run / "config.yaml").data)
+
+
+def tiny_recipe(root: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 3), ("val", 2)):
+        for number in range(count):
+            write_scene(root / "scenes", part, f"{part[0]}{number}", rng)
+    data = root / "scenes" / "dataset.yaml"
+    data.write_text(yaml.safe_dump(description()))
+    path = root / "recipe.yaml"
+    crops = {"size": 32, "batch_size": 4, "per_epoch": 8, "workers": 0}
+    content = {"name": "tiny", "data": str(data), "crops": crops, "teacher": learner(8), "student": learner(4)}
+    path.write_text(yaml.safe_dump(content))
+    return path
