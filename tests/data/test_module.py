@@ -17,9 +17,10 @@ from torch.utils.data import DistributedSampler
 from segshrink.classes import ClassMap
 from segshrink.config import Augmentation, Crops, DatasetDescription
 from segshrink.data import Dataset, Sample, SceneStore
+from segshrink.data.crop_dataset import CropDataset, collate
 from segshrink.data.crops import cut
 from segshrink.data.epochs import EpochLoader, EpochSampler, local_batch_size
-from segshrink.data.module import CropDataset, CropModule, collate
+from segshrink.data.module import CropModule
 from segshrink.errors import ConfigError, DataError
 
 CLASSES = ClassMap.build([("a", None, 0), ("b", None, 1), ("c", None, 2)], [], mask_kind="index")

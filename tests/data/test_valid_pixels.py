@@ -14,7 +14,7 @@ from rasterio.transform import Affine
 from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.config import Augmentation, Crops
 from segshrink.data import CropDataset, SceneStore, cut
-from segshrink.data.module import _FixedCrops
+from segshrink.data.crop_dataset import FixedCrops
 from segshrink.data.sources import Sample
 from segshrink.errors import DataError
 from segshrink.imagery import ReadOptions, VectorLabels, read_image, read_valid_image
@@ -180,6 +180,6 @@ def test_images_without_any_value_are_refused(tmp_path: Path) -> None:
 
 def test_validation_crops_know_it_too(tmp_path: Path) -> None:
     store = unlabeled_scenes(tmp_path, (0.75,))
-    crops = _FixedCrops(store, size=32, count=32, offset=0, layers={})
+    crops = FixedCrops(store, size=32, count=32, offset=0, layers={})
     inside = sum(int(crops[number]["inside"].sum()) for number in range(len(crops)))
     assert inside == int(store.valid(0).sum())  # type: ignore[union-attr]

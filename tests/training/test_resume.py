@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from segshrink.config import Recipe
 from segshrink.data import CropModule, open_dataset
-from segshrink.data.module import CropDataset
+from segshrink.data.crop_dataset import CropDataset
 from segshrink.errors import ConfigError, DataError, FileError, TrainingError
 from segshrink.evaluation import Confusion
 from segshrink.folder_lock import claimed

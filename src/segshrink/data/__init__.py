@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segshrink.data.calibration import calibration_tiles
+    from segshrink.data.crop_dataset import CropDataset
     from segshrink.data.crops import CropPlan, cut, plan_crop
     from segshrink.data.findings import Inspection, Problem
     from segshrink.data.inspection import inspect_dataset
-    from segshrink.data.module import CropDataset, CropModule
+    from segshrink.data.module import CropModule
     from segshrink.data.sources import Dataset, Sample, open_dataset, refuse_other_bands
     from segshrink.data.statistics import absent_classes, image_statistics
     from segshrink.data.store import Scene, SceneStore, scenes
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 # Public name → the module that it lives in.
 _HOMES = {
-    "CropDataset": "module",
+    "CropDataset": "crop_dataset",
     "CropModule": "module",
     "CropPlan": "crops",
     "Dataset": "sources",

@@ -26,7 +26,8 @@ from segshrink.data.findings import (
 from segshrink.data.fingerprints import fingerprint
 from segshrink.data.image_kinds import ImageKind, common_kind, read_options
 from segshrink.data.label_checks import compare_classes, propose_values
-from segshrink.data.sources import Found, Pair, class_map, find_pairs, find_unlabeled, meant_orphans, vector_labels
+from segshrink.data.pairing import Found, Pair, find_pairs, find_unlabeled, meant_orphans
+from segshrink.data.sources import class_map, vector_labels
 from segshrink.data.splits import PARTS, Division, divide, divide_patches
 from segshrink.data.store import Progress
 from segshrink.errors import DataError, SegshrinkError

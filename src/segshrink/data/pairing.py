@@ -1,0 +1,234 @@
+"""Finding a data set's images, and pairing them with their masks by path."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from segshrink.config import DatasetDescription
+from segshrink.data.splits import Division, divide
+from segshrink.data.wildcards import Wildcard, columns, has_wildcards, is_list_file, read_lines, whats_there
+from segshrink.errors import ConfigError, DataError, FileError
+from segshrink.file_search import is_file
+from segshrink.formatting import listed
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image that was found, and its mask if that exists.
+
+    Attributes:
+        name: Unique, safe as a file name.
+        relative: The image's path relative to the root, "/" between folders.
+        image: The image file.
+        mask: The mask file; None if there is none.
+        expected: Where the mask was looked for, relative to the root; None if nothing says where.
+    """
+
+    name: str
+    relative: str
+    image: Path
+    mask: Path | None
+    expected: str | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """All images that a description means, and masks that no image has.
+
+    Attributes:
+        pairs: Sorted by path.
+        orphans: (mask, image that was looked for), relative to the root.
+    """
+
+    pairs: tuple[Pair, ...]
+    orphans: tuple[tuple[str, str], ...] = ()
+
+
+def find_pairs(description: DatasetDescription) -> Found:
+    """Find all images and their masks; a missing mask isn't an error here.
+
+    Raises:
+        FileError: The root folder or list file is missing.
+        ConfigError: ``images`` and ``masks`` can't be paired.
+        DataError: No image matches.
+    """
+    root = _checked_root(description.root)
+    if is_list_file(description.images):
+        return _from_list(description, root)
+    images = Wildcard(description.images)
+    candidates = _matching(images, root, "images")
+    if description.masks is None:
+        raise ConfigError(f"{description.name}: 'masks' is missing; give the masks' path with the * parts of 'images'")
+    masks = Wildcard(description.masks)
+    if masks.text == images.text:
+        raise ConfigError(f"{description.name}: 'images' and 'masks' are both '{masks.text}'; correct one of them")
+    if masks.parts != images.parts:
+        raise ConfigError(
+            f"{description.name}: images '{images.text}' has {images.parts} * parts but masks '{masks.text}' has "
+            f"{masks.parts}; give both the same number, masks are paired by them"
+        )
+    expected = {image: masks.fill(parts) for image, parts in candidates.items()}
+    # "a.png" with "a_mask.png" beside it: the pattern *.png finds both, but the second is a mask.
+    foreign = set(expected.values()) - {image for image, mask in expected.items() if image == mask}
+    kept = [image for image in candidates if image not in foreign]
+    names = _names([(image, _pattern_name(images, image)) for image in kept])
+    existing = masks.files(root)
+    pairs = tuple(
+        Pair(
+            names[image],
+            image,
+            root / image,
+            root / expected[image] if expected[image] in existing else None,
+            expected[image],
+        )
+        for image in kept
+    )
+    wanted = {expected[image] for image in kept}
+    orphans = tuple(
+        (mask, images.fill(parts)) for mask, parts in existing.items() if mask not in wanted and mask not in candidates
+    )
+    return Found(pairs, orphans)
+
+
+def find_unlabeled(description: DatasetDescription) -> tuple[Pair, ...]:
+    """Find the images without masks; empty if the description names none.
+
+    Raises:
+        FileError: The root folder or list file is missing.
+        DataError: No image matches.
+    """
+    if description.unlabeled is None:
+        return ()
+    root = _checked_root(description.root)
+    if is_list_file(description.unlabeled):
+        lines = read_lines(root / description.unlabeled, purpose="unlabeled")
+        images = list(dict.fromkeys(columns(line, root)[0] for line in lines))
+        _refuse_missing(images, root, description.unlabeled)
+        labels = [(image, _path_name(image)) for image in images]
+    else:
+        pattern = Wildcard(description.unlabeled)
+        labels = [(image, _pattern_name(pattern, image)) for image in _matching(pattern, root, "unlabeled")]
+    names = _names([(image, f"unlabeled-{label}") for image, label in labels])
+    return tuple(Pair(names[image], image, root / image, None, None) for image in names)
+
+
+def refuse_unpaired(description: DatasetDescription, found: Found, division: Division) -> None:
+    """Raise DataError if an image of the split has no mask, or a mask that the split means has no image."""
+    used = sorted({*division.train, *division.val, *division.test})
+    bare = [found.pairs[position] for position in used if found.pairs[position].mask is None]
+    if bare:
+        told = [f"{pair.relative} (expected {pair.expected or 'a second column'})" for pair in bare]
+        raise DataError(
+            f"{description.name}: {len(bare)} of {len(used)} images have no mask: {listed(told)} under "
+            f"{description.root}; add the masks or correct 'masks'"
+        )
+    lost = meant_orphans(description, found)
+    if lost:
+        told = [f"{mask} (expected {image})" for mask, image in lost]
+        raise DataError(
+            f"{description.name}: {len(lost)} masks have no image: {listed(told)} under {description.root}; "
+            "add the images or move these masks away"
+        )
+
+
+def meant_orphans(description: DatasetDescription, found: Found) -> list[tuple[str, str]]:
+    """Return those masks without image whose image, if it were there, would be in the split."""
+    orphans = list(found.orphans)
+    if description.split.random is not None or description.split.patches is not None or not orphans:
+        return orphans
+    images = [*(pair.relative for pair in found.pairs), *(image for _, image in orphans)]
+    division = divide(description.split, images, root=description.root)
+    used = {*division.train, *division.val, *division.test}
+    return [orphan for number, orphan in enumerate(orphans) if len(found.pairs) + number in used]
+
+
+def _checked_root(root: Path) -> Path:
+    if not root.is_dir():
+        kind = "is a file, not a folder" if root.exists() else "does not exist"
+        raise FileError(f"the data set's root {root} {kind}; correct 'root' (it is relative to the description file)")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise FileError(f"no permission to read the data set's root {root}; change its permissions")
+    return root
+
+
+def _matching(pattern: Wildcard, root: Path, field: str) -> dict[str, tuple[str, ...]]:
+    found = pattern.files(root)
+    if not found:
+        if not has_wildcards(pattern.text) and (root / pattern.text).is_dir():
+            raise DataError(f"'{field}' names the folder {root / pattern.text}; write '{pattern.text}/*.png', say")
+        raise DataError(
+            f"no image matches '{field}: {pattern.text}' under {root}; {whats_there(root, pattern.text)}; "
+            "correct the pattern or 'root'"
+        )
+    return found
+
+
+def _from_list(description: DatasetDescription, root: Path) -> Found:
+    masks = None if description.masks is None else Wildcard(description.masks)
+    if masks is not None and masks.parts != 1:
+        raise ConfigError(
+            f"{description.name}: with a list file of images 'masks' must have one * part, which stands for the "
+            f"image's stem; '{masks.text}' has {masks.parts}"
+        )
+    rows = [columns(line, root) for line in read_lines(root / description.images, purpose="images")]
+    images = [image for image, _ in rows]
+    twice = sorted(image for image, count in Counter(images).items() if count > 1)
+    if twice:
+        raise DataError(f"the list file {root / description.images} names {listed(twice)} twice; keep one line")
+    _refuse_missing(images, root, description.images)
+    names = _names([(image, _path_name(image)) for image in images])
+    pairs = []
+    for image, mask in rows:
+        expected = mask if masks is None else masks.fill([PurePosixPath(image).stem])
+        exists = expected is not None and is_file(root / expected)
+        pairs.append(
+            Pair(names[image], image, root / image, root / expected if expected and exists else None, expected)
+        )
+    return Found(tuple(sorted(pairs, key=lambda pair: pair.relative)))
+
+
+def _refuse_missing(images: Sequence[str], root: Path, source: str) -> None:
+    missing = [image for image in images if not is_file(root / image)]
+    if missing:
+        raise DataError(
+            f"the list file {root / source} names {len(missing)} files that don't exist: {listed(missing)}; "
+            f"paths are relative to {root}"
+        )
+
+
+def _pattern_name(pattern: Wildcard, path: str) -> str:
+    """Name an image by those parts of its path that the pattern leaves open."""
+    if "**" in pattern.text:
+        fixed = len(pattern.text.split("**", 1)[0].split("/")) - 1
+        return _path_name("/".join(path.split("/")[fixed:]))
+    steps = zip(path.split("/"), pattern.text.split("/"), strict=True)
+    open_steps = [step for step, fixed in steps if has_wildcards(fixed)]
+    if not open_steps or not has_wildcards(pattern.text.split("/")[-1]):
+        open_steps.append(path.split("/")[-1])
+    return _path_name("/".join(open_steps))
+
+
+def _path_name(path: str) -> str:
+    pure = PurePosixPath(path)
+    steps = [step for step in (*pure.parts[:-1], pure.stem) if step not in ("/", "..")]
+    return "-".join(steps)
+
+
+def _names(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Make labels safe as file names and unique: image → name."""
+    safe = {image: re.sub(r"[^\w.+-]+", "_", label).lstrip(".")[:120] or "image" for image, label in labels}
+    counts: dict[str, int] = {}
+    for name in safe.values():
+        counts[name.casefold()] = counts.get(name.casefold(), 0) + 1
+    return {
+        image: name
+        if counts[name.casefold()] == 1
+        else f"{name}-{hashlib.sha256(image.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+        for image, name in safe.items()
+    }
