@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from segshrink.errors import ConfigError
+from segshrink.export.export import plan_files
 from segshrink.prediction import open_backend
-from segshrink.workflows.export import plan_files
 
 
 def test_a_stem_and_formats_give_files_that_agree(segshrink, model, tmp_path, data):

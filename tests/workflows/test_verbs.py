@@ -50,7 +50,7 @@ def test_evaluate_gives_what_the_run_holds(
     model = segshrink.load_model(folder)
     again = segshrink.evaluate(model, dataset_of(folder), "val")
     np.testing.assert_array_equal(again.confusion.matrix, evaluation.confusion.matrix)
-    exported = segshrink.export_model(folder, tmp_path / "student.onnx")
+    exported = segshrink.export(folder, tmp_path / "student.onnx")
     assert {path.suffix for path in exported.paths} == {".onnx", ".md", ".json"}
     from_file = segshrink.evaluate(exported.files[0].path, dataset_of(folder))
     assert (from_file.confusion.matrix != evaluation.confusion.matrix).mean() < 0.2

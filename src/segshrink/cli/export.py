@@ -45,10 +45,10 @@ def export(
     Each file is compared with PyTorch at four sizes before it gets its name.
     """
     from segshrink.cli._console import out_console
-    from segshrink.workflows.export import export_model
+    from segshrink.export.export import export as export_files
 
     names = None if formats is None else [name.strip() for name in formats.split(",")]
     outputs = [name.strip() for name in output.split(",")]
-    result = export_model(model, out, formats=names, outputs=outputs, half=half, card=card, overwrite=overwrite)
+    result = export_files(model, out, formats=names, outputs=outputs, half=half, card=card, overwrite=overwrite)
     for path in result.paths:
         out_console().print(f"{path} ({path.stat().st_size / 1e6:.3f} MB)", markup=False)

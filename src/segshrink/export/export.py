@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segshrink.errors import UsageError, nearest
-from segshrink.export import export_onnx, export_openvino, export_tflite
 from segshrink.export.card import model_card
 from segshrink.export.interface import ExportedFile
+from segshrink.export.onnx import export_onnx
+from segshrink.export.openvino import export_openvino
 from segshrink.export.outputs import check_outputs
 from segshrink.export.stac import stac_items
+from segshrink.export.tflite import export_tflite
 from segshrink.files import refuse_foreign, write_json, write_text, writing
 from segshrink.model_file import ModelFile
 from segshrink.models import SegmentationModel, count_parameters, load_model
@@ -42,7 +44,7 @@ class ExportResult:
         return (*(part for file in self.files for part in ModelFile(file.path).parts), *self.extra)
 
 
-def export_model(
+def export(
     model: SegmentationModel | str | Path,
     out: str | Path,
     *,

@@ -1,0 +1,20 @@
+# What the package gives, for readers, type checkers and lazy_loader.
+from .calibration import calibration_tiles as calibration_tiles
+from .crop_dataset import CropDataset as CropDataset
+from .crops import CropPlan as CropPlan
+from .crops import cut as cut
+from .crops import plan_crop as plan_crop
+from .findings import Inspection as Inspection
+from .findings import Problem as Problem
+from .inspection import inspect_dataset as inspect_dataset
+from .module import CropModule as CropModule
+from .sources import Dataset as Dataset
+from .sources import Sample as Sample
+from .sources import open_dataset as open_dataset
+from .sources import refuse_other_bands as refuse_other_bands
+from .statistics import absent_classes as absent_classes
+from .statistics import image_statistics as image_statistics
+from .store import Scene as Scene
+from .store import SceneStore as SceneStore
+from .store import scenes as scenes
+from .synthetic import write_scenes as write_scenes
