@@ -68,7 +68,7 @@ def record(parts: dict[str, Confusion], seconds: float, dataset: Dataset) -> dic
     return {
         "mean_iou": {name: score.mean_iou for name, score in scores.items()},
         "accuracy": {name: score.accuracy for name, score in scores.items()},
-        "iou": dict(zip(dataset.classes.names, scores["all"].to_dict()["iou"], strict=True)),
+        "iou": dict(zip(dataset.classes.names, scores["all"].iou.tolist(), strict=True)),
         "seconds_per_image": seconds,
     }
 

@@ -50,6 +50,7 @@ from .teachers import open_teacher as open_teacher
 from .teachers import open_teachers as open_teachers
 from .training import Distiller as Distiller
 from .training import SegmentationTask as SegmentationTask
+from .version import __version__ as __version__
 from .workflows.compress import compress as compress
 from .workflows.demo import demo as demo
 from .workflows.diagnose import diagnose as diagnose
@@ -58,5 +59,3 @@ from .workflows.distill import distill as distill
 from .workflows.prune import prune as prune
 from .workflows.quantize import quantize as quantize
 from .workflows.train import train as train
-
-__version__: str

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segshrink import __version__
 from segshrink.errors import FileError
 from segshrink.formatting import shortened
 from segshrink.machine import ProcessIdentity
 from segshrink.model_file import CONFIG_FILE, WEIGHTS_FILE, graph_of
+from segshrink.version import __version__
 
 # Folder for temporary names beside what is written, and the place inside a temporary folder where a replaced folder
 # waits until its successor has its name.

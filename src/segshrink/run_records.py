@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
-from segshrink import __version__
 from segshrink.records import Count, Flag, Many, Number, Record, Score, Text
+from segshrink.version import __version__
 
 Role = Literal["teacher", "control", "student", "model"]
 # A point of a curve: six digits say enough on disk.

@@ -12,7 +12,6 @@ from typing import Any
 
 import typer
 
-from segshrink import __version__
 from segshrink.cli._errors import interrupted_sentence, memory_sentence, os_sentence
 from segshrink.cli.benchmark import benchmark
 from segshrink.cli.compress import compress
@@ -31,6 +30,7 @@ from segshrink.errors import SegshrinkError, UsageError
 from segshrink.extras import missing_extra
 from segshrink.formatting import printable, shortened
 from segshrink.signals import Terminated, ending_on_signals
+from segshrink.version import __version__
 
 _VERBS = (
     demo,

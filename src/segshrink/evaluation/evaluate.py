@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from segshrink.config import DatasetDescription, load_dataset
 from segshrink.data import Dataset, SceneStore, open_dataset, refuse_other_bands, scenes
@@ -138,11 +138,12 @@ def _opened(
 ) -> tuple[AnyPredictor, int | None]:
     """Return what segments scenes, and how many parameters it has; None where it can't tell."""
     if hasattr(model, "predict_array") or hasattr(model, "predict_scene"):
-        return model, getattr(model, "parameters", None)
+        return cast("AnyPredictor", model), getattr(model, "parameters", None)
     if isinstance(model, str | Path) and runtime is None and (file := ModelFile.find(model)).kind == FOLDER:
         from segshrink.models import load_model
 
         model = load_model(file.path)
-    predictor = Predictor(model, runtime=runtime, precision=precision, threads=threads)
+    source = cast("SegmentationModel | Backend | str | Path", model)
+    predictor = Predictor(source, runtime=runtime, precision=precision, threads=threads)
     weights = getattr(model, "parameters", None)
     return predictor, None if weights is None else sum(weight.numel() for weight in weights())

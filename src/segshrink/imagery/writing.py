@@ -13,12 +13,12 @@ from PIL.PngImagePlugin import PngInfo
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
-from segshrink import __version__
 from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.errors import DataError, FileError
 from segshrink.files import replacing
 from segshrink.imagery.display import to_display
 from segshrink.imagery.opening import silent
+from segshrink.version import __version__
 
 _JPEG_QUALITY = 92
 _ROWS_AT_ONCE = 32  # of pictures that are mixed: small enough to stay in the processor's cache

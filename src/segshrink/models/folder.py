@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from segshrink import __version__
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError, ModelError, SegshrinkError
 from segshrink.files import FolderKind, read_json, replacing
@@ -26,6 +25,7 @@ from segshrink.models.model import SegmentationModel
 from segshrink.models.registry import build_model, build_network
 from segshrink.models.structure import apply_structure
 from segshrink.models.weights import read_tensors
+from segshrink.version import __version__
 
 MODEL_FOLDER = FolderKind("a model", (CONFIG_FILE, WEIGHTS_FILE))
 # Raised when a folder written from now on can't be read by older versions.

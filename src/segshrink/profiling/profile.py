@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -39,7 +39,7 @@ class ForeignModel:
     parameters: int | None
 
 
-Source = str | Path | SegmentationModel | ForeignModel
+Source: TypeAlias = str | Path | SegmentationModel | ForeignModel
 
 
 def profile_model(

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segshrink import __version__
 from segshrink.files import refuse_foreign, replacing, write_json, write_text
 from segshrink.machine import describe_machine, package_versions
 from segshrink.profiling.costs import Costs
 from segshrink.profiling.jobs import Measurement, runtime_title
 from segshrink.profiling.load import Load
 from segshrink.profiling.plan import Entry
+from segshrink.version import __version__
 
 if TYPE_CHECKING:
     from segshrink.run_records import EvaluationRecord
@@ -34,7 +34,8 @@ class Score:
     @classmethod
     def of(cls, evaluation: EvaluationRecord) -> Score:
         """Return the score of an evaluation."""
-        return cls(evaluation.scores.mean_iou, evaluation.interval and evaluation.interval.mean_iou)
+        interval = evaluation.interval
+        return cls(evaluation.scores.mean_iou, None if interval is None else interval.mean_iou)
 
     def to_dict(self) -> dict[str, Any]:
         """Return both, JSON-able."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from segshrink import __version__, formatting
+from segshrink import formatting
 from segshrink.files import refuse_foreign, replacing, write_json, write_text
 from segshrink.report import comparison, figures
 from segshrink.report.panels import DARK, LIGHT, Panel, to_png, to_svg
@@ -22,6 +22,7 @@ from segshrink.report.summary import Summary, notices, summarize
 from segshrink.report.training_figures import training_panels
 from segshrink.run_folder import EVALUATION, FIGURES, METRICS, PROFILE, REPORT
 from segshrink.run_records import MachineRecord
+from segshrink.version import __version__
 
 # The numbers at the head of the page.
 TILES = {

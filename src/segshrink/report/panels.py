@@ -18,8 +18,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from segshrink import __version__
 from segshrink.report.runs import Run
+from segshrink.version import __version__
 
 # Inches of a title's bold letter, and of a legend's letter, line, and sign with the spaces beside it.
 _LETTER_INCHES, _LEGEND_LETTER_INCHES, _LEGEND_LINE_INCHES, _HANDLE_INCHES = 0.11, 0.085, 0.19, 0.5

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from segshrink.data import Dataset
-from segshrink.evaluation import evaluate
+from segshrink.evaluation.evaluate import evaluate
 from segshrink.machine import default_threads
 from segshrink.models import SegmentationModel, load_model
 from segshrink.prediction.torch_backend import TorchBackend

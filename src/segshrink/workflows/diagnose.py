@@ -10,7 +10,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from segshrink.config import Recipe, TeacherSource, Teaching, as_recipe, load_dataset, load_recipe
-from segshrink.doctor import Diagnosis, Patient, examine
+from segshrink.doctor.examine import Patient, examine
+from segshrink.doctor.findings import Diagnosis
 from segshrink.errors import ConfigError, UsageError
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import is_data

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -172,11 +171,11 @@ def _taught_copy(
         recipe = as_recipe(recipe, overrides)
         if RunFolder(out).has_run and not resume:
             raise FileError(f"{out} already holds a run; add --resume to go on with it, or choose another folder")
-        profiles: Sequence[dict[str, Any] | None] = (None, None)
+        before, after = None, None
         if not (resume and (copy / CONFIG_FILE).exists()):
-            profiles = _write_copy(source, copy, target, recipe.data, progress=progress)
+            before, after = _write_copy(source, copy, target, recipe.data, progress=progress)
         distilled = distill(recipe, out=out, control=control, resume=resume, progress=progress)
-    return PruneResult(copy, *profiles, distilled)
+    return PruneResult(copy, before, after, distilled)
 
 
 def _write_copy(

@@ -58,7 +58,7 @@ def quantize(
     description = data if isinstance(data, DatasetDescription) else described_data(folder or "the model", data)
     quieten_lightning()
     use_free_threads()
-    loaded = as_recipe(recipe) if recipe is not None else folder and _own_recipe(folder)
+    loaded = as_recipe(recipe) if recipe is not None else None if folder is None else _own_recipe(folder)
     with writing(Path(out)):
         return quantize_model(
             load_model(model) if isinstance(model, str | Path) else model,

@@ -14,11 +14,11 @@ from segshrink.report import build_report
 from segshrink.run_folder import RunFolder
 from segshrink.run_records import EvaluationRecord
 from segshrink.teachers import Teacher
-from segshrink.training import RunResult, evaluate_run, profile_runs
-from segshrink.training import train as train_network
 from segshrink.training.checkpoints import check_checkpoint
+from segshrink.training.evaluate_run import evaluate_run, profile_runs
 from segshrink.training.hardware import use_free_threads
-from segshrink.training.run import Role
+from segshrink.training.run import Role, RunResult
+from segshrink.training.run import train as train_network
 from segshrink.workflows.progress import Progress, silent
 
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from segshrink import __version__
 from segshrink.compression.budget import Budget, show
 from segshrink.compression.search.records import Entry, MeasuredFile, Reference
 from segshrink.compression.search.selection import front
@@ -22,6 +21,7 @@ from segshrink.machine import default_threads, describe_machine
 from segshrink.profiling.load import is_busy
 from segshrink.profiling.scatter import draw_benchmark
 from segshrink.records import Record
+from segshrink.version import __version__
 
 CANDIDATES, PARETO, PLOT = "candidates.json", "pareto.json", "pareto.png"
 CHOSEN, PAGE = "chosen.json", "compress.md"

@@ -272,7 +272,7 @@ class Workshop:
         if not folder.exists():
             with self.show(f"prune {base.name}"):
                 images = torch.from_numpy(example_pixels(self.dataset))
-                whole = load_model(run.model)
+                whole = load_model(run)
                 prune(whole, macs=candidate.macs, size=self.settings.size, images=images).save(folder)
         return folder
 

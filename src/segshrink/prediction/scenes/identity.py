@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from segshrink import __version__
+from segshrink.version import __version__
 
 # Bytes at the start and at the end of a file that are looked at.
 _SAMPLE = 1 << 16
