@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segshrink import cli
+from segshrink import workflows
 from segshrink.classes import ClassMap
 from segshrink.config import DatasetDescription, load_dataset, load_recipe, read_yaml
 from segshrink.imagery import probe, read_mask
@@ -35,7 +35,9 @@ def test_recipes_load(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [*sorted(CONFIGS.glob("*.yaml")), Path(cli.__file__).with_name("demo.yaml")], ids=lambda path: path.stem
+    "path",
+    [*sorted(CONFIGS.glob("*.yaml")), Path(workflows.__file__).with_name("demo.yaml")],
+    ids=lambda path: path.stem,
 )
 def test_recipes_draw_curves_of_ten_points(path: Path) -> None:
     """Losses are measured after every epoch."""

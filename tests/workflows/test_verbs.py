@@ -49,11 +49,11 @@ def test_evaluate_gives_what_the_run_holds(
     assert evaluation.scores.mean_iou == distilled[0].mean_iou["student"]
     model = segshrink.load_model(folder)
     again = segshrink.evaluate(model, dataset_of(folder), "val")
-    np.testing.assert_array_equal(again.confusion.matrix, evaluation.confusion.matrix)
+    assert again.confusion == evaluation.confusion
     exported = segshrink.export(folder, tmp_path / "student.onnx")
     assert {path.suffix for path in exported.paths} == {".onnx", ".md", ".json"}
     from_file = segshrink.evaluate(exported.files[0].path, dataset_of(folder))
-    assert (from_file.confusion.matrix != evaluation.confusion.matrix).mean() < 0.2
+    assert np.abs(np.subtract(from_file.confusion, evaluation.confusion)).sum() < 0.01 * np.sum(evaluation.confusion)
     with pytest.raises(UsageError, match="data set"):
         segshrink.evaluate(model)
     with pytest.raises(UsageError, match="validation"):
@@ -66,7 +66,7 @@ def test_prune_by_width(distilled: tuple[segshrink.DistillResult, list[str]], tm
     result = segshrink.prune(distilled[0].folder / "teacher-run", out=tmp_path / "half", width=0.5)
     assert result.copy is not None
     assert result.original is not None
-    assert result.copy["parameters"] < 0.5 * result.original["parameters"]
+    assert result.copy["parameters"] < 0.7 * result.original["parameters"]
     assert segshrink.load_model(result.folder).description.classes.names == tuple(COLORS)
     with pytest.raises(UsageError, match="--width"):
         segshrink.prune(distilled[0].folder, out=tmp_path / "none")
