@@ -19,6 +19,7 @@ from segshrink.config import DatasetDescription, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMAS = {"recipe": Recipe, "dataset": DatasetDescription}
+_OF_DATA = ("ClassEntry", "DatasetDescription", "Split")
 INTRODUCTIONS = {
     "recipe": "# Recipe\n\nEverything that a run depends on, in one YAML file. What is left out has its default.",
     "dataset": "# Data set description\n\nWhere images and masks are, and what the masks mean, in one YAML file.",
@@ -62,18 +63,21 @@ def reference(name: str, kind: type[BaseModel]) -> str:
         f"Editors that know JSON schemas check it while you type: [{name}.schema.json]({name}.schema.json); for the "
         f"YAML language server, begin the file with `# yaml-language-server: $schema=/path/to/{name}.schema.json`."
     )
-    parts = [INTRODUCTIONS[name], editors, *_table(schema)]
+    parts = [INTRODUCTIONS[name], editors, *_table(schema, schema)]
     for title, section in schema.get("$defs", {}).items():
-        if "properties" in section and (name == "dataset" or title not in ("ClassEntry", "Split")):
-            parts += [f"## {title}", inspect.cleandoc(section.get("description", "")), *_table(section)]
+        if "properties" in section and (name == "dataset" or title not in _OF_DATA):
+            parts += [f"## {title}", inspect.cleandoc(section.get("description", "")), *_table(section, schema)]
     return "\n\n".join(parts)
 
 
-def _table(section: dict[str, Any]) -> Iterator[str]:
+def _table(section: dict[str, Any], schema: dict[str, Any]) -> Iterator[str]:
     required = section.get("required", [])
-    rows = ["| key | takes | default | |", "|---|---|---|---|"]
+    rows = ["| key | takes | default | meaning |", "|---|---|---|---|"]
     for key, field in section["properties"].items():
-        default = "required" if key in required else f"`{json.dumps(field.get('default'))}`"
+        default = f"`{json.dumps(field.get('default'))}`"
+        if key in required or (isinstance(field.get("default"), dict) and field["default"]):
+            default = "required" if key in required else "its defaults"
+        field = {**schema["$defs"].get(field.get("$ref", "").rsplit("/", 1)[-1], {}), **field}
         text = " ".join(field.get("description", "").split()).replace("|", "\\|")
         rows.append(f"| `{key}` | {_kind(field)} | {default} | {text} |")
     yield "\n".join(rows)
