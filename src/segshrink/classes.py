@@ -128,6 +128,11 @@ class ClassMap:
         Raises:
             ConfigError: Repeated names, colours or values; a colour that isn't "#RRGGBB"; classes with and without
                 values mixed; ``ignore`` of the other kind.
+
+        Example:
+            >>> classes = ClassMap.build([("Land", "#8429F6", None), ("Water", "#E2A929", None)], ignore=["#000000"])
+            >>> classes.names
+            ('Land', 'Water')
         """
         names = tuple(name for name, _, _ in entries)
         given = [None if color is None else parse_color(color) for _, color, _ in entries]

@@ -52,7 +52,12 @@ def score(value: float | None) -> str:
 
 
 def points(difference: float) -> str:
-    """Write a difference of two shares in points (hundredths), with its sign."""
+    """Write a difference of two shares in points (hundredths), with its sign.
+
+    Example:
+        >>> points(0.0123)
+        '+1.2 points'
+    """
     rounded = round(100 * difference, 1)
     sign = "+" if rounded > 0 else "−" if rounded < 0 else "±"
     return f"{sign}{abs(rounded):.1f} points"

@@ -37,6 +37,10 @@ class Normalization:
         mean: One value a band.
         std: One value a band, above 0.
 
+    Example:
+        >>> Normalization.named("half", bands=3).mean
+        (128.0, 128.0, 128.0)
+
     Raises:
         ModelError: The lengths differ, or a value can't be divided by.
     """

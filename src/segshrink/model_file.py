@@ -29,6 +29,10 @@ class ModelFile:
 
     Attributes:
         path: The folder with ``config.json``, or the ``.onnx``, ``.xml`` or ``.tflite`` file.
+
+    Example:
+        >>> [part.name for part in ModelFile(Path("small.xml")).parts]
+        ['small.xml', 'small.bin']
     """
 
     path: Path

@@ -43,6 +43,10 @@ def grid(height: int, width: int, *, tile: int | tuple[int, int], overlap: int, 
 
     Raises:
         ValueError: A size below 1 or an overlap that isn't between 0 and ``tile - 1``.
+
+    Example:
+        >>> [window.col for window in grid(512, 1000, tile=512, overlap=16)]
+        [0, 488]
     """
     tall, wide = (tile, tile) if isinstance(tile, int) else tile
     if min(height, width, tall, wide) < 1:

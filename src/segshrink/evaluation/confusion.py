@@ -60,6 +60,13 @@ class Confusion:
         num_classes: C.
         ignore_index: Label of pixels that don't count.
         matrix: int64 (C, C), ``matrix[true, predicted]``.
+
+    Example:
+        >>> confusion = Confusion(2).update(np.array([0, 1, 1, 1]), np.array([0, 1, 0, 255]))
+        >>> confusion.matrix.tolist()
+        [[1, 1], [0, 1]]
+        >>> round(confusion.scores().mean_iou, 3)
+        0.5
     """
 
     def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX) -> None:

@@ -48,6 +48,12 @@ def pixel_kl(
         ModelError: Shapes of student, teacher, target and weights contradict each other.
         ConfigError: ``temperature`` isn't positive.
 
+    Example:
+        >>> student, teacher = torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)
+        >>> teacher[:, 0] = 2.0
+        >>> pixel_kl(student, teacher, temperature=2.0)
+        tensor(0.4438)
+
     Source:
         Hinton et al. 2015 (arXiv:1503.02531); per pixel: Liu et al. 2019 (arXiv:1903.04197); z-score: Sun et al. 2024
         (arXiv:2403.01427).

@@ -74,6 +74,10 @@ def jaccard(student: Tensor, target: Tensor, *, smooth: float = 0.0, ignore_inde
 
     Raises:
         ModelError: Shapes of logits and labels contradict each other.
+
+    Example:
+        >>> jaccard(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64))
+        tensor(0.2500)
     """
     from segmentation_models_pytorch.losses import JaccardLoss
 

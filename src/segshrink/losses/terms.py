@@ -262,8 +262,9 @@ def label_terms(terms: Iterable[WeightedTerm]) -> dict[str, WeightedTerm]:
     """Return the terms by a name that each has for itself: its label, and ``#2``, ``#3`` behind one that comes again.
 
     Example:
+        >>> choices = [TermChoice(name="cross_entropy"), TermChoice(name="pixel_kl"), TermChoice(name="pixel_kl")]
         >>> list(label_terms(build_terms(choices)))
-        ['cross_entropy', 'hint', 'hint@stage:3', 'pixel_kl', 'pixel_kl#2']
+        ['cross_entropy', 'pixel_kl', 'pixel_kl#2']
     """
     labelled: dict[str, WeightedTerm] = {}
     times: dict[str, int] = {}

@@ -27,9 +27,11 @@ class SegmentationModel(nn.Module):
         description: The description; ``mean`` and ``std`` come from it and are not saved with the weights.
 
     Example:
-        >>> model = build_model("mobile", classes)
+        >>> from segshrink import ClassMap, build_model
+        >>> classes = ClassMap.build([("Land", None, None), ("Water", None, None)])
+        >>> model = build_model("mobile", classes).eval()
         >>> model(torch.zeros(1, 3, 333, 250, dtype=torch.uint8)).shape
-        torch.Size([1, 6, 333, 250])
+        torch.Size([1, 2, 333, 250])
     """
 
     mean: Tensor
