@@ -54,7 +54,7 @@ def make_files(folder: Path, networks: Sequence[tuple[str, Mapping[str, Any]]]) 
 
     from segshrink.classes import ClassMap
     from segshrink.compression.quantization.onnx_int8 import OnnxQuantizer
-    from segshrink.compression.quantization.openvino_int8 import OpenVinoQuantizer
+    from segshrink.compression.quantization.openvino_int8 import write_openvino_int8
     from segshrink.data.synthetic import CLASSES, generate_scene
     from segshrink.export import export_onnx
     from segshrink.model_description import Normalization
@@ -75,8 +75,8 @@ def make_files(folder: Path, networks: Sequence[tuple[str, Mapping[str, Any]]]) 
         own.mkdir()
         content = export_onnx(model, own / "fp32.onnx").read_bytes()
         quantizer = OnnxQuantizer(content, tiles)
-        (own / "int8.onnx").write_bytes(quantizer.compacted())
-        OpenVinoQuantizer(quantizer.model, quantizer.nodes, tiles).write(own / "int8.xml")
+        (own / "int8.onnx").write_bytes(quantizer.serialized())
+        write_openvino_int8(quantizer.model, own / "int8.xml", tiles, nodes=quantizer.nodes)
         names.append(name)
     return names
 

@@ -1,6 +1,12 @@
-"""Optional dependencies: which extra of the package brings a missing module."""
+"""Other packages: which extra brings a missing one, and keeping one quiet."""
 
 from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 from segshrink.errors import MissingExtraError
 
@@ -42,3 +48,20 @@ def missing_extra(error: ModuleNotFoundError, *, feature: str) -> MissingExtraEr
     """
     top = (error.name or "").partition(".")[0]
     return next((MissingExtraError(feature, extra) for extra, modules in _EXTRAS.items() if top in modules), None)
+
+
+@contextmanager
+def quiet_library() -> Iterator[None]:
+    """Suppress warnings, logs and progress bars inside the block, of a library that reports on its own internals."""
+    root = logging.getLogger()
+    handler = logging.NullHandler()
+    disabled = root.manager.disable
+    root.addHandler(handler)  # or the first message would set the root logger up
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+        root.removeHandler(handler)

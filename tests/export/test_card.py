@@ -11,7 +11,7 @@ from PIL import Image
 
 from segshrink.export import export_onnx
 from segshrink.export.card import model_card
-from segshrink.export.interface import ExportedFile
+from segshrink.export.metadata import ExportedFile
 from segshrink.run_records import EvaluationRecord, ProfileRecord
 
 

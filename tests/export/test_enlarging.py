@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from segshrink.classes import ClassMap
-from segshrink.compression.quantization.graph import optimized, quantizable_nodes
+from segshrink.compression.quantization.onnx_int8 import optimized, quantizable_nodes
 from segshrink.export.enlarging import PHASES, enlarge_by_convolution, factor_of
 from segshrink.export.onnx import to_onnx
 from segshrink.models import build_model

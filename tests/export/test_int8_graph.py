@@ -20,7 +20,7 @@ pytest.importorskip("nncf", reason="NNCF is not installed")
 import openvino
 
 from segshrink.compression.quantization.onnx_int8 import OnnxQuantizer
-from segshrink.compression.quantization.openvino_int8 import OpenVinoQuantizer
+from segshrink.compression.quantization.openvino_int8 import write_openvino_int8
 from segshrink.export.int8_graph import int8_graph
 
 CLASSES = ClassMap.build([("Land", None, None), ("Water", None, None), ("Road", None, None)])
@@ -90,8 +90,8 @@ def test_no_processor_overflows(bright: SegmentationModel, tmp_path: Path) -> No
     images = torch.randint(200, 256, (1, 3, 32, 32), dtype=torch.uint8).numpy()
     expected = open_backend(path, threads=1).run(images.transpose(0, 2, 3, 1))
     quantizer = OnnxQuantizer(path.read_bytes(), list(images))
-    (tmp_path / "int8.onnx").write_bytes(quantizer.compacted())
-    OpenVinoQuantizer(quantizer.model, quantizer.nodes, list(images)).write(tmp_path / "int8.xml")
+    (tmp_path / "int8.onnx").write_bytes(quantizer.serialized())
+    write_openvino_int8(quantizer.model, tmp_path / "int8.xml", list(images), nodes=quantizer.nodes)
     for name, runtime in (("int8.onnx", "onnxruntime"), ("int8.onnx", "openvino"), ("int8.xml", "openvino")):
         found = open_backend(tmp_path / name, runtime=runtime, threads=1).run(images.transpose(0, 2, 3, 1))
         assert 0 < np.abs(found - expected).max() < 0.03 * np.abs(expected).max(), (name, runtime)

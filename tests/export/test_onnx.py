@@ -34,7 +34,7 @@ class Difference(nn.Module):
 
 
 def difference_by_hand(images):
-    """The same in numpy: normalise, repeat the edge to a multiple of 4 and to 8 at least, subtract, crop."""
+    """The same in numpy: normalize, repeat the edge to a multiple of 4 and to 8 at least, subtract, crop."""
     normal = (images.astype(np.float64) - np.array([10, 100, 200])) / np.array([2, 4, 8])
     height, width = images.shape[1:3]
     rows = np.minimum(np.arange(max(8, (height + 3) // 4 * 4)), height - 1)

@@ -13,7 +13,7 @@ from jsonschema import Draft7Validator
 from pystac.validation.local_validator import get_local_schema_cache
 from referencing.jsonschema import DRAFT7
 
-from segshrink.export.interface import ExportedFile
+from segshrink.export.metadata import ExportedFile
 from segshrink.export.stac import stac_items
 
 CORE = "https://schemas.stacspec.org/v1.1.0/item-spec/json-schema/item.json"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from segshrink.errors import UsageError, nearest
 from segshrink.export.card import model_card
-from segshrink.export.interface import ExportedFile
+from segshrink.export.graph_interface import check_outputs
+from segshrink.export.metadata import ExportedFile
 from segshrink.export.onnx import export_onnx
 from segshrink.export.openvino import export_openvino
-from segshrink.export.outputs import check_outputs
 from segshrink.export.stac import stac_items
 from segshrink.export.tflite import export_tflite
 from segshrink.files import refuse_foreign, write_json, write_text, writing

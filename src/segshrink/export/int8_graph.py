@@ -1,18 +1,15 @@
-"""A graph of OpenVINO in 8-bit integers: post-training quantisation by NNCF."""
+"""An OpenVINO graph in 8-bit integers: post-training quantization by NNCF."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
 from segshrink.errors import MissingExtraError, ModelError
+from segshrink.extras import quiet_library
+from segshrink.prediction.exported import first_line
 
 
 def int8_graph(model: Any, inputs: Sequence[NDArray[Any]], *, float_nodes: Sequence[str] = ()) -> Any:
@@ -32,60 +29,37 @@ def int8_graph(model: Any, inputs: Sequence[NDArray[Any]], *, float_nodes: Seque
         An ``openvino.Model``.
 
     Raises:
-        ModelError: NNCF can't quantise the model.
+        ModelError: NNCF can't quantize the model.
         MissingExtraError: OpenVINO or NNCF isn't installed.
     """
     require_nncf()
     import nncf
-    from nncf.quantization.advanced_parameters import (
-        AdvancedQuantizationParameters,
-        OverflowFix,
-        QuantizationParameters,
-    )
+    from nncf.quantization import advanced_parameters as advanced
 
     try:
-        with _silenced():
+        with quiet_library():
             return nncf.quantize(
                 model,
                 nncf.Dataset(inputs),
                 preset=nncf.QuantizationPreset.MIXED,
                 subset_size=len(inputs),
                 ignored_scope=nncf.IgnoredScope(names=list(float_nodes), validate=False),
-                advanced_parameters=AdvancedQuantizationParameters(
-                    overflow_fix=OverflowFix.ENABLE,
-                    activations_quantization_params=QuantizationParameters(per_channel=False),
+                advanced_parameters=advanced.AdvancedQuantizationParameters(
+                    overflow_fix=advanced.OverflowFix.ENABLE,
+                    activations_quantization_params=advanced.QuantizationParameters(per_channel=False),
                 ),
             )
     except Exception as error:  # whatever NNCF and OpenVINO raise
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"NNCF can't quantise the model ({first}); leave it in float, or quantise it for ONNX Runtime"
+            f"NNCF can't quantize the model ({first_line(error)}); leave it in float, or quantize it for ONNX Runtime"
         ) from error
 
 
 def require_nncf() -> None:
     """Raise ``MissingExtraError`` where OpenVINO or NNCF isn't installed."""
     try:
-        with _silenced():
+        with quiet_library():
             import nncf  # noqa: F401
             import openvino  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError("quantising for OpenVINO", "compress") from error
-
-
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep NNCF's progress bars, logs and warnings to themselves."""
-    logger = logging.getLogger("nncf")
-    before = logger.level
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logger.setLevel(before)
+        raise MissingExtraError("quantizing for OpenVINO", "compress") from error

@@ -1,21 +1,61 @@
-"""What an exported file says about itself."""
+"""What exported files take and give, and what they say about it themselves."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from pathlib import Path
 
 from segshrink.classes import format_color
 from segshrink.model_description import ModelDescription
+from segshrink.model_file import ModelFile
 from segshrink.prediction.exported import METADATA_KEY
 
 TILE = 512
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """One exported model file.
+
+    Attributes:
+        path: The ``.onnx``, ``.xml`` or ``.tflite`` file.
+        outputs: What it gives: some of "logits", "probabilities" and "classes", in this order.
+        float_pixels: Whether it takes float32 whatever pixels the model was trained on.
+    """
+
+    path: Path
+    outputs: tuple[str, ...] = ("logits", "classes")
+    float_pixels: bool = False
+
+    @property
+    def tiles(self) -> bool:
+        """Whether it takes one tile of a fixed size, channels last, instead of any number of images of any size."""
+        return self.path.suffix == ".tflite"
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """The file, and that of its weights where they have one."""
+        return ModelFile(self.path).parts
+
+    def pixels(self, description: ModelDescription) -> str:
+        """Return the type of the pixels that it takes."""
+        return "uint8" if description.dtype == "uint8" and not self.float_pixels else "float32"
+
+
+def band_names(description: ModelDescription) -> tuple[str, ...]:
+    """Return the names of a model's bands; red, green and blue are meant where three have none."""
+    if description.band_names is not None:
+        return description.band_names
+    usual = {1: ("gray",), 3: ("red", "green", "blue")}
+    return usual.get(description.bands, tuple(f"band {number}" for number in range(1, description.bands + 1)))
 
 
 def describe_onnx(description: ModelDescription, *, takes_bytes: bool) -> dict[str, str]:
     """Return the metadata of an ONNX file: the description for segshrink, and what QGIS's plugin Deepness reads.
 
     Deepness (https://github.com/PUTvision/qgis-plugin-deepness, ``model_base.py``) divides pixels by 255 and then
-    applies ``(x - standardization_mean) / standardization_std``. Files normalise inside their graph, so these two undo
+    applies ``(x - standardization_mean) / standardization_std``. Files normalize inside their graph, so these two undo
     the division. It feeds float32 numbers: a file that takes bytes says nothing of standardization.
 
     Args:
@@ -32,7 +72,7 @@ def describe_onnx(description: ModelDescription, *, takes_bytes: bool) -> dict[s
         "seg_thresh": 0.0,  # the most likely class, however unlikely it is
     }
     if description.resolution is not None:
-        entries["resolution"] = round(100 * description.resolution, 6)  # centimetres per pixel
+        entries["resolution"] = round(100 * description.resolution, 6)  # centimeters per pixel
     if not takes_bytes:
         entries["standardization_mean"] = [0.0] * description.bands
         entries["standardization_std"] = [1 / 255] * description.bands

@@ -11,16 +11,15 @@ import torch
 
 from segshrink.errors import ModelError
 from segshrink.export.enlarging import enlarge_by_convolution
+from segshrink.export.graph_interface import check_outputs, give, pad_inside
 from segshrink.export.metadata import describe_onnx
-from segshrink.export.outputs import check_outputs, give
-from segshrink.export.padding import pad_inside
 from segshrink.export.parity import check_parity
 from segshrink.export.tracing import enlargement, require_onnx, trace
 from segshrink.files import replacing
 from segshrink.models import SegmentationModel
 from segshrink.prediction.onnx_backend import OnnxBackend
 
-DEFAULT_OUTPUTS = ("logits", "classes")
+DEFAULT_OUTPUTS: tuple[str, ...] = ("logits", "classes")
 
 
 def export_onnx(
@@ -35,9 +34,8 @@ def export_onnx(
 
     The file takes ``images`` (N, bands, H, W), raw uint8 pixel values (float32 for models of other pixel types), with
     any N, H and W, and gives ``logits`` (N, C, H, W) float32, ``probabilities`` (N, C, H, W) float32, and ``classes``
-    (N, H, W) uint8. Normalisation, padding to the network's
-    stride and cropping back are part of the graph. The metadata entry "segshrink" holds the model's description as
-    JSON; others serve the plugin Deepness of QGIS.
+    (N, H, W) uint8. Normalization, padding to the network's stride and cropping back are part of the graph. The
+    metadata entry "segshrink" holds the model's description as JSON; others serve the plugin Deepness of QGIS.
 
     Before the file gets its name it runs in ONNX Runtime at four sizes, among them odd ones and one smaller than the
     stride, and is compared with the model.
@@ -61,7 +59,7 @@ def export_onnx(
     """
     path = Path(path)
     if path.suffix.lower() != ".onnx":
-        raise ModelError(f"{path} must end in .onnx, so that it is recognised when it is opened")
+        raise ModelError(f"{path} must end in .onnx, so that it is recognized when it is opened")
     reference = copy.deepcopy(model).cpu().eval()
     graph = to_onnx(reference, outputs=outputs, float_pixels=float_pixels)
     with replacing(path, overwrite=overwrite) as temporary:
@@ -71,7 +69,7 @@ def export_onnx(
 
 
 def to_onnx(model: SegmentationModel, *, outputs: Sequence[str] = DEFAULT_OUTPUTS, float_pixels: bool = False) -> Any:
-    """Return the ``onnx.ModelProto`` that ``export_onnx`` writes, unproven.
+    """Return the ``onnx.ModelProto`` that ``export_onnx`` writes, without the comparison.
 
     Args:
         model: In evaluation mode, on the CPU.
@@ -92,7 +90,7 @@ def to_onnx(model: SegmentationModel, *, outputs: Sequence[str] = DEFAULT_OUTPUT
     classes = len(description.classes.names)
     if (factor := enlargement(model)) is not None:
         enlarge_by_convolution(graph, factor=factor, classes=classes)
-    pad_inside(graph, stride=description.stride, classes=classes)
+    pad_inside(graph, stride=description.stride)
     give(graph, outputs, classes=classes)
     onnx.helper.set_model_props(graph, describe_onnx(description, takes_bytes=takes_bytes))
     onnx.checker.check_model(graph)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,12 @@ import torch
 from segshrink.errors import ModelError
 from segshrink.export.onnx import DEFAULT_OUTPUTS, to_onnx
 from segshrink.export.parity import TOLERANCE, check_parity
-from segshrink.files import replacing
+from segshrink.files import replacing, scratch_folder
+from segshrink.model_file import ModelFile
 from segshrink.models import SegmentationModel
 from segshrink.prediction.exported import METADATA_KEY
 from segshrink.prediction.openvino_backend import OpenVinoBackend
-from segshrink.prediction.openvino_graphs import require_openvino
+from segshrink.prediction.openvino_graphs import openvino_reason, require_openvino
 
 HALF_TOLERANCE = 1e-2  # of the largest logit, with weights of 11 significant bits
 
@@ -55,40 +55,52 @@ def export_openvino(
     """
     path = Path(path)
     if path.suffix.lower() != ".xml":
-        raise ModelError(f"{path} must end in .xml, so that it is recognised when it is opened")
-    openvino = require_openvino()
+        raise ModelError(f"{path} must end in .xml, so that it is recognized when it is opened")
     reference = copy.deepcopy(model).cpu().eval()
-    graph = to_onnx(reference, outputs=outputs)
-    both = partial(replacing, overwrite=overwrite)
-    with both(path.with_suffix(".bin")) as weights, both(path) as temporary:
-        (weights.parent / "graph.onnx").write_bytes(graph.SerializeToString())
-        save_openvino(openvino, weights.parent / "graph.onnx", temporary, reference, half=half)
-        backend = OpenVinoBackend(temporary, precision="32", threads=torch.get_num_threads())
+    graph = to_openvino(to_onnx(reference, outputs=outputs), name=f"model '{model.description.id}'")
+    _, weights = ModelFile(path).parts
+    with replacing(weights, overwrite=overwrite) as new_weights, replacing(path, overwrite=overwrite) as new_path:
+        save_openvino(graph, new_path, description=json.dumps(reference.description.to_dict()), half=half)
+        backend = OpenVinoBackend(new_path, precision="32", threads=torch.get_num_threads())
         check_parity(reference, backend, final=path, tolerance=HALF_TOLERANCE if half else TOLERANCE)
-        temporary.with_suffix(".bin").rename(weights)
+        ModelFile(new_path).parts[1].rename(new_weights)
     return path
 
 
-def save_openvino(openvino: Any, source: Path, path: Path, model: SegmentationModel, *, half: bool) -> None:
-    """Convert an ONNX file of ours to OpenVINO's files, unproven.
+def to_openvino(graph: Any, *, name: str) -> Any:
+    """Convert an ``onnx.ModelProto`` to an ``openvino.Model``.
 
     Args:
-        openvino: The module.
-        source: The ONNX file.
-        path: The ``.xml`` to write.
-        model: Whose description the file carries.
-        half: Store weights in 16 bits.
+        graph: The ONNX graph.
+        name: How the error calls it.
 
     Raises:
         ModelError: OpenVINO lacks an operator.
+        MissingExtraError: OpenVINO isn't installed.
     """
-    try:
-        converted = openvino.convert_model(source)
-    except Exception as error:  # the front end's exceptions have no common public base
-        lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
-        reason = (lines or [type(error).__name__])[0].strip().rstrip(".")
-        raise ModelError(
-            f"model '{model.description.id}' can't be expressed in OpenVINO ({reason}); choose another model, or ONNX"
-        ) from error
-    converted.set_rt_info(json.dumps(model.description.to_dict()), [METADATA_KEY])
-    openvino.save_model(converted, path, compress_to_fp16=half)
+    openvino = require_openvino()
+    with scratch_folder() as scratch:
+        file = scratch / "graph.onnx"
+        file.write_bytes(graph.SerializeToString())
+        try:
+            return openvino.convert_model(file)  # folds what read_model leaves in hundreds of small operations
+        except Exception as error:  # the front end's exceptions have no common public base
+            reason = openvino_reason(error)
+            raise ModelError(
+                f"{name} can't be expressed in OpenVINO ({reason}); choose another model, or ONNX"
+            ) from error
+
+
+def save_openvino(graph: Any, path: Path, *, description: str, half: bool = False) -> None:
+    """Write an ``openvino.Model`` with a model's description and nothing that tells about this machine.
+
+    Args:
+        graph: The ``openvino.Model``; changed in place.
+        path: The ``.xml`` to write.
+        description: The model's description as JSON.
+        half: Store weights in 16 bits.
+    """
+    for entry in list(graph.get_rt_info()):
+        del graph.rt_info[entry]
+    graph.set_rt_info(description, METADATA_KEY)
+    require_openvino().save_model(graph, path, compress_to_fp16=half)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from segshrink.prediction.logits import log_probabilities
 
 TOLERANCE = 1e-3  # of the largest logit; what was measured is 1e-5 and less
 SMALLEST_DIFFERENCE = 1e-6  # below it logits are equal, however small they all are
+_RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
 
 
 def check_parity(
@@ -40,52 +40,40 @@ def check_parity(
         ModelError: Logits or probabilities differ by more than the tolerance, or a pixel's class is not one of those
             that PyTorch finds most likely within the tolerance.
     """
-    bands, stride = model.description.bands, model.description.stride
-    sizes = sizes or (
-        (1, 2 * stride, 2 * stride),
-        (2, 3 * stride, 4 * stride),
-        (1, 2 * stride + 1, 3 * stride - 1),
-        (3, 5, 7),
-    )
+    side = model.description.stride
+    sizes = sizes or ((1, 2 * side, 2 * side), (2, 3 * side, 4 * side), (1, 2 * side + 1, 3 * side - 1), (3, 5, 7))
     generator = np.random.default_rng(0)
     for count, height, width in sizes:
-        images = generator.integers(0, 256, (count, height, width, bands), dtype=np.uint8)
+        images = generator.integers(0, 256, (count, height, width, model.description.bands), dtype=np.uint8)
         with torch.inference_mode():
-            expected = model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-        allowed = max(tolerance * float(np.abs(expected).max()), SMALLEST_DIFFERENCE)
-        trouble = _trouble(backend, images, expected, allowed)
-        if trouble:
+            expected = model(torch.from_numpy(images).permute(0, 3, 1, 2))
+        difference = _difference(backend, images, expected, tolerance)
+        if difference is not None:
             raise ModelError(
-                f"{final} was not written: at {count} x {height} x {width} pixels {trouble}; choose another model or "
-                f"report this one ('{model.description.id}')"
+                f"{final} was not written: at {count} x {height} x {width} pixels {_RUNTIMES[backend.runtime]}'s "
+                f"{difference}; choose another model or report this one ('{model.description.id}')"
             )
 
 
-def _trouble(
-    backend: ExportedModel, images: npt.NDArray[np.uint8], expected: npt.NDArray[np.float32], allowed: float
+def _difference(
+    backend: ExportedModel, images: npt.NDArray[np.uint8], expected: torch.Tensor, tolerance: float
 ) -> str | None:
-    runtime = _RUNTIMES[backend.runtime]
+    """Return in what a file differs from the expected logits (N, C, H, W); None where it doesn't."""
+    logits = expected.numpy()
+    allowed = max(tolerance * float(np.abs(logits).max()), SMALLEST_DIFFERENCE)
     if backend.outputs != ("classes",):
-        found = backend.run(images)
-        if "logits" not in backend.outputs:
-            expected = log_probabilities(_softmax(expected))
-        difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
+        actual = backend.run(images)
+        reference = logits if "logits" in backend.outputs else log_probabilities(expected.softmax(dim=1).numpy())
+        difference = float(np.abs(actual - reference).max()) if actual.shape == reference.shape else float("inf")
         if not difference <= allowed:
-            return f"{runtime}'s logits differ from PyTorch's by {difference:.3g}"
-    if "classes" not in backend.outputs:
-        return None
-    classes = backend.classify(images)
-    if classes.shape != (len(images), *expected.shape[2:]):
-        return f"{runtime}'s classes have the shape {classes.shape}"
-    chosen = np.take_along_axis(expected, classes[:, np.newaxis].astype(np.intp), axis=1)[:, 0]
-    # Where two logits are as near as the runtimes are, either class is right.
-    wrong = int((expected.max(axis=1) - chosen > 2 * allowed).sum())
-    return f"{runtime}'s classes differ from PyTorch's at {wrong} pixels" if wrong else None
-
-
-_RUNTIMES: dict[str, Any] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
-
-
-def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    probabilities: npt.NDArray[np.float32] = torch.from_numpy(logits).softmax(dim=1).numpy()
-    return probabilities
+            return f"logits differ from PyTorch's by {difference:.3g}"
+    if "classes" in backend.outputs:
+        classes = backend.classify(images)
+        if classes.shape != (len(images), *logits.shape[2:]):
+            return f"classes have the shape {classes.shape}"
+        chosen = np.take_along_axis(logits, classes[:, np.newaxis].astype(np.intp), axis=1)[:, 0]
+        # Where two logits are as near as the runtimes are, either class is right.
+        wrong = int((logits.max(axis=1) - chosen > 2 * allowed).sum())
+        if wrong:
+            return f"classes differ from PyTorch's at {wrong} pixels"
+    return None

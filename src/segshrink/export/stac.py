@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segshrink.classes import format_color
-from segshrink.export.interface import ExportedFile
+from segshrink.export.metadata import ExportedFile, band_names
 from segshrink.model_description import ModelDescription
 
 # https://github.com/stac-extensions/mlm; the version whose schema the tests check against.
@@ -41,13 +41,13 @@ def stac_items(
     Returns:
         JSON-able mappings by the names of their files, the first file's first.
     """
-    alike: dict[tuple[Any, ...], list[ExportedFile]] = {}
+    groups: dict[tuple[Any, ...], list[ExportedFile]] = {}
     for file in files:
-        alike.setdefault((file.tiles, file.outputs, file.pixels(description)), []).append(file)
+        groups.setdefault((file.tiles, file.outputs, file.pixels(description)), []).append(file)
     items = {}
-    for group in alike.values():
-        own = name if group[0] is files[0] else group[0].path.name.removesuffix(".onnx")
-        items[f"{own}.stac.json"] = _item(description, group, name=own, parameters=parameters)
+    for group in groups.values():
+        item_name = name if group[0] is files[0] else group[0].path.name.removesuffix(".onnx")
+        items[f"{item_name}.stac.json"] = _item(description, group, name=item_name, parameters=parameters)
     return items
 
 
@@ -58,8 +58,15 @@ def _item(
     bands = [{"name": band} for band in band_names(description)]
     assets: dict[str, Any] = {}
     for file in files:
-        assets[file.path.name] = {**_asset(file.path), "bands": bands}
-        assets |= {part.name: _weights(part) for part in file.parts[1:]}
+        framework, artifact, media = _KINDS[file.path.suffix]
+        assets |= {part.name: _asset(part) for part in file.parts}
+        assets[file.path.name] |= {
+            "title": f"Model for {framework}",
+            "type": media,
+            "mlm:artifact_type": artifact,
+            "roles": ["mlm:model", "mlm:weights"],
+            "bands": bands,
+        }
     properties: dict[str, Any] = {
         "datetime": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "description": f"Semantic segmentation into {len(description.classes)} classes",
@@ -87,27 +94,8 @@ def _item(
     }
 
 
-def band_names(description: ModelDescription) -> tuple[str, ...]:
-    """Return the names of a model's bands; red, green and blue are meant where three have none."""
-    if description.band_names is not None:
-        return description.band_names
-    known = {1: ("grey",), 3: ("red", "green", "blue")}
-    return known.get(description.bands, tuple(f"band {number}" for number in range(1, description.bands + 1)))
-
-
 def _asset(path: Path) -> dict[str, Any]:
-    framework, artifact, media = _KINDS[path.suffix]
-    return {
-        "href": f"./{path.name}",
-        "title": f"Model for {framework}",
-        "type": media,
-        "mlm:artifact_type": artifact,
-        "roles": ["mlm:model", "mlm:weights"],
-        "file:size": path.stat().st_size,
-    }
-
-
-def _weights(path: Path) -> dict[str, Any]:
+    """Return a part of a file as an asset that holds weights."""
     return {
         "href": f"./{path.name}",
         "title": "Weights of the .xml file",
@@ -121,7 +109,7 @@ def _input(description: ModelDescription, file: ExportedFile) -> dict[str, Any]:
     count, tiles = description.bands, file.tiles
     return {
         "name": "images",
-        "description": "Raw pixel values; the file normalises them itself.",
+        "description": "Raw pixel values; the file normalizes them itself.",
         "bands": list(band_names(description)),
         "input": {
             "shape": [1, -1, -1, count] if tiles else [-1, count, -1, -1],

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import json
-import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from segshrink.errors import MissingExtraError, ModelError
 from segshrink.export.parity import check_parity
+from segshrink.extras import quiet_library
 from segshrink.files import replacing
 from segshrink.models import SegmentationModel
+from segshrink.prediction.exported import first_line
 from segshrink.prediction.litert_backend import METADATA_FILE, LiteRtBackend
 
 
@@ -26,7 +24,7 @@ def export_tflite(model: SegmentationModel, path: str | Path, *, tile: int = 512
 
     The file takes ``images`` (1, tile, tile, bands), raw uint8 pixel values (float32 for models of other pixel types),
     and gives logits (1, tile, tile, C) float32; the converter (litert-torch 0.10) can't leave sizes open.
-    Normalisation is part of the graph. The model's description stands as JSON in a zip archive at the file's end, where
+    Normalization is part of the graph. The model's description stands as JSON in a zip archive at the file's end, where
     TFLite keeps associated files.
 
     Args:
@@ -46,7 +44,7 @@ def export_tflite(model: SegmentationModel, path: str | Path, *, tile: int = 512
     """
     path = Path(path)
     if path.suffix.lower() != ".tflite":
-        raise ModelError(f"{path} must end in .tflite, so that it is recognised when it is opened")
+        raise ModelError(f"{path} must end in .tflite, so that it is recognized when it is opened")
     reference = copy.deepcopy(model).cpu().eval()
     description, stride = reference.description, reference.description.stride
     side = max(-(-tile // stride), 2) * stride
@@ -71,24 +69,18 @@ class _Tile(nn.Module):
 
 
 def _convert(model: SegmentationModel, side: int, path: Path) -> None:
-    converter = _require_converter()
-    description = model.description
-    pixels = torch.uint8 if description.dtype == "uint8" else torch.float32
-    example = torch.zeros(1, side, side, description.bands, dtype=pixels)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")  # the converter's talk about its own insides
-            converter.convert(_Tile(model).eval(), (example,)).export(str(path))
-    except Exception as error:  # the converter raises what the network's operators raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise ModelError(
-            f"model '{description.id}' can't be expressed in TFLite ({reason}); choose another model, or ONNX"
-        ) from error
-
-
-def _require_converter() -> Any:
     try:
         import litert_torch
     except ImportError as error:
         raise MissingExtraError("exporting to TFLite", "litert") from error
-    return litert_torch
+    description = model.description
+    pixels = torch.uint8 if description.dtype == "uint8" else torch.float32
+    example = torch.zeros(1, side, side, description.bands, dtype=pixels)
+    try:
+        with quiet_library():
+            litert_torch.convert(_Tile(model).eval(), (example,)).export(str(path))
+    except Exception as error:  # the converter raises what the network's operators raise
+        reason = first_line(error)
+        raise ModelError(
+            f"model '{description.id}' can't be expressed in TFLite ({reason}); choose another model, or ONNX"
+        ) from error

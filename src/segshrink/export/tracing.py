@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from segshrink.errors import MissingExtraError, ModelError
-from segshrink.export.pooling import pooling_translations
+from segshrink.extras import quiet_library
 from segshrink.models import SegmentationModel
 
 INPUT, LOGITS = "images", "logits"
@@ -33,8 +33,7 @@ def trace(model: SegmentationModel, *, pixels: torch.dtype) -> Any:
     # At least two of everything, and unlike, or the exporter takes a size for a constant or two sizes for one.
     example = torch.zeros(2, description.bands, 2 * description.stride, 3 * description.stride, dtype=pixels)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's talk about its own insides
+        with quiet_library():
             program = torch.onnx.export(
                 _Aligned(model).eval(),
                 (example,),
@@ -43,7 +42,10 @@ def trace(model: SegmentationModel, *, pixels: torch.dtype) -> Any:
                 input_names=[INPUT],
                 output_names=[LOGITS],
                 verbose=False,
-                custom_translation_table=pooling_translations(),
+                custom_translation_table={
+                    torch.ops.aten._adaptive_avg_pool2d.default: _adaptive_average_pool,
+                    torch.ops.aten.adaptive_avg_pool2d.default: _adaptive_average_pool,
+                },
             )
     except Exception as error:  # the exporter raises what the network's operators raise
         reason = _reason(error)
@@ -63,8 +65,8 @@ def enlargement(model: SegmentationModel) -> int | None:
     """Return how many times as large as the network's own logits an image is; None unless it is one whole number."""
     side = 2 * model.description.stride
     with torch.inference_mode():
-        found = model.network(torch.zeros(1, model.description.bands, side, side)).shape[-2:]
-    return side // found[0] if all(side % part == 0 and side // part == side // found[0] for part in found) else None
+        height, width = model.network(torch.zeros(1, model.description.bands, side, side)).shape[-2:]
+    return side // height if height == width and side % height == 0 else None
 
 
 def require_onnx() -> None:
@@ -77,7 +79,7 @@ def require_onnx() -> None:
 
 
 class _Aligned(nn.Module):
-    """The part that is traced: normalisation and network, for sizes that are multiples of the stride."""
+    """The part that is traced: normalization and network, for sizes that are multiples of the stride."""
 
     def __init__(self, model: SegmentationModel) -> None:
         super().__init__()
@@ -87,8 +89,39 @@ class _Aligned(nn.Module):
         return self.model.forward_aligned(images)
 
 
+def _adaptive_average_pool(self: Any, output_size: Sequence[int]) -> Any:
+    """Average (N, C, H, W) over ``output_size`` cells; the argument names are those of PyTorch's operator.
+
+    ONNX has no such operator, and what the exporter writes holds for the size of its example alone. Pooling to fixed
+    numbers of cells is a product with two matrices of averages, one for rows and one for columns, which the graph
+    computes from the size of its input.
+    """
+    from onnxscript import opset18
+
+    op: Any = opset18  # whose types know tensors of constants only
+    if tuple(output_size) == (1, 1):
+        return op.GlobalAveragePool(self)
+    rows = _averages(op, op.Shape(self, start=2, end=3), output_size[0])
+    columns = _averages(op, op.Shape(self, start=3, end=4), output_size[1])
+    return op.MatMul(op.MatMul(rows, self), op.Transpose(columns, perm=[1, 0]))
+
+
+def _averages(op: Any, size: Any, cells: int) -> Any:
+    """Return the matrix (cells, size) that averages a side: cell i holds floor(i·size/cells) to ceil((i+1)·...)."""
+    from onnx import TensorProto
+
+    zero, one, count = (op.Constant(value_int=number) for number in (0, 1, cells))
+    length = op.Squeeze(size)
+    pixel = op.Unsqueeze(op.Range(zero, length, one), op.Constant(value_ints=[0]))
+    cell = op.Unsqueeze(op.Range(zero, count, one), op.Constant(value_ints=[1]))
+    start = op.Div(op.Mul(cell, length), count)
+    end = op.Div(op.Add(op.Mul(op.Add(cell, one), length), op.Sub(count, one)), count)
+    inside = op.And(op.GreaterOrEqual(pixel, start), op.Less(pixel, end))
+    return op.Div(op.Cast(inside, to=TensorProto.FLOAT), op.Cast(op.Sub(end, start), to=TensorProto.FLOAT))
+
+
 def _reason(error: BaseException) -> str:
-    """Return the first line of what lies at the bottom of an exporter's error, without terminal colours."""
+    """Return the first line of the innermost cause of an exporter's error, without terminal colors."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
@@ -96,7 +129,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _layer(model: SegmentationModel, example: torch.Tensor, reason: str) -> str | None:
-    """Return the name of the first layer that uses the operator which the exporter's words name."""
+    """Return the name of the first layer that uses the operator which the exporter's message names."""
     operator = re.search(r"op='\w+\.(\w+)'", reason)
     if operator is None:
         return None

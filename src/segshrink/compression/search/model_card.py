@@ -8,7 +8,7 @@ from segshrink.compression.budget import show
 from segshrink.compression.search.search import Outcome
 from segshrink.errors import ModelError
 from segshrink.export.card import model_card
-from segshrink.export.interface import ExportedFile
+from segshrink.export.metadata import ExportedFile
 from segshrink.export.stac import stac_items
 from segshrink.files import write_json, write_text
 from segshrink.formatting import percent

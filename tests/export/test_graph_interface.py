@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from segshrink.classes import ClassMap
 from segshrink.errors import ModelError, UsageError
-from segshrink.export.outputs import check_outputs, give
+from segshrink.export.graph_interface import check_outputs, give
 from segshrink.model_description import ModelDescription, Normalization
 from segshrink.prediction import OnnxBackend, OpenVinoBackend
 
