@@ -194,6 +194,14 @@ def cpu_instructions() -> tuple[str, ...]:
     return tuple(name for name in _INSTRUCTIONS if name in flags)
 
 
+def has_vnni() -> bool | None:
+    """Tell whether the processor multiplies 8-bit integers in one instruction (VNNI); None where that isn't known."""
+    instructions = cpu_instructions()
+    if not instructions or platform.machine().lower() not in ("x86_64", "amd64"):
+        return None
+    return "avx512_vnni" in instructions or "avx_vnni" in instructions
+
+
 def memory_limit() -> int | None:
     """Return the bytes of memory that this process may use at most; None where unknown.
 

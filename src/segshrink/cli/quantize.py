@@ -29,8 +29,13 @@ def quantize(
         float, typer.Option("--max-drop", help="Points of mIoU that int8 may lose; sensitive layers stay float.")
     ] = 1.0,
     images: Annotated[int, typer.Option("--images", help="Tiles of 512 x 512 pixels to calibrate with.", min=1)] = 64,
-    aware: Annotated[
-        bool, typer.Option("--qad", help="Train for 8 bits, with the float32 model as teacher, in any case.")
+    quantization_aware_distillation: Annotated[
+        bool,
+        typer.Option(
+            "--quantization-aware-distillation",
+            "--qad",
+            help="Train for 8 bits, with the float32 model as teacher, in any case.",
+        ),
     ] = False,
     recipe: Annotated[
         Path | None,
@@ -47,7 +52,7 @@ def quantize(
     """Write a model in 8-bit integers.
 
     Calibrates on tiles of the training images, and compares mIoU, agreement, size and latency with float32 on the
-    validation images. Layers that bear 8 bits badly stay in float32; where that doesn't suffice, a run's model is
+    validation images. Layers that lose accuracy in 8 bits stay in float; where that doesn't suffice, a run's model is
     trained for 8 bits.
 
     Inside OUT: fp32.onnx, int8.onnx, int8.xml with int8.bin, quantization.json.
@@ -64,7 +69,7 @@ def quantize(
             max_drop=max_drop,
             images=images,
             recipe=recipe,
-            aware=aware,
+            quantization_aware_distillation=quantization_aware_distillation,
             overwrite=overwrite,
             progress=progress,
         )

@@ -12,6 +12,7 @@ from .sources import Dataset as Dataset
 from .sources import Sample as Sample
 from .sources import open_dataset as open_dataset
 from .sources import refuse_other_bands as refuse_other_bands
+from .sources import refuse_other_classes as refuse_other_classes
 from .statistics import absent_classes as absent_classes
 from .statistics import image_statistics as image_statistics
 from .store import Scene as Scene

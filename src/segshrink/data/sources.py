@@ -130,6 +130,15 @@ def open_dataset(description: DatasetDescription, *, model: ModelDescription | N
     )
 
 
+def refuse_other_classes(model: ModelDescription, dataset: Dataset) -> None:
+    """Raise ModelError unless a data set's classes are those that a model predicts, in name and order."""
+    if model.classes.names != dataset.classes.names:
+        raise ModelError(
+            f"the model's classes ({', '.join(model.classes.names)}) are not those of data set "
+            f"'{dataset.description.name}' ({', '.join(dataset.classes.names)}); name them alike and in the same order"
+        )
+
+
 def refuse_other_bands(model: ModelDescription, dataset: Dataset) -> None:
     """Raise ModelError unless a data set's bands are those that a model takes, in number and, where known, by name."""
     name = dataset.description.name

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from segshrink.config import DatasetDescription, load_dataset
-from segshrink.data import Dataset, SceneStore, open_dataset, refuse_other_bands, scenes
-from segshrink.errors import ConfigError, FileError, ModelError, UsageError, nearest
+from segshrink.data import Dataset, SceneStore, open_dataset, refuse_other_bands, refuse_other_classes, scenes
+from segshrink.errors import ConfigError, FileError, UsageError, nearest
 from segshrink.evaluation.score_scenes import AnyPredictor, score_scenes
 from segshrink.model_file import FOLDER, ModelFile
 from segshrink.prediction import Backend, Predictor
@@ -28,6 +28,7 @@ def evaluate(
     split: str = "val",
     *,
     out: Path | None = None,
+    pictures: int = 60,
     name: str | None = None,
     runtime: str | None = None,
     precision: str = "32",
@@ -44,6 +45,7 @@ def evaluate(
         data: An opened data set, a description, or a description's file; a run folder knows its own.
         split: "train", "val" or "test".
         out: Run folder that gets ``evaluation.json`` and ``evaluation/``; None writes nothing.
+        pictures: Largest number of scenes shown as pictures.
         name: How the evaluation names the model; by default as its file or folder.
         runtime: As in ``open_backend``.
         precision: "32", "bf16" or "auto".
@@ -67,12 +69,7 @@ def evaluate(
     description = predictor.backend.description if isinstance(predictor, Predictor) else None
     dataset = data if isinstance(data, Dataset) else open_dataset(_described(data, model), model=description)
     if description is not None:
-        if description.classes.names != dataset.classes.names:
-            raise ModelError(
-                f"the model's classes ({', '.join(description.classes.names)}) are not those of data set "
-                f"'{dataset.description.name}' ({', '.join(dataset.classes.names)}); name them alike and in the same "
-                "order"
-            )
+        refuse_other_classes(description, dataset)
         refuse_other_bands(description, dataset)
     samples = getattr(dataset, split)
     if not samples:
@@ -90,6 +87,7 @@ def evaluate(
         model_name=name or (Path(model).name if isinstance(model, str | Path) else "model"),
         parameters=parameters,
         out=out,
+        pictures=pictures,
         reference=reference,
         overwrite=overwrite,
         progress=progress,

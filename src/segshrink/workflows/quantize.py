@@ -31,7 +31,7 @@ def quantize(
     max_drop: float = 1.0,
     images: int = 64,
     recipe: Recipe | str | Path | None = None,
-    aware: bool = False,
+    quantization_aware_distillation: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> QuantizationResult:
@@ -45,7 +45,7 @@ def quantize(
         max_drop: Points of mIoU that int8 may lose; sensitive layers stay float.
         images: Tiles of 512 x 512 pixels to calibrate with.
         recipe: How to train for 8 bits where int8 loses too much; a run folder knows its own.
-        aware: Train for 8 bits, with the float32 model as teacher, in any case.
+        quantization_aware_distillation: Train for 8 bits, with the float32 model as teacher, in any case.
         overwrite: Replace what this program didn't write.
         progress: Told how far each stage has come.
 
@@ -68,7 +68,7 @@ def quantize(
             max_drop=max_drop,
             images=images,
             recipe=loaded,
-            aware=aware,
+            quantization_aware_distillation=quantization_aware_distillation,
             overwrite=overwrite,
             progress=partial(progress, "quantize"),
         )

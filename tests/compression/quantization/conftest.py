@@ -16,7 +16,7 @@ COLORS = {"Ground": (120, 90, 60), "Roof": (200, 40, 40), "Water": (30, 60, 200)
 
 
 def write_scene(folder: Path, name: str, rng: np.random.Generator, *, size: int = 96) -> None:
-    """Coloured rectangles under noise, as an image and a colour mask."""
+    """Colored rectangles under noise, as an image and a color mask."""
     mask = np.full((size, size, 3), COLORS["Ground"], np.uint8)
     for color in (COLORS["Roof"], COLORS["Water"]):
         row, col = rng.integers(0, size // 2, 2)
@@ -100,7 +100,7 @@ def spoiled(onnx_file: Path) -> tuple[bytes, tuple[str, str]]:
 
     It computes the same, but one scale for all channels of that tensor leaves the other six none of the 8 bits.
     """
-    from segshrink.compression.quantization.graph import optimized
+    from segshrink.compression.quantization.onnx_int8 import optimized
 
     proto = optimized(onnx_file.read_bytes())
     layers = [node for node in proto.graph.node if node.op_type == "Conv"]

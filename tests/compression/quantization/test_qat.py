@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from segshrink.compression.quantization import distill_rounded, qat
-from segshrink.compression.quantization.fake_quantization import fake_quantized
+from segshrink.compression.quantization import qat
+from segshrink.compression.quantization.fake_quantization import fake_quantized, observing
+from segshrink.compression.quantization.qat import quantization_aware_distillation
 from segshrink.config import Recipe, TeacherSource
 from segshrink.data import SceneStore, open_dataset
 from segshrink.errors import ConfigError
@@ -38,8 +39,8 @@ def rounded_score(model: SegmentationModel, recipe: Recipe, tiles: Sequence[NDAr
     store = SceneStore(dataset.val, dataset.classes)
     confusion = Confusion(3)
     copied = copy.deepcopy(model).eval()
-    with fake_quantized(copied.network) as rounding, torch.no_grad():
-        with rounding.observing():
+    with fake_quantized(copied.network) as inputs, torch.no_grad():
+        with observing(inputs):
             for tile in tiles:
                 copied(torch.from_numpy(tile)[None])
         for scene in range(len(store)):
@@ -58,7 +59,7 @@ def test_distillation_makes_up_for_rounding(
     training = recipe.student.training.model_copy(update={"epochs": 36})  # type: ignore[union-attr]
     longer = recipe.model_copy(update={"student": recipe.student.model_copy(update={"training": training})})  # type: ignore[union-attr]
     random_before = torch.get_rng_state()
-    trained = distill_rounded(spoiled, recipe.data, recipe=longer)
+    trained = quantization_aware_distillation(spoiled, recipe.data, recipe=longer)
     hurt, healed = (rounded_score(one, recipe, tiles) for one in (spoiled, trained))
     assert hurt < rounded_score(model, recipe, tiles) - 0.005
     assert healed > hurt + 0.005
@@ -86,10 +87,10 @@ def test_the_teacher_is_the_recipes_where_it_answers_about_crops(
     teacher.whole_scenes = whole_scenes
     monkeypatch.setattr(qat, "open_teachers", lambda *_, **__: teacher)
     teaching = recipe.distillation.model_copy(update={"teachers": [TeacherSource(source="elsewhere")]})
-    distill_rounded(model, recipe.data, recipe=recipe.model_copy(update={"distillation": teaching}))
+    quantization_aware_distillation(model, recipe.data, recipe=recipe.model_copy(update={"distillation": teaching}))
     assert sum(asked) == (0 if whole_scenes else 32)
 
 
 def test_a_recipe_without_a_student_says_so(model: SegmentationModel, recipe: Recipe) -> None:
     with pytest.raises(ConfigError, match="no 'student' section"):
-        distill_rounded(model, recipe.data, recipe=recipe.model_copy(update={"student": None}))
+        quantization_aware_distillation(model, recipe.data, recipe=recipe.model_copy(update={"student": None}))

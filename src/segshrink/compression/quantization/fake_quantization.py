@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 class FakeQuantizedWeight(nn.Module):
     """Rounds a weight to signed 7-bit steps, one scale for each output channel, symmetric about 0.
 
-    The gradient passes through the rounding unchanged (Bengio et al., 2013, arXiv:1308.3432). Batch normalisation
+    The gradient passes through the rounding unchanged (Bengio et al., 2013, arXiv:1308.3432). Batch normalization
     behind the layer multiplies channels, which commutes with a scale for each of them: rounding before it is folded in
     is rounding after.
 
@@ -51,90 +51,80 @@ class FakeQuantizedInput:
     and get no gradient, others the gradient of what they were rounded to.
 
     Attributes:
-        low: Lower end of the range, at most 0; None before the first batch.
-        high: Upper end of the range, at least 0.
+        range: The least and the largest value of the range, at most and at least 0; None before the first batch.
         rounding: Whether it rounds, or only observes.
     """
 
     def __init__(self) -> None:
-        self.low: Tensor | None = None
-        self.high: Tensor | None = None
+        self.range: Tensor | None = None
         self.rounding = True
         self._batches = 0
 
     def __call__(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Stand before ``layer``, as a forward pre-hook."""
+        """Round as a forward pre-hook of ``layer``."""
         images, *rest = inputs
-        if layer.training or not self.rounding or self.low is None:
-            self._observe(images.detach())
-        return (self.round(images), *rest) if self.rounding else inputs
+        if layer.training or not self.rounding or self.range is None:
+            self.range = self._observed(images.detach())
+        return (rounded(images, self.range), *rest) if self.rounding else inputs
 
-    def round(self, values: Tensor) -> Tensor:
-        """Return ``values``, float32 of any shape, rounded and clipped."""
-        assert self.low is not None  # noqa: S101  # the range is observed before
-        assert self.high is not None  # noqa: S101
-        scale = ((self.high - self.low) / LARGEST_ACTIVATION).clamp_min(TINY)
-        zero = (-self.low / scale).round().clamp(0, LARGEST_ACTIVATION).to(torch.int32)
-        return torch.fake_quantize_per_tensor_affine(values, scale, zero, 0, LARGEST_ACTIVATION)
-
-    def _observe(self, values: Tensor) -> None:
-        low, high = values.amin().clamp_max(0).float(), values.amax().clamp_min(0).float()
-        if self.low is None or self.high is None:
-            self.low, self.high = low, high
-        else:
-            share = max(MOMENTUM, 1 / (self._batches + 1))  # a plain mean at first
-            self.low, self.high = torch.lerp(self.low, low, share), torch.lerp(self.high, high, share)
+    def _observed(self, values: Tensor) -> Tensor:
+        new = torch.stack([values.amin().clamp_max(0), values.amax().clamp_min(0)]).float()
         self._batches += 1
+        # A plain mean at first.
+        return new if self.range is None else torch.lerp(self.range, new, max(MOMENTUM, 1 / self._batches))
 
 
-class FakeQuantization:
-    """All rounding inside a network: of the weights, and of what goes into each layer.
+def rounded(values: Tensor, limits: Tensor) -> Tensor:
+    """Return float32 values of any shape rounded to unsigned 8-bit steps and clipped.
 
-    Attributes:
-        inputs: The rounding of activations, by the names of the layers.
+    Args:
+        values: The values.
+        limits: (2,) the least and the largest value that can be told apart, at most and at least 0.
     """
+    low, high = limits
+    scale = ((high - low) / LARGEST_ACTIVATION).clamp_min(TINY)
+    zero = (-low / scale).round().clamp(0, LARGEST_ACTIVATION).to(torch.int32)
+    return torch.fake_quantize_per_tensor_affine(values, scale, zero, 0, LARGEST_ACTIVATION)
 
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
-        self.inputs: dict[str, FakeQuantizedInput] = {}
-        self._hooks = []
-        for name, layer in list(network.named_modules()):
-            if isinstance(layer, LAYERS):
-                axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
-                parametrize.register_parametrization(layer, "weight", FakeQuantizedWeight(axis))
-                self.inputs[name] = FakeQuantizedInput()
-                self._hooks.append(layer.register_forward_pre_hook(self.inputs[name]))
 
-    @contextmanager
-    def observing(self) -> Iterator[None]:
-        """Let activations pass unrounded inside the block, while their ranges are observed."""
-        for rounding in self.inputs.values():
-            rounding.rounding = False
-        try:
-            yield
-        finally:
-            for rounding in self.inputs.values():
-                rounding.rounding = True
+@contextmanager
+def fake_quantized(network: nn.Module) -> Iterator[dict[str, FakeQuantizedInput]]:
+    """Round inside ``network`` for the length of a block: weights, and what goes into each layer.
 
-    def remove(self) -> None:
-        """Take all rounding out again; weights keep their trained, unrounded values."""
-        for hook in self._hooks:
+    Plain layers with the trained, unrounded weights are left behind.
+
+    Args:
+        network: Its convolutions, transposed convolutions and linear layers are concerned. Run it in 32 bits: bf16
+            can't tell neighboring steps of 8-bit numbers apart.
+
+    Yields:
+        The rounding of activations, by the names of the layers.
+    """
+    inputs = {}
+    hooks = []
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, LAYERS):
+            axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+            parametrize.register_parametrization(layer, "weight", FakeQuantizedWeight(axis))
+            inputs[name] = FakeQuantizedInput()
+            hooks.append(layer.register_forward_pre_hook(inputs[name]))
+    try:
+        yield inputs
+    finally:
+        for hook in hooks:
             hook.remove()
-        for module in self.network.modules():
+        for module in network.modules():
             if parametrize.is_parametrized(module, "weight"):
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
 
 
 @contextmanager
-def fake_quantized(network: nn.Module) -> Iterator[FakeQuantization]:
-    """Round inside ``network`` for the length of a block, and leave plain layers behind.
-
-    Args:
-        network: Its convolutions, transposed convolutions and linear layers are concerned. Run it in 32 bits: bf16
-            can't tell neighbouring steps of 8-bit numbers apart.
-    """
-    rounding = FakeQuantization(network)
+def observing(inputs: Mapping[str, FakeQuantizedInput]) -> Iterator[None]:
+    """Let activations pass unrounded inside the block, while their ranges are observed."""
+    for rounding in inputs.values():
+        rounding.rounding = False
     try:
-        yield rounding
+        yield
     finally:
-        rounding.remove()
+        for rounding in inputs.values():
+            rounding.rounding = True

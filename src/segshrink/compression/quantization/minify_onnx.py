@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
 from itertools import count, product
 from string import ascii_letters
 from typing import Any
@@ -11,21 +11,26 @@ import onnx
 from onnx import numpy_helper
 
 
-def compact(model: onnx.ModelProto) -> onnx.ModelProto:
+def minify(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the same computation in fewer bytes.
 
     Inputs, outputs and metadata keep their names. All other values get names of one to three letters; nodes lose
     theirs; constants that equal each other become one; zero points of constants go where they are 0; types and sizes
     of inner values, texts, and operator sets that no node uses go.
     """
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
     small = onnx.ModelProto()
     small.CopyFrom(model)
     graph = small.graph
-    _leave_out_zeros(graph)
+    _drop_zero_points(graph)
     _merge_constants(graph)
-    _sort(graph)
+    ONNXModel(small).topological_sort()  # as the format wants it; the quantizer appends its nodes at the end
     del graph.value_info[:]
-    short = _ShortNames(value.name for value in (*graph.input, *graph.output))
+    kept = {value.name: value.name for value in (*graph.input, *graph.output)} | {"": ""}
+    letters = ("".join(letters) for length in count(1) for letters in product(ascii_letters, repeat=length))
+    unused = (name for name in letters if name not in kept)
+    short = defaultdict(lambda: next(unused), kept)
     for tensor in graph.initializer:
         tensor.name = short[tensor.name]
     for node in graph.node:
@@ -35,27 +40,15 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
     for item in (small, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         item.doc_string = ""
     graph.name = "g"
-    used = {node.domain for node in graph.node}
-    kept = [entry for entry in small.opset_import if entry.domain in used]
+    domains = {node.domain for node in graph.node}
+    operator_sets = [entry for entry in small.opset_import if entry.domain in domains]
     del small.opset_import[:]
-    small.opset_import.extend(kept)
+    small.opset_import.extend(operator_sets)
     return small
 
 
-class _ShortNames(dict[str, str]):
-    """Gives every name that is asked for a short one of its own; those in ``kept``, and none, stay."""
-
-    def __init__(self, kept: Iterable[str]) -> None:
-        super().__init__({name: name for name in kept} | {"": ""})
-        self._letters = ("".join(letters) for length in count(1) for letters in product(ascii_letters, repeat=length))
-
-    def __missing__(self, name: str) -> str:
-        self[name] = next(letters for letters in self._letters if letters not in self)
-        return self[name]
-
-
-def _leave_out_zeros(graph: Any) -> None:
-    """Drop the zero points of 8-bit weights and 32-bit biases that are all 0, which they are taken for when absent."""
+def _drop_zero_points(graph: Any) -> None:
+    """Drop the zero points of 8-bit weights and 32-bit biases that are all 0: absent ones are taken for 0."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type != "DequantizeLinear" or len(node.input) < 3 or node.input[0] not in constants:
@@ -67,38 +60,16 @@ def _leave_out_zeros(graph: Any) -> None:
 def _merge_constants(graph: Any) -> None:
     """Keep one of equal constants, and none that is not used."""
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    first: dict[bytes, str] = {}
     replaced: dict[str, str] = {}
     kept = []
     for tensor in graph.initializer:
-        if tensor.name not in used:
-            continue
-        array = numpy_helper.to_array(tensor)
-        key = (tensor.data_type, tuple(tensor.dims), array.tobytes())
-        replaced[tensor.name] = first.setdefault(key, tensor.name)
-        if replaced[tensor.name] == tensor.name:
-            kept.append(numpy_helper.from_array(array, tensor.name))
+        if tensor.name in used:
+            array = numpy_helper.to_array(tensor)
+            replaced[tensor.name] = first.setdefault(numpy_helper.from_array(array).SerializeToString(), tensor.name)
+            if replaced[tensor.name] == tensor.name:
+                kept.append(numpy_helper.from_array(array, tensor.name))
     for node in graph.node:
         node.input[:] = [replaced.get(name, name) for name in node.input]
     del graph.initializer[:]
     graph.initializer.extend(kept)
-
-
-def _sort(graph: Any) -> None:
-    """Put every node behind those that it takes values from, as the format wants it; else the order stays."""
-    known = {"", *(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)}
-    waiting = list(graph.node)
-    ordered = []
-    while waiting:
-        later = []
-        for node in waiting:
-            if known.issuperset(node.input):
-                known.update(node.output)
-                ordered.append(node)
-            else:
-                later.append(node)
-        if len(later) == len(waiting):
-            raise ValueError(f"the graph has a circle, or lacks what {later[0].op_type} takes")
-        waiting = later
-    del graph.node[:]
-    graph.node.extend(ordered)

@@ -1,4 +1,4 @@
-"""int8 files from one float32 file: all layers first, then with more and more of them in higher precision."""
+"""int8 files from one float32 file: all layers first, then with more and more of the sensitive ones in float."""
 
 from __future__ import annotations
 
@@ -11,119 +11,98 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from segshrink.compression.quantization.onnx_int8 import OnnxQuantizer
-from segshrink.compression.quantization.openvino_int8 import OpenVinoQuantizer
-from segshrink.compression.quantization.scoring import Judge, Score
-from segshrink.compression.quantization.sensitivity import counts_to_try, rank_by_noise
+from segshrink.compression.quantization.onnx_int8 import PASSIVE, OnnxQuantizer
+from segshrink.compression.quantization.openvino_int8 import write_openvino_int8
+from segshrink.compression.quantization.result import QuantizationRow
 from segshrink.errors import ModelError
-from segshrink.prediction import open_backend
-from segshrink.prediction.isolated import check_isolated
 
-INT8_FILES = {"onnxruntime": "int8.onnx", "openvino": "int8.xml"}
+INT8_FILES: dict[str, str] = {"onnxruntime": "int8.onnx", "openvino": "int8.xml"}
 
 Progress = Callable[[int, int, str], None]
+# Scores a file in a runtime: (file, runtime, layers in float) to a row without a latency.
+Score = Callable[[Path, str, tuple[str, ...]], QuantizationRow]
 
 
-@dataclass(frozen=True)
-class Int8File:
-    """An int8 file and how good it is.
+@dataclass
+class MixedPrecision:
+    """Quantizes one float32 ONNX file for any runtime, as many of its layers as accuracy allows.
 
     Attributes:
-        path: The file.
-        score: On the validation split.
-        drop: Points of mIoU below float32.
-        float_layers: Layers in higher precision.
-        distilled: Whether its weights learned to be rounded.
-    """
-
-    path: Path
-    score: Score
-    drop: float
-    float_layers: tuple[str, ...] = ()
-    distilled: bool = False
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The file and the weights that belong to it."""
-        return (self.path, self.path.with_suffix(".bin")) if self.path.suffix == ".xml" else (self.path,)
-
-
-class Attempts:
-    """Quantises one float32 ONNX file for any runtime.
-
-    Args:
         source: The file.
         tiles: Calibration tiles (bands, H, W), raw pixel values.
         folder: Where files go.
-        judge: Scores them.
-        reference: mIoU of float32, in [0, 1].
+        score: Scores them.
         max_drop: Points of mIoU that they may lose.
-        distilled: Whether the file's weights learned to be rounded.
         progress: Called with (steps done, steps in all, what is being done).
     """
 
-    def __init__(
-        self,
-        source: Path,
-        tiles: Sequence[NDArray[Any]],
-        folder: Path,
-        judge: Judge,
-        *,
-        reference: float,
-        max_drop: float,
-        distilled: bool = False,
-        progress: Progress,
-    ) -> None:
-        self._tiles = tiles
-        self._folder = folder
-        self._judge = judge
-        self._reference = reference
-        self._max_drop = max_drop
-        self._distilled = distilled
-        self._progress = progress
-        self._onnx = OnnxQuantizer(
-            source.read_bytes(),
-            tiles,
-            progress=lambda done, total: progress(done, total, "calibration tiles"),
-        )
+    source: Path
+    tiles: Sequence[NDArray[Any]]
+    folder: Path
+    score: Score
+    max_drop: float
+    progress: Progress
 
-    def best(self, runtime: str) -> Int8File:
+    def best(self, runtime: str) -> QuantizationRow:
         """Return the first file that loses no more than it may, or else the one that loses least.
 
-        The layers that stay in higher precision are those that are noisiest in 8 bits when all others are in float32.
+        The layers that stay in float are those with the largest error when they alone are in 8 bits.
 
         Raises:
             ModelError: The model can't be quantized for the runtime, or the runtime can't be used with it here.
         """
         best = self._attempt(runtime, ())
-        if best.drop <= self._max_drop:
+        if best.drop <= self.max_drop:
             return best
-        with suppress(ModelError):  # what was found is better than nothing
-            for count in counts_to_try(len(self._ranking)):
-                attempt = self._attempt(runtime, tuple(self._ranking[:count]))
-                best = min(best, attempt, key=lambda file: file.drop)
-                if best.drop <= self._max_drop:
+        with suppress(ModelError):  # the files before are better than nothing
+            # 1, 2, 4, ... up to half of them: more in float leave little of int8.
+            for power in range((len(self._ranking) // 2).bit_length()):
+                best = min(best, self._attempt(runtime, tuple(self._ranking[: 2**power])), key=lambda row: row.drop)
+                if best.drop <= self.max_drop:
                     break
         return best
 
     @cached_property
-    def _ranking(self) -> list[str]:
-        return rank_by_noise(self._onnx, progress=lambda done, total: self._progress(done, total, "layers compared"))
+    def _quantizer(self) -> OnnxQuantizer:
+        return OnnxQuantizer(
+            self.source.read_bytes(),
+            self.tiles,
+            progress=lambda done, total: self.progress(done, total, "calibration tiles"),
+        )
 
     @cached_property
-    def _openvino(self) -> OpenVinoQuantizer:
-        return OpenVinoQuantizer(self._onnx.model, self._onnx.nodes, self._tiles)
+    def _ranking(self) -> list[str]:
+        return rank_by_error(self._quantizer, progress=self.progress)
 
-    def _attempt(self, runtime: str, float_layers: tuple[str, ...]) -> Int8File:
-        folder = self._folder / f"{runtime}-{len(float_layers)}"
+    def _attempt(self, runtime: str, float_layers: tuple[str, ...]) -> QuantizationRow:
+        folder = self.folder / f"{runtime}-{len(float_layers)}"
         folder.mkdir(parents=True)
         path = folder / INT8_FILES[runtime]
+        nodes = [name for name in self._quantizer.nodes if name not in float_layers]
         if runtime == "onnxruntime":
-            path.write_bytes(self._onnx.compacted([name for name in self._onnx.nodes if name not in float_layers]))
+            path.write_bytes(self._quantizer.serialized(nodes))
         else:
-            self._progress(0, 1, "calibrating for OpenVINO")
-            self._openvino.write(path, float_nodes=float_layers)
-            self._progress(1, 1, "calibrating for OpenVINO")
-        check_isolated(path, runtime=runtime)
-        score = self._judge.score(open_backend(path, runtime=runtime))
-        return Int8File(path, score, 100 * (self._reference - score.mean_iou), float_layers, self._distilled)
+            self.progress(0, 1, "calibrating for OpenVINO")
+            write_openvino_int8(self._quantizer.model, path, self.tiles, nodes=nodes)
+            self.progress(1, 1, "calibrating for OpenVINO")
+        return self.score(path, runtime, float_layers)
+
+
+def rank_by_error(quantizer: OnnxQuantizer, *, progress: Progress | None = None) -> list[str]:
+    """Return the names of the nodes by the error of the logits when each alone is in 8 bits, the largest first.
+
+    A tensor whose range is bad gives both the layer that computes it and the layer that takes it a large error, so they
+    stand beside each other in the ranking.
+
+    Args:
+        quantizer: Knows the model and the calibration tiles.
+        progress: Called after every node with (nodes done, nodes in all, what is being done).
+    """
+    operators = {node.name: node.op_type for node in quantizer.model.graph.node}
+    active = [name for name in quantizer.nodes if operators[name] not in PASSIVE]
+    errors = {}
+    for number, name in enumerate(active, start=1):
+        errors[name] = quantizer.error([name])
+        if progress is not None:
+            progress(number, len(active), "layers compared")
+    return sorted(active, key=errors.__getitem__, reverse=True)

@@ -11,7 +11,7 @@ import torch
 
 from segshrink.compression.quantization import quantize
 from segshrink.compression.quantization.onnx_int8 import OnnxQuantizer
-from segshrink.compression.quantization.openvino_int8 import OpenVinoQuantizer
+from segshrink.compression.quantization.openvino_int8 import write_openvino_int8
 from segshrink.compression.search.records import MeasuredFile, Reference
 from segshrink.compression.search.tools import Advance, Settings
 from segshrink.config import Recipe
@@ -74,13 +74,13 @@ def export_untrained(
     quantizer = OnnxQuantizer((plain or export_onnx(model, folder / "fp32.onnx")).read_bytes(), tiles)
     refused: list[str] = []
     try:
-        path.write_bytes(quantizer.compacted())
+        path.write_bytes(quantizer.serialized())
     except ModelError as error:
         refused.append(str(error))
         if "openvino" not in runtimes:
             return found, refused
         path, runtimes = folder / "int8.xml", ("openvino",)
-        OpenVinoQuantizer(quantizer.model, quantizer.nodes, tiles).write(path)
+        write_openvino_int8(quantizer.model, path, tiles, nodes=quantizer.nodes)
     return found + [Exported(runtime, "int8", path) for runtime in runtimes], refused
 
 
