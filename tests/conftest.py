@@ -1,4 +1,4 @@
-"""Shared fixtures: where real data, oracles and weights are, and one thread for torch."""
+"""Shared fixtures: where oracles, real data and weights are, and one thread for torch."""
 
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ settings.load_profile("any machine")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+_WANTED = "not found at"
 
 
 def _existing(path: Path, what: str) -> Path:
     if not path.is_dir():
-        pytest.skip(f"{what} not found at {path}")
+        pytest.skip(f"{what} {_WANTED} {path}")
     return path
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests were skipped for want of real data or weights, which don't travel with the repository."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if _WANTED in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_line(f"{len(skipped)} tests need real data or weights, see CONTRIBUTING.md")
 
 
 @pytest.fixture(scope="session")
@@ -33,9 +41,9 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_oracles() -> Path:
+def oracles() -> Path:
     """Folder of numeric oracles."""
-    return _existing(SHARED / "oracles", "numeric oracles")
+    return Path(__file__).parent / "data" / "oracles"
 
 
 @pytest.fixture(scope="session")

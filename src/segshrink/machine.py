@@ -7,12 +7,14 @@ import platform
 import re
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any, Self
 
 # glibc maps every tensor over 32 MiB anew, zeroes and faults it in: training with big activations takes up to twice
@@ -135,11 +137,48 @@ def package_versions(*packages: str) -> dict[str, str]:
     return found
 
 
+def usable_cores() -> list[int]:
+    """Return the numbers of the cores that this process may run on, at least one."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def available_cores() -> int:
     """Return how many cores this process may run on, at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(usable_cores())
+
+
+def can_fork() -> bool:
+    """Whether a process can be split in two, as on Linux."""
+    return hasattr(os, "fork")
+
+
+def go_on_in_child(*, passed_on: Sequence[int]) -> tuple[int, int] | None:
+    """Split this process in two, and wait for the child in the parent; only where processes can be forked.
+
+    Args:
+        passed_on: Signals that are passed on to the child.
+
+    Returns:
+        None in the child. In the parent the child's exit status, below 0 for a signal that ended it, and its largest
+        resident set in bytes.
+    """
+    import resource
+
+    child = os.fork()
+    if child == 0:
+        return None
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    for number in passed_on:
+        signal.signal(number, pass_on)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return status, used
 
 
 def default_threads() -> int:

@@ -21,8 +21,8 @@ def probabilities_and_target(seed, *, classes=5, side=40):
 
 
 @pytest.mark.parametrize("case", ["metric_basic", "metric_binary", "metric_absent_label_only"])
-def test_agrees_with_the_oracles(shared_oracles: Path, case):
-    arrays = np.load(shared_oracles / f"{case}.npz")
+def test_agrees_with_the_oracles(oracles: Path, case):
+    arrays = np.load(oracles / f"{case}.npz")
     histogram = CalibrationHistogram(len(arrays["out_confusion"]))
     for logits, target in zip(arrays["in_logits"], arrays["in_labels"], strict=True):
         histogram.update(torch.softmax(torch.tensor(logits), dim=0), target)

@@ -42,15 +42,15 @@ def brute_force(prediction, target, classes, ignore=255):
 
 @pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, lambda array: array.astype(np.int64)])
 @pytest.mark.parametrize("case", ORACLES)
-def test_agrees_with_the_oracles(shared_oracles: Path, case, convert):
-    arrays = np.load(shared_oracles / f"{case}.npz")
+def test_agrees_with_the_oracles(oracles: Path, case, convert):
+    arrays = np.load(oracles / f"{case}.npz")
     confusion = Confusion(len(arrays["out_confusion"]))
     confusion.update(convert(arrays["in_pred"]), convert(arrays["in_labels"]))
     np.testing.assert_array_equal(confusion.matrix, arrays["out_confusion"])
     scores = confusion.scores()
     for ours, theirs in SCORES.items():
         np.testing.assert_allclose(getattr(scores, ours), arrays[f"out_{theirs}"], rtol=1e-9, err_msg=ours)
-    manifest = json.loads((shared_oracles / "manifest.json").read_text())[case]["values"]
+    manifest = json.loads((oracles / "manifest.json").read_text())[case]["values"]
     assert scores.kappa == pytest.approx(manifest["kappa"], rel=1e-9)
 
 

@@ -61,10 +61,10 @@ def random_labels(*shape, classes, seed=0, ignored=0.3):
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("case", ORACLES)
-def test_agrees_with_the_reference_implementation(shared_oracles: Path, case, dtype, tolerance, memory_format):
-    arrays = np.load(shared_oracles / f"{case}.npz")
+def test_agrees_with_the_reference_implementation(oracles: Path, case, dtype, tolerance, memory_format):
+    arrays = np.load(oracles / f"{case}.npz")
     loss, names = ORACLES[case]
-    for setting in json.loads((shared_oracles / "manifest.json").read_text())[case]["settings"]:
+    for setting in json.loads((oracles / "manifest.json").read_text())[case]["settings"]:
         student = torch.tensor(arrays["in_s"], dtype=dtype).contiguous(memory_format=memory_format).requires_grad_()
         teacher = torch.tensor(arrays["in_t"], dtype=dtype)
         labels = torch.tensor(arrays["in_labels"]) if "in_labels" in arrays else None

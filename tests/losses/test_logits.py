@@ -26,9 +26,9 @@ def random_logits(*shape, seed=0, dtype=torch.float64, scale=3.0):
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("case", ORACLES)
-def test_agrees_with_the_reference_implementation(shared_oracles: Path, case, dtype, tolerance, memory_format):
-    arrays = np.load(shared_oracles / f"{case}.npz")
-    for setting in json.loads((shared_oracles / "manifest.json").read_text())[case]["settings"]:
+def test_agrees_with_the_reference_implementation(oracles: Path, case, dtype, tolerance, memory_format):
+    arrays = np.load(oracles / f"{case}.npz")
+    for setting in json.loads((oracles / "manifest.json").read_text())[case]["settings"]:
         student = torch.tensor(arrays["in_s"], dtype=dtype).contiguous(memory_format=memory_format).requires_grad_()
         teacher = torch.tensor(arrays["in_t"], dtype=dtype)
         labels = torch.tensor(arrays["in_labels"]) if "in_labels" in arrays else None

@@ -25,14 +25,14 @@ def small_module(**options):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
-def test_agrees_with_the_reference_implementation(shared_oracles: Path, monkeypatch, dtype, tolerance):
-    arrays = np.load(shared_oracles / "mgd_official.npz")
+def test_agrees_with_the_reference_implementation(oracles: Path, monkeypatch, dtype, tolerance):
+    arrays = np.load(oracles / "mgd_official.npz")
     weights = {
         name.removeprefix("param_").replace("_", "."): torch.tensor(arrays[name])
         for name in arrays
         if name.startswith("param_")
     }
-    for setting in json.loads((shared_oracles / "manifest.json").read_text())["mgd_official"]["settings"]:
+    for setting in json.loads((oracles / "manifest.json").read_text())["mgd_official"]["settings"]:
         hyper = setting["hyper"]
         module = MaskedGeneration(32, 64, mask_ratio=hyper["lam"], reduction="sum").to(dtype)
         module.load_state_dict(weights)

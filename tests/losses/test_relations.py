@@ -51,11 +51,11 @@ ORACLES = {
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("case", ORACLES)
-def test_agrees_with_the_reference_implementation(shared_oracles: Path, case, dtype, memory_format):
+def test_agrees_with_the_reference_implementation(oracles: Path, case, dtype, memory_format):
     loss_function, *tolerances = ORACLES[case]
     of_value, of_gradient = tolerances if dtype == torch.float64 else (1e-4, 1e-4)
-    arrays = np.load(shared_oracles / f"{case}.npz")
-    for setting in json.loads((shared_oracles / "manifest.json").read_text())[case]["settings"]:
+    arrays = np.load(oracles / f"{case}.npz")
+    for setting in json.loads((oracles / "manifest.json").read_text())[case]["settings"]:
         student = torch.tensor(arrays["in_s"], dtype=dtype).contiguous(memory_format=memory_format).requires_grad_()
         loss = loss_function(student, torch.tensor(arrays["in_t"], dtype=dtype), arrays, setting["hyper"])
         loss.backward()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
-from segshrink.machine import address_space
+from segshrink.machine import address_space, can_fork
 
 # Verbs that train: worth a restart with a tuned allocator.
 _TRAINING = ("compress", "demo", "distill", "prune", "train")
@@ -27,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from segshrink.machine import restart_with_tuned_allocator
 
             restart_with_tuned_allocator()
-        if address_space() is not None and hasattr(os, "fork"):
+        if address_space() is not None and can_fork():
             from segshrink.cli._supervised import supervise
 
             return supervise(arguments, lambda: _run(arguments))

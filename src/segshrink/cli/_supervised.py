@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from types import FrameType
 
 from segshrink.cli._errors import out_of_memory
 from segshrink.folder_lock import claimed
-from segshrink.machine import address_space
+from segshrink.machine import address_space, go_on_in_child
 from segshrink.signals import END
 
 # How libraries end a process that gets no memory: abort(), a fault, or an exit status of OpenMP's or the linker's.
-_DEATHS = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGKILL)
+_DEATHS = tuple(getattr(signal, name, None) for name in ("SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGKILL"))
 # Less than this some libraries end the process for as soon as they are imported.
 _LEAST = 300 * 10**6
 
@@ -33,21 +30,13 @@ def supervise(arguments: Sequence[str], work: Callable[[], int]) -> int:
     if (address_space() or _LEAST) < _LEAST:
         sys.stderr.write(f"error: {out_of_memory(arguments, wanted=f'at least {_LEAST / 1e6:.0f} MB to begin with')}\n")
         return 1
-    child = os.fork()
-    if child == 0:
+    ended = go_on_in_child(passed_on=(signal.SIGINT, *END))
+    if ended is None:
         return work()
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(child, number)
-
-    for number in (signal.SIGINT, *END):
-        signal.signal(number, pass_on)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status, used = ended
     if status >= 0:
         return status
     if -status in _DEATHS:
-        used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         sys.stderr.write(
             f"error: {out_of_memory(arguments, wanted=f'more than the {used / 1e6:.0f} MB that it had')}\n"
         )

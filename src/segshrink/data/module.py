@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from segshrink.data.crop_dataset import CropDataset, FixedCrops, Layer, WholeSce
 from segshrink.data.epochs import EpochLoader, EpochSampler, local_batch_size
 from segshrink.data.sources import Dataset
 from segshrink.data.store import Progress, SceneStore
+from segshrink.machine import available_cores
 
 # Crops that validation losses are measured on: a share of an epoch's training crops, within bounds. Without gradients
 # they cost about a thirtieth of the epoch.
@@ -170,7 +171,7 @@ def _default_workers() -> int:
     GPU takes batches faster than one process cuts them. Where processes can't be forked, a user's script would have
     to guard its main part, so there are none either unless asked for.
     """
-    if not hasattr(os, "sched_getaffinity"):
+    if sys.platform != "linux":
         return 0
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     return min(8, cores - 1) if torch.cuda.is_available() else min(4, cores // 4)

@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from segshrink.machine import usable_cores
+
 # So large a share of the cores, and larger ones, spoil a measurement.
 BUSY = 0.10
 
@@ -91,8 +93,7 @@ class LoadWatch:
         except ModuleNotFoundError:
             return time.perf_counter(), None, 1
         every = psutil.cpu_times(percpu=True)
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(len(every))
-        ours = [every[core] for core in cores if core < len(every)]
+        ours = [every[core] for core in usable_cores() if core < len(every)]
         busy = sum(_busy(core) for core in ours)
         for pid in self._spent:
             with suppress(psutil.Error):  # of one that died, what it had spent before is known

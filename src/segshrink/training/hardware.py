@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
 import psutil
@@ -10,7 +9,7 @@ import torch
 
 from segshrink.config import Crops
 from segshrink.errors import ConfigError
-from segshrink.machine import memory_limit
+from segshrink.machine import memory_limit, usable_cores
 from segshrink.prediction.torch_backend import computes_in_bf16
 
 # More threads than this end the process on some machines.
@@ -23,9 +22,8 @@ def free_threads() -> int:
 
     Two OpenMP threads on one free core run several times slower than one.
     """
-    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     busy = psutil.cpu_percent(interval=0.5, percpu=True)
-    return max(1, sum(1 for core in usable if core < len(busy) and busy[core] < 50))
+    return max(1, sum(1 for core in usable_cores() if core < len(busy) and busy[core] < 50))
 
 
 def use_free_threads() -> None:
