@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -61,6 +60,7 @@ def _one_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture
 def small_files(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
     """Let files grow to a number of bytes only inside a block."""
+    resource = pytest.importorskip("resource", reason="the size of files can't be limited here")
 
     @contextmanager
     def limited(size: int) -> Iterator[None]:

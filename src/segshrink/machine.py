@@ -149,6 +149,16 @@ def available_cores() -> int:
     return len(usable_cores())
 
 
+def most_open_files() -> int | None:
+    """Return how many files this process may have open at once; None where there is no limit."""
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return None
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if allowed < 0 else allowed
+
+
 def can_fork() -> bool:
     """Whether a process can be split in two, as on Linux."""
     return hasattr(os, "fork")

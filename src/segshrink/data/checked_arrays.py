@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from segshrink.errors import FileError
 from segshrink.files import replacing
+from segshrink.machine import most_open_files
 
 _BLOCK = 1 << 20
 _MARK = b"segsum1"
@@ -217,12 +218,8 @@ def _header(stream: io.BufferedReader) -> ArrayHeader:
 
 def _at_once(most: int) -> int:
     """Return how many files to hold open: a share of what the system allows, and no more than ``most``."""
-    try:
-        from resource import RLIMIT_NOFILE, getrlimit
-    except ImportError:  # Windows has no such limit
-        return most
-    allowed = getrlimit(RLIMIT_NOFILE)[0]
-    return most if allowed < 0 else max(2, min(most, allowed // _SHARE))
+    allowed = most_open_files()
+    return most if allowed is None else max(2, min(most, allowed // _SHARE))
 
 
 def _unreadable(path: Path, error: OSError) -> OSError:
