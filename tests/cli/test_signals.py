@@ -98,7 +98,7 @@ def test_a_training_with_loading_processes_ends_with_them(
 def test_an_evaluation_that_is_told_to_end_leaves_nothing(
     segshrink, model: Path, data: Path, tmp_path: Path, at: Callable[..., None]
 ) -> None:
-    at(sys.modules["segshrink.evaluation.score_scenes"], "write_index_png", signal.SIGTERM, signal.SIGTERM)
+    at(sys.modules["segshrink.evaluation.pictures"], "write_index_png", signal.SIGTERM, signal.SIGTERM)
     out = tmp_path / "scores"
     result = segshrink("evaluate", model, "--data", data, "--out", out)
     assert result.status == 143

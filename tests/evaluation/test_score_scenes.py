@@ -12,7 +12,7 @@ from PIL import Image
 
 from segshrink.classes import ClassMap
 from segshrink.errors import DataError, FileError, ModelError
-from segshrink.evaluation import agreement_between, score_scenes
+from segshrink.evaluation import score_scenes
 from segshrink.evaluation.pictures import evenly_spaced
 from segshrink.prediction import Prediction
 
@@ -161,43 +161,37 @@ def test_a_failing_evaluation_leaves_the_earlier_one(scenes, tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_agreement_of_stored_runs_needs_no_model(scenes, tmp_path):
+def test_agreement_is_with_the_stored_predictions(scenes, tmp_path):
     run(FakePredictor(seed=1), scenes, tmp_path / "teacher", model_name="teacher")
-    evaluation = run(FakePredictor(seed=2), scenes, tmp_path / "student", reference=tmp_path / "teacher")
-    stored = agreement_between(tmp_path / "student", tmp_path / "teacher")
-    live = run(FakePredictor(seed=2), scenes, reference=FakePredictor(seed=1), reference_label="teacher")
-    assert evaluation.agreement == stored == live.agreement
+    agreement = run(FakePredictor(seed=2), scenes, tmp_path / "student", reference=tmp_path / "teacher").agreement
     teacher, student = (
         np.concatenate([FakePredictor(seed=seed).predict_array(item.image).index.ravel() for item in scenes])
         for seed in (1, 2)
     )
-    assert stored.reference == "teacher"
-    assert stored.accuracy == pytest.approx((teacher == student).mean())
-    assert stored.mean_iou == pytest.approx(sklearn.metrics.jaccard_score(teacher, student, average="macro"))
+    assert (agreement.reference, agreement.images) == ("teacher", 5)
+    assert agreement.accuracy == pytest.approx((teacher == student).mean())
+    assert agreement.mean_iou == pytest.approx(sklearn.metrics.jaccard_score(teacher, student, average="macro"))
     assert json.loads((tmp_path / "student" / "evaluation.json").read_text())["agreement"]["with"] == "teacher"
 
 
 def test_agreement_with_itself_is_complete(scenes, tmp_path):
     run(FakePredictor(), scenes, tmp_path)
-    agreement = agreement_between(tmp_path, tmp_path)
+    agreement = run(FakePredictor(), scenes, reference=tmp_path).agreement
     assert agreement.accuracy == agreement.mean_iou == 1
 
 
 def test_agreement_refuses_what_does_not_compare(scenes, tmp_path):
-    run(FakePredictor(), scenes, tmp_path / "a")
     run(FakePredictor(), scenes[:3], tmp_path / "b")
-    with pytest.raises(DataError, match=r"different images \(5 and 3, 3 in common\)"):
-        agreement_between(tmp_path / "a", tmp_path / "b")
-    with pytest.raises(FileError, match="no stored prediction of image 'scene-003'"):
+    with pytest.raises(FileError, match="'scene-003'"):
         run(FakePredictor(), scenes, reference=tmp_path / "b")
     with pytest.raises(FileError, match="segshrink evaluate"):
-        agreement_between(tmp_path / "a", tmp_path / "nowhere")
-    other = ClassMap(("x", "y", "z"), CLASSES.colors)
-    run(FakePredictor(), scenes, tmp_path / "c", classes=other)
-    with pytest.raises(DataError, match="different classes"):
-        agreement_between(tmp_path / "a", tmp_path / "c")
+        run(FakePredictor(), scenes, reference=tmp_path / "nowhere")
+    run(FakePredictor(), scenes, tmp_path / "c", classes=ClassMap(("x", "y", "z"), CLASSES.colors))
     with pytest.raises(DataError, match="evaluate both on one data set"):
         run(FakePredictor(), scenes, reference=tmp_path / "c")
+    Image.new("P", (3, 3)).save(tmp_path / "b" / "evaluation" / "predictions" / "scene-000.png")
+    with pytest.raises(DataError, match=r"scene 'scene-000'.*fake-model"):
+        run(FakePredictor(), scenes[:3], reference=tmp_path / "b")
 
 
 def test_a_collapsed_model_is_named(scenes):
@@ -230,7 +224,7 @@ def test_refuses_what_cannot_be_evaluated(scenes, tmp_path):
         run(FakePredictor(), [])
     with pytest.raises(DataError, match="two scenes are named"):
         run(FakePredictor(), [scenes[0], scenes[0]])
-    with pytest.raises(DataError, match="no scene has a labelled pixel"):
+    with pytest.raises(DataError, match="no scene has a labeled pixel"):
         run(FakePredictor(), [FakeScene("a", scenes[0].image, np.full((20, 31), 255, np.uint8))], tmp_path)
     assert not list(tmp_path.iterdir())
     predictor = FakePredictor()

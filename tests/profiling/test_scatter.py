@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from segshrink.errors import DataError, FileError
-from segshrink.profiling.scatter import LARGEST, SMALLEST, Point, areas, draw, draw_benchmark, pareto
+from segshrink.profiling.scatter import LARGEST, SMALLEST, Point, areas, draw_benchmark, panel, pareto
 
 
 def point(latency: float, mean_iou: float, *, size: float = 1e6) -> Point:
@@ -35,7 +35,7 @@ def test_every_circle_has_its_models_number_and_numbers_stand_apart() -> None:
         Point(f"model {n % 5}", runtime, title, float(10 + rng.uniform(0, 1)), float(rng.uniform(0.5, 0.52)), 1e6)
         for n, (runtime, title) in enumerate([("torch", "PyTorch"), ("openvino", "OpenVINO")] * 5)
     ]
-    figure = draw(points, "Accuracy over latency", x_label="latency", y_label="mean IoU")
+    figure = panel(points, x_label="latency", y_label="mean IoU").figure()
     numbers = {text.xy: text for text in figure.axes[0].texts}
     models: dict[str, set[str]] = {}
     for point in points:

@@ -15,7 +15,7 @@ Writer = Callable[..., Path]
 
 
 def rows_of(folders: list[Path]) -> dict[str, Row]:
-    return {row.key: row for group in table(collect(folders)) for row in group.rows}
+    return {row.measure.key: row for group in table(collect(folders)).values() for row in group}
 
 
 def test_ratios_are_against_the_teacher(tmp_path: Path, write_student_run: Writer) -> None:
@@ -27,7 +27,7 @@ def test_ratios_are_against_the_teacher(tmp_path: Path, write_student_run: Write
     assert rows["latency_ms"].cells[2].to_teacher == "13.8× faster"
     scores = [cell.value for cell in rows["mean_iou"].cells]
     assert rows["mean_iou"].cells[2].to_teacher == formatting.points(scores[2] - scores[0])
-    assert rows["mean_iou"].cells[2].interval == f"{scores[2] - 0.04:.3f}–{scores[2] + 0.04:.3f}"
+    assert rows["mean_iou"].cells[2].note == f"{scores[2] - 0.04:.3f}–{scores[2] + 0.04:.3f}"
 
 
 def test_every_promised_row_is_there(tmp_path: Path, write_student_run: Writer) -> None:

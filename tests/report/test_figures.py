@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -47,7 +48,7 @@ def test_panels_of_a_full_comparison(folder: Path) -> None:
 def test_confusion_shows_row_shares(folder: Path) -> None:
     runs = collect([folder])
     matrix = np.array(runs[0].evaluation.confusion)  # type: ignore[union-attr]
-    shown = words(to_svg(confusion_panels(runs)[0].draw)[0])
+    shown = words(to_svg(confusion_panels(runs)[0])[0])
     for row in range(2):
         for share in matrix[row] / matrix[row].sum():
             assert f"{100 * share:.0f}" in shown
@@ -57,14 +58,14 @@ def test_confusion_shows_row_shares(folder: Path) -> None:
 
 def test_curves_show_average_precision(folder: Path) -> None:
     runs = collect([folder])
-    light, _ = to_svg(curve_panels(runs)[1].draw)
+    light, _ = to_svg(curve_panels(runs)[1])
     for run in runs:
         assert run.evaluation is not None
         assert any(f"AP {run.evaluation.curves[1].average_precision:.3f}" in text for text in words(light))
 
 
 def test_dark_figure_is_the_light_one_in_other_colours(folder: Path) -> None:
-    light, dark = to_svg(training_panels(collect([folder]))[0].draw)
+    light, dark = to_svg(training_panels(collect([folder]))[0])
     assert words(light) == words(dark)
     assert LIGHT.ink in light.decode()
     assert DARK.ink in dark.decode()
@@ -94,26 +95,26 @@ def test_every_colour_stands_out_from_its_ground(theme: object) -> None:
 
 def test_png_has_its_title_and_a_white_ground(folder: Path) -> None:
     panel: Panel = summary_panels(collect([folder]))[0]
-    picture = np.asarray(Image.open(io.BytesIO(to_png(panel.draw, "A title"))).convert("RGB"))
+    picture = np.asarray(Image.open(io.BytesIO(to_png(panel))).convert("RGB"))
     assert (picture[0] == 255).all()
-    bare = np.asarray(Image.open(io.BytesIO(to_png(panel.draw, ""))).convert("RGB"))
+    bare = np.asarray(Image.open(io.BytesIO(to_png(replace(panel, title="")))).convert("RGB"))
     assert (picture[:60] < 128).any()
     assert not (bare[:20] < 128).any()
 
 
 def test_figures_are_the_same_every_time(folder: Path) -> None:
     panel = confusion_panels(collect([folder]))[0]
-    assert to_svg(panel.draw) == to_svg(panel.draw)
+    assert to_svg(panel) == to_svg(panel)
 
 
 def test_one_epoch_is_drawn(tmp_path: Path, write_run: Writer) -> None:
     panels = training_panels(collect([write_run(tmp_path, "model", epochs=1, leave_out=("evaluation.json",))]))
-    assert all(words(to_svg(panel.draw)[0]) for panel in panels)
+    assert all(words(to_svg(panel)[0]) for panel in panels)
 
 
 def test_ticks_of_shares_are_the_shares_they_stand_at(folder: Path) -> None:
     confidence = next(panel for panel in calibration_panels(collect([folder])) if panel.key == "confidence")
-    axis = confidence.draw(None).axes[0].yaxis
+    axis = confidence.figure().axes[0].yaxis
     for share in (0.0, 0.025, 0.05, 0.175, 0.0005):
         label = axis.get_major_formatter()(share, 0)
         assert float(label.removesuffix(" %")) == pytest.approx(100 * share)
@@ -123,7 +124,7 @@ def test_a_bin_of_few_pixels_is_faint(folder: Path) -> None:
     run = collect([folder])[0]
     counts = [entry.count for entry in run.evaluation.calibration.bins if entry.count]
     reliability = next(panel for panel in calibration_panels([run]) if panel.key == "reliability")
-    points = reliability.draw(None).axes[0].collections[-1]
+    points = reliability.figure().axes[0].collections[-1]
     strengths = points.get_facecolors()[:, 3]
     assert list(np.argsort(strengths)) == list(np.argsort(counts))
     assert strengths.max() == 1
@@ -132,7 +133,7 @@ def test_a_bin_of_few_pixels_is_faint(folder: Path) -> None:
 
 def test_a_legend_covers_no_curve(folder: Path) -> None:
     for panel in [*curve_panels(collect([folder])), *calibration_panels(collect([folder]))]:
-        figure = panel.draw(None)
+        figure = panel.figure()
         figure.draw_without_rendering()
         (box,) = figure.legends
         assert not box.get_window_extent().overlaps(figure.axes[0].get_window_extent())

@@ -38,11 +38,12 @@ def print_comparison(page: Path, runs: Sequence[Path] | None = None) -> None:
     comparison.add_column("")
     for run in collected:
         comparison.add_column(run.label, justify="right")
-    for group in table(collected):
-        for row in group.rows:
-            if group.title == "Accuracy" and row.key not in _ACCURACY:
+    for title, rows in table(collected).items():
+        for row in rows:
+            measure = row.measure
+            if title == "Accuracy" and measure.key not in _ACCURACY:
                 continue
-            name = Text.assemble(("■ ", row.color), row.label) if row.color else Text(row.label)
+            name = Text.assemble(("■ ", measure.color), measure.label) if measure.color else Text(measure.label)
             comparison.add_row(name, *(_cell(cell) for cell in row.cells))
         comparison.add_section()
     console = out_console()
@@ -178,5 +179,5 @@ def _print_sizes(console: Console, found: Inspection) -> None:
 
 
 def _cell(cell: Cell) -> Text:
-    below = ((text, style) for text, style in ((cell.interval, "dim"), (cell.doubt, "red")) if text)
+    below = ((text, style) for text, style in ((cell.note, "dim"), (cell.doubt, "red")) if text)
     return Text.assemble(cell.text, *((f"\n{text}", style) for text, style in below))

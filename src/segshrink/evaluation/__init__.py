@@ -1,6 +1,5 @@
 """Evaluation: scores from one confusion matrix over the whole set, curves and calibration from histograms."""
 
-from segshrink.evaluation.agreement import agreement_between
 from segshrink.evaluation.calibration import CalibrationHistogram
 from segshrink.evaluation.confusion import Confusion, Scores
 from segshrink.evaluation.curves import ProbabilityHistograms
@@ -18,7 +17,6 @@ __all__ = [
     "ProbabilityHistograms",
     "ScenePredictor",
     "Scores",
-    "agreement_between",
     "bootstrap_interval",
     "described_data",
     "evaluate",

@@ -195,18 +195,13 @@ def scores_of(matrix: NDArray[np.int64]) -> Scores:
     )
 
 
-def mean_iou_of(matrices: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the mIoU (classes without true or predicted pixels left out) of matrices (..., C, C), shape (...)."""
-    return mean_iou_of_marginals(marginals(matrices))
-
-
 def marginals(matrices: NDArray[Any]) -> NDArray[Any]:
     """Return the true, the predicted and the rightly predicted pixels of each class, (..., 3, C), of (..., C, C)."""
     return np.stack([matrices.sum(-1), matrices.sum(-2), np.diagonal(matrices, axis1=-2, axis2=-1)], axis=-2)
 
 
 def mean_iou_of_marginals(counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the mIoU as ``mean_iou_of`` does from what ``marginals`` gave, (..., 3, C)."""
+    """Return the mIoU, shape (...), from what ``marginals`` gave, (..., 3, C); classes without a pixel are left out."""
     true, predicted, hits = np.moveaxis(counts, -2, 0)
     iou = _ratio(hits, true + predicted - hits)
     with warnings.catch_warnings():

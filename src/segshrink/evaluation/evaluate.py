@@ -37,7 +37,7 @@ def evaluate(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationRecord:
-    """Score a model on every labelled pixel of every scene of a split, with overlapping tiles at native resolution.
+    """Score a model on every labeled pixel of every scene of a split, with overlapping tiles at native resolution.
 
     Args:
         model: A run folder, model folder or exported file, a ``SegmentationModel``, a backend, or anything that
@@ -58,7 +58,7 @@ def evaluate(
         UsageError: The split is unknown, or there is no data set.
         ConfigError: The split is empty, or the description is wrong.
         ModelError: The model can't be opened, or its classes or bands differ from the data set's.
-        DataError: Images and masks contradict the description, or no pixel is labelled.
+        DataError: Images and masks contradict the description, or no pixel is labeled.
         FileError: A file is missing, or ``out`` holds something else.
     """
     if split not in SPLITS:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segshrink.errors import DataError
-from segshrink.evaluation.confusion import Confusion, marginals, mean_iou_of_marginals
+from segshrink.evaluation.confusion import mean_iou_of_marginals
 from segshrink.run_records import IntervalRecord
 
 # Numbers worked on at once: 8 MB of float64.
@@ -16,36 +16,25 @@ _ENTRIES_AT_ONCE = 1_000_000
 
 
 def bootstrap_interval(
-    per_image: Sequence[Confusion] | NDArray[np.int64],
-    *,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
+    per_image: Sequence[NDArray[np.int64]], *, level: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> IntervalRecord | None:
     """Return the percentile interval of the mIoU over sets of as many images drawn with replacement.
 
     Each drawn set is scored as a whole, by the sum of its images' confusion matrices (Efron 1979; percentile method).
-    It tells the spread over images only, not over training seeds. Images without a labelled pixel aren't drawn.
-
-    There is no interval for fewer than two images.
+    It tells the spread over images only, not over training seeds. Images without a labeled pixel aren't drawn.
 
     Args:
-        per_image: Confusion matrix of each image, (n, C, C).
+        per_image: What ``marginals`` gives of each image's confusion matrix, (n, 3, C).
         level: Share in (0, 1) of the resamples inside the interval.
         resamples: Number of drawn sets.
         seed: The same seed gives the same interval.
 
+    Returns:
+        The interval; None for fewer than two images.
+
     Raises:
         DataError: ``level`` or ``resamples`` is out of range.
     """
-    matrices = [item.matrix if isinstance(item, Confusion) else item for item in per_image]
-    return interval_of_marginals([marginals(item) for item in matrices], level=level, resamples=resamples, seed=seed)
-
-
-def interval_of_marginals(
-    per_image: Sequence[NDArray[np.int64]], *, level: float = 0.95, resamples: int = 1000, seed: int = 0
-) -> IntervalRecord | None:
-    """Return the interval as ``bootstrap_interval`` does, from what ``marginals`` gave of each image, (3, C)."""
     if not 0 < level < 1 or resamples < 1:
         raise DataError(f"a bootstrap needs 0 < level < 1 and at least one resample, found {level} and {resamples}")
     labeled = [counts for counts in per_image if counts[0].any()]

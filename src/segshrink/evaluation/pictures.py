@@ -1,4 +1,4 @@
-"""Pictures of evaluated scenes, small enough for a report."""
+"""The files that an evaluation keeps of its scenes: predictions of all, pictures for a report of some."""
 
 from __future__ import annotations
 
@@ -12,8 +12,52 @@ from PIL import Image
 
 from segshrink.classes import ClassMap
 from segshrink.imagery import to_display, write_image, write_index_png
+from segshrink.run_records import PicturesRecord
 
 LONGEST_SIDE = 1024
+
+
+class SceneFiles:
+    """The folder ``evaluation`` of a run.
+
+    Args:
+        folder: Where it is written.
+        classes: The classes, whose colors the masks take.
+        names: Names of all scenes.
+        pictures: Of how many of them pictures are kept, see ``evenly_spaced``.
+    """
+
+    def __init__(self, folder: Path, classes: ClassMap, names: Iterable[str], *, pictures: int) -> None:
+        self._folder = folder
+        self._classes = classes
+        self._shown = evenly_spaced(names, limit=pictures)
+        (folder / "predictions").mkdir(parents=True)
+
+    def keep(
+        self, name: str, image: NDArray[Any], truth: NDArray[np.uint8], prediction: NDArray[np.uint8]
+    ) -> PicturesRecord | None:
+        """Write ``predictions/NAME.png``, and NAME.jpg, NAME.truth.png and NAME.prediction.png where it is shown.
+
+        These three have one size: the image's, or less so that the longest side is 1024 pixels; masks by nearest
+        pixel.
+
+        Returns:
+            Their paths relative to the run folder; None where it isn't shown.
+        """
+        write_index_png(self._folder / "predictions" / f"{name}.png", prediction, self._classes)
+        if name not in self._shown:
+            return None
+        height, width = truth.shape
+        scale = min(1.0, LONGEST_SIDE / max(height, width))
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        shown = Image.fromarray(to_display(image))
+        shown = shown if shown.size == size else shown.resize(size, Image.Resampling.LANCZOS)
+        write_image(self._folder / f"{name}.jpg", np.asarray(shown))
+        for kind, index in (("truth", truth), ("prediction", prediction)):
+            small = np.asarray(Image.fromarray(index).resize(size, Image.Resampling.NEAREST))
+            write_index_png(self._folder / f"{name}.{kind}.png", small, self._classes)
+        stem = f"{self._folder.name}/{name}"
+        return PicturesRecord(image=f"{stem}.jpg", truth=f"{stem}.truth.png", prediction=f"{stem}.prediction.png")
 
 
 def evenly_spaced(names: Iterable[str], *, limit: int) -> frozenset[str]:
@@ -22,44 +66,3 @@ def evenly_spaced(names: Iterable[str], *, limit: int) -> frozenset[str]:
     if len(ordered) <= limit:
         return frozenset(ordered)
     return frozenset(ordered[position * len(ordered) // limit] for position in range(limit))
-
-
-def write_pictures(
-    folder: Path,
-    name: str,
-    *,
-    image: NDArray[Any],
-    truth: NDArray[np.uint8],
-    prediction: NDArray[np.uint8],
-    classes: ClassMap,
-) -> dict[str, str]:
-    """Write NAME.jpg, NAME.truth.png and NAME.prediction.png into ``folder``.
-
-    All three have one size: the image's, or less so that the longest side is 1024 pixels; masks by nearest pixel.
-
-    Returns:
-        Their file names, by "image", "truth" and "prediction".
-    """
-    files = {"image": f"{name}.jpg", "truth": f"{name}.truth.png", "prediction": f"{name}.prediction.png"}
-    height, width = _shrunk(*truth.shape)
-    shown = to_display(image)
-    if shown.shape[:2] != (height, width):
-        shown = np.asarray(Image.fromarray(shown).resize((width, height), Image.Resampling.LANCZOS))
-    write_image(folder / files["image"], shown)
-    write_index_png(folder / files["truth"], _nearest(truth, height, width), classes)
-    write_index_png(folder / files["prediction"], _nearest(prediction, height, width), classes)
-    return files
-
-
-def _shrunk(height: int, width: int) -> tuple[int, int]:
-    scale = min(1.0, LONGEST_SIDE / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _nearest(index: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    if index.shape == (height, width):
-        return index
-    rows = ((np.arange(height) + 0.5) * index.shape[0] / height).astype(np.intp)
-    columns = ((np.arange(width) + 0.5) * index.shape[1] / width).astype(np.intp)
-    nearest: NDArray[np.uint8] = index[rows[:, np.newaxis], columns]
-    return nearest

@@ -13,25 +13,21 @@ from numpy.typing import NDArray
 
 from segshrink.classes import ClassMap, format_color
 from segshrink.errors import DataError, ModelError
-from segshrink.evaluation.agreement import agreement_of, read_prediction, reference_name
+from segshrink.evaluation.agreement import Comparison
 from segshrink.evaluation.calibration import CalibrationHistogram
 from segshrink.evaluation.confusion import Confusion, marginals
 from segshrink.evaluation.curves import ProbabilityHistograms
-from segshrink.evaluation.intervals import interval_of_marginals
-from segshrink.evaluation.pictures import evenly_spaced, write_pictures
+from segshrink.evaluation.intervals import bootstrap_interval
+from segshrink.evaluation.pictures import SceneFiles
 from segshrink.files import replacing
 from segshrink.folder_lock import claimed
-from segshrink.formatting import printable
-from segshrink.imagery import write_index_png
 from segshrink.prediction import Prediction
 from segshrink.run_folder import RunFolder
 from segshrink.run_records import (
-    AgreementRecord,
     ClassRecord,
     EvaluationRecord,
     ImageRecord,
     ModelRecord,
-    PicturesRecord,
     ScoresRecord,
 )
 
@@ -68,7 +64,6 @@ class ScenePredictor(Protocol):
 
 AnyPredictor = ArrayPredictor | ScenePredictor
 Scenes = Iterable[LabeledScene] | Callable[[], Iterable[LabeledScene]]
-Reference = AnyPredictor | str | Path
 
 
 def score_scenes(
@@ -83,13 +78,11 @@ def score_scenes(
     parameters: int | None,
     out: Path | None,
     pictures: int = 60,
-    reference: Reference | None = None,
-    reference_label: str = "reference",
+    reference: str | Path | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
-    seed: int = 0,
 ) -> EvaluationRecord:
-    """Score a model on every labelled pixel of every scene, once, at native resolution.
+    """Score a model on every labeled pixel of every scene, once, at native resolution.
 
     Args:
         predictor: Segments a whole scene; tiling and blending are its own.
@@ -105,185 +98,99 @@ def score_scenes(
             in ``evaluation/predictions/NAME.png``; an earlier evaluation of the same split is replaced as a whole.
             None writes nothing.
         pictures: Largest number of scenes shown as pictures.
-        reference: Model to measure agreement with: a run folder evaluated on the same scenes, or a predictor, which
-            is then run on every scene.
-        reference_label: Name of the reference when it is a predictor; a run folder brings its own.
+        reference: Run folder evaluated on the same scenes, to measure agreement with.
         overwrite: Replace an evaluation of another split as well, and files that this program did not write.
         progress: Called after each scene with the number done and of all.
-        seed: Seed of the bootstrap.
 
     Returns:
         The scores, as in ``evaluation.json``.
 
     Raises:
-        DataError: No scene, no labelled pixel, a repeated or unusable name, or a scene that contradicts the classes.
+        DataError: No scene, no labeled pixel, a repeated or unusable name, or a scene that contradicts the classes.
         ModelError: The predictor's classes aren't ``classes``, or it can't take the scenes.
         FileError: ``out`` can't be written or holds something else, or the reference holds no prediction of a scene.
     """
     _check_classes(predictor, classes)
-    tally = _Tally(classes, _comparison(reference, classes, reference_label))
-    with nullcontext() if out is None else claimed(Path(out)):
-        if out is not None and not overwrite:
-            RunFolder(out).refuse_other_evaluation(data_name, split)
-        _count_into(
-            tally, predictor, scenes, out=out, pictures=pictures, overwrite=overwrite, progress=progress or _silent
-        )
-        total = tally.total
+    folder = None if out is None else RunFolder(out)
+    tally = _Tally(classes, None if reference is None else Comparison(reference, classes))
+    with nullcontext() if folder is None else claimed(folder.path):
+        if folder is not None and not overwrite:
+            folder.refuse_other_evaluation(data_name, split)
+        restart = _restartable(scenes)
+        names = _checked_names(restart())
+        with nullcontext() if folder is None else replacing(folder.pictures, overwrite=overwrite) as place:
+            files = None if place is None else SceneFiles(place, classes, names, pictures=pictures)
+            for done, scene in enumerate(restart(), start=1):
+                tally.count(predictor, scene, files)
+                if progress is not None:
+                    progress(done, len(names))
+            if not tally.confusion.matrix.any():
+                raise DataError("no scene has a labeled pixel; check the masks and the classes")
         evaluation = EvaluationRecord(
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             data=data_name,
             split=split,
             leaking=leaking,
             model=ModelRecord(name=model_name, parameters=parameters),
-            classes=[
-                ClassRecord(name=name, color=format_color(color))
-                for name, color in zip(classes.names, classes.colors, strict=True)
-            ],
-            images=len(tally.results),
-            pixels=int(total.matrix.sum()),
-            scores=ScoresRecord(**total.scores().to_lists()),
-            confusion=total.matrix.tolist(),
-            interval=interval_of_marginals(tally.marginals, seed=seed),
-            calibration=tally.calibration.calibration(),
-            curves=tally.histograms.curves(classes.names),
-            per_image=tally.results,
-            agreement=tally.comparison.agreement() if tally.comparison else None,
-            never_predicted=[classes.names[position] for position in total.never_predicted()],
+            **tally.results(),
         )
-        if out is not None:
-            RunFolder(out).write_evaluation(evaluation, overwrite=overwrite)
+        if folder is not None:
+            folder.write_evaluation(evaluation, overwrite=overwrite)
     return evaluation
-
-
-def _count_into(
-    tally: _Tally,
-    predictor: AnyPredictor,
-    scenes: Scenes,
-    *,
-    out: Path | None,
-    pictures: int,
-    overwrite: bool,
-    progress: Callable[[int, int], None],
-) -> None:
-    """Run the model over all scenes; replace ``out/evaluation`` when that went well."""
-    restart = _restartable(scenes)
-    names = _checked_names(restart())
-    if out is None:
-        tally.count_all(predictor, restart(), total=len(names), progress=progress)
-        return
-    with replacing(RunFolder(out).pictures, overwrite=overwrite) as folder:
-        store = _Store(folder, tally.classes, evenly_spaced(names, limit=pictures))
-        tally.count_all(predictor, restart(), total=len(names), progress=progress, store=store)
 
 
 class _Tally:
     """Everything counted over the scenes of one evaluation."""
 
-    def __init__(self, classes: ClassMap, comparison: _Comparison | None) -> None:
+    def __init__(self, classes: ClassMap, comparison: Comparison | None) -> None:
         self.classes = classes
         self.comparison = comparison
-        self.total = Confusion(len(classes))
+        self.confusion = Confusion(len(classes))
         self.histograms = ProbabilityHistograms(len(classes))
         self.calibration = CalibrationHistogram(len(classes))
         self.marginals: list[NDArray[np.int64]] = []
-        self.results: list[ImageRecord] = []
+        self.images: list[ImageRecord] = []
 
-    def count_all(
-        self,
-        predictor: AnyPredictor,
-        scenes: Iterable[LabeledScene],
-        *,
-        total: int,
-        progress: Callable[[int, int], None],
-        store: _Store | None = None,
-    ) -> None:
-        for done, scene in enumerate(scenes, start=1):
-            try:
-                index, confusion = self._count(predictor, scene)
-            except (DataError, ModelError) as error:
-                raise type(error)(f"scene '{scene.name}': {error}") from error
-            pictures = None if store is None else store.keep(scene, index)
-            scores = confusion.scores()
-            self.results.append(
-                ImageRecord(
-                    name=scene.name,
-                    mean_iou=scores.mean_iou,
-                    accuracy=scores.accuracy,
-                    pixels=int(confusion.matrix.sum()),
-                    pictures=pictures,
-                )
-            )
-            progress(done, total)
-        if not self.total.matrix.any():
-            raise DataError("no scene has a labelled pixel; check the masks and the classes")
-
-    def _count(self, predictor: AnyPredictor, scene: LabeledScene) -> tuple[NDArray[np.uint8], Confusion]:
-        prediction = _predicted(predictor, scene)
-        confusion = Confusion(len(self.classes)).update(prediction.index, scene.target)
-        self.marginals.append(marginals(confusion.matrix))
-        self.total.merge(confusion)
-        self.histograms.update(prediction.probabilities, scene.target)
-        self.calibration.update(prediction.probabilities, scene.target, prediction=prediction.index)
-        if self.comparison is not None:
-            self.comparison.count(scene, prediction.index)
-        return prediction.index, confusion
-
-
-class _Store:
-    """The folder that keeps the prediction of every scene and pictures of some."""
-
-    def __init__(self, folder: Path, classes: ClassMap, shown: frozenset[str]) -> None:
-        self.folder = folder
-        self.classes = classes
-        self.shown = shown
-        (folder / "predictions").mkdir(parents=True)
-
-    def keep(self, scene: LabeledScene, index: NDArray[np.uint8]) -> PicturesRecord | None:
-        """Write the files of one scene; return its pictures as paths relative to the run folder."""
-        write_index_png(self.folder / "predictions" / f"{scene.name}.png", index, self.classes)
-        if scene.name not in self.shown:
-            return None
-        files = write_pictures(
-            self.folder, scene.name, image=scene.image, truth=scene.target, prediction=index, classes=self.classes
-        )
-        return PicturesRecord(**{kind: f"evaluation/{file}" for kind, file in files.items()})
-
-
-class _Comparison:
-    """Counts where a reference predicts the same."""
-
-    def __init__(self, label: str, index_of: Callable[[LabeledScene], NDArray[np.uint8]], num_classes: int) -> None:
-        self.label = label
-        self.index_of = index_of
-        self.confusion = Confusion(num_classes)
-        self.images = 0
-
-    def count(self, scene: LabeledScene, index: NDArray[np.uint8]) -> None:
+    def count(self, predictor: AnyPredictor, scene: LabeledScene, files: SceneFiles | None) -> None:
+        """Run the model on a scene, count its pixels, and keep its files."""
         try:
-            self.confusion.update(index, self.index_of(scene))
-        except DataError as error:
-            raise DataError(f"can't compare with the prediction of {self.label}: {error}") from error
-        self.images += 1
-
-    def agreement(self) -> AgreementRecord:
-        return agreement_of(self.confusion, self.label, images=self.images)
-
-
-def _comparison(reference: Reference | None, classes: ClassMap, label: str) -> _Comparison | None:
-    if reference is None:
-        return None
-    if not isinstance(reference, str | Path):
-        _check_classes(reference, classes)
-        return _Comparison(label, lambda scene: _predicted(reference, scene).index, len(classes))
-    run = RunFolder(reference)
-    names = run.evaluation().class_names
-    if names != tuple(map(printable, classes.names)):
-        raise DataError(
-            f"{run.path} was evaluated on the classes {', '.join(names)}, this evaluation has "
-            f"{', '.join(classes.names)}; evaluate both on one data set"
+            prediction = _predicted(predictor, scene)
+            confusion = Confusion(len(self.classes)).update(prediction.index, scene.target)
+            self.histograms.update(prediction.probabilities, scene.target)
+            self.calibration.update(prediction.probabilities, scene.target, prediction=prediction.index)
+            if self.comparison is not None:
+                self.comparison.count(scene.name, prediction.index)
+        except (DataError, ModelError) as error:
+            raise type(error)(f"scene '{scene.name}': {error}") from error
+        self.confusion.merge(confusion)
+        self.marginals.append(marginals(confusion.matrix))
+        scores, pixels = confusion.scores(), int(confusion.matrix.sum())
+        shown = None if files is None else files.keep(scene.name, scene.image, scene.target, prediction.index)
+        self.images.append(
+            ImageRecord(
+                name=scene.name, mean_iou=scores.mean_iou, accuracy=scores.accuracy, pixels=pixels, pictures=shown
+            )
         )
-    count = len(classes)
-    return _Comparison(reference_name(run), lambda scene: read_prediction(run, scene.name, num_classes=count), count)
+
+    def results(self) -> dict[str, Any]:
+        """Return what the record of an evaluation says about the counted pixels."""
+        classes, matrix = self.classes, self.confusion.matrix
+        return {
+            "classes": [
+                ClassRecord(name=name, color=format_color(color))
+                for name, color in zip(classes.names, classes.colors, strict=True)
+            ],
+            "images": len(self.images),
+            "pixels": int(matrix.sum()),
+            "scores": ScoresRecord(**self.confusion.scores().to_lists()),
+            "confusion": matrix.tolist(),
+            "interval": bootstrap_interval(self.marginals),
+            "calibration": self.calibration.calibration(),
+            "curves": self.histograms.curves(classes.names),
+            "per_image": self.images,
+            "agreement": self.comparison.agreement() if self.comparison else None,
+            "never_predicted": [classes.names[index] for index in self.confusion.never_predicted()],
+        }
 
 
 def _predicted(predictor: AnyPredictor, scene: LabeledScene) -> Prediction:
@@ -322,7 +229,3 @@ def _checked_names(scenes: Iterable[LabeledScene]) -> list[str]:
     if not names:
         raise DataError("there is no scene to evaluate; check the split")
     return list(names)
-
-
-def _silent(done: int, total: int) -> None:
-    """Report nothing."""

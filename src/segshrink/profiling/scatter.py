@@ -13,12 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from segshrink import formatting
 from segshrink.errors import DataError, FileError
 from segshrink.records import Count, Flag, Many, Number, Record, Text
-from segshrink.report.panels import LIGHT, new_figure, to_png
+from segshrink.report.panels import LIGHT, Panel, plain_logarithmic, to_png
 
 WIDTH, HEIGHT = 8.0, 4.8
 # Areas of circles in square points: of the largest file, and the least that can be seen.
@@ -118,14 +117,18 @@ def draw_benchmark(file: Path) -> bytes | None:
         return None
     scored = ", ".join(text for text in (benchmark.data, benchmark.split) if text)
     leaks = " (leaking split)" if benchmark.leaking else ""
-    drawing = partial(
-        draw,
-        points,
-        x_label=f"latency in ms: {benchmark.size} × {benchmark.size} pixels, batch {batch}, {threads} "
-        f"thread{'s' if threads > 1 else ''} (logarithmic)",
-        y_label=f"mean IoU ({scored}{leaks})" if scored else "mean IoU",
-    )
-    return to_png(drawing, "Accuracy over latency")
+    used = f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}"
+    x_label = f"latency in ms: {benchmark.size} × {benchmark.size} pixels, {used} (logarithmic)"
+    y_label = f"mean IoU ({scored}{leaks})" if scored else "mean IoU"
+    return to_png(panel(points, x_label=x_label, y_label=y_label))
+
+
+def panel(points: Sequence[Point], *, x_label: str, y_label: str) -> Panel:
+    """Return the figure of points, each with its model's number, which the legend explains."""
+    alt = "; ".join(f"{p.model} on {p.title}: {p.mean_iou:.3f} in {p.latency:.3g} ms" for p in points)
+    size = (WIDTH, max(HEIGHT, 0.9 + 0.27 * len(_handles(points))))
+    draw = partial(_draw, points=points, x_label=x_label, y_label=y_label)
+    return Panel("benchmark", "Accuracy over latency", alt, draw, size)
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:
@@ -146,11 +149,7 @@ def areas(points: Sequence[Point]) -> list[float]:
     return [_area(point.file_bytes, largest) for point in points]
 
 
-def draw(points: Sequence[Point], title: str | None, *, x_label: str, y_label: str) -> Figure:
-    """Draw the points, each with its model's number, which the legend explains."""
-    handles = _handles(points)
-    figure, axes = new_figure(WIDTH, max(HEIGHT, 0.9 + 0.27 * len(handles)), title)
-    axes.set_xscale("log")
+def _draw(axes: Axes, points: Sequence[Point], *, x_label: str, y_label: str) -> None:
     _limit(axes, points)
     front = pareto(points)
     # To the right of its last point the front goes on: nothing slower is better.
@@ -169,15 +168,14 @@ def draw(points: Sequence[Point], title: str | None, *, x_label: str, y_label: s
             zorder=3,
         )
     axes.set(xlabel=x_label, ylabel=y_label)
-    box = figure.legend(
-        handles=handles, loc="outside right upper", frameon=False, labelspacing=0.75, handletextpad=0.9, handlelength=2
-    )
+    handles, figure = _handles(points), axes.get_figure(root=True)
+    assert isinstance(figure, Figure)  # noqa: S101 - axes of a panel
+    box = figure.legend(handles=handles, loc="outside right upper", labelspacing=0.75, handletextpad=0.9)
     for text, handle in zip(box.get_texts(), handles, strict=True):
         heading = handle.get_linestyle() == "None" and handle.get_marker() == ""
         text.set_color(LIGHT.muted if heading else LIGHT.ink)
     figure.draw_without_rendering()
     _write_numbers(axes, points)
-    return figure
 
 
 def _limit(axes: Axes, points: Sequence[Point]) -> None:
@@ -188,10 +186,7 @@ def _limit(axes: Axes, points: Sequence[Point]) -> None:
     bottom, top = min(point.mean_iou for point in points), max(point.mean_iou for point in points)
     space = max(0.01, 0.22 * (top - bottom))
     axes.set_ylim(bottom - space, top + space)
-    subs = (1, 2, 5) if high / low < 300 else (1,)
-    axes.xaxis.set_major_locator(LogLocator(subs=subs))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
+    plain_logarithmic(axes, subs=(1, 2, 5) if high / low < 300 else (1,))
     axes.locator_params(axis="y", nbins=8)
 
 

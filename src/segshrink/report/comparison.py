@@ -3,47 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from segshrink import formatting
 from segshrink.report.runs import Run, comparable, first, same_machine, timed_together
-
-Value = Callable[[Run], float | None]
 
 
 @dataclass(frozen=True)
 class Cell:
     """One number of the table: as JSON, as text, and small lines.
 
-    These are its interval or the load of the machine, the difference from the teacher, and what makes that doubtful.
+    Attributes:
+        value: The number; None where it wasn't measured.
+        text: The same for people.
+        note: Its interval, or the load of the machine.
+        to_teacher: Its difference from the teacher's, or how many times less or more it is.
+        beside_teacher: The same as part of a sentence.
+        ratio: The ratio to the teacher's.
+        doubt: What makes that ratio doubtful.
     """
 
     value: float | None
     text: str
-    interval: str = ""
+    note: str = ""
     to_teacher: str = ""
+    beside_teacher: str = ""
     ratio: float | None = None
     doubt: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table; ``color`` marks a class."""
-
-    key: str
-    label: str
-    cells: tuple[Cell, ...]
-    hint: str = ""
-    color: str | None = None
-
-
-@dataclass(frozen=True)
-class Group:
-    """Rows under one heading."""
-
-    title: str
-    rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True)
@@ -64,7 +52,7 @@ class Measure:
 
     key: str
     label: str
-    value: Value
+    value: Callable[[Run], float | None]
     text: Callable[[float | None], str] = formatting.score
     against: Literal["scores", "sizes", "speeds", ""] = ""
     words: tuple[str, str] = ("less", "more")
@@ -72,87 +60,184 @@ class Measure:
     color: str | None = None
 
 
-def table(runs: Sequence[Run]) -> list[Group]:
-    """Return the rows of the comparison; rows that no run has a value for are left out."""
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a measure of every run."""
+
+    measure: Measure
+    cells: tuple[Cell, ...]
+
+
+def _at(path: str) -> Callable[[Run], float | None]:
+    """Return what follows attributes of a run; None where one on the way is None."""
+    return partial(_follow, path.split("."))
+
+
+def _follow(names: Sequence[str], run: Run) -> Any:
+    value: Any = run
+    for name in names:
+        value = None if value is None else getattr(value, name)
+    return value
+
+
+def _memory_beyond_libraries(run: Run) -> float | None:
+    peak, libraries = run.record.peak_memory_mb, run.record.libraries_memory_mb
+    return None if peak is None or libraries is None else peak - libraries
+
+
+_SCORES = {
+    "mean_iou": "Mean IoU",
+    "accuracy": "Pixel accuracy",
+    "mean_accuracy": "Mean class accuracy",
+    "frequency_weighted_iou": "Frequency-weighted IoU",
+    "kappa": "Cohen’s kappa",
+}
+_ERROR = "evaluation.calibration.expected_calibration_error"
+_FASTER = ("faster", "slower")
+ACCURACY = (
+    *(Measure(key, label, _at(f"evaluation.scores.{key}"), against="scores") for key, label in _SCORES.items()),
+    Measure("agreement", "Agreement with the teacher", _at("evaluation.agreement.accuracy"), hint="share of pixels"),
+    Measure("agreement_mean_iou", "Agreement, mean IoU", _at("evaluation.agreement.mean_iou")),
+    Measure("calibration_error", "Calibration error", _at(_ERROR), hint="expected (ECE); lower is better"),
+)
+COST = (
+    Measure("parameters", "Parameters", _at("parameters"), formatting.count, "sizes", ("fewer", "more")),
+    Measure("macs", "Multiply-adds", _at("profile.macs"), formatting.scaled, "sizes"),
+    Measure("file_bytes", "Weight file", _at("profile.file_bytes"), formatting.size, "sizes", ("smaller", "larger")),
+    Measure("latency_ms", "CPU latency, median", _at("latency"), formatting.milliseconds, "speeds", _FASTER),
+    Measure(
+        "latency_p95_ms",
+        "CPU latency, 95th percentile",
+        _at("profile.latency_ms.p95"),
+        formatting.milliseconds,
+        "speeds",
+        _FASTER,
+    ),
+    Measure("peak_memory_mb", "Peak memory", _at("profile.peak_memory_mb"), formatting.memory, "speeds"),
+)
+TRAINING = (
+    Measure("labeled", "Labeled images", _at("record.images.labeled"), formatting.count),
+    Measure("unlabeled", "Unlabeled images", _at("record.images.unlabeled"), formatting.count),
+    Measure("steps", "Steps", _at("record.steps"), formatting.count),
+    Measure("epochs", "Epochs", _at("record.epochs"), formatting.count),
+    Measure("seconds", "Training time", _at("record.seconds"), formatting.duration),
+    Measure("processor_seconds", "Processor time", _at("record.processor_seconds"), formatting.duration),
+    Measure("training_memory_mb", "Peak memory", _at("record.peak_memory_mb"), formatting.memory),
+    Measure("training_memory_beyond_mb", "… beyond the libraries", _memory_beyond_libraries, formatting.memory),
+    Measure("training_gpu_memory_mb", "Peak GPU memory", _at("record.peak_gpu_memory_mb"), formatting.memory),
+    Measure("seed", "Seed", _at("record.seed"), formatting.plain),
+)
+
+
+def table(runs: Sequence[Run]) -> dict[str, list[Row]]:
+    """Return the rows of the comparison by the title of their group; what no run has a value for is left out."""
     teacher = first(runs, "teacher") if len(runs) > 1 else None
-    groups = []
-    for title, measures in (
-        ("Accuracy", _accuracy(runs)),
-        ("IoU of each class", _classes(runs)),
-        ("Cost", _cost(runs)),
-        ("Training", _training()),
-    ):
-        rows = [
+    hints = _hints(runs)
+    groups = {"Accuracy": ACCURACY, "IoU of each class": _classes(runs), "Cost": COST, "Training": TRAINING}
+    rows = {
+        title: [
             Row(
-                measure.key,
-                measure.label,
+                replace(measure, hint=hints.get(measure.key, measure.hint)),
                 tuple(_cell(measure, run, teacher) for run in runs),
-                measure.hint,
-                measure.color,
             )
             for measure in measures
+            if any(measure.value(run) is not None for run in runs)
         ]
-        kept = tuple(row for row in rows if any(cell.value is not None for cell in row.cells))
-        if kept:
-            groups.append(Group(title, kept))
-    return groups
+        for title, measures in groups.items()
+    }
+    return {title: kept for title, kept in rows.items() if kept}
 
 
-def as_json(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, Any]:
+def as_json(runs: Sequence[Run], groups: dict[str, list[Row]]) -> dict[str, Any]:
     """Return the table's numbers: models in column order, rows with values and ratios in that order."""
     rows = [
         {
-            "key": row.key,
-            "group": group.title,
-            "label": row.label,
+            "key": row.measure.key,
+            "group": title,
+            "label": row.measure.label,
             "values": [cell.value for cell in row.cells],
             "ratio_to_teacher": [cell.ratio for cell in row.cells],
         }
-        for group in groups
-        for row in group.rows
+        for title, group in groups.items()
+        for row in group
     ]
     return {"models": [_model(run) for run in runs], "rows": rows}
 
 
 def _model(run: Run) -> dict[str, Any]:
     evaluation, profile = run.evaluation, run.profile
-    machine = run.record.machine.model_dump(exclude_none=True)
     return {
         "label": run.label,
         "role": run.role,
         "name": run.name,
         "data": evaluation.data if evaluation else run.record.data,
-        "split": evaluation.split if evaluation else None,
-        "leaking": evaluation.leaking if evaluation else None,
-        "images": evaluation.images if evaluation else None,
-        "mean_iou_interval": list(run.interval) if run.interval else None,
-        "never_predicted": list(evaluation.never_predicted) if evaluation else None,
+        "split": evaluation and evaluation.split,
+        "leaking": evaluation and evaluation.leaking,
+        "images": evaluation and evaluation.images,
+        "mean_iou_interval": run.interval,
+        "never_predicted": evaluation and evaluation.never_predicted,
         "status": run.record.status,
         "seed": run.record.seed,
-        "machine": machine or None,
-        "load": profile.load.others if profile and profile.load else None,
-        "busy": profile.busy if profile else None,
-        "timed": profile.session if profile else None,
+        "machine": run.record.machine.model_dump(exclude_none=True) or None,
+        "load": profile and profile.load and profile.load.others,
+        "busy": profile and profile.busy,
+        "timed": profile and profile.session,
     }
 
 
+def _classes(runs: Sequence[Run]) -> tuple[Measure, ...]:
+    entries = [entry for run in runs if run.evaluation for entry in run.evaluation.classes]
+    colors = {entry.name: entry.color for entry in reversed(entries)}
+    return tuple(
+        Measure(f"iou/{name}", name, partial(_class_iou, name), against="scores", color=colors[name])
+        for name in dict.fromkeys(entry.name for entry in entries)
+    )
+
+
+def _class_iou(name: str, run: Run) -> float | None:
+    names = run.evaluation.class_names if run.evaluation else ()
+    return run.evaluation.scores.iou[names.index(name)] if run.evaluation and name in names else None
+
+
+def _hints(runs: Sequence[Run]) -> dict[str, str]:
+    """Return what is said about measures whose circumstances differ from report to report."""
+    profiles = [run.profile for run in runs if run.profile]
+    intervals = [run.evaluation.interval for run in runs if run.evaluation and run.evaluation.interval]
+    level = intervals[0].level if intervals else 0.95
+    size, timed, occupied = "", "measured", "measured"
+    if profiles:
+        sides, threads = profiles[0].input[-2:], profiles[0].latency_ms and profiles[0].latency_ms.threads
+        size = f"{sides[1]} × {sides[0]} pixels" if len(sides) == 2 else ""
+        timed = f"{timed}, {size}" if size else timed
+        timed = f"{timed}, {threads} thread{'s' if threads != 1 else ''}" if threads else timed
+    if any(profile.load and profile.load.others is not None for profile in profiles):
+        timed = f"{timed}; load: other programs’ share of the cores"
+    if baseline := next((p.baseline_memory_mb for p in profiles if p.baseline_memory_mb), None):
+        occupied = f"measured; {formatting.memory(baseline)} of it without any model"
+    interval = f"with its {formatting.percent(level)} bootstrap interval over images"
+    return {"mean_iou": interval, "macs": size, "latency_ms": timed, "peak_memory_mb": occupied}
+
+
 def _cell(measure: Measure, run: Run, teacher: Run | None) -> Cell:
-    value, reference, to_teacher, doubt = measure.value(run), None, "", ""
-    if teacher and _fair(measure, run, teacher):
-        reference = measure.value(teacher)
-    if value is not None and reference is not None and teacher is not None:
-        if measure.against == "scores":
-            to_teacher = formatting.points(value - reference)
-        else:
-            to_teacher = formatting.ratio(value, reference, measure.words)
-        doubt = _speed_doubt(run, teacher) if measure.key.startswith("latency") else ""
-    interval = ""
+    value, note = measure.value(run), ""
     if measure.key == "mean_iou" and value is not None:
-        interval = formatting.interval(run.interval)
-    if measure.key == "latency_ms" and (share := _load(run)) is not None:
-        interval = f"load {formatting.percent(share)}"
-    ratio = value / reference if value is not None and reference else None
-    return Cell(value, measure.text(value), interval, to_teacher, ratio, doubt)
+        note = formatting.interval(run.interval)
+    if measure.key == "latency_ms" and run.profile and run.profile.load and run.profile.load.others is not None:
+        note = f"load {formatting.percent(run.profile.load.others)}"
+    cell = Cell(value, measure.text(value), note)
+    reference = measure.value(teacher) if teacher and _fair(measure, run, teacher) else None
+    if value is None or reference is None or teacher is None:
+        return cell
+    scored = measure.against == "scores"
+    difference = formatting.points(value - reference) if scored else formatting.ratio(value, reference, measure.words)
+    joint = "against" if scored else "as" if difference == "the same" else "than"
+    return replace(
+        cell,
+        to_teacher=difference,
+        beside_teacher=difference and f"{difference} {joint} the teacher",
+        ratio=value / reference if reference else None,
+        doubt=_speed_doubt(run, teacher) if measure.key.startswith("latency") else "",
+    )
 
 
 def _fair(measure: Measure, run: Run, teacher: Run) -> bool:
@@ -162,107 +247,7 @@ def _fair(measure: Measure, run: Run, teacher: Run) -> bool:
 
 def _speed_doubt(run: Run, teacher: Run) -> str:
     """Say why the ratio of two runs' latencies may be the machine's doing; empty where nothing speaks for that."""
-    profiles = [one.profile for one in (run, teacher) if one.profile]
+    profiles = [timed.profile for timed in (run, teacher) if timed.profile]
     if any(profile.busy for profile in profiles):
         return "on a busy machine"
     return "" if timed_together(profiles) else "not timed in turns"
-
-
-def _load(run: Run) -> float | None:
-    return run.profile.load.others if run.profile and run.profile.load else None
-
-
-def _accuracy(runs: Sequence[Run]) -> list[Measure]:
-    def scored(name: str) -> Value:
-        return lambda run: getattr(run.evaluation.scores, name) if run.evaluation else None
-
-    def agreed(name: str) -> Value:
-        return lambda run: getattr(run.evaluation.agreement, name, None) if run.evaluation else None
-
-    def calibrated(run: Run) -> float | None:
-        return run.evaluation.calibration.expected_calibration_error if run.evaluation else None
-
-    level = next((e.interval.level for run in runs if (e := run.evaluation) and e.interval), 0.95)
-    interval = f"with its {formatting.percent(level)} bootstrap interval over images"
-    return [
-        Measure("mean_iou", "Mean IoU", scored("mean_iou"), against="scores", hint=interval),
-        Measure("accuracy", "Pixel accuracy", scored("accuracy"), against="scores"),
-        Measure("mean_accuracy", "Mean class accuracy", scored("mean_accuracy"), against="scores"),
-        Measure("frequency_weighted_iou", "Frequency-weighted IoU", scored("frequency_weighted_iou"), against="scores"),
-        Measure("kappa", "Cohen’s kappa", scored("kappa"), against="scores"),
-        Measure("agreement", "Agreement with the teacher", agreed("accuracy"), hint="share of pixels"),
-        Measure("agreement_mean_iou", "Agreement, mean IoU", agreed("mean_iou")),
-        Measure("calibration_error", "Calibration error", calibrated, hint="expected (ECE); lower is better"),
-    ]
-
-
-def _classes(runs: Sequence[Run]) -> list[Measure]:
-    colors: dict[str, str] = {}
-    for run in runs:
-        for entry in run.evaluation.classes if run.evaluation else ():
-            colors.setdefault(entry.name, entry.color)
-
-    def scored(name: str) -> Value:
-        def value(run: Run) -> float | None:
-            names = run.evaluation.class_names if run.evaluation else ()
-            return run.evaluation.scores.iou[names.index(name)] if run.evaluation and name in names else None
-
-        return value
-
-    return [Measure(f"iou/{name}", name, scored(name), against="scores", color=color) for name, color in colors.items()]
-
-
-def _cost(runs: Sequence[Run]) -> list[Measure]:
-    def profiled(name: str) -> Value:
-        return lambda run: getattr(run.profile, name, None)
-
-    def latency(name: str) -> Value:
-        return lambda run: getattr(run.profile.latency_ms, name, None) if run.profile else None
-
-    profile = next((run.profile for run in runs if run.profile), None)
-    size, timed, occupied = "", "measured", "measured"
-    if profile:
-        size = " × ".join(str(side) for side in reversed(profile.input[-2:]))
-        size = f"{size} pixels" if size else ""
-        threads = profile.latency_ms.threads if profile.latency_ms else None
-        used = f"{threads} thread{'s' if threads != 1 else ''}" if threads else ""
-        timed = ", ".join(part for part in ("measured", size, used) if part)
-    if any(_load(run) is not None for run in runs):
-        timed = f"{timed}; load: other programs’ share of the cores"
-    baseline = next((p.baseline_memory_mb for run in runs if (p := run.profile) and p.baseline_memory_mb), None)
-    if baseline:
-        occupied = f"measured; {formatting.memory(baseline)} of it without any model"
-
-    smaller, faster, less, fewer = ("smaller", "larger"), ("faster", "slower"), ("less", "more"), ("fewer", "more")
-    median, slow, memory = latency("median"), latency("p95"), profiled("peak_memory_mb")
-    return [
-        Measure("parameters", "Parameters", lambda run: run.parameters, formatting.count, "sizes", fewer),
-        Measure("macs", "Multiply-adds", profiled("macs"), formatting.scaled, "sizes", less, size),
-        Measure("file_bytes", "Weight file", profiled("file_bytes"), formatting.size, "sizes", smaller),
-        Measure("latency_ms", "CPU latency, median", median, formatting.milliseconds, "speeds", faster, timed),
-        Measure("latency_p95_ms", "CPU latency, 95th percentile", slow, formatting.milliseconds, "speeds", faster),
-        Measure("peak_memory_mb", "Peak memory", memory, formatting.memory, "speeds", less, occupied),
-    ]
-
-
-def _training() -> list[Measure]:
-    def recorded(name: str) -> Value:
-        return lambda run: getattr(run.record, name)
-
-    def peak_beyond_libraries(run: Run) -> float | None:
-        peak, libraries = run.record.peak_memory_mb, run.record.libraries_memory_mb
-        return None if peak is None or libraries is None else peak - libraries
-
-    peak, beyond = recorded("peak_memory_mb"), "Peak memory beyond the libraries"
-    return [
-        Measure("labeled", "Labeled images", lambda run: run.record.images.labeled, formatting.count),
-        Measure("unlabeled", "Unlabeled images", lambda run: run.record.images.unlabeled, formatting.count),
-        Measure("steps", "Steps", recorded("steps"), formatting.count),
-        Measure("epochs", "Epochs", recorded("epochs"), formatting.count),
-        Measure("seconds", "Training time", recorded("seconds"), formatting.duration),
-        Measure("processor_seconds", "Processor time", recorded("processor_seconds"), formatting.duration),
-        Measure("training_memory_mb", "Peak memory", peak, formatting.memory, hint="whole process"),
-        Measure("training_memory_beyond_mb", beyond, peak_beyond_libraries, formatting.memory),
-        Measure("training_gpu_memory_mb", "Peak GPU memory", recorded("peak_gpu_memory_mb"), formatting.memory),
-        Measure("seed", "Seed", recorded("seed"), formatting.plain),
-    ]

@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter
+from numpy.typing import NDArray
 
 from segshrink import formatting
-from segshrink.report.panels import DASHES, LIGHT, SIZE, Dash, Draw, Panel, legend, new_figure, slug
+from segshrink.report.panels import DASHES, LIGHT, Dash, Panel, plain_logarithmic, slug
 from segshrink.report.runs import Run, comparable, focus, same_machine
 from segshrink.run_records import EvaluationRecord
 
@@ -42,13 +42,10 @@ def summary_panels(runs: Sequence[Run]) -> list[Panel]:
 
 def curve_panels(runs: Sequence[Run]) -> list[Panel]:
     """One-vs-rest precision-recall curves, one panel for each class, all runs on it."""
-    colors: dict[str, str] = {}
-    for run in runs:
-        known = {entry.name: entry.color for entry in run.evaluation.classes} if run.evaluation else {}
-        for curve in run.evaluation.curves if run.evaluation else ():
-            if curve.recall:
-                colors.setdefault(curve.name, known.get(curve.name, "#808080"))
-    return [_curve_panel(runs, name, place, color) for place, (name, color) in enumerate(colors.items(), start=1)]
+    evaluations = [run.evaluation for run in runs if run.evaluation]
+    colors = {entry.name: entry.color for evaluation in evaluations for entry in evaluation.classes}
+    names = dict.fromkeys(curve.name for evaluation in evaluations for curve in evaluation.curves if curve.recall)
+    return [_curve_panel(runs, name, place, colors.get(name)) for place, name in enumerate(names, start=1)]
 
 
 def confusion_panels(runs: Sequence[Run]) -> list[Panel]:
@@ -67,41 +64,30 @@ def calibration_panels(runs: Sequence[Run]) -> list[Panel]:
     if not shown:
         return []
 
-    def draw_reliability(title: str | None) -> Figure:
-        figure, axes = new_figure(SIZE[0], 3.6, title)
+    def draw_reliability(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=LIGHT.muted, linewidth=1, linestyle=(0, (1, 2)), label="as sure as right")
         for run, filled, style in shown:
             _draw_bins(axes, filled, color=LIGHT.color(run), style=style, label=f"{run.label}  ECE {_error(run)}")
         axes.set(xlim=(0, 1.02), ylim=(0, 1.04), xlabel="confidence", ylabel="share that is right")
-        legend(axes)
-        return figure
 
-    def draw_confidence(title: str | None) -> Figure:
-        figure, axes = new_figure(SIZE[0], 3.6, title)
+    def draw_confidence(axes: Axes) -> None:
         for run, (confidence, _, count), style in shown:
             look = {"color": LIGHT.color(run), "linestyle": style, "linewidth": 1.8, "markersize": 4}
             axes.plot(confidence, count / count.sum(), marker="o", label=run.label, **look)
         axes.set(xlim=(0, 1.02), ylim=(0, None), xlabel="confidence", ylabel="share of pixels")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g} %"))
-        legend(axes)
-        return figure
 
     errors = "; ".join(f"{run.label} {_error(run)}" for run, _, _ in shown)
-    leaking = any(run.leaking for run in runs)
+    alt = f"Share of right pixels over confidence. Expected calibration error: {errors}."
+    note = "Below the dotted line a model is surer than it is right. The fainter, the fewer pixels."
+    size, leaking = (3.8, 3.6), any(run.leaking for run in runs)
     return [
-        Panel(
-            "reliability",
-            "Reliability",
-            f"Share of right pixels over confidence. Expected calibration error: {errors}.",
-            draw_reliability,
-            "Below the dotted line a model is surer than it is right. The fainter, the fewer pixels.",
-            leaking=leaking,
-        ),
-        Panel("confidence", "How sure", "Share of pixels over confidence.", draw_confidence, leaking=leaking),
+        Panel("reliability", "Reliability", alt, draw_reliability, size, note, leaking=leaking),
+        Panel("confidence", "How sure", "Share of pixels over confidence.", draw_confidence, size, leaking=leaking),
     ]
 
 
-def _filled_bins(evaluation: EvaluationRecord) -> np.ndarray:
+def _filled_bins(evaluation: EvaluationRecord) -> NDArray[np.float64]:
     """Return confidence, accuracy and count (3, n) of the bins that hold pixels."""
     bins = [(entry.confidence, entry.accuracy, entry.count) for entry in evaluation.calibration.bins]
     return np.array([entry for entry in bins if None not in entry and entry[2]], dtype=np.float64).T
@@ -111,7 +97,7 @@ def _error(run: Run) -> str:
     return formatting.score(run.evaluation.calibration.expected_calibration_error if run.evaluation else None)
 
 
-def _draw_bins(axes: Axes, bins: np.ndarray, *, color: str, style: Dash, label: str) -> None:
+def _draw_bins(axes: Axes, bins: NDArray[np.float64], *, color: str, style: Dash, label: str) -> None:
     """Draw accuracy over confidence, the fainter the fewer pixels are as sure."""
     confidence, accuracy, count = bins
     strengths = FAINTEST + (1 - FAINTEST) * np.sqrt(count / count.max())
@@ -124,8 +110,7 @@ def _draw_bins(axes: Axes, bins: np.ndarray, *, color: str, style: Dash, label: 
 
 
 def _interval_panel(shown: Sequence[Run]) -> Panel:
-    def draw(title: str | None) -> Figure:
-        figure, axes = new_figure(SIZE[0] + 0.4, max(2.0, 0.9 + 0.5 * len(shown)), title)
+    def draw(axes: Axes) -> None:
         for row, run in enumerate(shown):
             color, value = LIGHT.color(run), run.mean_iou or 0.0
             if run.interval:
@@ -141,57 +126,48 @@ def _interval_panel(shown: Sequence[Run]) -> Panel:
         axes.margins(x=0.08)
         axes.locator_params(axis="x", nbins=6)
         axes.set_xlabel("mean IoU")
-        return figure
 
     values = [f"{run.label} {formatting.score(run.mean_iou)} ({formatting.interval(run.interval)})" for run in shown]
     alt = f"Mean IoU with bootstrap interval: {'; '.join(values)}."
-    return Panel("mean_iou", "Mean IoU with its interval", alt, draw, leaking=any(run.leaking for run in shown))
+    size, leaking = (4.2, max(2.0, 0.9 + 0.5 * len(shown))), any(run.leaking for run in shown)
+    return Panel("mean_iou", "Mean IoU with its interval", alt, draw, size, leaking=leaking)
 
 
 def _cost_panel(shown: Sequence[Run], costs: Sequence[float], key: str, title: str, unit: str) -> Panel:
-    def draw(title: str | None) -> Figure:
-        figure, axes = new_figure(SIZE[0] + 0.4, max(2.4, 0.9 + 0.5 * len(shown)), title)
+    def draw(axes: Axes) -> None:
         for run, cost in zip(shown, costs, strict=True):
             color = LIGHT.color(run)
             if run.interval:
                 axes.plot([cost, cost], run.interval, color=color, linewidth=6, alpha=0.35, solid_capstyle="round")
             axes.plot([cost], [run.mean_iou or 0.0], "o", color=color, markersize=9, label=run.label)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{cost:,.12g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
+        plain_logarithmic(axes)
         axes.set(xlabel=f"{unit} (logarithmic)", ylabel="mean IoU")
         axes.margins(x=0.15, y=0.12)
-        legend(axes)
-        return figure
 
     values = [
         f"{run.label} {formatting.score(run.mean_iou)} at {cost:,.3g}" for run, cost in zip(shown, costs, strict=True)
     ]
     alt = f"Mean IoU over {unit}: {'; '.join(values)}."
-    return Panel(f"mean_iou_over_{key}", title, alt, draw, leaking=any(run.leaking for run in shown))
+    size, leaking = (4.2, max(2.4, 0.9 + 0.5 * len(shown))), any(run.leaking for run in shown)
+    return Panel(f"mean_iou_over_{key}", title, alt, draw, size, leaking=leaking)
 
 
-def _curve_panel(runs: Sequence[Run], name: str, place: int, color: str) -> Panel:
-    curves = {
-        run.label: (LIGHT.color(run), curve)
+def _curve_panel(runs: Sequence[Run], name: str, place: int, color: str | None) -> Panel:
+    curves = [
+        (run, curve, f"{run.label}  AP {formatting.score(curve.average_precision)}")
         for run in runs
         for curve in (run.evaluation.curves if run.evaluation else ())
         if curve.name == name and curve.recall
-    }
+    ]
 
-    def draw(title: str | None) -> Figure:
-        figure, axes = new_figure(*SIZE, title)
-        for number, (label, (line, curve)) in enumerate(curves.items()):
-            text = f"{label}  AP {formatting.score(curve.average_precision)}"
-            style = DASHES[number % len(DASHES)]
-            axes.plot(curve.recall, curve.precision, color=line, linestyle=style, linewidth=1.9, label=text)
+    def draw(axes: Axes) -> None:
+        for number, (run, curve, text) in enumerate(curves):
+            look = {"color": LIGHT.color(run), "linestyle": DASHES[number % len(DASHES)], "linewidth": 1.9}
+            axes.plot(curve.recall, curve.precision, label=text, **look)
         axes.set(xlim=(-0.01, 1.02), ylim=(-0.02, 1.04), xlabel="recall", ylabel="precision")
-        legend(axes)
-        return figure
 
-    values = [f"{label} {formatting.score(curve.average_precision)}" for label, (_, curve) in curves.items()]
-    alt = f"Precision over recall for {name}. Average precision: {'; '.join(values)}."
+    values = "; ".join(text.replace("  AP", "") for _, _, text in curves)
+    alt = f"Precision over recall for {name}. Average precision: {values}."
     key, leaking = f"precision_recall_{place}_{slug(name)}", any(run.leaking for run in runs)
     return Panel(key, name, alt, draw, color=color, leaking=leaking, subject="Precision and recall")
 
@@ -201,29 +177,16 @@ def _confusion_panel(run: Run, evaluation: EvaluationRecord, key: str) -> Panel:
     counts = np.array(evaluation.confusion, dtype=np.float64)
     total = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
+    many = len(names) > MANY_CLASSES
     recalls = [
         f"{name} absent" if np.isnan(share) else f"{name} {100 * share:.0f} %"
         for name, share in zip(names, shares.diagonal(), strict=True)
     ]
-    alt = f"Confusion matrix of {run.label}. Share found of each true class: {'; '.join(recalls)}."
-    wide = len(names) > MANY_CLASSES
-    draw = _confusion_drawing([_short(name) for name in names], shares)
-    return Panel(key, run.label, alt, draw, wide=wide, leaking=run.leaking, subject="Confusion in %")
 
-
-def _confusion_drawing(names: Sequence[str], shares: np.ndarray) -> Draw:
-    """Return what draws shares (C, C) of true classes; NaN where a class is absent."""
-    many = len(names) > MANY_CLASSES
-
-    def draw(title: str | None) -> Figure:
-        side = max(3.6, 1.5 + 0.45 * len(names))
-        figure, axes = new_figure(side + 0.4, side, title)
-        axes.grid(visible=False)
-        axes.spines[:].set_visible(False)
+    def draw(axes: Axes) -> None:
         letters = 8.5 if many else 10.5
         cells = [Rectangle((column - 0.47, row - 0.47), 0.94, 0.94) for row, column in np.ndindex(shares.shape)]
-        strengths = np.nan_to_num(0.06 + 0.94 * shares).ravel()
-        colors = [to_rgba(LIGHT.cell, strength) for strength in strengths]
+        colors = [to_rgba(LIGHT.cell, strength) for strength in np.nan_to_num(0.06 + 0.94 * shares).ravel()]
         axes.add_collection(PatchCollection(cells, facecolors=colors, linewidths=0))
         for (row, column), share in np.ndenumerate(shares):
             text = formatting.NOTHING if np.isnan(share) else f"{100 * share:.0f}"
@@ -231,14 +194,19 @@ def _confusion_drawing(names: Sequence[str], shares: np.ndarray) -> Draw:
             weight = "bold" if row == column else "normal"
             number = axes.text(column, row, text, ha="center", va="center", fontsize=letters, fontweight=weight)
             number.set_in_layout(False)
-        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(names)), names)
+        shown, places = [_short(name) for name in names], range(len(names))
+        axes.set_xticks(places, shown, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(places, shown)
         axes.tick_params(labelcolor=LIGHT.ink, labelsize=letters)
         axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), xlabel="predicted", ylabel="true")
         axes.set_aspect("equal")
-        return figure
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
 
-    return draw
+    alt = f"Confusion matrix of {run.label}. Share found of each true class: {'; '.join(recalls)}."
+    side = max(3.6, 1.5 + 0.45 * len(names))
+    size, subject = (side + 0.4, side), "Confusion in %"
+    return Panel(key, run.label, alt, draw, size, wide=many, leaking=run.leaking, subject=subject)
 
 
 def _short(name: str) -> str:

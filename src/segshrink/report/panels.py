@@ -10,48 +10,64 @@ import math
 import re
 import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from segshrink.report.runs import Run
 from segshrink.version import __version__
 
 # Inches of a title's bold letter, and of a legend's letter, line, and sign with the spaces beside it.
 _LETTER_INCHES, _LEGEND_LETTER_INCHES, _LEGEND_LINE_INCHES, _HANDLE_INCHES = 0.11, 0.085, 0.19, 0.5
-# Draws a figure; with its title where it stands alone.
-Draw = Callable[[str | None], Figure]
 # The page's font list; text in SVG stays text, so that any script and any screen reads well.
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
-
-
-# Inches of an ordinary figure: at a phone's width its letters are as large as the page's small ones.
-SIZE = (3.8, 2.9)
+Dash = tuple[float, tuple[float, ...]] | str
+DASHES: tuple[Dash, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One figure of the page with its words: ``key`` is its file name; a ``wide`` one scrolls on a phone."""
+    """One figure of the page with its words.
+
+    Attributes:
+        key: Its file name.
+        title: Its heading on the page.
+        alt: What it shows, for those who can't see it.
+        draw: Draws it on empty axes.
+        size: Width and height in inches without a legend. At a phone's width the letters of an ordinary one are as
+            large as the page's small ones.
+        note: What is said below it.
+        wide: Whether it scrolls on a phone rather than shrinks.
+        color: The color of the class that it is about.
+        leaking: Whether it shows scores of a leaking split.
+        subject: What the page's heading above it says.
+    """
 
     key: str
     title: str
     alt: str
-    draw: Draw
+    draw: Callable[[Axes], None]
+    size: tuple[float, float] = (3.8, 2.9)
     note: str = ""
     wide: bool = False
     color: str | None = None
     leaking: bool = False
     subject: str = ""
 
-    @property
-    def full_title(self) -> str:
-        """The title of the picture file, which stands without the page's headings."""
-        title = f"{self.subject}: {self.title}" if self.subject else self.title
-        return f"{title} (leaking split)" if self.leaking else title
+    def figure(self, *, titled: bool = False) -> Figure:
+        """Draw it; ``titled`` where it stands without the page's headings."""
+        figure, axes = new_figure(*self.size)
+        self.draw(axes)
+        _add_legend(figure, axes)
+        if titled:
+            title = f"{self.subject}: {self.title}" if self.subject else self.title
+            set_title(figure, f"{title} (leaking split)" if self.leaking else title)
+        return figure
 
 
 def slug(text: str) -> str:
@@ -108,38 +124,80 @@ DARK = Theme(
         "model": ("#6fa8f0", "#ee86bd", "#b3cc57", "#cba983", "#75c6de"),
     },
 )
-Dash = tuple[float, tuple[float, ...]] | str
-DASHES: tuple[Dash, ...] = (
-    "-",
-    (0, (4, 1.5)),
-    (0, (1.2, 1.2)),
-    (0, (5, 1.5, 1.2, 1.5)),
-)
+STYLE: dict[str, Any] = {
+    "font.size": 10.5,
+    "font.family": ["DejaVu Sans"],
+    "text.color": LIGHT.ink,
+    "text.parse_math": False,  # names are shown as they are: no TeX between dollar signs
+    "axes.facecolor": "none",
+    "axes.edgecolor": LIGHT.grid,
+    "axes.labelcolor": LIGHT.muted,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LIGHT.grid,
+    **dict.fromkeys(("xtick.color", "ytick.color"), LIGHT.muted),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size", "xtick.minor.size", "ytick.minor.size"), 0),
+    **dict.fromkeys(("xtick.major.pad", "ytick.major.pad"), 5),
+    "legend.fontsize": 9.5,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "segshrink",
+}
 
 
-def new_figure(width: float, height: float, title: str | None) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """Return an empty figure of ``width`` by ``height`` inches with quiet axes."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_facecolor("none")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(LIGHT.grid)
-    axes.tick_params(colors=LIGHT.muted, length=0, pad=5)
-    axes.xaxis.label.set_color(LIGHT.muted)
-    axes.yaxis.label.set_color(LIGHT.muted)
-    axes.grid(visible=True, color=LIGHT.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    if title:
-        # To the figure's edge, and in two lines when long; matplotlib's own wrapping takes dollar signs for TeX.
-        lines = textwrap.wrap(title, int(width / _LETTER_INCHES), max_lines=2, placeholder="…")
-        figure.suptitle("\n".join(lines), x=0.02, ha="left", color=LIGHT.ink, fontsize=11.5, fontweight="bold")
-    return figure, axes
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.add_subplot()
 
 
-def legend(axes: Axes) -> None:
+def plain_logarithmic(axes: Axes, *, subs: Sequence[float] = (1, 2, 5)) -> None:
+    """Make the horizontal axis logarithmic, with plain numbers at ``subs`` times powers of ten."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def set_title(figure: Figure, title: str) -> None:
+    """Write a title to the figure's edge, in two lines when long; matplotlib's own wrapping takes dollars for TeX."""
+    lines = textwrap.wrap(title, int(figure.get_figwidth() / _LETTER_INCHES), max_lines=2, placeholder="…")
+    figure.suptitle("\n".join(lines), x=0.02, ha="left", color=LIGHT.ink, fontsize=11.5, fontweight="bold")
+
+
+def to_svg(panel: Panel) -> tuple[bytes, bytes]:
+    """Return the figure as SVG for light and for dark pages.
+
+    The ground is transparent, text stays text, and there is no title: the page gives it.
+    """
+    with mpl.rc_context(STYLE):
+        light = _saved(panel.figure(), "svg", {"Date": None}).decode().replace("'DejaVu Sans'", FONTS)
+    dark = dict(zip(LIGHT.colors, DARK.colors, strict=True))
+    pattern = re.compile("|".join(map(re.escape, dark)))
+    return light.encode(), pattern.sub(lambda found: dark[found[0]], light).encode()
+
+
+def to_png(panel: Panel) -> bytes:
+    """Return the titled figure as PNG on white at 200 dots per inch."""
+    with mpl.rc_context(STYLE):
+        return _saved(panel.figure(titled=True), "png", {"Software": f"segshrink {__version__}"})
+
+
+def _saved(figure: Figure, kind: str, metadata: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A PNG shows a box for a letter that the font lacks; the page's SVG takes the reader's fonts.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        ground = "none" if kind == "svg" else LIGHT.surface
+        figure.savefig(buffer, format=kind, dpi=200, facecolor=ground, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _add_legend(figure: Figure, axes: Axes) -> None:
     """Draw the legend below the axes, where it covers nothing, in a figure that is higher by as much."""
-    figure = axes.figure
-    assert isinstance(figure, Figure)  # noqa: S101 - our figures have no parts
     handles, texts = axes.get_legend_handles_labels()
     if not handles:
         return
@@ -147,52 +205,5 @@ def legend(axes: Axes) -> None:
     entry = _HANDLE_INCHES + _LEGEND_LETTER_INCHES * max(map(len, texts))
     columns = min(len(texts), max(1, int(width / entry)))
     figure.set_size_inches(width, height + _LEGEND_LINE_INCHES * math.ceil(len(texts) / columns))
-    box = figure.legend(
-        handles,
-        texts,
-        loc="outside lower left",
-        ncols=columns,
-        frameon=False,
-        handlelength=1.7,
-        columnspacing=1.2,
-        borderaxespad=0.3,
-        labelspacing=0.3,
-    )
-    for text in box.get_texts():
-        text.set_color(LIGHT.ink)
-
-
-def to_svg(draw: Draw) -> tuple[bytes, bytes]:
-    """Return the figure as SVG for light and for dark pages.
-
-    The ground is transparent, text stays text, and there is no title: the page gives it.
-    """
-    light = _saved(draw, None, "svg").decode("utf-8").replace("'DejaVu Sans'", FONTS)
-    dark = dict(zip(LIGHT.colors, DARK.colors, strict=True))
-    pattern = re.compile("|".join(map(re.escape, dark)))
-    return light.encode("utf-8"), pattern.sub(lambda found: dark[found[0]], light).encode("utf-8")
-
-
-def to_png(draw: Draw, title: str) -> bytes:
-    """Return the titled figure as PNG on white at 200 dots per inch."""
-    return _saved(draw, title, "png")
-
-
-def _saved(draw: Draw, title: str | None, kind: str) -> bytes:
-    settings: Any = {
-        "font.size": 10.5,
-        "legend.fontsize": 9.5,
-        "text.parse_math": False,  # names are shown as they are: no TeX between dollar signs
-        "font.family": ["DejaVu Sans"],
-        "svg.fonttype": "none",
-        "svg.hashsalt": "segshrink",
-        "text.color": LIGHT.ink,
-    }
-    metadata = {"Date": None} if kind == "svg" else {"Software": f"segshrink {__version__}"}
-    with mpl.rc_context(settings), warnings.catch_warnings():
-        # A PNG shows a box for a letter that the font lacks; the page's SVG takes the reader's fonts.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        buffer = io.BytesIO()
-        ground = "none" if kind == "svg" else LIGHT.surface
-        draw(title).savefig(buffer, format=kind, dpi=200, facecolor=ground, metadata=metadata)
-    return buffer.getvalue()
+    spacing = {"handlelength": 1.7, "columnspacing": 1.2, "borderaxespad": 0.3, "labelspacing": 0.3}
+    figure.legend(handles, texts, loc="outside lower left", ncols=columns, **spacing)

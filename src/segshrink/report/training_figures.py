@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
-from segshrink.report.panels import LIGHT, SIZE, Panel, legend, new_figure, slug
+from segshrink.report.panels import LIGHT, Panel, slug
 from segshrink.report.runs import Run
 
 MEAN_IOU = "val/mean_iou"
@@ -36,8 +36,7 @@ def training_panels(runs: Sequence[Run]) -> list[Panel]:
 def _panel(runs: Sequence[Run], key: str, title: str, *columns: str) -> Panel:
     shown = [(run, column) for run in runs for column in columns if column in run.metrics]
 
-    def draw(panel_title: str | None) -> Figure:
-        figure, axes = new_figure(*SIZE, panel_title)
+    def draw(axes: Axes) -> None:
         named: set[str] = set()
         for run, column in sorted(shown, key=lambda pair: _is_training(pair[1])):
             epochs, values = run.metrics[column]
@@ -59,8 +58,6 @@ def _panel(runs: Sequence[Run], key: str, title: str, *columns: str) -> Panel:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         both = len({_is_training(column) for _, column in shown}) > 1
         axes.set_xlabel("epoch (dotted: training)" if both else "epoch")
-        legend(axes)
-        return figure
 
     changes = [
         f"{run.label}, {'training' if _is_training(column) else 'validation'}, from {run.metrics[column][1][0]:.3g} "
