@@ -13,9 +13,14 @@ import pytest
 from PIL import Image
 
 from segshrink.report import collect
-from segshrink.report.figures import calibration_panels, confusion_panels, curve_panels, summary_panels
+from segshrink.report.figures import (
+    calibration_panels,
+    confusion_panels,
+    curve_panels,
+    summary_panels,
+    training_panels,
+)
 from segshrink.report.panels import DARK, LIGHT, Panel, to_png, to_svg
-from segshrink.report.training_figures import training_panels
 
 Writer = Callable[..., Path]
 

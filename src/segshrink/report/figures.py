@@ -1,4 +1,4 @@
-"""Figures of accuracy: intervals, accuracy over cost, precision-recall curves, confusion, reliability."""
+"""The figures: intervals, accuracy over cost, training, precision-recall curves, confusion, reliability."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
 from segshrink import formatting
@@ -22,6 +22,12 @@ from segshrink.run_records import EvaluationRecord
 FAINTEST = 0.12
 # More classes than this are drawn with smaller letters, and names longer than this are cut.
 MANY_CLASSES, LONG_NAME = 8, 14
+# The column of metrics.csv that compares all runs.
+MEAN_IOU = "val/mean_iou"
+# A loss that falls by more than this factor is drawn on a logarithmic axis.
+STEEP = 30
+# Curves of fewer points show each of them: the mIoU of whole scenes isn't measured after every epoch.
+FEW_POINTS = 10
 
 
 def summary_panels(runs: Sequence[Run]) -> list[Panel]:
@@ -37,6 +43,21 @@ def summary_panels(runs: Sequence[Run]) -> list[Panel]:
         panels.append(_cost_panel(timed, latencies, "latency", "Accuracy over latency", "CPU latency in ms"))
     elif all(sizes):
         panels.append(_cost_panel(shown, sizes, "parameters", "Accuracy over size", "parameters"))
+    return panels
+
+
+def training_panels(runs: Sequence[Run]) -> list[Panel]:
+    """Loss, validation mean IoU, and each term of the loss; a term is on one panel for all runs."""
+    columns = dict.fromkeys(column for run in runs for column in run.metrics if column != MEAN_IOU)
+    stages = [column.partition("/") for column in columns]
+    terms = dict.fromkeys(term for stage, _, term in stages if stage in ("train", "val") and term)
+    panels = []
+    for term in sorted(terms, key=lambda term: term != "loss"):
+        title = "Loss" if term == "loss" else f"Loss term: {term.replace('_', ' ')}"
+        key = "loss" if term == "loss" else f"loss_{slug(term)}"
+        panels.append(_training_panel(runs, key, title, f"train/{term}", f"val/{term}"))
+    if any(MEAN_IOU in run.metrics for run in runs):
+        panels[1:1] = [_training_panel(runs, "validation_mean_iou", "Validation mean IoU", MEAN_IOU)]
     return panels
 
 
@@ -211,3 +232,42 @@ def _confusion_panel(run: Run, evaluation: EvaluationRecord, key: str) -> Panel:
 
 def _short(name: str) -> str:
     return name if len(name) <= LONG_NAME else f"{name[: LONG_NAME - 1]}…"
+
+
+def _training_panel(runs: Sequence[Run], key: str, title: str, *columns: str) -> Panel:
+    shown = [(run, column) for run in runs for column in columns if column in run.metrics]
+
+    def draw(axes: Axes) -> None:
+        named: set[str] = set()
+        for run, column in sorted(shown, key=lambda pair: _is_training(pair[1])):
+            epochs, values = run.metrics[column]
+            axes.plot(
+                epochs,
+                values,
+                color=LIGHT.color(run),
+                linestyle=(0, (1.3, 1.3)) if _is_training(column) else "-",
+                linewidth=1.8,
+                label=None if run.label in named else run.label,
+                marker="o" if len(epochs) < FEW_POINTS else None,
+            )
+            named.add(run.label)
+        everything = np.concatenate([run.metrics[column][1] for run, column in shown])
+        if everything.min() > 0 and everything.max() / everything.min() > STEEP:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(ScalarFormatter())
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        both = len({_is_training(column) for _, column in shown}) > 1
+        axes.set_xlabel("epoch (dotted: training)" if both else "epoch")
+
+    changes = [
+        f"{run.label}, {'training' if _is_training(column) else 'validation'}, from {run.metrics[column][1][0]:.3g} "
+        f"to {run.metrics[column][1][-1]:.3g}"
+        for run, column in shown
+    ]
+    leaking = MEAN_IOU in columns and any(run.leaking for run, _ in shown)
+    return Panel(key, title, f"{title} over epochs: {'; '.join(changes)}.", draw, leaking=leaking)
+
+
+def _is_training(column: str) -> bool:
+    return column.startswith("train/")

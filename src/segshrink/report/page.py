@@ -18,7 +18,6 @@ from segshrink.report.panels import DARK, LIGHT, Panel, to_png, to_svg
 from segshrink.report.pictures import ERROR_COLORS, data_uri, examples
 from segshrink.report.runs import Run, collect, focus
 from segshrink.report.summary import Summary, notices, summarize
-from segshrink.report.training_figures import training_panels
 from segshrink.run_folder import FIGURES, REPORT
 from segshrink.run_records import MachineRecord
 from segshrink.version import __version__
@@ -56,7 +55,7 @@ def build_report(runs: Sequence[Path], out: Path | None = None, *, overwrite: bo
     record = page.with_suffix(".json")
     sections = {
         "summary": figures.summary_panels(collected),
-        "training": training_panels(collected),
+        "training": figures.training_panels(collected),
         "curves": figures.curve_panels(collected),
         "confusion": figures.confusion_panels(collected),
         "calibration": figures.calibration_panels(collected),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageColor
 
 from segshrink import formatting
 from segshrink.classes import IGNORE_INDEX
@@ -41,15 +41,24 @@ class Tile:
 
 @dataclass(frozen=True)
 class Example:
-    """One image with all its pictures; ``group`` is best, median or worst."""
+    """One image with all its pictures.
+
+    Attributes:
+        name: The scene's name.
+        group: Best, median or worst.
+        rank: Its place among all.
+        width: Of each picture, in pixels.
+        height: The same.
+        tiles: The pictures.
+        compared: Whether the errors are set against a teacher's.
+    """
 
     name: str
     group: str
     rank: str
     width: int
     height: int
-    tiles: tuple[Tile, ...]
-    # Whether the errors are set against a teacher's.
+    tiles: list[Tile]
     compared: bool
 
 
@@ -81,26 +90,23 @@ def examples(runs: Sequence[Run]) -> tuple[list[Example], list[str]]:
         return [], ["no run has been evaluated"]
     images = [image for image in main.evaluation.per_image if image.mean_iou is not None]
     images = [image for image in images if main.folder.pictures_of(image)]
-    teacher = first(runs, "teacher")
     rows, notes = [], []
     for group, rank, image in choose(images):
         try:
-            tiles, compared, size = _tiles(image, main, main.evaluation.classes, runs, teacher)
+            rows.append(_example(image, group, f"{rank} of {len(images)}", main, main.evaluation.classes, runs))
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             notes.append(f"{image.name} could not be shown: {error}")
-        else:
-            rows.append(Example(image.name, group, f"{rank} of {len(images)}", *size, tuple(tiles), compared))
     return rows, notes if images else ["the evaluation kept no pictures"]
 
 
-def _tiles(
-    image: ImageRecord, main: Run, classes: Sequence[ClassRecord], runs: Sequence[Run], teacher: Run | None
-) -> tuple[list[Tile], bool, tuple[int, int]]:
-    """Return an image's pictures, whether its errors are set against the teacher's, and their size."""
+def _example(
+    image: ImageRecord, group: str, rank: str, main: Run, classes: Sequence[ClassRecord], runs: Sequence[Run]
+) -> Example:
     files = main.folder.pictures_of(image)
     if files is None:
         raise ValueError("its pictures are missing")
-    photo = _photo(files[0])
+    photo = _read(files[0]).convert("RGB")
+    photo.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     truth = _indices(files[1], photo.size)
     tiles = [
         Tile("Image", "", _jpeg(photo), "image", f"Photograph {image.name}"),
@@ -112,14 +118,14 @@ def _tiles(
         predicted = run.folder.pictures_of(scored) if scored else None
         if scored is None or predicted is None:
             continue
-        index = _indices(predicted[2], photo.size)
-        predictions[run.label] = index
+        predictions[run.label] = index = _indices(predicted[2], photo.size)
         note = f"mIoU {formatting.score(scored.mean_iou)}"
         alt = f"Classes that {run.label} predicts for {image.name}: {_shares(index, classes)}"
         tiles.append(Tile(run.label, note, _map(index, classes), "map", alt))
+    teacher = first(runs, "teacher")
     other = predictions.get(teacher.label) if teacher and teacher is not main else None
-    subject = f"{image.name} that {main.label}"
-    return [*tiles, _errors(photo, truth, predictions[main.label], other, subject)], other is not None, photo.size
+    tiles.append(_errors(photo, truth, predictions[main.label], other, f"{image.name} that {main.label}"))
+    return Example(image.name, group, rank, *photo.size, tiles, other is not None)
 
 
 def _image_of(run: Run, main: Run, name: str) -> ImageRecord | None:
@@ -152,34 +158,27 @@ def _errors(photo: Image.Image, truth: Index, predicted: Index, other: Index | N
     return Tile("Errors", note, _jpeg(Image.fromarray(picture.astype(np.uint8))), "errors", alt)
 
 
-def _photo(path: Path) -> Image.Image:
-    with Image.open(path, formats=_FORMATS) as opened:
-        _check(opened)
-        photo = opened.convert("RGB")
-    photo.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return photo
-
-
 def _indices(path: Path, size: tuple[int, int]) -> Index:
-    with Image.open(path, formats=_FORMATS) as opened:
-        _check(opened)
-        if opened.mode not in ("P", "L"):
-            raise ValueError(f"{path} is not an index picture")
-        return np.asarray(opened.resize(size, Image.Resampling.NEAREST), dtype=np.uint8)
+    picture = _read(path)
+    if picture.mode not in ("P", "L"):
+        raise ValueError(f"{path} is not an index picture")
+    return np.asarray(picture.resize(size, Image.Resampling.NEAREST), dtype=np.uint8)
 
 
-def _check(opened: Image.Image) -> None:
-    if opened.width * opened.height > MAX_PIXELS:
-        raise ValueError(f"{opened.width} × {opened.height} pixels are too many for a picture of a report")
+def _read(path: Path) -> Image.Image:
+    with Image.open(path, formats=_FORMATS) as picture:
+        if picture.width * picture.height > MAX_PIXELS:
+            raise ValueError(f"{picture.width} × {picture.height} pixels are too many for a picture of a report")
+        picture.load()
+        return picture
 
 
 def _map(index: Index, classes: Sequence[ClassRecord]) -> str:
-    palette = [0, 0, 0] * 256
-    for place, entry in enumerate(classes):
-        palette[3 * place : 3 * place + 3] = [int(entry.color[at : at + 2], 16) for at in (1, 3, 5)]
-    palette[3 * 255 :] = IGNORED
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(classes)] = [ImageColor.getrgb(entry.color) for entry in classes]
+    palette[IGNORE_INDEX] = IGNORED
     picture = Image.fromarray(np.ascontiguousarray(index))
-    picture.putpalette(palette)
+    picture.putpalette(palette.tobytes())
     return _uri(picture, "PNG", optimize=True)
 
 
