@@ -20,7 +20,6 @@ class Cell:
         text: The same for people.
         note: Its interval, or the load of the machine.
         to_teacher: Its difference from the teacher's, or how many times less or more it is.
-        beside_teacher: The same as part of a sentence.
         ratio: The ratio to the teacher's.
         doubt: What makes that ratio doubtful.
     """
@@ -29,7 +28,6 @@ class Cell:
     text: str
     note: str = ""
     to_teacher: str = ""
-    beside_teacher: str = ""
     ratio: float | None = None
     doubt: str = ""
 
@@ -230,11 +228,9 @@ def _cell(measure: Measure, run: Run, teacher: Run | None) -> Cell:
         return cell
     scored = measure.against == "scores"
     difference = formatting.points(value - reference) if scored else formatting.ratio(value, reference, measure.words)
-    joint = "against" if scored else "as" if difference == "the same" else "than"
     return replace(
         cell,
         to_teacher=difference,
-        beside_teacher=difference and f"{difference} {joint} the teacher",
         ratio=value / reference if reference else None,
         doubt=_speed_doubt(run, teacher) if measure.key.startswith("latency") else "",
     )
