@@ -199,8 +199,9 @@ class RunFolder:
         columns: dict[str, tuple[list[float], list[float]]] = {}
         for row in rows:
             numbers = {name: number for name, cell in row.items() if name and (number := _finite(cell)) is not None}
-            epoch = numbers.pop("epoch", None)
-            for name, value in numbers.items() if epoch is not None else ():
+            if (epoch := numbers.pop("epoch", None)) is None:
+                continue
+            for name, value in numbers.items():
                 epochs, values = columns.setdefault(name, ([], []))
                 epochs.append(epoch)
                 values.append(value)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ COLORS = {
     "openvino": LIGHT.roles["student"][0],
     "litert": LIGHT.roles["control"][0],
 }
-_FRONT_STYLE = {"color": LIGHT.ink, "linewidth": 1.0, "linestyle": (0, (4, 2))}
+_FRONT_STYLE: Any = {"color": LIGHT.ink, "linewidth": 1.0, "linestyle": (0, (4, 2))}
 
 
 class _Latency(Record):

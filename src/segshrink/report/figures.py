@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -93,8 +94,9 @@ def calibration_panels(runs: Sequence[Run]) -> list[Panel]:
 
     def draw_confidence(axes: Axes) -> None:
         for run, (confidence, _, count), style in shown:
-            look = {"color": LIGHT.color(run), "linestyle": style, "linewidth": 1.8, "markersize": 4}
-            axes.plot(confidence, count / count.sum(), marker="o", label=run.label, **look)
+            shares, color = count / count.sum(), LIGHT.color(run)
+            look: dict[str, Any] = {"linestyle": style, "linewidth": 1.8, "marker": "o", "markersize": 4}
+            axes.plot(confidence, shares, color=color, label=run.label, **look)
         axes.set(xlim=(0, 1.02), ylim=(0, None), xlabel="confidence", ylabel="share of pixels")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g} %"))
 
@@ -183,8 +185,9 @@ def _curve_panel(runs: Sequence[Run], name: str, place: int, color: str | None) 
 
     def draw(axes: Axes) -> None:
         for number, (run, curve, text) in enumerate(curves):
-            look = {"color": LIGHT.color(run), "linestyle": DASHES[number % len(DASHES)], "linewidth": 1.9}
-            axes.plot(curve.recall, curve.precision, label=text, **look)
+            style = DASHES[number % len(DASHES)]
+            color = LIGHT.color(run)
+            axes.plot(curve.recall, curve.precision, color=color, linestyle=style, linewidth=1.9, label=text)
         axes.set(xlim=(-0.01, 1.02), ylim=(-0.02, 1.04), xlabel="recall", ylabel="precision")
 
     values = "; ".join(text.replace("  AP", "") for _, _, text in curves)

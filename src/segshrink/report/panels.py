@@ -124,7 +124,7 @@ DARK = Theme(
         "model": ("#6fa8f0", "#ee86bd", "#b3cc57", "#cba983", "#75c6de"),
     },
 )
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 10.5,
     "font.family": ["DejaVu Sans"],
     "text.color": LIGHT.ink,
