@@ -83,6 +83,6 @@ def test_without_both_numbers_there_is_no_picture(tmp_path: Path, rows: list[dic
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="segshrink benchmark"):
         draw_benchmark(tmp_path / "benchmark.json")
-    (tmp_path / "benchmark.json").write_text(json.dumps({"rows": 3}))
+    (tmp_path / "benchmark.json").write_text(json.dumps({"size": 512, "rows": 3}))
     with pytest.raises(DataError, match="rows"):
         draw_benchmark(tmp_path / "benchmark.json")
