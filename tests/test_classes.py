@@ -148,7 +148,7 @@ def test_255_is_a_class_if_declared() -> None:
 def test_index_classes_take_grey_saved_as_rgb_but_no_colours() -> None:
     grey = np.full((2, 2, 3), 10, dtype=np.uint8)
     assert NUMBERS.encode(grey).tolist() == [[0, 0], [0, 0]]
-    with pytest.raises(DataError, match="found a mask in colours"):
+    with pytest.raises(DataError, match="found a mask in colors"):
         NUMBERS.encode(AERIAL.colorize(np.zeros((2, 2), dtype=np.uint8)))
 
 

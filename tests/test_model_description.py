@@ -76,7 +76,7 @@ def test_the_resolution_is_kept_and_may_be_absent():
 
 @pytest.mark.parametrize("resolution", [0.0, -1.0, float("nan"), float("inf"), 1e-9, 1e9, 10**400])
 def test_a_senseless_resolution_says_so(resolution):
-    with pytest.raises(ModelError, match="metres per pixel"):
+    with pytest.raises(ModelError, match="meters per pixel"):
         described(resolution=resolution)
 
 

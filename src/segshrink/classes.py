@@ -1,4 +1,4 @@
-"""Class maps: names, colours and what is ignored; colour or index masks to class indices and back."""
+"""Class maps: names, colors and what is ignored; color or index masks to class indices and back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IGNORE_INDEX = 255
 Color = tuple[int, int, int]
 Entry = tuple[str, str | None, int | None]
 
-# Okabe and Ito's colours for colour-blind readers (black left out), then Paul Tol's "muted" set.
+# Okabe and Ito's colors for color-blind readers (black left out), then Paul Tol's "muted" set.
 _DEFAULT_COLORS = (
     "#E69F00",
     "#56B4E9",
@@ -57,7 +57,7 @@ _BLOCK = 1 << 18
 
 
 class UndeclaredError(DataError):
-    """A mask holds colours or values that no class and no ``ignore`` entry declares.
+    """A mask holds colors or values that no class and no ``ignore`` entry declares.
 
     Attributes:
         found: "#RRGGBB" or value → number of pixels, the most frequent first.
@@ -77,9 +77,9 @@ class ClassMap:
 
     Attributes:
         names: Class names, by class index.
-        colors: (red, green, blue) in 0..255, by class index; what colour masks hold, and what classes are drawn in.
-        values: The numbers in index masks, by class index; None: masks are colour masks.
-        ignored_colors: Colours that carry no label.
+        colors: (red, green, blue) in 0..255, by class index; what color masks hold, and what classes are drawn in.
+        values: The numbers in index masks, by class index; None: masks are color masks.
+        ignored_colors: Colors that carry no label.
         ignored_values: Values that carry no label.
     """
 
@@ -94,12 +94,12 @@ class ClassMap:
             raise ConfigError(f"a class map holds 1 to {IGNORE_INDEX} classes, found {len(self.names)}")
         lengths = {len(self.names), len(self.colors), len(self.names if self.values is None else self.values)}
         if len(lengths) > 1:
-            raise ConfigError("a class map needs one colour (and one value, if any) for each class name")
+            raise ConfigError("a class map needs one color (and one value, if any) for each class name")
         for number, name in enumerate(self.names, start=1):
             _refuse_name(number, name)
         _refuse_repeats("class name", self.names)
         if self.values is None:
-            _refuse_repeats("mask colour", [format_color(color) for color in (*self.colors, *self.ignored_colors)])
+            _refuse_repeats("mask color", [format_color(color) for color in (*self.colors, *self.ignored_colors)])
         else:
             _refuse_repeats("mask value", (*self.values, *self.ignored_values))
             for value in (*self.values, *self.ignored_values):
@@ -121,12 +121,12 @@ class ClassMap:
 
         Args:
             entries: (name, "#RRGGBB" or None, value or None) of each class, in class order.
-            ignore: Colours or values without a label. In index masks 255 is ignored as well unless it is a class.
-            mask_kind: "auto" is colour if every class has a colour and none has a value, else index. Index classes
+            ignore: Colors or values without a label. In index masks 255 is ignored as well unless it is a class.
+            mask_kind: "auto" is color if every class has a color and none has a value, else index. Index classes
                 without values take 0, 1, 2, ... in order.
 
         Raises:
-            ConfigError: Repeated names, colours or values; a colour that isn't "#RRGGBB"; classes with and without
+            ConfigError: Repeated names, colors or values; a color that isn't "#RRGGBB"; classes with and without
                 values mixed; ``ignore`` of the other kind.
 
         Example:
@@ -135,32 +135,33 @@ class ClassMap:
             ('Land', 'Water')
         """
         names = tuple(name for name, _, _ in entries)
-        given = [None if color is None else parse_color(color) for _, color, _ in entries]
+        parsed_colors = [None if color is None else parse_color(color) for _, color, _ in entries]
         numbers = [value for _, _, value in entries]
         if mask_kind == "auto":
-            mask_kind = "color" if None not in given and all(number is None for number in numbers) else "index"
+            mask_kind = "color" if None not in parsed_colors and all(number is None for number in numbers) else "index"
         ignored_colors = tuple(dict.fromkeys(parse_color(item) for item in ignore if isinstance(item, str)))
         ignored_values = tuple(dict.fromkeys(item for item in ignore if isinstance(item, int)))
         if mask_kind == "color":
             if ignored_values:
-                raise ConfigError(f"ignore: masks are in colours, found the value {ignored_values[0]}; give '#RRGGBB'")
-            colors = tuple(color for color in given if color is not None)
+                raise ConfigError(f"ignore: masks are in colors, found the value {ignored_values[0]}; give '#RRGGBB'")
+            colors = tuple(color for color in parsed_colors if color is not None)
             if len(colors) < len(names):
-                raise ConfigError(f"class '{names[given.index(None)]}' has no color, but masks are in colours; add it")
+                bare = names[parsed_colors.index(None)]
+                raise ConfigError(f"class '{bare}' has no color, but masks are in colors; add it")
             return cls(names, colors, None, ignored_colors, ())
         if ignored_colors:
-            found = format_color(ignored_colors[0])
-            raise ConfigError(f"ignore: masks are class numbers, found the colour {found}; give a number")
+            first_ignored = format_color(ignored_colors[0])
+            raise ConfigError(f"ignore: masks are class numbers, found the color {first_ignored}; give a number")
         values = tuple(number for number in numbers if number is not None) or tuple(range(len(names)))
         if len(values) < len(names):
             raise ConfigError(f"class '{names[numbers.index(None)]}' has no value, but others have; add it")
         if IGNORE_INDEX not in values and IGNORE_INDEX not in ignored_values:
             ignored_values = (*ignored_values, IGNORE_INDEX)
-        return cls(names, _completed(given), values, (), ignored_values)
+        return cls(names, _completed(parsed_colors), values, (), ignored_values)
 
     @property
     def ignore_color(self) -> Color:
-        """The colour that pixels without a label are drawn in; never that of a class."""
+        """The color that pixels without a label are drawn in; never that of a class."""
         candidates = (*self.ignored_colors, *_IGNORE_COLORS)
         fallback = (color for color in _distinct_colors() if color not in self.colors)
         return next((color for color in candidates if color not in self.colors), None) or next(fallback)
@@ -169,14 +170,14 @@ class ClassMap:
         """Turn a mask into class indices.
 
         Args:
-            mask: (H, W, 3 or 4) uint8 colours (a fourth band is not looked at) or (H, W) whole numbers. With colour
-                classes an (H, W) uint8 mask is taken as shades of grey.
+            mask: (H, W, 3 or 4) uint8 colors (a fourth band is not looked at) or (H, W) whole numbers. With color
+                classes an (H, W) uint8 mask is taken as shades of gray.
 
         Returns:
             (H, W) class indices, 255 where ignored.
 
         Raises:
-            UndeclaredError: A colour or value is neither a class nor ignored.
+            UndeclaredError: A color or value is neither a class nor ignored.
             DataError: The mask has another number of bands or another data type than the classes need.
         """
         mask = np.asarray(mask)
@@ -187,7 +188,7 @@ class ClassMap:
         return self._encode_colors(mask) if self.values is None else self._encode_values(mask, self.values)
 
     def colorize(self, index: NDArray[Any]) -> NDArray[np.uint8]:
-        """Draw (H, W) class indices as (H, W, 3) colours; ignored pixels in ``ignore_color``."""
+        """Draw (H, W) class indices as (H, W, 3) colors; ignored pixels in ``ignore_color``."""
         table = np.array(self.palette(), dtype=np.uint8).reshape(256, 3)
         return np.take(table, index, axis=0)
 
@@ -237,31 +238,31 @@ class ClassMap:
             )
         if mask.ndim == 2:
             mask = np.broadcast_to(mask[:, :, np.newaxis], (*mask.shape, 3))
-        # One entry a colour; untouched pages of the zeroed table cost no memory. 0 means undeclared.
+        # One entry a color; untouched pages of the zeroed table cost no memory. 0 means undeclared.
         table = np.zeros(1 << 24, dtype=np.uint16)
         table[[_pack(color) for color in self.colors]] = np.arange(1, len(self) + 1)
         table[[_pack(color) for color in self.ignored_colors]] = IGNORE_INDEX + 1
-        index, found = _translated(mask, _packed, table)
-        if found:
-            named = {f"#{number:06X}": count for number, count in found.items()}
-            grey = all(number % 0x010101 == 0 for number in found)
-            hint = "; if they are class numbers, give the classes a value instead of a color" if grey else ""
-            raise UndeclaredError(_undeclared("colours", named) + hint, named)
+        index, undeclared = _translated(mask, _packed, table)
+        if undeclared:
+            counts = {f"#{number:06X}": count for number, count in undeclared.items()}
+            is_gray = all(number % 0x010101 == 0 for number in undeclared)
+            hint = "; if they are class numbers, give the classes a value instead of a color" if is_gray else ""
+            raise UndeclaredError(_undeclared("colors", counts) + hint, counts)
         return index
 
     def _encode_values(self, mask: NDArray[Any], values: tuple[int, ...]) -> NDArray[np.uint8]:
         if mask.ndim == 3:
             if not all(np.array_equal(mask[:, :, 0], mask[:, :, band]) for band in (1, 2)):
                 raise DataError(
-                    "classes are given by value, found a mask in colours; give the classes a color instead, in quotes"
+                    "classes are given by value, found a mask in colors; give the classes a color instead, in quotes"
                 )
             mask = mask[:, :, 0]
         table = np.zeros(_LARGEST_VALUE + 2, dtype=np.uint16)
         table[list(values)] = np.arange(1, len(self) + 1)
         table[list(self.ignored_values)] = IGNORE_INDEX + 1
-        index, found = _translated(mask, _whole, table)
-        if found:
-            raise UndeclaredError(_undeclared("values", found), found)
+        index, undeclared = _translated(mask, _whole, table)
+        if undeclared:
+            raise UndeclaredError(_undeclared("values", undeclared), undeclared)
         return index
 
 
@@ -272,12 +273,12 @@ def parse_color(text: str) -> Color:
         ConfigError: It isn't "#" and six hexadecimal digits.
     """
     if not isinstance(text, str) or not re.fullmatch(r"#[0-9A-Fa-f]{6}", text):
-        raise ConfigError(f"a colour must look like '#3C1098', found {text!r}")
+        raise ConfigError(f"a color must look like '#3C1098', found {text!r}")
     return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
 
 
 def format_color(color: Sequence[int]) -> str:
-    """Write a colour as "#RRGGBB"."""
+    """Write a color as "#RRGGBB"."""
     return "#{:02X}{:02X}{:02X}".format(*color)
 
 
@@ -286,7 +287,7 @@ def _pack(color: Color) -> int:
 
 
 def _packed(mask: NDArray[Any]) -> NDArray[np.intp]:
-    """Pack (h, w, 3) colours into one number each."""
+    """Pack (h, w, 3) colors into one number each."""
     packed = mask[:, :, 0].astype(np.intp)
     for band in (1, 2):
         packed <<= 8
@@ -317,7 +318,7 @@ def _translated(
     """
     height, width = mask.shape[:2]
     index = np.empty((height, width), dtype=np.uint8)
-    found: Counter[int] = Counter()
+    undeclared: Counter[int] = Counter()
     step = max(1, _BLOCK // max(width, 1))
     for row in range(0, height, step):
         numbers = numbered(mask[row : row + step])
@@ -327,15 +328,15 @@ def _translated(
             codes = table[numbers]
         if not codes.all():
             values, counts = np.unique(numbers[codes == 0], return_counts=True)
-            found.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+            undeclared.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         index[row : row + step] = codes - np.uint16(1)
-    return index, dict(found.most_common())
+    return index, dict(undeclared.most_common())
 
 
-def _undeclared(kind: str, found: Mapping[Any, int]) -> str:
-    shown = ", ".join(f"{key} ({count} pixels)" for key, count in list(found.items())[:8])
-    more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-    cause = "; so many look like a mask that was saved as JPEG or resized smoothly" if len(found) > 64 else ""
+def _undeclared(kind: str, counts: Mapping[Any, int]) -> str:
+    shown = ", ".join(f"{key} ({count} pixels)" for key, count in list(counts.items())[:8])
+    more = f" and {len(counts) - 8} more" if len(counts) > 8 else ""
+    cause = "; so many look like a mask that was saved as JPEG or resized smoothly" if len(counts) > 64 else ""
     return f"undeclared {kind} in the mask: {shown}{more}; declare them as classes or under ignore{cause}"
 
 
@@ -354,29 +355,29 @@ def _refuse_name(number: int, name: str) -> None:
 
 
 def _refuse_repeats(what: str, items: Sequence[Any]) -> None:
-    seen: set[Any] = set()
+    earlier: set[Any] = set()
     for item in items:
-        if item in seen:
+        if item in earlier:
             raise ConfigError(f"the {what} {item!r} is given twice; each must be given once")
-        seen.add(item)
+        earlier.add(item)
 
 
-def _completed(given: Sequence[Color | None]) -> tuple[Color, ...]:
-    """Fill the gaps with default colours that aren't among the given ones."""
-    taken = {color for color in given if color is not None}
+def _completed(colors: Sequence[Color | None]) -> tuple[Color, ...]:
+    """Fill the gaps with default colors that aren't among the given ones."""
+    taken = {color for color in colors if color is not None}
     fresh = (color for color in _distinct_colors() if color not in taken)
-    return tuple(next(fresh) if color is None else color for color in given)
+    return tuple(next(fresh) if color is None else color for color in colors)
 
 
 def _distinct_colors() -> Iterator[Color]:
-    """Yield colours without end: the named ones, then hues a golden angle apart in varying brightness."""
-    seen = {parse_color(text): None for text in _DEFAULT_COLORS}
-    yield from seen
+    """Yield colors without end: the named ones, then hues a golden angle apart in varying brightness."""
+    colors = {parse_color(text): None for text in _DEFAULT_COLORS}
+    yield from colors
     step = 0
     while True:
         red, green, blue = colorsys.hsv_to_rgb(step * 0.618034 % 1, 0.45 + 0.2 * (step % 3), 0.95 - 0.2 * (step % 4))
         color = (round(red * 255), round(green * 255), round(blue * 255))
         step += 1
-        if color not in seen:
-            seen[color] = None
+        if color not in colors:
+            colors[color] = None
             yield color

@@ -66,9 +66,9 @@ def install_command(extra: str) -> str:
     except (metadata.PackageNotFoundError, ValueError):
         record = {}
     url = str(record.get("url", ""))
-    wanted = f"segshrink[{extra}]"
+    requirement = f"segshrink[{extra}]"
     if "vcs_info" in record:
-        return f"pip install '{wanted} @ {record['vcs_info'].get('vcs', 'git')}+{url}'"
+        return f"pip install '{requirement} @ {record['vcs_info'].get('vcs', 'git')}+{url}'"
     source = Path(url2pathname(urlsplit(url).path))
     if "dir_info" in record and (source / "pyproject.toml").is_file():
         editable = "-e " if record["dir_info"].get("editable") else ""
@@ -78,9 +78,9 @@ def install_command(extra: str) -> str:
 
 def nearest(word: str, candidates: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest candidate, or the list of all of them."""
-    known = sorted(candidates)
-    begun = [name for name in known if word and name.startswith(word)]
-    close = begun if len(begun) == 1 else get_close_matches(word, known, n=1, cutoff=0.6)
+    names = sorted(candidates)
+    begun = [name for name in names if word and name.startswith(word)]
+    close = begun if len(begun) == 1 else get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
         return f"; did you mean '{close[0]}'?"
-    return f"; known are: {', '.join(known)}" if known else ""
+    return f"; known are: {', '.join(names)}" if names else ""

@@ -70,7 +70,7 @@ def _names(folder: Path, step: str) -> list[str]:
 
 def _folders_below(root: Path, start: str) -> Iterator[str]:
     """Yield ``start`` and all folders below it, each real folder once; links come last."""
-    seen: set[tuple[int, int]] = set()
+    visited: set[tuple[int, int]] = set()
     links: list[str] = []
     waiting = [start]
     while waiting or links:
@@ -81,9 +81,9 @@ def _folders_below(root: Path, start: str) -> Iterator[str]:
                 folders = sorted((entry for entry in entries if entry.name[0] != "." and _is_folder(entry)), key=_name)
         except (OSError, ValueError):
             continue
-        if (status.st_dev, status.st_ino) in seen:
+        if (status.st_dev, status.st_ino) in visited:
             continue
-        seen.add((status.st_dev, status.st_ino))
+        visited.add((status.st_dev, status.st_ino))
         yield reached
         for entry in folders:
             (links if entry.is_symlink() else waiting).append(f"{reached}{entry.name}/")

@@ -92,8 +92,8 @@ def replacing(
                     os.fsync(stream.fileno())
             guard()  # something may have been put there meanwhile
             if overwrite and target.is_dir():
-                for found in _foreign(target, kind):
-                    _keep(found, temporary / found.relative_to(target))
+                for foreign in _foreign(target, kind):
+                    _keep(foreign, temporary / foreign.relative_to(target))
             _move(temporary, target, aside=scratch / _ASIDE / target.name)
         except FileError as error:
             if str(temporary) not in str(error):
@@ -122,10 +122,10 @@ def refuse_foreign(*paths: Path, overwrite: bool | None = None, kind: FolderKind
     """
     option = "" if overwrite is None else ", or allow it with --overwrite (overwrite=True)"
     for path in paths if not overwrite else ():
-        if (found := next(_foreign(Path(path), kind), None)) is not None:
-            reason = f"{found} was not written by segshrink"
+        if (foreign := next(_foreign(Path(path), kind), None)) is not None:
+            reason = f"{foreign} was not written by segshrink"
             if kind is not None:
-                reason = f"{path} holds something other than {kind.name} ({found})"
+                reason = f"{path} holds something other than {kind.name} ({foreign})"
             raise FileError(f"{reason}, so it is not replaced; move it away or choose another place{option}")
 
 

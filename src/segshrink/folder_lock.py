@@ -100,9 +100,9 @@ def _refuse_held(stream: IO[str], name: str) -> None:
         owner = ProcessIdentity.parse(holder["process"])
     if locked is None and (owner is None or owner.runs() is False):
         return
-    who = f"process {owner.pid} on {holder['host']} since {holder['since']}" if owner else "another process"
+    holder_name = f"process {owner.pid} on {holder['host']} since {holder['since']}" if owner else "another process"
     remedy = "" if locked is False else f", or delete {stream.name} if that process is gone"
-    raise FileError(f"{name} is in use by {who}; wait for it or choose another folder{remedy}")
+    raise FileError(f"{name} is in use by {holder_name}; wait for it or choose another folder{remedy}")
 
 
 def _is_at(stream: IO[str], path: Path) -> bool:

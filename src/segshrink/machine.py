@@ -130,11 +130,11 @@ def describe_machine(*, threads: int | None = None) -> dict[str, Any]:
 
 def package_versions(*packages: str) -> dict[str, str]:
     """Return the versions of those packages that are installed."""
-    found = {}
+    versions = {}
     for package in packages:
         with suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+            versions[package] = metadata.version(package)
+    return versions
 
 
 def usable_cores() -> list[int]:
@@ -202,8 +202,8 @@ def default_threads() -> int:
 
 def available_memory() -> int | None:
     """Return the bytes of memory that this process may still take: what is free, within its limits; None if unknown."""
-    known = [_free_memory(), _free_in_group(), _free_in_address_space()]
-    return min((max(0, free) for free in known if free is not None), default=None)
+    limits = [_free_memory(), _free_in_group(), _free_in_address_space()]
+    return min((max(0, free) for free in limits if free is not None), default=None)
 
 
 def peak_memory_mb() -> float:

@@ -14,7 +14,7 @@ from segshrink.formatting import printable, shortened
 LARGEST_STRIDE = 4096
 _MOST_BANDS = 4096
 _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
-# Metres a pixel: from less than a microscope's to a world map's.
+# Meters a pixel: from less than a microscope's to a world map's.
 _FINEST, _COARSEST = 1e-7, 1e6
 _LONGEST_NAME = 200  # letters of an id or of a band's name
 # Whole numbers in options count channels, blocks or pixels; some libraries loop over them.
@@ -115,7 +115,7 @@ class ModelDescription:
             are then (0, z), whose softmax is (1 - sigmoid(z), sigmoid(z)).
         scaling: (scale, offset) of each band's raw numbers, as the tags of the files it was trained on say; None where
             they say nothing.
-        resolution: Ground size of a pixel in metres that it was trained on, when known.
+        resolution: Ground size of a pixel in meters that it was trained on, when known.
         structure: How the network differs from the one that ``id`` and ``options`` build, as ``models.structure`` says
             it; None where it doesn't.
     """
@@ -159,7 +159,7 @@ class ModelDescription:
             raise ModelError(f"scales and offsets are finite numbers, scales not 0, found {self.scaling}")
         if self.resolution is not None and not _FINEST <= self.resolution <= _COARSEST:
             raise ModelError(
-                f"a resolution is metres per pixel, from {_FINEST:g} to {_COARSEST:g}, found {self.resolution}"
+                f"a resolution is meters per pixel, from {_FINEST:g} to {_COARSEST:g}, found {self.resolution}"
             )
         for part in (self.options, self.structure or {}):
             _refuse_odd(part)
@@ -245,5 +245,5 @@ def _refuse_odd(value: Any, depth: int = 0) -> None:
 
 def _stretched(values: tuple[float, ...], bands: int) -> tuple[float, ...]:
     average = sum(values) / len(values)
-    # One band is taken as grey, not as red.
+    # One band is taken as gray, not as red.
     return (average,) if bands == 1 else values[:bands] + (average,) * (bands - len(values))

@@ -33,7 +33,7 @@ def grid(height: int, width: int, *, tile: int | tuple[int, int], overlap: int, 
         height: Image height in pixels, at least 1.
         width: Image width in pixels, at least 1.
         tile: Side of a window in pixels, or its height and width.
-        overlap: Pixels that neighbours share, less than ``tile``.
+        overlap: Pixels that neighbors share, less than ``tile``.
         align: The last row and column start at a multiple of this many pixels, and are larger by what is then missing.
             A network of this stride, on a tile and overlap that are multiples of it, gives on the windows what it gives
             on the whole image.
@@ -61,7 +61,7 @@ def grid(height: int, width: int, *, tile: int | tuple[int, int], overlap: int, 
 def cosine_weights(height: int, width: int, *, overlap: int) -> NDArray[np.float32]:
     """Return (height, width) weights in (0, 1] that fall to the borders along a squared cosine of ``overlap`` pixels.
 
-    Where two neighbours share exactly ``overlap`` pixels and ``2 * overlap`` fits into a window, their weights add up
+    Where two neighbors share exactly ``overlap`` pixels and ``2 * overlap`` fits into a window, their weights add up
     to 1.
     """
     return np.outer(_ramp(height, overlap), _ramp(width, overlap)).astype(np.float32)

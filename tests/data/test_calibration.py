@@ -49,7 +49,7 @@ def test_every_scene_takes_part_before_one_gives_a_second_tile(
 
 
 def test_an_empty_set_and_a_bad_count_are_named(dataset: Dataset) -> None:
-    with pytest.raises(ConfigError, match="neither training nor unlabelled images"):
+    with pytest.raises(ConfigError, match="neither training nor unlabeled images"):
         calibration_tiles(replace(dataset, train=(), unlabeled=()), count=4)
     with pytest.raises(ConfigError, match="at least 1 image, found 0"):
         calibration_tiles(dataset, count=0)

@@ -191,7 +191,7 @@ def test_sixteen_bit_images_come_as_float() -> None:
 
 
 def test_no_labelled_scene_is_an_error() -> None:
-    with pytest.raises(DataError, match="no labelled image"):
+    with pytest.raises(DataError, match="no labeled image"):
         CropDataset(SceneStore((), CLASSES), crops=Crops(), augmentation=PLAIN, seed=0)
 
 

@@ -56,8 +56,8 @@ def memory_sentence(error: BaseException, arguments: Sequence[str]) -> str | Non
     """Say that memory was used up, how much was wanted, and what to do; None for another error."""
     if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
         return None
-    wanted = _WANTED.search(str(error))
-    more = f"{wanted[1]} {wanted[2]} more" if wanted else f"more than the {peak_memory_mb():.0f} MB that it had"
+    amount = _WANTED.search(str(error))
+    more = f"{amount[1]} {amount[2]} more" if amount else f"more than the {peak_memory_mb():.0f} MB that it had"
     return out_of_memory(arguments, wanted=more)
 
 

@@ -84,65 +84,66 @@ def print_scores(evaluation: EvaluationRecord) -> None:
         console.print(f"never predicted: {', '.join(evaluation.never_predicted)}", style="bold red", markup=False)
 
 
-def print_model(found: ModelFinding) -> None:
+def print_model(finding: ModelFinding) -> None:
     """Print a model's size and classes, and the table of its features."""
     console = out_console()
-    console.print(Text.assemble((found.id, "bold"), f"  {found.source}" if found.source != found.id else ""))
+    console.print(Text.assemble((finding.id, "bold"), f"  {finding.source}" if finding.source != finding.id else ""))
     console.print(
-        f"{found.parameters:,} parameters, {found.bands} bands, images padded to multiples of {found.stride} pixels"
+        f"{finding.parameters:,} parameters, {finding.bands} bands, images padded to multiples of {finding.stride} "
+        "pixels"
     )
     unknown = "those of the data set that it is trained on (parameters are counted with two)"
-    classes = unknown if found.classes is None else ", ".join(found.classes)
+    classes = unknown if finding.classes is None else ", ".join(finding.classes)
     console.print(f"classes: {classes}", markup=False)
-    table = Table(title=f"Features of a {found.size} × {found.size} image", title_justify="left")
+    table = Table(title=f"Features of a {finding.size} × {finding.size} image", title_justify="left")
     for name in ("role", "path"):
         table.add_column(name)
     for name in ("channels", "stride", "height × width"):
         table.add_column(name, justify="right")
-    for role in found.roles:
+    for role in finding.roles:
         channels, height, width = role.shape
-        shown = "C" if role.name == "logits" and found.classes is None else str(channels)
+        shown = "C" if role.name == "logits" and finding.classes is None else str(channels)
         table.add_row(Text(role.name), Text(role.path or "(the model)"), shown, str(role.stride), f"{height} × {width}")
     console.print(table)
 
 
-def print_inspection(found: Inspection) -> None:
+def print_inspection(inspection: Inspection) -> None:
     """Print what was found: the parts, the classes, and every problem with its remedy."""
     console = out_console()
-    console.print(Text.assemble((found.name, "bold"), f"  {found.root}"))
-    if found.parts:
-        console.print(_parts_table(found))
-        console.print(_classes_table(found))
-    _print_sizes(console, found)
-    for problem in found.problems:
+    console.print(Text.assemble((inspection.name, "bold"), f"  {inspection.root}"))
+    if inspection.parts:
+        console.print(_parts_table(inspection))
+        console.print(_classes_table(inspection))
+    _print_sizes(console, inspection)
+    for problem in inspection.problems:
         label = ("must be fixed", "bold red") if problem.severity == "error" else ("please look at", "bold yellow")
         console.print(Text.assemble(label, f"  {printable(shortened(problem.message))}"))
-    errors = sum(problem.severity == "error" for problem in found.problems)
-    if found.sound:
+    errors = sum(problem.severity == "error" for problem in inspection.problems)
+    if inspection.sound:
         console.print(Text("ready to train", "bold green"))
     else:
         console.print(Text(f"{errors} problem{'s' if errors > 1 else ''} must be fixed", "bold red"))
 
 
-def _parts_table(found: Inspection) -> Table:
+def _parts_table(inspection: Inspection) -> Table:
     table = Table(title="Images", title_justify="left")
     table.add_column("part")
-    for name in ("images", "labelled pixels", "ignored"):
+    for name in ("images", "labeled pixels", "ignored"):
         table.add_column(name, justify="right")
-    for part in found.parts:
+    for part in inspection.parts:
         labeled = part.pixels - part.ignored
         ignored = f"{part.ignored_share:.1%}" if part.pixels else "–"
         table.add_row(part.name, f"{part.samples:,}", f"{labeled:,}" if part.pixels else "–", ignored)
     return table
 
 
-def _classes_table(found: Inspection) -> Table:
-    parts = [part for part in found.parts if part.pixels]
-    table = Table(title="Share of the labelled pixels", title_justify="left")
+def _classes_table(inspection: Inspection) -> Table:
+    parts = [part for part in inspection.parts if part.pixels]
+    table = Table(title="Share of the labeled pixels", title_justify="left")
     table.add_column("class")
     for part in parts:
         table.add_column(part.name, justify="right")
-    for name, color in found.classes.items():
+    for name, color in inspection.classes.items():
         table.add_row(Text.assemble(("■ ", color), name), *(_share(part, name) for part in parts))
     return table
 
@@ -151,31 +152,31 @@ def _share(part: PartFinding, name: str) -> str:
     return f"{part.class_shares[name]:.1%}" if part.class_pixels[name] else "none"
 
 
-def _print_sizes(console: Console, found: Inspection) -> None:
-    if not found.sizes:
+def _print_sizes(console: Console, inspection: Inspection) -> None:
+    if not inspection.sizes:
         return
-    shown = [f"{size} ({count})" for size, count in list(found.sizes.items())[:6]]
-    more = f" and {len(found.sizes) - 6} more" if len(found.sizes) > 6 else ""
-    kinds = sorted({f"{image.bands} bands of {image.dtype}" for image in found.images if image.bands is not None})
+    shown = [f"{size} ({count})" for size, count in list(inspection.sizes.items())[:6]]
+    more = f" and {len(inspection.sizes) - 6} more" if len(inspection.sizes) > 6 else ""
+    kinds = sorted({f"{image.bands} bands of {image.dtype}" for image in inspection.images if image.bands is not None})
     console.print(f"sizes (height × width): {', '.join(shown)}{more}; {', '.join(kinds)}", markup=False)
-    if found.band_names is not None:
-        console.print(f"bands: {', '.join(found.band_names)}", markup=False)
-    if found.resolution is not None:
-        console.print(f"ground resolution: {found.resolution:g} m a pixel", markup=False)
-    if found.images:
+    if inspection.band_names is not None:
+        console.print(f"bands: {', '.join(inspection.band_names)}", markup=False)
+    if inspection.resolution is not None:
+        console.print(f"ground resolution: {inspection.resolution:g} m a pixel", markup=False)
+    if inspection.images:
         says, changes = (
             ("images say where on the ground they lie", "mirrored both ways and turned")
-            if found.georeferenced
+            if inspection.georeferenced
             else ("images don't say where on the ground they lie", "mirrored left-right only")
         )
-        other = "photo" if found.georeferenced else "aerial"
+        other = "photo" if inspection.georeferenced else "aerial"
         console.print(
-            f"augmentation: {found.augmentation} by default ({says}): crops are {changes}; a recipe's 'augmentation: "
-            f"{other}' changes that",
+            f"augmentation: {inspection.augmentation} by default ({says}): crops are {changes}; a recipe's "
+            f"'augmentation: {other}' changes that",
             markup=False,
         )
-    if found.unused:
-        console.print(f"{found.unused} images belong to no part of the split", markup=False)
+    if inspection.unused:
+        console.print(f"{inspection.unused} images belong to no part of the split", markup=False)
 
 
 def _cell(cell: Cell) -> Text:

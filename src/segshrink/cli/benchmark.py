@@ -102,9 +102,11 @@ def _counts(text: str, *, option: str) -> list[int]:
     Raises:
         BadParameter: Something else was found.
     """
-    found = [default_threads() if word == "all" and option == "--threads" else _number(word) for word in _words(text)]
-    numbers = [number for number in found if number is not None and number >= 1]
-    if not numbers or len(numbers) < len(found):
+    numbers_or_none = [
+        default_threads() if word == "all" and option == "--threads" else _number(word) for word in _words(text)
+    ]
+    numbers = [number for number in numbers_or_none if number is not None and number >= 1]
+    if not numbers or len(numbers) < len(numbers_or_none):
         every = " or all" if option == "--threads" else ""
         raise typer.BadParameter(f"'{text}' is no list of numbers from 1{every}, such as 1,8", param_hint=option)
     return list(dict.fromkeys(numbers))

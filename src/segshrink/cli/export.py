@@ -40,7 +40,7 @@ def export(
 ) -> None:
     """Write a model as a file for ONNX Runtime, OpenVINO, LiteRT or QGIS.
 
-    Raw pixels of any size in; normalisation, padding and the choice of the class are inside.
+    Raw pixels of any size in; normalization, padding and the choice of the class are inside.
     A .tflite file holds a tile of 512 pixels instead, and gives logits alone.
     Each file is compared with PyTorch at four sizes before it gets its name.
     """

@@ -33,7 +33,7 @@ def inspect(
 ) -> None:
     """Look for what is wrong with a data set, or at the features inside a model.
 
-    Of a data set: pairs, sizes and class shares; unreadable, unpaired or mismatched files, undeclared mask colours, and
+    Of a data set: pairs, sizes and class shares; unreadable, unpaired or mismatched files, undeclared mask colors, and
     duplicate and near-duplicate images across splits. Exit status 1 when something must be fixed.
 
     Of a model: its classes and parameters, and the features that a distillation can tap: their roles (encoder,
@@ -69,12 +69,12 @@ def _inspect_data(data: Path, overrides: list[str], as_json: bool) -> None:
     from segshrink.data import inspect_dataset
 
     with progress_bar("inspect") as advance:
-        found = inspect_dataset(description, progress=advance)
+        inspection = inspect_dataset(description, progress=advance)
     if as_json:
-        print_json(found.to_dict())
+        print_json(inspection.to_dict())
     else:
-        print_inspection(found)
-    if not found.sound:
+        print_inspection(inspection)
+    if not inspection.sound:
         raise typer.Exit(1)
 
 
@@ -85,8 +85,8 @@ def _inspect_model(source: str, overrides: list[str], as_json: bool) -> None:
 
     if overrides:
         raise UsageError(f"'{overrides[0]}' is an override for a data set, but {source} is none; leave it out")
-    found = inspect_model(source)
+    finding = inspect_model(source)
     if as_json:
-        print_json(found.to_dict())
+        print_json(finding.to_dict())
     else:
-        print_model(found)
+        print_model(finding)

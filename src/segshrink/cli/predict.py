@@ -40,7 +40,7 @@ def predict(
     ],
     tile: Annotated[int | None, typer.Option(help="Side of a tile in pixels; by default about 512.", min=16)] = None,
     overlap: Annotated[
-        int | None, typer.Option(help="Pixels that neighbouring tiles share; by default 4 strides, at least 64.", min=0)
+        int | None, typer.Option(help="Pixels that neighboring tiles share; by default 4 strides, at least 64.", min=0)
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Tiles run at once.", min=1)] = None,
     threads: Annotated[int | None, typer.Option(help="Cores to use; by default all.", min=1)] = None,
@@ -60,7 +60,7 @@ def predict(
     ] = None,
     resolution: Annotated[
         str | None,
-        typer.Option(help="Metres a pixel to predict at, or 'native'; by default the model's, where it is known."),
+        typer.Option(help="Meters a pixel to predict at, or 'native'; by default the model's, where it is known."),
     ] = None,
     blend: Annotated[
         Blending | None,
@@ -69,8 +69,8 @@ def predict(
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write NAME.probabilities.tif.")] = False,
     confidence: Annotated[bool, typer.Option("--confidence", help="Write NAME.confidence.tif.")] = False,
     vectors: Annotated[Vectors | None, typer.Option(help="Write polygons: NAME.gpkg or NAME.geojson.")] = None,
-    min_area: Annotated[float, typer.Option(help="Drop smaller polygons (square metres).", min=0)] = 0.0,
-    simplify: Annotated[float, typer.Option(help="Simplification tolerance for polygons, in metres.", min=0)] = 0.0,
+    min_area: Annotated[float, typer.Option(help="Drop smaller polygons (square meters).", min=0)] = 0.0,
+    simplify: Annotated[float, typer.Option(help="Simplification tolerance for polygons, in meters.", min=0)] = 0.0,
     overlay: Annotated[bool, typer.Option(help="Write NAME.overlay.jpg, the classes over the scene.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
 ) -> None:
@@ -137,7 +137,7 @@ def _resolution(text: str | None) -> float | Literal["model", "native"]:
     try:
         return float(text)
     except ValueError as error:
-        raise UsageError(f"--resolution takes metres a pixel, such as 0.5, or 'native', found '{text}'") from error
+        raise UsageError(f"--resolution takes meters a pixel, such as 0.5, or 'native', found '{text}'") from error
 
 
 def _free_threads() -> int:

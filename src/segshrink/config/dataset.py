@@ -58,8 +58,8 @@ class Split(Strict):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Split:
-        given = [self.train is not None, self.groups is not None, self.random is not None, self.patches is not None]
-        if sum(given) != 1:
+        kinds = [self.train is not None, self.groups is not None, self.random is not None, self.patches is not None]
+        if sum(kinds) != 1:
             raise ValueError("give exactly one of train/val, groups, random, patches")
         if self.train is not None and self.val is None:
             raise ValueError("train is given but val is missing")
@@ -105,7 +105,7 @@ class DatasetDescription(Strict):
     allow_absent: list[str] = Field(default=[])
     """Classes that the training masks need not hold."""
     resolution: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Ground size of a pixel in metres, such as 0.3, where the files don't say it; models trained on it carry it along.
+    """Ground size of a pixel in meters, such as 0.3, where the files don't say it; models trained on it carry it along.
     """
     mask_kind: Literal["auto", "color", "index"] = "auto"
     """How masks are read: "auto" is color if every class has a color and none has a value, else index."""

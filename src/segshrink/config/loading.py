@@ -148,8 +148,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is longer than {_LARGEST:,} characters; put long lists into text files")
     value = parse_yaml(text, str(path))
     if not isinstance(value, dict):
-        found = "nothing" if value is None else f"a {type(value).__name__}"
-        raise ConfigError(f"{path} must hold 'key: value' lines, found {found}")
+        kind = "nothing" if value is None else f"a {type(value).__name__}"
+        raise ConfigError(f"{path} must hold 'key: value' lines, found {kind}")
     return value
 
 
@@ -194,9 +194,9 @@ def _anchored_model(model: dict[str, Any], folder: Path) -> dict[str, Any]:
         return model
     if identity.startswith("hf:"):
         return {**model, "id": _found(identity, folder)}
-    found = _beside(identity, folder)
+    path = _beside(identity, folder)
     written = identity.startswith((".", "~")) or ("/" in identity and ":" not in identity)
-    if written or any(_exists(Path(found) / name) for name in ("config.json", "model/config.json")):
+    if written or any(_exists(Path(path) / name) for name in ("config.json", "model/config.json")):
         return {**model, "id": _absolute(identity, folder)}
     return model
 
@@ -212,14 +212,14 @@ def _anchored_teachers(value: Any, folder: Path) -> Any:
     for teacher in value:
         if not isinstance(teacher, dict):
             return value
-        found: dict[str, Any] = {
+        anchored: dict[str, Any] = {
             key: _beside(text, folder) for key in ("adapter", "weights") if isinstance(text := teacher.get(key), str)
         }
         if isinstance(source := teacher.get("source"), str):
-            found["source"] = _found(source, folder)
+            anchored["source"] = _found(source, folder)
         if isinstance(adapter := teacher.get("adapter"), dict) and isinstance(adapter.get("classes"), str):
-            found["adapter"] = {**adapter, "classes": _beside(adapter["classes"], folder)}
-        teachers.append({**teacher, **found})
+            anchored["adapter"] = {**adapter, "classes": _beside(adapter["classes"], folder)}
+        teachers.append({**teacher, **anchored})
     return teachers
 
 

@@ -42,9 +42,9 @@ def explain(kind: type[BaseModel], error: ValidationError) -> str:
     field = ".".join(steps)
     if first["type"] == "extra_forbidden":
         owner = _section_at(kind, steps[:-1])
-        known = list(owner.model_fields) if owner else []
-        hint = nearest(steps[-1], known)
-        keys = f" (keys: {', '.join(known)})" if hint.endswith("?") else ""  # a guess may be wrong
+        keys_of_owner = list(owner.model_fields) if owner else []
+        hint = nearest(steps[-1], keys_of_owner)
+        keys = f" (keys: {', '.join(keys_of_owner)})" if hint.endswith("?") else ""  # a guess may be wrong
         return f"unknown key '{field}'{hint}{keys}"
     if first["type"] == "missing":
         return f"'{field}' is missing; add it"
@@ -54,12 +54,12 @@ def explain(kind: type[BaseModel], error: ValidationError) -> str:
         place = f"'{field}' is wrong: " if field else ""
         return f"{place}{first['msg'].removeprefix('Value error, ')}"
     same_place = [problem for problem in problems if _steps(kind, problem) == steps]
-    wanted = " or ".join(dict.fromkeys(_wanted(kind, problem) for problem in same_place))
-    found = first["input"]
-    unquoted = first["type"] == "string_type" and not isinstance(found, (list, dict))
+    expected = " or ".join(dict.fromkeys(_wanted(kind, problem) for problem in same_place))
+    value = first["input"]
+    unquoted = first["type"] == "string_type" and not isinstance(value, (list, dict))
     # An unquoted #3C1098 is a comment, so nothing is found; an unquoted 001 or no is a number or a truth value.
     remedy = "; put texts such as '#3C1098', '001' or 'no' in quotes" if unquoted else ""
-    return f"'{field}' is wrong: expected {wanted}, found {_shown(found)}{remedy}"
+    return f"'{field}' is wrong: expected {expected}, found {_shown(value)}{remedy}"
 
 
 def _wanted(kind: type[BaseModel], problem: ErrorDetails) -> str:
@@ -97,8 +97,8 @@ def _steps(kind: type[BaseModel], problem: ErrorDetails) -> list[str]:
     """Return the keys and numbers that lead to a place, without the names of our classes and of pydantic's branches."""
     steps: list[str] = []
     for step in problem["loc"]:
-        named = isinstance(step, str) and any(step == section.__name__ for section in _sections_at(kind, steps))
-        if not (named or (isinstance(step, str) and _BRANCH.match(step))):
+        is_section = isinstance(step, str) and any(step == section.__name__ for section in _sections_at(kind, steps))
+        if not (is_section or (isinstance(step, str) and _BRANCH.match(step))):
             steps.append(str(step))
     return steps
 

@@ -19,7 +19,7 @@ _EXAMPLES, _LARGEST_EXAMPLE = 8, 256
 
 
 def calibration_tiles(dataset: Dataset, *, count: int, seed: int = 0) -> list[NDArray[Any]]:
-    """Draw tiles of a data set's training and unlabelled images, the same at every call.
+    """Draw tiles of a data set's training and unlabeled images, the same at every call.
 
     As many scenes as possible take part: every scene gives a tile before one gives a second.
 
@@ -40,7 +40,7 @@ def calibration_tiles(dataset: Dataset, *, count: int, seed: int = 0) -> list[ND
     samples = (*dataset.train, *dataset.unlabeled)
     if not samples:
         raise ConfigError(
-            f"data set '{dataset.description.name}' has neither training nor unlabelled images to calibrate with; "
+            f"data set '{dataset.description.name}' has neither training nor unlabeled images to calibrate with; "
             "name some under 'split' or 'unlabeled'"
         )
     generator = np.random.default_rng(seed)

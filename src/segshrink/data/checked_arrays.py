@@ -138,8 +138,8 @@ class CheckedArrays:
                 raise
             self._open.clear()
             mapped = _map(path, stamp)
-        known, compared = self._compared.get(path, (None, bytearray()))
-        if known == stamp:
+        stamp_before, compared = self._compared.get(path, (None, bytearray()))
+        if stamp_before == stamp:
             mapped.compared = compared
         self._compared[path] = (stamp, mapped.compared)
         self._open[path] = mapped
@@ -172,8 +172,8 @@ class _Mapped:
             first, last = start * row // _BLOCK, -(-stop * row // _BLOCK)
         block = self.compared.find(0, first, last)
         while block >= 0:
-            found = zlib.crc32(self._numbers[block * _BLOCK : (block + 1) * _BLOCK])
-            if found != self._sums[block]:
+            checksum = zlib.crc32(self._numbers[block * _BLOCK : (block + 1) * _BLOCK])
+            if checksum != self._sums[block]:
                 raise DamagedError(f"bytes {block * _BLOCK} to {(block + 1) * _BLOCK} aren't those that were written")
             self.compared[block] = 1
             block = self.compared.find(0, block, last)
@@ -227,6 +227,6 @@ def _unreadable(path: Path, error: OSError) -> OSError:
     remedy = "check its permissions and the disk"
     if error.errno in (errno.EMFILE, errno.ENFILE):
         remedy = "let programs open more files at once (ulimit -n 1024)"
-    told = FileError(f"can't read {path}: {os.strerror(error.errno or 0)}; {remedy}")
-    told.errno = error.errno
-    return told
+    failure = FileError(f"can't read {path}: {os.strerror(error.errno or 0)}; {remedy}")
+    failure.errno = error.errno
+    return failure

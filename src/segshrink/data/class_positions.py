@@ -1,4 +1,4 @@
-"""Where the pixels of each class are, so that crops can be centred on rare ones."""
+"""Where the pixels of each class are, so that crops can be centered on rare ones."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ class ClassPositions:
     """
 
     def __init__(self, masks: Iterable[NDArray[np.uint8]], *, seed: int) -> None:
-        found: dict[int, list[tuple[int, int, NDArray[np.int64]]]] = {}
+        positions: dict[int, list[tuple[int, int, NDArray[np.int64]]]] = {}
         self._widths: list[int] = []
         for scene, mask in enumerate(masks):
             self._widths.append(mask.shape[1])
             for label, count, pixels in _sampled(mask, np.random.default_rng((seed, scene))):
-                found.setdefault(label, []).append((scene, count, pixels))
-        self.classes = tuple(sorted(found))
+                positions.setdefault(label, []).append((scene, count, pixels))
+        self.classes = tuple(sorted(positions))
         self._pixels = {
             label: _ClassPixels(
                 scenes=tuple(scene for scene, _, _ in entries),
                 cumulative=np.cumsum([count for _, count, _ in entries], dtype=np.float64),
                 pixels=tuple(pixels for _, _, pixels in entries),
             )
-            for label, entries in found.items()
+            for label, entries in positions.items()
         }
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
@@ -76,16 +76,16 @@ def _sampled(mask: NDArray[np.uint8], rng: np.random.Generator) -> list[tuple[in
     # Which of the class's pixels are kept, by rank in reading order.
     ranks = {label: _ranks(int(totals[label]), rng) for label in labels}
     kept: dict[int, list[NDArray[np.int64]]] = {label: [] for label in labels}
-    seen = dict.fromkeys(labels, 0)
+    class_counts = dict.fromkeys(labels, 0)
     for start, count in zip(starts, counts, strict=True):
         block = np.ascontiguousarray(mask[start : start + _ROWS_AT_ONCE]).ravel()
         for label in labels:
-            before, after = seen[label], seen[label] + int(count[label])
+            before, after = class_counts[label], class_counts[label] + int(count[label])
             low, high = np.searchsorted(ranks[label], (before, after))
             if low < high:
                 places = np.flatnonzero(block == label)[ranks[label][low:high] - before]
                 kept[label].append(places + start * mask.shape[1])
-            seen[label] = after
+            class_counts[label] = after
     return [(label, int(totals[label]), np.concatenate(kept[label])) for label in labels]
 
 

@@ -35,7 +35,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
 
     Items are mappings: ``image`` (bands, size, size), uint8 or else float32, in channels-last memory; ``target``
     (size, size) uint8, 255 = ignore; ``inside`` (size, size) bool, False where the crop reaches outside the scene or
-    the image has no value; ``sample``, the scene's number: labelled scenes first, then unlabelled ones; and one entry
+    the image has no value; ``sample``, the scene's number: labeled scenes first, then unlabeled ones; and one entry
     for each layer.
 
     Args:
@@ -49,7 +49,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
             items.
 
     Raises:
-        DataError: There is no labelled scene, or no pixel of the scenes of a kind has a value.
+        DataError: There is no labeled scene, or no pixel of the scenes of a kind has a value.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         layers: Mapping[str, Layer] | None = None,
     ) -> None:
         if len(labeled) == 0:
-            raise DataError("there is no labelled image to train on; check the data set's 'split'")
+            raise DataError("there is no labeled image to train on; check the data set's 'split'")
         self.crops = crops
         self.augmentation = augmentation
         self.seed = seed
@@ -77,7 +77,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
             self._positions = ClassPositions((labeled.mask(index) for index in range(len(labeled))), seed=seed)
 
     def __len__(self) -> int:
-        """Crops of an epoch: a multiple of the batch size that covers the labelled area once, or ``per_epoch``."""
+        """Crops of an epoch: a multiple of the batch size that covers the labeled area once, or ``per_epoch``."""
         return epoch_length(self._stores[0], self.crops)
 
     def set_epoch(self, epoch: int) -> None:
@@ -217,8 +217,8 @@ def _areas(store: SceneStore) -> list[int]:
 
 def epoch_length(store: SceneStore, crops: Crops) -> int:
     """Return the crops of an epoch."""
-    wanted = crops.per_epoch or math.ceil(sum(_areas(store)) / crops.size**2)
-    return math.ceil(wanted / crops.batch_size) * crops.batch_size
+    crops_wanted = crops.per_epoch or math.ceil(sum(_areas(store)) / crops.size**2)
+    return math.ceil(crops_wanted / crops.batch_size) * crops.batch_size
 
 
 def _chances(store: SceneStore, draw: str) -> list[int]:

@@ -190,19 +190,19 @@ def _resized(window: NDArray[Any], size: int) -> NDArray[Any]:
 
 def _resized_floating(window: NDArray[Any], size: int) -> NDArray[Any]:
     """Resize (h, w, channels) of any type but bytes; float32 holds 16-bit numbers exactly."""
-    given = torch.from_numpy(np.array(window, order="C"))
+    window_tensor = torch.from_numpy(np.array(window, order="C"))
     precise = torch.float64 if window.dtype.itemsize > 4 else torch.float32
     shrinks = max(window.shape[:2]) > size
     if shrinks:
         # torch averages planes up to twice as fast as pixels. Without shrinking there is nothing to average.
-        planes = given.permute(2, 0, 1).to(precise, memory_format=torch.contiguous_format)
+        planes = window_tensor.permute(2, 0, 1).to(precise, memory_format=torch.contiguous_format)
         values = _interpolated(planes.permute(1, 2, 0), size, antialias=True)
     else:
-        values = _interpolated(given.to(precise), size, antialias=False)
-    if not given.is_floating_point():
-        limits = torch.iinfo(given.dtype)
+        values = _interpolated(window_tensor.to(precise), size, antialias=False)
+    if not window_tensor.is_floating_point():
+        limits = torch.iinfo(window_tensor.dtype)
         values = values.round_().clamp_(limits.min, limits.max)
-    result: NDArray[Any] = values.to(given.dtype, memory_format=torch.contiguous_format).numpy()
+    result: NDArray[Any] = values.to(window_tensor.dtype, memory_format=torch.contiguous_format).numpy()
     return result
 
 

@@ -37,9 +37,9 @@ class Picture:
 def find_duplicates(pictures: Sequence[Picture]) -> tuple[DuplicateFinding, ...]:
     """Find identical files anywhere and near-duplicates across the parts of a split, the closest first."""
     near = []
-    for one, other in _CROSSINGS:
-        here = [picture for picture in pictures if picture.part == one]
-        there = [picture for picture in pictures if picture.part == other]
+    for part, other_part in _CROSSINGS:
+        here = [picture for picture in pictures if picture.part == part]
+        there = [picture for picture in pictures if picture.part == other_part]
         for match in near_matches([picture.prints for picture in here], [picture.prints for picture in there]):
             first, second = here[match.first], there[match.second]
             if first.key != second.key:
@@ -93,12 +93,12 @@ def _crosses(pair: DuplicateFinding) -> bool:
 
 
 def _told(pairs: Sequence[DuplicateFinding]) -> str:
-    told = [
+    pairs_text = [
         f"{pair.first} ({pair.first_part}) and {pair.second} ({pair.second_part}"
         + (")" if pair.identical else f", distance {pair.distance:.2f})")
         for pair in pairs[:3]
     ]
-    return "; ".join(told) + (f"; and {len(pairs) - 3} more" if len(pairs) > 3 else "")
+    return "; ".join(pairs_text) + (f"; and {len(pairs) - 3} more" if len(pairs) > 3 else "")
 
 
 def _files(pairs: Sequence[DuplicateFinding]) -> tuple[str, ...]:

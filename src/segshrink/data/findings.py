@@ -74,7 +74,7 @@ class PartFinding:
 
     @property
     def class_shares(self) -> dict[str, float]:
-        """Class name → share of the labelled pixels, 0 to 1; 0 for all where nothing is labelled."""
+        """Class name → share of the labeled pixels, 0 to 1; 0 for all where nothing is labeled."""
         labeled = max(self.pixels - self.ignored, 1)
         return {name: pixels / labeled for name, pixels in self.class_pixels.items()}
 
@@ -86,10 +86,10 @@ class PartFinding:
 
 @dataclass(frozen=True)
 class UndeclaredFinding:
-    """A mask colour ("#RRGGBB") or value that the description doesn't declare.
+    """A mask color ("#RRGGBB") or value that the description doesn't declare.
 
     Attributes:
-        value: The colour or value.
+        value: The color or value.
         pixels: How many pixels have it.
         files: Mask relative to the root → how many of its pixels have it, the most first.
     """
@@ -128,16 +128,16 @@ class Inspection:
         name: The data set's name.
         root: Its folder.
         leaking: Whether judged pixels lie beside training pixels.
-        classes: Class name → colour "#RRGGBB".
+        classes: Class name → color "#RRGGBB".
         parts: The parts of the split.
-        images: Images of the split and unlabelled ones; not those that no part names.
+        images: Images of the split and unlabeled ones; not those that no part names.
         sizes: "height × width" → number of images, the most frequent first.
         unused: Number of images that no part of the split names.
-        undeclared: Undeclared mask colours or values, the most frequent first; at most 256.
+        undeclared: Undeclared mask colors or values, the most frequent first; at most 256.
         duplicates: Pairs of images that show the same, across parts, and identical files within a part.
         problems: Everything that is wrong, errors first.
         band_names: What the bands are called, as a model records it; None where nothing says.
-        resolution: Metres a pixel; None where it isn't known or differs.
+        resolution: Meters a pixel; None where it isn't known or differs.
         georeferenced: Whether images say where on the ground they lie, so that crops are turned and mirrored freely.
     """
 

@@ -14,11 +14,11 @@ from PIL import Image
 _TILES = 3
 _SIDE = 9
 
-# Differences between neighbouring cells below this share of their tile's spread have no direction: they are noise.
+# Differences between neighboring cells below this share of their tile's spread have no direction: they are noise.
 _FLAT = 0.1
 
 # Up to this distance images are near-duplicates. Measured on the Pascal VOC and Dubai images: copies with JPEG quality
-# 30, 0.6 times the brightness, half the contrast, half the size or noise of 10 grey levels lie below 0.13, with gamma 2
+# 30, 0.6 times the brightness, half the contrast, half the size or noise of 10 gray levels lie below 0.13, with gamma 2
 # below 0.14; all 466,095 pairs of different VOC images lie above 0.23.
 NEAR = 0.18
 
@@ -52,11 +52,11 @@ def fingerprint(image: NDArray[Any]) -> NDArray[np.int8]:
         image: (H, W, bands) raw pixel values of any type.
 
     Returns:
-        (1296,) values -1, 0 or 1; all 0 for a picture of one colour.
+        (1296,) values -1, 0 or 1; all 0 for a picture of one color.
     """
     cells = _reduced(image, _TILES * _SIDE)
     tiles = cells.reshape(_TILES, _SIDE, _TILES, _SIDE).transpose(0, 2, 1, 3).reshape(-1, _SIDE, _SIDE)
-    # Rounding noise in a tile of one colour must not look like gradients.
+    # Rounding noise in a tile of one color must not look like gradients.
     floor = max(1e-4 * float(cells.std()), 1e-5 * float(np.abs(cells).max()))
     directions = []
     for axis in (1, 2):
@@ -71,18 +71,18 @@ def near_matches(
 ) -> list[Match]:
     """Find the pairs of fingerprints that are at most ``limit`` apart, the closest first.
 
-    Pictures of one colour match nothing. Of very many pairs the closest are found, ten for each picture.
+    Pictures of one color match nothing. Of very many pairs the closest are found, ten for each picture.
     """
     most = _MOST_PAIRS * (len(first) + len(second))
-    found = np.zeros((3, 0), np.float32)
+    matches = np.zeros((3, 0), np.float32)
     for top in range(0, len(first), _ROWS_AT_ONCE):
         ours = _normalized(first[top : top + _ROWS_AT_ONCE])
         for left in range(0, len(second), _ROWS_AT_ONCE):
             distances = (1 - ours @ _normalized(second[left : left + _ROWS_AT_ONCE]).T) / 2
             rows, cols = np.nonzero(distances <= limit)
-            found = np.hstack([found, [distances[rows, cols].clip(0).round(6), top + rows, left + cols]])
-            found = found[:, np.lexsort(found[::-1])[:most]]
-    return [Match(int(row), int(col), round(distance, 6)) for distance, row, col in found.T.tolist()]
+            matches = np.hstack([matches, [distances[rows, cols].clip(0).round(6), top + rows, left + cols]])
+            matches = matches[:, np.lexsort(matches[::-1])[:most]]
+    return [Match(int(row), int(col), round(distance, 6)) for distance, row, col in matches.T.tolist()]
 
 
 def _normalized(fingerprints: Sequence[NDArray[np.int8]]) -> NDArray[np.float32]:

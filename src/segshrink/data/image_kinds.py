@@ -33,7 +33,7 @@ class ImageKind:
         options: How they are read: as the description says, and with what differs between them put right.
         band_names: What the bands are called, as a model records it; None where nothing says.
         scaling: Their scale and offset tags; None where there are none.
-        resolution: Metres a pixel; None where it isn't known or differs.
+        resolution: Meters a pixel; None where it isn't known or differs.
         georeferenced: Whether most images say where on the ground they lie.
         problems: Where images differ: errors for what can't be put right.
     """
@@ -100,11 +100,11 @@ def _other_kinds(
     if not others:
         return ()
     names = _relative(others, description)
-    told = [
+    described = [
         f"{name} ({images[path].bands} bands of {images[path].dtype})" for name, path in zip(names, others, strict=True)
     ]
     message = (
-        f"{len(others)} of {len(images)} images are not {bands} bands of {dtype}: {listed(told)}; convert them, "
+        f"{len(others)} of {len(images)} images are not {bands} bands of {dtype}: {listed(described)}; convert them, "
         "leave them out or correct 'bands'"
     )
     return (Problem("mismatched", "error", message, names),)
@@ -119,23 +119,25 @@ def _common_names(
         return None, False, ()
     (names, _), *others = groups
     reordered, problems = False, []
-    for found, paths in others:
-        if [plain_name(name) for name in found] == [plain_name(name) for name in names]:
+    for band_names, paths in others:
+        if [plain_name(name) for name in band_names] == [plain_name(name) for name in names]:
             continue
-        told = f"{len(paths)} of {len(images)} images have the bands {', '.join(found)}, others {', '.join(names)}"
+        count_text = (
+            f"{len(paths)} of {len(images)} images have the bands {', '.join(band_names)}, others {', '.join(names)}"
+        )
         shown = f" ({listed(_relative(paths, description))})"
         if isinstance(options.bands, tuple):
-            message = f"{told}{shown}; 'bands' takes their numbers as they are, name the bands if they differ"
+            message = f"{count_text}{shown}; 'bands' takes their numbers as they are, name the bands if they differ"
             problems.append(Problem("bands", "warning", message, _relative(paths, description)))
             continue
         try:
-            if probe(paths[0], replace(options, names=names)).band_names == found:
+            if probe(paths[0], replace(options, names=names)).band_names == band_names:
                 continue  # nothing that is said contradicts
         except DataError as error:
-            problems.append(Problem("bands", "error", f"{told}{shown}: {error}", _relative(paths, description)))
+            problems.append(Problem("bands", "error", f"{count_text}{shown}: {error}", _relative(paths, description)))
             continue
         reordered = True
-        message = f"{told}{shown}; each file's bands are read by name, in the order {', '.join(names)}"
+        message = f"{count_text}{shown}; each file's bands are read by name, in the order {', '.join(names)}"
         problems.append(Problem("bands", "warning", message, _relative(paths, description)))
     return names, reordered, tuple(problems)
 
@@ -145,35 +147,35 @@ def _common_scaling(
 ) -> tuple[Scaling | None, bool, tuple[Problem, ...]]:
     """Return scale and offset tags, whether some images are changed to have them, and what is wrong with the others."""
     groups = _groups({path: info.scaling for path, info in images.items()})
-    wanted = options.scaling or next((found for found, _ in groups if found is not None), None)
+    common = options.scaling or next((scaling for scaling, _ in groups if scaling is not None), None)
     changed, problems = False, []
-    for found, paths in groups:
-        told = f"{len(paths)} of {len(images)} images ({listed(_relative(paths, description))})"
+    for scaling, paths in groups:
+        count_text = f"{len(paths)} of {len(images)} images ({listed(_relative(paths, description))})"
         try:
-            if not ScalingChange(found, wanted, dtype=dtype, name=told):
+            if not ScalingChange(scaling, common, dtype=dtype, name=count_text):
                 continue
         except DataError as error:
             problems.append(Problem("bands", "error", str(error), _relative(paths, description)))
             continue
         changed = True
         message = (
-            f"{told} have the scale and offset tags {told_scaling(found)}, others {told_scaling(wanted)}; "
+            f"{count_text} have the scale and offset tags {told_scaling(scaling)}, others {told_scaling(common)}; "
             "their numbers are turned into those of the others"
         )
         problems.append(Problem("bands", "warning", message, _relative(paths, description)))
-    return wanted, changed, tuple(problems)
+    return common, changed, tuple(problems)
 
 
 def _common_resolution(
     images: Mapping[Path, ImageInfo], description: DatasetDescription
 ) -> tuple[float | None, tuple[Problem, ...]]:
-    """Return metres a pixel, None where it isn't known or differs, and say where it differs."""
+    """Return meters a pixel, None where it isn't known or differs, and say where it differs."""
     sizes = {path: size for path, info in images.items() if (size := info.place.pixel_size) is not None}
     if not sizes:
         return None, ()
     middle = statistics.median(side for size in sizes.values() for side in size)
-    wanted = description.resolution or middle
-    others = [path for path, size in sizes.items() if any(abs(side / wanted - 1) > _SAME_RESOLUTION for side in size)]
+    expected = description.resolution or middle
+    others = [path for path, size in sizes.items() if any(abs(side / expected - 1) > _SAME_RESOLUTION for side in size)]
     if not others:
         return float(f"{middle:.6g}"), ()
     oblong = [path for path in others if max(sizes[path]) / min(sizes[path]) > 1 + _SAME_RESOLUTION]
@@ -187,7 +189,7 @@ def _common_resolution(
     low, high = (chosen(side for path in others for side in sizes[path]) for chosen in (min, max))
     message = (
         f"{len(others)} of {len(images)} images have pixels of {low:.4g} to {high:.4g} m on the ground where "
-        f"{'resolution' if description.resolution else 'most'} says {wanted:.4g} m"
+        f"{'resolution' if description.resolution else 'most'} says {expected:.4g} m"
         f" ({listed(_relative(others, description))}); bring them to one, or say with 'resolution' what models are told"
     )
     return None, (Problem("mismatched", "warning", message, _relative(others, description)),)
@@ -195,10 +197,10 @@ def _common_resolution(
 
 def _groups(values: Mapping[Path, Key]) -> list[tuple[Key, list[Path]]]:
     """Return the different values, the most frequent first, each with the files that have it."""
-    found: dict[Key, list[Path]] = {}
+    groups: dict[Key, list[Path]] = {}
     for path, value in values.items():
-        found.setdefault(value, []).append(path)
-    return sorted(found.items(), key=lambda item: -len(item[1]))
+        groups.setdefault(value, []).append(path)
+    return sorted(groups.items(), key=lambda item: -len(item[1]))
 
 
 def _relative(paths: Sequence[Path], description: DatasetDescription) -> tuple[str, ...]:

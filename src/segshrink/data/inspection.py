@@ -47,7 +47,7 @@ _Regions = list[tuple[str, Window | None]]
 
 
 def inspect_dataset(description: DatasetDescription, *, progress: Progress | None = None) -> Inspection:
-    """Read every image and mask of a data set's split and its unlabelled images, and tell what is wrong.
+    """Read every image and mask of a data set's split and its unlabeled images, and tell what is wrong.
 
     Args:
         description: The data set.
@@ -60,17 +60,17 @@ def inspect_dataset(description: DatasetDescription, *, progress: Progress | Non
     survey = _Survey(description)
     try:
         classes = class_map(description)
-        found = find_pairs(description)
+        files = find_pairs(description)
     except SegshrinkError as error:
         survey.tell("setup", str(error))
         return survey.result()
     survey.classes = classes
-    division = divide(description.split, [pair.relative for pair in found.pairs], root=description.root)
+    division = divide(description.split, [pair.relative for pair in files.pairs], root=description.root)
     for message in division.problems:
         survey.tell("split", f"{description.name}: {message}")
-    work = _regions_of(found, division, survey)
-    _tell_unpaired(found, [pair for pair, _ in work], survey)
-    survey.unused = len(found.pairs) - len(work)
+    work = _regions_of(files, division, survey)
+    _tell_unpaired(files, [pair for pair, _ in work], survey)
+    survey.unused = len(files.pairs) - len(work)
     labeled = {pair.image for pair, _ in work}
     work += [(pair, [("unlabeled", None)]) for pair in _unlabeled(survey) if pair.image not in labeled]
     for number, (pair, regions) in enumerate(work):
@@ -221,22 +221,22 @@ class _Survey:
         )
 
 
-def _regions_of(found: Found, division: Division, survey: _Survey) -> list[tuple[Pair, _Regions]]:
+def _regions_of(files: Found, division: Division, survey: _Survey) -> list[tuple[Pair, _Regions]]:
     """Return the images of the split, and what part of them belongs where."""
     regions: dict[int, _Regions] = {}
     split = survey.description.split
     if split.patches is not None:
         kept = set(division.test)
-        sizes = [(0, 0) if position in kept else _size(pair.image) for position, pair in enumerate(found.pairs)]
+        sizes = [(0, 0) if position in kept else _size(pair.image) for position, pair in enumerate(files.pairs)]
         try:
             squares = divide_patches(sizes, split)
         except DataError as error:
             survey.tell("split", f"{survey.description.name}: {error}")
-            return [(pair, [("train", None)]) for pair in found.pairs]
+            return [(pair, [("train", None)]) for pair in files.pairs]
         for part, members in (("train", squares.train), ("val", squares.val)):
             for position, window in members:
                 regions.setdefault(position, []).append((part, window))
-        for position in range(len(found.pairs)):
+        for position in range(len(files.pairs)):
             # Images that are smaller than a square or unreadable are looked at all the same.
             regions.setdefault(position, [("test", None)] if position in kept else [])
     else:
@@ -244,7 +244,7 @@ def _regions_of(found: Found, division: Division, survey: _Survey) -> list[tuple
             for position in getattr(division, part):
                 # An image in two parts (already told) is counted in the first.
                 regions.setdefault(position, [(part, None)])
-    return [(found.pairs[position], regions[position]) for position in sorted(regions)]
+    return [(files.pairs[position], regions[position]) for position in sorted(regions)]
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -263,21 +263,21 @@ def _unlabeled(survey: _Survey) -> tuple[Pair, ...]:
         return ()
 
 
-def _tell_unpaired(found: Found, used: Sequence[Pair], survey: _Survey) -> None:
+def _tell_unpaired(files: Found, used: Sequence[Pair], survey: _Survey) -> None:
     bare = [pair for pair in used if pair.mask is None]
     if bare:
-        told = [f"{pair.relative} (expected {pair.expected or 'a second column'})" for pair in bare]
+        described = [f"{pair.relative} (expected {pair.expected or 'a second column'})" for pair in bare]
         survey.tell(
             "unpaired",
-            f"{len(bare)} of {len(used)} images have no mask: {listed(told)}; add the masks or correct 'masks'",
+            f"{len(bare)} of {len(used)} images have no mask: {listed(described)}; add the masks or correct 'masks'",
             [pair.relative for pair in bare],
         )
-    lost = meant_orphans(survey.description, found)
+    lost = meant_orphans(survey.description, files)
     if lost:
-        told = [f"{mask} (expected {image})" for mask, image in lost]
+        described = [f"{mask} (expected {image})" for mask, image in lost]
         survey.tell(
             "unpaired",
-            f"{len(lost)} masks have no image: {listed(told)}; add the images or move these masks away",
+            f"{len(lost)} masks have no image: {listed(described)}; add the images or move these masks away",
             [mask for mask, _ in lost],
         )
 
@@ -320,12 +320,12 @@ def _part(name: str, survey: _Survey) -> PartFinding:
     )
 
 
-def _tolerant(classes: ClassMap, found: dict[Any, int]) -> ClassMap:
+def _tolerant(classes: ClassMap, undeclared: dict[Any, int]) -> ClassMap:
     """Return a class map that ignores what was found undeclared."""
     if classes.values is None:
-        colors = tuple(parse_color(value) for value in found)
+        colors = tuple(parse_color(value) for value in undeclared)
         return replace(classes, ignored_colors=(*classes.ignored_colors, *colors))
-    return replace(classes, ignored_values=(*classes.ignored_values, *found))
+    return replace(classes, ignored_values=(*classes.ignored_values, *undeclared))
 
 
 def _undeclared(table: dict[str | int, dict[str, int]]) -> tuple[UndeclaredFinding, ...]:
@@ -337,17 +337,17 @@ def _undeclared(table: dict[str | int, dict[str, int]]) -> tuple[UndeclaredFindi
 
 
 def _undeclared_problem(table: dict[str | int, dict[str, int]], findings: Sequence[UndeclaredFinding]) -> Problem:
-    told = []
+    described = []
     for finding in findings[:6]:
         first, *rest = finding.files
         more = f" and {len(rest)} more files" if rest else ""
-        told.append(f"{finding.value} ({finding.pixels} pixels in {first}{more})")
+        described.append(f"{finding.value} ({finding.pixels} pixels in {first}{more})")
     more = f"; and {len(table) - 6} more" if len(table) > 6 else ""
     colors = [value for value in table if isinstance(value, str) and value.startswith("#")]
-    kind = "colours" if colors else "values"
+    kind = "colors" if colors else "values"
     cause = "; so many look like masks that were saved as JPEG or resized smoothly" if len(table) > 64 else ""
     files = tuple(sorted({name for files in table.values() for name in files}))
-    message = f"undeclared mask {kind}: {'; '.join(told)}{more}; declare them under classes or ignore{cause}"
+    message = f"undeclared mask {kind}: {'; '.join(described)}{more}; declare them under classes or ignore{cause}"
     return Problem("undeclared", "error", message, files)
 
 

@@ -65,6 +65,6 @@ def propose_values(
         return []
     entries = ", ".join(f"{{name: {name}, value: {value}}}" for name, value in zip(classes.names, values, strict=True))
     ignore = " and ignore: [0]" if 0 in held and 0 not in values else ""
-    found, meant = (" and ".join(map(str, sorted(numbers))) for numbers in (held & {0, *values}, classes.values))
-    message = f"masks hold the values {found}, but classes mean {meant}; perhaps write classes: [{entries}]{ignore}"
+    in_masks, meant = (" and ".join(map(str, sorted(numbers))) for numbers in (held & {0, *values}, classes.values))
+    message = f"masks hold the values {in_masks}, but classes mean {meant}; perhaps write classes: [{entries}]{ignore}"
     return [Problem("classes", "error", message)]

@@ -40,7 +40,7 @@ class CropModule(lightning.LightningDataModule):
         crops: Size, number and mix of crops.
         augmentation: How training crops are changed; what it leaves to the data is settled here.
         seed: Where all random numbers come from.
-        use_unlabeled: Whether unlabelled scenes join; they teach a student only.
+        use_unlabeled: Whether unlabeled scenes join; they teach a student only.
         folder: Cache folder of decoded images; None is ``$SEGSHRINK_CACHE`` or the user's cache folder.
         progress: Called with (samples done, all samples) while images are decoded, for each part of the data set.
     """
@@ -69,17 +69,17 @@ class CropModule(lightning.LightningDataModule):
 
     @property
     def sample_names(self) -> tuple[str, ...]:
-        """Names of the scenes by the number in ``sample``: labelled, unlabelled, then validation scenes."""
+        """Names of the scenes by the number in ``sample``: labeled, unlabeled, then validation scenes."""
         return tuple(sample.name for sample in (*self.dataset.train, *self.unlabeled, *self.dataset.val))
 
     @property
     def train_store(self) -> SceneStore:
-        """Decoded labelled training scenes."""
+        """Decoded labeled training scenes."""
         return self._opened()[0]
 
     @property
     def unlabeled_store(self) -> SceneStore:
-        """Decoded unlabelled scenes; empty if they don't join."""
+        """Decoded unlabeled scenes; empty if they don't join."""
         return self._opened()[1]
 
     @property

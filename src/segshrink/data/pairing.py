@@ -89,9 +89,11 @@ def find_pairs(description: DatasetDescription) -> Found:
         )
         for image in kept
     )
-    wanted = {expected[image] for image in kept}
+    wanted_masks = {expected[image] for image in kept}
     orphans = tuple(
-        (mask, images.fill(parts)) for mask, parts in existing.items() if mask not in wanted and mask not in candidates
+        (mask, images.fill(parts))
+        for mask, parts in existing.items()
+        if mask not in wanted_masks and mask not in candidates
     )
     return Found(pairs, orphans)
 
@@ -118,34 +120,34 @@ def find_unlabeled(description: DatasetDescription) -> tuple[Pair, ...]:
     return tuple(Pair(names[image], image, root / image, None, None) for image in names)
 
 
-def refuse_unpaired(description: DatasetDescription, found: Found, division: Division) -> None:
+def refuse_unpaired(description: DatasetDescription, files: Found, division: Division) -> None:
     """Raise DataError if an image of the split has no mask, or a mask that the split means has no image."""
     used = sorted({*division.train, *division.val, *division.test})
-    bare = [found.pairs[position] for position in used if found.pairs[position].mask is None]
+    bare = [files.pairs[position] for position in used if files.pairs[position].mask is None]
     if bare:
-        told = [f"{pair.relative} (expected {pair.expected or 'a second column'})" for pair in bare]
+        described = [f"{pair.relative} (expected {pair.expected or 'a second column'})" for pair in bare]
         raise DataError(
-            f"{description.name}: {len(bare)} of {len(used)} images have no mask: {listed(told)} under "
+            f"{description.name}: {len(bare)} of {len(used)} images have no mask: {listed(described)} under "
             f"{description.root}; add the masks or correct 'masks'"
         )
-    lost = meant_orphans(description, found)
+    lost = meant_orphans(description, files)
     if lost:
-        told = [f"{mask} (expected {image})" for mask, image in lost]
+        described = [f"{mask} (expected {image})" for mask, image in lost]
         raise DataError(
-            f"{description.name}: {len(lost)} masks have no image: {listed(told)} under {description.root}; "
+            f"{description.name}: {len(lost)} masks have no image: {listed(described)} under {description.root}; "
             "add the images or move these masks away"
         )
 
 
-def meant_orphans(description: DatasetDescription, found: Found) -> list[tuple[str, str]]:
+def meant_orphans(description: DatasetDescription, files: Found) -> list[tuple[str, str]]:
     """Return those masks without image whose image, if it were there, would be in the split."""
-    orphans = list(found.orphans)
+    orphans = list(files.orphans)
     if description.split.random is not None or description.split.patches is not None or not orphans:
         return orphans
-    images = [*(pair.relative for pair in found.pairs), *(image for _, image in orphans)]
+    images = [*(pair.relative for pair in files.pairs), *(image for _, image in orphans)]
     division = divide(description.split, images, root=description.root)
     used = {*division.train, *division.val, *division.test}
-    return [orphan for number, orphan in enumerate(orphans) if len(found.pairs) + number in used]
+    return [orphan for number, orphan in enumerate(orphans) if len(files.pairs) + number in used]
 
 
 def _checked_root(root: Path) -> Path:
@@ -158,15 +160,15 @@ def _checked_root(root: Path) -> Path:
 
 
 def _matching(pattern: Wildcard, root: Path, field: str) -> dict[str, tuple[str, ...]]:
-    found = pattern.files(root)
-    if not found:
+    paths = pattern.files(root)
+    if not paths:
         if not has_wildcards(pattern.text) and (root / pattern.text).is_dir():
             raise DataError(f"'{field}' names the folder {root / pattern.text}; write '{pattern.text}/*.png', say")
         raise DataError(
             f"no image matches '{field}: {pattern.text}' under {root}; {whats_there(root, pattern.text)}; "
             "correct the pattern or 'root'"
         )
-    return found
+    return paths
 
 
 def _from_list(description: DatasetDescription, root: Path) -> Found:

@@ -54,7 +54,7 @@ class Dataset:
         dtype: Data type of every image.
         band_names: What the bands are called, as a model records it; None where nothing says.
         scaling: Scale and offset tags of the bands; None where there are none.
-        resolution: Metres a pixel; None where it isn't known or differs.
+        resolution: Meters a pixel; None where it isn't known or differs.
         georeferenced: Whether images say where on the ground they lie.
     """
 
@@ -80,7 +80,7 @@ class Dataset:
 def open_dataset(description: DatasetDescription, *, model: ModelDescription | None = None) -> Dataset:
     """Find, pair and divide the images of a data set, and read their headers.
 
-    Images that no part of the split names are left out, as are unlabelled images that a part names.
+    Images that no part of the split names are left out, as are unlabeled images that a part names.
 
     Args:
         description: The data set.
@@ -96,15 +96,15 @@ def open_dataset(description: DatasetDescription, *, model: ModelDescription | N
     """
     classes = class_map(description)
     root = description.root
-    found = find_pairs(description)
-    images = [pair.relative for pair in found.pairs]
+    files = find_pairs(description)
+    images = [pair.relative for pair in files.pairs]
     division = divide(description.split, images, root=root)
     if division.problems:
         more = f" (and {len(division.problems) - 1} more problems)" if len(division.problems) > 1 else ""
         raise DataError(f"{description.name}: {division.problems[0]}{more}")
-    refuse_unpaired(description, found, division)
+    refuse_unpaired(description, files, division)
     used = {*division.train, *division.val, *division.test}
-    pairs = [found.pairs[position] for position in sorted(used)]
+    pairs = [files.pairs[position] for position in sorted(used)]
     taken = {pair.image for pair in pairs}
     unlabeled = [pair for pair in find_unlabeled(description) if pair.image not in taken]
     options = read_options(description, model)
@@ -113,7 +113,7 @@ def open_dataset(description: DatasetDescription, *, model: ModelDescription | N
     for problem in kind.problems:
         if problem.severity == "error":
             raise DataError(f"{description.name}: {problem.message}")
-    parts = samples_of(description, found, division, kind.options)
+    parts = samples_of(description, files, division, kind.options)
     return Dataset(
         description=description,
         classes=classes,
@@ -165,10 +165,10 @@ def class_map(description: DatasetDescription) -> ClassMap:
 
 
 def samples_of(
-    description: DatasetDescription, found: Found, division: Division, options: ReadOptions
+    description: DatasetDescription, files: Found, division: Division, options: ReadOptions
 ) -> dict[str, tuple[Sample, ...]]:
     """Return the samples of "train", "val" and "test"; for the ``patches`` split the images' headers are read."""
-    pairs = found.pairs
+    pairs = files.pairs
     labels = vector_labels(description)
     if description.split.patches is not None:
         cut = {position: probe(pairs[position].image) for position in division.train}

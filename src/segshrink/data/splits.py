@@ -79,9 +79,9 @@ def divide(split: Split, images: Sequence[str], *, root: Path) -> Division:
             problems += _overlaps(chosen, images, kind="parts")
     else:
         for part in PARTS:
-            given = getattr(split, part)
-            if given is not None:
-                chosen[part] = _positions(given, finder, root, f"split.{part}", problems)
+            part_entries = getattr(split, part)
+            if part_entries is not None:
+                chosen[part] = _positions(part_entries, finder, root, f"split.{part}", problems)
         problems += _overlaps(chosen, images, kind="parts")
     train, val, test = (tuple(sorted(set(chosen[part]))) for part in PARTS)
     return Division(train, val, test, tuple(problems))
@@ -147,11 +147,11 @@ class _Finder:
         for table in (self._paths, self._folders):
             if text in table:
                 return table[text]
-        found = self._stems.get(text, [])
-        if len(found) > 1:
-            shown = ", ".join(self._images[position] for position in found[:3])
-            raise DataError(f"'{entry}' is the stem of {len(found)} images ({shown}, ...); write its folder too")
-        return found
+        positions = self._stems.get(text, [])
+        if len(positions) > 1:
+            shown = ", ".join(self._images[position] for position in positions[:3])
+            raise DataError(f"'{entry}' is the stem of {len(positions)} images ({shown}, ...); write its folder too")
+        return positions
 
     def suggestion(self, entry: str) -> str:
         """Say which folder or image was perhaps meant, or where images are."""
@@ -170,31 +170,33 @@ class _Finder:
         alike = takewhile(lambda item: item[0].startswith(pattern.beginning), following)
         whole = [position for image, position in alike if pattern.match(image) is not None]
         folders = [held for folder, held in self._folders.items() if pattern.match(folder) is not None]
-        found = {*whole, *(position for held in folders for position in held)}
-        if not found and "/" not in text:
-            found = {
+        positions = {*whole, *(position for held in folders for position in held)}
+        if not positions and "/" not in text:
+            positions = {
                 position for stem, held in self._stems.items() if pattern.match(stem) is not None for position in held
             }
-        return sorted(found)
+        return sorted(positions)
 
 
-def _positions(given: list[str] | str, finder: _Finder, root: Path, field: str, problems: list[str]) -> list[int]:
+def _positions(
+    listed_entries: list[str] | str, finder: _Finder, root: Path, field: str, problems: list[str]
+) -> list[int]:
     positions: list[int] = []
     try:
-        entries = _entries(given, root, field)
+        entries = _entries(listed_entries, root, field)
     except SegshrinkError as error:
         problems.append(str(error))
         return positions
     missing: dict[str, list[str]] = {}
     for entry, source in entries:
         try:
-            found = finder.find(entry)
+            matching = finder.find(entry)
         except DataError as error:
             problems.append(f"{source}: {error}")
             continue
-        if not found:
+        if not matching:
             missing.setdefault(source, []).append(entry)
-        positions += found
+        positions += matching
     for source, lost in missing.items():
         shown = ", ".join(f"'{entry}'" for entry in lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
         verb = "matches" if len(lost) == 1 else "match"
@@ -204,10 +206,10 @@ def _positions(given: list[str] | str, finder: _Finder, root: Path, field: str, 
     return positions
 
 
-def _entries(given: list[str] | str, root: Path, field: str) -> list[tuple[str, str]]:
+def _entries(listed_entries: list[str] | str, root: Path, field: str) -> list[tuple[str, str]]:
     """Return (entry, where it stands); text files are replaced by their lines."""
     entries: list[tuple[str, str]] = []
-    for entry in [given] if isinstance(given, str) else given:
+    for entry in [listed_entries] if isinstance(listed_entries, str) else listed_entries:
         if is_list_file(entry):
             source = f"{field} ({entry})"
             entries += [(line, source) for line in read_lines(root / entry, purpose=field)]

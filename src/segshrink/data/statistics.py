@@ -1,4 +1,4 @@
-"""Mean and spread of each band, for normalisation."""
+"""Mean and spread of each band, for normalization."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class SceneStore:
     Raises:
         FileError: A file is missing, damaged or unreadable; the cache folder can't be written.
         DataError: Image and mask differ in size; images differ in bands or data type; a mask holds an undeclared
-            colour or value.
+            color or value.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class SceneStore:
     def _decoded_mask(self, sample: Sample, valid_path: Path | None) -> NDArray[np.uint8]:
         """Read a sample's mask, ignoring pixels where its image has no value."""
         if sample.mask is None:
-            raise ValueError("an unlabelled sample has no mask to decode")
+            raise ValueError("an unlabeled sample has no mask to decode")
         mask = read_mask(sample.mask, self.classes, image=sample.image, labels=sample.labels)
         if valid_path is not None:
             try:
@@ -227,9 +227,9 @@ def scenes(store: SceneStore) -> Iterator[Scene]:
 
 def cache_folder() -> Path:
     """Return ``$SEGSHRINK_CACHE``, or ``segshrink`` in the user's cache folder (``$XDG_CACHE_HOME``)."""
-    given = os.environ.get("SEGSHRINK_CACHE")
-    if given:
-        return Path(given).expanduser()
+    chosen = os.environ.get("SEGSHRINK_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "segshrink"
 
@@ -256,9 +256,9 @@ def remembered_key(path: Path, folder: Path) -> str:
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
     note = folder / f"v{FORMAT_VERSION}" / "keys" / name[:2] / f"{name}.json"
     try:
-        known = json.loads(note.read_text(encoding="utf-8"))
-        if known["stamp"] == stamp:
-            return str(known["key"])
+        note_content = json.loads(note.read_text(encoding="utf-8"))
+        if note_content["stamp"] == stamp:
+            return str(note_content["key"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not known yet, or damaged: hash the file
     keys = [content_key(file) for file in files]
@@ -291,9 +291,9 @@ def _read_back(path: Path) -> ArrayHeader:
 
 def _files_of(path: Path) -> list[Path]:
     """Return a file and the others that its pixels or features come from: a VRT's sources, masks, open transactions."""
-    own = [path, *(vrt_sources(path) if path.suffix.lower() == ".vrt" else ())]
-    beside = [file.with_name(f"{file.name}{ending}") for file in own for ending in _BESIDE]
-    return [*own, *(file for file in beside if file.exists())]
+    files = [path, *(vrt_sources(path) if path.suffix.lower() == ".vrt" else ())]
+    beside = [file.with_name(f"{file.name}{ending}") for file in files for ending in _BESIDE]
+    return [*files, *(file for file in beside if file.exists())]
 
 
 def _world_files(image: Path) -> list[Path]:

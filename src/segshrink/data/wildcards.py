@@ -46,8 +46,8 @@ class Wildcard:
 
     def match(self, path: str) -> tuple[str, ...] | None:
         """Return what the parts stand for in ``path`` ("/" between folders), None if it doesn't match."""
-        found = self.expression.fullmatch(path)
-        return found.groups() if found else None
+        match = self.expression.fullmatch(path)
+        return match.groups() if match else None
 
     def fill(self, parts: Sequence[str]) -> str:
         """Return the path in which the parts stand for ``parts``."""
@@ -61,12 +61,12 @@ class Wildcard:
 
         Hidden files and folders (a name that starts with a dot) are left out.
         """
-        found: dict[str, tuple[str, ...]] = {}
+        paths: dict[str, tuple[str, ...]] = {}
         for path in find_files(self.text, root):
             parts = self.match(path)
             if parts is not None:
-                found[path] = parts
-        return found
+                paths[path] = parts
+        return paths
 
 
 def is_list_file(text: str) -> bool:
@@ -114,9 +114,9 @@ def columns(line: str, root: Path) -> tuple[str, str | None]:
             first, _, second = line.partition(separator)
             return first.strip(), second.strip() or None
     if " " in line and not is_file(root / line):
-        for found in re.finditer(r" +", line):
-            if is_file(root / line[: found.start()]):
-                return line[: found.start()], line[found.end() :]
+        for spaces in re.finditer(r" +", line):
+            if is_file(root / line[: spaces.start()]):
+                return line[: spaces.start()], line[spaces.end() :]
     return line, None
 
 

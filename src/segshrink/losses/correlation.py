@@ -96,7 +96,7 @@ def _correlation_loss(
 
 
 def _correlation(own: Tensor, other: Tensor, dim: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Correlate centred values over ``dim``; the derivative of minus it by ``own`` is a·own − b·other.
+    """Correlate centered values over ``dim``; the derivative of minus it by ``own`` is a·own − b·other.
 
     Returns:
         The correlation, a and b, each with the dimensions of ``dim`` kept as 1.

@@ -80,7 +80,7 @@ def normalized_kl(
     gamma: float = 1.5,
     ignore_index: int = IGNORE_INDEX,
 ) -> Tensor:
-    """Soft cross-entropy of the true class plus that of the others, normalised among themselves (NKD).
+    """Soft cross-entropy of the true class plus that of the others, normalized among themselves (NKD).
 
     ``mean over valid pixels of [−p_T(y) log p_S(y) − γ T² Σ_{c≠y} q_T(c) log q_S(c)]`` with ``p = softmax(z)``, y the
     true class, and ``q = softmax(z / T)`` over the C − 1 other classes. A cross-entropy, not a divergence: its minimum

@@ -85,11 +85,11 @@ class MaskedGeneration(nn.Module):
 
     def _check(self, student: Tensor, teacher: Tensor) -> None:
         expected = (self.student_channels, self.teacher_channels)
-        found = (student.shape[1], teacher.shape[1])
-        if found != expected:
+        channels = (student.shape[1], teacher.shape[1])
+        if channels != expected:
             raise ModelError(
                 f"MaskedGeneration was built for {expected[0]} student and {expected[1]} teacher channels, found "
-                f"{found[0]} and {found[1]}; build it with the channels of the two features"
+                f"{channels[0]} and {channels[1]}; build it with the channels of the two features"
             )
 
     def _mask(self, student: Tensor, uniform: Tensor | None) -> Tensor:

@@ -115,7 +115,7 @@ PRESETS: Mapping[str, Preset] = {
         "Liu et al. 2021 (ICCV), ADLab-AutoDrive/ICKD run_cifar_distill.sh",
         (_term("channel_correlation", 2.5 * 8),),
         note="Exact for batches of 8: ours falls with the batch size, so multiply the weight with it. Published for "
-        "classification, with batch normalisation behind the 1×1 convolution.",
+        "classification, with batch normalization behind the 1×1 convolution.",
     ),
     "pkd": Preset(
         "Cao et al. 2022, arXiv:2207.02039, open-mmlab/mmrazor configs/distill/mmdet/pkd (Faster R-CNN R101 → R50)",

@@ -31,13 +31,13 @@ _FILLED_IN = frozenset({"ignore_index", "num_classes", "weights"})
 
 @dataclass(frozen=True)
 class Loss:
-    """What a loss of the catalogue compares.
+    """What a loss of the catalog compares.
 
     Attributes:
         function: ``segshrink.losses.<name>``, or a module that is the loss and is trained with the student.
         compares: The student's logits with the "labels"; its "logits" or its "features" with the teacher's; or
             "either", logits unless taps are named.
-        pixels: Which count: "labelled" ones, all "inside" the scene, or "all" of the map.
+        pixels: Which count: "labeled" ones, all "inside" the scene, or "all" of the map.
         tap: Where features are taken on both sides when the recipe doesn't say.
         adapter: Whether a 1×1 convolution brings the student's features to the teacher's channels: "always", where
             the channels are "differing", or "never".
@@ -46,7 +46,7 @@ class Loss:
 
     function: Callable[..., Tensor] | type[nn.Module]
     compares: Literal["labels", "logits", "features", "either"]
-    pixels: Literal["labelled", "inside", "all"]
+    pixels: Literal["labeled", "inside", "all"]
     tap: str = "encoder"
     adapter: Literal["always", "differing", "never"] = "never"
     least_classes: int = 2
@@ -73,16 +73,16 @@ class Loss:
 
 
 REGISTRY: Mapping[str, Loss] = {
-    "cross_entropy": Loss(cross_entropy, "labels", "labelled"),
-    "dice": Loss(dice, "labels", "labelled"),
-    "jaccard": Loss(jaccard, "labels", "labelled"),
+    "cross_entropy": Loss(cross_entropy, "labels", "labeled"),
+    "dice": Loss(dice, "labels", "labeled"),
+    "jaccard": Loss(jaccard, "labels", "labeled"),
     "pixel_kl": Loss(pixel_kl, "logits", "inside"),
     "binary_kl": Loss(binary_kl, "logits", "inside", least_classes=1),
     "channel_kl": Loss(channel_kl, "either", "inside", adapter="differing", least_classes=1),
     "dist": Loss(dist, "logits", "inside"),
     "soft_jaccard": Loss(soft_jaccard, "logits", "inside"),
-    "decoupled_kl": Loss(decoupled_kl, "logits", "labelled"),
-    "normalized_kl": Loss(normalized_kl, "logits", "labelled"),
+    "decoupled_kl": Loss(decoupled_kl, "logits", "labeled"),
+    "normalized_kl": Loss(normalized_kl, "logits", "labeled"),
     # FitNet's regressor stands between equal channels too: two networks don't number their features alike.
     "hint": Loss(hint, "features", "all", adapter="always"),
     "cosine_hint": Loss(cosine_hint, "features", "all", adapter="always"),
@@ -91,7 +91,7 @@ REGISTRY: Mapping[str, Loss] = {
     "channel_correlation": Loss(channel_correlation, "features", "all", adapter="differing"),
     "pairwise_similarity": Loss(pairwise_similarity, "features", "all"),
     # The last features before the classifier, as published: the encoder's are coarser than most objects.
-    "intra_class_variation": Loss(intra_class_variation, "features", "labelled", tap="decoder"),
+    "intra_class_variation": Loss(intra_class_variation, "features", "labeled", tap="decoder"),
     "cross_image_relation": Loss(cross_image_relation, "features", "all"),
     "masked_generation": Loss(MaskedGeneration, "features", "all"),
 }

@@ -97,10 +97,10 @@ def intra_class_variation(
     num_classes: int,
     ignore_index: int = IGNORE_INDEX,
 ) -> Tensor:
-    """Squared difference of how near each pixel is to the centre of its class (IFVD).
+    """Squared difference of how near each pixel is to the center of its class (IFVD).
 
-    The centre of a class is the mean of its pixels' features in an image; at every pixel the cosine between its
-    features and the centre of its class; mean over N·H·W of ``(cos_S − cos_T)²``. Pixels without a class add 0 but
+    The center of a class is the mean of its pixels' features in an image; at every pixel the cosine between its
+    features and the center of its class; mean over N·H·W of ``(cos_S − cos_T)²``. Pixels without a class add 0 but
     stay in the denominator, as in the reference code. Channel counts may differ.
 
     Args:
@@ -204,12 +204,12 @@ def _labels_like(target: Tensor, features: Tensor) -> Tensor:
 
 
 def _cosines_to_centres(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Return (N, 1, H·W): the cosine of each pixel with the centre of its class, 0 for pixels of zeros."""
+    """Return (N, 1, H·W): the cosine of each pixel with the center of its class, 0 for pixels of zeros."""
     pixels, labels = features.flatten(2), labels.flatten(1).unsqueeze(1)
     members = labels == torch.arange(num_classes, device=labels.device).view(1, -1, 1)
     # The sum of the members points where their mean does, and no more than that counts.
-    centres = members.to(pixels.dtype) @ pixels.transpose(1, 2)
-    cosines = ((centres / divisors(lengths(centres, 2), COSINE_FLOOR)) @ pixels).gather(1, labels)
+    centers = members.to(pixels.dtype) @ pixels.transpose(1, 2)
+    cosines = ((centers / divisors(lengths(centers, 2), COSINE_FLOOR)) @ pixels).gather(1, labels)
     return cosines / divisors(lengths(pixels, 1), COSINE_FLOOR)
 
 

@@ -25,7 +25,7 @@ class Term:
     Attributes:
         name: Name in a recipe, such as ``"pixel_kl"``.
         needs_teacher: Whether the call needs the teacher's logits or features.
-        labels_only: True: only labelled pixels count. False: every pixel inside the scene counts, labelled or not.
+        labels_only: True: only labeled pixels count. False: every pixel inside the scene counts, labeled or not.
         options: The options it was built with.
         student: Where the student's features are taken, a path or role; None: the term compares logits.
         teacher: Where the teacher's are taken.
@@ -67,8 +67,8 @@ class Term:
         if isinstance(self._loss.function, type):
             module: nn.Module = self._loss.function(student_channels, teacher_channels, **self.options)
             return module
-        wanted = {"always": True, "differing": student_channels != teacher_channels, "never": False}
-        return ChannelAdapter(student_channels, teacher_channels) if wanted[self._loss.adapter] else None
+        needed = {"always": True, "differing": student_channels != teacher_channels, "never": False}
+        return ChannelAdapter(student_channels, teacher_channels) if needed[self._loss.adapter] else None
 
     def __call__(
         self,
@@ -87,9 +87,9 @@ class Term:
             student: Logits, or features where the term compares features, (N, C, H, W).
             teacher: The same of the teacher, (N, C', h, w); may be None for a supervised term. Pixels where all its
                 logits are equal don't count: it says nothing about them.
-            target: Class indices (N, H, W), 255 where unlabelled.
+            target: Class indices (N, H, W), 255 where unlabeled.
             inside: Bool (N, H, W), False where a crop reaches outside its scene; None: inside everywhere.
-            known: The classes that the teacher knows; the logits of others aren't compared, and pixels labelled as
+            known: The classes that the teacher knows; the logits of others aren't compared, and pixels labeled as
                 one of them don't count. None: all.
             num_classes: Number of classes, for the losses on features that need it.
             adapter: What ``build_adapter`` returned.
@@ -193,7 +193,7 @@ def build_term(
     return Term(
         name,
         loss.compares != "labels",
-        loss.pixels == "labelled",
+        loss.pixels == "labeled",
         options,
         student,
         teacher,
@@ -266,13 +266,13 @@ def label_terms(terms: Iterable[WeightedTerm]) -> dict[str, WeightedTerm]:
         >>> list(label_terms(build_terms(choices)))
         ['cross_entropy', 'pixel_kl', 'pixel_kl#2']
     """
-    labelled: dict[str, WeightedTerm] = {}
+    labeled: dict[str, WeightedTerm] = {}
     times: dict[str, int] = {}
     for weighted in terms:
         label = weighted.term.label
         times[label] = times.get(label, 0) + 1
-        labelled[label if times[label] == 1 else f"{label}#{times[label]}"] = weighted
-    return labelled
+        labeled[label if times[label] == 1 else f"{label}#{times[label]}"] = weighted
+    return labeled
 
 
 def _weighable() -> list[str]:

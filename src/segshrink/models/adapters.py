@@ -36,24 +36,24 @@ def build_smp(name: str, options: Mapping[str, Any], *, num_classes: int, bands:
     """
     smp = _smp()
     architectures = {kind.__name__: kind for kind in smp.MODEL_ARCHITECTURES_MAPPING.values()}
-    wanted, separator, encoder = name.partition("/")
-    kind = {known.lower(): value for known, value in architectures.items()}.get(wanted.lower())
+    architecture, separator, encoder = name.partition("/")
+    kind = {option_names.lower(): value for option_names, value in architectures.items()}.get(architecture.lower())
     if kind is None:
-        raise ModelError(f"unknown architecture '{wanted}' in 'smp:{name}'{nearest(wanted, architectures)}")
+        raise ModelError(f"unknown architecture '{architecture}' in 'smp:{name}'{nearest(architecture, architectures)}")
     if not separator or not encoder:
         raise ModelError(f"'smp:{name}' names no encoder; write smp:{kind.__name__}/<encoder>, such as resnet34")
     _check_encoder(smp, encoder)
-    known = [option for option in inspect.signature(kind.__init__).parameters if option not in _SMP_OURS]
-    check_options(f"smp:{name}", options, [*known, WEIGHTS_OPTION])
-    given = {key: value for key, value in options.items() if key != WEIGHTS_OPTION}
-    given |= _SMP_DEFAULTS.get(kind.__name__, {})
+    option_names = [option for option in inspect.signature(kind.__init__).parameters if option not in _SMP_OURS]
+    check_options(f"smp:{name}", options, [*option_names, WEIGHTS_OPTION])
+    arguments = {key: value for key, value in options.items() if key != WEIGHTS_OPTION}
+    arguments |= _SMP_DEFAULTS.get(kind.__name__, {})
     try:
         network: nn.Module = kind(
             encoder_name=encoder,
             encoder_weights=options.get(WEIGHTS_OPTION),
             in_channels=bands,
             classes=num_classes,
-            **given,
+            **arguments,
         )
     except (TypeError, ValueError, KeyError, IndexError, AssertionError, RuntimeError, NotImplementedError) as error:
         raise ModelError(f"'smp:{name}' can't be built: {first_line(error)}; change its options") from error
@@ -105,9 +105,9 @@ def build_torchvision(name: str, options: Mapping[str, Any], *, num_classes: int
     """
     from torchvision import models
 
-    known = torchvision_names()
-    if name not in known:
-        raise ModelError(f"unknown network 'torchvision:{name}'{nearest(name, known)}")
+    names = torchvision_names()
+    if name not in names:
+        raise ModelError(f"unknown network 'torchvision:{name}'{nearest(name, names)}")
     check_options(f"torchvision:{name}", options, [WEIGHTS_OPTION])
     weights = options.get(WEIGHTS_OPTION)
     if weights not in (None, "imagenet"):
@@ -156,11 +156,11 @@ def measured_stride(network: nn.Module, bands: int) -> int:
     return int(side // min(value.shape[-1] for value in features.values()))
 
 
-def check_options(identity: str, options: Mapping[str, Any], known: list[str]) -> None:
+def check_options(identity: str, options: Mapping[str, Any], names: list[str]) -> None:
     """Refuse an option that a network doesn't have; the nearest is named."""
     for option in options:
-        if option not in known:
-            raise ModelError(f"'{identity}' has no option '{option}'{nearest(str(option), known)}")
+        if option not in names:
+            raise ModelError(f"'{identity}' has no option '{option}'{nearest(str(option), names)}")
 
 
 def first_line(error: Exception) -> str:

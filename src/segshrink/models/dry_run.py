@@ -79,7 +79,7 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
     gpus = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     eager = torch.compiler.set_stance("force_eager") if is_compiled(model) else nullcontext()
     with torch.random.fork_rng(devices=gpus), torch.inference_mode(False), torch.no_grad(), eager:
-        # Module by module: a frozen batch normalisation in a training network must come back frozen.
+        # Module by module: a frozen batch normalization in a training network must come back frozen.
         for module, _ in modes:
             module.training = False
         try:

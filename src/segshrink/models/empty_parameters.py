@@ -54,12 +54,12 @@ def empty_parameters(*, most_tensors: int) -> Iterator[None]:
 
 def fill_parameters(network: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Give a network with empty parameters memory, and the values of ``tensors``, which has all of its names."""
-    given: dict[nn.Parameter, nn.Parameter] = {}
+    replaced: dict[nn.Parameter, nn.Parameter] = {}
     for module in network.modules():
         for name, value in list(module.named_parameters(recurse=False)):
-            if value.is_meta and value not in given:
-                given[value] = nn.Parameter(torch.empty_like(value, device="cpu"), requires_grad=value.requires_grad)
-            setattr(module, name, given.get(value, value))
+            if value.is_meta and value not in replaced:
+                replaced[value] = nn.Parameter(torch.empty_like(value, device="cpu"), requires_grad=value.requires_grad)
+            setattr(module, name, replaced.get(value, value))
     network.load_state_dict(tensors)
 
 
@@ -67,22 +67,28 @@ class _SmallTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses to fill large tensors; memory that is merely reserved costs nothing."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        named = {} if kwargs is None else kwargs
+        keywords = {} if kwargs is None else kwargs
         name = str(func)
-        empty = name.startswith("aten.empty") or any(isinstance(one, Tensor) and one.is_meta for one in args)
+        empty = name.startswith("aten.empty") or any(
+            isinstance(argument, Tensor) and argument.is_meta for argument in args
+        )
         ranged = name.startswith(("aten.arange", "aten.linspace"))
         if not empty and (
             _elements(args) > _LARGEST_TENSOR
-            or (ranged and any(isinstance(one, int | float) and one > _LONGEST_RANGE for one in args))
+            or (ranged and any(isinstance(argument, int | float) and argument > _LONGEST_RANGE for argument in args))
         ):
             raise ModelError(_TOO_LARGE)
-        return func(*args, **named)
+        return func(*args, **keywords)
 
 
 def _elements(args: tuple[Any, ...]) -> int:
     """Return how many numbers an operator's result has at most, by the shapes that it is given."""
-    shapes = [tuple(one.shape) for one in args if isinstance(one, Tensor)]
-    shapes += [tuple(one) for one in args if isinstance(one, list | tuple) and all(type(side) is int for side in one)]
+    shapes = [tuple(argument.shape) for argument in args if isinstance(argument, Tensor)]
+    shapes += [
+        tuple(argument)
+        for argument in args
+        if isinstance(argument, list | tuple) and all(type(side) is int for side in argument)
+    ]
     sides = max(map(len, shapes), default=0)
     padded = [(1,) * (sides - len(shape)) + shape for shape in shapes]
     return math.prod(max(column) for column in zip(*padded, strict=True))

@@ -62,8 +62,8 @@ def list_roles(model: nn.Module, *, size: int = 64) -> list[Role]:
     encoder = _encoder_features(model, watch)
     roles = [watch.role("encoder", max(reversed(encoder), key=watch.stride))] if encoder else []
     roles += _decoder(model, watch)
-    stages = {stage: seen for seen in encoder if (stage := watch.stage(seen)) is not None}
-    roles += [watch.role(f"stage:{stage}", seen) for stage, seen in sorted(stages.items())]
+    stages = {stage: feature for feature in encoder if (stage := watch.stage(feature)) is not None}
+    roles += [watch.role(f"stage:{stage}", feature) for stage, feature in sorted(stages.items())]
     for key, logits in tensors_in(output):
         if as_map(logits, (size, size)) is not None:
             path = f"#{key}" if key else ""
@@ -115,28 +115,28 @@ class _Watch:
         for handle in self._handles:
             handle.remove()
 
-    def role(self, name: str, seen: _Seen) -> Role:
+    def role(self, name: str, feature: _Seen) -> Role:
         """Give features a name."""
-        path = f"{seen.path}#{seen.key}" if seen.key else seen.path
-        return Role(name, path, _shape(seen.features), self.stride(seen))
+        path = f"{feature.path}#{feature.key}" if feature.key else feature.path
+        return Role(name, path, _shape(feature.features), self.stride(feature))
 
-    def stride(self, seen: _Seen) -> int:
+    def stride(self, feature: _Seen) -> int:
         """Return how many pixels of the network's image stand behind one row of features."""
-        return round(self._image_size[0] / seen.features.shape[2])
+        return round(self._image_size[0] / feature.features.shape[2])
 
-    def stage(self, seen: _Seen) -> int | None:
+    def stage(self, feature: _Seen) -> int | None:
         """Return k where the stride is 2 ** k, else None."""
-        power = math.log2(self._image_size[0] / seen.features.shape[2])
+        power = math.log2(self._image_size[0] / feature.features.shape[2])
         return round(power) if power > -_TOLERANCE and abs(power - round(power)) < _TOLERANCE else None
 
     def parts(self, path: str) -> list[_Seen]:
         """Return what the outermost modules that ran inside a module gave."""
         prefix = f"{path}." if path else ""
-        inside = [found for found in self.called if found.startswith(prefix) and found != path]
+        inside = [inner for inner in self.called if inner.startswith(prefix) and inner != path]
         outermost = [
-            found for found in inside if not any(found.startswith(f"{other}.") for other in inside if other != found)
+            inner for inner in inside if not any(inner.startswith(f"{other}.") for other in inside if other != inner)
         ]
-        return [seen for found in outermost for seen in self.called[found]]
+        return [feature for inner in outermost for feature in self.called[inner]]
 
     def _see_image(self, module: nn.Module, inputs: Sequence[Any]) -> None:
         self.image = next((value for _, value in tensors_in(inputs) if value.ndim == 4), None)
@@ -148,10 +148,10 @@ class _Watch:
         self.called.pop(path, None)
         self.called[path] = [_Seen(path, key, value, value._version) for key, value in maps if value is not None]
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            given = next((as_map(value, self._image_size) for _, value in tensors_in(inputs)), None)
+            image = next((as_map(value, self._image_size) for _, value in tensors_in(inputs)), None)
             channels = module.out_features if isinstance(module, nn.Linear) else module.out_channels
-            if given is not None:
-                self.layers.append((path, channels, given))
+            if image is not None:
+                self.layers.append((path, channels, image))
 
 
 def _encoder_features(model: nn.Module, watch: _Watch) -> list[_Seen]:
@@ -161,14 +161,16 @@ def _encoder_features(model: nn.Module, watch: _Watch) -> list[_Seen]:
     """
     path = _encoder_path(model)
     if path in watch.called and path != network_of(model)[0]:
-        own = [seen for seen in watch.called[path] if watch.image is None or not seen.is_same(watch.image)]
-        deepest = max((watch.stride(seen) for seen in own), default=math.inf)
-        return [*(seen for seen in watch.parts(path) if watch.stride(seen) <= deepest), *own]
+        features = [
+            feature for feature in watch.called[path] if watch.image is None or not feature.is_same(watch.image)
+        ]
+        deepest = max((watch.stride(feature) for feature in features), default=math.inf)
+        return [*(feature for feature in watch.parts(path) if watch.stride(feature) <= deepest), *features]
     while path not in watch.called:
         path = path.rpartition(".")[0]
     parts = _before_head(model, watch, path)
-    smallest = max((watch.stride(seen) for seen in parts), default=0)
-    last = max((index for index, seen in enumerate(parts) if watch.stride(seen) == smallest), default=-1)
+    smallest = max((watch.stride(feature) for feature in parts), default=0)
+    last = max((index for index, feature in enumerate(parts) if watch.stride(feature) == smallest), default=-1)
     return parts[: last + 1]
 
 
@@ -178,7 +180,7 @@ def _before_head(model: nn.Module, watch: _Watch, path: str) -> list[_Seen]:
     parts = watch.parts(path)
     if head is None:
         return parts
-    holders = [index for index, seen in enumerate(parts) if f"{head[0]}.".startswith(f"{seen.path}.")]
+    holders = [index for index, part in enumerate(parts) if f"{head[0]}.".startswith(f"{part.path}.")]
     if not holders:
         return parts
     holder = parts[holders[0]].path
@@ -192,15 +194,19 @@ def _encoder_path(model: nn.Module) -> str:
     stated = getattr(network_of(model)[1], "encoder", None)
     if isinstance(stated, nn.Module) and stated in paths:
         return paths[stated]
-    named = [path for path in paths.values() if path.rpartition(".")[2] in _ENCODER_NAMES]
-    return min(named, key=lambda path: path.count("."), default=network_of(model)[0])
+    candidates = [path for path in paths.values() if path.rpartition(".")[2] in _ENCODER_NAMES]
+    return min(candidates, key=lambda path: path.count("."), default=network_of(model)[0])
 
 
 def _head(model: nn.Module, watch: _Watch) -> tuple[str, Tensor] | None:
     """Find the layer that makes classes, the last with as many channels as the network's output: path and input."""
     output = watch.called[network_of(model)[0]]
     classes = output[0].features.shape[1] if output else 0
-    heads = [(path, given) for path, channels, given in watch.layers if channels == classes and _AUXILIARY not in path]
+    heads = [
+        (path, head_input)
+        for path, channels, head_input in watch.layers
+        if channels == classes and _AUXILIARY not in path
+    ]
     return heads[-1] if heads else None
 
 
@@ -209,17 +215,17 @@ def _decoder(model: nn.Module, watch: _Watch) -> list[Role]:
     head = _head(model, watch)
     if head is None:
         return []
-    path, given = head
+    path, head_input = head
     sources = [
-        seen
-        for found, maps in watch.called.items()
-        if not isinstance(model.get_submodule(found), nn.Identity | nn.Dropout | nn.Dropout2d)
-        for seen in maps
-        if seen.is_same(given) and seen.features._version == seen.version
+        feature
+        for module_path, maps in watch.called.items()
+        if not isinstance(model.get_submodule(module_path), nn.Identity | nn.Dropout | nn.Dropout2d)
+        for feature in maps
+        if feature.is_same(head_input) and feature.features._version == feature.version
     ]
     if sources:
-        return [watch.role("decoder", min(sources, key=lambda seen: seen.path.count(".")))]
-    return [watch.role("decoder", _Seen(f"{path}@input", "", given, given._version))]
+        return [watch.role("decoder", min(sources, key=lambda feature: feature.path.count(".")))]
+    return [watch.role("decoder", _Seen(f"{path}@input", "", head_input, head_input._version))]
 
 
 def _shape(features: Tensor) -> tuple[int, int, int]:

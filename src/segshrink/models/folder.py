@@ -167,8 +167,8 @@ def _refuse_unloadable(model: SegmentationModel) -> None:
 def _differing(network: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the names of tensors that a network or a file lacks, or has in another shape."""
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    return sorted(name for name in expected | found if expected.get(name) != found.get(name))
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    return sorted(name for name in expected | shapes if expected.get(name) != shapes.get(name))
 
 
 def _read_description(path: Path) -> ModelDescription:
@@ -191,13 +191,13 @@ def _advice(config: Mapping[str, Any], folder: Path) -> str:
     kind, architecture, encoder = (
         printable(shortened(str(config.get(key)), 60)) for key in ("model_type", "_model_class", "encoder_name")
     )
-    found = [path for pattern in ("*.safetensors", "*.bin") for path in sorted(folder.glob(pattern))]
+    weights = [path for pattern in ("*.safetensors", "*.bin") for path in sorted(folder.glob(pattern))]
     if "model_type" in config:
         return f"a model of transformers ({kind}) teaches as 'hf:{folder}'"
     if "encoder_name" in config:
         return (
             f"a model of segmentation-models-pytorch teaches as 'smp:{architecture}/{encoder}' with 'weights: "
-            f"{next(iter(found), folder / 'FILE')}'"
+            f"{next(iter(weights), folder / 'FILE')}'"
         )
     return "give a folder that segshrink wrote, or for another library's weights the network that they belong to"
 

@@ -37,7 +37,7 @@ _STRIDE = 32
 
 
 class HuggingFaceNetwork(nn.Module):
-    """A semantic segmentation model of transformers: normalised images in, a tensor of logits out.
+    """A semantic segmentation model of transformers: normalized images in, a tensor of logits out.
 
     Attributes:
         identity: "hf:" and the kind of model, with which and ``options`` it is built again.
@@ -61,8 +61,8 @@ class HuggingFaceNetwork(nn.Module):
         patch = getattr(model.config, "patch_size", None)
         self.stride = patch if isinstance(patch, int) and _STRIDE % patch else _STRIDE
         # Transformers with learned positions take images of one size only, unless asked.
-        known = inspect.signature(model.forward).parameters
-        self._arguments = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in known else {}
+        parameters = inspect.signature(model.forward).parameters
+        self._arguments = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in parameters else {}
 
     @property
     def encoder(self) -> nn.Module:
@@ -152,8 +152,8 @@ def load_huggingface(name: str) -> SegmentationModel:
             f"'hf:{name}' lacks weights of {len(left)} tensors, the first is {left[0]}; give a model trained for "
             "semantic segmentation"
         )
-    named = not all(text.startswith("LABEL_") for text in names)
-    network = try_network(HuggingFaceNetwork(model, _read_processing(name, bands), names if named else None))
+    has_names = not all(text.startswith("LABEL_") for text in names)
+    network = try_network(HuggingFaceNetwork(model, _read_processing(name, bands), names if has_names else None))
     sigmoid = len(names) == 1
     listed = ("background", *names) if sigmoid else names
     description = ModelDescription(
@@ -173,13 +173,13 @@ def _from_fields(kind: str, fields: Any, num_classes: int, bands: int) -> Any:
     if not isinstance(fields, Mapping):
         raise ModelError(f"'{identity}': config must be a mapping of fields, found {type(fields).__name__}")
     with _quiet(identity) as transformers, _offline():
-        known = list(transformers.models.auto.modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES)
-        if kind not in known:
-            raise ModelError(f"transformers has no semantic segmentation model '{kind}'{nearest(kind, known)}")
+        kinds = list(transformers.models.auto.modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES)
+        if kind not in kinds:
+            raise ModelError(f"transformers has no semantic segmentation model '{kind}'{nearest(kind, kinds)}")
         # Some configurations take what they are given apart.
-        given = _cleaned(deepcopy(dict(fields)))
-        given.pop("model_type", None)
-        config = transformers.AutoConfig.for_model(kind, **given)
+        settings = _cleaned(deepcopy(dict(fields)))
+        settings.pop("model_type", None)
+        config = transformers.AutoConfig.for_model(kind, **settings)
         _set_head(config, identity, num_classes, bands)
         return transformers.AutoModelForSemanticSegmentation.from_config(config)
 
@@ -235,9 +235,9 @@ def _read_processing(name: str, bands: int) -> _Processing:
     if len(mean) != bands:
         return _Processing(Normalization.named("imagenet", bands), reverse=False)
     # Bands are reversed before they are scaled there, afterwards here.
-    pairs = [(centre / factor, spread / factor) for centre, spread in zip(mean, std, strict=True)]
-    centres, spreads = zip(*(pairs[::-1] if reverse else pairs), strict=True)
-    return _Processing(Normalization(centres, spreads), reverse)
+    pairs = [(center / factor, spread / factor) for center, spread in zip(mean, std, strict=True)]
+    centers, spreads = zip(*(pairs[::-1] if reverse else pairs), strict=True)
+    return _Processing(Normalization(centers, spreads), reverse)
 
 
 def _set_head(config: Any, identity: str, num_classes: int, bands: int) -> None:

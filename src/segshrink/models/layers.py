@@ -20,7 +20,7 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 class SeparableConv(nn.Sequential):
-    """Depthwise 3×3 and pointwise 1×1 in one, then batch normalisation and ReLU, as in DeepLabv3+ (Chen 2018).
+    """Depthwise 3×3 and pointwise 1×1 in one, then batch normalization and ReLU, as in DeepLabv3+ (Chen 2018).
 
     Nothing stands between the two: normalising and clipping there would cost as much time as both convolutions.
 
@@ -42,7 +42,7 @@ class SeparableConv(nn.Sequential):
 def initialize(network: nn.Module) -> None:
     """Draw weights for ReLU networks (He 2015): normal by fan-out for convolutions, by fan-in where transposed.
 
-    Biases start at 0, normalisation at the identity. A depthwise convolution's fan-out is taken per group.
+    Biases start at 0, normalization at the identity. A depthwise convolution's fan-out is taken per group.
     """
     for module in network.modules():
         if isinstance(module, nn.ConvTranspose2d):

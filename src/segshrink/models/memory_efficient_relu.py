@@ -32,10 +32,10 @@ def use_memory_efficient_relu(network: nn.Module) -> None:
 
 class _Clip(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, given: Tensor, inplace: bool) -> Tensor:
+    def forward(ctx: Any, input: Tensor, inplace: bool) -> Tensor:
         if inplace:
-            ctx.mark_dirty(given)
-        result = given.clamp_(0, 6) if inplace else given.clamp(0, 6)
+            ctx.mark_dirty(input)
+        result = input.clamp_(0, 6) if inplace else input.clamp(0, 6)
         ctx.save_for_backward(result)
         return result
 

@@ -70,8 +70,8 @@ class MobileEncoder(nn.Module):
         channels = scaled_channels(32 * width)
         features: list[nn.Module] = [_normed(bands, channels, kernel=3, stride=2)]
         self.out_channels: list[int] = []
-        for position, (expansion, wanted, stride) in enumerate(_BLOCKS[:blocks], start=1):
-            outputs = scaled_channels(wanted * width)
+        for position, (expansion, block_channels, stride) in enumerate(_BLOCKS[:blocks], start=1):
+            outputs = scaled_channels(block_channels * width)
             features.append(InvertedResidual(channels, outputs, stride=stride, expansion=expansion))
             channels = outputs
             if position in (*_SKIPS, blocks):
@@ -102,7 +102,7 @@ class ContextBlock(nn.Module):
         self.reduce = _pointwise(inputs, outputs)
         self.near = _depthwise(outputs, dilation=2)
         self.far = _depthwise(outputs, dilation=4)
-        # No batch normalisation here: a batch of one image has one value a channel.
+        # No batch normalization here: a batch of one image has one value a channel.
         self.whole = nn.Sequential(nn.Conv2d(outputs, outputs, 1), nn.ReLU(inplace=True))
         self.mix = _pointwise(3 * outputs, outputs)
 
@@ -186,7 +186,7 @@ class MobileSegmenter(nn.Module):
         initialize_head(self.head)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits at half the size of normalised images, or at a quarter."""
+        """Return logits at half the size of normalized images, or at a quarter."""
         half, quarter, eighth, sixteenth = self.encoder(images)
         features = self.to_eighth(self.context(sixteenth), eighth)
         features = self.to_quarter(features, quarter)
@@ -197,7 +197,7 @@ class MobileSegmenter(nn.Module):
 
 
 def _normed(inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """Convolution, batch normalisation and ReLU6, which MobileNetV2 is made of."""
+    """Convolution, batch normalization and ReLU6, which MobileNetV2 is made of."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),

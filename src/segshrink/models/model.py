@@ -15,10 +15,10 @@ from segshrink.model_description import ModelDescription
 
 
 class SegmentationModel(nn.Module):
-    """Raw pixels in, logits out; normalises, pads and crops inside itself.
+    """Raw pixels in, logits out; normalizes, pads and crops inside itself.
 
     Args:
-        network: Takes normalised images (N, bands, H, W) whose sides are multiples of ``description.stride``; gives
+        network: Takes normalized images (N, bands, H, W) whose sides are multiples of ``description.stride``; gives
             (N, C, h, w) logits at the same or a smaller size, (N, 1, h, w) if ``description.sigmoid``.
         description: What the model is; its number of classes is C.
 
@@ -53,7 +53,7 @@ class SegmentationModel(nn.Module):
         """Segment images of any size.
 
         Sides are padded right and bottom to a multiple of the stride by repeating the edge, and to twice the stride at
-        least, so that batch normalisation has more than one value to average even in training; logits are cropped back.
+        least, so that batch normalization has more than one value to average even in training; logits are cropped back.
 
         Args:
             images: Raw pixel values (N, bands, H, W), uint8, another whole-number type, or float; H, W ≥ 1.
@@ -108,7 +108,7 @@ class SegmentationModel(nn.Module):
             if "more than 1 value per channel" not in str(error):
                 raise
             raise ModelError(
-                f"'{self.description.id}' averages whole images in batch normalisation and can't train on a batch of "
+                f"'{self.description.id}' averages whole images in batch normalization and can't train on a batch of "
                 "one; give a batch of at least two"
             ) from error
         # Losses and argmax want float32, and so does smooth interpolation.

@@ -74,13 +74,13 @@ def build_model(
     expected = Normalization.named("imagenet", bands)
     if isinstance(network, HuggingFaceNetwork):
         id, options, expected = network.identity, network.options, network.normalization
-    named = None
+    normalization_name = None
     if encoder_weights == IMAGENET:
-        named = load_imagenet_weights(network, id)
+        normalization_name = load_imagenet_weights(network, id)
     elif encoder_weights is not None:
-        named = load_encoder_weights(network, Path(encoder_weights))
-    if named is not None:
-        expected = Normalization.named(named, bands)
+        normalization_name = load_encoder_weights(network, Path(encoder_weights))
+    if normalization_name is not None:
+        expected = Normalization.named(normalization_name, bands)
     description = ModelDescription(
         id=id,
         options={name: value for name, value in options.items() if name != WEIGHTS_OPTION},
@@ -108,8 +108,8 @@ def build_network(identity: str, options: Mapping[str, Any], *, num_classes: int
         return network
     kind = _OWN.get(identity)
     if kind is None:
-        known = [*_OWN, "smp:<Architecture>/<encoder>", "torchvision:<name>", "hf:<folder or hub name>"]
-        raise ModelError(f"unknown model '{identity}'{nearest(identity, known)}")
+        ids = [*_OWN, "smp:<Architecture>/<encoder>", "torchvision:<name>", "hf:<folder or hub name>"]
+        raise ModelError(f"unknown model '{identity}'{nearest(identity, ids)}")
     network = kind(num_classes, bands, **_checked(identity, kind, options))
     quicken_strided_depthwise(network)
     return network
@@ -125,16 +125,16 @@ def _checked(identity: str, kind: type[nn.Module], options: Mapping[str, Any]) -
     check_options(identity, options, list(defaults))
     checked = {}
     for name, value in options.items():
-        wanted = type(defaults[name])
-        if not _fits(value, wanted):
-            raise ModelError(f"'{identity}': option '{name}' must be {_KINDS[wanted]}, found {value!r}")
-        checked[name] = wanted(value)
+        kind_of_value = type(defaults[name])
+        if not _fits(value, kind_of_value):
+            raise ModelError(f"'{identity}': option '{name}' must be {_KINDS[kind_of_value]}, found {value!r}")
+        checked[name] = kind_of_value(value)
     return checked
 
 
-def _fits(value: Any, wanted: type) -> bool:
-    if wanted is tuple:
-        return isinstance(value, list | tuple) and all(_fits(one, int) for one in value)
-    if isinstance(value, bool) != (wanted is bool) or not isinstance(value, int | float):
+def _fits(value: Any, expected: type) -> bool:
+    if expected is tuple:
+        return isinstance(value, list | tuple) and all(_fits(item, int) for item in value)
+    if isinstance(value, bool) != (expected is bool) or not isinstance(value, int | float):
         return False
-    return wanted is not int or value == int(value)
+    return expected is not int or value == int(value)

@@ -31,7 +31,7 @@ _SIZES: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
 class RemovedBlock(nn.Identity):
     """Stands where a residual block was; takes whatever the block took and gives its first input."""
 
-    def forward(self, input: Tensor, *others: Any, **named: Any) -> Tensor:
+    def forward(self, input: Tensor, *others: Any, **keywords: Any) -> Tensor:
         """Return the first input."""
         return input
 
@@ -67,11 +67,11 @@ def describe_structure(network: nn.Module, reference: nn.Module) -> dict[str, An
         changed = {name: size for name, size in sizes.items() if size != _plain(getattr(built[path], name))}
         if changed:
             layers[path] = changed
-    given = dict(network.named_parameters())
+    network_parameters = dict(network.named_parameters())
     parameters = {
-        path: list(given[path].shape)
+        path: list(network_parameters[path].shape)
         for path, value in reference.named_parameters()
-        if path in given and given[path].shape != value.shape and not _is_sized(built, path)
+        if path in network_parameters and network_parameters[path].shape != value.shape and not _is_sized(built, path)
     }
     structure = {"layers": layers, "parameters": parameters, "removed": removed}
     return structure if any(structure.values()) else None

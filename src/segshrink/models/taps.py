@@ -158,33 +158,33 @@ class _Recording:
         self.forget()
         self._running = bool(self.paths)
 
-    def _see_image(self, module: nn.Module, inputs: Any, named: Mapping[str, Any]) -> None:
-        for _, value in tensors_in((inputs, named)):
+    def _see_image(self, module: nn.Module, inputs: Any, keywords: Mapping[str, Any]) -> None:
+        for _, value in tensors_in((inputs, keywords)):
             if value.ndim == 4:
                 self._image_size = (value.shape[2], value.shape[3])
                 return
 
-    def _keep_input(self, name: str, key: str, module: nn.Module, inputs: Any, named: Mapping[str, Any]) -> None:
-        self._keep(name, key, module, None, [value for _, value in tensors_in((inputs, named))])
+    def _keep_input(self, name: str, key: str, module: nn.Module, inputs: Any, keywords: Mapping[str, Any]) -> None:
+        self._keep(name, key, module, None, [value for _, value in tensors_in((inputs, keywords))])
 
     def _keep(self, name: str, key: str, module: nn.Module, inputs: Any, output: Any) -> None:
         # Gradient checkpointing runs modules again while it goes backward.
         if not self._running:
             return
-        found = dict(tensors_in(output))
-        if key and key not in found:
-            raise ModelError(f"'{self.paths[name]}' is not there; found are: {_described(found)}")
+        tensors = dict(tensors_in(output))
+        if key and key not in tensors:
+            raise ModelError(f"'{self.paths[name]}' is not there; found are: {_described(tensors)}")
         maps = {
             other: value
-            for other, tensor in found.items()
+            for other, tensor in tensors.items()
             if other == key or not key
             if (value := as_map(tensor, self._image_size)) is not None
         }
         if len(maps) != 1:
             kind = "no feature map (N, C, H, W)" if key or not maps else "several feature maps"
             raise ModelError(
-                f"'{self.paths[name]}' is {kind}; found are: {_described(found)}; choose one with '{_KEY}' or another "
-                "module"
+                f"'{self.paths[name]}' is {kind}; found are: {_described(tensors)}; choose one with '{_KEY}' or "
+                "another module"
             )
         (features,) = maps.values()
         self.features[name] = features
@@ -206,8 +206,8 @@ class _Recording:
 
 
 def _resolved(model: nn.Module, names: Sequence[str], size: int) -> dict[str, str]:
-    wanted = any(is_role(name) for name in names)
-    roles = {role.name: role.path for role in list_roles(model, size=size)} if wanted else {}
+    has_roles = any(is_role(name) for name in names)
+    roles = {role.name: role.path for role in list_roles(model, size=size)} if has_roles else {}
     return {name: roles[name] if name in roles else _full_path(model, name, roles) for name in names}
 
 
@@ -222,14 +222,14 @@ def _full_path(model: nn.Module, name: str, roles: Mapping[str, str]) -> str:
                 children = ", ".join(f"{path}.{child}" for child, _ in module.named_children())
                 raise ModelError(f"'{path}' only holds other modules and is never run; tap one of: {children}")
             return candidate + name[len(path) :]
-    known = [found.removeprefix(network) for found in modules if f"{found}." not in (".", network)]
-    near = get_close_matches(path, [*known, *roles], n=3, cutoff=0.5)
+    paths = [module_path.removeprefix(network) for module_path in modules if f"{module_path}." not in (".", network)]
+    near = get_close_matches(path, [*paths, *roles], n=3, cutoff=0.5)
     if not near:
-        near = [*(found for found in known if "." not in found), *roles]
+        near = [*(module_path for module_path in paths if "." not in module_path), *roles]
     what = "role or module" if is_role(name) else "module"
     raise ModelError(f"{type(model).__name__} has no {what} '{path}'; the nearest are: {', '.join(near)}")
 
 
-def _described(found: Mapping[str, Tensor]) -> str:
-    parts = [f"{key or 'a tensor'} {tuple(value.shape)}" for key, value in found.items()]
+def _described(features: Mapping[str, Tensor]) -> str:
+    parts = [f"{key or 'a tensor'} {tuple(value.shape)}" for key, value in features.items()]
     return ", ".join(parts) or "no tensor"

@@ -11,7 +11,7 @@ from segshrink.models.layers import check_range, initialize, initialize_head
 
 
 class DoubleConv(nn.Sequential):
-    """Two 3×3 convolutions with ReLU, batch normalisation behind each or a bias in each, dropout between them."""
+    """Two 3×3 convolutions with ReLU, batch normalization behind each or a bias in each, dropout between them."""
 
     def __init__(self, inputs: int, outputs: int, *, batch_norm: bool, dropout: float) -> None:
         super().__init__(*_conv(inputs, outputs, batch_norm), nn.Dropout(dropout), *_conv(outputs, outputs, batch_norm))
@@ -28,7 +28,7 @@ class UNet(nn.Module):
         bands: Bands of the image.
         width: Channels of the first level; they double with each level (16 gives 16-32-64-128-256).
         depth: Levels; 5 is the classic.
-        batch_norm: Batch normalisation instead of biases.
+        batch_norm: Batch normalization instead of biases.
         dropout: Chance that a value is dropped between the two convolutions of a level.
 
     Shape:

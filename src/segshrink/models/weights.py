@@ -101,7 +101,7 @@ def load_encoder_weights(network: nn.Module, path: Path, *, least: float = 0.9) 
     Args:
         network: Has its encoder as attribute ``encoder``.
         path: File of weights.
-        least: Share of the encoder's tensors that the file must bring; counters of batch normalisation don't count.
+        least: Share of the encoder's tensors that the file must bring; counters of batch normalization don't count.
 
     Returns:
         Name of the normalization that the weights expect: "half" for weights of TensorFlow's 1001 classes, else
@@ -147,32 +147,32 @@ def fit_encoder(network: nn.Module, tensors: Mapping[str, Tensor], source: str, 
     encoder = getattr(network, "encoder", None)
     if not isinstance(encoder, nn.Module):
         raise ModelError(f"{type(network).__name__} has no encoder that weights could be loaded into; leave them out")
-    wanted = {name: value for name, value in encoder.state_dict().items() if not name.endswith("num_batches_tracked")}
-    match = _best_match(wanted, tensors)
-    first = next(name for name, value in wanted.items() if value.ndim == 4)
-    found: dict[str, Tensor] = {}
+    expected = {name: value for name, value in encoder.state_dict().items() if not name.endswith("num_batches_tracked")}
+    match = _best_match(expected, tensors)
+    first = next(name for name, value in expected.items() if value.ndim == 4)
+    fitting: dict[str, Tensor] = {}
     problems: list[str] = []
-    for name, value in wanted.items():
-        given = tensors.get(match(name))
-        if given is not None and name == first:
-            given = _fit_bands(given, value.shape[1])
-        if given is None:
+    for name, value in expected.items():
+        tensor = tensors.get(match(name))
+        if tensor is not None and name == first:
+            tensor = _fit_bands(tensor, value.shape[1])
+        if tensor is None:
             problems.append(f"{name} is missing")
-        elif given.shape != value.shape:
-            problems.append(f"{name} is {tuple(given.shape)} there but {tuple(value.shape)} in the network")
+        elif tensor.shape != value.shape:
+            problems.append(f"{name} is {tuple(tensor.shape)} there but {tuple(value.shape)} in the network")
         else:
-            found[name] = given
-    if len(found) < least * len(wanted):
+            fitting[name] = tensor
+    if len(fitting) < least * len(expected):
         raise ModelError(
-            f"{source} fits {len(found)} of the encoder's {len(wanted)} tensors: {_listed(problems)}; give weights of "
-            "this encoder at this width"
+            f"{source} fits {len(fitting)} of the encoder's {len(expected)} tensors: {_listed(problems)}; give weights "
+            "of this encoder at this width"
         )
     if problems:
         _LOGGER.warning("%s leaves %d encoder tensors at random: %s", source, len(problems), _listed(problems))
-    encoder.load_state_dict({**encoder.state_dict(), **found})
+    encoder.load_state_dict({**encoder.state_dict(), **fitting})
 
 
-def _best_match(wanted: Iterable[str], given: Container[str]) -> Callable[[str], str]:
+def _best_match(expected: Iterable[str], available: Container[str]) -> Callable[[str], str]:
     """Find how the encoder's names become the file's: which prefix to put before, which to take away."""
 
     def renamed(name: str, cut: str, prefix: str) -> str:
@@ -180,7 +180,7 @@ def _best_match(wanted: Iterable[str], given: Container[str]) -> Callable[[str],
 
     # smp wraps timm's networks as "model."; timm's own files don't have it.
     ways = [(cut, prefix) for cut in ("", "model.") for prefix in _PREFIXES]
-    best = max(ways, key=lambda way: sum(renamed(name, *way) in given for name in wanted))
+    best = max(ways, key=lambda way: sum(renamed(name, *way) in available for name in expected))
     return lambda name: renamed(name, *best)
 
 
@@ -226,11 +226,11 @@ def _items(content: Any) -> list[tuple[Any, Any]]:
 
 def _fit_bands(weight: Tensor, bands: int) -> Tensor:
     """Fit a first convolution's weight (out, 3, kh, kw) to (out, bands, kh, kw)."""
-    given = weight.shape[1] if weight.ndim == 4 else bands
-    if given == bands or given != 3:
+    weight_bands = weight.shape[1] if weight.ndim == 4 else bands
+    if weight_bands == bands or weight_bands != 3:
         return weight
-    order = torch.arange(bands) % given
-    return weight[:, order] * (given / bands)
+    order = torch.arange(bands) % weight_bands
+    return weight[:, order] * (weight_bands / bands)
 
 
 def _listed(problems: list[str]) -> str:

@@ -19,7 +19,7 @@ from segshrink.models.weights import read_tensors
 
 # Heads that only helped in training, or classify whole images.
 _HELPERS = ("aux_classifier.", "auxiliary_head.", "classification_head.")
-# Batch normalisation's counter, which older files lack.
+# Batch normalization's counter, which older files lack.
 _COUNTER = "num_batches_tracked"
 
 
@@ -52,17 +52,17 @@ def load_network(
     """
     tensors = _read(identity, weights)
     count = likely_classes
-    model, found = _fitted(identity, tensors, count, bands=bands, options=options)
-    if (seen := _count_classes(model.network, found, count)) != count:
-        count = seen
-        model, found = _fitted(identity, tensors, count, bands=bands, options=options)
-    if problems := _problems(_inner(model.network).state_dict(), found):
+    model, renamed = _fitted(identity, tensors, count, bands=bands, options=options)
+    if (classes_in_file := _count_classes(model.network, renamed, count)) != count:
+        count = classes_in_file
+        model, renamed = _fitted(identity, tensors, count, bands=bands, options=options)
+    if problems := _problems(_inner(model.network).state_dict(), renamed):
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ModelError(
             f"{weights} doesn't fit '{identity}': {', '.join(problems[:3])}{more}; give weights of this whole network, "
             "and the options that it was built with"
         )
-    _inner(model.network).load_state_dict(found, strict=False)
+    _inner(model.network).load_state_dict(renamed, strict=False)
     sigmoid = count == 1
     classes = name_classes(2 if sigmoid else count)
     return SegmentationModel(model.network, replace(model.description, classes=classes, sigmoid=sigmoid)).eval()
@@ -115,7 +115,7 @@ def _fitted(
     anchor = max(_inner(model.network).state_dict(), key=len)
     prefix = next((name.removesuffix(anchor) for name in tensors if name.endswith(anchor)), "")
     names = {name.removeprefix(prefix): name for name in tensors if name.startswith(prefix)}
-    return model, {name: tensors[given] for name, given in names.items() if not name.startswith(_HELPERS)}
+    return model, {name: tensors[original] for name, original in names.items() if not name.startswith(_HELPERS)}
 
 
 def _inner(network: nn.Module) -> nn.Module:
@@ -124,22 +124,22 @@ def _inner(network: nn.Module) -> nn.Module:
     return inner
 
 
-def _count_classes(network: nn.Module, found: Mapping[str, Tensor], count: int) -> int:
+def _count_classes(network: nn.Module, tensors: Mapping[str, Tensor], count: int) -> int:
     """Read the number of classes off the tensors that differ from a network of ``count`` in their first axis only."""
-    seen = {
-        len(found[name])
+    counts = {
+        len(tensors[name])
         for name, value in _inner(network).state_dict().items()
-        if name in found and value.ndim and found[name].ndim and len(value) == count != len(found[name])
-        if value.shape[1:] == found[name].shape[1:]
+        if name in tensors and value.ndim and tensors[name].ndim and len(value) == count != len(tensors[name])
+        if value.shape[1:] == tensors[name].shape[1:]
     }
-    return seen.pop() if len(seen) == 1 else count
+    return counts.pop() if len(counts) == 1 else count
 
 
-def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    missing = [f"{name} is missing" for name in expected if name not in found and not name.endswith(_COUNTER)]
+def _problems(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    missing = [f"{name} is missing" for name in expected if name not in tensors and not name.endswith(_COUNTER)]
     other = [
-        f"{name} is {tuple(found[name].shape)} in the file but {tuple(value.shape)} in the network"
+        f"{name} is {tuple(tensors[name].shape)} in the file but {tuple(value.shape)} in the network"
         for name, value in expected.items()
-        if name in found and found[name].shape != value.shape
+        if name in tensors and tensors[name].shape != value.shape
     ]
-    return missing + other + [f"the network has no {name}" for name in found if name not in expected]
+    return missing + other + [f"the network has no {name}" for name in tensors if name not in expected]

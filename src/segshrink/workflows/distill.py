@@ -107,9 +107,9 @@ def _distill(recipe: Recipe, *, out: Path, control: bool, resume: bool, doctor: 
     teaching: Teaching = recipe.distillation
     if not teaching.teachers:
         check_own_taps(recipe, terms)
-        own = out / "teacher-run"
-        train_role(recipe, out=own, role="teacher", resume=resume, progress=progress)
-        teaching = teaching.model_copy(update={"teachers": [TeacherSource(source=str(own))]})
+        teacher_run = out / "teacher-run"
+        train_role(recipe, out=teacher_run, role="teacher", resume=resume, progress=progress)
+        teaching = teaching.model_copy(update={"teachers": [TeacherSource(source=str(teacher_run))]})
     use_free_threads()
     measure_teachers(teaching, recipe, dataset, out=out, resume=resume, progress=progress)
     if doctor and not RunFolder(out).has_run:
