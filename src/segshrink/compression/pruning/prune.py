@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from segshrink.compression.pruning.batch_norm import reestimate_statistics
-from segshrink.compression.pruning.channel_removal import check_runs, cut, restructured
+from segshrink.compression.pruning.smaller_copy import check_runs, cut, restructured
 from segshrink.compression.pruning.channels import Axis, Block, Numbers, find_blocks, input_layers
 from segshrink.compression.pruning.costs import mac_cost, parameter_cost
 from segshrink.compression.pruning.importance import Scores, example_images, unit_importance

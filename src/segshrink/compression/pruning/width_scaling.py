@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from segshrink.compression.pruning.channel_removal import check_runs, cut
+from segshrink.compression.pruning.smaller_copy import check_runs, cut
 from segshrink.compression.pruning.importance import example_images, unit_importance
 from segshrink.compression.pruning.prune import best_units, finished, prunable_blocks, thawed_copy
 from segshrink.compression.pruning.residual import removable_blocks

@@ -19,7 +19,7 @@ import torch
 
 from segshrink.compression.pruning.prune import prune
 from segshrink.compression.search.candidates import Candidate
-from segshrink.compression.search.measuring import (
+from segshrink.compression.search.candidate_files import (
     Exported,
     build_files,
     export_untrained,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from segshrink.classes import ClassMap
-from segshrink.compression.search.measuring import export_untrained, measure_files
+from segshrink.compression.search.candidate_files import export_untrained, measure_files
 from segshrink.compression.search.records import MeasuredFile
 from segshrink.compression.search.tools import Settings
 from segshrink.models import SegmentationModel, build_model
