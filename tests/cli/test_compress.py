@@ -11,62 +11,21 @@ from typing import Any
 
 import pytest
 
-from segshrink.compression.search.candidates import Candidate
-from segshrink.compression.search.records import Entry, MeasuredFile, Reference
+from segshrink.compression.search.candidates import CandidateResult, Reference
+from segshrink.compression.search.stages import SearchStages
 
-
-class Tools:
-    """Candidates that cost next to nothing; the wider, the slower and the better."""
-
-    made: list[Tools] = []  # noqa: RUF012
-
-    def __init__(self, recipe: Any, work: Path, settings: Any, show: Any) -> None:
-        self.work, self.settings, self.teacher_folder = work, settings, work / "teacher"
-        self.recipe = recipe
-        self.calls: list[str] = []
-        Tools.made.append(self)
-
-    def measure(self, candidate: Candidate, base: Candidate | None) -> Entry:
-        latency = 10.0 + len(Tools.made[-1].calls)
-        self.calls.append(candidate.name)
-        files = [
-            MeasuredFile(runtime, precision, 400_000, latency, latency, 100.0)
-            for runtime in self.settings.runtimes
-            for precision in ("fp32", "int8")
-        ]
-        return Entry(candidate, 1000, 1000, tuple(files))
-
-    def teach(self) -> Reference:
-        return Reference("teacher", 0.7)
-
-    def distil(self, entry: Entry, base: Entry | None) -> Entry:
-        self.calls.append(f"distil {entry.name}")
-        return replace(entry, run="run", mean_iou=0.68)
-
-    def build(self, entry: Entry, *, max_drop: float) -> Entry:
-        path = self.work / entry.name / "int8.onnx"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"model")
-        return replace(
-            entry, files=tuple(replace(one, path=str(path), mean_iou=0.68, accuracy=0.9) for one in entry.untrained)
-        )
-
-    def weigh(self, entries: Sequence[Entry], reference: Reference) -> tuple[list[Entry], Reference]:
-        return list(entries), reference
-
-    def profile(self, entry: Entry) -> None:
-        self.calls.append(f"profile {entry.name}")
+from ..compression.search.conftest import FakeStages
 
 
 @pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> type[Tools]:
+def fakes(monkeypatch: pytest.MonkeyPatch) -> type[FakeStages]:
     from segshrink.workflows import compress
 
-    Tools.made.clear()
-    monkeypatch.setattr(compress, "Workshop", Tools)
+    FakeStages.made.clear()
+    monkeypatch.setattr(compress, "SearchStages", FakeStages)
     monkeypatch.setattr(compress, "build_report", lambda runs, out: None)
-    monkeypatch.setattr(compress, "describe_chosen", lambda outcome: [])
-    return Tools
+    monkeypatch.setattr(compress, "write_model_card", lambda outcome: [])
+    return FakeStages
 
 
 def test_the_chosen_file_and_what_became_of_the_others(segshrink, recipe: Path, fakes, tmp_path: Path) -> None:
@@ -74,12 +33,12 @@ def test_the_chosen_file_and_what_became_of_the_others(segshrink, recipe: Path, 
     result = segshrink("compress", recipe, "--budget", "latency<=11ms,drop<=3", "--out", out, "--candidates", "1")
     assert result.status == 0, result.err
     assert "chosen: unet-width4-depth2, fp32 on onnxruntime" in result.out
-    assert "too slow: latency 12 ms > 11 ms" in result.out
-    assert (out / "model.onnx").read_bytes() == b"model"
+    assert "too slow: latency 100 ms > 11 ms" in result.out
+    assert (out / "model.onnx").read_bytes() == b"unet-width4-depth2 fp32"
     assert json.loads((out / "chosen.json").read_text())["budget"] == "latency<=11ms,drop<=3"
-    (tools,) = fakes.made
-    assert tools.work == out / "work"
-    assert tools.calls[0] == "unet-width4-depth2"  # the recipe's own student
+    (stages,) = fakes.made
+    assert stages.work == out / "work"
+    assert stages.calls[0] == "measure unet-width4-depth2"  # the recipe's own student
 
 
 def test_options_reach_the_search(segshrink, recipe: Path, fakes, tmp_path: Path) -> None:
@@ -88,13 +47,13 @@ def test_options_reach_the_search(segshrink, recipe: Path, fakes, tmp_path: Path
         "--threads", "1", "--families", "unet", "--work", tmp_path / "shared", "--teacher", "somewhere", "seed=7",
     )  # fmt: skip
     assert result.status == 0, result.err
-    (tools,) = fakes.made
-    assert tools.settings.runtimes == ("onnxruntime", "openvino")
-    assert (tools.settings.size, tools.settings.threads, tools.settings.families) == (128, 1, ("unet",))
-    assert tools.work == tmp_path / "shared"
-    assert [one.source for one in tools.recipe.distillation.teachers] == ["somewhere"]
-    assert tools.recipe.seed == 7
-    assert not [call for call in tools.calls if call.startswith("separable")]
+    (stages,) = fakes.made
+    assert stages.settings.runtimes == ("onnxruntime", "openvino")
+    assert (stages.settings.size, stages.settings.threads, stages.settings.families) == (128, 1, ("unet",))
+    assert stages.work == tmp_path / "shared"
+    assert [one.source for one in stages.recipe.distillation.teachers] == ["somewhere"]
+    assert stages.recipe.seed == 7
+    assert not [call for call in stages.calls if "separable" in call]
 
 
 @pytest.mark.parametrize(
@@ -119,12 +78,12 @@ def test_bad_input_and_unmet_budgets_get_one_sentence(
 def test_going_on_has_to_be_asked_for_and_an_interrupt_says_how(
     segshrink, recipe: Path, fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(self: Tools, entry: Entry, base: Entry | None) -> Entry:
+    def interrupted(self: FakeStages, result: CandidateResult, base: CandidateResult | None) -> CandidateResult:
         raise KeyboardInterrupt
 
     arguments = ("compress", recipe, "--budget", "drop<=3", "--out", tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr(fakes, "distil", interrupted)
+        patch.setattr(fakes, "distill", interrupted)
         stopped = segshrink(*arguments)
     assert stopped.status == 130
     assert stopped.err.rstrip().endswith("--resume")
@@ -177,12 +136,14 @@ def test_from_labels_to_a_verified_int8_file(
     assert f"mIoU {chosen['mean_iou']:.3f}" in evaluated.out
 
     # Another budget trains and quantises nothing anew, and a size that no file has is refused.
-    def weigh(self: Any, entries: Sequence[Entry], reference: Reference) -> tuple[list[Entry], Reference]:
+    def measure_final(
+        self: Any, results: Sequence[CandidateResult], reference: Reference
+    ) -> tuple[list[CandidateResult], Reference]:
         return [
-            replace(one, files=tuple(replace(two, latency_ms=1.0) for two in one.files)) for one in entries
+            replace(result, files=tuple(replace(file, latency_ms=1.0) for file in result.files)) for result in results
         ], reference
 
-    monkeypatch.setattr(import_module("segshrink.compression.search.stages").Workshop, "weigh", weigh)
+    monkeypatch.setattr(SearchStages, "measure_final", measure_final)
     monkeypatch.setattr(import_module("segshrink.workflows.compress"), "build_report", lambda runs, out: None)
     before = {path: path.stat().st_mtime_ns for path in work.rglob("*.safetensors")}
     other = segshrink("compress", *arguments, "--resume", "--budget", "parameters<=1M")

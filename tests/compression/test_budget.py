@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segshrink.compression.budget import Budget, show, worst
+from segshrink.compression.budget import Budget, show
 from segshrink.errors import ConfigError
 
 UPPER = {
@@ -62,14 +62,14 @@ def test_the_budget_of_the_documentation() -> None:
     budget = Budget.parse("latency<=20ms,size<=1MB,memory<=400MB,drop<=1.0")
     assert str(budget) == "latency<=20ms,size<=1MB,memory<=400MB,drop<=1"
     values = {"latency": 31.0, "size": 0.5e6, "memory": 500e6, "drop": 1.7}
-    breaches = budget.breaches(values)
-    assert [str(one) for one in breaches] == [
+    violations = budget.violations(values)
+    assert [str(one) for one in violations] == [
         "latency 31 ms > 20 ms", "memory 500 MB > 400 MB", "drop 1.70 points > 1.00 points",
     ]  # fmt: skip
-    assert worst(breaches).limit.name == "latency"
+    assert max(violations, key=lambda violation: violation.excess).limit.name == "latency"
     assert [limit.name for limit in budget.untrained().limits] == ["latency", "size", "memory"]
     # What isn't known yet is not judged.
-    assert budget.breaches({"latency": 20.0, "drop": None}) == ()
+    assert budget.violations({"latency": 20.0, "drop": None}) == ()
 
 
 def test_other_ways_to_write_the_same() -> None:
@@ -83,17 +83,17 @@ def test_a_lower_limit_and_values_that_look_alike() -> None:
     (miou,) = Budget.parse("miou>=0.6").limits
     assert not miou.keeps(0.599)
     assert miou.excess(0.55) == pytest.approx(0.5)  # five points are half as bad as twice the latency
-    assert miou.told(0.55) == "0.550 < 0.600"
+    assert miou.compared(0.55) == "0.550 < 0.600"
     (latency,) = Budget.parse("latency<=20ms").limits
-    assert latency.told(20.004) == "20.004 ms > 20 ms"
+    assert latency.compared(20.004) == "20.004 ms > 20 ms"
 
 
 def test_a_negative_drop_asks_for_a_better_model_than_the_teacher() -> None:
     budget = Budget.parse("drop<=-1")
     assert Budget.parse(str(budget)) == budget
-    assert not budget.breaches({"drop": -1.2})
-    (breach,) = budget.breaches({"drop": 0.5})
-    assert breach.excess == pytest.approx(0.15)
+    assert not budget.violations({"drop": -1.2})
+    (violation,) = budget.violations({"drop": 0.5})
+    assert violation.excess == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def compress(
 ) -> None:
     """Find the most accurate small model within a budget.
 
-    Measures networks of several families and widths on this machine before any training, distils the few that fit,
+    Measures networks of several families and widths on this machine before any training, distills the few that fit,
     exports them in fp32 and int8, scores the files themselves, and chooses.
 
     Inside OUT: the model, chosen.json, compress.md, pareto.json and .png, report.html, candidates.json.
@@ -99,33 +99,23 @@ def _print(outcome: Outcome) -> None:
     from rich.text import Text
 
     from segshrink.cli._console import out_console, tell
-    from segshrink.compression.budget import show
-    from segshrink.compression.search.results import PAGE, load_notice, to_dict
-    from segshrink.formatting import percent
+    from segshrink.compression.search.results import FILE_COLUMNS, PAGE, file_cells, load_notice
 
-    content = to_dict(outcome.found)
+    content = outcome.content
     files = Table(title_justify="left")
-    for place, heading in enumerate(("", "mIoU", "drop", "latency", "load", "size", "memory")):
-        files.add_column(heading, justify="right" if place else "left")
+    for heading in FILE_COLUMNS:
+        files.add_column(heading, justify="left" if heading == FILE_COLUMNS[0] else "right")
     for row in content["rows"]:
-        (measured,) = row["measurements"]
+        label, *numbers = file_cells(row)
         style = "bold" if row["chosen"] else "" if row["on_front"] or row["model"] == "teacher" else "dim"
-        files.add_row(
-            Text(row["label"] + (" ✓" if row["chosen"] else "")),
-            show("miou", row["mean_iou"]),
-            f"{row['drop']:.2f}",
-            show("latency", measured["latency_ms"]["median"]),
-            percent(measured["load"]["others"]),
-            show("size", row["file_bytes"]),
-            show("memory", 1e6 * measured["peak_memory_mb"]),
-            style=style,
-        )
+        files.add_row(Text(label + (" ✓" if row["chosen"] else "")), *numbers, style=style)
     console = out_console()
     console.print(files)
     if (notice := load_notice(content)) is not None:
         tell(notice)
-    for entry in outcome.found.entries:
-        if not entry.files:
-            console.print(f"{entry.name}: {entry.reason}", markup=False, style="dim")
+    for result in outcome.results:
+        if not result.files:
+            console.print(f"{result.name}: {result.reason}", markup=False, style="dim")
     console.print(f"chosen: {content['chosen']['label']} → {outcome.model}", markup=False, style="bold")
-    console.print(f"every candidate: {outcome.out / PAGE}; report: {outcome.out / 'report.html'}", markup=False)
+    out = outcome.model.parent
+    console.print(f"every candidate: {out / PAGE}; report: {out / 'report.html'}", markup=False)

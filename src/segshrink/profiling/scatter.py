@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +19,8 @@ from segshrink import formatting
 from segshrink.errors import DataError, FileError
 from segshrink.records import Count, Flag, Many, Number, Record, Text
 from segshrink.report.panels import LIGHT, Panel, plain_logarithmic, to_png
+
+T = TypeVar("T")
 
 WIDTH, HEIGHT = 8.0, 4.8
 # Areas of circles in square points: of the largest file, and the least that can be seen.
@@ -132,16 +134,30 @@ def panel(points: Sequence[Point], *, x_label: str, y_label: str) -> Panel:
     return Panel("benchmark", "Accuracy over latency", alt, draw, size)
 
 
+def pareto_front(items: Sequence[T], costs: Callable[[T], tuple[float, ...]]) -> list[T]:
+    """Return the items that no other beats: none costs at most as much in everything and less in something.
+
+    Args:
+        items: In any order, which is kept.
+        costs: Returns what an item is compared by, each the less the better.
+    """
+
+    def beats(other: tuple[float, ...], item: tuple[float, ...]) -> bool:
+        return other != item and all(less <= more for less, more in zip(other, item, strict=True))
+
+    compared = [costs(item) for item in items]
+    return [
+        item for item, cost in zip(items, compared, strict=True) if not any(beats(other, cost) for other in compared)
+    ]
+
+
 def pareto(points: Sequence[Point]) -> list[Point]:
     """Return the points that no other beats in latency and mean IoU at once, by rising latency.
 
     What isn't better in the three digits that are shown isn't better: runtimes round in their own ways.
     """
-    front: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.latency, -point.mean_iou)):
-        if not front or round(point.mean_iou, 3) > round(front[-1].mean_iou, 3):
-            front.append(point)
-    return front
+    front = pareto_front(points, lambda point: (point.latency, -round(point.mean_iou, 3)))
+    return sorted(front, key=lambda point: point.latency)
 
 
 def areas(points: Sequence[Point]) -> list[float]:

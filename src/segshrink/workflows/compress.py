@@ -7,9 +7,9 @@ from pathlib import Path
 from segshrink.compression.budget import Budget
 from segshrink.compression.search import Outcome, Settings
 from segshrink.compression.search import compress as search_models
-from segshrink.compression.search.model_card import describe_chosen
+from segshrink.compression.search.candidate_files import write_model_card
 from segshrink.compression.search.results import check_place
-from segshrink.compression.search.stages import Workshop
+from segshrink.compression.search.stages import SearchStages
 from segshrink.config import Recipe, as_recipe
 from segshrink.files import refuse_foreign, writing
 from segshrink.folder_lock import claimed
@@ -57,14 +57,14 @@ def compress(
         lightning_precision(recipe.student.training.precision)
     quieten_lightning()
     show = stages(progress)
-    tools = Workshop(recipe, work.resolve(), settings, show)
+    search = SearchStages(recipe, work.resolve(), settings, show)
     with claimed(out), claimed(work), writing(out):
         check_place(out)
         refuse_foreign(*(out / name for name in REPORT_FILES))
-        outcome = search_models(recipe, budget, out=out, tools=tools, settings=settings, resume=resume, show=show)
+        outcome = search_models(recipe, budget, out=out, stages=search, settings=settings, resume=resume, show=show)
         if outcome.chosen.run is not None:
-            tools.profile(outcome.chosen)
-        describe_chosen(outcome)
+            search.profile(outcome.chosen)
+        write_model_card(outcome)
         if outcome.chosen.run is not None:
-            build_report([Path(outcome.chosen.run), tools.teacher_folder], out)
+            build_report([Path(outcome.chosen.run), search.teacher_folder], out)
     return outcome

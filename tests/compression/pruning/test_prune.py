@@ -11,8 +11,8 @@ from torch import nn
 
 from segshrink.classes import ClassMap
 from segshrink.compression import prune
-from segshrink.compression.pruning.batch_norm import reestimate_statistics
 from segshrink.compression.pruning.importance import example_images
+from segshrink.compression.pruning.smaller_copy import reestimate_statistics
 from segshrink.errors import ModelError
 from segshrink.model_description import ModelDescription, Normalization
 from segshrink.models import SegmentationModel, build_model, count_parameters, list_roles, load_model

@@ -9,7 +9,7 @@ from torch import nn
 from segshrink.classes import ClassMap
 from segshrink.compression import shrink
 from segshrink.compression.pruning.importance import example_images
-from segshrink.compression.pruning.residual import removable_blocks
+from segshrink.compression.pruning.width_scaling import removable_blocks
 from segshrink.errors import ModelError
 from segshrink.models import build_model, load_model
 from segshrink.models.structure import RemovedBlock

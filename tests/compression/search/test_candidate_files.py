@@ -12,8 +12,8 @@ import torch
 
 from segshrink.classes import ClassMap
 from segshrink.compression.search.candidate_files import export_untrained, measure_files
-from segshrink.compression.search.records import MeasuredFile
-from segshrink.compression.search.tools import Settings
+from segshrink.compression.search.candidates import CandidateFile
+from segshrink.compression.search.search import Settings
 from segshrink.models import SegmentationModel, build_model
 
 
@@ -46,12 +46,12 @@ def test_a_runtime_that_dies_costs_its_own_file_only(tmp_path: Path, stand_in: C
     files, refused = export_untrained(candidate(trained=False), tmp_path, runtimes)
     assert len(refused) == 1
     assert "SIGABRT" in refused[0]
-    assert [(file.runtime, file.path.name) for file in files] == [
+    assert [(file.runtime, Path(file.path or "").name) for file in files] == [
         ("onnxruntime", "fp32.onnx"),
         ("openvino", "fp32.xml"),
         ("openvino", "int8.xml"),
     ]
     stand_in("openvino", "aborts")
-    measured, _ = measure_files(files, Settings(size=64, threads=1), quick=True)
-    assert isinstance(measured[0], MeasuredFile)
+    measured = measure_files(files, Settings(size=64, threads=1), quick=True)
+    assert isinstance(measured[0], CandidateFile)
     assert all(isinstance(one, str) and "SIGABRT" in one for one in measured[1:])

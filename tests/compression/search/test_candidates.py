@@ -6,18 +6,27 @@ from pathlib import Path
 import pytest
 
 from segshrink.classes import ClassMap
-from segshrink.compression.search.candidates import list_candidates, pruned
+from segshrink.compression.search.candidates import (
+    Candidate,
+    CandidateFile,
+    CandidateResult,
+    list_candidates,
+    pruned,
+)
 from segshrink.config import ModelChoice
-from segshrink.errors import ConfigError
+from segshrink.errors import ConfigError, FileError
 from segshrink.models import build_model
 
 CLASSES = ClassMap.build([("a", "#000000", None), ("b", "#FFFFFF", None)])
+RESULT = CandidateResult(
+    Candidate("a", "unet", "unet"), 5, 6, (CandidateFile("onnxruntime", "fp32", 10, 1.0, 2.0, 0.0),)
+)
 
 
 def test_the_recipes_own_student_comes_first_and_its_family_before_others() -> None:
     listed = list_candidates(ModelChoice(id="separable-unet", options={"width": 0.3, "dropout": 0.1}))
-    assert listed[0].own
-    assert [one.own for one in listed].count(True) == 1
+    assert listed[0].from_recipe
+    assert [one.from_recipe for one in listed].count(True) == 1
     assert listed[0].name == "separable-unet-width0.3-dropout0.1"
     assert [one.family for one in listed[:5]] == ["separable-unet"] * 5
     assert {"mobile", "unet"} <= {one.family for one in listed}
@@ -56,14 +65,14 @@ def test_families_may_be_chosen_and_any_id_is_a_family() -> None:
 def test_a_student_that_is_a_model_folder_has_the_family_of_its_network(tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "config.json").write_text(json.dumps({"id": "unet"}))
-    own = list_candidates(ModelChoice(id=str(tmp_path / "small")))[0]
-    assert (own.name, own.family, own.keeps_weights) == ("small", "unet", True)
+    student = list_candidates(ModelChoice(id=str(tmp_path / "small")))[0]
+    assert (student.name, student.family, student.keeps_weights) == ("small", "unet", True)
 
 
 def test_a_pruned_candidate_is_another_one() -> None:
     whole = list_candidates(ModelChoice(id="mobile"))[0]
     less = pruned(whole, macs=1000, share=0.618)
-    assert (less.name, less.pruned_from, less.macs, less.own) == ("mobile-pruned62", "mobile", 1000, False)
+    assert (less.name, less.pruned_from, less.macs, less.from_recipe) == ("mobile-pruned62", "mobile", 1000, False)
     assert less.key != whole.key
 
 
@@ -73,3 +82,58 @@ def test_every_candidate_of_our_families_can_be_built_the_widest_first() -> None
         for candidate in listed:
             model = build_model(candidate.id, CLASSES, options=candidate.options)
             assert (model.description.id, model.description.options) == (candidate.id, dict(candidate.options))
+
+
+@pytest.mark.parametrize("value", [None, "x", {}, float("nan"), float("inf"), -1, 0, [[]]])
+@pytest.mark.parametrize("part", ["parameters", "macs", "untrained", "files", "candidate", "latency_ms"])
+def test_damaged_measurements_are_refused(part: str, value: object) -> None:
+    whole = RESULT.to_dict()
+    assert CandidateResult.from_dict(whole) == RESULT
+    changed = {**whole, part: value}
+    if part == "latency_ms":
+        changed = {**whole, "untrained": [{**whole["untrained"][0], part: value}]}
+    with pytest.raises(FileError, match="damaged"):
+        CandidateResult.from_dict(changed)
+
+
+def test_measurements_of_earlier_versions_are_read() -> None:
+    """As version 0.1 wrote them into a work folder."""
+    record = {
+        "name": "unet-width4",
+        "candidate": {
+            "name": "unet-width4",
+            "family": "unet",
+            "id": "unet",
+            "options": {"width": 4},
+            "own": False,
+            "keeps_weights": False,
+            "pruned_from": None,
+            "macs": None,
+        },
+        "parameters": 31114,
+        "macs": 24494080,
+        "untrained": [
+            {
+                "runtime": "onnxruntime",
+                "precision": "fp32",
+                "size_bytes": 131072,
+                "latency_ms": 1.25,
+                "latency_p95_ms": 1.5,
+                "memory_mb": 61.0,
+                "path": None,
+                "mean_iou": None,
+                "accuracy": None,
+                "load": 0.01,
+            }
+        ],
+        "run": None,
+        "mean_iou": None,
+        "files": [],
+        "status": "measured",
+        "reason": "",
+        "refused": [],
+    }
+    result = CandidateResult.from_dict(record)
+    assert (result.name, result.candidate.options, result.parameters) == ("unet-width4", {"width": 4}, 31114)
+    assert result.untrained == (CandidateFile("onnxruntime", "fp32", 131072, 1.25, 1.5, 61.0, load=0.01),)
+    assert result.timed_well

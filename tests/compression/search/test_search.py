@@ -15,20 +15,20 @@ from segshrink.errors import ConfigError, FileError, ModelError, TrainingError
 FAMILIES = ("mobile", "separable-unet", "unet")
 
 
-def search(recipe: Recipe, tools: Any, out: Path, budget: str, **options: Any) -> Outcome:
+def search(recipe: Recipe, stages: Any, out: Path, budget: str, **options: Any) -> Outcome:
     resume = options.pop("resume", False)
     settings = Settings(families=FAMILIES, **options)
-    return compress(recipe, Budget.parse(budget), out=out, tools=tools, settings=settings, resume=resume)
+    return compress(recipe, Budget.parse(budget), out=out, stages=stages, settings=settings, resume=resume)
 
 
-def fates(out: Path) -> dict[str, tuple[str, str]]:
+def statuses(out: Path) -> dict[str, tuple[str, str]]:
     listed = json.loads((out / "candidates.json").read_text())["candidates"]
     return {one["name"]: (one["status"], one["reason"]) for one in listed}
 
 
-def test_the_most_accurate_file_within_the_budget_is_chosen_and_copied(recipe: Recipe, tools: Any, tmp_path: Path):
+def test_the_most_accurate_file_within_the_budget_is_chosen_and_copied(recipe: Recipe, stages: Any, tmp_path: Path):
     out = tmp_path / "out"
-    outcome = search(recipe, tools, out, "latency<=20ms,size<=600kB,drop<=2")
+    outcome = search(recipe, stages, out, "latency<=20ms,size<=600kB,drop<=2")
     assert (outcome.chosen.name, outcome.file.precision) == ("mobile", "int8")
     assert outcome.model == out / "model.onnx"
     assert outcome.model.read_bytes() == b"mobile int8"
@@ -36,38 +36,38 @@ def test_the_most_accurate_file_within_the_budget_is_chosen_and_copied(recipe: R
     assert chosen["candidate"] == "mobile"
     assert chosen["mean_iou"] == pytest.approx(0.636)
     assert chosen["times_faster"] == pytest.approx(400 / 15)
-    told = fates(out)
-    assert told["mobile"] == ("chosen", "the most accurate within the budget (int8 on onnxruntime)")
-    assert told["unet-width8"] == ("unfit", "too slow: latency 30 ms > 20 ms (int8 on onnxruntime)")
-    assert told["separable-unet-width0.125"][0] == "missed"
-    assert "distilled, but too inaccurate: drop 5" in told["separable-unet-width0.125"][1]
+    status = statuses(out)
+    assert status["mobile"] == ("chosen", "the most accurate within the budget (int8 on onnxruntime)")
+    assert status["unet-width8"] == ("unfit", "too slow: latency 30 ms > 20 ms (int8 on onnxruntime)")
+    assert status["separable-unet-width0.125"][0] == "missed"
+    assert "distilled, but too inaccurate: drop 5" in status["separable-unet-width0.125"][1]
 
 
-def test_all_candidates_are_measured_before_anything_is_trained(recipe: Recipe, tools: Any, tmp_path: Path):
-    search(recipe, tools, tmp_path / "out", "latency<=20ms", candidates=2)
-    kinds = [call.split()[0] for call in tools.calls]
-    assert kinds.index("teach") == max(place for place, kind in enumerate(kinds) if kind == "measure") + 1
-    assert kinds.count("distil") == 2
-    told = fates(tmp_path / "out")
-    assert told["mobile-blocks7"] == ("not distilled", "not among the 2 to distil")
+def test_all_candidates_are_measured_before_anything_is_trained(recipe: Recipe, stages: Any, tmp_path: Path):
+    search(recipe, stages, tmp_path / "out", "latency<=20ms", candidates=2)
+    kinds = [call.split()[0] for call in stages.calls]
+    assert kinds.index("prepare_teacher") == max(place for place, kind in enumerate(kinds) if kind == "measure") + 1
+    assert kinds.count("distill") == 2
+    status = statuses(tmp_path / "out")
+    assert status["mobile-blocks7"] == ("not distilled", "not among the 2 to distill")
 
 
-def test_an_impossible_budget_is_refused_before_training(recipe: Recipe, tools: Any, tmp_path: Path):
+def test_an_impossible_budget_is_refused_before_training(recipe: Recipe, stages: Any, tmp_path: Path):
     out = tmp_path / "out"
     with pytest.raises(UnmetBudgetError) as caught:
-        search(recipe, tools, out, "latency<=1ms,size<=1MB")
-    told = str(caught.value)
-    assert "latency<=1ms binds" in told
-    assert "nothing was trained" in told
-    assert "\n" not in told
-    assert not any(call.startswith(("teach", "distil")) for call in tools.calls)
-    assert fates(out)["mobile"][0] == "unfit"  # what was measured stays
+        search(recipe, stages, out, "latency<=1ms,size<=1MB")
+    message = str(caught.value)
+    assert "latency<=1ms binds" in message
+    assert "nothing was trained" in message
+    assert "\n" not in message
+    assert not any(call.startswith(("prepare_teacher", "distill")) for call in stages.calls)
+    assert statuses(out)["mobile"][0] == "unfit"  # what was measured stays
     assert not (out / "pareto.json").exists()
 
 
-def test_the_results_list_every_candidate_and_the_front(recipe: Recipe, tools: Any, tmp_path: Path):
+def test_the_results_list_every_candidate_and_the_front(recipe: Recipe, stages: Any, tmp_path: Path):
     out = tmp_path / "out"
-    search(recipe, tools, out, "latency<=20ms,drop<=2")
+    search(recipe, stages, out, "latency<=20ms,drop<=2")
     content = json.loads((out / "pareto.json").read_text())
     assert content["budget"] == "latency<=20ms,drop<=2"
     assert content["teacher"]["latency_ms"] == 400
@@ -83,91 +83,91 @@ def test_the_results_list_every_candidate_and_the_front(recipe: Recipe, tools: A
     assert "26.7 times as fast as the teacher" in page
 
 
-def test_nothing_is_accurate_enough(recipe: Recipe, tools: Any, tmp_path: Path):
+def test_nothing_is_accurate_enough(recipe: Recipe, stages: Any, tmp_path: Path):
     out = tmp_path / "out"
-    tools.teacher_iou = 0.80
+    stages.teacher_iou = 0.80
     with pytest.raises(UnmetBudgetError, match=r"drop<=1 binds; the nearest, mobile .* reaches drop 16\.\d\d points"):
-        search(recipe, tools, out, "latency<=20ms,drop<=1")
+        search(recipe, stages, out, "latency<=20ms,drop<=1")
     assert json.loads((out / "pareto.json").read_text())["chosen"] is None
     assert (out / "pareto.png").exists()
     assert not list(out.glob("model.*"))
     assert not (out / "chosen.json").exists()
 
 
-def test_limits_are_judged_by_the_last_measurement(recipe: Recipe, tools: Any, tmp_path: Path):
-    tools.slower_at_the_end = 1.5
-    outcome = search(recipe, tools, tmp_path / "out", "latency<=20ms")
+def test_limits_are_judged_by_the_last_measurement(recipe: Recipe, stages: Any, tmp_path: Path):
+    stages.slower_at_the_end = 1.5
+    outcome = search(recipe, stages, tmp_path / "out", "latency<=20ms")
     assert outcome.chosen.name == "mobile-blocks7"
-    assert fates(tmp_path / "out")["mobile"] == (
+    assert statuses(tmp_path / "out")["mobile"] == (
         "missed", "distilled, but too slow: latency 22.5 ms > 20 ms (int8 on onnxruntime)",
     )  # fmt: skip
 
 
-def test_a_pruned_candidate_trains_what_it_is_pruned_from_first(recipe: Recipe, tools: Any, tmp_path: Path):
+def test_a_pruned_candidate_trains_what_it_is_pruned_from_first(recipe: Recipe, stages: Any, tmp_path: Path):
     out = tmp_path / "out"
-    outcome = search(recipe, tools, out, "latency<=12ms,miou>=0.61", candidates=2)
-    (name,) = [name for name in fates(out) if "pruned" in name]
-    assert tools.calls.index("distil mobile") < tools.calls.index(f"distil {name}")
+    outcome = search(recipe, stages, out, "latency<=12ms,miou>=0.61", candidates=2)
+    (name,) = [name for name in statuses(out) if "pruned" in name]
+    assert stages.calls.index("distill mobile") < stages.calls.index(f"distill {name}")
     assert outcome.chosen.name == name
-    assert fates(out)["mobile"][1].endswith("trained to be pruned")
-    assert tools.calls.count("distil mobile") == 1
+    assert statuses(out)["mobile"][1].endswith("trained to be pruned")
+    assert stages.calls.count("distill mobile") == 1
 
 
-def test_quantisation_may_cost_what_the_budget_leaves(recipe: Recipe, tools: Any, tmp_path: Path):
-    tools.int8_drop = 0.001
-    search(recipe, tools, tmp_path / "out", "latency<=20ms,size<=1.9MB,drop<=1.2", candidates=2)
-    built = [call.removeprefix("build ") for call in tools.calls if call.startswith("build ")]
-    drops = dict(zip(built, tools.drops, strict=True))
+def test_quantization_may_cost_what_the_budget_leaves(recipe: Recipe, stages: Any, tmp_path: Path):
+    stages.int8_drop = 0.001
+    search(recipe, stages, tmp_path / "out", "latency<=20ms,size<=1.9MB,drop<=1.2", candidates=2)
+    built = [call.removeprefix("build ") for call in stages.calls if call.startswith("build ")]
+    drops = dict(zip(built, stages.drops, strict=True))
     assert drops["mobile"] == pytest.approx(0.2)  # 1.2 points, less the one that the distilled student lost
     assert drops["separable-unet-width0.125"] == pytest.approx(0.1)  # 5 points down already
 
 
-def test_a_candidate_that_fails_does_not_end_the_search(recipe: Recipe, tools: Any, tmp_path: Path):
-    tools.broken, tools.diverging = ("unet-width8",), ("mobile",)
-    outcome = search(recipe, tools, tmp_path / "out", "latency<=20ms")
-    told = fates(tmp_path / "out")
-    assert told["unet-width8"] == ("failed", "unet-width8 can't be exported")
-    assert told["mobile"] == ("failed", "the loss became NaN")
+def test_a_candidate_that_fails_does_not_end_the_search(recipe: Recipe, stages: Any, tmp_path: Path):
+    stages.broken, stages.diverging = ("unet-width8",), ("mobile",)
+    outcome = search(recipe, stages, tmp_path / "out", "latency<=20ms")
+    status = statuses(tmp_path / "out")
+    assert status["unet-width8"] == ("failed", "unet-width8 can't be exported")
+    assert status["mobile"] == ("failed", "the loss became NaN")
     assert outcome.chosen.name == "mobile-blocks7"
 
 
-def test_when_every_training_fails_the_search_does_too(recipe: Recipe, tools: Any, tmp_path: Path):
-    tools.diverging = ("mobile", "mobile-blocks7", "separable-unet-width0.125")
+def test_when_every_training_fails_the_search_does_too(recipe: Recipe, stages: Any, tmp_path: Path):
+    stages.diverging = ("mobile", "mobile-blocks7", "separable-unet-width0.125")
     with pytest.raises(TrainingError, match="NaN"):
-        search(recipe, tools, tmp_path / "out", "latency<=20ms")
+        search(recipe, stages, tmp_path / "out", "latency<=20ms")
 
 
-def test_when_nothing_can_be_measured_the_first_reason_is_told(recipe: Recipe, tools: Any, tmp_path: Path):
-    tools.measure = lambda candidate, base: (_ for _ in ()).throw(ModelError(f"no {candidate.name}"))
+def test_when_nothing_can_be_measured_the_first_reason_is_told(recipe: Recipe, stages: Any, tmp_path: Path):
+    stages.measure = lambda candidate: (_ for _ in ()).throw(ModelError(f"no {candidate.name}"))
     with pytest.raises(ModelError, match="no candidate could be measured; the first, mobile: no mobile"):
-        search(recipe, tools, tmp_path / "out", "latency<=20ms")
+        search(recipe, stages, tmp_path / "out", "latency<=20ms")
 
 
-def test_a_folder_that_holds_a_search_is_gone_on_with_only_when_asked(recipe: Recipe, tools: Any, tmp_path: Path):
+def test_a_folder_that_holds_a_search_is_gone_on_with_only_when_asked(recipe: Recipe, stages: Any, tmp_path: Path):
     out = tmp_path / "out"
-    search(recipe, tools, out, "latency<=20ms")
+    search(recipe, stages, out, "latency<=20ms")
     with pytest.raises(FileError, match="already holds a search; add --resume"):
-        search(recipe, tools, out, "latency<=20ms")
-    outcome = search(recipe, tools, out, "latency<=10ms,miou>=0.6", resume=True)
+        search(recipe, stages, out, "latency<=20ms")
+    outcome = search(recipe, stages, out, "latency<=10ms,miou>=0.6", resume=True)
     assert outcome.chosen.name == "mobile-pruned57"
     assert (out / "model.onnx").read_bytes() == b"mobile-pruned57 int8"
 
 
-def test_an_interrupted_search_leaves_what_it_knew(recipe: Recipe, tools: Any, tmp_path: Path):
+def test_an_interrupted_search_leaves_what_it_knew(recipe: Recipe, stages: Any, tmp_path: Path):
     def interrupted(entry: Any, base: Any) -> Any:
         raise KeyboardInterrupt
 
-    tools.distil = interrupted
+    stages.distill = interrupted
     with pytest.raises(KeyboardInterrupt):
-        search(recipe, tools, tmp_path / "out", "latency<=20ms")
-    assert fates(tmp_path / "out")["unet-width8"][0] == "unfit"
+        search(recipe, stages, tmp_path / "out", "latency<=20ms")
+    assert statuses(tmp_path / "out")["unet-width8"][0] == "unfit"
 
 
-def test_a_recipe_without_student_and_senseless_settings_are_refused(recipe: Recipe, tools: Any, tmp_path: Path):
+def test_a_recipe_without_student_and_senseless_settings_are_refused(recipe: Recipe, stages: Any, tmp_path: Path):
     with pytest.raises(ConfigError, match="has no 'student' section"):
-        search(recipe.model_copy(update={"student": None}), tools, tmp_path, "latency<=20ms")
+        search(recipe.model_copy(update={"student": None}), stages, tmp_path, "latency<=20ms")
     with pytest.raises(ConfigError, match="names no teacher"):
-        search(recipe.model_copy(update={"teacher": None}), tools, tmp_path, "latency<=20ms")
+        search(recipe.model_copy(update={"teacher": None}), stages, tmp_path, "latency<=20ms")
     with pytest.raises(ConfigError, match="unknown runtime 'openvin'; did you mean 'openvino'"):
         Settings(runtimes=("openvin",))
     with pytest.raises(ConfigError, match="candidates must be at least 1, found 0"):
@@ -175,20 +175,20 @@ def test_a_recipe_without_student_and_senseless_settings_are_refused(recipe: Rec
 
 
 def test_a_candidate_whose_files_all_die_is_a_row_and_not_the_end(
-    recipe: Recipe, tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, stages: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    weigh, dying = tools.weigh, ["mobile"]
+    measure_final, dying = stages.measure_final, ["mobile"]
 
     def dies(entries: Any, reference: Any) -> Any:
-        weighed, reference = weigh(entries, reference)
+        measured, reference = measure_final(entries, reference)
         reason = ("the process was ended by SIGSEGV",)
-        return [replace(one, files=(), refused=reason) if one.name in dying else one for one in weighed], reference
+        return [replace(one, files=(), refused=reason) if one.name in dying else one for one in measured], reference
 
-    monkeypatch.setattr(tools, "weigh", dies)
-    outcome = search(recipe, tools, tmp_path / "out", "latency<=20ms")
+    monkeypatch.setattr(stages, "measure_final", dies)
+    outcome = search(recipe, stages, tmp_path / "out", "latency<=20ms")
     assert outcome.chosen.name != "mobile"
-    assert fates(tmp_path / "out")["mobile"] == ("failed", "the process was ended by SIGSEGV")
+    assert statuses(tmp_path / "out")["mobile"] == ("failed", "the process was ended by SIGSEGV")
     assert "SIGSEGV" in (tmp_path / "out" / "compress.md").read_text()
     dying += [one["name"] for one in json.loads((tmp_path / "out" / "candidates.json").read_text())["candidates"]]
     with pytest.raises(ModelError, match="SIGSEGV"):
-        search(recipe, tools, tmp_path / "again", "latency<=20ms")
+        search(recipe, stages, tmp_path / "again", "latency<=20ms")

@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from segshrink.compression.search import Settings, list_candidates, stages
-from segshrink.compression.search.candidates import pruned
-from segshrink.compression.search.records import Entry, MeasuredFile, Reference
-from segshrink.compression.search.stages import Workshop
+from segshrink.compression.search.candidates import CandidateFile, CandidateResult, Reference, pruned
+from segshrink.compression.search.stages import SearchStages
 from segshrink.config import ModelChoice, Recipe
 from segshrink.errors import ModelError
 from segshrink.models import build_model, count_parameters, load_model
@@ -59,7 +58,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, loads: list[float | None]) -> list[
     def measure(files: Any, settings: Any, **options: Any) -> Any:
         calls.append(settings)
         load = loads.pop(0) if loads else 0.02
-        return [MeasuredFile("onnxruntime", "fp32", 10, 1.0, 2.0, 3.0, path="gone", load=load)], None
+        return [CandidateFile("onnxruntime", "fp32", 10, 1.0, 2.0, 3.0, path="gone", load=load)]
 
     monkeypatch.setattr(stages, "export_untrained", lambda model, folder, runtimes: ([], []))
     monkeypatch.setattr(stages, "measure_files", measure)
@@ -68,16 +67,16 @@ def counted(monkeypatch: pytest.MonkeyPatch, loads: list[float | None]) -> list[
 
 def test_a_candidate_is_measured_once_for_each_way_to_measure(recipe: Recipe, counted: list[Any], tmp_path: Path):
     small = next(one for one in list_candidates(recipe.student.model) if one.name == "unet-width4-depth4")
-    tools = Workshop(recipe, tmp_path / "work", Settings(size=64, threads=1))
-    first = tools.measure(small, None)
-    built = build_model("unet", tools.dataset.classes, options={"width": 4, "depth": 4})
+    search = SearchStages(recipe, tmp_path / "work", Settings(size=64, threads=1))
+    first = search.measure(small)
+    built = build_model("unet", search.dataset.classes, options={"width": 4, "depth": 4})
     assert (first.parameters, first.macs) == (count_parameters(built), count_macs(built, size=64))
     assert first.untrained[0].path is None  # a file of random weights is not kept
-    assert tools.measure(small, None) == first
+    assert search.measure(small) == first
     other = recipe.model_copy(update={"seed": 9})  # another training costs the same to run
-    assert Workshop(other, tmp_path / "work", Settings(size=64, threads=1)).measure(small, None) == first
+    assert SearchStages(other, tmp_path / "work", Settings(size=64, threads=1)).measure(small) == first
     assert len(counted) == 1
-    Workshop(recipe, tmp_path / "work", Settings(size=96, threads=1)).measure(small, None)
+    SearchStages(recipe, tmp_path / "work", Settings(size=96, threads=1)).measure(small)
     assert len(counted) == 2
 
 
@@ -87,8 +86,8 @@ def test_what_was_measured_on_a_busy_machine_is_not_kept(
     small = next(one for one in list_candidates(recipe.student.model) if one.name == "unet-width4-depth4")
     loads += [0.63, None]
     for times, load in enumerate((0.63, None, 0.02, 0.02), start=1):
-        tools = Workshop(recipe, tmp_path / "work", Settings(size=64, threads=1))
-        assert tools.measure(small, None).untrained[0].load == load
+        search = SearchStages(recipe, tmp_path / "work", Settings(size=64, threads=1))
+        assert search.measure(small).untrained[0].load == load
         assert len(counted) == min(times, 3)
 
 
@@ -97,19 +96,19 @@ def test_measuring_disturbs_nobodys_random_numbers(recipe: Recipe, counted: list
 
     small = next(one for one in list_candidates(recipe.student.model) if one.name == "unet-width4-depth4")
     state = torch.random.get_rng_state()
-    Workshop(recipe, tmp_path / "work", Settings(size=64, threads=1)).measure(small, None)
+    SearchStages(recipe, tmp_path / "work", Settings(size=64, threads=1)).measure(small)
     assert torch.equal(state, torch.random.get_rng_state())
 
 
 def test_each_candidate_gets_the_recipe_with_its_network(recipe: Recipe, tmp_path: Path):
-    tools = Workshop(recipe, tmp_path / "work", Settings())
+    search = SearchStages(recipe, tmp_path / "work", Settings())
     listed = {one.name: one for one in list_candidates(recipe.student.model)}
-    assert tools.recipe_of(listed["mobile"]) == recipe
-    shorter = tools.recipe_of(listed["mobile-blocks7"])
+    assert search.recipe_of(listed["mobile"]) == recipe
+    shorter = search.recipe_of(listed["mobile-blocks7"])
     assert shorter.student.model.options == {"blocks": 7}
     assert shorter.student.model.encoder_weights == recipe.student.model.encoder_weights
     assert shorter.distillation.inherit_encoder
-    narrow = tools.recipe_of(listed["mobile-width0.5"])
+    narrow = search.recipe_of(listed["mobile-width0.5"])
     assert narrow.student.model.encoder_weights is None
     assert not narrow.distillation.inherit_encoder
     assert narrow.student.training.epochs == 7
@@ -117,54 +116,55 @@ def test_each_candidate_gets_the_recipe_with_its_network(recipe: Recipe, tmp_pat
 
 
 def test_a_run_folder_is_named_after_what_the_training_depends_on(recipe: Recipe, tmp_path: Path):
-    tools = Workshop(recipe, tmp_path / "work", Settings())
-    tools.identity = "one teacher"
-    own = list_candidates(recipe.student.model)[0]
-    folder = tools.run_folder(own, recipe)
+    search = SearchStages(recipe, tmp_path / "work", Settings())
+    search.identity = "one teacher"
+    student = list_candidates(recipe.student.model)[0]
+    folder = search.run_folder(student, recipe)
     assert folder.parent == tmp_path / "work" / "candidates"
-    assert tools.run_folder(own, recipe.model_copy(update={"name": "another name"})) == folder
-    assert tools.run_folder(own, recipe.model_copy(update={"seed": 1})) != folder
-    tools.identity = "another teacher"
-    assert tools.run_folder(own, recipe) != folder
+    assert search.run_folder(student, recipe.model_copy(update={"name": "another name"})) == folder
+    assert search.run_folder(student, recipe.model_copy(update={"seed": 1})) != folder
+    search.identity = "another teacher"
+    assert search.run_folder(student, recipe) != folder
 
 
 def test_a_pruned_candidate_starts_from_its_trained_base(recipe: Recipe, counted: list[Any], tmp_path: Path):
     unet = ModelChoice(id="unet", options={"width": 16, "depth": 2}, normalization="half")
     unets = recipe.model_copy(update={"student": recipe.student.model_copy(update={"model": unet})})
-    tools = Workshop(unets, tmp_path / "work", Settings(size=64, threads=1))
-    own = list_candidates(unets.student.model)[0]
-    base = tools.measure(own, None)
-    model = build_model("unet", tools.dataset.classes, options={"width": 16, "depth": 2})
+    search = SearchStages(unets, tmp_path / "work", Settings(size=64, threads=1))
+    student = list_candidates(unets.student.model)[0]
+    base = search.measure(student)
+    model = build_model("unet", search.dataset.classes, options={"width": 16, "depth": 2})
     model.save(tmp_path / "run" / "model")
-    less = pruned(own, macs=base.macs // 2, share=0.5)
-    measured = tools.measure(less, own)
+    less = pruned(student, macs=base.macs // 2, share=0.5)
+    measured = search.measure(less)
     assert measured.macs <= base.macs // 2
     assert measured.parameters < base.parameters
-    prepared = tools.recipe_of(less, replace(base, run=str(tmp_path / "run")))
+    prepared = search.recipe_of(less, replace(base, run=str(tmp_path / "run")))
     assert prepared.student.model == ModelChoice(id=prepared.student.model.id)  # the folder brings all the rest
     assert not prepared.distillation.inherit_encoder
     start = load_model(prepared.student.model.id)
     assert sum(one.numel() for one in start.parameters()) < base.parameters
-    again = tools.recipe_of(less, replace(base, run=str(tmp_path / "run")))
+    again = search.recipe_of(less, replace(base, run=str(tmp_path / "run")))
     assert again == prepared
 
 
 def test_a_dead_runtimes_files_are_left_out_with_the_reason(
     recipe: Recipe, counted: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    alive = MeasuredFile("onnxruntime", "fp32", 10, 1.0, 2.0, 3.0, path="gone")
+    alive = CandidateFile("onnxruntime", "fp32", 10, 1.0, 2.0, 3.0, path="gone")
     answers: list[Any] = [alive, "the process was ended by SIGSEGV"]
-    monkeypatch.setattr(stages, "measure_files", lambda files, settings, **options: (answers, None))
+    monkeypatch.setattr(stages, "measure_files", lambda files, settings, **options: answers)
     small = next(one for one in list_candidates(recipe.student.model) if one.name == "unet-width4-depth4")
-    tools = Workshop(recipe, tmp_path / "work", Settings(size=64, threads=1))
-    entry = tools.measure(small, None)
-    assert [file.runtime for file in entry.untrained] == ["onnxruntime"]
-    assert entry.refused == ("the process was ended by SIGSEGV",)
-    assert Entry.from_dict(entry.to_dict()) == entry
-    trained = replace(entry, files=(alive, replace(alive, runtime="openvino", mean_iou=0.5)))
-    (weighed,), _ = tools.weigh([trained], Reference("teacher", 0.6))
-    assert [file.runtime for file in weighed.files] == ["onnxruntime"]
-    assert weighed.refused == ("the process was ended by SIGSEGV",) * 2
+    search = SearchStages(recipe, tmp_path / "work", Settings(size=64, threads=1))
+    result = search.measure(small)
+    assert [file.runtime for file in result.untrained] == ["onnxruntime"]
+    assert result.refused == ("the process was ended by SIGSEGV",)
+    assert CandidateResult.from_dict(result.to_dict()) == result
+    trained = replace(result, files=(alive, replace(alive, runtime="openvino", mean_iou=0.5)))
+    teacher = Reference("teacher", CandidateFile("torch", "fp32", 0, mean_iou=0.6))
+    (final,), _ = search.measure_final([trained], teacher)
+    assert [file.runtime for file in final.files] == ["onnxruntime"]
+    assert final.refused == ("the process was ended by SIGSEGV",) * 2
     answers[:] = ["no kernel", "the process was ended by SIGSEGV"]
     with pytest.raises(ModelError, match=r"no kernel; .*SIGSEGV"):
-        Workshop(recipe, tmp_path / "other", Settings(size=64, threads=1)).measure(small, None)
+        SearchStages(recipe, tmp_path / "other", Settings(size=64, threads=1)).measure(small)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.modules.conv import _ConvTransposeNd
+from torch.utils.flop_counter import FlopCounterMode
 
 from segshrink.compression.pruning.channels import MIXING, Axis, Block, channels_of, is_depthwise
 from segshrink.models import SegmentationModel, count_parameters
 from segshrink.models.structure import size_names
-from segshrink.profiling.profile import count_macs
 
-# An amount that shrinks with the channels of each of these axes.
+# An amount, and the axes that it is proportional to.
 _Part = tuple[float, tuple[Axis, ...]]
 
 
@@ -26,12 +23,12 @@ class Cost:
 
     Attributes:
         rest: What doesn't depend on channels.
-        parts: Amounts, and the axes that they are proportional to.
+        parts: What is proportional to the channels of axes.
         channels: Axis -> its channels when nothing is removed.
     """
 
     rest: float
-    parts: tuple[_Part, ...]
+    parts: Sequence[_Part]
     channels: Mapping[Axis, int]
 
     def of(self, blocks: Sequence[Block], kept: Sequence[int]) -> float:
@@ -55,51 +52,59 @@ class Cost:
         ]
 
 
-def parameter_cost(model: SegmentationModel, blocks: Sequence[Block]) -> Cost:
-    """Return a model's number of parameters as it depends on channels."""
-    parts: list[_Part] = []
-    channels: dict[Axis, int] = {}
-    for path, layer in model.network.named_modules():
-        if size_names(layer):
-            axes = _axes(path, layer)
-            channels |= {axis: channels_of(layer, axis.side) for axis in axes}
-            for name, value in layer.named_parameters(recurse=False):
-                parts.append((value.numel(), axes if name == "weight" else axes[:1]))
-    for axis in {axis for block in blocks for axis in block.members if axis.side.isdigit()}:
+def cost_of(model: SegmentationModel, blocks: Sequence[Block], measure: str, *, size: int) -> Cost:
+    """Return a model's cost as it depends on channels.
+
+    Args:
+        model: The model, in eval mode.
+        blocks: Its channels.
+        measure: "channels" (all that blocks may lose one by one), "parameters", or "macs": multiply-accumulates.
+        size: Side in pixels of the image for "macs".
+    """
+    if measure == "channels":
+        first = [next(iter(block.members.items())) for block in blocks]
+        units: list[_Part] = [(float(block.units), (axis,)) for block, (axis, _) in zip(blocks, first, strict=True)]
+        return Cost(0.0, units, {axis: numbers.size for axis, numbers in first})
+    layers = _axes(model)
+    channels = {
+        axis: channels_of(model.network.get_submodule(path), axis.side)
+        for path, axes in layers.items()
+        for axis in axes
+    }
+    total, parts = _macs(model, layers, size) if measure == "macs" else _parameters(model, layers)
+    for axis in {axis for block in blocks for axis in block.members if axis.side.isdigit() and measure != "macs"}:
         value = model.network.get_parameter(axis.path)
         channels[axis] = value.shape[int(axis.side)]
         parts.append((value.numel(), (axis,)))
-    return Cost(count_parameters(model) - sum(amount for amount, _ in parts), tuple(parts), channels)
+    return Cost(total - sum(amount for amount, _ in parts), parts, channels)
 
 
-def mac_cost(model: SegmentationModel, *, size: int) -> Cost:
-    """Return a model's multiply-accumulates for an image of ``size`` × ``size`` pixels as they depend on channels."""
-    channels: dict[Axis, int] = {}
-    parts: list[_Part] = []
-    handles = [
-        layer.register_forward_hook(lambda layer, inputs, output, path=path: see(path, layer, inputs, output))
-        for path, layer in model.network.named_modules()
-        if isinstance(layer, MIXING)
+def _parameters(model: SegmentationModel, layers: Mapping[str, tuple[Axis, ...]]) -> tuple[float, list[_Part]]:
+    """Return a model's parameters, and those of its layers."""
+    parts: list[_Part] = [
+        (float(value.numel()), axes if name == "weight" else axes[:1])
+        for path, axes in layers.items()
+        for name, value in model.network.get_submodule(path).named_parameters(recurse=False)
     ]
-
-    def see(path: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        axes = _axes(path, layer)
-        channels.update({axis: channels_of(layer, axis.side) for axis in axes})
-        positions = output.numel() / channels_of(layer, "out")
-        if isinstance(layer, _ConvTransposeNd):
-            positions = inputs[0].numel() / channels_of(layer, "in")
-        parts.append((positions * layer.get_parameter("weight").numel(), axes))
-
-    try:
-        with torch.no_grad():
-            total = count_macs(model, size=size)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return Cost(total - sum(amount for amount, _ in parts), tuple(parts), channels)
+    return count_parameters(model), parts
 
 
-def _axes(path: str, layer: nn.Module) -> tuple[Axis, ...]:
-    """Return the axes that a layer's weight is proportional to, its outputs first."""
-    outputs = Axis(path, "out")
-    return (outputs, Axis(path, "in")) if isinstance(layer, MIXING) and not is_depthwise(layer) else (outputs,)
+def _macs(model: SegmentationModel, layers: Mapping[str, tuple[Axis, ...]], size: int) -> tuple[float, list[_Part]]:
+    """Return a model's multiply-accumulates, and those of its layers."""
+    image = torch.zeros(1, model.description.bands, size, size, dtype=torch.uint8)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(image)
+    flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+    names = {f"{type(model).__name__}.network.{path}": axes for path, axes in layers.items()}
+    return counter.get_total_flops() / 2, [(flops[name] / 2, axes) for name, axes in names.items() if name in flops]
+
+
+def _axes(model: SegmentationModel) -> dict[str, tuple[Axis, ...]]:
+    """Return the axes that the weight of each layer is proportional to, its outputs first."""
+    axes: dict[str, tuple[Axis, ...]] = {}
+    for path, layer in model.network.named_modules():
+        if size_names(layer):
+            outputs = Axis(path, "out")
+            mixes = isinstance(layer, MIXING) and not is_depthwise(layer)
+            axes[path] = (outputs, Axis(path, "in")) if mixes else (outputs,)
+    return axes

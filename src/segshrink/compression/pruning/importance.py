@@ -65,7 +65,7 @@ def unit_importance(
 
 
 def example_images(model: SegmentationModel, *, count: int = 4, size: int = 96, seed: int = 0) -> Tensor:
-    """Draw images of soft blots with the mean and deviation that a model normalises with: raw pixels, float32.
+    """Draw images of soft blobs with the mean and deviation that a model normalizes with: raw pixels, float32.
 
     Args:
         model: The model.
@@ -78,8 +78,8 @@ def example_images(model: SegmentationModel, *, count: int = 4, size: int = 96, 
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(count, description.bands, 6, 6, generator=generator)
     fine = torch.randn(count, description.bands, side, side, generator=generator)
-    blots = nn.functional.interpolate(coarse, size=(side, side), mode="bicubic") + 0.2 * fine
-    return model.mean.cpu() + model.std.cpu() * blots
+    blobs = nn.functional.interpolate(coarse, size=(side, side), mode="bicubic") + 0.2 * fine
+    return model.mean.cpu() + model.std.cpu() * blobs
 
 
 def _by_input(layer: nn.Module, change: Tensor) -> Scores:

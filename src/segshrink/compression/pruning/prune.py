@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from segshrink.compression.pruning.batch_norm import reestimate_statistics
-from segshrink.compression.pruning.smaller_copy import check_runs, cut, restructured
-from segshrink.compression.pruning.channels import Axis, Block, Numbers, find_blocks, input_layers
-from segshrink.compression.pruning.costs import mac_cost, parameter_cost
+from segshrink.compression.pruning.channels import Axis, Block, Numbers
+from segshrink.compression.pruning.costs import Cost, cost_of
 from segshrink.compression.pruning.importance import Scores, example_images, unit_importance
+from segshrink.compression.pruning.smaller_copy import channel_graph, check_runs, finished, thawed_copy
 from segshrink.errors import ModelError
 from segshrink.models import SegmentationModel
 
@@ -39,19 +35,20 @@ def prune(
 
     Channels that depend on each other go together. All are ranked over the whole network, by the change of the logits
     for what removing them saves, anew after each step. The layers that are given the image and those that make the
-    logits keep their outputs; every other layer keeps a tenth of its channels. What goes, goes without training: distil
-    the copy from the original afterwards.
+    logits keep their outputs; every other layer keeps a tenth of its channels. Nothing is trained: distill the copy
+    from the original afterwards.
 
     Args:
         model: The model; it isn't changed.
-        ratio: Share of the channels that may go which is to go, in (0, 1).
+        ratio: Share of the removable channels to remove, in (0, 1).
         macs: Multiply-accumulates for an image of ``size`` × ``size`` pixels that may remain.
         parameters: Parameters that may remain.
-        steps: In how many steps.
-        round_to: Layers that change keep a multiple of so many channels.
+        steps: Number of pruning steps.
+        round_to: Layers that change keep a multiple of this many channels.
         size: Side in pixels of the image for ``macs``.
         images: Raw pixels (N, bands, H, W) of the kind that the model is for: its logits for them should change least,
-            and running averages are taken over them anew. None: blots with the mean and deviation that it knows.
+            and running averages are taken over them anew. If None, random blobs with the mean and deviation that the
+            model normalizes with say what matters.
         progress: Called after every step with (steps done, steps in all).
 
     Raises:
@@ -59,139 +56,95 @@ def prune(
             followed; a layer that doesn't follow when others lose channels.
         MissingExtraError: Torch-Pruning isn't installed.
     """
-    goal = _Goal.of(ratio=ratio, macs=macs, parameters=parameters, size=size)
+    measure, amount = _goal(ratio=ratio, macs=macs, parameters=parameters)
     if steps < 1 or round_to < 1:
         raise ModelError(f"steps and round_to must be at least 1, found {steps} and {round_to}")
     smaller = thawed_copy(model)
-    seen = example_images(smaller) if images is None else images
+    examples = example_images(smaller) if images is None else images
     floors: dict[frozenset[Axis], int] = {}
-    first = target = 0.0
+    original = target = 0.0
     for step in range(steps):
-        blocks = prunable_blocks(smaller)
+        graph = channel_graph(smaller)
+        blocks = removable(graph.blocks(keep_inputs=True), smaller)
         for block in blocks:
             floors.setdefault(block.key, max(1, round(LEAST * block.units)))
-        cost, saved = goal.cost(smaller, blocks)
-        whole = cost([block.units for block in blocks])
+        cost = cost_of(smaller, blocks, measure, size=size)
+        present = cost.of(blocks, [block.units for block in blocks])
         if step == 0:
-            first, target = whole, goal.checked(whole)
-        scores = unit_importance(smaller, blocks, seen, seed=step)
-        ranked = [score / max(saving, 1e-12) for score, saving in zip(scores, saved, strict=True)]
+            original, target = present, _target(measure, amount, present, size=size)
+        scores = unit_importance(smaller, blocks, examples, seed=step)
+        ranked = [score / max(saving, 1e-12) for score, saving in zip(scores, cost.saved_by_unit(blocks), strict=True)]
         least = [_rounded_up(floors[block.key], block, round_to) for block in blocks]
         # An equal part of what is to go in each step.
-        allowed = target if step + 1 == steps else whole - (whole - target) / (steps - step)
-        numbers = _chosen(blocks, ranked, least, cost, allowed, round_to)
-        if step + 1 == steps and (reached := cost(numbers)) > target:
-            raise ModelError(goal.missed(reached, whole=first))
-        cut(smaller.network, blocks, best_units(scores, numbers))
+        allowed = target if step + 1 == steps else present - (present - target) / (steps - step)
+        counts = _chosen(blocks, ranked, least, cost, allowed, round_to)
+        if step + 1 == steps and (reached := cost.of(blocks, counts)) > target:
+            raise _out_of_reach(measure, amount, reached=reached, original=original, size=size)
+        graph.remove(blocks, best_units(scores, counts))
         check_runs(smaller)
         if progress is not None:
             progress(step + 1, steps)
     return finished(smaller, model, images)
 
 
-def thawed_copy(model: SegmentationModel) -> SegmentationModel:
-    """Return a copy on the CPU whose weights all take gradients.
+def removable(blocks: Sequence[Block], model: SegmentationModel) -> list[Block]:
+    """Return the blocks that may lose channels; raises ``ModelError`` where there is none."""
+    free = [block for block in blocks if not block.fixed]
+    if not free:
+        raise ModelError(f"'{model.description.id}' has no layer that could lose channels; distill it instead")
+    return free
 
-    Raises:
-        ModelError: Channels of such a network can't be removed.
-    """
-    if model.description.id.startswith("hf:"):
-        raise ModelError(
-            f"'{model.description.id}' is a network of transformers, whose layers can't be made smaller one by one; "
-            "distil it into another network"
+
+def best_units(scores: Sequence[Scores], counts: Sequence[int]) -> list[Numbers]:
+    """Return, of each block, this many units with the highest scores, in their order."""
+    return [np.sort(np.argsort(-score, kind="stable")[:count]) for score, count in zip(scores, counts, strict=True)]
+
+
+def _goal(*, ratio: float | None, macs: float | None, parameters: float | None) -> tuple[str, float]:
+    """Return the one measure that is given, as ``cost_of`` names it, and its amount."""
+    targets = {"channels": ratio, "macs": macs, "parameters": parameters}
+    chosen = {measure: amount for measure, amount in targets.items() if amount is not None}
+    if len(chosen) != 1:
+        names = ", ".join(chosen).replace("channels", "ratio")
+        raise ModelError(f"give one of ratio, macs and parameters, found {names or 'none'}")
+    ((measure, amount),) = chosen.items()
+    if measure == "channels" and not 0 < amount < 1:
+        raise ModelError(f"ratio is the share of channels to remove, between 0 and 1, found {amount}")
+    return measure, amount
+
+
+def _target(measure: str, amount: float, present: float, *, size: int) -> float:
+    """Return what may remain of a model's present cost."""
+    if measure == "channels":
+        return present * (1 - amount)
+    if amount >= present:
+        raise ModelError(f"the model has {present:,.0f} {_title(measure, size)} already, no more than {amount:,.0f}")
+    return amount
+
+
+def _out_of_reach(measure: str, amount: float, *, reached: float, original: float, size: int) -> ModelError:
+    """Return the error that says what can be reached instead."""
+    kept = "a tenth of each layer, what makes the logits and what is given the image stay"
+    if measure == "channels":
+        return ModelError(
+            f"{amount:.1%} of the channels can't go: at most {1 - reached / original:.1%} can ({kept}); ask for that, "
+            "or distill a smaller network"
         )
-    copied = deepcopy(model).to("cpu").requires_grad_()
-    return copied.eval()
+    return ModelError(
+        f"{amount:,.0f} {_title(measure, size)} can't be reached: {reached:,.0f} is the nearest ({kept}); ask for "
+        "that, or distill a smaller network"
+    )
 
 
-def prunable_blocks(model: SegmentationModel, *, keep_inputs: bool = True) -> list[Block]:
-    """Return the blocks of a model that may lose channels.
-
-    Args:
-        model: The model.
-        keep_inputs: Whether the layers that are given the image keep their outputs.
-    """
-    side = max(64, 2 * model.description.stride)
-    image = torch.zeros(1, model.description.bands, side, side)
-    keep = input_layers(model.network, image) if keep_inputs else []
-    blocks = [block for block in find_blocks(model.network, image, keep=keep) if not block.fixed]
-    if not blocks:
-        raise ModelError(f"'{model.description.id}' has no layer that could lose channels; distil it instead")
-    return blocks
-
-
-def best_units(scores: Sequence[Scores], numbers: Sequence[int]) -> list[Numbers]:
-    """Return, of each block, so many units with the highest scores, in their order."""
-    return [np.sort(np.argsort(-score, kind="stable")[:number]) for score, number in zip(scores, numbers, strict=True)]
-
-
-def finished(smaller: SegmentationModel, original: SegmentationModel, images: Tensor | None) -> SegmentationModel:
-    """Return a model that was made smaller with its description and running averages, where and as the original is."""
-    if images is not None:
-        reestimate_statistics(smaller, images)
-    weight = next(original.parameters())
-    return restructured(smaller).to(weight.device).train(original.training)
-
-
-@dataclass(frozen=True)
-class _Goal:
-    """What is to remain: of which measure how much; of "ratio", how much is to go."""
-
-    measure: str
-    amount: float
-    size: int
-
-    @classmethod
-    def of(cls, *, ratio: float | None, macs: float | None, parameters: float | None, size: int) -> _Goal:
-        given = {
-            name: value
-            for name, value in (("ratio", ratio), ("macs", macs), ("parameters", parameters))
-            if value is not None
-        }
-        if len(given) != 1:
-            raise ModelError(f"give one of ratio, macs and parameters, found {', '.join(given) or 'none'}")
-        ((measure, amount),) = given.items()
-        if measure == "ratio" and not 0 < amount < 1:
-            raise ModelError(f"ratio is the share of channels to remove, between 0 and 1, found {amount}")
-        return cls(measure, amount, size)
-
-    def cost(
-        self, model: SegmentationModel, blocks: Sequence[Block]
-    ) -> tuple[Callable[[Sequence[int]], float], list[float]]:
-        """Return what a model costs by the units kept of each block, and what one unit of each saves."""
-        if self.measure == "ratio":
-            return lambda kept: float(sum(kept)), [1.0] * len(blocks)
-        cost = mac_cost(model, size=self.size) if self.measure == "macs" else parameter_cost(model, blocks)
-        return lambda kept: cost.of(blocks, kept), cost.saved_by_unit(blocks)
-
-    def checked(self, whole: float) -> float:
-        """Return what may remain of ``whole``."""
-        if self.measure == "ratio":
-            return whole * (1 - self.amount)
-        if self.amount >= whole:
-            raise ModelError(f"the model has {whole:,.0f} {self._unit} already, no more than {self.amount:,.0f}")
-        return self.amount
-
-    def missed(self, reached: float, *, whole: float) -> str:
-        """Say what was reached instead."""
-        kept = "a tenth of each layer, what makes the logits and what is given the image stay"
-        if self.measure == "ratio":
-            return f"{self.amount:.1%} of the channels can't go: at most {1 - reached / whole:.1%} can ({kept})"
-        return (
-            f"{self.amount:,.0f} {self._unit} can't be reached: {reached:,.0f} is the nearest ({kept}); ask for that, "
-            "or distil a smaller network"
-        )
-
-    @property
-    def _unit(self) -> str:
-        return "parameters" if self.measure == "parameters" else f"multiply-accumulates at {self.size} pixels"
+def _title(measure: str, size: int) -> str:
+    return measure if measure == "parameters" else f"multiply-accumulates at {size} pixels"
 
 
 def _chosen(
     blocks: Sequence[Block],
     ranked: Sequence[Scores],
     least: Sequence[int],
-    cost: Callable[[Sequence[int]], float],
+    cost: Cost,
     allowed: float,
     round_to: int,
 ) -> list[int]:
@@ -199,8 +152,8 @@ def _chosen(
     owners = np.concatenate([np.full(block.units, number) for number, block in enumerate(blocks)])
     order = owners[np.argsort(np.concatenate(ranked), kind="stable")]
 
-    def kept(gone: int) -> list[int]:
-        lost = np.bincount(order[:gone], minlength=len(blocks))
+    def kept(removed: int) -> list[int]:
+        lost = np.bincount(order[:removed], minlength=len(blocks))
         return [
             max(_rounded_up(block.units - int(count), block, round_to), floor)
             for block, count, floor in zip(blocks, lost, least, strict=True)
@@ -209,14 +162,14 @@ def _chosen(
     low, high = 0, len(order)
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if cost(kept(middle)) <= allowed else (middle + 1, high)
-    numbers = kept(low)
+        low, high = (low, middle) if cost.of(blocks, kept(middle)) <= allowed else (middle + 1, high)
+    counts = kept(low)
     # The last multiple may have saved more than was needed: what still fits comes back, the most important first.
     for number in order[::-1]:
-        more = _rounded_up(numbers[number] + 1, blocks[number], round_to)
-        if more > numbers[number] and cost([*numbers[:number], more, *numbers[number + 1 :]]) <= allowed:
-            numbers[number] = more
-    return numbers
+        more = _rounded_up(counts[number] + 1, blocks[number], round_to)
+        if more > counts[number] and cost.of(blocks, [*counts[:number], more, *counts[number + 1 :]]) <= allowed:
+            counts[number] = more
+    return counts
 
 
 def _rounded_up(units: int, block: Block, round_to: int) -> int:

@@ -1,47 +1,55 @@
-"""Removing channels from a network's layers, and what a network must still do afterwards."""
+"""Copies of a model that lose channels: what they begin as, and what they must still do afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from segshrink.compression.pruning.channels import Axis, Block, Numbers, axes_by_layer, channels_of, is_depthwise
+from segshrink.compression.pruning.channels import ChannelGraph
 from segshrink.errors import ModelError
 from segshrink.models import SegmentationModel, build_model
-from segshrink.models.structure import describe_structure, set_sizes, size_names
+from segshrink.models.structure import describe_structure
+
+# Images at once when running averages are taken.
+_BATCH = 4
 
 
-def cut(network: nn.Module, blocks: Iterable[Block], kept: Sequence[Numbers]) -> None:
-    """Remove all units of blocks but those kept; the others keep their order and their weights.
+def thawed_copy(model: SegmentationModel) -> SegmentationModel:
+    """Return a copy on the CPU in eval mode whose weights all take gradients.
+
+    Raises:
+        ModelError: Channels of such a network can't be removed.
+    """
+    if model.description.id.startswith("hf:"):
+        raise ModelError(
+            f"'{model.description.id}' is a network of transformers, whose layers can't be made smaller one by one; "
+            "distill it into another network"
+        )
+    return deepcopy(model).to("cpu").requires_grad_().eval()
+
+
+def channel_graph(model: SegmentationModel) -> ChannelGraph:
+    """Follow the channels of a model's network; see ``ChannelGraph`` for what it raises."""
+    side = max(64, 2 * model.description.stride)
+    return ChannelGraph(model.network, torch.zeros(1, model.description.bands, side, side))
+
+
+def finished(smaller: SegmentationModel, original: SegmentationModel, images: Tensor | None) -> SegmentationModel:
+    """Return a model that was made smaller with its description and running averages, where and as the original is.
 
     Args:
-        network: The network, which is changed.
-        blocks: Its blocks.
-        kept: Numbers of the units of each block that stay.
+        smaller: The model that was made smaller.
+        original: What it is a copy of.
+        images: Raw pixels (N, bands, H, W) that the running averages are taken over; None leaves these.
     """
-    removed: dict[Axis, list[Numbers]] = {}
-    for block, units in zip(blocks, kept, strict=True):
-        gone = np.setdiff1d(np.arange(block.units), units)
-        if len(gone):
-            for axis, numbers in block.members.items():
-                removed.setdefault(axis, []).append(numbers[gone].ravel())
-    for path, axes in axes_by_layer(removed):
-        gone_by_side = {axis.side: np.concatenate(removed[axis]) for axis in axes}
-        if any(side.isdigit() for side in gone_by_side):
-            _cut_parameter(network, path, gone_by_side)
-        else:
-            _cut_layer(network.get_submodule(path), gone_by_side)
-
-
-def restructured(model: SegmentationModel) -> SegmentationModel:
-    """Return a model around the same network whose description says how the network was changed."""
-    description = model.description
+    if images is not None:
+        reestimate_statistics(smaller, images)
+    description = smaller.description
     with torch.random.fork_rng(devices=[]):
         built = build_model(
             description.id,
@@ -50,12 +58,13 @@ def restructured(model: SegmentationModel) -> SegmentationModel:
             options=description.options,
             sigmoid=description.sigmoid,
         )
-    structure = describe_structure(model.network, built.network)
-    return SegmentationModel(model.network, replace(description, structure=structure)).train(model.training)
+    description = replace(description, structure=describe_structure(smaller.network, built.network))
+    weight = next(original.parameters())
+    return SegmentationModel(smaller.network, description).to(weight.device).train(original.training)
 
 
 def check_runs(model: SegmentationModel) -> None:
-    """Run a model forward and backward on a small image.
+    """Run a model in eval mode forward and backward on a small image.
 
     Raises:
         ModelError: It fails; names the layer.
@@ -69,76 +78,47 @@ def check_runs(model: SegmentationModel) -> None:
     for path, module in model.network.named_modules():
         handles.append(module.register_forward_pre_hook(lambda *_, path=path: running.append(path)))
         handles.append(module.register_forward_hook(leave))
-    was_training = model.training
-    model.eval()
     try:
         side = 2 * model.description.stride
         with torch.enable_grad():
             model(torch.zeros(2, model.description.bands, side, side)).sum().backward()
     except Exception as error:  # anything may go wrong in a foreign network
-        told = " ".join(str(error).split())[:200]
-        where = f"the layer '{running[-1]}'" if running and running[-1] else "the network itself"
+        reason = " ".join(str(error).split())[:200]
+        place = f"the layer '{running[-1]}'" if running and running[-1] else "the network itself"
         raise ModelError(
-            f"'{model.description.id}' can't be made smaller: {where} doesn't follow when others lose channels "
-            f"({told}); distil it into another network"
+            f"'{model.description.id}' can't be made smaller: {place} doesn't follow when others lose channels "
+            f"({reason}); distill it into another network"
         ) from error
     finally:
         for handle in handles:
             handle.remove()
-        model.train(was_training)
         model.zero_grad(set_to_none=True)
 
 
-def _cut_layer(layer: nn.Module, removed: Mapping[str, Numbers]) -> None:
-    stay = {
-        side: torch.from_numpy(np.setdiff1d(np.arange(channels_of(layer, side)), gone))
-        for side, gone in removed.items()
-    }
-    if not isinstance(layer, _ConvNd | nn.Linear) or is_depthwise(layer):
-        for name, value in _tensors(layer):
-            _put(layer, name, value, {0: stay["out"]})
-        names = size_names(layer)
-        count = len(stay["out"])
-        sizes = {"normalized_shape": [count]} if isinstance(layer, nn.LayerNorm) else {names[0]: count}
-        set_sizes(layer, dict.fromkeys(names, count) if isinstance(layer, _ConvNd) else sizes)
-        return
-    groups = layer.groups if isinstance(layer, _ConvNd) else 1
-    turned = isinstance(layer, _ConvTransposeNd)
-    # The weight's second axis holds the channels of one group; all groups lose the same ones.
-    second = "out" if turned else "in"
-    for name, value in _tensors(layer):
-        if name != "weight":
-            _put(layer, name, value, {0: stay["out"]} if "out" in stay else {})
-            continue
-        chosen = {}
-        for side, numbers in stay.items():
-            whole = groups == 1 or side != second
-            chosen[int(side == second)] = numbers if whole else numbers[: len(numbers) // groups]
-        _put(layer, name, value, chosen)
-    inputs, outputs = size_names(layer)[:2]
-    set_sizes(layer, {{"in": inputs, "out": outputs}[side]: len(numbers) for side, numbers in stay.items()})
+def reestimate_statistics(model: SegmentationModel, images: Tensor) -> None:
+    """Average each batch normalization's mean and variance over images, all of them counting alike.
 
+    As ``torch.optim.swa_utils.update_bn``, but with everything else in eval mode, so that dropout doesn't add to the
+    variance.
 
-def _cut_parameter(network: nn.Module, path: str, removed: Mapping[str, Numbers]) -> None:
-    owner, _, name = path.rpartition(".")
-    value = network.get_parameter(path)
-    stay = {
-        int(side): torch.from_numpy(np.setdiff1d(np.arange(value.shape[int(side)]), gone))
-        for side, gone in removed.items()
-    }
-    _put(network.get_submodule(owner), name, value, stay)
-
-
-def _tensors(layer: nn.Module) -> list[tuple[str, Tensor]]:
-    """List a layer's parameters and the buffers that have a value a channel."""
-    buffers = [(name, value) for name, value in layer.named_buffers(recurse=False) if value.ndim]
-    return [*layer.named_parameters(recurse=False), *buffers]
-
-
-def _put(owner: nn.Module, name: str, value: Tensor, stay: Mapping[int, Tensor]) -> None:
-    chosen = value.detach()
-    for axis, numbers in stay.items():
-        chosen = chosen.index_select(axis, numbers.to(value.device))
-    if isinstance(value, nn.Parameter):
-        chosen = nn.Parameter(chosen.clone(), requires_grad=value.requires_grad)
-    setattr(owner, name, chosen)
+    Args:
+        model: The model, which is changed.
+        images: Raw pixels (N, bands, H, W).
+    """
+    modes: list[tuple[Any, bool]] = [(module, module.training) for module in model.modules()]
+    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    momenta = [layer.momentum for layer in layers]
+    model.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain average over batches
+        layer.train()
+    try:
+        with torch.no_grad():
+            for batch in torch.split(images, _BATCH) if layers else ():
+                model(batch if len(batch) > 1 else batch.repeat(2, 1, 1, 1))
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        for module, training in modes:
+            module.training = training

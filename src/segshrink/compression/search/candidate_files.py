@@ -1,9 +1,9 @@
-"""Exporting, quantising and measuring the files of a candidate: where a search meets the rooms that do this."""
+"""Files of a candidate: exported, quantized, measured, and the chosen one described."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,47 +12,33 @@ import torch
 from segshrink.compression.quantization import quantize
 from segshrink.compression.quantization.onnx_int8 import OnnxQuantizer
 from segshrink.compression.quantization.openvino_int8 import write_openvino_int8
-from segshrink.compression.search.records import MeasuredFile, Reference
-from segshrink.compression.search.tools import Advance, Settings
+from segshrink.compression.search.candidates import CandidateFile
+from segshrink.compression.search.results import FILE_COLUMNS, file_cells
+from segshrink.compression.search.search import Advance, Outcome, Settings
 from segshrink.config import Recipe
 from segshrink.errors import ModelError
 from segshrink.export import export_onnx, export_openvino
+from segshrink.export.card import model_card
+from segshrink.export.metadata import ExportedFile
+from segshrink.export.stac import stac_items
+from segshrink.files import write_json, write_text
+from segshrink.model_file import ModelFile
 from segshrink.models import SegmentationModel
+from segshrink.prediction import open_backend
 from segshrink.profiling.jobs import Job
+from segshrink.profiling.load import is_busy
 from segshrink.profiling.measuring import measure
+from segshrink.run_folder import RunFolder
 
-# A ranking needs fewer runs than what is published.
-QUICK_RUNS, QUICK_ROUNDS = 9, 3
-RUNS, ROUNDS = 30, 5
+# Runs and rounds: a ranking needs fewer than what is published.
+_QUICK, _FINAL = (9, 3), (30, 5)
 # Side of the noise that untrained candidates are calibrated with.
 _NOISE = 128
 
 
-@dataclass(frozen=True)
-class Exported:
-    """A file of a model."""
-
-    runtime: str
-    precision: str
-    path: Path
-
-    @property
-    def size_bytes(self) -> int:
-        """Of the file, with the weights that OpenVINO keeps in one of their own."""
-        parts = [self.path, self.path.with_suffix(".bin")] if self.path.suffix == ".xml" else [self.path]
-        return sum(part.stat().st_size for part in parts)
-
-
-def export_float(model: SegmentationModel, folder: Path, runtime: str) -> Exported:
-    """Export a model as it is for a runtime."""
-    if runtime == "openvino":
-        return Exported(runtime, "fp32", export_openvino(model, folder / "fp32.xml"))
-    return Exported(runtime, "fp32", export_onnx(model, folder / "fp32.onnx"))
-
-
 def export_untrained(
     model: SegmentationModel, folder: Path, runtimes: Sequence[str]
-) -> tuple[list[Exported], list[str]]:
+) -> tuple[list[CandidateFile], list[str]]:
     """Export a model with random weights for each runtime, in fp32 and in int8 calibrated with noise.
 
     Latency, size and memory don't depend on what the weights are, as long as no bias is 0: runtimes leave those out,
@@ -68,32 +54,23 @@ def export_untrained(
     _draw_biases(model)
     noise = np.random.default_rng(0)
     tiles = [noise.integers(0, 256, (model.description.bands, _NOISE, _NOISE), dtype=np.uint8) for _ in range(2)]
-    found = [export_float(model, folder, runtime) for runtime in runtimes]
-    plain = next((one.path for one in found if one.path.suffix == ".onnx"), None)
+    files = [_export_float(model, folder, runtime) for runtime in runtimes]
+    plain = folder / "fp32.onnx"
+    quantizer = OnnxQuantizer((plain if plain.exists() else export_onnx(model, plain)).read_bytes(), tiles)
     path = folder / "int8.onnx"
-    quantizer = OnnxQuantizer((plain or export_onnx(model, folder / "fp32.onnx")).read_bytes(), tiles)
     refused: list[str] = []
     try:
         path.write_bytes(quantizer.serialized())
     except ModelError as error:
         refused.append(str(error))
         if "openvino" not in runtimes:
-            return found, refused
+            return files, refused
         path, runtimes = folder / "int8.xml", ("openvino",)
         write_openvino_int8(quantizer.model, path, tiles, nodes=quantizer.nodes)
-    return found + [Exported(runtime, "int8", path) for runtime in runtimes], refused
+    return files + [_exported(path, runtime, "int8") for runtime in runtimes], refused
 
 
-def _draw_biases(model: SegmentationModel) -> None:
-    """Give the layers biases that aren't 0."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, value in model.network.named_parameters():
-            if name.endswith("bias") and not value.any():
-                value.copy_(0.1 * torch.randn(value.shape, generator=generator))
-
-
-def build_files(
+def export_trained(
     model: SegmentationModel,
     recipe: Recipe,
     folder: Path,
@@ -101,7 +78,7 @@ def build_files(
     *,
     max_drop: float,
     progress: Advance | None = None,
-) -> tuple[list[Exported], list[str]]:
+) -> tuple[list[CandidateFile], list[str]]:
     """Export a trained model for each runtime, in fp32 and in int8.
 
     One int8 file serves all runtimes: OpenVINO runs the ONNX file as fast as one of its own, which is larger by far,
@@ -113,7 +90,7 @@ def build_files(
         folder: Existing or new folder.
         runtimes: What it will run on.
         max_drop: Points of mIoU that int8 may cost.
-        progress: Told how far it is.
+        progress: Called with (steps done, steps in all, what is being done).
 
     Returns:
         The files, and why one in int8 is missing.
@@ -122,7 +99,7 @@ def build_files(
         ModelError: The network can't be exported.
         MissingExtraError: What a runtime needs isn't installed.
     """
-    found = [export_float(model, folder, runtime) for runtime in runtimes]
+    files = [_export_float(model, folder, runtime) for runtime in runtimes]
     refused = []
     for maker in dict.fromkeys(("onnxruntime", *runtimes)):
         try:
@@ -139,58 +116,98 @@ def build_files(
             refused.append(str(error))
             continue
         path = result.row(maker, "int8").file
-        able = runtimes if maker == "onnxruntime" else (maker,)
-        return found + [Exported(runtime, "int8", path) for runtime in able], refused
-    return found, refused
+        served = runtimes if maker == "onnxruntime" else (maker,)
+        return files + [_exported(path, runtime, "int8") for runtime in served], refused
+    return files, refused
 
 
 def measure_files(
-    files: Sequence[Exported], settings: Settings, *, quick: bool = False, reference: Reference | None = None,
-    progress: Advance | None = None,
-) -> tuple[list[MeasuredFile | str], Reference | None]:  # fmt: skip
-    """Measure files beside each other, and the teacher in PyTorch fp32 among them; once more on a busy machine.
+    files: Sequence[CandidateFile], settings: Settings, *, quick: bool = False, progress: Advance | None = None
+) -> list[CandidateFile | str]:
+    """Measure files in turns; once more on a busy machine.
 
     Args:
-        files: The files.
+        files: The files; one for torch, a model folder, is measured in fp32.
         settings: Size and threads.
         quick: Fewer runs.
-        reference: The teacher; one without a source is not measured.
-        progress: Told how far it is.
+        progress: Called with (steps done, steps in all, what is being done).
 
     Returns:
-        For each file what it costs, or why it can't be run here; and the teacher with what it costs, where that could
-        be measured.
+        Each file with what it costs, or why it can't be run here.
     """
-    jobs = [Job(file.path, file.runtime, size=settings.size, threads=settings.threads) for file in files]
-    timed = reference is not None and reference.source is not None
-    if reference is not None and reference.source is not None:
-        source = Path(reference.source)
-        jobs.append(Job(source, "torch", precision="32", size=settings.size, threads=settings.threads))
-    runs, rounds = (QUICK_RUNS, QUICK_ROUNDS) if quick else (RUNS, ROUNDS)
-    measured = measure(jobs, runs=runs, rounds=rounds, repeat=True, progress=progress)
-    results: list[MeasuredFile | str] = []
-    for file, one in zip(files, measured, strict=False):
-        if (latency := one.latency_ms) is None:
-            results.append(str(one.error))
+    jobs = [
+        Job(
+            Path(file.path or ""),
+            file.runtime,
+            precision="32" if file.runtime == "torch" else "auto",
+            size=settings.size,
+            threads=settings.threads,
+        )
+        for file in files
+    ]
+    runs, rounds = _QUICK if quick else _FINAL
+    measured: list[CandidateFile | str] = []
+    for file, cost in zip(files, measure(jobs, runs=runs, rounds=rounds, repeat=True, progress=progress), strict=True):
+        if cost.latency_ms is None:
+            measured.append(str(cost.error))
             continue
-        results.append(
-            MeasuredFile(
-                runtime=file.runtime,
-                precision=file.precision,
-                size_bytes=file.size_bytes,
-                latency_ms=latency["median"],
-                latency_p95_ms=latency["p95"],
-                memory_mb=one.peak_memory_mb or 0.0,
-                path=str(file.path),
-                load=one.load.share,
-            )
-        )
-    if timed and reference is not None and (latency := measured[-1].latency_ms) is not None:
-        reference = replace(
-            reference,
-            latency_ms=latency["median"],
-            latency_p95_ms=latency["p95"],
-            memory_mb=measured[-1].peak_memory_mb,
-            load=measured[-1].load.share,
-        )
-    return results, reference
+        costs = replace(file, latency_ms=cost.latency_ms["median"], latency_p95_ms=cost.latency_ms["p95"])
+        measured.append(replace(costs, memory_mb=cost.peak_memory_mb or 0.0, load=cost.load.share))
+    return measured
+
+
+def write_model_card(outcome: Outcome) -> list[Path]:
+    """Write ``model.md``, with the numbers of the chosen file, and ``model.stac.json`` beside the chosen model.
+
+    Raises:
+        FileError: One can't be written, or the run's numbers can't be read.
+        ModelError: The file doesn't say what model it is.
+    """
+    chosen, model, content = outcome.chosen, outcome.model, outcome.content
+    description = open_backend(model, runtime=outcome.file.runtime).description
+    if description is None:
+        raise ModelError(f"{model} doesn't say what model it is; search again")
+    files = [ExportedFile(model)]
+    run = RunFolder(chosen.run) if chosen.run else None
+    card = model_card(
+        description,
+        files,
+        name=chosen.name,
+        parameters=chosen.parameters,
+        evaluation=run.evaluation() if run and run.has_evaluation else None,
+        profile=run.profile() if run and run.has_profile else None,
+        checked=content["machine"]["cpu"],
+    )
+    (item,) = stac_items(description, files, name=chosen.name, parameters=chosen.parameters).values()
+    busy = ", which was so much that the latency is too long" if is_busy(outcome.file.load) else ""
+    section = [
+        "\n## This file\n",
+        f"Made for the budget `{content['budget']}`. Latency and memory (of the whole process) are those of one image "
+        f"of {content['size']} × {content['size']}; load: other programs' share of the cores meanwhile{busy}.\n",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {cell} |" for name, cell in zip(FILE_COLUMNS, file_cells(content["chosen"]), strict=True)),
+    ]
+    page, record = model.with_suffix(".md"), model.with_suffix(".stac.json")
+    write_text(page, card + "\n".join(section) + "\n", overwrite=False)
+    write_json(record, item, overwrite=False)
+    return [page, record]
+
+
+def _export_float(model: SegmentationModel, folder: Path, runtime: str) -> CandidateFile:
+    if runtime == "openvino":
+        return _exported(export_openvino(model, folder / "fp32.xml"), runtime, "fp32")
+    return _exported(export_onnx(model, folder / "fp32.onnx"), runtime, "fp32")
+
+
+def _exported(path: Path, runtime: str, precision: str) -> CandidateFile:
+    return CandidateFile(runtime, precision, ModelFile(path).size_bytes, path=str(path))
+
+
+def _draw_biases(model: SegmentationModel) -> None:
+    """Give the layers biases that aren't 0."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in model.network.named_parameters():
+            if name.endswith("bias") and not value.any():
+                value.copy_(0.1 * torch.randn(value.shape, generator=generator))

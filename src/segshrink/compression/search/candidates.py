@@ -1,18 +1,24 @@
-"""Candidates: which networks a search looks at. Families of networks over a grid of widths, and pruned ones."""
+"""Candidates of a search: which networks it looks at, and what it knows about each."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 from segshrink.config import ModelChoice
-from segshrink.errors import ConfigError, UsageError, nearest
+from segshrink.errors import ConfigError, FileError, UsageError, nearest
 from segshrink.model_file import ModelFile
+from segshrink.profiling.load import is_busy
 from segshrink.records import Record
+
+Status = Literal["measured", "failed", "unfit", "not distilled", "distilled", "missed", "within", "chosen"]
 
 # A decoder of "mobile" that ends at stride 4: a third of its time goes to stride 2.
 _COARSE = {"decoder_channels": [64, 48, 32]}
@@ -34,12 +40,16 @@ _GRIDS: Mapping[str, tuple[dict[str, Any], ...]] = {
     "separable-unet": ({"width": 0.5}, {"width": 0.375}, {"width": 0.25}, {"width": 0.125}),
     "unet": ({"width": 16}, {"width": 8}, {"width": 8, "depth": 4}, {"width": 4, "depth": 4}),
 }
-# The family of nothing but the recipe's student.
-_ALONE = "student"
-# Architectures of segmentation-models-pytorch whose decoder's channels can be chosen, and what they are by default.
-_SMP_DECODERS = {"Unet": (256, 128, 64, 32, 16), "UnetPlusPlus": (256, 128, 64, 32, 16)}
+# The family that adds nothing to the recipe's student.
+_STUDENT_ONLY = "student"
+# Architectures of segmentation-models-pytorch whose decoder channels can be chosen, and the grid over them.
+_SMP_DECODERS = ("Unet", "UnetPlusPlus")
+_SMP_GRID: tuple[dict[str, Any], ...] = (
+    {},
+    {"decoder_channels": [128, 64, 32, 16, 8]},
+    {"decoder_channels": [64, 32, 16, 8, 4]},
+)
 _SMP_ENCODERS = ("mobilenet_v2", "resnet18")
-_SMP_FACTORS = (1.0, 0.5, 0.25)
 
 
 class _ModelConfig(Record):
@@ -55,7 +65,7 @@ class Candidate:
         family: "mobile", "unet", "smp:Unet", ...
         id: The network's id, or a model folder.
         options: Options of the network.
-        own: Whether it is the recipe's own student.
+        from_recipe: Whether it is the recipe's student.
         keeps_weights: Whether the encoder weights that the recipe names for its student fit.
         pruned_from: Name of the candidate that it is pruned from; None: trained as it is built.
         macs: What it is pruned to, in multiply-accumulates of one image of the measured size.
@@ -65,7 +75,7 @@ class Candidate:
     family: str
     id: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    own: bool = False
+    from_recipe: bool = False
     keeps_weights: bool = False
     pruned_from: str | None = None
     macs: int | None = None
@@ -77,26 +87,166 @@ class Candidate:
         return json.dumps(content, sort_keys=True)
 
 
+@dataclass(frozen=True)
+class CandidateFile:
+    """One exported file of a candidate, or the teacher, with what it costs here. Costs of 0: not measured yet.
+
+    Attributes:
+        runtime: "onnxruntime" or "openvino"; "torch" for the teacher.
+        precision: "fp32" or "int8".
+        size_bytes: Of the file, with its weights where they stand in one of their own.
+        latency_ms: Median of one image.
+        latency_p95_ms: 95th percentile.
+        memory_mb: Largest resident set of a fresh process that loads it and runs one image, in 10^6 bytes.
+        path: The file; None when it was of random weights, and is gone.
+        mean_iou: Of this very file on the validation split, in [0, 1]; None before it was scored.
+        accuracy: Its share of right pixels.
+        load: Share of the cores that other programs took while it was timed, 0 to 1; None where unknown.
+    """
+
+    runtime: str
+    precision: str
+    size_bytes: int
+    latency_ms: float = 0.0
+    latency_p95_ms: float = 0.0
+    memory_mb: float = 0.0
+    path: str | None = None
+    mean_iou: float | None = None
+    accuracy: float | None = None
+    load: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Such as "int8 on openvino"."""
+        return f"{self.precision} on {self.runtime}"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What candidates are compared with: the teacher.
+
+    Attributes:
+        name: How it is called.
+        file: Its model folder in PyTorch fp32, scored; without a path for a black box, which is not measured.
+        parameters: How many it has; None when unknown.
+    """
+
+    name: str
+    file: CandidateFile
+    parameters: int | None = None
+
+    @property
+    def mean_iou(self) -> float:
+        """On the validation split, in [0, 1]."""
+        return self.file.mean_iou or 0.0
+
+
+@dataclass(frozen=True)
+class CandidateResult:
+    """A candidate and what is known about it; its fields are the keys of the records in a work folder.
+
+    Attributes:
+        candidate: The network.
+        parameters: How many it has.
+        macs: Multiply-accumulates of one image of the measured size.
+        untrained: Its files with random weights.
+        run: Its run folder, once distilled.
+        mean_iou: Of the distilled model in PyTorch, in [0, 1].
+        files: Its exported files, scored and measured.
+        status: What became of it.
+        reason: The same for people: "too slow: latency 31 ms > 20 ms".
+        refused: Why files of it that couldn't be run on this machine are missing.
+    """
+
+    candidate: Candidate
+    parameters: int = 0
+    macs: int = 0
+    untrained: tuple[CandidateFile, ...] = ()
+    run: str | None = None
+    mean_iou: float | None = None
+    files: tuple[CandidateFile, ...] = ()
+    status: Status = "measured"
+    reason: str = ""
+    refused: tuple[str, ...] = ()
+
+    @property
+    def timed_well(self) -> bool:
+        """Whether its untrained files were timed on a machine that is known to have been quiet."""
+        return all(file.load is not None and not is_busy(file.load) for file in self.untrained)
+
+    @property
+    def name(self) -> str:
+        """The candidate's."""
+        return self.candidate.name
+
+    def with_status(self, status: Status, reason: str) -> CandidateResult:
+        """Return a copy with this status."""
+        return replace(self, status=status, reason=reason)
+
+    def values(self, file: CandidateFile, *, teacher_iou: float | None = None) -> dict[str, float | None]:
+        """Return what budgets limit, in base units, of one of its files."""
+        drop = None if teacher_iou is None or file.mean_iou is None else 100 * (teacher_iou - file.mean_iou)
+        return {
+            "latency": file.latency_ms,
+            "size": float(file.size_bytes),
+            "memory": 1e6 * file.memory_mb,
+            "parameters": float(self.parameters),
+            "macs": float(self.macs),
+            "drop": drop,
+            "miou": file.mean_iou,
+            "accuracy": file.accuracy,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able mapping that ``from_dict`` reads back."""
+        return {"name": self.name, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, mapping: Mapping[str, Any]) -> CandidateResult:
+        """Read the measurements of an untrained candidate that ``to_dict`` gave.
+
+        Raises:
+            FileError: A part is missing or of the wrong kind.
+        """
+        try:
+            result = TypeAdapter(cls).validate_python({key: value for key, value in mapping.items() if key != "name"})
+            costs = [
+                cost
+                for file in (*result.untrained, *result.files)
+                for cost in (file.size_bytes, file.latency_ms, file.latency_p95_ms, 1 + file.memory_mb)
+            ]
+            if not result.untrained or not all(
+                0 < cost < math.inf for cost in (*costs, result.parameters, result.macs)
+            ):
+                raise ValueError("no file, or a cost that is no number above 0")
+        except (AttributeError, ValueError, OverflowError, RecursionError) as error:
+            raise FileError(
+                f"the measurements of a candidate are damaged ({type(error).__name__}); delete them"
+            ) from error
+        return result
+
+
 def list_candidates(student: ModelChoice, families: Sequence[str] | None = None) -> list[Candidate]:
-    """List the networks that a search looks at, the recipe's own student first.
+    """List the networks that a search looks at, the recipe's student first.
 
     Args:
         student: The recipe's student.
         families: "mobile", "separable-unet", "unet", "smp:<Architecture>/<encoder>", any other network id, which stands
-            for itself, or "student", which adds nothing to it; None takes the student's own family and ours.
+            for itself, or "student", which adds nothing to it; None takes the student's family and ours.
 
     Raises:
         ConfigError: A family is unknown (the nearest is named), or none is given.
     """
-    own = _own(student)
+    first = _recipe_student(student)
     if families is not None and not any(name.strip() for name in families):
         raise ConfigError(f"--families names nothing; known are: {', '.join(_GRIDS)}, or any network id")
-    listed = [name.strip() for name in families] if families is not None else [own.family, *_GRIDS]
-    found = {own.key: own}
-    for family in dict.fromkeys(listed):
-        for candidate in _of_family(family, student, own):
-            found.setdefault(candidate.key, candidate)
-    return list(found.values())
+    names = [name.strip() for name in families] if families is not None else [first.family, *_GRIDS]
+    candidates = {first.key: first}
+    for family in dict.fromkeys(names):
+        for identity, options in _networks(family, student, first.family):
+            candidate = _candidate(identity, options, student)
+            candidates.setdefault(candidate.key, candidate)
+    return list(candidates.values())
 
 
 def pruned(candidate: Candidate, *, macs: int, share: float) -> Candidate:
@@ -105,68 +255,59 @@ def pruned(candidate: Candidate, *, macs: int, share: float) -> Candidate:
     Args:
         candidate: What is pruned after it was trained.
         macs: How many multiply-accumulates are left.
-        share: How many of the candidate's own these are, in (0, 1).
+        share: How many of the candidate's these are, in (0, 1).
     """
     name = f"{candidate.name}-pruned{round(100 * share)}"
-    return replace(candidate, name=name, own=False, pruned_from=candidate.name, macs=macs)
+    return replace(candidate, name=name, from_recipe=False, pruned_from=candidate.name, macs=macs)
 
 
-def _own(student: ModelChoice) -> Candidate:
+def _recipe_student(student: ModelChoice) -> Candidate:
     """Return the recipe's student as it stands there."""
     folder = Path(student.id)
     if folder.is_dir():
         identity = _ModelConfig.read(ModelFile.find(folder).parts[0]).id
-        return Candidate(_slug(folder.name), _family_of(identity), student.id, own=True, keeps_weights=True)
-    name = _name(student.id, student.options)
-    return Candidate(name, _family_of(student.id), student.id, student.options, own=True, keeps_weights=True)
+        return Candidate(_slug(folder.name), _family_of(identity), student.id, from_recipe=True, keeps_weights=True)
+    candidate = _candidate(student.id, student.options, student)
+    return replace(candidate, from_recipe=True, keeps_weights=True)
 
 
-def _of_family(family: str, student: ModelChoice, own: Candidate) -> list[Candidate]:
+def _networks(family: str, student: ModelChoice, student_family: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the ids and options of a family's networks.
+
+    Of segmentation-models-pytorch these are an architecture with small encoders (or the encoder that is named) and
+    decoders of several widths.
+    """
     if family in _GRIDS:
-        return [_candidate(family, family, options, student) for options in _GRIDS[family]]
-    if family == _ALONE or (family == own.family and not family.startswith("smp:")):
-        return []
+        return [(family, options) for options in _GRIDS[family]]
     if family.startswith("smp:"):
-        return _smp_family(family, student)
+        architecture, _, encoder = family.removeprefix("smp:").partition("/")
+        named = student.id.partition("/")[2] if student.id.startswith(f"smp:{architecture}/") else ""
+        encoders = [encoder] if encoder else list(dict.fromkeys([*filter(None, [named]), *_SMP_ENCODERS]))
+        grid = _SMP_GRID if architecture in _SMP_DECODERS else _SMP_GRID[:1]
+        return [(f"smp:{architecture}/{encoder}", options) for encoder in encoders for options in grid]
+    if family in (_STUDENT_ONLY, student_family):
+        return []
     if ":" not in family:
-        known = [_ALONE, *_GRIDS, "smp:<Architecture>/<encoder>"]
+        known = [_STUDENT_ONLY, *_GRIDS, "smp:<Architecture>/<encoder>"]
         raise UsageError(f"unknown family '{family}' in --families{nearest(family, known)}")
-    return [_candidate(family, family, {}, student)]
+    return [(family, {})]
 
 
-def _smp_family(family: str, student: ModelChoice) -> list[Candidate]:
-    """Return an architecture with small encoders (or the encoder that is named) and decoders of several widths."""
-    architecture, _, encoder = family.removeprefix("smp:").partition("/")
-    named = student.id.partition("/")[2] if student.id.startswith(f"smp:{architecture}/") else ""
-    encoders = [encoder] if encoder else list(dict.fromkeys([*([named] if named else []), *_SMP_ENCODERS]))
-    channels = _SMP_DECODERS.get(architecture)
-    grid = [{"decoder_channels": [round(factor * one) for one in channels]} for factor in _SMP_FACTORS if factor < 1] \
-        if channels else []  # fmt: skip
-    return [
-        _candidate(f"smp:{architecture}", f"smp:{architecture}/{one}", options, student)
-        for one in encoders
-        for options in [{}, *grid]
+def _candidate(identity: str, options: Mapping[str, Any], student: ModelChoice) -> Candidate:
+    # What else the recipe says about its student, such as dropout, holds for all widths of the same network.
+    chosen = {**student.options, **options} if student.id == identity else dict(options)
+    same_encoder = student.id == identity and chosen.get("width") == student.options.get("width")
+    parts = [
+        f"{name.removesuffix('_channels')}{'x'.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+        for name, value in chosen.items()
+        if name != "weights"
     ]
-
-
-def _candidate(family: str, identity: str, options: Mapping[str, Any], student: ModelChoice) -> Candidate:
-    # What else the recipe says about its own family, such as dropout, holds for all widths.
-    given = {**student.options, **options} if student.id == identity else dict(options)
-    same_encoder = student.id == identity and given.get("width") == student.options.get("width")
-    return Candidate(_name(identity, given), family, identity, given, keeps_weights=same_encoder)
+    name = "-".join(map(_slug, [identity, *parts]))
+    return Candidate(name, _family_of(identity), identity, chosen, keeps_weights=same_encoder)
 
 
 def _family_of(identity: str) -> str:
     return identity.partition("/")[0] if identity.startswith("smp:") else identity
-
-
-def _name(identity: str, options: Mapping[str, Any]) -> str:
-    told = [f"{name.removesuffix('_channels')}{_told(value)}" for name, value in options.items() if name != "weights"]
-    return "-".join([_slug(identity), *(_slug(one) for one in told)])
-
-
-def _told(value: Any) -> str:
-    return "x".join(str(one) for one in value) if isinstance(value, list | tuple) else str(value)
 
 
 def _slug(text: str) -> str:

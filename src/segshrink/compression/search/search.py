@@ -1,28 +1,81 @@
 """From a teacher and images to the most accurate model within a budget.
 
 Candidates are measured with random weights first (minutes, no training), a few that fit are distilled, exported and
-quantised, and the files themselves are scored and measured again.
+quantized, and the files themselves are scored and measured again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from segshrink.compression.budget import Budget, UnmetBudgetError
 from segshrink.compression.search import results
-from segshrink.compression.search.candidates import Candidate, list_candidates, pruned
-from segshrink.compression.search.records import Entry, Ledger, MeasuredFile, Reference
-from segshrink.compression.search.selection import fits, nearest_file, prunings, shortlist, unmet
-from segshrink.compression.search.tools import Settings, Show, Tools, silent
+from segshrink.compression.search.candidates import (
+    Candidate,
+    CandidateFile,
+    CandidateResult,
+    Reference,
+    Status,
+    list_candidates,
+    pruned,
+)
+from segshrink.compression.search.selection import (
+    nearest_file,
+    nearest_untrained,
+    prunings,
+    shortlist,
+    unmet_message,
+)
 from segshrink.config import DatasetDescription, Recipe
-from segshrink.errors import ConfigError, FileError, ModelError, SegshrinkError, TrainingError
+from segshrink.errors import ConfigError, FileError, ModelError, SegshrinkError, TrainingError, UsageError, nearest
 
-# What quantisation may cost in points of mIoU, where the budget leaves that open.
+if TYPE_CHECKING:
+    from segshrink.compression.search.stages import SearchStages
+
+RUNTIMES = ("onnxruntime", "openvino")
+# ``show(text)`` opens a progress bar, which gives ``advance(done, total, note="")``.
+Advance = Callable[..., None]
+Show = Callable[[str], AbstractContextManager[Advance]]
+# What quantization may cost in points of mIoU, where the budget leaves that open.
 _USUAL_DROP, _SMALLEST_DROP = 0.5, 0.1
 # How often a candidate is pruned further, where it still is beyond a limit.
 _PRUNINGS = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a search goes about it.
+
+    Attributes:
+        runtimes: What the small model will run on: "onnxruntime", "openvino", or both.
+        size: Side in pixels of the square image that latency and memory are measured with.
+        threads: Of the runtime; None takes all cores.
+        families: Networks to look at; None takes the student's family and ours.
+        candidates: How many to distill at most.
+    """
+
+    runtimes: tuple[str, ...] = ("onnxruntime",)
+    size: int = 512
+    threads: int | None = None
+    families: tuple[str, ...] | None = None
+    candidates: int = 3
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.runtimes if name not in RUNTIMES]:
+            raise UsageError(f"unknown runtime '{unknown[0]}'{nearest(unknown[0], RUNTIMES)}")
+        if not self.runtimes:
+            raise ConfigError(f"no runtime is named; give one of {', '.join(RUNTIMES)}")
+        for name, value, lowest in (
+            ("size", self.size, 32),
+            ("candidates", self.candidates, 1),
+            ("threads", self.threads, 1),
+        ):
+            if value is not None and value < lowest:
+                raise ConfigError(f"{name} must be at least {lowest}, found {value}")
 
 
 @dataclass(frozen=True)
@@ -30,18 +83,24 @@ class Outcome:
     """What a search found.
 
     Attributes:
-        out: Its folder.
-        found: The teacher, all candidates, and what they cost.
-        chosen: The most accurate within the limits.
+        results: All candidates.
+        chosen: The one with the most accurate file within the limits.
         file: Which of its files, as it was measured.
-        model: The same file under its name in ``out``.
+        model: The same file under its name in the folder of the search.
+        content: What ``pareto.json`` holds: all files beside the teacher, and every candidate.
     """
 
-    out: Path
-    found: results.Findings
-    chosen: Entry
-    file: MeasuredFile
+    results: tuple[CandidateResult, ...]
+    chosen: CandidateResult
+    file: CandidateFile
     model: Path
+    content: dict[str, Any]
+
+
+@contextmanager
+def silent(text: str) -> Iterator[Advance]:  # a bar's name
+    """Show nothing."""
+    yield lambda done, total, note="": None
 
 
 def compress(
@@ -49,7 +108,7 @@ def compress(
     budget: Budget,
     *,
     out: Path,
-    tools: Tools,
+    stages: SearchStages,
     settings: Settings | None = None,
     resume: bool = False,
     show: Show = silent,
@@ -63,7 +122,7 @@ def compress(
         recipe: Teacher, student, data and settings of the distillation.
         budget: The limits.
         out: Folder to write.
-        tools: Do the work, and keep what they did.
+        stages: Measure, train and export, and keep what they did.
         settings: How to search.
         resume: Go on with the search in ``out``; without it a folder that holds one is refused.
         show: Opens progress bars.
@@ -79,140 +138,136 @@ def compress(
         raise ConfigError(f"recipe '{recipe.name}' names no teacher and has no 'teacher' section; give --teacher")
     if (out / results.CANDIDATES).exists() and not resume:
         raise FileError(f"{out} already holds a search; add --resume to go on with it, or choose another folder")
-    search = _Search(recipe.data, budget, out, tools, settings or Settings(), Ledger(), show)
+    search = _Search(recipe.data, budget, out, stages, settings or Settings(), show)
     search.measure(list_candidates(recipe.student.model, search.settings.families))
     chosen = search.select()
-    reference = tools.teach()
-    entries, weighed = search.finish(chosen, reference)
-    return search.conclude(entries, weighed)
+    reference = stages.prepare_teacher()
+    return search.choose(*search.build(chosen, reference))
 
 
 @dataclass
 class _Search:
-    """A search under way."""
+    """A search under way; ``table`` holds the results by the names of the candidates, in order."""
 
     data: DatasetDescription
     budget: Budget
     out: Path
-    tools: Tools
+    stages: SearchStages
     settings: Settings
-    ledger: Ledger
     show: Show
+    table: dict[str, CandidateResult] = field(default_factory=dict)
 
     def measure(self, candidates: Sequence[Candidate]) -> None:
         """Measure all candidates untrained, and pruned ones where that may bring them within the limits."""
-        with self.show("measure candidates") as advance:
-            for number, candidate in enumerate(candidates, start=1):
-                self._measure(candidate, None)
-                advance(number, len(candidates), candidate.name)
-        if not any(entry.untrained for entry in self.ledger):
-            first = next(iter(self.ledger))
+        self._measure(candidates, "measure candidates")
+        if not any(result.untrained for result in self.table.values()):
+            first = next(iter(self.table.values()))
             raise ModelError(f"no candidate could be measured; the first, {first.name}: {first.reason}")
         for _ in range(_PRUNINGS):
-            proposed = prunings(list(self.ledger), self.budget)
-            if not proposed:
+            proposals = prunings(list(self.table.values()), self.budget)
+            if not proposals:
                 return
-            with self.show("measure pruned") as advance:
-                for number, pruning in enumerate(proposed, start=1):
-                    base = pruning.entry.candidate
-                    self._measure(pruned(base, macs=pruning.macs, share=pruning.share), base)
-                    advance(number, len(proposed), base.name)
+            self._measure(
+                [pruned(each.result.candidate, macs=each.macs, share=each.share) for each in proposals],
+                "measure pruned",
+            )
 
-    def select(self) -> list[Entry]:
-        """Say which candidates to distil; those that can't keep the limits are marked with the reason."""
-        measured = [entry for entry in self.ledger if entry.untrained]
-        limits = self.budget.untrained()
-        fitting, misses = [], []
-        for entry in measured:
-            if fits(entry, self.budget):
-                fitting.append(entry)
-                continue
-            misses.append(nearest_file(entry, entry.untrained, limits, None))
-            self.ledger.mark(entry.name, "unfit", misses[-1].reason)
+    def select(self) -> list[CandidateResult]:
+        """Return the candidates to distill; those that can't keep the limits get the reason as their status."""
+        nearest = [nearest_untrained(result, self.budget) for result in self.table.values() if result.untrained]
+        for candidate in nearest:
+            if candidate.violations:
+                self._put(candidate.result.with_status("unfit", candidate.reason))
+        fitting = [candidate.result for candidate in nearest if not candidate.violations]
+        chosen = shortlist(fitting, self.settings.candidates)
+        for result in fitting:
+            if result not in chosen:
+                self._put(result.with_status("not distilled", f"not among the {len(chosen)} to distill"))
         self._save()
         if not fitting:
-            raise UnmetBudgetError(unmet(misses, self.budget, trained=False))
-        chosen = shortlist(fitting, self.settings.candidates)
-        for entry in fitting:
-            if entry not in chosen:
-                self.ledger.mark(entry.name, "not distilled", f"not among the {len(chosen)} to distil")
-        self._save()
+            raise UnmetBudgetError(unmet_message(nearest, self.budget, trained=False))
         return chosen
 
-    def finish(self, chosen: Sequence[Entry], reference: Reference) -> tuple[list[Entry], Reference]:
-        """Distil, export, quantise and score the chosen candidates; measure all files anew beside the teacher."""
-        finished = []
+    def build(self, chosen: Sequence[CandidateResult], reference: Reference) -> tuple[list[CandidateResult], Reference]:
+        """Distill, export, quantize and score the chosen candidates; measure all files anew beside the teacher."""
+        built = []
         failure: SegshrinkError | None = None
-        for entry in chosen:
+        for result in chosen:
             try:
-                distilled = self._distil(entry)
-                self._save()
-                max_drop = self._max_drop(distilled, reference)
-                finished.append(self.ledger.put(self.tools.build(distilled, max_drop=max_drop)))
+                distilled = self._distill(result)
+                built.append(self._put(self.stages.build(distilled, max_drop=self._max_drop(distilled, reference))))
             except (ConfigError, ModelError, TrainingError) as error:
                 failure = error
-                self.ledger.mark(entry.name, "failed", str(error))
+                self._put(self.table[result.name].with_status("failed", str(error)))
             self._save()
-        if not finished and failure is not None:
+        if not built and failure is not None:
             raise failure
-        weighed, reference = self.tools.weigh(finished, reference)
-        for entry in weighed:
-            self.ledger.put(entry)
-            if not entry.files:
-                self.ledger.mark(entry.name, "failed", "; ".join(entry.refused))
-        if not any(entry.files for entry in weighed):
+        measured, reference = self.stages.measure_final(built, reference)
+        for result in measured:
+            self._put(result if result.files else result.with_status("failed", "; ".join(result.refused)))
+        if not any(result.files for result in measured):
             self._save()
-            raise ModelError(f"no file of a candidate could be run: {'; '.join(weighed[0].refused)}")
-        return [entry for entry in weighed if entry.files], reference
+            raise ModelError(f"no file of a candidate could be run: {'; '.join(measured[0].refused)}")
+        return [result for result in measured if result.files], reference
 
-    def conclude(self, entries: Sequence[Entry], reference: Reference) -> Outcome:
-        """Choose, mark every candidate, and write the results."""
-        misses = [nearest_file(entry, entry.files, self.budget, reference) for entry in entries]
-        within = [miss for miss in misses if not miss.breaches]
-        for miss in misses:
-            told = "within the budget, but less accurate" if not miss.breaches else f"distilled, but {miss.reason}"
-            self.ledger.mark(miss.entry.name, "missed" if miss.breaches else "within", told)
-        best = max(within, key=lambda miss: (miss.file.mean_iou or 0.0, -miss.file.latency_ms), default=None)
-        if best is not None:
-            self.ledger.mark(best.entry.name, "chosen", f"the most accurate within the budget ({best.file.label})")
+    def choose(self, measured: Sequence[CandidateResult], reference: Reference) -> Outcome:
+        """Choose the most accurate file within the budget, give every candidate its status, and write the results."""
+        nearest = [
+            nearest_file(result, result.files, self.budget, teacher_iou=reference.mean_iou) for result in measured
+        ]
+        within = [candidate for candidate in nearest if not candidate.violations]
+        best = max(within, key=lambda each: (each.file.mean_iou or 0.0, -each.file.latency_ms), default=None)
+        for candidate in nearest:
+            status: Status = "missed" if candidate.violations else "within"
+            reason = f"distilled, but {candidate.reason}"
+            if candidate is best:
+                status, reason = "chosen", f"the most accurate within the budget ({candidate.file.label})"
+            elif not candidate.violations:
+                reason = "within the budget, but less accurate"
+            self._put(candidate.result.with_status(status, reason))
         self._save()
-        found = results.Findings(
-            self.data, self.budget, self.settings, reference, tuple(self.ledger), best.file if best else None
-        )
-        model = results.write(self.out, found)
+        table, file = tuple(self.table.values()), None if best is None else best.file
+        content = results.to_dict(self.data, self.budget, self.settings, reference, table, file)
+        model = results.write(self.out, content, file)
         if best is None or model is None:
-            raise UnmetBudgetError(unmet(misses, self.budget, trained=True))
-        chosen = self.ledger.entries[best.entry.name]
-        return Outcome(self.out, found, chosen, best.file, model)
+            raise UnmetBudgetError(unmet_message(nearest, self.budget, trained=True))
+        return Outcome(table, self.table[best.result.name], best.file, model, content)
 
-    def _measure(self, candidate: Candidate, base: Candidate | None) -> None:
-        try:
-            self.ledger.put(self.tools.measure(candidate, base))
-        except ModelError as error:
-            self.ledger.put(Entry(candidate, status="failed", reason=str(error)))
+    def _measure(self, candidates: Sequence[Candidate], title: str) -> None:
+        with self.show(title) as advance:
+            for number, candidate in enumerate(candidates, start=1):
+                try:
+                    self._put(self.stages.measure(candidate))
+                except ModelError as error:
+                    self._put(CandidateResult(candidate, status="failed", reason=str(error)))
+                advance(number, len(candidates), candidate.name)
 
-    def _distil(self, entry: Entry) -> Entry:
-        """Distil a candidate; one that is pruned needs what it is pruned from distilled before."""
+    def _distill(self, result: CandidateResult) -> CandidateResult:
+        """Distill a candidate; one that is pruned needs what it is pruned from distilled before."""
         base = None
-        if entry.candidate.pruned_from is not None:
-            base = self.ledger.entries[entry.candidate.pruned_from]
+        if result.candidate.pruned_from is not None:
+            base = self.table[result.candidate.pruned_from]
             if base.run is None:
-                trained = self.tools.distil(base, None)
-                base = self.ledger.put(
-                    trained
-                    if trained.status != "unfit"
-                    else trained.marked("unfit", f"{base.reason}; trained to be pruned")
-                )
+                trained = self.stages.distill(base, None)
+                if trained.status == "unfit":
+                    trained = trained.with_status("unfit", f"{base.reason}; trained to be pruned")
+                base = self._put(trained)
                 self._save()
-        return self.ledger.put(self.tools.distil(entry, base).marked("distilled", "distilled"))
+        distilled = self._put(self.stages.distill(result, base).with_status("distilled", "distilled"))
+        self._save()
+        return distilled
 
-    def _max_drop(self, entry: Entry, reference: Reference) -> float:
-        """Return what quantisation may cost: what the budget leaves after the distilled model's own drop."""
+    def _max_drop(self, result: CandidateResult, reference: Reference) -> float:
+        """Return what quantization may cost: what the budget leaves after the distilled model's drop."""
         limit = self.budget.limit("drop")
-        if limit is None or entry.mean_iou is None:
+        if limit is None or result.mean_iou is None:
             return _USUAL_DROP
-        left = limit - 100 * (reference.mean_iou - entry.mean_iou)
+        left = limit - 100 * (reference.mean_iou - result.mean_iou)
         return min(_USUAL_DROP, max(_SMALLEST_DROP, left))
 
+    def _put(self, result: CandidateResult) -> CandidateResult:
+        self.table[result.name] = result
+        return result
+
     def _save(self) -> None:
-        results.write_candidates(self.out, self.budget, tuple(self.ledger))
+        results.write_candidates(self.out, self.budget, tuple(self.table.values()))

@@ -1,4 +1,4 @@
-"""The work of a search: candidates built, measured, distilled, exported, quantised and scored, all kept for later.
+"""Build, train, export and score candidates, with results cached on disk.
 
 What was done stands in a work folder under the content it depends on, so that an interrupted search goes on where it
 was, and searches for several budgets share it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -18,15 +18,9 @@ from typing import Any
 import torch
 
 from segshrink.compression.pruning.prune import prune
-from segshrink.compression.search.candidates import Candidate
-from segshrink.compression.search.candidate_files import (
-    Exported,
-    build_files,
-    export_untrained,
-    measure_files,
-)
-from segshrink.compression.search.records import Entry, MeasuredFile, Reference
-from segshrink.compression.search.tools import Settings, Show, silent
+from segshrink.compression.search.candidate_files import export_trained, export_untrained, measure_files
+from segshrink.compression.search.candidates import Candidate, CandidateFile, CandidateResult, Reference
+from segshrink.compression.search.search import Settings, Show, silent
 from segshrink.config import Distillation, ModelChoice, Recipe, TeacherSource, Teaching
 from segshrink.data import Dataset, open_dataset
 from segshrink.data.calibration import example_pixels
@@ -35,7 +29,7 @@ from segshrink.evaluation import evaluate
 from segshrink.files import read_json, scratch_folder, write_json
 from segshrink.machine import default_threads, describe_machine, package_versions
 from segshrink.model_description import Normalization
-from segshrink.model_file import WEIGHTS_FILE
+from segshrink.model_file import FOLDER, ModelFile
 from segshrink.models import SegmentationModel, build_model, count_parameters, load_model
 from segshrink.prediction.isolated import check_isolated
 from segshrink.profiling.profile import count_macs
@@ -48,9 +42,14 @@ from segshrink.training import describe_teacher, evaluate_run, profile_runs, tra
 _FETCHING = ("weights",)
 
 
+class _ScoredFiles(Record):
+    files: tuple[CandidateFile, ...]
+    refused: tuple[str, ...] = ()
+
+
 @dataclass
-class Workshop:
-    """Does a search's work for one recipe; see ``tools.Tools`` for what each method promises.
+class SearchStages:
+    """Does a search's work for one recipe; what was done before with the same content is not done again.
 
     Attributes:
         recipe: Teacher, student, data and settings of the distillation.
@@ -71,12 +70,12 @@ class Workshop:
 
     @cached_property
     def teaching(self) -> Teaching:
-        """The recipe's teachers, or its own, which is trained first."""
+        """The recipe's teachers, or the teacher that it says how to train, which is trained first."""
         teaching = self.recipe.distillation
         if teaching.teachers:
             return teaching
         alone = self.recipe.model_copy(update={"student": None, "distillation": Distillation()})
-        run = self.work / f"teacher-run-{_hash(_content(alone))}"
+        run = self.work / f"teacher-run-{_hash(_training_content(alone))}"
         with self.show("train teacher") as advance:
             train(alone, out=run, role="teacher", resume=True, progress=advance)
         return teaching.model_copy(update={"teachers": [TeacherSource(source=str(run))]})
@@ -92,14 +91,17 @@ class Workshop:
         data = self.recipe.data.model_dump(mode="json")
         return self.work / f"teacher-{_hash({'teacher': self.identity, 'data': data})}"
 
-    def measure(self, candidate: Candidate, base: Candidate | None) -> Entry:
+    def measure(self, candidate: Candidate) -> CandidateResult:
         """Build a candidate with random weights and measure its fp32 and int8 files.
 
         What was measured on a busy machine is not kept for another time.
+
+        Raises:
+            ModelError: The network can't be built, pruned, exported or quantized.
         """
-        store = self.work / "measurements" / f"{candidate.name}-{self._measured_as(candidate)}.json"
+        store = self.work / "measurements" / f"{candidate.name}-{self._measurement_key(candidate)}.json"
         with suppress(FileError):  # what is missing or damaged is measured again
-            if (kept := Entry.from_dict(read_json(store))).timed_well:
+            if (kept := CandidateResult.from_dict(read_json(store))).timed_well:
                 return replace(kept, candidate=candidate)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -108,111 +110,114 @@ class Workshop:
                 model = prune(model, macs=candidate.macs, size=self.settings.size)
         with scratch_folder() as scratch:
             files, refused = export_untrained(model, scratch, self.settings.runtimes)
-            measured, _ = measure_files(files, self.settings, quick=True)
-        files_kept, failed = _sorted_out(measured)
+            measured, failed = _divided(measure_files(files, self.settings, quick=True))
         refused += failed
-        if not files_kept:
+        if not measured:
             raise ModelError("; ".join(refused))
-        entry = Entry(
+        result = CandidateResult(
             candidate,
             parameters=count_parameters(model),
             macs=count_macs(model, size=self.settings.size),
-            untrained=tuple(replace(file, path=None) for file in files_kept),
+            untrained=tuple(replace(file, path=None) for file in measured),
             refused=tuple(refused),
         )
-        if not refused and entry.timed_well:  # what failed may be mended, and the machine may be quiet next time
-            write_json(store, entry.to_dict())
-        return entry
+        if not refused and result.timed_well:  # what failed may be mended, and the machine may be quiet next time
+            write_json(store, result.to_dict())
+        return result
 
-    def teach(self) -> Reference:
+    def prepare_teacher(self) -> Reference:
         """Train the recipe's teacher where none is named, and evaluate it."""
         folder = RunFolder(self.teacher_folder)
         teacher = self._open_teacher()
         if not folder.has_evaluation:
             with self.show("evaluate teacher") as advance:
                 describe_teacher(teacher, self.dataset, out=folder.path, progress=advance)
-        score = folder.evaluation().scores.mean_iou
-        model = self._model_of(teacher)
-        return Reference(
-            name=teacher.name,
-            mean_iou=score,
-            parameters=teacher.parameters,
-            size_bytes=None if model is None else (model / WEIGHTS_FILE).stat().st_size,
-            source=None if model is None else str(model),
-        )
+        model = self._teacher_model(teacher)
+        file = CandidateFile("torch", "fp32", size_bytes=0, mean_iou=folder.evaluation().scores.mean_iou)
+        if model is not None:
+            file = replace(file, size_bytes=model.size_bytes, path=str(model.path))
+        return Reference(teacher.name, file, teacher.parameters)
 
-    def distil(self, entry: Entry, base: Entry | None) -> Entry:
-        """Train a candidate with the teacher, a pruned one from its trained base, and evaluate it."""
-        recipe = self.recipe_of(entry.candidate, base)
-        run = self.run_folder(entry.candidate, recipe)
-        if not RunFolder(run).has_evaluation:
-            with self.show(f"distil {entry.name}") as advance:
-                train(recipe, out=run, role="student", teacher=self._open_teacher, resume=True, progress=advance)
-            with self.show(f"evaluate {entry.name}") as advance:
-                evaluate_run(run, reference=self.teacher_folder, progress=advance)
-        score = RunFolder(run).evaluation().scores.mean_iou
-        return replace(entry, run=str(run), mean_iou=score)
+    def distill(self, result: CandidateResult, base: CandidateResult | None) -> CandidateResult:
+        """Train a candidate with the teacher (a pruned one from its trained ``base``), and evaluate it.
 
-    def build(self, entry: Entry, *, max_drop: float) -> Entry:
-        """Export and quantise a distilled candidate, and score each file itself on the validation split."""
-        if entry.run is None:
-            raise ModelError(f"{entry.name} has not been distilled")
-        run = RunFolder(entry.run)
-        name = _hash({"max_drop": round(max_drop, 3), "runtimes": self.settings.runtimes})
-        folder = run.path / "files" / name
+        Raises:
+            ConfigError: The recipe's terms don't fit the network.
+            ModelError: The network doesn't fit the data.
+            TrainingError: The loss became NaN or infinite.
+        """
+        recipe = self.recipe_of(result.candidate, base)
+        run = RunFolder(self.run_folder(result.candidate, recipe))
+        if not run.has_evaluation:
+            with self.show(f"distill {result.name}") as advance:
+                train(recipe, out=run.path, role="student", teacher=self._open_teacher, resume=True, progress=advance)
+            with self.show(f"evaluate {result.name}") as advance:
+                evaluate_run(run.path, self.dataset, reference=self.teacher_folder, progress=advance)
+        return replace(result, run=str(run.path), mean_iou=run.evaluation().scores.mean_iou)
+
+    def build(self, result: CandidateResult, *, max_drop: float) -> CandidateResult:
+        """Export and quantize a distilled candidate, and score each file itself on the validation split.
+
+        Args:
+            result: A distilled candidate.
+            max_drop: Points of mIoU that quantization may cost.
+
+        Raises:
+            ModelError: The network can't be exported or quantized.
+        """
+        if result.run is None:
+            raise ModelError(f"{result.name} has not been distilled")
+        run, runtimes = RunFolder(result.run), self.settings.runtimes
+        folder = run.path / "files" / _hash({"max_drop": round(max_drop, 3), "runtimes": runtimes})
         store = folder / "scored.json"
-        kept = _scored_before(store)
-        if kept is None:
-            with self.show(f"quantise {entry.name}") as advance:
-                files, refused = build_files(
-                    load_model(run.model),
-                    self._with_teachers(run.recipe()),
-                    folder,
-                    self.settings.runtimes,
-                    max_drop=max_drop,
-                    progress=advance,
-                )
-            scored = []
-            for file in files:
-                try:
-                    check_isolated(file.path, runtime=file.runtime, threads=self.settings.threads)
-                    scored.append(self._scored(file, entry.name))
-                except ModelError as error:
-                    refused.append(str(error))
-            if not scored:
-                raise ModelError("; ".join(refused))
-            write_json(store, {"files": [asdict(file) for file in scored], "refused": refused}, overwrite=False)
-            kept = tuple(scored), tuple(refused)
-        return replace(entry, files=kept[0], refused=kept[1])
+        with suppress(FileError, DataError):  # what is missing or damaged is made again
+            scored = _ScoredFiles.read(store)
+            return replace(result, files=scored.files, refused=scored.refused)
+        recipe = run.recipe()
+        # A teacher that was trained for the search isn't named in it.
+        teachers = recipe.distillation.model_copy(update={"teachers": self.teaching.teachers})
+        recipe = recipe.model_copy(update={"distillation": teachers})
+        with self.show(f"quantize {result.name}") as advance:
+            model = load_model(run.model)
+            files, refused = export_trained(model, recipe, folder, runtimes, max_drop=max_drop, progress=advance)
+        scores = []
+        for file in files:
+            try:
+                check_isolated(Path(file.path or ""), runtime=file.runtime, threads=self.settings.threads)
+                scores.append(self._score(file, result.name))
+            except ModelError as error:
+                refused.append(str(error))
+        if not scores:
+            raise ModelError("; ".join(refused))
+        write_json(store, {"files": [asdict(file) for file in scores], "refused": refused}, overwrite=False)
+        return replace(result, files=tuple(scores), refused=tuple(refused))
 
-    def weigh(self, entries: Sequence[Entry], reference: Reference) -> tuple[list[Entry], Reference]:
-        """Measure all files of all entries anew, interleaved with the teacher in PyTorch fp32."""
-        files = [
-            Exported(file.runtime, file.precision, Path(file.path or ""))
-            for entry in entries
-            for file in entry.files
-        ]  # fmt: skip
+    def measure_final(
+        self, results: Sequence[CandidateResult], reference: Reference
+    ) -> tuple[list[CandidateResult], Reference]:
+        """Measure all files of all candidates anew, in turns with the teacher in PyTorch fp32."""
+        files = [file for result in results for file in result.files]
+        teacher = [] if reference.file.path is None else [reference.file]
         with self.show("measure files") as advance:
-            measured, weighed = measure_files(files, self.settings, reference=reference, progress=advance)
-        found = iter(measured)
-        results = []
-        for entry in entries:
-            kept, failed = _sorted_out(
-                one if isinstance(one, str) else replace(one, mean_iou=file.mean_iou, accuracy=file.accuracy)
-                for file, one in zip(entry.files, found, strict=False)
-            )
-            results.append(replace(entry, files=tuple(kept), refused=(*entry.refused, *failed)))
-        return results, weighed or reference
+            measured = measure_files([*files, *teacher], self.settings, progress=advance)
+        if teacher and isinstance(last := measured[-1], CandidateFile):
+            reference = replace(reference, file=last)
+        remaining = iter(measured)
+        final = []
+        for result in results:
+            kept, failed = _divided([next(remaining) for _ in result.files])
+            final.append(replace(result, files=tuple(kept), refused=(*result.refused, *failed)))
+        return final, reference
 
-    def profile(self, entry: Entry) -> None:
+    def profile(self, result: CandidateResult) -> None:
         """Time the distilled model in PyTorch, in turns with the teacher, for its card and the report."""
         with self.show("measure speed") as advance:
             profile_runs(
-                [Path(entry.run or "")], teacher=self._open_teacher, described=self.teacher_folder, progress=advance
+                [Path(result.run or "")], teacher=self._open_teacher, described=self.teacher_folder, progress=advance
             )
 
-    def recipe_of(self, candidate: Candidate, base: Entry | None = None) -> Recipe:
-        """Return the recipe that distils a candidate.
+    def recipe_of(self, candidate: Candidate, base: CandidateResult | None = None) -> Recipe:
+        """Return the recipe that distills a candidate.
 
         Args:
             candidate: The network.
@@ -221,39 +226,31 @@ class Workshop:
         Raises:
             ModelError: The trained base can't be pruned.
         """
-        student = self.recipe.student
+        student, distillation = self.recipe.student, self.recipe.distillation
         assert student is not None  # noqa: S101  # a search begins with a student
-        if candidate.pruned_from is not None:
-            assert base is not None  # noqa: S101
-            choice = ModelChoice(id=str(self._pruned(candidate, base)))  # which brings all that a choice may say
-        else:
-            choice = self._choice(candidate, student.model)
-        distillation = self.recipe.distillation
-        keeps = candidate.keeps_weights and candidate.pruned_from is None
-        return self.recipe.model_copy(
-            update={
-                "student": student.model_copy(update={"model": choice}),
-                "distillation": distillation.model_copy(
-                    update={"inherit_encoder": distillation.inherit_encoder and keeps}
-                ),
-            }
-        )
+        model = student.model
+        inherits = distillation.inherit_encoder and candidate.keeps_weights
+        if base is not None:
+            # The folder brings all that a choice may say.
+            model, inherits = ModelChoice(id=str(self._pruned(candidate, base))), False
+        elif not candidate.from_recipe:
+            weights = model.encoder_weights if candidate.keeps_weights else None
+            options = dict(candidate.options)
+            model = model.model_copy(update={"id": candidate.id, "options": options, "encoder_weights": weights})
+        parts = {
+            "student": student.model_copy(update={"model": model}),
+            "distillation": distillation.model_copy(update={"inherit_encoder": inherits}),
+        }
+        return self.recipe.model_copy(update=parts)
 
     def run_folder(self, candidate: Candidate, recipe: Recipe) -> Path:
         """Return where a candidate is distilled: named after it, its recipe and its teacher."""
-        key = _hash({"recipe": _content(recipe), "teacher": self.identity})
+        key = _hash({"recipe": _training_content(recipe), "teacher": self.identity})
         return self.work / "candidates" / f"{candidate.name}-{key}"
-
-    def _choice(self, candidate: Candidate, student: ModelChoice) -> ModelChoice:
-        if candidate.own:
-            return student
-        weights = student.encoder_weights if candidate.keeps_weights else None
-        options = dict(candidate.options)
-        return student.model_copy(update={"id": candidate.id, "options": options, "encoder_weights": weights})
 
     def _untrained(self, candidate: Candidate) -> SegmentationModel:
         """Build a candidate with random weights."""
-        dataset, student = self.dataset, self.recipe.student
+        dataset = self.dataset
         if Path(candidate.id).is_dir():
             return load_model(candidate.id, classes=dataset.classes, bands=dataset.bands)
         return build_model(
@@ -262,13 +259,13 @@ class Workshop:
             bands=dataset.bands,
             options={name: value for name, value in candidate.options.items() if name not in _FETCHING},
             normalization=Normalization.named("half", dataset.bands),
-            sigmoid=student is not None and student.model.sigmoid,
+            sigmoid=self._sigmoid,
         )
 
-    def _pruned(self, candidate: Candidate, base: Entry) -> Path:
+    def _pruned(self, candidate: Candidate, base: CandidateResult) -> Path:
         """Return the folder of a candidate's trained base, pruned."""
-        run = Path(base.run or "")
-        folder = self.work / "pruned" / f"{candidate.name}-{_hash({'run': run.name, 'macs': candidate.macs})}"
+        run = RunFolder(base.run or "")
+        folder = self.work / "pruned" / f"{candidate.name}-{_hash({'run': run.path.name, 'macs': candidate.macs})}"
         if not folder.exists():
             with self.show(f"prune {base.name}"):
                 images = torch.from_numpy(example_pixels(self.dataset))
@@ -276,95 +273,65 @@ class Workshop:
                 prune(whole, macs=candidate.macs, size=self.settings.size, images=images).save(folder)
         return folder
 
-    def _model_of(self, teacher: Teacher) -> Path | None:
+    def _teacher_model(self, teacher: Teacher) -> ModelFile | None:
         """Return the model folder of a teacher, written where it has none; None for what is no model of ours."""
-        source = Path(teacher.name)
-        for folder in (source / "model", source):
-            if (folder / WEIGHTS_FILE).exists():
-                return folder
+        with suppress(FileError, ModelError):
+            file = ModelFile.find(teacher.name)
+            if file.kind == FOLDER and file.size_bytes:
+                return file
         if not isinstance(teacher.module, SegmentationModel):
             return None
         folder = self.teacher_folder / "model"
         if not folder.exists():
             teacher.module.save(folder)
-        return folder
+        return ModelFile(folder)
 
-    def _with_teachers(self, recipe: Recipe) -> Recipe:
-        """Name the recipe's teachers in it, also where its own was trained."""
-        teaching = {"teachers": self.teaching.teachers}
-        return recipe.model_copy(update={"distillation": recipe.distillation.model_copy(update=teaching)})
-
-    def _measured_as(self, candidate: Candidate) -> str:
+    def _measurement_key(self, candidate: Candidate) -> str:
         """Return what a measurement depends on, in short."""
-        student = self.recipe.student
+        threads = self.settings.threads
+        machine = describe_machine(threads=threads or 0)
         return _hash(
             {
                 "network": candidate.key,
                 "classes": len(self.dataset.classes),
                 "bands": self.dataset.bands,
-                "sigmoid": student is not None and student.model.sigmoid,
+                "sigmoid": self._sigmoid,
                 "size": self.settings.size,
                 "runtimes": self.settings.runtimes,
-                "machine": {key: describe_machine(threads=self.settings.threads or 0)[key] for key in ("cpu", "cores")},
-                "threads": self.settings.threads or default_threads(),
+                "machine": {key: machine[key] for key in ("cpu", "cores")},
+                "threads": threads or default_threads(),
                 "versions": package_versions("segshrink", *self.settings.runtimes),
             }
         )
 
+    @property
+    def _sigmoid(self) -> bool:
+        return self.recipe.student is not None and self.recipe.student.model.sigmoid
+
     def _open_teacher(self) -> Teacher:
         return open_teachers(self.teaching, self.dataset.classes, bands=self.dataset.bands)
 
-    def _scored(self, file: Exported, name: str) -> MeasuredFile:
-        """Score a file itself, through its runtime, on the validation split."""
-        dataset = self.dataset
+    def _score(self, file: CandidateFile, name: str) -> CandidateFile:
+        """Score a file itself, through its runtime, on the validation split; what it costs is measured at the end."""
         with self.show(f"score {name} {file.precision}") as advance:
-            result = evaluate(
-                file.path,
-                dataset,
+            scores = evaluate(
+                Path(file.path or ""),
+                self.dataset,
                 runtime=file.runtime,
                 precision="auto",
                 threads=self.settings.threads,
                 progress=advance,
-            )
-        scores = result.scores
-        # What it costs is measured beside the others, at the end.
-        return MeasuredFile(
-            file.runtime,
-            file.precision,
-            file.size_bytes,
-            0.0,
-            0.0,
-            0.0,
-            str(file.path),
-            scores.mean_iou,
-            scores.accuracy,
-        )
+            ).scores
+        return replace(file, mean_iou=scores.mean_iou, accuracy=scores.accuracy)
 
 
-class _ScoredFiles(Record):
-    files: tuple[MeasuredFile, ...]
-    refused: tuple[str, ...] = ()
-
-
-def _scored_before(store: Path) -> tuple[tuple[MeasuredFile, ...], tuple[str, ...]] | None:
-    """Return the scored files and refusals that were kept; None where there are none or they are damaged."""
-    try:
-        kept = _ScoredFiles.read(store)
-    except (FileError, DataError):
-        return None
-    return kept.files, kept.refused
-
-
-def _sorted_out(measured: Iterable[MeasuredFile | str]) -> tuple[list[MeasuredFile], list[str]]:
+def _divided(measured: Sequence[CandidateFile | str]) -> tuple[list[CandidateFile], list[str]]:
     """Return the files that could be measured, and why the others couldn't."""
-    everything = list(measured)
-    return (
-        [one for one in everything if not isinstance(one, str)],
-        [one for one in everything if isinstance(one, str)],
-    )
+    files = [file for file in measured if isinstance(file, CandidateFile)]
+    return files, [reason for reason in measured if isinstance(reason, str)]
 
 
-def _content(recipe: Recipe) -> dict[str, Any]:
+def _training_content(recipe: Recipe) -> dict[str, Any]:
     """Return what a training depends on: a recipe without its name."""
     content = recipe.model_dump(mode="json")
     return {key: value for key, value in content.items() if key != "name"}
