@@ -269,7 +269,7 @@ class SearchStages:
         if not folder.exists():
             with self.show(f"prune {base.name}"):
                 images = torch.from_numpy(example_pixels(self.dataset))
-                whole = load_model(run)
+                whole = load_model(run.model)
                 prune(whole, macs=candidate.macs, size=self.settings.size, images=images).save(folder)
         return folder
 
