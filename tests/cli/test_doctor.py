@@ -94,7 +94,7 @@ def test_a_students_run_knows_its_recipe_and_teacher(
     run = tmp_path / "run"
     told = segshrink("distill", recipe, teachers(networks, "bgr"), "--out", run, "student.training.epochs=1")
     assert told.status == 0, told.err
-    (line,) = [line for line in told.err.splitlines() if line.startswith("doctor: fault")]
+    (line,) = [line for line in told.err.splitlines() if line.startswith("note: doctor: fault")]
     assert "adapter: {order: bgr}" in line
     result = segshrink("doctor", "--student", run, "--images", 6, "--trust")
     assert result.status == 1
@@ -157,7 +157,7 @@ def test_distill_can_do_without_the_doctor_and_survives_it(
     short = ("student.training.epochs=1", "--teacher", networks)
     told = segshrink("distill", recipe, "--out", tmp_path / "one", *short)
     assert told.status == 0, told.err
-    assert "doctor: couldn't look (out of memory)" in told.err.splitlines()
+    assert "note: doctor: couldn't look (out of memory)" in told.err.splitlines()
     quiet = segshrink("distill", recipe, "--out", tmp_path / "two", "--no-doctor", *short)
     assert quiet.status == 0, quiet.err
     assert "doctor" not in quiet.err

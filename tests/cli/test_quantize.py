@@ -97,12 +97,13 @@ def test_classes_in_another_order_are_refused(segshrink: Run, model: Path, data:
     assert not left_behind(tmp_path)
 
 
-def test_a_run_folder_makes_nobody_run_code(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    own_recipe = import_module("segshrink.cli.quantize")._own_recipe
+def test_a_run_folder_makes_nobody_run_code(recipe: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own_recipe = import_module("segshrink.workflows.quantize")._own_recipe
     assert own_recipe(tmp_path) is None
     for source, kept in (("stranger:network", []), (str(tmp_path), [str(tmp_path)])):
         content = json.loads(recipe.read_text()) | {"distillation": {"teachers": [{"source": source}]}}
         (tmp_path / "config.yaml").write_text(json.dumps(content))
         own = own_recipe(tmp_path)
         assert [teacher.source for teacher in own.distillation.teachers] == kept
-        assert ("would run code" in capsys.readouterr().err) == (not kept)
+        assert ("would run code" in caplog.text) == (not kept)
+        caplog.clear()
