@@ -43,7 +43,7 @@ from segshrink.machine import describe_machine
 from segshrink.models import build_model
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher, TeacherCache, open_teacher
-from segshrink.teachers.quantization import decode, encode
+from segshrink.teachers.cache_quantization import decode, encode
 from segshrink.training import train
 
 RESULTS = Path(__file__).resolve().parent / "results"

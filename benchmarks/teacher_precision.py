@@ -32,7 +32,7 @@ from segshrink.machine import available_cores, describe_machine, package_version
 from segshrink.models import build_model
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher, TorchTeacher, open_teacher
-from segshrink.teachers.openvino_teacher import OpenVinoTeacher
+from segshrink.teachers.low_precision import OpenVinoTeacher
 from segshrink.training.teacher_precision import TILES, quickest_teacher
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -26,7 +26,7 @@ from segshrink.errors import ConfigError, DataError, FileError, TrainingError
 from segshrink.evaluation import Confusion
 from segshrink.folder_lock import claimed
 from segshrink.models import build_model
-from segshrink.prediction import torch_backend
+from segshrink.prediction.runtimes.torch import computes_in_bf16
 from segshrink.teachers import TorchTeacher
 from segshrink.training import SegmentationTask, evaluate_run, run, train
 
@@ -254,7 +254,7 @@ def test_bf16_is_refused_where_nothing_computes_in_it(
 
 def test_emulated_bf16_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-    assert not torch_backend.computes_in_bf16(torch.device("cuda"))
+    assert not computes_in_bf16(torch.device("cuda"))
 
 
 def test_two_processes_do_not_train_into_one_folder(short: Recipe, tmp_path: Path) -> None:

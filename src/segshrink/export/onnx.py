@@ -17,7 +17,7 @@ from segshrink.export.parity import check_parity
 from segshrink.export.tracing import enlargement, require_onnx, trace
 from segshrink.files import replacing
 from segshrink.models import SegmentationModel
-from segshrink.prediction.onnx_backend import OnnxBackend
+from segshrink.prediction.runtimes.onnx import OnnxBackend
 
 DEFAULT_OUTPUTS: tuple[str, ...] = ("logits", "classes")
 

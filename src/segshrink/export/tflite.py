@@ -16,7 +16,7 @@ from segshrink.extras import quiet_library
 from segshrink.files import replacing
 from segshrink.models import SegmentationModel
 from segshrink.prediction.exported import first_line
-from segshrink.prediction.litert_backend import METADATA_FILE, LiteRtBackend
+from segshrink.prediction.runtimes.litert import METADATA_FILE, LiteRtBackend
 
 
 def export_tflite(model: SegmentationModel, path: str | Path, *, tile: int = 512, overwrite: bool = False) -> Path:

@@ -79,7 +79,7 @@ def open_backend(
     if precision not in PRECISIONS:
         raise ModelError(f"precision '{precision}' is unknown; use one of {', '.join(PRECISIONS)}")
     if not isinstance(source, str | Path):
-        from segshrink.prediction.torch_backend import TorchBackend
+        from segshrink.prediction.runtimes.torch import TorchBackend
 
         compiled = _runtime("the model", RUNTIMES[FOLDER], runtime) == "torch-compile"
         return TorchBackend(cast("SegmentationModel", source), precision=precision, compiled=compiled, threads=threads)
@@ -91,20 +91,20 @@ def _open_path(file: ModelFile, *, runtime: str | None, precision: str, threads:
     runtime = _runtime(str(path), file.runtimes, runtime)
     each = threads if streams == 1 else max((threads or default_threads()) // streams, 1)
     if runtime == "onnxruntime":
-        from segshrink.prediction.onnx_backend import OnnxBackend
+        from segshrink.prediction.runtimes.onnx import OnnxBackend
 
         _refuse_bf16(runtime, precision)
         return OnnxBackend(path, threads=each)
     if runtime == "openvino":
-        from segshrink.prediction.openvino_backend import OpenVinoBackend
+        from segshrink.prediction.runtimes.openvino import OpenVinoBackend
 
         return OpenVinoBackend(path, precision=precision, threads=threads, streams=streams)
     if runtime == "litert":
-        from segshrink.prediction.litert_backend import LiteRtBackend
+        from segshrink.prediction.runtimes.litert import LiteRtBackend
 
         _refuse_bf16(runtime, precision)
         return LiteRtBackend(path, threads=each)
-    from segshrink.prediction.torch_backend import load_torch_backend
+    from segshrink.prediction.runtimes.torch import load_torch_backend
 
     return load_torch_backend(path, precision=precision, compiled=runtime == "torch-compile", threads=threads)
 

@@ -17,13 +17,13 @@ from segshrink.config import Adapter, TeacherSource
 from segshrink.errors import ConfigError, ModelError
 from segshrink.losses.shapes import resized
 from segshrink.model_description import Normalization
+from segshrink.teachers.adapter import Intake, read_intake
 from segshrink.teachers.adapter_files import adapter_of, class_names
 from segshrink.teachers.fixed_image import answer_to_fixed_image
-from segshrink.teachers.input_format import Intake, read_intake
-from segshrink.teachers.input_resizing import Fitting
 from segshrink.teachers.mapping import ClassMapping, map_classes
 from segshrink.teachers.output_format import AnswerReader, read_answers
 from segshrink.teachers.pixel_units import check_units
+from segshrink.teachers.resizing import Fitting
 from segshrink.teachers.runtimes import LiteRtRunner, OnnxRunner, Runner
 from segshrink.teachers.teacher import Teacher
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from segshrink.data import SceneStore
 from segshrink.data.checked_arrays import CheckedArrays, DamagedError, write_array
 from segshrink.errors import FileError, ModelError
-from segshrink.teachers.quantization import VERSION, NotFiniteError, decode, encode
+from segshrink.teachers.cache_quantization import VERSION, NotFiniteError, decode, encode
 from segshrink.teachers.teacher import OVERLAP, TILE, Teacher
 
 # Answers held open at once, so that their pages needn't be mapped anew, where the system allows so many open files.

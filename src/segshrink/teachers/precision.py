@@ -19,7 +19,7 @@ from torch import Tensor
 from segshrink.errors import FileError, ModelError
 from segshrink.files import read_json, write_json
 from segshrink.machine import describe_machine, package_versions
-from segshrink.teachers.openvino_teacher import Lowered, OpenVinoTeacher
+from segshrink.teachers.low_precision import Lowered, OpenVinoTeacher
 from segshrink.teachers.teacher import Teacher
 
 _LOGGER = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from segshrink.errors import FileError, MissingExtraError, ModelError
 from segshrink.model_description import ModelDescription
 from segshrink.prediction.exported import read_description
-from segshrink.prediction.onnx_backend import onnx_metadata
+from segshrink.prediction.runtimes.onnx import onnx_metadata
 
 # What ONNX Runtime calls the types that images and answers may have.
 _ONNX_TYPES = {

@@ -87,7 +87,7 @@ class Teacher(ABC):
             name: The scene's name in its data set.
         """
         from segshrink.prediction import Predictor
-        from segshrink.prediction.torch_backend import TorchBackend
+        from segshrink.prediction.runtimes.torch import TorchBackend
 
         backend = TorchBackend(Answers(self), precision="auto", classes=self.classes, bands=image.shape[2])
         return Predictor(backend, tile=TILE, overlap=OVERLAP).predict_logits(image)

@@ -12,8 +12,8 @@ from segshrink.config import Adapter
 from segshrink.errors import ConfigError, ModelError, nearest
 from segshrink.losses.shapes import resized
 from segshrink.model_description import Normalization
-from segshrink.teachers.input_resizing import Fitting
 from segshrink.teachers.output_format import one_hot_logits
+from segshrink.teachers.resizing import Fitting
 
 # What torchvision and others call the output that counts.
 _MAIN_OUTPUTS = ("out", "logits")

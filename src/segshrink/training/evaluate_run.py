@@ -9,7 +9,7 @@ from segshrink.data import Dataset
 from segshrink.evaluation.evaluate import evaluate
 from segshrink.machine import default_threads
 from segshrink.models import SegmentationModel, load_model
-from segshrink.prediction.torch_backend import TorchBackend
+from segshrink.prediction.runtimes.torch import TorchBackend
 from segshrink.profiling.measuring import Progress
 from segshrink.profiling.profile import ForeignModel, Source, profile_models
 from segshrink.run_folder import RunFolder

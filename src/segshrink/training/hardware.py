@@ -10,7 +10,7 @@ import torch
 from segshrink.config import Crops
 from segshrink.errors import ConfigError
 from segshrink.machine import memory_limit, usable_cores
-from segshrink.prediction.torch_backend import computes_in_bf16
+from segshrink.prediction.runtimes.torch import computes_in_bf16
 
 # More threads than this end the process on some machines.
 LARGEST_THREADS = 1024

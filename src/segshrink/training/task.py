@@ -21,7 +21,7 @@ from segshrink.losses import WeightedTerm, build_term, label_terms
 from segshrink.models import SegmentationModel
 from segshrink.prediction import Predictor
 from segshrink.prediction.logits import most_likely
-from segshrink.prediction.torch_backend import TorchBackend
+from segshrink.prediction.runtimes.torch import TorchBackend
 from segshrink.training.schedule import warmup_cosine
 
 Batch = Mapping[str, Any]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from segshrink.errors import ModelError
-from segshrink.teachers.input_format import Intake
+from segshrink.teachers.adapter import Intake
 
 BYTES = Intake(
     path="net.tflite",

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from segshrink.losses import binary_kl, channel_kl
-from segshrink.teachers.quantization import NotFiniteError, decode, encode
+from segshrink.teachers.cache_quantization import NotFiniteError, decode, encode
 
 
 def smooth_logits(*, classes: int, scale: float) -> torch.Tensor:

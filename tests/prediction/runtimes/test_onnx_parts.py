@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from segshrink.prediction.onnx_parts import output_names, part
+from segshrink.prediction.runtimes.onnx_parts import output_names, part
 
 
 def two_answers(*, inner=False):

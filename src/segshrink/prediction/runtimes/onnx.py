@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from segshrink.errors import FileError, ModelError
 from segshrink.prediction.exported import METADATA_KEY, OUTPUTS, ExportedModel, first_line, planes
-from segshrink.prediction.onnx_parts import output_names, part
+from segshrink.prediction.runtimes.onnx_parts import output_names, part
 
 
 class OnnxBackend(ExportedModel):

@@ -17,8 +17,8 @@ from segshrink.config import Adapter
 from segshrink.errors import ModelError
 from segshrink.files import scratch_folder
 from segshrink.models import SegmentationModel
+from segshrink.teachers.adapter import read_intake
 from segshrink.teachers.black_box import BlackBox
-from segshrink.teachers.input_format import read_intake
 from segshrink.teachers.mapping import ClassMapping
 from segshrink.teachers.openvino_runner import OpenVinoRunner
 from segshrink.teachers.output_format import read_answers

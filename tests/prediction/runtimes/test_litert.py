@@ -12,7 +12,7 @@ from segshrink.classes import ClassMap
 from segshrink.errors import FileError, MissingExtraError, ModelError
 from segshrink.model_description import ModelDescription, Normalization
 from segshrink.prediction import open_backend
-from segshrink.prediction.litert_backend import METADATA_FILE, LiteRtBackend
+from segshrink.prediction.runtimes.litert import METADATA_FILE, LiteRtBackend
 
 SIDE = 16
 

@@ -45,7 +45,7 @@ def images():
 @pytest.fixture(autouse=True)
 def computing_in_bf16(monkeypatch):
     """PyTorch emulates bf16 where a processor lacks it; whether it does changes speed alone."""
-    monkeypatch.setattr("segshrink.prediction.torch_backend.computes_in_bf16", lambda _: True)
+    monkeypatch.setattr("segshrink.prediction.runtimes.torch.computes_in_bf16", lambda _: True)
 
 
 def backend_of(net, precision="32"):
@@ -186,6 +186,6 @@ def test_what_torch_cannot_compile_says_so(net, images, monkeypatch):
 
 
 def test_a_device_without_bf16_says_so(net, monkeypatch):
-    monkeypatch.setattr("segshrink.prediction.torch_backend.computes_in_bf16", lambda device: False)
+    monkeypatch.setattr("segshrink.prediction.runtimes.torch.computes_in_bf16", lambda device: False)
     with pytest.raises(ModelError, match="cpu doesn't compute in bf16"):
         backend_of(net, "bf16")

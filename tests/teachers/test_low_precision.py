@@ -18,7 +18,7 @@ from segshrink.errors import ModelError
 from segshrink.models import build_model
 from segshrink.teachers import Augmented, ClassMapping, Teacher, TorchTeacher
 from segshrink.teachers.black_box import open_black_box
-from segshrink.teachers.openvino_teacher import OpenVinoTeacher
+from segshrink.teachers.low_precision import OpenVinoTeacher
 from segshrink.teachers.torch_adapter import AdaptedNetwork
 
 pytest.importorskip("nncf", reason="NNCF is not installed")
