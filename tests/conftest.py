@@ -86,7 +86,7 @@ class InferenceSession:
             {deed}
         self.model = onnx.load_from_string(content)
     def get_inputs(self):
-        return [types.SimpleNamespace(name="images", type="tensor(uint8)")]
+        return [types.SimpleNamespace(name="images", type="tensor(uint8)", shape=["n", 3, "h", "w"])]
     def get_modelmeta(self):
         entries = {{entry.key: entry.value for entry in self.model.metadata_props}}
         return types.SimpleNamespace(custom_metadata_map=entries)

@@ -22,6 +22,11 @@ class Window:
         """Row and column slices: ``image[window.slices]`` is the window's part of an (H, W, ...) array."""
         return slice(self.row, self.row + self.height), slice(self.col, self.col + self.width)
 
+    def slices_in(self, whole: Window) -> tuple[slice, slice]:
+        """Return the row and column slices of this window's part of an array of another window around it."""
+        row, col = self.row - whole.row, self.col - whole.col
+        return slice(row, row + self.height), slice(col, col + self.width)
+
 
 def grid(height: int, width: int, *, tile: int | tuple[int, int], overlap: int, align: int = 1) -> list[Window]:
     """Cover an image with windows of equal size.

@@ -14,7 +14,7 @@ from segshrink.export.onnx import to_onnx
 from segshrink.model_description import ModelDescription, Normalization
 from segshrink.models import SegmentationModel, build_model
 from segshrink.prediction import open_backend
-from segshrink.prediction.openvino_graphs import OpenVinoGraphs
+from segshrink.prediction.runtimes.openvino import OpenVinoNetwork
 
 pytest.importorskip("nncf", reason="NNCF is not installed")
 import openvino
@@ -53,11 +53,11 @@ def test_8_bits_answer_nearly_the_same_whatever_the_size(
     rounded = int8_graph(graph, [given[:1], given[1:]])
     assert "FakeQuantize" not in {operation.get_type_name() for operation in graph.get_ops()}
     assert "FakeQuantize" in {operation.get_type_name() for operation in rounded.get_ops()}
-    graphs = OpenVinoGraphs(rounded, name="net", precision="32", threads=1)
+    network = OpenVinoNetwork(path, model=rounded, precision="32", threads=1)
     for part in (given, given[:1], given[:, :, :30], given[:, :, :31], given[:1, :, :, :50]):
         with torch.inference_mode():
             expected = model(torch.from_numpy(part)).numpy()
-        found = graphs.run(part, 0)
+        found = network.run(part, 0)
         assert 0 < np.abs(found - expected).mean() < 0.06 * expected.std()
 
 

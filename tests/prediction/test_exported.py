@@ -118,6 +118,6 @@ def test_onnx_runtime_adds_nothing_to_the_sentence(tmp_path: Path, capfd: pytest
     model.graph.initializer.append(axes)
     model.graph.node.append(helper.make_node("Gather", ["floats", "axis"], ["logits"], axis=1))  # only 3 bands
     onnx.save(model, path)
-    with pytest.raises(ModelError, match=r"net\.onnx failed in onnxruntime on images of shape \(1, 2, 2, 3\)"):
+    with pytest.raises(ModelError, match=r"net\.onnx failed in onnxruntime on images of shape \(1, 3, 2, 2\)"):
         open_backend(path, threads=1).run(np.zeros((1, 2, 2, 3), np.uint8))
     assert capfd.readouterr() == ("", "")

@@ -17,8 +17,7 @@ from segshrink.files import replacing, scratch_folder
 from segshrink.model_file import ModelFile
 from segshrink.models import SegmentationModel
 from segshrink.prediction.exported import METADATA_KEY
-from segshrink.prediction.openvino_graphs import openvino_reason, require_openvino
-from segshrink.prediction.runtimes.openvino import OpenVinoBackend
+from segshrink.prediction.runtimes.openvino import OpenVinoBackend, openvino_reason, require_openvino
 
 HALF_TOLERANCE = 1e-2  # of the largest logit, with weights of 11 significant bits
 

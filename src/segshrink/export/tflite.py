@@ -15,7 +15,7 @@ from segshrink.export.parity import check_parity
 from segshrink.extras import quiet_library
 from segshrink.files import replacing
 from segshrink.models import SegmentationModel
-from segshrink.prediction.exported import first_line
+from segshrink.prediction.runtimes.network import first_line
 from segshrink.prediction.runtimes.litert import METADATA_FILE, LiteRtBackend
 
 

@@ -83,46 +83,39 @@ def open_backend(
 
         compiled = _runtime("the model", RUNTIMES[FOLDER], runtime) == "torch-compile"
         return TorchBackend(cast("SegmentationModel", source), precision=precision, compiled=compiled, threads=threads)
-    return _open_path(ModelFile.find(source), runtime=runtime, precision=precision, threads=threads, streams=streams)
+    file = ModelFile.find(source)
+    runtime = _runtime(str(file.path), file.runtimes, runtime)
+    if runtime in ("torch", "torch-compile"):
+        from segshrink.prediction.runtimes.torch import load_torch_backend
 
-
-def _open_path(file: ModelFile, *, runtime: str | None, precision: str, threads: int | None, streams: int) -> Backend:
-    path = file.path
-    runtime = _runtime(str(path), file.runtimes, runtime)
-    each = threads if streams == 1 else max((threads or default_threads()) // streams, 1)
-    if runtime == "onnxruntime":
-        from segshrink.prediction.runtimes.onnx import OnnxBackend
-
-        _refuse_bf16(runtime, precision)
-        return OnnxBackend(path, threads=each)
+        return load_torch_backend(file.path, precision=precision, compiled=runtime != "torch", threads=threads)
     if runtime == "openvino":
         from segshrink.prediction.runtimes.openvino import OpenVinoBackend
 
-        return OpenVinoBackend(path, precision=precision, threads=threads, streams=streams)
+        return OpenVinoBackend(file.path, precision=precision, threads=threads, streams=streams)
+    if precision == "bf16":
+        raise ModelError(f"{runtime} doesn't compute in bf16; use precision 32 or auto, or runtime openvino or torch")
+    each = threads if streams == 1 else max((threads or default_threads()) // streams, 1)
     if runtime == "litert":
         from segshrink.prediction.runtimes.litert import LiteRtBackend
 
-        _refuse_bf16(runtime, precision)
-        return LiteRtBackend(path, threads=each)
-    from segshrink.prediction.runtimes.torch import load_torch_backend
+        return LiteRtBackend(file.path, threads=each)
+    from segshrink.prediction.runtimes.onnx import OnnxBackend
 
-    return load_torch_backend(path, precision=precision, compiled=runtime == "torch-compile", threads=threads)
+    return OnnxBackend(file.path, threads=each)
 
 
-def _runtime(what: str, able: tuple[str, ...], wanted: str | None) -> str:
-    if wanted is None or wanted in able:
-        return wanted or able[0]
-    known = {runtime for runtimes in RUNTIMES.values() for runtime in runtimes}
-    if wanted not in known:
-        raise UsageError(f"unknown runtime '{wanted}'{nearest(wanted, known)}")
+def _runtime(model: str, runtimes: tuple[str, ...], runtime: str | None) -> str:
+    """Return the runtime that was asked for, or else a model's usual one."""
+    if runtime is None or runtime in runtimes:
+        return runtime or runtimes[0]
+    every = {name for names in RUNTIMES.values() for name in names}
+    if runtime not in every:
+        raise UsageError(f"unknown runtime '{runtime}'{nearest(runtime, every)}")
     raise ModelError(
-        f"{what} can't run in {wanted}, but in {' or '.join(able)}; export it for {wanted}, or leave the runtime out"
+        f"{model} can't run in {runtime}, but in {' or '.join(runtimes)}; export it for {runtime}, or leave the "
+        "runtime out"
     )
-
-
-def _refuse_bf16(runtime: str, precision: str) -> None:
-    if precision == "bf16":
-        raise ModelError(f"{runtime} doesn't compute in bf16; use precision 32 or auto, or runtime openvino or torch")
 
 
 def _is_backend(source: object) -> TypeGuard[Backend]:

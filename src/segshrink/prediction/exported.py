@@ -1,9 +1,9 @@
-"""What all backends of exported files share: reading the description they carry, and images as they take them."""
+"""What all backends of exported files share: the description that files carry, checks, images as networks take them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from segshrink.errors import ModelError
 from segshrink.model_description import ModelDescription
 from segshrink.prediction.backends import check_images
 from segshrink.prediction.logits import log_probabilities, most_likely
+from segshrink.prediction.runtimes.network import Network, first_line
 
 # The entry of a file's metadata that holds the model's description as JSON.
 METADATA_KEY = "segshrink"
@@ -23,36 +24,32 @@ _LONGEST = 200  # letters of a reason that a file may have filled
 
 
 class ExportedModel:
-    """A backend of an exported file, but for the runtime itself.
+    """A backend of a file that segshrink wrote.
 
     Args:
-        path: The file.
-        description: What its metadata say; None when there are none.
-        outputs: Names of what it gives.
-        takes_bytes: Whether it takes uint8 pixels rather than float32 ones.
-        runtime: Name of the runtime, as a user gives it.
+        network: The file, opened.
+        outputs: Names of what it gives; by default those in the file.
 
     Raises:
         ModelError: The file has no or damaged metadata, or none of the outputs that can be used.
     """
 
-    def __init__(
-        self, path: Path, description: str | None, *, outputs: Collection[str], takes_bytes: bool, runtime: str
-    ) -> None:
-        self.path = path
-        self.runtime = runtime
-        self.description: ModelDescription | None = read_description(description, path)
-        self.name: str = path.stem
+    def __init__(self, network: Network, outputs: Sequence[str] | None = None) -> None:
+        self.network = network
+        self.path, self.runtime = network.path, network.runtime
+        self.description: ModelDescription | None = read_description(network.metadata, network.path)
+        self.name: str = network.path.stem
         self.classes: ClassMap = self.description.classes
         self.num_classes: int = len(self.classes.names)
         self.bands: int = self.description.bands
-        self.outputs = tuple(name for name in OUTPUTS if name in outputs)
+        self._names = list(network.outputs if outputs is None else outputs)
+        self.outputs = tuple(name for name in OUTPUTS if name in self._names)
         if not self.outputs:
             raise ModelError(
-                f"{path} gives {', '.join(outputs) or 'nothing'}, but one of {', '.join(OUTPUTS)} is needed; export "
-                "the model again"
+                f"{network.path} gives {', '.join(self._names) or 'nothing'}, but one of {', '.join(OUTPUTS)} is "
+                "needed; export the model again"
             )
-        self._dtype = np.uint8 if takes_bytes else np.float32
+        self._dtype = np.uint8 if network.images.dtype == np.uint8 else np.float32
 
     def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Turn raw pixel values (N, H, W, bands) into logits (N, num_classes, H, W).
@@ -111,17 +108,8 @@ class ExportedModel:
 
     def _fetch(self, images: npt.NDArray[Any], output: str) -> npt.NDArray[Any]:
         """Run the file on checked images and return one of its outputs."""
-        raise NotImplementedError
-
-    def _failed(self, images: npt.NDArray[Any], error: Exception) -> ModelError:
-        return ModelError(
-            f"{self.path} failed in {self.runtime} on images of shape {images.shape}: {first_line(error)}"
-        )
-
-
-def planes(images: npt.NDArray[Any], dtype: type) -> npt.NDArray[Any]:
-    """Return (N, H, W, bands) as contiguous (N, bands, H, W); pixels that lie band by band already aren't copied."""
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=dtype)
+        planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=self._dtype)
+        return self.network.run(planes, self._names.index(output))
 
 
 def read_description(text: str | None, path: Path) -> ModelDescription:
@@ -137,9 +125,3 @@ def read_description(text: str | None, path: Path) -> ModelDescription:
     except (ValueError, RecursionError) as error:  # as ModelError is; and a number of too many digits
         reason = f"{type(error).__name__}: {first_line(error)}"[:_LONGEST]
         raise ModelError(f"{path}: damaged '{METADATA_KEY}' metadata ({reason}); export the model again") from error
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of a runtime's error."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -17,6 +17,7 @@ import numpy as np
 
 from segshrink.errors import ModelError
 from segshrink.machine import last_words
+from segshrink.prediction.runtimes.network import first_line
 
 # Numbers, heights and widths of images: a tile, and what differs from it in each respect, smaller and odd.
 SIZES = ((1, 256, 256), (2, 300, 200), (1, 17, 23))
@@ -64,31 +65,27 @@ def main(arguments: list[str]) -> int:
     """Do one job; return the exit status."""
     job = json.loads(arguments[0])
     try:
-        _run(job, {name: job[name] for name in ("precision", "threads")})
+        _run(Path(job["path"]), job["shapes"], job["runtime"], precision=job["precision"], threads=job["threads"])
     except Exception as error:  # whatever a runtime raises is what the parent asks about
-        lines = str(error).strip().splitlines()
-        text = lines[0] if lines else ""
+        text = first_line(error)
         print(text if isinstance(error, ModelError) else f"{type(error).__name__}: {text}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 
 
-def _run(job: dict[str, Any], settings: dict[str, Any]) -> None:
-    path = Path(job["path"])
+def _run(path: Path, shapes: Sequence[tuple[int, ...]] | None, runtime: str, **settings: Any) -> None:
     random = np.random.default_rng(0)
-    if job["shapes"] is not None:
-        from segshrink.prediction.openvino_graphs import OpenVinoGraphs, require_openvino
+    if shapes is not None:
+        from segshrink.prediction.runtimes.openvino import OpenVinoNetwork
 
-        model = require_openvino().Core().read_model(path)
-        dtype = model.input(0).get_element_type().to_dtype()
-        graphs = OpenVinoGraphs(model, name=path.name, **settings)
-        for shape in job["shapes"]:
-            for output in range(len(model.outputs)):
-                graphs.run(random.integers(0, 256, shape).astype(dtype), output)
+        network = OpenVinoNetwork(path, **settings)
+        for shape in shapes:
+            for output in range(len(network.outputs)):
+                network.run(random.integers(0, 256, shape).astype(network.images.dtype), output)
         return
     from segshrink.prediction import open_backend
 
-    backend = open_backend(path, runtime=job["runtime"], **settings)
+    backend = open_backend(path, runtime=runtime, **settings)
     run = backend.classify if getattr(backend, "outputs", ()) == ("classes",) else backend.run
     for size in SIZES:
         run(random.integers(0, 256, (*size, backend.bands), dtype=np.uint8))

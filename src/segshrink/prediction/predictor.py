@@ -1,4 +1,4 @@
-"""Prediction of whole images: tiles, blended logits, classes and probabilities."""
+"""Prediction of whole images: logits, classes and probabilities."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from segshrink.classes import ClassMap
-from segshrink.errors import ConfigError, DataError, ModelError
+from segshrink.errors import DataError, ModelError
 from segshrink.prediction.backends import Backend, open_backend
 from segshrink.prediction.logits import most_likely, softmax_in_place
-from segshrink.tiling import Blend, cosine_weights, grid
+from segshrink.prediction.tiled import Blending, choose_tiling, predict_tiles
 
 if TYPE_CHECKING:
     from segshrink.models import SegmentationModel
@@ -40,17 +40,22 @@ class Prediction:
 class Predictor:
     """Segments images of any size with one model.
 
-    The image is cut into overlapping tiles, the model runs on batches of them, and their logits are blended with
-    cosine weights. An image that fits in one tile is run as it is.
+    An image is cut into the overlapping tiles that scenes are cut into (``segshrink.prediction.scenes``), and each
+    pixel's answer is that of the tile whose middle is nearest. An image that fits in one tile is run as it is.
 
     Args:
         source: What ``open_backend`` takes: a model file or folder, a model, or a backend.
-        tile: Side of a tile in pixels.
-        overlap: Pixels that neighbouring tiles share, less than ``tile``.
-        batch: Tiles run at once.
+        tile: Side of a tile in pixels; by default 512, rounded up to the network's stride.
+        overlap: Pixels that neighboring tiles share, less than ``tile``; by default four strides, at least 64.
+        batch: Tiles run at once; by default 4 in torch, else 1.
         runtime: As in ``open_backend``.
         precision: As in ``open_backend``.
         threads: As in ``open_backend``.
+        blend: "center", or "cosine": the average of overlapping tiles under weights that fall to their borders.
+
+    Attributes:
+        backend: What runs the model.
+        tiling: How images are cut.
 
     Raises:
         ConfigError: Tile, overlap or batch make no sense.
@@ -60,23 +65,23 @@ class Predictor:
         self,
         source: str | Path | SegmentationModel | Backend,
         *,
-        tile: int = 512,
-        overlap: int = 64,
-        batch: int = 4,
+        tile: int | None = None,
+        overlap: int | None = None,
+        batch: int | None = None,
         runtime: str | None = None,
         precision: str = "auto",
         threads: int | None = None,
+        blend: Blending = "center",
     ) -> None:
-        if tile < 1 or not 0 <= overlap < tile or batch < 1:
-            raise ConfigError(
-                f"tile {tile}, overlap {overlap}, batch {batch}: tile and batch must be at least 1 "
-                "and overlap must lie between 0 and tile - 1"
-            )
-        self._source, self._runtime, self._threads = source, runtime, threads
+        self._source, self._runtime, self._threads, self._blend = source, runtime, threads, blend
         self.backend: Backend = open_backend(source, runtime=runtime, precision=precision, threads=threads)
-        self.tile = tile
-        self.overlap = overlap
-        self.batch = batch
+        self.tiling = choose_tiling(
+            self.backend.description,
+            runtime=self.backend.runtime,
+            tile=tile,
+            overlap=overlap,
+            batch=batch,
+        )
 
     @property
     def classes(self) -> ClassMap:
@@ -97,19 +102,16 @@ class Predictor:
             ModelError: The image's number of bands is not the model's.
         """
         self._check(image)
-        height, width = image.shape[:2]
-        windows = grid(height, width, tile=self.tile, overlap=self.overlap)
-        if len(windows) == 1:
-            logits: npt.NDArray[np.float32] = self.backend.run(image[np.newaxis])[0]
-            return logits
-        weights = cosine_weights(windows[0].height, windows[0].width, overlap=self.overlap)
-        blend = Blend(self.backend.num_classes, height, width)
-        for start in range(0, len(windows), self.batch):
-            group = windows[start : start + self.batch]
-            tiles = np.stack([image[window.slices] for window in group])
-            for window, values in zip(group, self.backend.run(tiles), strict=True):
-                blend.add(values, window, weights)
-        return blend.result()
+        cut = self.tiling
+        return predict_tiles(
+            image,
+            self.backend.run,
+            tile=cut.tile,
+            overlap=cut.overlap,
+            align=cut.stride,
+            batch=cut.batch,
+            blend=self._blend,
+        )
 
     def predict_array(self, image: Any) -> Prediction:
         """Segment an image.
@@ -149,12 +151,9 @@ class Predictor:
         from segshrink.prediction.scenes import SceneOptions, predict_scene
 
         if options is None:
+            cut = self.tiling
             options = SceneOptions(
-                tile=self.tile,
-                overlap=self.overlap,
-                batch=self.batch,
-                runtime=self._runtime,
-                threads=self._threads,
+                tile=cut.tile, overlap=cut.overlap, batch=cut.batch, runtime=self._runtime, threads=self._threads
             )
         in_memory = not isinstance(self._source, str | Path) or Path(self._source).is_dir()
         # A folder's model is loaded already; files are opened once for each core.
@@ -180,12 +179,12 @@ def as_image(image: Any) -> npt.NDArray[Any]:
     if names is None:
         return np.asarray(image)
     values = np.asarray(image.values)
-    found = [axis for axis, name in enumerate(names) if str(name).lower() in _BAND_AXES]
-    if not found and values.ndim == 2:
+    band_axes = [axis for axis, name in enumerate(names) if str(name).lower() in _BAND_AXES]
+    if not band_axes and values.ndim == 2:
         return values[:, :, np.newaxis]
-    if len(found) != 1 or values.ndim != 3:
+    if len(band_axes) != 1 or values.ndim != 3:
         raise DataError(
             f"an image has the axes band, y and x, found {', '.join(map(str, names))}; select one time, and name the "
             "axis of bands 'band'"
         )
-    return np.moveaxis(values, found[0], -1)
+    return np.moveaxis(values, band_axes[0], -1)

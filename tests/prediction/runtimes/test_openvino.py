@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from segshrink.classes import ClassMap
 from segshrink.errors import MissingExtraError, ModelError
 from segshrink.model_description import ModelDescription, Normalization
 from segshrink.prediction import OpenVinoBackend, Predictor, open_backend
-from segshrink.prediction.openvino_graphs import KEPT, OpenVinoGraphs
+from segshrink.prediction.runtimes.openvino import KEPT, OpenVinoNetwork
 
 
 def write(path, *, described=True, pixels=TensorProto.UINT8):
@@ -60,20 +61,20 @@ def test_answers_stay_when_others_come_and_shapes_change(tmp_path, images):
             batch = images[:count, :height]
             np.testing.assert_array_equal(backend.run(batch), batch.transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(first, kept)
-    assert len(backend._graphs._parts) <= KEPT
+    assert len(backend.network._parts) <= KEPT
 
 
 @pytest.fixture
 def compiled(monkeypatch):
     """Shapes that were compiled, None for any."""
     shapes = []
-    real = OpenVinoGraphs._compiled
+    real = OpenVinoNetwork._compiled
 
-    def noted(graphs, output, shape):
+    def noted(network, output, shape):
         shapes.append(shape)
-        return real(graphs, output, shape)
+        return real(network, output, shape)
 
-    monkeypatch.setattr(OpenVinoGraphs, "_compiled", noted)
+    monkeypatch.setattr(OpenVinoNetwork, "_compiled", noted)
     return shapes
 
 
@@ -159,10 +160,10 @@ def asked(monkeypatch):
 
 @pytest.mark.parametrize("pixels", [openvino.Type.u8, openvino.Type.f32])
 def test_8_bit_graphs_are_compiled_for_each_shape_alone_in_fp32(asked, pixels):
-    graphs = OpenVinoGraphs(rounded(pixels=pixels), name="rounded", threads=1)
+    network = OpenVinoNetwork(Path("rounded.xml"), model=rounded(pixels=pixels), threads=1)
     for height in (5, 4, 3, 4, 5):
         batch = np.arange(2 * 3 * height * 7).reshape(2, 3, height, 7).astype(pixels.to_dtype())
-        np.testing.assert_array_equal(graphs.run(batch, 0), batch)
+        np.testing.assert_array_equal(network.run(batch, 0), batch)
     assert asked == [(f"[2,3,{height},7]", "f32") for height in (5, 4, 3)]
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from segshrink.errors import FileError
 from segshrink.prediction import Predictor
 from segshrink.prediction.scenes import SceneOptions
-from segshrink.prediction.scenes.options import Tiling
 from segshrink.prediction.scenes.prediction import predict_pieces
 from segshrink.prediction.scenes.streams import Streams
+from segshrink.prediction.tiled import Tiling
 
 quick = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 

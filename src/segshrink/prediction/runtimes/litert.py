@@ -1,4 +1,4 @@
-"""Prediction with LiteRT, from the ``.tflite`` files that segshrink.export writes."""
+"""Networks in TFLite files, run by LiteRT."""
 
 from __future__ import annotations
 
@@ -8,22 +8,61 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-from segshrink.errors import FileError, MissingExtraError, ModelError
-from segshrink.prediction.exported import METADATA_KEY, ExportedModel, first_line
-from segshrink.tiling import Blend, cosine_weights, grid
+from segshrink.errors import MissingExtraError, ModelError
+from segshrink.prediction.exported import METADATA_KEY, ExportedModel
+from segshrink.prediction.runtimes.network import Network, Port, check_inputs, first_line, read_file
+from segshrink.prediction.tiled import predict_tiles
 
 # The description stands in a zip archive after the network, as TFLite's associated files do.
 METADATA_FILE = f"{METADATA_KEY}.json"
 _LARGEST_DESCRIPTION = 4_000_000  # bytes
 
 
-class LiteRtBackend(ExportedModel):
-    """Runs one of segshrink's ``.tflite`` files.
+class LiteRtNetwork(Network):
+    """A TFLite file, from anybody.
 
-    These hold a network for tiles of one size. Smaller images are filled up by repeating their right and bottom edge;
-    larger ones are cut into tiles, whose logits are blended where they overlap by an eighth.
+    Args:
+        path: The file.
+        threads: Threads of the interpreter; by default all cores.
+
+    Raises:
+        FileError: The file is missing or unreadable.
+        ModelError: It isn't TFLite, can't be run, or doesn't take images and nothing else.
+        MissingExtraError: LiteRT isn't installed.
+    """
+
+    runtime, layout = "litert", "NHWC"
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        self._interpreter = _open(path, threads=threads)
+        takes, gives = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        check_inputs(path, [detail["name"] for detail in takes])
+        self._input, self._gives = takes[0]["index"], gives
+        self._shape = tuple(int(length) for length in takes[0]["shape"])
+        super().__init__(path, _port(takes[0], path), [detail["name"] for detail in gives], _description(path))
+
+    def output(self, number: int) -> Port:
+        """Describe one output."""
+        return _port(self._gives[number], self.path)
+
+    def _run(self, images: NDArray[Any], output: int) -> NDArray[Any]:
+        if images.shape != self._shape:
+            self._interpreter.resize_tensor_input(self._input, images.shape)
+            self._interpreter.allocate_tensors()
+            self._shape = images.shape
+        self._interpreter.set_tensor(self._input, images)
+        self._interpreter.invoke()
+        answer: NDArray[Any] = self._interpreter.get_tensor(self._gives[output]["index"])
+        return answer
+
+
+class LiteRtBackend(ExportedModel):
+    """Runs one of segshrink's ``.tflite`` files, which hold a network for tiles of one size.
+
+    Smaller images are filled up by repeating their right and bottom edge; larger ones are cut into tiles, whose logits
+    are blended where they overlap by an eighth.
 
     Args:
         path: The file; the archive at its end describes classes and bands.
@@ -36,46 +75,25 @@ class LiteRtBackend(ExportedModel):
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
-        path = Path(path)
-        self._interpreter = _open(path, threads=threads)
-        self._takes = self._interpreter.get_input_details()[0]
-        self._gives = self._interpreter.get_output_details()[0]
-        self.tile = int(self._takes["shape"][1])
-        super().__init__(
-            path,
-            _description(path),
-            outputs=["logits"],
-            takes_bytes=self._takes["dtype"] is np.uint8,
-            runtime="litert",
+        network = LiteRtNetwork(Path(path), threads=threads)
+        super().__init__(network, outputs=["logits"])
+        self.tile = network.images.shape[1] or 0
+        if network.images.shape != (1, self.tile, self.tile, self.bands) or not self.tile:
+            raise ModelError(f"{path} takes images of shape {network.images.shape}, not tiles; export the model again")
+
+    def _fetch(self, images: NDArray[Any], output: str) -> NDArray[Any]:
+        overlap = self.tile // 8
+        return np.stack(
+            [predict_tiles(image, self._run_tile, tile=self.tile, overlap=overlap, blend="cosine") for image in images]
         )
 
-    def _fetch(self, images: npt.NDArray[Any], output: str) -> npt.NDArray[Any]:
+    def _run_tile(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the logits (1, C, h, w) of an image (1, h, w, bands) that fits into a tile."""
         height, width = images.shape[1:3]
-        overlap = self.tile // 8
-        windows = grid(height, width, tile=self.tile, overlap=overlap)
-        if len(windows) == 1:
-            return np.stack([self._tile(image) for image in images])
-        weights = cosine_weights(windows[0].height, windows[0].width, overlap=overlap)
-        answers = []
-        for image in images:
-            blend = Blend(self.num_classes, height, width)
-            for window in windows:
-                blend.add(self._tile(image[window.slices]), window, weights)
-            answers.append(blend.result())
-        return np.stack(answers)
-
-    def _tile(self, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Return the logits (C, h, w) of an image (h, w, bands) that fits into a tile."""
-        height, width = image.shape[:2]
-        missing = ((0, self.tile - height), (0, self.tile - width), (0, 0))
-        pixels = np.pad(image.astype(self._dtype, copy=False), missing, mode="edge")
-        try:
-            self._interpreter.set_tensor(self._takes["index"], pixels[np.newaxis])
-            self._interpreter.invoke()
-        except (RuntimeError, ValueError) as error:
-            raise self._failed(image[np.newaxis], error) from error
-        logits: npt.NDArray[np.float32] = self._interpreter.get_tensor(self._gives["index"])[0, :height, :width]
-        return np.ascontiguousarray(logits.transpose(2, 0, 1))
+        missing = ((0, 0), (0, self.tile - height), (0, self.tile - width), (0, 0))
+        pixels = np.pad(images.astype(self._dtype, copy=False), missing, mode="edge")
+        logits: NDArray[np.float32] = self.network.run(pixels, 0)[:, :height, :width]
+        return np.ascontiguousarray(logits.transpose(0, 3, 1, 2))
 
 
 def _open(path: Path, *, threads: int | None) -> Any:
@@ -83,16 +101,38 @@ def _open(path: Path, *, threads: int | None) -> Any:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise MissingExtraError("running a .tflite file", "tflite") from error
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise FileError(f"can't read {path}: {error.strerror or error}; check the path") from error
-    try:
-        interpreter = Interpreter(model_content=content, num_threads=threads)
+    content = read_file(path)
+
+    def opened(**options: Any) -> Any:
+        interpreter = Interpreter(model_content=content, num_threads=threads, **options)
         interpreter.allocate_tensors()
+        return interpreter
+
+    try:
+        try:
+            return opened()
+        except RuntimeError:  # XNNPACK refuses some quantized networks that LiteRT's own kernels run
+            from ai_edge_litert.interpreter import OpResolverType
+
+            return opened(experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"{path} can't be loaded by LiteRT ({first_line(error)}); export the model again") from error
-    return interpreter
+
+
+def _port(detail: dict[str, Any], path: Path) -> Port:
+    # The signature has -1 for lengths that the shape, once allocated, gives as 1.
+    signature = detail.get("shape_signature", ())
+    lengths = signature if len(signature) else detail["shape"]
+    quantization = detail["quantization_parameters"]
+    scales, zeros = quantization["scales"], quantization["zero_points"]
+    if len(scales) > 1:
+        raise ModelError(f"{path}: '{detail['name']}' has a scale for each channel; one for all is needed")
+    return Port(
+        detail["name"],
+        tuple(int(length) if length > 0 else None for length in lengths),
+        np.dtype(detail["dtype"]),
+        (float(scales[0]), int(zeros[0])) if len(scales) else None,
+    )
 
 
 def _description(path: Path) -> str | None:

@@ -1,22 +1,116 @@
-"""Prediction with ONNX Runtime, from the files that segshrink.export writes."""
+"""Networks in ONNX files, run by ONNX Runtime."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
+import numpy as np
+from numpy.typing import NDArray
 
-from segshrink.errors import FileError, ModelError
-from segshrink.prediction.exported import METADATA_KEY, OUTPUTS, ExportedModel, first_line, planes
+from segshrink.errors import ModelError
+from segshrink.prediction.exported import METADATA_KEY, OUTPUTS, ExportedModel
+from segshrink.prediction.runtimes.network import Network, Port, check_inputs, first_line, read_file
 from segshrink.prediction.runtimes.onnx_parts import output_names, part
+
+# What ONNX Runtime calls the types that images and answers may have.
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
+
+
+class OnnxNetwork(Network):
+    """An ONNX file, from anybody. Only the part of the graph that an answer needs is loaded and executed.
+
+    Args:
+        path: The file.
+        threads: Threads of the session; by default all cores.
+        spinning: Whether threads that wait for the next batch keep their cores busy, which is quicker.
+        read: Gives the file's content; by default what is in the file alone.
+
+    Raises:
+        FileError: The file is missing or unreadable.
+        ModelError: It isn't ONNX, can't be run, or doesn't take images and nothing else.
+    """
+
+    runtime = "onnxruntime"
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        spinning: bool = True,
+        read: Callable[[], bytes] | None = None,
+    ) -> None:
+        self.path = path
+        self._read = read or partial(read_file, path)
+        self._threads, self._spinning = threads, spinning
+        content = self._read()
+        names = output_names(content)
+        first = next((name for name in OUTPUTS if name in names), names[0] if names else "")
+        session = self._opened(content, first)
+        self._sessions = {first: session}
+        self._unused = True
+        try:
+            check_inputs(path, [port.name for port in session.get_inputs()])
+            metadata = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{path}: its names or metadata are not UTF-8 text; export the model again") from error
+        super().__init__(path, self._port(session.get_inputs()[0]), names, metadata)
+
+    def output(self, number: int) -> Port:
+        """Describe one output."""
+        (port,) = (port for port in self._session(number).get_outputs() if port.name == self.outputs[number])
+        return self._port(port)
+
+    def _run(self, images: NDArray[Any], output: int) -> NDArray[Any]:
+        answers: list[NDArray[Any]] = self._session(output).run([self.outputs[output]], {self.images.name: images})
+        self._unused = False
+        return answers[0]
+
+    def _session(self, output: int) -> Any:
+        name = self.outputs[output]
+        if name not in self._sessions:
+            if self._unused:
+                self._sessions.clear()  # weights needn't lie in memory twice
+            self._sessions[name] = self._opened(self._read(), name)
+        return self._sessions[name]
+
+    def _opened(self, content: bytes, output: str) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # its errors come as exceptions
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        if not self._spinning:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            # From bytes, so that a file can't make the runtime read other files beside it.
+            return onnxruntime.InferenceSession(part(content, output), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime's exceptions have no common public base
+            raise ModelError(
+                f"{self.path} can't be loaded by ONNX Runtime ({first_line(error)}); export the model again"
+            ) from error
+
+    def _port(self, port: Any) -> Port:
+        if port.type not in _DTYPES:
+            raise ModelError(f"{self.path}: '{port.name}' is of type {port.type}, which no image or class map has")
+        shape = tuple(length if isinstance(length, int) and length > 0 else None for length in port.shape)
+        return Port(port.name, shape, np.dtype(_DTYPES[port.type]))
 
 
 class OnnxBackend(ExportedModel):
-    """Runs one of segshrink's ``.onnx`` files.
-
-    Images may have any size: the files pad to the network's stride and crop back inside their graph. Only the part of
-    the graph that an answer needs is loaded and executed.
+    """Runs one of segshrink's ``.onnx`` files on images of any size.
 
     Args:
         path: The file; its metadata describes classes and bands.
@@ -28,82 +122,4 @@ class OnnxBackend(ExportedModel):
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
-        path = Path(path)
-        self._threads = threads
-        content = _read(path)
-        names = output_names(content)
-        first = next((name for name in OUTPUTS if name in names), "")
-        session = _open_session(part(content, first), path, threads=threads)
-        self._sessions = {first: session}
-        self._unused = True
-        self._input = _input(session, path)
-        super().__init__(
-            path,
-            onnx_metadata(session, path),
-            outputs=names,
-            takes_bytes=self._input.type == "tensor(uint8)",
-            runtime="onnxruntime",
-        )
-
-    def _fetch(self, images: npt.NDArray[Any], output: str) -> npt.NDArray[Any]:
-        batch = planes(images, self._dtype)
-        session = self._session(output)
-        try:
-            answer: npt.NDArray[Any] = session.run([output], {self._input.name: batch})[0]
-        except Exception as error:  # the runtime's exceptions have no common public base
-            raise self._failed(images, error) from error
-        return answer
-
-    def _session(self, output: str) -> Any:
-        if output not in self._sessions:
-            if self._unused:
-                self._sessions.clear()  # weights needn't lie in memory twice
-            self._sessions[output] = _open_session(part(_read(self.path), output), self.path, threads=self._threads)
-        self._unused = False
-        return self._sessions[output]
-
-
-def onnx_metadata(session: Any, path: Path) -> str | None:
-    """Return the description that the file of a session carries; None where it has none.
-
-    Raises:
-        ModelError: Its metadata aren't text.
-    """
-    try:
-        text: str | None = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path}: its metadata are not UTF-8 text ({error.reason}); export the model again") from error
-    return text
-
-
-def _input(session: Any, path: Path) -> Any:
-    try:
-        (given,) = session.get_inputs()
-    except ValueError as error:  # none, several, or one whose name isn't UTF-8 text
-        raise ModelError(f"{path} doesn't take images and nothing else; use segshrink export") from error
-    return given
-
-
-def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise FileError(f"{path} does not exist; give an .onnx file written by segshrink export")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise FileError(f"can't read {path}: {error.strerror or error}") from error
-
-
-def _open_session(content: bytes, path: Path, *, threads: int | None) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its errors come as exceptions
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        # From bytes, so that a file can't make the runtime read other files beside it.
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime's exceptions have no common public base
-        raise ModelError(f"{path} can't be loaded by ONNX Runtime ({first_line(error)}); export the model again") from (
-            error
-        )
+        super().__init__(OnnxNetwork(Path(path), threads=threads))

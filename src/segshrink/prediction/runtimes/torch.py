@@ -1,4 +1,4 @@
-"""Prediction with torch, which is imported only when a backend is made."""
+"""Networks of torch, which is imported only when a backend is made."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from segshrink.classes import ClassMap
 from segshrink.errors import MissingExtraError, ModelError
 from segshrink.model_description import ModelDescription
 from segshrink.prediction.backends import PRECISIONS, check_images
+from segshrink.prediction.runtimes.network import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -75,11 +76,14 @@ class TorchBackend:
 
     def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Turn raw pixel values (N, H, W, bands) into logits (N, num_classes, H, W)."""
-        return np.ascontiguousarray(self._answer(images, _logits))
+        return np.ascontiguousarray(self._run(images, lambda logits: logits.float()))
 
     def classify(self, images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """Turn raw pixel values (N, H, W, bands) into the most likely class (N, H, W), the first of equals."""
-        return self._answer(images, _classes)
+        import torch
+
+        # argmax gives the same and takes six times as long on a CPU.
+        return self._run(images, lambda logits: logits.max(dim=1).indices.to(torch.uint8))
 
     @property
     def _device(self) -> torch.device:
@@ -88,12 +92,15 @@ class TorchBackend:
         anchor = next(self.model.parameters(), None)
         return torch.device("cpu") if anchor is None else anchor.device
 
-    def _answer(self, images: npt.NDArray[Any], wanted: Callable[[torch.Tensor], torch.Tensor]) -> npt.NDArray[Any]:
+    def _run(self, images: npt.NDArray[Any], read: Callable[[torch.Tensor], torch.Tensor]) -> npt.NDArray[Any]:
         import torch
 
         check_images(images, bands=self.bands, name=self.name)
         device = self._device
-        batch = torch.from_numpy(_readable(images)).permute(0, 3, 1, 2).to(device)
+        # What torch can wrap: uint8 or float32, contiguous (hence channels-last once permuted), writable.
+        dtype = np.uint8 if images.dtype == np.uint8 else np.float32
+        readable = np.require(images, dtype=dtype, requirements=["C", "W"])
+        batch = torch.from_numpy(readable).permute(0, 3, 1, 2).to(device)
         mixed = self.precision == "bf16" or (self.precision == "auto" and computes_in_bf16(device))
         # Older torch keeps weights cast in inference mode, and training then meets them in an outer autocast's cache.
         autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed, cache_enabled=False)
@@ -103,7 +110,7 @@ class TorchBackend:
                 raise ModelError(
                     f"'{self.name}' gave {tuple(logits.shape)}, but (N, {self.num_classes}, H, W) is expected"
                 )
-            answer: npt.NDArray[Any] = wanted(logits).cpu().numpy()
+            answer: npt.NDArray[Any] = read(logits).cpu().numpy()
         return answer
 
 
@@ -144,12 +151,6 @@ def require_torch() -> None:
         raise MissingExtraError("running a model folder", "train") from error
 
 
-def _readable(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Give torch an array it can wrap: uint8 or float32, contiguous (hence channels-last once permuted), writable."""
-    wanted = np.uint8 if images.dtype == np.uint8 else np.float32
-    return np.require(images, dtype=wanted, requirements=["C", "W"])
-
-
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     training = [module for module in model.modules() if module.training]
@@ -166,25 +167,13 @@ def _threads(count: int | None) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    if count is None or count == before:
-        yield
-        return
-    torch.set_num_threads(count)
+    if count is not None and count != before:
+        torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
-
-
-def _logits(logits: torch.Tensor) -> torch.Tensor:
-    return logits.float()
-
-
-def _classes(logits: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    # argmax gives the same and takes six times as long on a CPU.
-    return logits.max(dim=1).indices.to(torch.uint8)
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
 
 
 def _compiled(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -197,8 +186,7 @@ def _compiled(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
         try:
             logits: torch.Tensor = twin(images)
         except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"torch can't compile the model ({reason}); use runtime torch") from error
+            raise ModelError(f"torch can't compile the model ({first_line(error)}); use runtime torch") from error
         return logits
 
     return call

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from segshrink.prediction.scenes.layout import Tile
+from segshrink.prediction.tiled import Tile
 from segshrink.tiling import Window, cosine_weights
 
 

@@ -1,25 +1,13 @@
-"""Which tiles a scene is cut into, what is read at once, and which pixels each tile decides."""
+"""Which tiles a scene is cut into, and what is read at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 
-from segshrink.tiling import Window, grid
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A window that the model sees, and the part of the scene that is written once it has been seen.
-
-    Attributes:
-        window: What the model sees.
-        kept: What is decided with this tile; those of all tiles make up the scene, and none overlap. Inside ``window``.
-    """
-
-    window: Window
-    kept: Window
+from segshrink.prediction.tiled import Tile, rows_of_tiles
+from segshrink.tiling import Window
 
 
 @dataclass(frozen=True)
@@ -59,17 +47,9 @@ def lay_out(
             decides what no later tile sees: it must be added to what earlier ones said.
         span_pixels: About how many pixels are read at once.
     """
-    windows = grid(height, width, tile=tile, overlap=overlap, align=align)
-    rows = [list(row) for _, row in groupby(windows, key=lambda window: window.row)]
-    downs = _edges([(row[0].row, row[0].height) for row in rows], height, centred=centred)
-    rights = _edges([(window.col, window.width) for window in rows[0]], width, centred=centred)
     spans = []
-    for row, (top, bottom) in zip(rows, pairwise(downs), strict=True):
-        tiles = [
-            Tile(window, Window(top, left, bottom - top, right - left))
-            for window, (left, right) in zip(row, pairwise(rights), strict=True)
-        ]
-        most = max(1, span_pixels // (row[0].height * (tile - overlap)))
+    for tiles in rows_of_tiles(height, width, tile=tile, overlap=overlap, align=align, centered=centred):
+        most = max(1, span_pixels // (tiles[0].window.height * (tile - overlap)))
         at_once = -(-len(tiles) // -(-len(tiles) // most))  # spans of about equal length
         spans += [_span(tiles[start : start + at_once]) for start in range(0, len(tiles), at_once)]
     return spans
@@ -81,12 +61,3 @@ def _span(tiles: Sequence[Tile]) -> Span:
 
 def _around(first: Window, last: Window) -> Window:
     return Window(first.row, first.col, first.height, last.col + last.width - first.col)
-
-
-def _edges(pieces: Sequence[tuple[int, int]], size: int, *, centred: bool) -> list[int]:
-    """Return where along one axis the decision passes from one tile to the next, with both ends."""
-    between = [
-        (start + previous + length + 1) // 2 if centred else start
-        for (previous, length), (start, _) in pairwise(pieces)
-    ]
-    return [0, *between, size]

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from segshrink.errors import UsageError
-from segshrink.model_description import ModelDescription
+from segshrink.prediction.tiled import TILE, Tiling
 
-TILE, OVERLAP = 512, 64
-# A network's stride times this is shared by neighbouring tiles: half of it lies around each pixel that is kept.
-_STRIDES_SHARED = 4
 BLENDS = ("center", "cosine")
 VECTORS = ("gpkg", "geojson")
 
@@ -76,7 +73,7 @@ class SceneOptions:
             raise UsageError(f"vectors must be one of {', '.join(VECTORS)}, found '{self.vectors}'")
         if min(self.min_area, self.simplify) < 0:
             raise UsageError(f"min_area and simplify can't be negative, found {self.min_area} and {self.simplify}")
-        _check_overlap(self.tile or TILE, self.overlap or 0)
+        Tiling(self.tile or TILE, self.overlap or 0)
 
     @property
     def needs_probabilities(self) -> bool:
@@ -101,36 +98,3 @@ class SceneOptions:
             "bands": None if self.bands is None else [str(band) for band in self.bands],
             "scale": None if self.scale is None else [float(value) for value in self.scale],
         }
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """How a scene is cut: side and overlap of tiles, the network's stride, tiles in a batch."""
-
-    tile: int
-    overlap: int
-    stride: int
-    batch: int
-
-
-def choose_tiling(options: SceneOptions, description: ModelDescription | None, *, runtime: str) -> Tiling:
-    """Fill in what the options leave to the model.
-
-    Raises:
-        UsageError: The overlap isn't less than the tile.
-    """
-    stride = 1 if description is None else description.stride
-    tile = options.tile or -(-TILE // stride) * stride
-    overlap = options.overlap
-    if overlap is None:
-        wanted = max(OVERLAP, _STRIDES_SHARED * stride)
-        overlap = min(-(-wanted // stride) * stride, tile // 2)
-    _check_overlap(tile, overlap)
-    aligned = tile % stride == overlap % stride == 0
-    batch = options.batch or (4 if runtime.startswith("torch") else 1)
-    return Tiling(tile, overlap, stride if aligned else 1, batch)
-
-
-def _check_overlap(tile: int, overlap: int) -> None:
-    if not 0 <= overlap < tile:
-        raise UsageError(f"overlap must lie between 0 and tile - 1 = {tile - 1}, found {overlap}")

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from segshrink.imagery.polygons import require_vector_extra
 from segshrink.imagery.scene_sources import Source, placed_sources
 from segshrink.prediction.backends import Backend
-from segshrink.prediction.scenes.options import SceneOptions, choose_tiling
+from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.outputs import SceneResults
 from segshrink.prediction.scenes.planning import SceneFiles, ScenePlan, is_file_name, open_for, plan_scenes
 from segshrink.prediction.scenes.prediction import predict_pieces
 from segshrink.prediction.scenes.records import Records, model_key
 from segshrink.prediction.scenes.streams import Streams
+from segshrink.prediction.tiled import choose_tiling
 
 if TYPE_CHECKING:
     from segshrink.models import SegmentationModel
@@ -122,7 +123,9 @@ def _predict_one(
 ) -> bool:
     """Predict a scene and publish its results; False where another process has published the same meanwhile."""
     backend = streams.backend
-    tiling = choose_tiling(options, backend.description, runtime=backend.runtime)
+    tiling = choose_tiling(
+        backend.description, runtime=backend.runtime, tile=options.tile, overlap=options.overlap, batch=options.batch
+    )
     done = 0
     with (
         open_for(plan.source, backend, options) as scene,

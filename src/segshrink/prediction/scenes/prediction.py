@@ -18,9 +18,10 @@ from segshrink.imagery.scenes import Scene
 from segshrink.prediction.backends import Backend
 from segshrink.prediction.logits import most_likely, softmax_in_place
 from segshrink.prediction.scenes.blending import RollingBlend, Weights
-from segshrink.prediction.scenes.layout import Span, Tile, lay_out
-from segshrink.prediction.scenes.options import SceneOptions, Tiling
+from segshrink.prediction.scenes.layout import Span, lay_out
+from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.streams import Streams
+from segshrink.prediction.tiled import Tile, Tiling
 from segshrink.tiling import Window
 
 # Bytes of pixels that are read at once, about: a row of tiles of a scene of 15,000 columns in three bytes.
@@ -119,10 +120,10 @@ def _run(
     backend: Backend,
 ) -> _Answer:
     pixels, valid = read.result()
-    seen = [tile for tile in tiles if valid is None or valid[_inside(tile.window, span.window)].any()]
+    seen = [tile for tile in tiles if valid is None or valid[tile.window.slices_in(span.window)].any()]
     values: dict[Tile, NDArray[Any]] = {}
     if seen:
-        images = [pixels[_inside(tile.window, span.window)] for tile in seen]
+        images = [pixels[tile.window.slices_in(span.window)] for tile in seen]
         batch = images[0][np.newaxis] if len(images) == 1 else np.stack(images)  # backends copy what they must
         values = dict(zip(seen, answer(backend, batch, seen), strict=True))
     return _Answer(span, (pixels, valid), tiles, [values.get(tile) for tile in tiles])
@@ -130,12 +131,12 @@ def _run(
 
 def _classes(backend: Backend, batch: NDArray[Any], tiles: Sequence[Tile]) -> list[NDArray[Any]]:
     found = backend.classify(batch)
-    return [values[_inside(tile.kept, tile.window)] for tile, values in zip(tiles, found, strict=True)]
+    return [values[tile.kept.slices_in(tile.window)] for tile, values in zip(tiles, found, strict=True)]
 
 
 def _logits(backend: Backend, batch: NDArray[Any], tiles: Sequence[Tile]) -> list[NDArray[Any]]:
     found = backend.run(batch)
-    return [values[:, *_inside(tile.kept, tile.window)] for tile, values in zip(tiles, found, strict=True)]
+    return [values[:, *tile.kept.slices_in(tile.window)] for tile, values in zip(tiles, found, strict=True)]
 
 
 def _weighted(weights: Weights, backend: Backend, batch: NDArray[Any], tiles: Sequence[Tile]) -> list[NDArray[Any]]:
@@ -160,7 +161,7 @@ class _Canvas:
 
     def draw(self, tile: Tile, values: NDArray[Any]) -> None:
         """Put classes (h, w) or logits (C, h, w) of a tile's ``kept`` part where they belong."""
-        rows, cols = _inside(tile.kept, self.span.kept)
+        rows, cols = tile.kept.slices_in(self.span.kept)
         if values.ndim == 2:
             self.classes[rows, cols] = values
             return
@@ -176,7 +177,7 @@ class _Canvas:
 
     def piece(self, pixels: NDArray[Any], valid: NDArray[np.bool_] | None) -> Piece:
         """Finish, given what was read."""
-        rows, cols = _inside(self.span.kept, self.span.window)
+        rows, cols = self.span.kept.slices_in(self.span.window)
         if valid is not None:
             empty = ~valid[rows, cols]
             for values in (self.classes, self.probabilities, self.confidence):
@@ -196,9 +197,3 @@ def _drawn(canvas: _Canvas, answers: Iterator[_Answer], blend: RollingBlend | No
             if values is not None:
                 canvas.draw(tile, values)
     return canvas.piece(*first.read)
-
-
-def _inside(part: Window, whole: Window) -> tuple[slice, slice]:
-    """Return the slices of ``part`` in an array of ``whole``."""
-    row, col = part.row - whole.row, part.col - whole.col
-    return slice(row, row + part.height), slice(col, col + part.width)

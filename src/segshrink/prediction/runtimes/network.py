@@ -1,0 +1,111 @@
+"""A network in a file, opened by a runtime: what it takes and gives, and its answer to a batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segshrink.errors import FileError, ModelError
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a network.
+
+    Attributes:
+        name: Its name in the file.
+        shape: Lengths of its axes; None for one of any length.
+        dtype: Type of its numbers.
+        quantization: Scale and zero point, where integers stand for (integer - zero point) * scale.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: np.dtype[Any]
+    quantization: tuple[float, int] | None = None
+
+
+class Network(ABC):
+    """A network that takes one batch of images and nothing else.
+
+    Args:
+        path: The file, for messages.
+        images: What it takes.
+        outputs: Names of what it gives, in the file's order.
+        metadata: What segshrink wrote into the file about its model, JSON; None: nothing.
+
+    Attributes:
+        runtime: "onnxruntime", "openvino" or "litert".
+        layout: Order of the axes that files of this kind have as a rule.
+    """
+
+    runtime: str
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+
+    def __init__(self, path: Path, images: Port, outputs: Sequence[str], metadata: str | None = None) -> None:
+        self.path = path
+        self.images = images
+        self.outputs = tuple(outputs)
+        self.metadata = metadata
+
+    @abstractmethod
+    def output(self, number: int) -> Port:
+        """Describe one output."""
+
+    @abstractmethod
+    def _run(self, images: NDArray[Any], output: int) -> NDArray[Any]: ...
+
+    def run(self, images: NDArray[Any], output: int) -> NDArray[Any]:
+        """Return one output, by its number, for a batch in the input's layout and type.
+
+        Raises:
+            ModelError: The runtime can't run this batch.
+        """
+        try:
+            return self._run(images, output)
+        except ModelError:
+            raise
+        except Exception as error:  # the runtimes' exceptions have no common public base
+            raise ModelError(
+                f"{self.path} failed in {self.runtime} on images of shape {images.shape}: {first_line(error)}"
+            ) from error
+
+
+def read_file(path: Path) -> bytes:
+    """Read a network's file.
+
+    Raises:
+        FileError: It is missing, unreadable or empty.
+    """
+    if not path.exists():
+        raise FileError(f"{path} does not exist; give the file of a network")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise FileError(f"can't read {path}: {error.strerror or error}; give the file of a network") from error
+    if not content:
+        raise FileError(f"{path} is empty; copy or export it again")
+    return content
+
+
+def check_inputs(path: Path, names: Sequence[str]) -> None:
+    """Refuse a network that doesn't take exactly one input.
+
+    Raises:
+        ModelError: It doesn't.
+    """
+    if len(names) != 1:
+        listed = f" ({', '.join(names)})" if names else ""
+        raise ModelError(f"{path} takes {len(names)} inputs{listed}; give a network that takes images and nothing else")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a runtime's error."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

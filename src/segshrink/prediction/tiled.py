@@ -1,0 +1,183 @@
+"""Whole images by overlapping tiles: how they are cut, and how the answers about tiles become one.
+
+Scenes, evaluations and teachers use these tiles alike, so that what is evaluated is what is deployed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import chain, groupby, pairwise
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segshrink.errors import UsageError
+from segshrink.model_description import ModelDescription
+from segshrink.tiling import Blend, Window, cosine_weights, grid
+
+TILE, OVERLAP = 512, 64
+# A network's stride times this is shared by neighboring tiles: half of it lies around each pixel that is kept.
+_STRIDES_SHARED = 4
+
+Blending = Literal["center", "cosine"]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A window that the model sees, and the part of the image that is decided once it has been seen.
+
+    Attributes:
+        window: What the model sees.
+        kept: What is decided with this tile; those of all tiles make up the image, and none overlap. Inside ``window``.
+    """
+
+    window: Window
+    kept: Window
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How images are cut.
+
+    Attributes:
+        tile: Side of a tile in pixels.
+        overlap: Pixels that neighbors share.
+        stride: The last row and column of tiles start at multiples of it, as ``tiling.grid`` aligns them.
+        batch: Tiles that the model gets at once, at most.
+
+    Raises:
+        UsageError: A number makes no sense.
+    """
+
+    tile: int
+    overlap: int
+    stride: int = 1
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.tile, self.batch) < 1 or not 0 <= self.overlap < self.tile:
+            raise UsageError(
+                f"tile {self.tile}, overlap {self.overlap}, batch {self.batch}: tile and batch must be at least 1 and "
+                "overlap must lie between 0 and tile - 1"
+            )
+
+
+def choose_tiling(
+    description: ModelDescription | None,
+    *,
+    runtime: str,
+    tile: int | None = None,
+    overlap: int | None = None,
+    batch: int | None = None,
+) -> Tiling:
+    """Fill in what is left to the model.
+
+    Args:
+        description: The model's, which has the network's stride; None: unknown.
+        runtime: What runs it.
+        tile: Side of a tile in pixels; None: 512, rounded up to the stride.
+        overlap: Pixels that neighbors share; None: four strides, at least 64 and at most half a tile.
+        batch: Tiles at once; None: 4 in torch, else 1.
+
+    Raises:
+        UsageError: A number makes no sense.
+    """
+    stride = 1 if description is None else description.stride
+    tile = -(-TILE // stride) * stride if tile is None else tile
+    if overlap is None:
+        overlap = min(-(-max(OVERLAP, _STRIDES_SHARED * stride) // stride) * stride, tile // 2)
+    if batch is None:
+        batch = 4 if runtime.startswith("torch") else 1
+    return Tiling(tile, overlap, stride if tile % stride == overlap % stride == 0 else 1, batch)
+
+
+def rows_of_tiles(
+    height: int, width: int, *, tile: int | tuple[int, int], overlap: int, align: int = 1, centered: bool = True
+) -> list[tuple[Tile, ...]]:
+    """Cut an image into tiles, row by row from the top left.
+
+    Args:
+        height: Rows of the image.
+        width: Columns of the image.
+        tile: As ``tiling.grid`` takes it.
+        overlap: As ``tiling.grid`` takes it.
+        align: As ``tiling.grid`` takes it.
+        centered: Whether a tile decides what lies nearer to its middle than to those of its neighbors. Otherwise it
+            decides what no later tile sees: it must be added to what earlier ones said.
+    """
+    windows = grid(height, width, tile=tile, overlap=overlap, align=align)
+    rows = [list(row) for _, row in groupby(windows, key=lambda window: window.row)]
+    downs = _edges([(row[0].row, row[0].height) for row in rows], height, centered=centered)
+    rights = _edges([(window.col, window.width) for window in rows[0]], width, centered=centered)
+    return [
+        tuple(
+            Tile(window, Window(top, left, bottom - top, right - left))
+            for window, (left, right) in zip(row, pairwise(rights), strict=True)
+        )
+        for row, (top, bottom) in zip(rows, pairwise(downs), strict=True)
+    ]
+
+
+def predict_tiles(
+    image: NDArray[Any],
+    answer: Callable[[NDArray[Any]], NDArray[np.float32]],
+    *,
+    tile: int | tuple[int, int],
+    overlap: int,
+    align: int = 1,
+    batch: int = 1,
+    blend: Blending = "center",
+) -> NDArray[np.float32]:
+    """Return the logits (C, H, W) of an image; one that fits into a tile is given to the model as it is.
+
+    Args:
+        image: (H, W, bands) pixels.
+        answer: Runs the model: (n, h, w, bands) pixels to (n, C, h, w) logits.
+        tile: As ``tiling.grid`` takes it.
+        overlap: As ``tiling.grid`` takes it.
+        align: As ``tiling.grid`` takes it.
+        batch: Tiles that the model gets at once, at most.
+        blend: "center": each pixel from the tile whose middle is nearest; "cosine": the average of overlapping tiles
+            under weights that fall to the tiles' borders.
+    """
+    height, width = image.shape[:2]
+    rows = rows_of_tiles(height, width, tile=tile, overlap=overlap, align=align)
+    tiles = [each for row in rows for each in row]
+    if len(tiles) == 1:
+        return answer(image[np.newaxis])[0]
+    answers = _answers(image, tiles, answer, batch)
+    first = next(answers)
+    channels, answers = len(first[1]), chain([first], answers)
+    if blend == "cosine":
+        weights = cache(partial(cosine_weights, overlap=overlap))
+        average = Blend(channels, height, width)
+        for each, logits in answers:
+            average.add(logits, each.window, weights(each.window.height, each.window.width))
+        return average.result()
+    nearest = np.empty((channels, height, width), np.float32)
+    for each, logits in answers:
+        nearest[:, *each.kept.slices] = logits[:, *each.kept.slices_in(each.window)]
+    return nearest
+
+
+def _answers(
+    image: NDArray[Any], tiles: Sequence[Tile], answer: Callable[[NDArray[Any]], NDArray[np.float32]], batch: int
+) -> Iterator[tuple[Tile, NDArray[np.float32]]]:
+    """Yield tiles with their logits (C, h, w); those of one size go to the model together."""
+    for _, equal in groupby(tiles, key=lambda tile: (tile.window.height, tile.window.width)):
+        group = list(equal)
+        for start in range(0, len(group), batch):
+            part = group[start : start + batch]
+            yield from zip(part, answer(np.stack([image[tile.window.slices] for tile in part])), strict=True)
+
+
+def _edges(pieces: Sequence[tuple[int, int]], size: int, *, centered: bool) -> list[int]:
+    """Return where along one axis the decision passes from one tile to the next, with both ends."""
+    between = [
+        (start + previous + length + 1) // 2 if centered else start
+        for (previous, length), (start, _) in pairwise(pieces)
+    ]
+    return [0, *between, size]
