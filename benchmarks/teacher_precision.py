@@ -14,74 +14,96 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from segshrink.config import Crops, Distillation, Recipe
-from segshrink.data import CropModule, SceneStore, calibration_tiles, open_dataset
+from segshrink.config import Recipe
+from segshrink.data import Dataset, SceneStore, calibration_tiles, open_dataset
 from segshrink.evaluation import Confusion
 from segshrink.files import write_json, write_text
 from segshrink.machine import available_cores, describe_machine, package_versions, restart_with_tuned_allocator
 from segshrink.models import build_model
+from segshrink.prediction.runtimes.torch import computes_in_bf16
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher, TorchTeacher, open_teacher
-from segshrink.teachers.low_precision import OpenVinoTeacher
-from segshrink.training.teacher_precision import TILES, quickest_teacher
+from segshrink.teachers.low_precision import in_precision
 
 RESULTS = Path(__file__).resolve().parent / "results"
 RANDOM = ("smp:Unet/resnet34", "torchvision:fcn_resnet50")
-PRECISIONS = ("own", "bf16", "int8")
+PRECISIONS: tuple[Literal["own", "bf16", "int8"], ...] = ("own", "bf16", "int8")
+TURNS, BATCH, SIZE = 5, 8, 256
 
 
 def accuracy(teacher: Teacher, recipe: Recipe) -> dict[str, dict[str, float]]:
     """Judge a teacher in all precisions on the validation scenes of a recipe."""
     dataset = open_dataset(recipe.data)
     store = SceneStore(dataset.val, dataset.classes)
-    tiles = calibration_tiles(dataset, count=TILES)
-    lowered = {how: OpenVinoTeacher(teacher, how, tiles) for how in ("bf16", "int8")}
+    teachers = in_all_precisions(teacher, dataset)
     judged: dict[str, dict[str, Any]] = {
         how: {"confusion": Confusion(len(dataset.classes)), "kept": [], "divergence": []} for how in PRECISIONS
     }
     for number in range(len(store)):
         image, name = np.asarray(store.image(number)), store.samples[number].name
-        answers = {how: torch.from_numpy(one.scene_logits(image, name)) for how, one in lowered.items()}
-        answers["own"] = torch.from_numpy(teacher.scene_logits(image, name))
-        own = F.log_softmax(answers["own"].double(), dim=0)
+        answers = {how: torch.from_numpy(each.scene_logits(image, name)) for how, each in teachers.items()}
+        reference = F.log_softmax(answers["own"].double(), dim=0)
         for how, logits in answers.items():
             likeliest = logits.argmax(dim=0)
             judged[how]["confusion"].update(likeliest.numpy(), store.mask(number))
             judged[how]["kept"].append((likeliest == answers["own"].argmax(dim=0)).double().mean().item())
-            gap = own - F.log_softmax(logits.double(), dim=0)
-            judged[how]["divergence"].append((own.exp() * gap).sum(dim=0).mean().item())
+            gap = reference - F.log_softmax(logits.double(), dim=0)
+            judged[how]["divergence"].append((reference.exp() * gap).sum(dim=0).mean().item())
     return {
         how: {
-            "mean_iou": found["confusion"].scores().mean_iou,
-            "same_class": statistics.fmean(found["kept"]),
-            "divergence": statistics.fmean(found["divergence"]),
+            "mean_iou": values["confusion"].scores().mean_iou,
+            "same_class": statistics.fmean(values["kept"]),
+            "divergence": statistics.fmean(values["divergence"]),
         }
-        for how, found in judged.items()
+        for how, values in judged.items()
     }
 
 
-def times(teacher: Teacher, recipe: Recipe, folder: Path) -> dict[str, dict[str, float]]:
-    """Return milliseconds by question and precision."""
-    found = {}
-    for cached in (True, False):
-        section = Distillation(precision="int8", teacher_cache=cached)
-        asking = recipe.model_copy(update={"distillation": section, "crops": Crops(size=256, batch_size=8)})
-        data = CropModule(open_dataset(recipe.data), crops=asking.crops, folder=folder)
-        data.setup("fit")
-        assert asking.student is not None  # noqa: S101  # a run of a teacher has one, as its recipe distils
-        _, (choice,) = quickest_teacher(asking, asking.student, teacher, data)
-        found[choice.question] = dict(choice.milliseconds)
-    return found
+def in_all_precisions(teacher: Teacher, dataset: Dataset) -> dict[str, Teacher]:
+    """Return a teacher by precision; one that can't be run so here stays as it is, and says so."""
+    return {how: teacher if how == "own" else in_precision(teacher, how, dataset) for how in PRECISIONS}
+
+
+def times(teacher: Teacher, recipe: Recipe) -> dict[str, dict[str, float]]:
+    """Return milliseconds by question and precision, medians of turns."""
+    dataset = open_dataset(recipe.data)
+    teachers = in_all_precisions(teacher, dataset)
+    tile = calibration_tiles(dataset, count=1)[0]
+    height, width = tile.shape[1:]
+    scene = np.ascontiguousarray(tile.transpose(1, 2, 0))
+    crops = torch.from_numpy(np.ascontiguousarray(tile[:, :SIZE, :SIZE]))[None].expand(BATCH, -1, -1, -1).contiguous()
+
+    def ask_about_crops(asked: Teacher) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=computes_in_bf16(torch.device("cpu"))):
+            asked.logits(crops)
+
+    questions: dict[str, Callable[[Teacher], object]] = {
+        f"a tile of {height} x {width} pixels": lambda asked: asked.scene_logits(scene, "tile"),
+        f"{BATCH} crops of {SIZE} pixels": ask_about_crops,
+    }
+    return {question: by_turns(teachers, ask) for question, ask in questions.items()}
+
+
+def by_turns(teachers: dict[str, Teacher], ask: Callable[[Teacher], object]) -> dict[str, float]:
+    """Return the median milliseconds that each teacher takes."""
+    taken: dict[str, list[float]] = {how: [] for how in teachers}
+    for _ in range(TURNS):
+        for how, asked in teachers.items():
+            ask(asked)  # others have emptied the caches
+            begun = time.perf_counter()
+            ask(asked)
+            taken[how].append(1000 * (time.perf_counter() - begun))
+    return {how: statistics.median(values) for how, values in taken.items()}
 
 
 def to_markdown(results: dict[str, Any]) -> str:
@@ -99,14 +121,14 @@ def to_markdown(results: dict[str, Any]) -> str:
         "| precision | mIoU | pixels that keep their class | KL from its own answers |",
         "|---|---|---|---|",
     ]
-    for how, found in results["accuracy"].items():
-        kept = f"{100 * found['same_class']:.1f} %"
-        lines.append(f"| {how} | {found['mean_iou']:.4f} | {kept} | {found['divergence']:.4f} |")
+    for how, judged in results["accuracy"].items():
+        kept = f"{100 * judged['same_class']:.1f} %"
+        lines.append(f"| {how} | {judged['mean_iou']:.4f} | {kept} | {judged['divergence']:.4f} |")
     lines += ["", "| teacher | asked about | own | bf16 | int8 | quicker by |", "|---|---|---|---|---|---|"]
     for name, by_question in results["times"].items():
-        for question, found in by_question.items():
-            cells = " | ".join(f"{found[how]:.0f} ms" for how in PRECISIONS)
-            lines.append(f"| `{name}` | {question} | {cells} | {found['own'] / found['int8']:.1f} |")
+        for question, taken in by_question.items():
+            cells = " | ".join(f"{taken[how]:.0f} ms" for how in PRECISIONS)
+            lines.append(f"| `{name}` | {question} | {cells} | {taken['own'] / taken['int8']:.1f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -137,8 +159,7 @@ def main(arguments: Sequence[str]) -> None:
         "times": {},
     }
     for name, teacher in teachers.items():
-        with tempfile.TemporaryDirectory() as folder:
-            results["times"][name] = times(teacher, recipe, Path(folder))
+        results["times"][name] = times(teacher, recipe)
     given.out.mkdir(parents=True, exist_ok=True)
     write_json(given.out / "teacher_precision.json", results)
     write_text(given.out / "teacher_precision.md", to_markdown(results))

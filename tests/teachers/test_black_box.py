@@ -19,7 +19,8 @@ from segshrink.evaluation import Confusion
 from segshrink.imagery import read_image, read_mask
 from segshrink.model_description import ModelDescription, Normalization
 from segshrink.prediction.exported import METADATA_KEY
-from segshrink.teachers.black_box import BlackBox, open_black_box
+from segshrink.teachers import open_teacher
+from segshrink.teachers.black_box import BlackBox
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 CLASSES = ClassMap.build([("Land", "#804000", None), ("Water", "#0000FF", None), ("Road", "#808080", None)])
@@ -60,7 +61,7 @@ def write_onnx(
 
 
 def opened(path: Path, student: ClassMap = CLASSES, *, bands: int = 3, **adapter: Any) -> BlackBox:
-    teacher = open_black_box(TeacherSource(source=f"onnx:{path}", adapter=Adapter(**adapter)), student, bands=bands)
+    teacher = open_teacher(TeacherSource(source=f"onnx:{path}", adapter=Adapter(**adapter)), student, bands=bands)
     assert isinstance(teacher, BlackBox)
     return teacher
 
@@ -204,7 +205,7 @@ def test_classes_are_mapped_by_name_and_others_silence_a_pixel(tmp_path: Path, i
     source = TeacherSource(
         source=f"onnx:{path}", adapter=tmp_path / "adapter.yaml", classes={"Land": ["lawn", "street"]}
     )
-    teacher = open_black_box(source, CLASSES, bands=3)
+    teacher = open_teacher(source, CLASSES, bands=3)
     assert teacher.known == (0, 1)
     logits, pixels = teacher.logits(images), images.float() / 50
     # Roof and tree stand for nothing: where they hold more than half of the probability, nothing is said.
@@ -229,18 +230,18 @@ def test_files_of_segshrink_need_no_adapter(tmp_path: Path, images: torch.Tensor
     onnx.save(model, path)
     source = TeacherSource(source=f"onnx:{path}")
     turned = ClassMap.build([(name, None, None) for name in ("Road", "Land", "Water")])
-    teacher = open_black_box(source, turned, bands=3)
+    teacher = open_teacher(source, turned, bands=3)
     expected = images.float()[:, [2, 0, 1]] * torch.tensor([3.0, 1, 2]).view(1, 3, 1, 1)
     assert torch.equal(teacher.logits(images), expected)
     assert torch.equal(teacher.logits(images.float()), expected)
     with pytest.raises(ModelError, match=r"takes 8-bit pixels .* found 0 to 700"):
         teacher.logits(torch.tensor([0.0, 700]).expand(1, 3, 8, 2))
     with pytest.raises(ModelError, match="takes 3 bands, but the images have 4"):
-        open_black_box(source, turned, bands=4)
+        open_teacher(source, turned, bands=4)
     with pytest.raises(ConfigError, match="scales pixels itself; leave out 'mean' and 'std'"):
         opened(path, turned, mean=5.0)
     with pytest.raises(ModelError, match=r"classes \(Land, Water, Road\) share no name with the data set's \(Roof\)"):
-        open_black_box(source, ClassMap.build([("Roof", None, None)]), bands=3)
+        open_teacher(source, ClassMap.build([("Roof", None, None)]), bands=3)
 
 
 def test_identity_follows_the_file_the_adapter_and_the_classes(tmp_path: Path, net: Path) -> None:
@@ -293,7 +294,7 @@ def test_sources_that_make_no_sense_are_refused(tmp_path: Path, net: Path) -> No
     with pytest.raises(ConfigError, match=r"takes images of any size, but the adapter says 'fit: stretch'"):
         opened(net, fit="stretch")
     with pytest.raises(ConfigError, match="takes no 'weights'"):
-        open_black_box(TeacherSource(source=f"onnx:{net}", weights=net), CLASSES, bands=3)
+        open_teacher(TeacherSource(source=f"onnx:{net}", weights=net), CLASSES, bands=3)
     with pytest.raises(FileError, match="does not exist"):
         opened(tmp_path / "absent.onnx")
     (tmp_path / "text.onnx").write_text("hello, this is no network")
@@ -334,20 +335,20 @@ def test_weights_in_other_files_are_read_from_the_models_folder_only(
 def test_litert_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(MissingExtraError, match=r"\[tflite\]"):
-        open_black_box(TeacherSource(source=f"tflite:{tmp_path / 'net.tflite'}"), CLASSES, bands=3)
+        open_teacher(TeacherSource(source=f"tflite:{tmp_path / 'net.tflite'}"), CLASSES, bands=3)
 
 
 def test_files_that_are_no_tflite_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert.interpreter", reason="LiteRT is not installed")
     (tmp_path / "net.tflite").write_bytes(b"hello" * 20)
     with pytest.raises(ModelError, match=r"can't be loaded by LiteRT \(.*Flatbuffer"):
-        open_black_box(TeacherSource(source=f"tflite:{tmp_path / 'net.tflite'}"), CLASSES, bands=3)
+        open_teacher(TeacherSource(source=f"tflite:{tmp_path / 'net.tflite'}"), CLASSES, bands=3)
 
 
 def deeplab_mean_iou(data: Path, source: TeacherSource, *, every: int) -> float:
     """Return the mIoU in percent of a teacher on every so-manieth image of VOC's validation list."""
     dataset = open_dataset(load_dataset(CONFIGS / "data" / "voc.yaml", [f"root={data / 'VOCdevkit' / 'VOC2012'}"]))
-    teacher = open_black_box(source, dataset.classes, bands=dataset.bands)
+    teacher = open_teacher(source, dataset.classes, bands=dataset.bands)
     confusion = Confusion(len(dataset.classes))
     for sample in dataset.val[::every]:
         assert sample.mask is not None

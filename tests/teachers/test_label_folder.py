@@ -15,7 +15,7 @@ from segshrink.data import Sample, SceneStore
 from segshrink.errors import ConfigError, DataError, FileError, ModelError
 from segshrink.imagery import write_index_png
 from segshrink.teachers import TeacherCache, open_teacher
-from segshrink.teachers.label_folder import LabelFolder, open_label_folder
+from segshrink.teachers.label_folder import LabelFolder
 
 CLASSES = ClassMap.build(
     [("Land", "#804000", None), ("Water", "#0000FF", None), ("Road", "#808080", None)], ["#000000"]
@@ -28,7 +28,7 @@ UNKNOWN = INDEX == 255
 
 def opened(folder: Path, student: ClassMap = CLASSES, *, aliases: Any = None, **adapter: Any) -> LabelFolder:
     source = TeacherSource(source=f"labels:{folder}", adapter=Adapter(**adapter), classes=aliases or {})
-    teacher = open_label_folder(source, student)
+    teacher = open_teacher(source, student)
     assert isinstance(teacher, LabelFolder)
     return teacher
 
@@ -228,7 +228,7 @@ def test_folders_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"takes no pixels.*'mean' can't be kept"):
         opened(tmp_path, mean=5.0)
     with pytest.raises(ConfigError, match="takes no 'weights'"):
-        open_label_folder(TeacherSource(source=f"labels:{tmp_path}", weights=Path("w.pth")), CLASSES)
+        open_teacher(TeacherSource(source=f"labels:{tmp_path}", weights=Path("w.pth")), CLASSES)
     with pytest.raises(ModelError, match="share no name"):
         opened(tmp_path, classes=["a", "b", "c"])
     np.save(tmp_path / "scene.npy", INDEX)

@@ -10,8 +10,8 @@ from segshrink.classes import ClassMap
 from segshrink.config import TeacherSource
 from segshrink.errors import ModelError
 from segshrink.models import build_model
-from segshrink.teachers import Augmented, Ensemble, TorchTeacher, open_teacher, output_format
-from segshrink.teachers.teacher import are_sigmoids
+from segshrink.teachers import Augmented, Ensemble, TorchTeacher, open_teacher, probabilities
+from segshrink.teachers.probabilities import are_sigmoids
 
 CLASSES = ClassMap.build([("Land", "#804000", None), ("Water", "#0000FF", None), ("Road", "#808080", None)])
 
@@ -61,9 +61,9 @@ def test_classes_it_does_not_know_are_excluded(tmp_path: Path, images: Tensor) -
     build_model("unet", CLASSES, options={"width": 4, "depth": 2}).save(tmp_path / "model")
     teacher = open_teacher(tmp_path / "model", reordered("Land", "Roof", "Water"))
     assert teacher.known == (0, 2)
-    probabilities = teacher.logits(images).softmax(1)
-    assert (probabilities[:, 1] == 0).all()
-    assert torch.allclose(probabilities.sum(1), torch.ones(1))
+    shares = teacher.logits(images).softmax(1)
+    assert (shares[:, 1] == 0).all()
+    assert torch.allclose(shares.sum(1), torch.ones(1))
 
 
 def test_several_of_its_classes_stand_for_one(tmp_path: Path, images: Tensor) -> None:
@@ -87,9 +87,9 @@ def test_classes_or_bands_that_never_match_are_refused(tmp_path: Path) -> None:
 
 def test_probabilities_are_turned_into_logits_of_the_same_distribution(images: Tensor) -> None:
     logits = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    probabilities = logits.softmax(1)
-    teacher = TorchTeacher(Fixed(probabilities), CLASSES)
-    assert torch.allclose(teacher.logits(images).softmax(1), probabilities.expand(2, -1, -1, -1), atol=1e-6)
+    shares = logits.softmax(1)
+    teacher = TorchTeacher(Fixed(shares), CLASSES)
+    assert torch.allclose(teacher.logits(images).softmax(1), shares.expand(2, -1, -1, -1), atol=1e-6)
     assert teacher.returns_probabilities
     untouched = TorchTeacher(Fixed(logits), CLASSES)
     assert torch.equal(untouched.logits(images), logits.expand(2, -1, -1, -1))
@@ -206,6 +206,6 @@ def test_identity_survives_other_numbers_of_threads_and_networks_that_take_no_no
 def test_labels_become_logits_where_they_are() -> None:
     # A tensor on "meta" can't be mixed with one on the CPU, as little as one on a GPU.
     labels = torch.zeros(1, 4, 4, dtype=torch.long, device="meta")
-    assert output_format._peaked(labels, 3, 2.0).device.type == "meta"
-    one_hot = output_format.one_hot_logits(torch.tensor([[[0, 2]]]), 3, 0.8, "net").softmax(1)
+    assert probabilities._peaked(labels, 3, 2.0).device.type == "meta"
+    one_hot = probabilities.one_hot_logits(torch.tensor([[[0, 2]]]), 3, 0.8, "net").softmax(1)
     assert torch.allclose(one_hot[0, :, 0].T, torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]))

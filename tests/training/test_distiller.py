@@ -22,7 +22,7 @@ from segshrink.evaluation import Confusion
 from segshrink.losses import PRESETS, build_terms
 from segshrink.models import SegmentationModel, Taps, build_model
 from segshrink.teachers import Teacher, TorchTeacher
-from segshrink.teachers.torch_adapter import AdaptedNetwork
+from segshrink.teachers.torch_teacher import AdaptedNetwork
 from segshrink.training import Distiller
 from segshrink.training.terms import student_terms
 

@@ -79,6 +79,6 @@ class Teaching(Strict):
     scales: list[Annotated[float, Field(gt=0)]] = Field(default=[1.0], min_length=1)
     """Average the answers for the image at these zooms."""
     precision: Literal["auto", "bf16", "int8"] = "auto"
-    """The lowest precision that they may compute in on a CPU: "bf16" and "int8" through OpenVINO, where that is quicker
-    than their own runtime (measured) and the answers stay the same. "auto" leaves them to their own runtime, which is
-    bf16 for networks of PyTorch where the processor computes in it. Losses on features need "auto"."""
+    """The precision that they compute in on a CPU: "bf16" or "int8" through OpenVINO, where it can run them so and the
+    answers stay nearly the same. "auto" leaves them to their own runtime, which is bf16 for networks of PyTorch where
+    the processor computes in it. Losses on features need "auto"."""

@@ -28,9 +28,9 @@ from segshrink.doctor.trials import Progress, Trial, measure
 from segshrink.errors import ConfigError
 from segshrink.models import SegmentationModel
 from segshrink.teachers import Teacher, open_teacher, open_teachers
-from segshrink.teachers.adapter_files import adapter_of
+from segshrink.teachers.adapter import adapter_normalization, adapter_of
 from segshrink.teachers.teacher import TILE
-from segshrink.teachers.torch_adapter import AdaptedNetwork, adapter_normalization
+from segshrink.teachers.torch_teacher import AdaptedNetwork
 
 # Crops looked at: of the training's size, of whole tiles where the teacher's answers come from a cache, and in brief.
 CROPS, TILES, FEW = 32, 24, 6

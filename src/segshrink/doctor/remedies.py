@@ -14,7 +14,7 @@ from segshrink.classes import ClassMap
 from segshrink.config import TeacherSource
 from segshrink.doctor.scaling import Scaling, unchanged
 from segshrink.doctor.trials import Trial
-from segshrink.teachers.adapter_files import adapter_of
+from segshrink.teachers.adapter import adapter_of
 
 _DIGITS = 6
 

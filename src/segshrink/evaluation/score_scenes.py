@@ -56,7 +56,7 @@ class LabeledScene(Protocol):
 
 
 class ScenePredictor(Protocol):
-    """What segments a scene that it may know by name: ``segshrink.teachers.evaluation_adapter.TeacherPredictor``."""
+    """What segments a scene that it may know by name: ``segshrink.teachers.Teacher``."""
 
     def predict_scene(self, scene: LabeledScene, /) -> Prediction:
         """Segment a scene into classes (H, W) and probabilities (C, H, W); its target is none of its business."""

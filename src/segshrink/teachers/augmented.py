@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segshrink.losses.shapes import resized
-from segshrink.teachers.teacher import Teacher, to_log_probabilities
+from segshrink.teachers.probabilities import to_log_probabilities
+from segshrink.teachers.teacher import Teacher, scene_tensor
 
 _ROWS, _COLUMNS = 2, 3
 
@@ -59,30 +59,19 @@ class Augmented(Teacher):
             mirrors.append((_COLUMNS,))
         if flips is True:
             mirrors += [(_ROWS,), (_ROWS, _COLUMNS)]
-        self.teacher = teacher
+        self.parts = (teacher,)
         self.views = tuple(View(scale, mirrored) for scale in scales for mirrored in mirrors)
+
+    @property
+    def teacher(self) -> Teacher:
+        """The teacher that it asks."""
+        return self.parts[0]
 
     @property
     def identity(self) -> str:
         """SHA-256 of the teacher's identity and the views."""
         settings = [self.teacher.identity, [asdict(view) for view in self.views]]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-
-    @property
-    def parameters(self) -> int | None:
-        """How many weights the teacher has; None where it doesn't tell."""
-        return self.teacher.parameters
-
-    @property
-    def parts(self) -> tuple[Teacher, ...]:
-        """The teacher that it asks."""
-        return (self.teacher,)
-
-    def of_parts(self, parts: Sequence[Teacher]) -> Augmented:
-        """Return the same views of another teacher."""
-        other = copy.copy(self)
-        (other.teacher,) = parts
-        return other
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
@@ -102,22 +91,12 @@ class Augmented(Teacher):
             name: The scene's name in its data set.
         """
 
-        def answer(seen: Tensor) -> Tensor:
-            pixels = np.ascontiguousarray(seen[0].permute(1, 2, 0).numpy())
+        def answer(view: Tensor) -> Tensor:
+            pixels = np.ascontiguousarray(view[0].permute(1, 2, 0).numpy())
             return torch.from_numpy(self.teacher.scene_logits(pixels, name))[None]
 
-        pixels = np.require(image, np.uint8 if image.dtype == np.uint8 else np.float32, ["C", "W"])
-        average: NDArray[np.float32] = self._average(torch.from_numpy(pixels).permute(2, 0, 1)[None], answer)[0].numpy()
+        average: NDArray[np.float32] = self._average(scene_tensor(image), answer)[0].numpy()
         return average
-
-    def check_scenes(self, names: Sequence[str]) -> None:
-        """Refuse to begin where the teacher cannot answer about every one of these scenes."""
-        self.teacher.check_scenes(names)
-
-    def to(self, device: torch.device | str) -> Self:
-        """Move what can be moved to ``device``."""
-        self.teacher.to(device)
-        return self
 
     def _average(self, images: Tensor, answer: Callable[[Tensor], Tensor]) -> Tensor:
         """Average the answers about all views of images (N, bands, H, W)."""
@@ -126,7 +105,4 @@ class Augmented(Teacher):
         total = torch.zeros((), device=images.device)
         for view in self.views:
             total = total + view.undone(answer(view.of(images)).softmax(dim=1), size)
-        average = to_log_probabilities(total / len(self.views))
-        unknown = [index for index in range(len(self.classes)) if index not in self.known]
-        average[:, unknown] = -torch.inf
-        return average
+        return self.without_unknown(to_log_probabilities(total / len(self.views)))

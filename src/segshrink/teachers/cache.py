@@ -107,11 +107,7 @@ class TeacherCache(Teacher):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the float32 logits (N, C, H, W) of crops of codes (N, C + 1, H, W); -inf for unknown classes."""
-        logits = decode(codes)
-        unknown = [index for index in range(len(self.classes)) if index not in self.known]
-        if unknown:
-            logits[:, unknown] = -math.inf
-        return logits
+        return self.without_unknown(decode(codes))
 
     def logits(self, images: Tensor) -> NoReturn:
         """Refuse: only answers about scenes are cached.

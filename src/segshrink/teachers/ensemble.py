@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segshrink.errors import ConfigError
-from segshrink.teachers.teacher import Teacher, to_log_probabilities
+from segshrink.teachers.probabilities import to_log_probabilities
+from segshrink.teachers.teacher import Teacher
 
 
 class Ensemble(Teacher):
@@ -49,31 +50,21 @@ class Ensemble(Teacher):
             raise ConfigError("several teachers must answer in the same classes; open them for one data set")
         known = sorted({index for teacher in teachers for index in teacher.known})
         super().__init__(first.classes, known=tuple(known), name=" + ".join(teacher.name for teacher in teachers))
-        self.teachers = tuple(teachers)
+        self.parts = tuple(teachers)
         self.weights = tuple(float(weight) for weight in weights)
         self.combine = combine
         self.whole_scenes = any(teacher.whole_scenes for teacher in teachers)
+
+    @property
+    def teachers(self) -> tuple[Teacher, ...]:
+        """The teachers that it asks."""
+        return self.parts
 
     @property
     def identity(self) -> str:
         """SHA-256 of the teachers' identities and of how they are combined."""
         settings = [[teacher.identity for teacher in self.teachers], self.weights, self.combine]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-
-    @property
-    def parameters(self) -> int | None:
-        """How many weights all of them have; None where one doesn't tell."""
-        counts = [teacher.parameters for teacher in self.teachers]
-        return None if None in counts else sum(count for count in counts if count is not None)
-
-    @property
-    def parts(self) -> tuple[Teacher, ...]:
-        """The teachers that it asks."""
-        return self.teachers
-
-    def of_parts(self, parts: Sequence[Teacher]) -> Ensemble:
-        """Return other teachers, combined the same way."""
-        return Ensemble(parts, self.weights, combine=self.combine)
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
@@ -96,17 +87,6 @@ class Ensemble(Teacher):
         combined: NDArray[np.float32] = self._combined(answers)[0].numpy()
         return combined
 
-    def check_scenes(self, names: Sequence[str]) -> None:
-        """Refuse to begin where not every teacher can answer about every one of these scenes."""
-        for teacher in self.teachers:
-            teacher.check_scenes(names)
-
-    def to(self, device: torch.device | str) -> Self:
-        """Move what can be moved to ``device``."""
-        for teacher in self.teachers:
-            teacher.to(device)
-        return self
-
     def _combined(self, answers: Sequence[Tensor]) -> Tensor:
         """Average logits (N, C, H, W) of all teachers."""
         total = torch.zeros_like(answers[0])
@@ -115,13 +95,12 @@ class Ensemble(Teacher):
             probabilities = logits.softmax(dim=1)
             share = probabilities.amax(dim=1, keepdim=True) * weight if self.combine == "confidence" else weight
             known = list(teacher.known)
-            own = logits[:, known]
-            speaks = own.amax(dim=1, keepdim=True) > own.amin(dim=1, keepdim=True) if len(known) > 1 else True
+            kept = logits[:, known]
+            speaks = kept.amax(dim=1, keepdim=True) > kept.amin(dim=1, keepdim=True) if len(known) > 1 else True
             total[:, known] += probabilities[:, known] * share * speaks
             shares[:, known] += share * speaks
         average = total / shares.clamp_min(torch.finfo(shares.dtype).tiny)
         sums = average.sum(dim=1, keepdim=True)
-        combined = to_log_probabilities(torch.where(sums > 0, average / sums, torch.ones_like(average)))
-        unknown = [index for index in range(len(self.classes)) if index not in self.known]
-        combined[:, unknown] = -torch.inf
-        return combined
+        return self.without_unknown(
+            to_log_probabilities(torch.where(sums > 0, average / sums, torch.ones_like(average)))
+        )

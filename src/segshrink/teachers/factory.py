@@ -1,15 +1,51 @@
-"""Finding the teachers that a recipe names."""
+"""Opening the teachers that a recipe names."""
 
 from __future__ import annotations
 
+import json
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from segshrink.classes import ClassMap
-from segshrink.config import TeacherSource, Teaching
-from segshrink.errors import ConfigError
+from segshrink.config import Adapter, TeacherSource, Teaching
+from segshrink.errors import ConfigError, FileError, ModelError
+from segshrink.models import SegmentationModel, load_model, read_tensors
+from segshrink.models.huggingface import load_huggingface
+from segshrink.models.whole_weights import load_network, published_classes
+from segshrink.teachers.adapter import adapter_normalization, adapter_of, class_names
 from segshrink.teachers.augmented import Augmented
+from segshrink.teachers.black_box import open_black_box
 from segshrink.teachers.ensemble import Ensemble
+from segshrink.teachers.label_folder import LabelFolder
+from segshrink.teachers.mapping import map_classes
 from segshrink.teachers.teacher import Teacher
+from segshrink.teachers.torch_teacher import AdaptedNetwork, TorchTeacher
+from segshrink.teachers.user_functions import call_function, is_function, one_line
+
+_LOGGER = logging.getLogger(__name__)
+_LIBRARIES = ("smp", "torchvision")
+_FILES = ("onnx", "tflite", "labels")
+# Settings of an adapter that a network can't follow by itself; scaling and classes are settings of the model.
+_WRAPPING = {"layout", "size", "order", "dtype", "output_name"}
+_KINDS = (
+    "a run or model folder, smp:ARCHITECTURE/ENCODER, torchvision:NAME, hf:FOLDER or hub name, module:function, "
+    "onnx:FILE, tflite:FILE or labels:FOLDER"
+)
+# Side of the images that a foreign network is tried with.
+_TRIAL = 64
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A network, the class names that it brings, and what its answers depend on besides its class and weights."""
+
+    network: nn.Module
+    names: tuple[str, ...] | None
+    origin: str = ""
 
 
 def open_teachers(teaching: Teaching, classes: ClassMap, *, bands: int = 3) -> Teacher:
@@ -23,10 +59,8 @@ def open_teachers(teaching: Teaching, classes: ClassMap, *, bands: int = 3) -> T
         bands: Bands of the images.
 
     Raises:
-        ConfigError: No teacher is named, or an adapter is wrong.
-        FileError: A file is missing or can't be read.
-        ModelError: A teacher is damaged, or has no class or other bands than the student.
-        MissingExtraError: A library that a teacher needs isn't installed.
+        ConfigError: No teacher is named.
+        SegshrinkError: As ``open_teacher``.
     """
     if not teaching.teachers:
         raise ConfigError("no teacher is named; list one under 'distillation.teachers' or give --teacher")
@@ -44,37 +78,163 @@ def open_teachers(teaching: Teaching, classes: ClassMap, *, bands: int = 3) -> T
 def open_teacher(source: str | Path | TeacherSource, classes: ClassMap, *, bands: int = 3) -> Teacher:
     """Open one teacher for a student with ``classes``.
 
+    One that doesn't name its classes must have as many as the student, in the student's order.
+
     Args:
         source: Run or model folder, or a source as recipes write it.
         classes: The student's classes; the teacher's are matched by name.
         bands: Bands of the images.
 
     Raises:
-        ConfigError: The adapter is wrong, or the source says what it can't use.
+        ConfigError: The adapter contradicts itself, the file or the images, or the source says what it can't use.
         FileError: A file is missing or can't be read.
-        ModelError: The teacher is damaged, or has no class or other bands than the student.
+        DataError: Two label maps have the same scene's name.
+        ModelError: The teacher is damaged, fails, or has no class or other bands than the student.
         MissingExtraError: A library that it needs isn't installed.
     """
     if not isinstance(source, TeacherSource):
         source = TeacherSource(source=str(source))
-    kind = source.source.partition(":")[0]
+    kind, _, name = source.source.partition(":")
+    for key in () if kind in _LIBRARIES or _is_function(source) else ("weights", "options"):
+        if getattr(source, key):
+            raise ConfigError(f"the teacher {source.source} is whole and takes no '{key}'; leave it out")
+    if kind in _FILES and not name:
+        raise ConfigError(f"teacher '{source.source}' has no path; write {kind}:PATH")
+    adapter = adapter_of(source)
+    names = class_names(adapter)
     if kind in ("onnx", "tflite"):
-        from segshrink.teachers.black_box import open_black_box
-
-        return open_black_box(source, classes, bands=bands)
+        return open_black_box(source, names, classes, bands=bands)
     if kind == "labels":
-        from segshrink.teachers.label_folder import open_label_folder
-
-        return open_label_folder(source, classes)
-    from segshrink.teachers.torch_sources import open_torch
-
-    return open_torch(source, classes, bands=bands)
+        mapping = map_classes(classes.names, names or classes.names, source.classes, name=source.source)
+        folder = Path(name).expanduser()
+        return LabelFolder(folder, adapter, names or classes.names, classes, mapping, name=source.source)
+    return _open_torch(source, adapter, names, classes, bands)
 
 
 def is_data(source: TeacherSource) -> bool:
     """Tell whether a teacher is opened by reading local files alone: it runs no code and asks no network."""
     kind = source.source.partition(":")[0]
-    if kind in ("smp", "torchvision"):
+    if kind in _LIBRARIES:
         asks = any("weights" in key for key in source.options)
         return source.weights is not None and source.weights.is_file() and not asks
-    return kind in ("onnx", "tflite", "labels") or Path(source.source).is_dir()
+    return kind in _FILES or Path(source.source).is_dir()
+
+
+def _open_torch(
+    source: TeacherSource, adapter: Adapter, given: tuple[str, ...] | None, classes: ClassMap, bands: int
+) -> TorchTeacher:
+    """Open a network of torch; ``given`` are the class names that its adapter has."""
+    opened = _opened(source, given, classes, bands)
+    names = given or opened.names
+    module = _adapted(opened, adapter, source.source, bands=bands, classes=len(names or classes))
+    count = _count(module, bands, source.source)
+    if count != len(names or classes) and not (count == 1 and len(names or classes) == 2):
+        if names is not None:
+            raise ModelError(
+                f"{source.source} answers with {count} classes, but {len(names)} are named; correct its adapter's "
+                "'classes'"
+            )
+        raise ModelError(
+            f"{source.source} answers with {count} classes and doesn't name them, and the data set has "
+            f"{len(classes)}; name its classes in order in its adapter ('classes')"
+        )
+    if names is None:
+        names = classes.names
+        _LOGGER.warning("%s doesn't name its classes; they are taken for %s", source.source, ", ".join(names))
+    return TorchTeacher(
+        module,
+        classes,
+        map_classes(classes.names, names, source.classes, name=source.source),
+        output="logits" if adapter.output == "labels" else adapter.output,
+        scaling=adapter_normalization(adapter, bands) if adapter.model_fields_set & {"mean", "std"} else None,
+        name=source.source,
+    )
+
+
+def _is_function(source: TeacherSource) -> bool:
+    kind = source.source.partition(":")[0]
+    return kind not in (*_LIBRARIES, *_FILES, "hf") and is_function(source.source) and not Path(source.source).exists()
+
+
+def _opened(source: TeacherSource, given: tuple[str, ...] | None, classes: ClassMap, bands: int) -> _Opened:
+    family, _, name = source.source.partition(":")
+    if family in _LIBRARIES:
+        return _library_network(source, given, classes, bands)
+    if family == "hf":
+        model = load_huggingface(name)
+        named = getattr(model.network, "class_names", None) is not None
+        return _Opened(model, model.description.classes.names if named else None)
+    if _is_function(source):
+        return _function_network(source)
+    if not Path(source.source).is_dir():
+        raise FileError(f"no teacher at {source.source}; give {_KINDS}")
+    model = load_model(source.source)
+    return _Opened(model, model.description.classes.names)
+
+
+def _library_network(source: TeacherSource, given: tuple[str, ...] | None, classes: ClassMap, bands: int) -> _Opened:
+    if source.weights is None:
+        hint = ", or the name of weights that torchvision publishes" if source.source.startswith("torchvision:") else ""
+        raise ConfigError(
+            f"the teacher {source.source} would have random weights; give the file of trained ones as 'weights'{hint}"
+        )
+
+    def name_classes(count: int) -> ClassMap:
+        names = given or published_classes(source.source, count)
+        if names is None or len(names) != count:
+            if count == len(classes):
+                return classes
+            names = tuple(str(number) for number in range(count))
+        return ClassMap.build([(name, None, None) for name in names])
+
+    model = load_network(
+        source.source, source.weights, name_classes, bands=bands, options=source.options, likely_classes=len(classes)
+    )
+    return _Opened(model, published_classes(source.source, len(model.description.classes)))
+
+
+def _function_network(source: TeacherSource) -> _Opened:
+    network = call_function(source.source, source.options)
+    if source.weights is not None:
+        tensors = read_tensors(source.weights)
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            reason = one_line(str(error))
+            raise ModelError(f"{source.weights} doesn't fit the network of '{source.source}': {reason}") from error
+    origin = json.dumps([source.source, source.options], sort_keys=True, default=str)
+    names = network.description.classes.names if isinstance(network, SegmentationModel) else None
+    return _Opened(network, names, origin)
+
+
+def _adapted(opened: _Opened, adapter: Adapter, name: str, *, bands: int, classes: int) -> nn.Module:
+    """Give a network the scaling that its adapter says, and wrap it where that isn't enough."""
+    network, said = opened.network, adapter.model_fields_set
+    ours = isinstance(network, SegmentationModel)
+    if isinstance(network, SegmentationModel):
+        if network.description.bands != bands:
+            raise ModelError(f"the model in {name} takes {network.description.bands} bands, but images have {bands}")
+        if said & {"mean", "std"}:
+            scaling = adapter_normalization(adapter, bands)
+            network = SegmentationModel(network.network, replace(network.description, normalization=scaling))
+        if not said & _WRAPPING and adapter.output != "labels":
+            return network.eval()
+    return AdaptedNetwork(
+        network, adapter, bands=bands, classes=classes, scaled=not ours, name=name, origin=opened.origin
+    ).eval()
+
+
+def _count(module: nn.Module, bands: int, name: str) -> int:
+    """Return how many scores a pixel gets; a foreign network is run once to see it."""
+    if isinstance(module, SegmentationModel):
+        return module.num_classes
+    try:
+        with torch.no_grad():
+            return int(module(torch.zeros(1, bands, _TRIAL, _TRIAL)).shape[1])
+    except (ConfigError, ModelError):
+        raise
+    except Exception as error:  # anything may go wrong in a foreign network
+        raise ModelError(
+            f"{name} failed on an image of {bands} x {_TRIAL} x {_TRIAL} ({one_line(error)}); say in its adapter how "
+            "it takes images ('layout', 'dtype', 'size')"
+        ) from error

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segshrink.classes import ClassMap
-from segshrink.config import Adapter, TeacherSource
+from segshrink.config import Adapter
 from segshrink.errors import ConfigError, DataError, FileError, ModelError
 from segshrink.files import content_key
-from segshrink.teachers.adapter_files import adapter_of, class_names
 from segshrink.teachers.label_maps import SUFFIXES, hard_logits, read_array, read_hard, soft_logits
-from segshrink.teachers.mapping import ClassMapping, map_classes
+from segshrink.teachers.mapping import ClassMapping
 from segshrink.teachers.teacher import Teacher
 
 # What an adapter may say about label maps; the rest is about pixels that go into a network.
@@ -45,6 +44,7 @@ class LabelFolder(Teacher):
         name: How messages and reports call it.
 
     Raises:
+        ConfigError: The adapter says what label maps don't have.
         FileError: The folder is missing, unreadable or holds no map.
         DataError: Two files have the same scene's name.
     """
@@ -61,29 +61,26 @@ class LabelFolder(Teacher):
         *,
         name: str = "teacher",
     ) -> None:
-        super().__init__(classes, known=mapping.known, name=name)
-        self.folder = folder
-        self.adapter = adapter
-        self.mapping = mapping
+        foreign = sorted(set(adapter.model_dump(exclude_defaults=True)) - _ABOUT_MAPS)
+        if foreign:
+            raise ConfigError(
+                f"the teacher {name} takes no pixels, so its adapter's '{foreign[0]}' can't be kept; leave it out"
+            )
+        super().__init__(classes, mapping=mapping, name=name)
+        self.mapping: ClassMapping = mapping
+        self.folder, self._adapter, self._names = folder, adapter, tuple(names)
         self._files = _find(folder)
-        self._names = tuple(names)
         self._identity: str | None = None
-        self._overlooked: set[int] = set()
 
     @property
     def identity(self) -> str:
         """SHA-256 of the maps' names, sizes and bytes when first asked, of the adapter and of the classes."""
         if self._identity is None:
             files = [(path.name, path.stat().st_size, content_key(path)) for _, path in sorted(self._files.items())]
-            settings = [self.adapter.output, self.adapter.confidence, self._names, self.mapping.channels]
+            settings = [self._adapter.output, self._adapter.confidence, self._names, self.mapping.channels]
             parts = [files, settings, self.classes.to_dict()]
             self._identity = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         return self._identity
-
-    @property
-    def overlooked(self) -> tuple[str, ...]:
-        """Names of its own classes that stand for none of the student's and were likeliest somewhere, until now."""
-        return self.mapping.named(self._overlooked)
 
     def check_scenes(self, names: Sequence[str]) -> None:
         """Refuse to go on where a scene has no map.
@@ -92,8 +89,8 @@ class LabelFolder(Teacher):
             FileError: Maps are missing; it says how many and which is the first.
             DataError: One map would be that of several scenes.
         """
-        found = {name: self._map_of(name) for name in names}
-        missing = [name for name, path in found.items() if path is None]
+        maps = {name: self._map_of(name) for name in names}
+        missing = [name for name, path in maps.items() if path is None]
         if missing:
             suffixes = ", ".join(SUFFIXES[1:])
             raise FileError(
@@ -101,7 +98,7 @@ class LabelFolder(Teacher):
                 f"'{missing[0]}': add {missing[0]}{SUFFIXES[0]} (or {suffixes})"
             )
         users: dict[Path | None, str] = {}
-        for name, path in found.items():
+        for name, path in maps.items():
             if (other := users.setdefault(path, name)) != name:
                 raise DataError(
                     f"{path} would be the label map of '{other}' and of '{name}'; name it after one of them"
@@ -134,13 +131,10 @@ class LabelFolder(Teacher):
         assert path is not None  # noqa: S101  # it was checked
         answers, unknown = self._read(path, size)
         self._overlooked |= self.mapping.overlooked(answers[None])
-        logits = self.mapping.apply(answers[None])[0]
-        if bool(unknown.any()):
-            # Summed groups of equal classes would no longer be equal.
-            nothing = torch.full((len(self.classes), 1), -torch.inf)
-            nothing[list(self.known)] = 0
-            logits = torch.where(unknown, nothing[:, :, None], logits)
-        whole: NDArray[np.float32] = logits.numpy()
+        logits = self.mapping.apply(answers[None])
+        # Summed groups of equal classes would no longer be equal.
+        nothing = self.without_unknown(torch.zeros(1, len(self.classes), 1, 1))
+        whole: NDArray[np.float32] = torch.where(unknown, nothing, logits)[0].numpy()
         return whole
 
     def _map_of(self, name: str) -> Path | None:
@@ -151,68 +145,28 @@ class LabelFolder(Teacher):
 
     def _read(self, path: Path, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return the logits (K, H, W) of the maps' own classes, and where they are unknown (H, W)."""
-        count, output = len(self._names), self.adapter.output
+        soft = self._adapter.output in ("logits", "probabilities")
         if path.suffix.lower() == ".png":
-            if output in ("logits", "probabilities"):
-                raise DataError(f"{path} is a hard label map, but the adapter says 'output: {output}'; leave it out")
-            index: NDArray[Any] = read_hard(path, self._own_classes())
+            if soft:
+                raise DataError(
+                    f"{path} is a hard label map, but the adapter says 'output: {self._adapter.output}'; leave it out"
+                )
+            same = self._names == self.classes.names  # the data set's, with its colors, or names of their own
+            classes = self.classes if same else ClassMap.build([(name, None, None) for name in self._names])
+            index: NDArray[Any] = read_hard(path, classes)
         else:
             index = read_array(path)
-            if index.ndim != 2 or index.dtype.kind not in "iu" or output in ("logits", "probabilities"):
-                return soft_logits(index, size, count, output, path)
+            if index.ndim != 2 or index.dtype.kind not in "iu" or soft:
+                return soft_logits(index, size, len(self._names), self._adapter.output, path)
         if index.shape != size:
             raise DataError(
                 f"{path} is {index.shape[0]} x {index.shape[1]} pixels (height x width) but its image is "
                 f"{size[0]} x {size[1]}; a label map must have its image's size"
             )
         try:
-            return hard_logits(index, count, self.adapter.confidence, path)
+            return hard_logits(index, len(self._names), self._adapter.confidence, path)
         except ModelError as error:
             raise DataError(str(error)) from error
-
-    def _own_classes(self) -> ClassMap:
-        """Return the maps' classes: the data set's with its colours, or names of their own, by number."""
-        if self._names == self.classes.names:
-            return self.classes
-        return ClassMap.build([(name, None, None) for name in self._names])
-
-
-def open_label_folder(source: TeacherSource, classes: ClassMap) -> Teacher:
-    """Open ``labels:FOLDER`` as a teacher.
-
-    The maps' classes are the data set's, in its order, unless the adapter names others.
-
-    Args:
-        source: Where it is, its adapter (``classes``, ``output`` and ``confidence`` of which are heeded), and which of
-            the maps' classes stand for which of the student's.
-        classes: The student's classes.
-
-    Raises:
-        FileError: The folder is missing, unreadable or holds no map.
-        ConfigError: The source or its adapter says something that label maps don't have.
-        DataError: Two files have the same scene's name.
-        ModelError: No class matches.
-    """
-    kind, _, name = source.source.partition(":")
-    if kind != "labels" or not name:
-        raise ConfigError(f"teacher '{source.source}' must be labels:FOLDER")
-    for key in ("weights", "options"):
-        if getattr(source, key):
-            raise ConfigError(
-                f"the teacher {source.source} is a folder of label maps and takes no '{key}'; leave it out"
-            )
-    adapter = adapter_of(source)
-    foreign = sorted(set(adapter.model_dump(exclude_defaults=True)) - _ABOUT_MAPS)
-    if foreign:
-        raise ConfigError(
-            f"the teacher {source.source} takes no pixels, so its adapter's '{foreign[0]}' can't be kept; leave it out"
-        )
-    names = class_names(adapter) or classes.names
-    try:
-        mapping = map_classes(classes.names, names, source.classes)
-    except ModelError as error:
-        raise ModelError(f"{source.source}: {error}") from error
-    return LabelFolder(Path(name).expanduser(), adapter, names, classes, mapping, name=source.source)
 
 
 def _find(folder: Path) -> dict[str, Path]:

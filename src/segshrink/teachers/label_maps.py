@@ -15,8 +15,13 @@ from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
 from segshrink.errors import DataError, FileError
 from segshrink.imagery import read_mask
 from segshrink.imagery.opening import read_header
-from segshrink.teachers.output_format import channels_for, one_hot_logits, two_class_logits
-from segshrink.teachers.teacher import are_probabilities, to_log_probabilities
+from segshrink.teachers.probabilities import (
+    are_probabilities,
+    channels_for,
+    one_hot_logits,
+    to_log_probabilities,
+    two_class_logits,
+)
 
 SUFFIXES = (".png", ".npy", ".npz")
 

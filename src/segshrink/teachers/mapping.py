@@ -40,31 +40,31 @@ class ClassMapping:
         classes are equal.
         """
         picked = self._picked(logits)
-        rest = self._rest(logits.shape[1])
+        unused = self.unused(logits.shape[1])
         # Of a single class its logit tells how likely it is against all others.
-        if not rest or len(self.known) < 2:
+        if not unused or len(self.known) < 2:
             return picked
         mapped = sorted({channel for group in self.channels for channel in group})
-        silent = logits[:, rest].logsumexp(dim=1, keepdim=True) > logits[:, mapped].logsumexp(dim=1, keepdim=True)
+        silent = logits[:, unused].logsumexp(dim=1, keepdim=True) > logits[:, mapped].logsumexp(dim=1, keepdim=True)
         nothing = torch.full((1, len(self.channels), 1, 1), -torch.inf, dtype=picked.dtype, device=picked.device)
         nothing[:, list(self.known)] = 0
         return torch.where(silent, nothing, picked)
 
+    def unused(self, count: int) -> list[int]:
+        """Return which of so many channels stand for no class."""
+        return sorted(set(range(count)) - {channel for group in self.channels for channel in group})
+
     def overlooked(self, logits: Tensor) -> set[int]:
         """Return the channels that stand for no class of the student and are likeliest at some pixel (N, K, H, W)."""
-        rest = self._rest(logits.shape[1])
-        if not rest:
+        unused = self.unused(logits.shape[1])
+        if not unused:
             return set()
         pixels = torch.bincount(logits.argmax(dim=1).flatten(), minlength=logits.shape[1])
-        return {channel for channel in rest if pixels[channel] > 0}
+        return {channel for channel in unused if pixels[channel] > 0}
 
     def named(self, channels: Iterable[int]) -> tuple[str, ...]:
         """Return what the teacher calls these channels; those without a name are left out."""
         return tuple(self.names[channel] for channel in sorted(channels) if channel < len(self.names))
-
-    def _rest(self, count: int) -> list[int]:
-        """Return which of so many channels stand for no class."""
-        return sorted(set(range(count)) - {channel for group in self.channels for channel in group})
 
     def _picked(self, logits: Tensor) -> Tensor:
         """Give each class of the student its channels, whatever the others say."""
@@ -84,7 +84,11 @@ class ClassMapping:
 
 
 def map_classes(
-    student: Sequence[str], teacher: Sequence[str], aliases: Mapping[str, str | Sequence[str]] | None = None
+    student: Sequence[str],
+    teacher: Sequence[str],
+    aliases: Mapping[str, str | Sequence[str]] | None = None,
+    *,
+    name: str = "the teacher",
 ) -> ClassMapping:
     """Match classes by name, upper and lower case alike; say where an alias takes the place of an equal name.
 
@@ -92,46 +96,44 @@ def map_classes(
         student: Names of the student's classes.
         teacher: Names of the teacher's, in the order of its channels.
         aliases: Class of the student -> class or classes of the teacher, where names differ.
+        name: How messages call the teacher.
 
     Raises:
         ModelError: An alias names a class that doesn't exist, or no class matches.
     """
-    positions = {name.casefold(): index for index, name in enumerate(teacher)}
-    own = {name.casefold(): name for name in student}
-    wanted: dict[str, tuple[int, ...]] = {}
-    for name, sources in (aliases or {}).items():
-        if name.casefold() not in own:
-            raise ModelError(f"the data set has no class '{name}'{nearest(name, list(student))}")
-        group = [sources] if isinstance(sources, str) else list(sources)
-        for source in group:
-            if source.casefold() not in positions:
-                raise ModelError(f"the teacher has no class '{source}'{nearest(source, list(teacher))}")
-        wanted[name.casefold()] = tuple(positions[source.casefold()] for source in group)
-    for key in own:
-        if key not in wanted:
-            wanted[key] = (positions[key],) if key in positions else ()
-    mapping = ClassMapping(tuple(wanted[name.casefold()] for name in student), tuple(teacher))
+    positions = {each.casefold(): index for index, each in enumerate(teacher)}
+    groups = {each.casefold(): (each,) if each.casefold() in positions else () for each in student}
+    for alias, meant in (aliases or {}).items():
+        if alias.casefold() not in groups:
+            raise ModelError(f"{name}: the data set has no class '{alias}'{nearest(alias, list(student))}")
+        groups[alias.casefold()] = (meant,) if isinstance(meant, str) else tuple(meant)
+        for each in groups[alias.casefold()]:
+            if each.casefold() not in positions:
+                raise ModelError(f"{name} has no class '{each}'{nearest(each, list(teacher))}")
+    channels = tuple(tuple(positions[theirs.casefold()] for theirs in groups[ours.casefold()]) for ours in student)
+    mapping = ClassMapping(channels, tuple(teacher))
     _tell_replaced(mapping, student, positions)
     if not mapping.known:
         raise ModelError(
-            f"the teacher's classes ({', '.join(teacher)}) share no name with the data set's ({', '.join(student)}); "
-            "say in 'classes' which stand for which"
+            f"{name}'s classes ({', '.join(teacher)}) share no name with the data set's ({', '.join(student)}); say in "
+            "'classes' which stand for which"
         )
     return mapping
 
 
 def _tell_replaced(mapping: ClassMapping, student: Sequence[str], positions: Mapping[str, int]) -> None:
     """Say which classes of the teacher an alias leaves out though the student has a class of that name."""
-    used = {channel for group in mapping.channels for channel in group}
     for name, group in zip(student, mapping.channels, strict=True):
-        if (own := positions.get(name.casefold())) is not None and own not in used:
-            names = [mapping.names[channel] for channel in (own, *group)]
-            _LOGGER.warning(
-                "'%s' is learned from the teacher's %s as 'classes' says, and its own class '%s' stands for nothing; "
-                "write '%s: [%s]' to learn from both",
-                name,
-                ", ".join(names[1:]),
-                names[0],
-                name,
-                ", ".join(names),
-            )
+        same = positions.get(name.casefold())
+        if same is None or same not in mapping.unused(len(mapping.names)):
+            continue
+        names = [mapping.names[channel] for channel in (same, *group)]
+        _LOGGER.warning(
+            "'%s' is learned from the teacher's %s as 'classes' says, and its own class '%s' stands for nothing; "
+            "write '%s: [%s]' to learn from both",
+            name,
+            ", ".join(names[1:]),
+            names[0],
+            name,
+            ", ".join(names),
+        )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -13,13 +13,26 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
-from segshrink.errors import ModelError
+from segshrink.model_description import Normalization
 from segshrink.models import count_parameters
+from segshrink.prediction import Prediction, Predictor
+from segshrink.prediction.logits import most_likely, softmax_in_place
+from segshrink.prediction.runtimes.torch import TorchBackend
+from segshrink.prediction.tiled import OVERLAP, TILE
+from segshrink.teachers.mapping import ClassMapping
+from segshrink.teachers.pixel_units import check_units
 
-_LOGGER = logging.getLogger(__name__)
 
-# Tiles of a scene that a teacher answers about, in pixels.
-TILE, OVERLAP = 512, 64
+class NamedScene(Protocol):
+    """What a teacher is asked about: ``segshrink.data.Scene``."""
+
+    @property
+    def name(self) -> str:
+        """The scene's name in its data set."""
+
+    @property
+    def image(self) -> NDArray[Any]:
+        """(H, W, bands) raw pixel values."""
 
 
 class Teacher(ABC):
@@ -29,23 +42,37 @@ class Teacher(ABC):
 
     Args:
         classes: The student's classes, in whose order it answers.
-        known: Indices of the student's classes that it knows anything about; None: all. Its logits of others are
-            -inf, and a student learns nothing from it about them.
+        mapping: Which of its own classes stand for which of the student's; None: they are the same.
+        known: Indices of the student's classes that it knows anything about; None: those of the mapping. Its logits of
+            others are -inf, and a student learns nothing from it about them.
+        scaling: Mean and standard deviation that an adapter gives its pixels, to see that images have the same units.
         name: How messages and reports call it.
 
     Attributes:
         whole_scenes: Whether it answers about whole named scenes only, not about crops; the student then learns from
             its cache.
         module: The network whose features a student may learn from; None for a black box.
+        parts: The teachers that it asks; none: it answers itself.
     """
 
     whole_scenes: bool = False
     module: nn.Module | None = None
 
-    def __init__(self, classes: ClassMap, *, known: tuple[int, ...] | None = None, name: str = "teacher") -> None:
-        self.classes = classes
-        self.known = tuple(range(len(classes))) if known is None else known
-        self.name = name
+    def __init__(
+        self,
+        classes: ClassMap,
+        *,
+        mapping: ClassMapping | None = None,
+        known: tuple[int, ...] | None = None,
+        scaling: Normalization | None = None,
+        name: str = "teacher",
+    ) -> None:
+        if known is None:
+            known = tuple(range(len(classes))) if mapping is None else mapping.known
+        self.classes, self.mapping, self.known, self.name = classes, mapping, known, name
+        self.parts: tuple[Teacher, ...] = ()
+        self._scaling = scaling
+        self._overlooked: set[int] = set()
 
     @property
     @abstractmethod
@@ -55,7 +82,21 @@ class Teacher(ABC):
     @property
     def parameters(self) -> int | None:
         """How many weights it has; None where that isn't known."""
-        return None if self.module is None else count_parameters(self.module)
+        if self.module is not None:
+            return count_parameters(self.module)
+        counts = [part.parameters for part in self.parts]
+        return None if not counts or None in counts else sum(count or 0 for count in counts)
+
+    @property
+    def overlooked(self) -> tuple[str, ...]:
+        """Names of its own classes that stand for none of the student's and were likeliest somewhere, until now."""
+        own = () if self.mapping is None else self.mapping.named(self._overlooked)
+        return tuple(dict.fromkeys([*own, *(name for part in self.parts for name in part.overlooked)]))
+
+    @property
+    def sees_whole_scenes(self) -> bool:
+        """Whether it brings an image of any size to its own by itself, so that nothing else should tile it."""
+        return False
 
     @abstractmethod
     def logits(self, images: Tensor) -> Tensor:
@@ -67,42 +108,51 @@ class Teacher(ABC):
             images: Raw pixel values (N, bands, H, W), uint8 or float.
         """
 
-    @property
-    def overlooked(self) -> tuple[str, ...]:
-        """Names of its own classes that stand for none of the student's and were likeliest somewhere, until now."""
-        return tuple(dict.fromkeys(name for part in self.parts for name in part.overlooked))
-
-    def check_scenes(self, names: Sequence[str]) -> None:  # noqa: B027  # most teachers have nothing to check
-        """Refuse to begin where it can't answer about every one of these scenes.
-
-        Args:
-            names: The scenes' names in their data set.
-        """
-
     def scene_logits(self, image: NDArray[Any], name: str) -> NDArray[np.float32]:
-        """Return the logits (C, H, W) of a whole scene, by the tiles that deployment uses.
+        """Return the logits (C, H, W) of a whole scene: by blended tiles, unless it takes images of one size.
 
         Args:
             image: Raw pixel values (H, W, bands).
             name: The scene's name in its data set.
         """
-        from segshrink.prediction import Predictor
-        from segshrink.prediction.runtimes.torch import TorchBackend
+        check_units(self._scaling, image, self.name)
+        if self.sees_whole_scenes:
+            whole: NDArray[np.float32] = self.logits(scene_tensor(image))[0].numpy()
+            return whole
+        backend = TorchBackend(TeacherModule(self), precision="auto", classes=self.classes, bands=image.shape[2])
+        return Predictor(backend, tile=TILE, overlap=OVERLAP, blend="cosine").predict_logits(image)
 
-        backend = TorchBackend(Answers(self), precision="auto", classes=self.classes, bands=image.shape[2])
-        return Predictor(backend, tile=TILE, overlap=OVERLAP).predict_logits(image)
+    def predict_scene(self, scene: NamedScene) -> Prediction:
+        """Segment a scene, as a student is taught about it, into classes (H, W) and probabilities (C, H, W)."""
+        logits = np.require(self.scene_logits(np.asarray(scene.image), scene.name), requirements=["C", "W"])
+        index = most_likely(logits)
+        softmax_in_place(logits)
+        return Prediction(index=index, probabilities=logits)
 
-    @property
-    def parts(self) -> tuple[Teacher, ...]:
-        """The teachers that it asks; none: it answers itself."""
-        return ()
+    def check_scenes(self, names: Sequence[str]) -> None:
+        """Refuse to begin where it can't answer about every one of these scenes.
 
-    def of_parts(self, parts: Sequence[Teacher]) -> Teacher:
+        Args:
+            names: The scenes' names in their data set.
+        """
+        for part in self.parts:
+            part.check_scenes(names)
+
+    def of_parts(self, parts: Sequence[Teacher]) -> Self:
         """Return the same teacher that asks others, as many as ``parts``."""
-        raise NotImplementedError
+        other = copy.copy(self)
+        other.parts = tuple(parts)
+        return other
+
+    def without_unknown(self, logits: Tensor) -> Tensor:
+        """Give the classes (dimension 1) that it knows nothing about -inf, in place."""
+        logits[:, [index for index in range(len(self.classes)) if index not in self.known]] = -torch.inf
+        return logits
 
     def to(self, device: torch.device | str) -> Self:
         """Move what can be moved to ``device``."""
+        for part in self.parts:
+            part.to(device)
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -110,7 +160,7 @@ class Teacher(ABC):
         return self
 
 
-class Answers(nn.Module):
+class TeacherModule(nn.Module):
     """A teacher as the module that a torch backend runs."""
 
     def __init__(self, teacher: Teacher) -> None:
@@ -123,63 +173,7 @@ class Answers(nn.Module):
         return self._logits(images)
 
 
-def to_log_probabilities(probabilities: Tensor) -> Tensor:
-    """Turn probabilities over dimension 1 into logits that a softmax leaves as they are; zero becomes 1e-7."""
-    return probabilities.clamp_min(1e-7).log()
-
-
-def are_probabilities(output: Tensor, *, tolerance: float = 1e-2) -> bool:
-    """Tell whether (N, C, ...) lies in [0, 1] and sums to one over the classes: a softmax was applied already.
-
-    One channel is a probability when it lies in [0, 1]: a sigmoid was applied.
-    """
-    if not between_0_and_1(output):
-        return False
-    sums = output.sum(dim=1)
-    return output.shape[1] == 1 or bool(torch.allclose(sums, torch.ones_like(sums), atol=tolerance))
-
-
-def are_sigmoids(output: Tensor) -> bool:
-    """Tell whether (N, C, ...) with C > 1 lies in [0, 1] without a sum of one: a sigmoid was applied to each class."""
-    return output.shape[1] > 1 and between_0_and_1(output) and not are_probabilities(output)
-
-
-def between_0_and_1(output: Tensor, *, tolerance: float = 0.0) -> bool:
-    """Tell whether all values lie in [0, 1]."""
-    return bool((output >= -tolerance).all()) and bool((output <= 1 + tolerance).all())
-
-
-def tell_probabilities(output: Tensor, name: str, *, tolerance: float = 1e-2) -> bool:
-    """Tell probabilities (N, C, ...), of all classes together or of each by itself, from logits, and say so.
-
-    Args:
-        output: A network's first answer.
-        name: How messages call the network.
-        tolerance: How far from one the sum over the classes may be.
-    """
-    if are_probabilities(output, tolerance=tolerance):
-        _LOGGER.warning("%s answers with probabilities; their logarithms are taken for logits", name)
-        return True
-    if are_sigmoids(output):
-        _LOGGER.warning(
-            "%s answers with numbers from 0 to 1 that don't add up to 1 over the classes; they are taken for a "
-            "probability of each class (sigmoids) and brought to a sum of 1; if they are logits, say 'output: logits' "
-            "in its adapter",
-            name,
-        )
-        return True
-    return False
-
-
-def check_probabilities(output: Tensor, name: str, *, tolerance: float = 1e-2) -> None:
-    """Refuse an answer that can't be probabilities, though the network's first one was taken for such.
-
-    Raises:
-        ModelError: Values lie outside [0, 1].
-    """
-    if not between_0_and_1(output, tolerance=tolerance):
-        low, high = (float(value) for value in torch.aminmax(output))
-        raise ModelError(
-            f"{name} answered with numbers from 0 to 1 at first, which were taken for probabilities, and now with "
-            f"{low:g} to {high:g}; say in its adapter what they are ('output: logits' or 'output: probabilities')"
-        )
+def scene_tensor(image: NDArray[Any]) -> Tensor:
+    """Return a scene (H, W, bands) as uint8 or float32 pixels (1, bands, H, W)."""
+    pixels = np.require(image, np.uint8 if image.dtype == np.uint8 else np.float32, ["C", "W"])
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]

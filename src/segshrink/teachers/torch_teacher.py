@@ -1,42 +1,121 @@
-"""A network of torch as a teacher."""
+"""A network of torch as a teacher, and what its adapter puts around a foreign one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
+from segshrink.config import Adapter
+from segshrink.errors import ConfigError, ModelError, nearest
+from segshrink.losses.shapes import resized
 from segshrink.model_description import Normalization
 from segshrink.models import SegmentationModel
+from segshrink.teachers.adapter import InputFormat, OutputFormat, adapter_normalization, check_order
 from segshrink.teachers.fixed_image import answer_to_fixed_image
 from segshrink.teachers.mapping import ClassMapping
-from segshrink.teachers.output_format import two_class_logits
 from segshrink.teachers.pixel_units import check_units
-from segshrink.teachers.teacher import Teacher, check_probabilities, tell_probabilities, to_log_probabilities
-from segshrink.teachers.torch_adapter import AdaptedNetwork
+from segshrink.teachers.probabilities import one_hot_logits
+from segshrink.teachers.resizing import Resizing
+from segshrink.teachers.teacher import Teacher
+
+# What torchvision and others call the output that counts.
+_MAIN_OUTPUTS = ("out", "logits")
+
+
+class AdaptedNetwork(nn.Module):
+    """A network that gets its pixels, and whose answer is read, as its adapter says.
+
+    Args:
+        network: The network.
+        adapter: What is said about it; what it answers may be logits or probabilities (N, K, h, w), or with ``output``
+            "labels" class indices (N, h, w) or (N, 1, h, w).
+        bands: Bands of the images.
+        classes: K; needed for labels.
+        scaled: Whether pixels are scaled here; a ``SegmentationModel`` does it itself.
+        name: How messages call it.
+        origin: What its answers depend on besides its class and weights, such as the arguments it was made with.
+
+    Raises:
+        ConfigError: The adapter contradicts itself or the images.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        adapter: Adapter,
+        *,
+        bands: int,
+        classes: int,
+        scaled: bool = True,
+        name: str = "the teacher",
+        origin: str = "",
+    ) -> None:
+        super().__init__()
+        check_order(adapter, bands, name)
+        self.network, self.adapter, self.bands, self.name, self.origin = network, adapter, bands, name, origin
+        self._classes = classes
+        self._input = InputFormat(
+            name,
+            adapter_normalization(adapter if scaled else Adapter(), bands),
+            layout=adapter.layout or "NCHW",
+            dtype=np.dtype(adapter.dtype or "float32"),
+            bgr=adapter.order == "bgr",
+            quantization=(1.0, 0),
+        )
+        size = (adapter.size, adapter.size) if isinstance(adapter.size, int) else adapter.size
+        self.resizing = Resizing.of(adapter, size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return scores (N, K, H, W) at the images' size.
+
+        Args:
+            images: Raw pixel values (N, bands, H, W).
+
+        Raises:
+            ModelError: The network doesn't answer with a map of classes.
+        """
+        pixels = images.float()
+        if self.resizing.size is None:
+            return self.resizing.logits(pixels, self._scores)
+        # Images are brought to another size on the CPU.
+        device = images.device
+        return self.resizing.logits(pixels.cpu(), lambda tiles: self._scores(tiles.to(device)).cpu()).to(device)
+
+    def _scores(self, pixels: Tensor) -> Tensor:
+        output = chosen_output(self.network(self._input.tensor(pixels)), self.adapter.output_name, self.name)
+        if self.adapter.layout == "NHWC" and output.ndim == 4:
+            output = output.permute(0, 3, 1, 2)
+        if self.adapter.output == "labels":
+            labels = output[:, 0] if output.ndim == 4 and output.shape[1] == 1 else output
+            if labels.ndim == 3:
+                return one_hot_logits(labels, self._classes, self.adapter.confidence, self.name)
+        if output.ndim != 4:
+            expected = "labels (N, H, W)" if self.adapter.output == "labels" else "scores (N, classes, H, W)"
+            raise ModelError(f"{self.name} answers {tuple(output.shape)}, expected {expected}; correct its adapter")
+        return output.float()
 
 
 class TorchTeacher(Teacher):
     """A frozen network: eval mode, no gradients.
 
     Args:
-        model: Raw pixels (N, bands, H, W) -> logits, or probabilities, (N, K, H, W). One channel z stands for two
-            classes, with logits (0, z).
+        model: Raw pixels (N, bands, H, W) -> logits, or probabilities, (N, K, h, w), alone or as ``chosen_output``
+            finds them. One channel z stands for two classes, with logits (0, z).
         classes: The student's classes; None: those of the model's description.
         mapping: Which channels stand for which class; None: K = C, in the same order.
         output: What the model answers; "auto" finds out at the first batch.
         scaling: Mean and standard deviation that an adapter gives its pixels, to see that images have the same units.
         name: How messages and reports call it.
-
-    Attributes:
-        returns_probabilities: Whether the model answers with probabilities; None: not known yet.
     """
+
+    module: nn.Module
 
     def __init__(
         self,
@@ -52,14 +131,27 @@ class TorchTeacher(Teacher):
             if not isinstance(model, SegmentationModel):
                 raise TypeError(f"{type(model).__name__} doesn't say its classes; give them")
             classes = model.description.classes
-        super().__init__(classes, known=None if mapping is None else mapping.known, name=name)
-        self.module: nn.Module = model.eval().requires_grad_(False)
-        self.mapping = mapping
-        self.returns_probabilities = None if output == "auto" else output == "probabilities"
-        self._output = output
-        self._scaling = scaling
-        self._overlooked: set[int] = set()
+        super().__init__(classes, mapping=mapping, scaling=scaling, name=name)
+        self.module = model.eval().requires_grad_(False)
+        self._declared = output
+        self._output = OutputFormat(name, output)
         self._first_answer: list[float] | None = None
+
+    @property
+    def returns_probabilities(self) -> bool | None:
+        """Whether the model answers with probabilities; None: not known yet."""
+        return self._output.returns_probabilities
+
+    @property
+    def sees_whole_scenes(self) -> bool:
+        """Whether its adapter brings images to one size."""
+        return isinstance(self.module, AdaptedNetwork) and self.module.resizing.size is not None
+
+    @property
+    def network_and_adapter(self) -> tuple[nn.Module, Adapter]:
+        """Its network without anything around it, and what is said about that."""
+        module = self.module
+        return (module.network, module.adapter) if isinstance(module, AdaptedNetwork) else (module, Adapter())
 
     @property
     def identity(self) -> str:
@@ -68,19 +160,18 @@ class TorchTeacher(Teacher):
         The answer tells what no setting does: other code, or numbers that a network keeps beside its weights.
         """
         digest = hashlib.sha256()
-        adapted = self.module if isinstance(self.module, AdaptedNetwork) else None
-        network = adapted.network if adapted else self.module
+        network, adapter = self.network_and_adapter
         description: Any = getattr(network, "description", None)
         settings = [
             type(network).__qualname__,
             description.to_dict() if description else None,
             self.mapping.channels if self.mapping else None,
-            self._output,
+            self._declared,
             self._answer(),
         ]
-        if adapted:
+        if isinstance(self.module, AdaptedNetwork):
             # Where the class names are written changes nothing.
-            settings += [adapted.origin, adapted.adapter.model_dump(mode="json", exclude={"classes"})]
+            settings += [self.module.origin, adapter.model_dump(mode="json", exclude={"classes"})]
         digest.update(json.dumps(settings, sort_keys=True).encode())
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(name.encode())
@@ -94,16 +185,11 @@ class TorchTeacher(Teacher):
         self.module.to(device)
         return self
 
-    @property
-    def overlooked(self) -> tuple[str, ...]:
-        """Names of its own classes that stand for none of the student's and were likeliest somewhere, until now."""
-        return () if self.mapping is None else self.mapping.named(self._overlooked)
-
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """Return float32 logits (N, C, H, W) at the input size, in the student's class order.
 
-        A network whose output sums to one over the classes returns probabilities; it is recognised at the first batch
+        A network whose output sums to one over the classes returns probabilities; it is recognized at the first batch
         and its output turned into log-probabilities, which a softmax leaves as they are.
 
         Args:
@@ -115,33 +201,11 @@ class TorchTeacher(Teacher):
         """
         if images.dtype == torch.uint8:
             check_units(self._scaling, images, self.name)
-        output = self._run(images)
-        if self.returns_probabilities is None:
-            self.returns_probabilities = tell_probabilities(output, self.name)
-        elif self._output == "auto" and self.returns_probabilities:
-            check_probabilities(output, self.name)
-        if output.shape[1] == 1:
-            output = two_class_logits(output, probabilities=self.returns_probabilities)
-        elif self.returns_probabilities:
-            output = to_log_probabilities(output)
+        output = self._output.logits(self._run(images))
         if self.mapping is None:
             return output
         self._overlooked |= self.mapping.overlooked(output)
         return self.mapping.apply(output)
-
-    def scene_logits(self, image: NDArray[Any], name: str) -> NDArray[np.float32]:
-        """Return the logits (C, H, W) of a whole scene: by tiles, unless the network takes images of one size.
-
-        Args:
-            image: Raw pixel values (H, W, bands).
-            name: The scene's name in its data set.
-        """
-        check_units(self._scaling, image, self.name)
-        if not (isinstance(self.module, AdaptedNetwork) and self.module.sees_whole_scenes):
-            return super().scene_logits(image, name)
-        pixels = np.require(image, np.uint8 if image.dtype == np.uint8 else np.float32, ["C", "W"])
-        whole: NDArray[np.float32] = self.logits(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].numpy()
-        return whole
 
     def _run(self, images: Tensor) -> Tensor:
         """Return what the network answers, on the images' device."""
@@ -150,8 +214,8 @@ class TorchTeacher(Teacher):
         anchor = next(self.module.parameters(), images)
         # Foreign networks compute in floating numbers only.
         pixels = images if isinstance(self.module, SegmentationModel) else images.float()
-        output: Tensor = self.module(pixels.to(anchor.device)).float().to(images.device)
-        return output
+        output = chosen_output(self.module(pixels.to(anchor.device)), 0, self.name)
+        return resized(output.float().to(images.device), (images.shape[2], images.shape[3]))
 
     def _answer(self) -> list[float] | None:
         """Measure the answer to the fixed image, without a trace."""
@@ -169,7 +233,48 @@ class TorchTeacher(Teacher):
         if isinstance(self.module, SegmentationModel):
             return self.module.description.bands
         if isinstance(self.module, AdaptedNetwork):
-            return self.module.mean.numel()
-        convolutions = (module for module in self.module.modules() if isinstance(module, nn.Conv2d))
-        first = next(convolutions, None)
+            return self.module.bands
+        first = next((module for module in self.module.modules() if isinstance(module, nn.Conv2d)), None)
         return 3 if first is None else first.in_channels
+
+
+def chosen_output(output: Any, wanted: str | int, name: str) -> Tensor:
+    """Return one of a network's outputs: by name, by position, or the only one there is.
+
+    Args:
+        output: A tensor; a mapping or a sequence of tensors, or an object with tensors as attributes.
+        wanted: Name or position; of named outputs, position 0 means "out" or "logits" where there is one.
+        name: How messages call the network.
+
+    Raises:
+        ConfigError: There is no such output.
+        ModelError: It isn't a tensor.
+    """
+    chosen = output if isinstance(output, Tensor) else _picked(output, wanted, name)
+    if not isinstance(chosen, Tensor):
+        raise ModelError(
+            f"{name} answers with {type(chosen).__name__}, expected a tensor; say which output in its adapter "
+            "('output_name')"
+        )
+    return chosen
+
+
+def _picked(output: Any, wanted: str | int, name: str) -> Any:
+    if isinstance(output, Mapping):
+        names = [str(key) for key in output]
+        if wanted == 0:
+            wanted = next((key for key in _MAIN_OUTPUTS if key in names), names[0] if names else 0)
+        if isinstance(wanted, int) and wanted < len(names):
+            wanted = names[wanted]
+        if wanted not in names:
+            raise ConfigError(f"{name} has no output '{wanted}'{nearest(str(wanted), names)}")
+        return output[wanted]
+    if isinstance(wanted, str):
+        if not hasattr(output, wanted):
+            raise ConfigError(f"{name} has no output '{wanted}'; its answer is of type {type(output).__name__}")
+        return getattr(output, wanted)
+    if isinstance(output, Sequence):
+        if not 0 <= wanted < len(output):
+            raise ConfigError(f"{name} has {len(output)} output(s), numbered from 0; its adapter asks for {wanted}")
+        return output[wanted]
+    return getattr(output, "logits", output)

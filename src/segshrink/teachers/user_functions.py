@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -14,6 +15,7 @@ from torch import nn
 from segshrink.errors import ModelError, nearest
 
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_LONGEST = 200  # letters of a foreign error
 
 
 def is_function(source: str) -> bool:
@@ -32,14 +34,15 @@ def call_function(source: str, options: Mapping[str, Any]) -> nn.Module:
         ModelError: There is no such module or function, it fails, or it doesn't return a network.
     """
     module_name, _, name = source.partition(":")
-    function = getattr(_imported(source, module_name), name, None)
+    module = _imported(source, module_name)
+    function = getattr(module, name, None)
     if not callable(function):
-        known = [entry for entry in vars(sys.modules[module_name]) if not entry.startswith("_")]
-        raise ModelError(f"teacher '{source}': {module_name} has no function '{name}'{nearest(name, known)}")
+        public = [entry for entry in vars(module) if not entry.startswith("_")]
+        raise ModelError(f"teacher '{source}': {module_name} has no function '{name}'{nearest(name, public)}")
     try:
         network = function(**options)
     except Exception as error:  # anything may go wrong in a user's code
-        raise ModelError(f"teacher '{source}': {name}() failed with {_told(error)}; correct it") from error
+        raise ModelError(f"teacher '{source}': {name}() failed with {one_line(error)}; correct it") from error
     if not isinstance(network, nn.Module):
         raise ModelError(
             f"teacher '{source}': {name}() returned {type(network).__name__}, expected a torch.nn.Module; correct it"
@@ -47,24 +50,25 @@ def call_function(source: str, options: Mapping[str, Any]) -> nn.Module:
     return network
 
 
-def _imported(source: str, module_name: str) -> Any:
+def one_line(error: Exception | str) -> str:
+    """Return what a foreign error says on one line, cut where it is very long."""
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:_LONGEST]
+
+
+def _imported(source: str, module_name: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
         return import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise ModelError(f"teacher '{source}': importing {module_name} failed with {_told(error)}") from error
-        raise ModelError(
-            f"teacher '{source}': there is no module {error.name} in {here} or among the installed packages; write "
-            "package.module:function"
-        ) from error
     except Exception as error:  # anything may go wrong in a user's code
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and f"{module_name}.".startswith(f"{missing}."):
+            raise ModelError(
+                f"teacher '{source}': there is no module {missing} in {here} or among the installed packages; write "
+                "package.module:function"
+            ) from error
         raise ModelError(
-            f"teacher '{source}': importing {module_name} failed with {_told(error)}; correct it"
+            f"teacher '{source}': importing {module_name} failed with {one_line(error)}; correct it"
         ) from error
-
-
-def _told(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

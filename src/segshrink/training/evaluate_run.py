@@ -15,8 +15,7 @@ from segshrink.profiling.profile import ForeignModel, Source, profile_models
 from segshrink.run_folder import RunFolder
 from segshrink.run_records import EvaluationRecord, ProfileRecord, RunRecord
 from segshrink.teachers import Teacher
-from segshrink.teachers.evaluation_adapter import TeacherPredictor
-from segshrink.teachers.teacher import Answers
+from segshrink.teachers.teacher import TeacherModule
 
 ScenesDone = Callable[[int, int], None]
 
@@ -104,7 +103,7 @@ def describe_teacher(
     folder.remove_measurements()
     if run.metrics_file.exists():
         folder.metrics_file.write_bytes(run.metrics_file.read_bytes())
-    return evaluate(TeacherPredictor(teacher), dataset, out=out, name="teacher", progress=progress)
+    return evaluate(teacher, dataset, out=out, name="teacher", progress=progress)
 
 
 def _teacher_source(teacher: Teacher, *, bands: int) -> Source | None:
@@ -114,6 +113,6 @@ def _teacher_source(teacher: Teacher, *, bands: int) -> Source | None:
     if teacher.parameters is None:
         return None
     backend = TorchBackend(
-        Answers(teacher), precision="32", threads=default_threads(), classes=teacher.classes, bands=bands
+        TeacherModule(teacher), precision="32", threads=default_threads(), classes=teacher.classes, bands=bands
     )
     return ForeignModel(backend, teacher.parameters)

@@ -19,7 +19,7 @@ from segshrink.losses import Term, WeightedTerm
 from segshrink.model_description import Normalization
 from segshrink.models import SegmentationModel, Taps, tap_shapes
 from segshrink.models.adapters import WEIGHTS_OPTION
-from segshrink.teachers.torch_adapter import AdaptedNetwork
+from segshrink.teachers.torch_teacher import AdaptedNetwork
 from segshrink.training.build_student import build_chosen
 
 

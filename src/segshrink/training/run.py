@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from segshrink.run_folder import RunFolder
 from segshrink.run_records import ImageCounts, MachineRecord, RunRecord
 from segshrink.signals import Terminated
 from segshrink.teachers import Teacher, TeacherCache
+from segshrink.teachers.low_precision import in_precision
 from segshrink.training.build_student import build_chosen, check_teacher_bands, tell_random_start
 from segshrink.training.callbacks import (
     MEAN_IOU,
@@ -50,7 +51,6 @@ from segshrink.training.hardware import (
 )
 from segshrink.training.lightning_fit import fit
 from segshrink.training.task import SegmentationTask
-from segshrink.training.teacher_precision import quickest_teacher
 from segshrink.training.terms import student_terms
 
 Role = Literal["teacher", "student", "control"]
@@ -157,8 +157,7 @@ def _train(
     if not resume and not (role == "student" and recipe.distillation.inherit_encoder):
         tell_random_start(learner.model)
     if role == "student" and teacher is not None:
-        teacher, choices = quickest_teacher(recipe, learner, teacher, data)
-        taught["teacher_precision"] = [asdict(choice) for choice in choices]
+        teacher = in_precision(teacher, recipe.distillation.precision, dataset)
         if recipe.distillation.teacher_cache:
             teacher = _cached(teacher, data, recipe.distillation.teacher_cache, progress)
     task = _task(recipe, learner, model, role, teacher)

@@ -45,7 +45,7 @@ class Network(ABC):
         layout: Order of the axes that files of this kind have as a rule.
     """
 
-    runtime: str
+    runtime: str = ""
     layout: Literal["NCHW", "NHWC"] = "NCHW"
 
     def __init__(self, path: Path, images: Port, outputs: Sequence[str], metadata: str | None = None) -> None:

@@ -183,7 +183,7 @@ def test_what_is_wrong_with_a_function_is_one_sentence(code: str) -> None:
     assert "has no output 'logit'" in refused(ConfigError, code, {"output_name": "logit"}, options={"kind": "dict"})
     assert "numbered from 0" in refused(ConfigError, code, {"output_name": 7}, options={"kind": "list"})
     assert "answers with tuple, expected a tensor" in refused(ModelError, code, options={"kind": "nested"})
-    assert "2 value(s) for 'mean' and 3 for 'std'" in refused(ConfigError, code, {"mean": [1, 2]})
+    assert "'mean' has 2 values, but the images have 3 bands" in refused(ConfigError, code, {"mean": [1, 2]})
     assert "answers (1, 64, 64), expected scores" in refused(ModelError, code, options={"kind": "labels"})
 
 
