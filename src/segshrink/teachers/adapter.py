@@ -230,8 +230,8 @@ def read_input(network: Network, adapter: Adapter, *, bands: int, described: boo
     layout = adapter.layout or _layout(network, bands)
     channels = port.shape[1 if layout == "NCHW" else 3]
     if channels not in (None, bands):
-        said = f" (as the adapter's 'layout: {adapter.layout}' has it)" if adapter.layout else ""
-        raise ModelError(f"{path} takes {channels} bands{said}, but the images have {bands}; use another teacher")
+        reason = f" (as the adapter's 'layout: {adapter.layout}' has it)" if adapter.layout else ""
+        raise ModelError(f"{path} takes {channels} bands{reason}, but the images have {bands}; use another teacher")
     if adapter.dtype is not None and adapter.dtype != port.dtype.name:
         raise ConfigError(f"{path} takes {port.dtype.name} numbers, but the adapter says 'dtype: {adapter.dtype}'")
     check_order(adapter, bands, str(path))
@@ -269,9 +269,11 @@ def read_output(network: Network, adapter: Adapter, classes: int, *, named: str,
     """
     number = _output_number(network, adapter.output_name)
     port = network.output(number)
-    said = f"{network.path}: its output '{port.name}' {_shape(port)}"
+    subject = f"{network.path}: its output '{port.name}' {_shape(port)}"
     if len(port.shape) not in (3, 4):
-        raise ModelError(f"{said} is no map of classes; name another in the adapter ('output_name'){_listed(network)}")
+        raise ModelError(
+            f"{subject} is no map of classes; name another in the adapter ('output_name'){_listed(network)}"
+        )
     axis = _axis(port, adapter.output, classes, layout)
     channels = 1 if axis is None else port.shape[axis]
     kind: Kind = adapter.output
@@ -279,10 +281,11 @@ def read_output(network: Network, adapter: Adapter, classes: int, *, named: str,
     if kind == "auto" and channels in (1, None) and (whole_numbers or (channels == 1 and classes > 2)):
         kind = "labels"
     if kind == "labels" and channels not in (1, None):
-        raise ConfigError(f"{said} has {channels} channels, but the adapter says 'output: labels'; correct it")
+        raise ConfigError(f"{subject} has {channels} channels, but the adapter says 'output: labels'; correct it")
     if kind != "labels" and channels is not None and channels not in channels_for(classes):
         raise ModelError(
-            f"{said} has {channels} channel(s), but {named}; give its class names in order in the adapter ('classes')"
+            f"{subject} has {channels} channel(s), but {named}; give its class names in order in the adapter "
+            "('classes')"
         )
     return OutputFormat(str(network.path), kind, classes, axis, adapter.confidence, number, port)
 
@@ -329,18 +332,18 @@ def _size(network: Network, adapter: Adapter, layout: str) -> Size | None:
     return size
 
 
-def _output_number(network: Network, wanted: str | int) -> int:
+def _output_number(network: Network, output: str | int) -> int:
     names = network.outputs
-    if isinstance(wanted, str):
-        if wanted not in names:
-            raise ConfigError(f"{network.path} has no output '{wanted}'{nearest(wanted, names)}")
-        return names.index(wanted)
-    if not 0 <= wanted < len(names):
+    if isinstance(output, str):
+        if output not in names:
+            raise ConfigError(f"{network.path} has no output '{output}'{nearest(output, names)}")
+        return names.index(output)
+    if not 0 <= output < len(names):
         raise ConfigError(
             f"{network.path} has {len(names)} output(s) ({', '.join(names)}), numbered from 0; the adapter's "
-            f"'output_name' is {wanted}"
+            f"'output_name' is {output}"
         )
-    return wanted
+    return output
 
 
 def _axis(port: Port, kind: Kind, classes: int, layout: str) -> Literal[1, 3] | None:

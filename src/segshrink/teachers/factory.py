@@ -121,11 +121,11 @@ def is_data(source: TeacherSource) -> bool:
 
 
 def _open_torch(
-    source: TeacherSource, adapter: Adapter, given: tuple[str, ...] | None, classes: ClassMap, bands: int
+    source: TeacherSource, adapter: Adapter, named: tuple[str, ...] | None, classes: ClassMap, bands: int
 ) -> TorchTeacher:
-    """Open a network of torch; ``given`` are the class names that its adapter has."""
-    opened = _opened(source, given, classes, bands)
-    names = given or opened.names
+    """Open a network of torch; ``named`` are the class names in its adapter."""
+    opened = _opened(source, named, classes, bands)
+    names = named or opened.names
     module = _adapted(opened, adapter, source.source, bands=bands, classes=len(names or classes))
     count = _count(module, bands, source.source)
     if count != len(names or classes) and not (count == 1 and len(names or classes) == 2):
@@ -156,10 +156,10 @@ def _is_function(source: TeacherSource) -> bool:
     return kind not in (*_LIBRARIES, *_FILES, "hf") and is_function(source.source) and not Path(source.source).exists()
 
 
-def _opened(source: TeacherSource, given: tuple[str, ...] | None, classes: ClassMap, bands: int) -> _Opened:
+def _opened(source: TeacherSource, named: tuple[str, ...] | None, classes: ClassMap, bands: int) -> _Opened:
     family, _, name = source.source.partition(":")
     if family in _LIBRARIES:
-        return _library_network(source, given, classes, bands)
+        return _library_network(source, named, classes, bands)
     if family == "hf":
         model = load_huggingface(name)
         named = getattr(model.network, "class_names", None) is not None
@@ -172,7 +172,7 @@ def _opened(source: TeacherSource, given: tuple[str, ...] | None, classes: Class
     return _Opened(model, model.description.classes.names)
 
 
-def _library_network(source: TeacherSource, given: tuple[str, ...] | None, classes: ClassMap, bands: int) -> _Opened:
+def _library_network(source: TeacherSource, named: tuple[str, ...] | None, classes: ClassMap, bands: int) -> _Opened:
     if source.weights is None:
         hint = ", or the name of weights that torchvision publishes" if source.source.startswith("torchvision:") else ""
         raise ConfigError(
@@ -180,7 +180,7 @@ def _library_network(source: TeacherSource, given: tuple[str, ...] | None, class
         )
 
     def name_classes(count: int) -> ClassMap:
-        names = given or published_classes(source.source, count)
+        names = named or published_classes(source.source, count)
         if names is None or len(names) != count:
             if count == len(classes):
                 return classes
@@ -209,15 +209,15 @@ def _function_network(source: TeacherSource) -> _Opened:
 
 def _adapted(opened: _Opened, adapter: Adapter, name: str, *, bands: int, classes: int) -> nn.Module:
     """Give a network the scaling that its adapter says, and wrap it where that isn't enough."""
-    network, said = opened.network, adapter.model_fields_set
+    network, stated = opened.network, adapter.model_fields_set
     ours = isinstance(network, SegmentationModel)
     if isinstance(network, SegmentationModel):
         if network.description.bands != bands:
             raise ModelError(f"the model in {name} takes {network.description.bands} bands, but images have {bands}")
-        if said & {"mean", "std"}:
+        if stated & {"mean", "std"}:
             scaling = adapter_normalization(adapter, bands)
             network = SegmentationModel(network.network, replace(network.description, normalization=scaling))
-        if not said & _WRAPPING and adapter.output != "labels":
+        if not stated & _WRAPPING and adapter.output != "labels":
             return network.eval()
     return AdaptedNetwork(
         network, adapter, bands=bands, classes=classes, scaled=not ours, name=name, origin=opened.origin

@@ -28,7 +28,7 @@ _ABOUT_MAPS = {"output", "confidence", "classes"}
 class LabelFolder(Teacher):
     """Answers about whole scenes from the file that has the scene's name, or its end after a "-".
 
-    The names of unlabelled images begin with their folders' ("unlabeled-more-tile7"); their maps may be called as the
+    The names of unlabeled images begin with their folders' ("unlabeled-more-tile7"); their maps may be called as the
     images are ("tile7").
 
     ``NAME.png`` is a hard map; its class gets the adapter's ``confidence`` and the others share the rest.

@@ -25,19 +25,19 @@ from segshrink.teachers.probabilities import (
 
 SUFFIXES = (".png", ".npy", ".npz")
 
-# PNG's numbers for grey and for grey with alpha.
-_GREY = (0, 4)
+# PNG's numbers for gray and for gray with alpha.
+_GRAY = (0, 4)
 _PALETTE = 3
 
 Meaning = Literal["auto", "logits", "probabilities", "labels"]
 
 
 def read_hard(path: Path, classes: ClassMap) -> NDArray[np.uint8]:
-    """Read a PNG of class numbers, or of the classes' colours, as class indices (H, W), 255 where unknown.
+    """Read a PNG of class numbers, or of the classes' colors, as class indices (H, W), 255 where unknown.
 
-    A grey file holds class numbers from 0 in the order of ``classes``, 255 for unknown, unless all colours of the
-    classes are shades of grey. One with three bands holds the classes' colours. One with a palette is read through it
-    where the data set's masks are in colours, and as numbers where they are numbers.
+    A gray file holds class numbers from 0 in the order of ``classes``, 255 for unknown, unless all colors of the
+    classes are shades of gray. One with three bands holds the classes' colors. One with a palette is read through it
+    where the data set's masks are in colors, and as numbers where they are numbers.
 
     Raises:
         FileError: The file is unreadable, damaged or no image.
@@ -47,7 +47,7 @@ def read_hard(path: Path, classes: ClassMap) -> NDArray[np.uint8]:
     if header.format != "PNG":
         raise DataError(f"{path} is a {header.format} file; hard label maps are PNG files")
     in_shades = classes.values is None and all(len(set(color)) == 1 for color in classes.colors)
-    by_number = (header.color_type in _GREY and not in_shades) or (
+    by_number = (header.color_type in _GRAY and not in_shades) or (
         header.color_type == _PALETTE and classes.values is not None
     )
     if by_number:
@@ -121,21 +121,21 @@ def soft_logits(
         meaning = "probabilities"
     unknown = values.isnan().any(dim=0)
     one_channel = len(values) == 1
-    known = values[:, ~unknown]
-    in_range = bool((known >= 0).all()) and bool((known <= 1).all())
+    valid = values[:, ~unknown]
+    in_range = bool((valid >= 0).all()) and bool((valid <= 1).all())
     if meaning in ("auto", "probabilities") and in_range and not one_channel:
         unknown |= (values == 0).all(dim=0)
-        known = values[:, ~unknown]
+        valid = values[:, ~unknown]
     if meaning == "auto":
-        meaning = "probabilities" if are_probabilities(known[None]) else "logits"
-        if meaning == "logits" and in_range and known.numel():
+        meaning = "probabilities" if are_probabilities(valid[None]) else "logits"
+        if meaning == "logits" and in_range and valid.numel():
             raise DataError(
                 f"{path} holds numbers from 0 to 1 that don't add up to 1 over the classes; correct it, or say in the "
                 "adapter what they are ('output: probabilities' or 'output: logits')"
             )
     if meaning == "probabilities" and not in_range:
-        raise DataError(f"{path} should hold probabilities, found {float(known.min()):g} to {float(known.max()):g}")
-    if bool(known.isposinf().any()):
+        raise DataError(f"{path} should hold probabilities, found {float(valid.min()):g} to {float(valid.max()):g}")
+    if bool(valid.isposinf().any()):
         raise DataError(f"{path} holds infinite logits; write finite ones")
     if one_channel:
         return two_class_logits(values[None], probabilities=meaning == "probabilities")[0], unknown

@@ -33,11 +33,11 @@ def check_units(scaling: Normalization | None, pixels: NDArray[Any] | Tensor, na
         return
     highest, largest = max(*map(abs, scaling.mean), *scaling.std), float(pixels.max())
     if highest <= 1 and min(scaling.std) > _SMALL and largest > _LARGE:
-        said = f"for pixels from 0 to 1, but these images hold values up to {largest:g}"
+        problem = f"for pixels from 0 to 1, but these images hold values up to {largest:g}"
         if largest <= _BYTE:
-            raise ConfigError(f"{_what(scaling, name)} {said}; write {_lines(scaling, _BYTE)}")
+            raise ConfigError(f"{_what(scaling, name)} {problem}; write {_lines(scaling, _BYTE)}")
         raise ConfigError(
-            f"{_what(scaling, name)} {said}; multiply both by the value that stands for 1 in them: with 65535 "
+            f"{_what(scaling, name)} {problem}; multiply both by the value that stands for 1 in them: with 65535 "
             f"{_lines(scaling, 65535.0)}, with 10000 (reflectances) {_lines(scaling, 10000.0)}"
         )
     if highest > _LARGE and 0 < largest <= 1 and float(pixels.min()) >= 0 and not _whole(pixels):

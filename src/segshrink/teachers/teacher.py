@@ -90,8 +90,8 @@ class Teacher(ABC):
     @property
     def overlooked(self) -> tuple[str, ...]:
         """Names of its own classes that stand for none of the student's and were likeliest somewhere, until now."""
-        own = () if self.mapping is None else self.mapping.named(self._overlooked)
-        return tuple(dict.fromkeys([*own, *(name for part in self.parts for name in part.overlooked)]))
+        names = () if self.mapping is None else self.mapping.named(self._overlooked)
+        return tuple(dict.fromkeys([*names, *(name for part in self.parts for name in part.overlooked)]))
 
     @property
     def sees_whole_scenes(self) -> bool:

@@ -238,19 +238,19 @@ class TorchTeacher(Teacher):
         return 3 if first is None else first.in_channels
 
 
-def chosen_output(output: Any, wanted: str | int, name: str) -> Tensor:
+def chosen_output(output: Any, position: str | int, name: str) -> Tensor:
     """Return one of a network's outputs: by name, by position, or the only one there is.
 
     Args:
         output: A tensor; a mapping or a sequence of tensors, or an object with tensors as attributes.
-        wanted: Name or position; of named outputs, position 0 means "out" or "logits" where there is one.
+        position: Name or position; of named outputs, 0 means "out" or "logits" where there is one.
         name: How messages call the network.
 
     Raises:
         ConfigError: There is no such output.
         ModelError: It isn't a tensor.
     """
-    chosen = output if isinstance(output, Tensor) else _picked(output, wanted, name)
+    chosen = output if isinstance(output, Tensor) else _picked(output, position, name)
     if not isinstance(chosen, Tensor):
         raise ModelError(
             f"{name} answers with {type(chosen).__name__}, expected a tensor; say which output in its adapter "
@@ -259,22 +259,22 @@ def chosen_output(output: Any, wanted: str | int, name: str) -> Tensor:
     return chosen
 
 
-def _picked(output: Any, wanted: str | int, name: str) -> Any:
+def _picked(output: Any, position: str | int, name: str) -> Any:
     if isinstance(output, Mapping):
         names = [str(key) for key in output]
-        if wanted == 0:
-            wanted = next((key for key in _MAIN_OUTPUTS if key in names), names[0] if names else 0)
-        if isinstance(wanted, int) and wanted < len(names):
-            wanted = names[wanted]
-        if wanted not in names:
-            raise ConfigError(f"{name} has no output '{wanted}'{nearest(str(wanted), names)}")
-        return output[wanted]
-    if isinstance(wanted, str):
-        if not hasattr(output, wanted):
-            raise ConfigError(f"{name} has no output '{wanted}'; its answer is of type {type(output).__name__}")
-        return getattr(output, wanted)
+        if position == 0:
+            position = next((key for key in _MAIN_OUTPUTS if key in names), names[0] if names else 0)
+        if isinstance(position, int) and position < len(names):
+            position = names[position]
+        if position not in names:
+            raise ConfigError(f"{name} has no output '{position}'{nearest(str(position), names)}")
+        return output[position]
+    if isinstance(position, str):
+        if not hasattr(output, position):
+            raise ConfigError(f"{name} has no output '{position}'; its answer is of type {type(output).__name__}")
+        return getattr(output, position)
     if isinstance(output, Sequence):
-        if not 0 <= wanted < len(output):
-            raise ConfigError(f"{name} has {len(output)} output(s), numbered from 0; its adapter asks for {wanted}")
-        return output[wanted]
+        if not 0 <= position < len(output):
+            raise ConfigError(f"{name} has {len(output)} output(s), numbered from 0; its adapter asks for {position}")
+        return output[position]
     return getattr(output, "logits", output)
