@@ -162,8 +162,8 @@ def _opened(source: TeacherSource, named: tuple[str, ...] | None, classes: Class
         return _library_network(source, named, classes, bands)
     if family == "hf":
         model = load_huggingface(name)
-        named = getattr(model.network, "class_names", None) is not None
-        return _Opened(model, model.description.classes.names if named else None)
+        has_names = getattr(model.network, "class_names", None) is not None
+        return _Opened(model, model.description.classes.names if has_names else None)
     if _is_function(source):
         return _function_network(source)
     if not Path(source.source).is_dir():

@@ -239,7 +239,8 @@ def _exported(teacher: TorchTeacher, folder: Path) -> BlackBox:
 
 def _observed(box: BlackBox, tiles: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     """Return the batches that a network is given when its teacher is asked about tiles (bands, H, W)."""
-    box.batches = batches = []
+    batches: list[NDArray[Any]] = []
+    box.batches = batches
     for tile in tiles:
         if len(batches) < _OBSERVED:
             box.logits(torch.from_numpy(tile)[None])
