@@ -170,7 +170,7 @@ def openvino_reason(error: Exception) -> str:
 def _read(path: Path) -> Any:
     for part in ModelFile(path).parts:
         if not part.is_file():
-            raise FileError(f"{part} does not exist, which belongs to {path.name}; copy all files of the model")
+            raise FileError(f"{part} is missing, which belongs to {path.name}; copy all files of the model")
     try:
         return require_openvino().Core().read_model(path)
     except RuntimeError as error:
