@@ -76,6 +76,12 @@ def install_command(extra: str) -> str:
     return f"pip install '.[{extra}]' in the folder of segshrink's source"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library's error says, without its full stop."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
 def nearest(word: str, candidates: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest candidate, or the list of all of them."""
     names = sorted(candidates)

@@ -7,9 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from segshrink.errors import MissingExtraError, ModelError
+from segshrink.errors import MissingExtraError, ModelError, first_line
 from segshrink.extras import quiet_library
-from segshrink.prediction.exported import first_line
 
 
 def int8_graph(model: Any, inputs: Sequence[NDArray[Any]], *, float_nodes: Sequence[str] = ()) -> Any:

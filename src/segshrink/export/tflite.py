@@ -10,12 +10,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from segshrink.errors import MissingExtraError, ModelError
+from segshrink.errors import MissingExtraError, ModelError, first_line
 from segshrink.export.parity import check_parity
 from segshrink.extras import quiet_library
 from segshrink.files import replacing
 from segshrink.models import SegmentationModel
-from segshrink.prediction.runtimes.network import first_line
 from segshrink.prediction.runtimes.litert import METADATA_FILE, LiteRtBackend
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from segshrink.classes import ClassMap
-from segshrink.errors import ModelError
+from segshrink.errors import ModelError, first_line
 from segshrink.model_description import ModelDescription
 from segshrink.prediction.backends import check_images
 from segshrink.prediction.logits import log_probabilities, most_likely
-from segshrink.prediction.runtimes.network import Network, first_line
+from segshrink.prediction.runtimes.network import Network
 
 # The entry of a file's metadata that holds the model's description as JSON.
 METADATA_KEY = "segshrink"

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from segshrink.errors import ModelError
+from segshrink.errors import ModelError, first_line
 from segshrink.machine import last_words
-from segshrink.prediction.runtimes.network import first_line
 
 # Numbers, heights and widths of images: a tile, and what differs from it in each respect, smaller and odd.
 SIZES = ((1, 256, 256), (2, 300, 200), (1, 17, 23))

@@ -147,7 +147,8 @@ def predict_tiles(
     rows = rows_of_tiles(height, width, tile=tile, overlap=overlap, align=align)
     tiles = [each for row in rows for each in row]
     if len(tiles) == 1:
-        return answer(image[np.newaxis])[0]
+        (whole,) = answer(image[np.newaxis])
+        return np.asarray(whole)
     answers = _answers(image, tiles, answer, batch)
     first = next(answers)
     channels, answers = len(first[1]), chain([first], answers)

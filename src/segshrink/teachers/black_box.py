@@ -16,10 +16,10 @@ from torch import Tensor
 
 from segshrink.classes import ClassMap
 from segshrink.config import Adapter, TeacherSource
-from segshrink.errors import FileError, MissingExtraError, ModelError
+from segshrink.errors import FileError, MissingExtraError, ModelError, first_line
 from segshrink.prediction.exported import read_description
 from segshrink.prediction.runtimes.litert import LiteRtNetwork
-from segshrink.prediction.runtimes.network import Network, first_line, read_file
+from segshrink.prediction.runtimes.network import Network, read_file
 from segshrink.prediction.runtimes.onnx import OnnxNetwork
 from segshrink.teachers.adapter import InputFormat, OutputFormat, adapter_of, read_input, read_output
 from segshrink.teachers.fixed_image import answer_to_fixed_image
@@ -94,9 +94,10 @@ class BlackBox(Teacher):
         """SHA-256 of the file's bytes, the adapter's settings, the class mapping, and the answer to a fixed image."""
         # Where the names are written changes nothing.
         settings = self._adapter.model_dump(mode="json", exclude={"classes"})
-        parts = [_RUNTIMES[self.network.runtime], self._key, settings, self._output.classes, self.mapping.channels]
         sizes = {} if self._resizing.size is None else {"sizes": [self._resizing.size]}
-        parts.append(answer_to_fixed_image(self._answer, self._input.scaling.bands, **sizes))
+        answer = answer_to_fixed_image(self._answer, self._input.scaling.bands, **sizes)
+        runtime, classes = _RUNTIMES[self.network.runtime], self._output.classes
+        parts = [runtime, self._key, settings, classes, self.mapping.channels, answer]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def run_by(self, network: Network) -> BlackBox:

@@ -41,8 +41,8 @@ class TeacherCache(Teacher):
     """The answers of a frozen teacher about every scene of some stores, one byte a class, memory-mapped and read-only.
 
     It stands for the teacher, which may be forgotten: a crop's answer is cut from the scene's with the crop's own plan,
-    so a training step doesn't run the teacher. The teacher saw whole scenes, by overlapping tiles, without the student's
-    brightness or noise.
+    so a training step doesn't run the teacher. The teacher saw whole scenes, by overlapping tiles, without the
+    student's brightness or noise.
 
     Files are named by the teacher's identity (weights, preprocessing, classes), the tiling, the code, and the image's
     content: a stale one is never found. They get their name when they are whole; a damaged one is computed again.

@@ -102,7 +102,9 @@ def map_classes(
         ModelError: An alias names a class that doesn't exist, or no class matches.
     """
     positions = {each.casefold(): index for index, each in enumerate(teacher)}
-    groups = {each.casefold(): (each,) if each.casefold() in positions else () for each in student}
+    groups: dict[str, tuple[str, ...]] = {
+        each.casefold(): (each,) if each.casefold() in positions else () for each in student
+    }
     for alias, meant in (aliases or {}).items():
         if alias.casefold() not in groups:
             raise ModelError(f"{name}: the data set has no class '{alias}'{nearest(alias, list(student))}")

@@ -18,9 +18,11 @@ from segshrink.models import count_parameters
 from segshrink.prediction import Prediction, Predictor
 from segshrink.prediction.logits import most_likely, softmax_in_place
 from segshrink.prediction.runtimes.torch import TorchBackend
-from segshrink.prediction.tiled import OVERLAP, TILE
 from segshrink.teachers.mapping import ClassMapping
 from segshrink.teachers.pixel_units import check_units
+
+# Tiles of a scene that a teacher answers about, in pixels; part of every cached answer's name.
+TILE, OVERLAP = 512, 64
 
 
 class NamedScene(Protocol):

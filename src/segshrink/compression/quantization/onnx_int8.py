@@ -13,11 +13,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from segshrink.compression.quantization.minify_onnx import minify
-from segshrink.errors import ModelError
+from segshrink.errors import ModelError, first_line
 from segshrink.export.enlarging import PREFIX
 from segshrink.extras import quiet_library
 from segshrink.files import scratch_folder
-from segshrink.prediction.exported import first_line
 from segshrink.prediction.isolated import check_isolated
 
 # Layers with weights; they are what int8 makes faster.

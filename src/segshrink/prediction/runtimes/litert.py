@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segshrink.errors import MissingExtraError, ModelError
+from segshrink.errors import MissingExtraError, ModelError, first_line
 from segshrink.prediction.exported import METADATA_KEY, ExportedModel
-from segshrink.prediction.runtimes.network import Network, Port, check_inputs, first_line, read_file
+from segshrink.prediction.runtimes.network import Network, Port, check_inputs, read_file
 from segshrink.prediction.tiled import predict_tiles
 
 # The description stands in a zip archive after the network, as TFLite's associated files do.

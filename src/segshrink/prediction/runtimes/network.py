@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segshrink.errors import FileError, ModelError
+from segshrink.errors import FileError, ModelError, first_line
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,3 @@ def check_inputs(path: Path, names: Sequence[str]) -> None:
     if len(names) != 1:
         listed = f" ({', '.join(names)})" if names else ""
         raise ModelError(f"{path} takes {len(names)} inputs{listed}; give a network that takes images and nothing else")
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of a runtime's error."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segshrink.errors import ModelError
+from segshrink.errors import ModelError, first_line
 from segshrink.prediction.exported import METADATA_KEY, OUTPUTS, ExportedModel
-from segshrink.prediction.runtimes.network import Network, Port, check_inputs, first_line, read_file
+from segshrink.prediction.runtimes.network import Network, Port, check_inputs, read_file
 from segshrink.prediction.runtimes.onnx_parts import output_names, part
 
 # What ONNX Runtime calls the types that images and answers may have.

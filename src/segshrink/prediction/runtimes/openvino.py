@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segshrink.errors import FileError, MissingExtraError, ModelError
+from segshrink.errors import FileError, MissingExtraError, ModelError, first_line
 from segshrink.model_file import ModelFile
 from segshrink.prediction.exported import METADATA_KEY, OUTPUTS, ExportedModel
-from segshrink.prediction.runtimes.network import Network, Port, check_inputs, first_line
+from segshrink.prediction.runtimes.network import Network, Port, check_inputs
 
 DEVICE = "CPU"
 PRECISION = "INFERENCE_PRECISION_HINT"

@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from segshrink.classes import ClassMap
-from segshrink.errors import MissingExtraError, ModelError
+from segshrink.errors import MissingExtraError, ModelError, first_line
 from segshrink.model_description import ModelDescription
 from segshrink.prediction.backends import PRECISIONS, check_images
-from segshrink.prediction.runtimes.network import first_line
 
 if TYPE_CHECKING:
     import torch
