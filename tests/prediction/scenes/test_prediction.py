@@ -61,7 +61,7 @@ def test_tiled_equals_one_shot(box_backend, array_scene, height, width, step, re
     if blend == "center":
         np.testing.assert_array_equal(found, backend.classify(image[None])[0])
         return
-    reference = Predictor(backend, tile=overlap + step, overlap=overlap).predict_logits(image)
+    reference = Predictor(backend, tile=overlap + step, overlap=overlap, blend=blend).predict_logits(image)
     best = np.sort(reference, axis=0)
     sure = best[-1] - best[-2] > 1e-3
     np.testing.assert_array_equal(found[sure], reference.argmax(axis=0)[sure])
@@ -105,7 +105,7 @@ def test_probabilities_are_those_of_the_predictor(box_backend, array_scene, blen
     found, layers = predicted(
         backend, array_scene(image), tile=24, overlap=6, blend=blend, probabilities=True, confidence=True
     )
-    expected = Predictor(backend, tile=24 if blend == "cosine" else 99, overlap=6).predict_array(image)
+    expected = Predictor(backend, tile=24 if blend == "cosine" else 99, overlap=6, blend=blend).predict_array(image)
     assert np.abs(layers["probabilities"] / 254 - expected.probabilities).max() <= 0.5 / 254 + 1e-4
     np.testing.assert_array_equal(layers["confidence"], layers["probabilities"].max(axis=0))
     assert (found == expected.index).mean() > 0.999
