@@ -48,7 +48,6 @@ def compress(
     """
     out = Path(out)
     work = out / "work" if work is None else Path(work)
-    settings = settings or Settings()
     recipe = as_recipe(recipe)
     budget = Budget.parse(budget) if isinstance(budget, str) else budget
     if recipe.student is not None:
@@ -56,12 +55,11 @@ def compress(
         student_terms(recipe.distillation, recipe.student.terms)
         lightning_precision(recipe.student.training.precision)
     quieten_lightning()
-    show = stages(progress)
-    search = SearchStages(recipe, work.resolve(), settings, show)
+    search = SearchStages(recipe, work.resolve(), settings or Settings(), stages(progress))
     with claimed(out), claimed(work), writing(out):
         check_place(out)
         refuse_foreign(*(out / name for name in REPORT_FILES))
-        outcome = search_models(recipe, budget, out=out, stages=search, settings=settings, resume=resume, show=show)
+        outcome = search_models(search, budget, out=out, resume=resume)
         if outcome.chosen.run is not None:
             search.profile(outcome.chosen)
         write_model_card(outcome)

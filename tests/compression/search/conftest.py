@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from segshrink.compression.search.candidates import Candidate, CandidateFile, CandidateResult, Reference
+from segshrink.compression.search.search import silent
 from segshrink.config import Recipe
 from segshrink.errors import ModelError, TrainingError
 
@@ -45,7 +46,7 @@ class FakeStages:
     recipe: Any
     work: Path
     settings: Any = None
-    show: Any = None
+    show: Any = silent
     teacher_iou: float = 0.65
     int8_drop: float = 0.004
     slower_at_the_end: float = 1.0

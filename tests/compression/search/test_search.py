@@ -17,8 +17,8 @@ FAMILIES = ("mobile", "separable-unet", "unet")
 
 def search(recipe: Recipe, stages: Any, out: Path, budget: str, **options: Any) -> Outcome:
     resume = options.pop("resume", False)
-    settings = Settings(families=FAMILIES, **options)
-    return compress(recipe, Budget.parse(budget), out=out, stages=stages, settings=settings, resume=resume)
+    stages.recipe, stages.settings = recipe, Settings(families=FAMILIES, **options)
+    return compress(stages, Budget.parse(budget), out=out, resume=resume)
 
 
 def statuses(out: Path) -> dict[str, tuple[str, str]]:

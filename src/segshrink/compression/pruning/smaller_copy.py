@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.module_tracker import ModuleTracker
 
 from segshrink.compression.pruning.channels import ChannelGraph
 from segshrink.errors import ModelError
@@ -69,30 +70,20 @@ def check_runs(model: SegmentationModel) -> None:
     Raises:
         ModelError: It fails; names the layer.
     """
-    running: list[str] = []
-
-    def leave(*_: Any) -> None:
-        running.pop()
-
-    handles = []
-    for path, module in model.network.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda *_, path=path: running.append(path)))
-        handles.append(module.register_forward_hook(leave))
+    tracker = ModuleTracker()
+    side = 2 * model.description.stride
     try:
-        side = 2 * model.description.stride
-        with torch.enable_grad():
+        with tracker, torch.enable_grad():
             model(torch.zeros(2, model.description.bands, side, side)).sum().backward()
     except Exception as error:  # anything may go wrong in a foreign network
         reason = " ".join(str(error).split())[:200]
-        place = f"the layer '{running[-1]}'" if running and running[-1] else "the network itself"
+        _, _, layer = max(tracker.parents, key=len).partition(".network.")
+        place = f"the layer '{layer}'" if layer else "the network itself"
         raise ModelError(
             f"'{model.description.id}' can't be made smaller: {place} doesn't follow when others lose channels "
             f"({reason}); distill it into another network"
         ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
-        model.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
 
 
 def reestimate_statistics(model: SegmentationModel, images: Tensor) -> None:

@@ -21,7 +21,6 @@ from segshrink.compression.search.candidates import (
     Reference,
     Status,
     list_candidates,
-    pruned,
 )
 from segshrink.compression.search.selection import (
     nearest_file,
@@ -30,7 +29,6 @@ from segshrink.compression.search.selection import (
     shortlist,
     unmet_message,
 )
-from segshrink.config import DatasetDescription, Recipe
 from segshrink.errors import ConfigError, FileError, ModelError, SegshrinkError, TrainingError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -103,43 +101,32 @@ def silent(text: str) -> Iterator[Advance]:  # a bar's name
     yield lambda done, total, note="": None
 
 
-def compress(
-    recipe: Recipe,
-    budget: Budget,
-    *,
-    out: Path,
-    stages: SearchStages,
-    settings: Settings | None = None,
-    resume: bool = False,
-    show: Show = silent,
-) -> Outcome:
+def compress(stages: SearchStages, budget: Budget, *, out: Path, resume: bool = False) -> Outcome:
     """Find the most accurate model within a budget that is measured on this machine.
 
     Writes into ``out``: ``candidates.json`` (every candidate, what it costs, what became of it), and at the end
     ``pareto.json``, ``compress.md``, ``pareto.png``, ``chosen.json`` and the chosen model.
 
     Args:
-        recipe: Teacher, student, data and settings of the distillation.
+        stages: Measure, train and export by a recipe and settings, and keep what they did.
         budget: The limits.
         out: Folder to write.
-        stages: Measure, train and export, and keep what they did.
-        settings: How to search.
         resume: Go on with the search in ``out``; without it a folder that holds one is refused.
-        show: Opens progress bars.
 
     Raises:
         UnmetBudgetError: No candidate keeps the limits: before any training where no weights would help.
         ConfigError: The recipe has no student or no teacher.
         FileError: ``out`` holds a search and ``resume`` is not given, or can't be written.
     """
+    recipe = stages.recipe
     if recipe.student is None:
         raise ConfigError(f"recipe '{recipe.name}' has no 'student' section; add one to say how students are trained")
     if recipe.teacher is None and not recipe.distillation.teachers:
         raise ConfigError(f"recipe '{recipe.name}' names no teacher and has no 'teacher' section; give --teacher")
     if (out / results.CANDIDATES).exists() and not resume:
         raise FileError(f"{out} already holds a search; add --resume to go on with it, or choose another folder")
-    search = _Search(recipe.data, budget, out, stages, settings or Settings(), show)
-    search.measure(list_candidates(recipe.student.model, search.settings.families))
+    search = _Search(stages, budget, out)
+    search.measure(list_candidates(recipe.student.model, stages.settings.families))
     chosen = search.select()
     reference = stages.prepare_teacher()
     return search.choose(*search.build(chosen, reference))
@@ -149,12 +136,9 @@ def compress(
 class _Search:
     """A search under way; ``table`` holds the results by the names of the candidates, in order."""
 
-    data: DatasetDescription
+    stages: SearchStages
     budget: Budget
     out: Path
-    stages: SearchStages
-    settings: Settings
-    show: Show
     table: dict[str, CandidateResult] = field(default_factory=dict)
 
     def measure(self, candidates: Sequence[Candidate]) -> None:
@@ -167,10 +151,7 @@ class _Search:
             proposals = prunings(list(self.table.values()), self.budget)
             if not proposals:
                 return
-            self._measure(
-                [pruned(each.result.candidate, macs=each.macs, share=each.share) for each in proposals],
-                "measure pruned",
-            )
+            self._measure(proposals, "measure pruned")
 
     def select(self) -> list[CandidateResult]:
         """Return the candidates to distill; those that can't keep the limits get the reason as their status."""
@@ -179,7 +160,7 @@ class _Search:
             if candidate.violations:
                 self._put(candidate.result.with_status("unfit", candidate.reason))
         fitting = [candidate.result for candidate in nearest if not candidate.violations]
-        chosen = shortlist(fitting, self.settings.candidates)
+        chosen = shortlist(fitting, self.stages.settings.candidates)
         for result in fitting:
             if result not in chosen:
                 self._put(result.with_status("not distilled", f"not among the {len(chosen)} to distill"))
@@ -227,14 +208,14 @@ class _Search:
             self._put(candidate.result.with_status(status, reason))
         self._save()
         table, file = tuple(self.table.values()), None if best is None else best.file
-        content = results.to_dict(self.data, self.budget, self.settings, reference, table, file)
+        content = results.to_dict(self.stages.recipe.data, self.budget, self.stages.settings, reference, table, file)
         model = results.write(self.out, content, file)
         if best is None or model is None:
             raise UnmetBudgetError(unmet_message(nearest, self.budget, trained=True))
         return Outcome(table, self.table[best.result.name], best.file, model, content)
 
     def _measure(self, candidates: Sequence[Candidate], title: str) -> None:
-        with self.show(title) as advance:
+        with self.stages.show(title) as advance:
             for number, candidate in enumerate(candidates, start=1):
                 try:
                     self._put(self.stages.measure(candidate))

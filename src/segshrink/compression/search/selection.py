@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segshrink.compression.budget import Budget, Violation
-from segshrink.compression.search.candidates import CandidateFile, CandidateResult
+from segshrink.compression.search.candidates import Candidate, CandidateFile, CandidateResult, pruned
 from segshrink.profiling.load import is_busy
 
 _TOO = {
@@ -56,15 +56,6 @@ class OverBudget:
         return f", measured while other programs took {self.file.load:.0%} of the cores" if busy else ""
 
 
-@dataclass(frozen=True)
-class Pruning:
-    """A candidate that pruning may bring within a budget, and to how many multiply-accumulates."""
-
-    result: CandidateResult
-    macs: int
-    share: float
-
-
 def nearest_file(
     result: CandidateResult, files: Sequence[CandidateFile], budget: Budget, *, teacher_iou: float | None = None
 ) -> OverBudget:
@@ -109,8 +100,8 @@ def shortlist(results: Sequence[CandidateResult], count: int) -> list[CandidateR
     return queue[:count]
 
 
-def prunings(results: Sequence[CandidateResult], budget: Budget) -> list[Pruning]:
-    """Propose what to prune: the best candidates that are slightly beyond a limit, or all near ones where none fits.
+def prunings(results: Sequence[CandidateResult], budget: Budget) -> list[Candidate]:
+    """Propose pruned candidates: of the best that are slightly beyond a limit, or of all near ones where none fits.
 
     What was pruned before and still is beyond it is to be pruned further, as long as enough of its base is left.
     """
@@ -133,7 +124,7 @@ def prunings(results: Sequence[CandidateResult], budget: Budget) -> list[Pruning
         excess = nearest_untrained(smallest, budget).excess
         share = _MARGIN / (1 + excess) * smallest.macs / base.result.macs
         if excess > 0 and share >= _LEAST_SHARE:
-            proposals.append(Pruning(base.result, math.floor(share * base.result.macs), share))
+            proposals.append(pruned(base.result.candidate, macs=math.floor(share * base.result.macs), share=share))
     return proposals
 
 
