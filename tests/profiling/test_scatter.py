@@ -42,8 +42,8 @@ def test_every_circle_has_its_models_number_and_numbers_stand_apart() -> None:
         models.setdefault(point.model, set()).add(numbers[point.latency, point.mean_iou].get_text())
     assert all(len(written) == 1 for written in models.values()), "one model, one number"
     assert len(set.union(*models.values())) == 5, "and no two models the same"
-    shown = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert set(models) < set(shown)
+    shown = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {f"{written.pop()}  {model}" for model, written in models.items()} < shown
     figure.draw_without_rendering()
     centers = np.array([text.get_window_extent().get_points().mean(axis=0) for text in numbers.values()])
     distances = np.hypot(*(centers[:, None] - centers[None]).transpose(2, 0, 1)) + 1e9 * np.eye(len(centers))

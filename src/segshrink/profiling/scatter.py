@@ -33,6 +33,7 @@ COLORS = {
     "openvino": LIGHT.roles["student"][0],
     "litert": LIGHT.roles["control"][0],
 }
+_HEADINGS = ("Model", "Runtime", "File")
 _FRONT_STYLE: Any = {"color": LIGHT.ink, "linewidth": 1.0, "linestyle": (0, (4, 2))}
 
 
@@ -188,9 +189,9 @@ def _draw(axes: Axes, points: Sequence[Point], *, x_label: str, y_label: str) ->
     handles, figure = _handles(points), axes.get_figure(root=True)
     assert isinstance(figure, Figure)  # noqa: S101 - axes of a panel
     box = figure.legend(handles=handles, loc="outside right upper", labelspacing=0.75, handletextpad=0.9)
-    for text, handle in zip(box.get_texts(), handles, strict=True):
-        heading = handle.get_linestyle() == "None" and handle.get_marker() == ""
-        text.set_color(LIGHT.muted if heading else LIGHT.ink)
+    for text in box.get_texts():
+        if text.get_text() in _HEADINGS:
+            text.set_color(LIGHT.muted)
     figure.draw_without_rendering()
     _write_numbers(axes, points)
 
@@ -245,10 +246,7 @@ def _write_numbers(axes: Axes, points: Sequence[Point]) -> None:
 
 def _handles(points: Sequence[Point]) -> list[Line2D]:
     """Return the legend: models, runtimes, sizes of files, and the front."""
-    models = [
-        Line2D([], [], linestyle="none", marker=f"${number}$", markersize=7, color=LIGHT.ink, label=model)
-        for model, number in _numbers(points).items()
-    ]
+    models = [_text(f"{number}  {model}") for model, number in _numbers(points).items()]
     order = list(COLORS)
     titles = {point.title: point for point in points}
     runtimes = [
@@ -260,12 +258,12 @@ def _handles(points: Sequence[Point]) -> list[Line2D]:
         _circle(formatting.size(size), _area(size, largest), fill=LIGHT.surface, line=LIGHT.muted)
         for size in (_sample_sizes(largest) if largest > 0 else ())
     ]
-    handles = [_heading("Model"), *models, _heading(""), _heading("Runtime"), *runtimes, _heading("")]
-    handles += [_heading("File"), *sizes, _heading("")] if sizes else []
+    groups = zip(_HEADINGS, (models, runtimes, sizes), strict=True)
+    handles = [handle for heading, group in groups if group for handle in (_text(heading), *group, _text(""))]
     return [*handles, Line2D([], [], label="Pareto front", **_FRONT_STYLE)]
 
 
-def _heading(text: str) -> Line2D:
+def _text(text: str) -> Line2D:
     return Line2D([], [], linestyle="none", marker="", label=text)
 
 
