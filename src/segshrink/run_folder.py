@@ -29,6 +29,15 @@ class RunFolder:
 
     Args:
         path: The folder; it needn't be there.
+
+    Example:
+        >>> import tempfile
+        >>> folder = RunFolder(tempfile.mkdtemp())
+        >>> folder.write_run(RunRecord(role="student", name="mobile", steps=2500))
+        >>> folder.run().steps
+        2500
+        >>> folder.has_evaluation
+        False
     """
 
     def __init__(self, path: str | Path) -> None:
