@@ -183,7 +183,7 @@ def test_help_needs_no_torch() -> None:
 def test_findings_are_documented() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
     source = Path(__file__).resolve().parents[2] / "src/segshrink/doctor"
-    from segshrink.doctor.trials import FAMILIES
+    from segshrink.doctor.input_variants import FAMILIES
 
     kinds = {*FAMILIES, "balance", "silent", "collapsed", "student", "control", "score", "weak", "constant", "random"}
     kinds |= {"batch", "not-finite", "probabilities", "certain", "uncertain", "unknown-classes", "unjudged", "outgrown"}

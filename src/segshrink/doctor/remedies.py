@@ -13,7 +13,7 @@ import yaml
 from segshrink.classes import ClassMap
 from segshrink.config import TeacherSource
 from segshrink.doctor.scaling import Scaling, unchanged
-from segshrink.doctor.trials import Trial
+from segshrink.doctor.input_variants import Trial
 from segshrink.teachers.adapter import adapter_of
 
 _DIGITS = 6

@@ -10,12 +10,12 @@ import torch
 from segshrink.config import Recipe
 from segshrink.data import Dataset
 from segshrink.doctor.findings import Finding
-from segshrink.doctor.gradient_checks import balance_findings, gradient_norms
+from segshrink.doctor.gradients import balance_findings, gradient_norms
 from segshrink.doctor.measuring import Matrices
 from segshrink.doctor.plan import Plan
 from segshrink.doctor.sample import Sample
 from segshrink.doctor.student_checks import collapse_finding, comparison_finding, outgrown_findings
-from segshrink.doctor.trials import Trial, measure
+from segshrink.doctor.input_variants import Trial, measure
 from segshrink.errors import ModelError
 from segshrink.models import SegmentationModel, load_model
 from segshrink.run_folder import RunFolder

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segshrink.doctor.measuring import Matrices, confusions, level, majority_iou, mean_iou
 from segshrink.doctor.sample import Sample
-from segshrink.doctor.trials import Progress, Trial, answers, known_targets
+from segshrink.doctor.input_variants import Progress, Trial, answers, known_targets
 from segshrink.teachers import Teacher
 
 # Temperatures at which the certainty is measured; the recipe's is added.

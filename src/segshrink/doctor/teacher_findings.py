@@ -8,14 +8,14 @@ from typing import Any
 
 from segshrink.classes import ClassMap
 from segshrink.config import TeacherSource
-from segshrink.doctor.causes import Cause
+from segshrink.doctor.cause_search import Cause
 from segshrink.doctor.findings import Finding
 from segshrink.doctor.measuring import BAD_LEVEL, POOR_LEVEL, level
 from segshrink.doctor.plan import Plan
 from segshrink.doctor.remedies import mended_source, recipe_line, teachers_line, with_output
 from segshrink.doctor.scaling import Scaling
 from segshrink.doctor.teacher_checks import CERTAIN, LEAST_CHANGE, TEMPERATURES, Answered
-from segshrink.doctor.trials import Trial
+from segshrink.doctor.input_variants import Trial
 from segshrink.teachers import Teacher
 from segshrink.teachers.teacher import TILE
 

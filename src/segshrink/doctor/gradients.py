@@ -13,7 +13,7 @@ from segshrink.config import Training
 from segshrink.doctor.findings import Finding
 from segshrink.doctor.plan import Plan
 from segshrink.doctor.sample import Sample
-from segshrink.doctor.trials import Trial, answers
+from segshrink.doctor.input_variants import Trial, answers
 from segshrink.losses import WeightedTerm, label_terms
 from segshrink.models import SegmentationModel
 from segshrink.teachers import Teacher

@@ -14,7 +14,7 @@ import yaml
 
 from segshrink.config import Distillation, Recipe, TeacherSource, Term
 from segshrink.doctor import Diagnosis, Patient, examine
-from segshrink.doctor.gradient_checks import balance_findings, gradient_norms
+from segshrink.doctor.gradients import balance_findings, gradient_norms
 from segshrink.doctor.plan import Plan
 from segshrink.doctor.sample import Sample
 from segshrink.errors import ConfigError, ModelError

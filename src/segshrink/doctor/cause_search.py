@@ -21,7 +21,7 @@ from segshrink.doctor.measuring import (
 )
 from segshrink.doctor.sample import Sample
 from segshrink.doctor.scaling import FIT_FACTORS, Scaling, fit_grids, fit_steps
-from segshrink.doctor.trials import FAMILIES, Progress, Trial, combinations, measure, single_trials
+from segshrink.doctor.input_variants import FAMILIES, Progress, Trial, combinations, measure, single_trials
 from segshrink.errors import SegshrinkError
 from segshrink.teachers import Teacher
 

@@ -9,7 +9,7 @@ import torch
 from segshrink.classes import IGNORE_INDEX
 from segshrink.config import Recipe, TeacherSource
 from segshrink.data import open_dataset
-from segshrink.doctor.causes import Search
+from segshrink.doctor.cause_search import Search
 from segshrink.doctor.findings import Diagnosis, Finding, ranked
 from segshrink.doctor.measuring import POOR_LEVEL, Matrices
 from segshrink.doctor.plan import Plan
@@ -24,7 +24,7 @@ from segshrink.doctor.teacher_findings import (
     score_finding,
     steadiness_findings,
 )
-from segshrink.doctor.trials import Progress, Trial, measure
+from segshrink.doctor.input_variants import Progress, Trial, measure
 from segshrink.errors import ConfigError
 from segshrink.models import SegmentationModel
 from segshrink.teachers import Teacher, open_teacher, open_teachers

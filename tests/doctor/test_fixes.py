@@ -13,7 +13,7 @@ from segshrink.config import Distillation, Recipe, TeacherSource, Term
 from segshrink.doctor.measuring import mean_iou
 from segshrink.doctor.plan import Plan
 from segshrink.doctor.sample import Sample
-from segshrink.doctor.trials import Trial, measure
+from segshrink.doctor.input_variants import Trial, measure
 from segshrink.model_description import Normalization
 from segshrink.models import SegmentationModel
 from segshrink.teachers import open_teachers
