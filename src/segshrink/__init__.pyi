@@ -14,6 +14,8 @@ from .data import SceneStore as SceneStore
 from .data import inspect_dataset as inspect_dataset
 from .data import open_dataset as open_dataset
 from .data import write_scenes as write_scenes
+from .doctor import Diagnosis as Diagnosis
+from .doctor import Finding as Finding
 from .errors import SegshrinkError as SegshrinkError
 from .evaluation import Confusion as Confusion
 from .evaluation import EvaluationRecord as EvaluationRecord

@@ -69,7 +69,7 @@ def test_a_healthy_teacher_has_status_zero(
 
 
 @pytest.mark.parametrize(("planted", "kind"), [("unit", "scaling"), ("bgr", "order"), ("order", "classes")])
-def test_a_fault_has_status_one_and_a_line_that_mends_it(
+def test_a_fault_has_status_one_and_a_line_that_fixes_it(
     segshrink: Run, networks: str, recipe: Path, planted: str, kind: str, tmp_path: Path
 ) -> None:
     written = tmp_path / "found.json"
@@ -79,9 +79,9 @@ def test_a_fault_has_status_one_and_a_line_that_mends_it(
     lines = sick.out.splitlines()
     assert lines[0].startswith("1 fault: ")
     assert f"✗ fault  {kind}" in lines
-    remedy = json.loads(written.read_text())["findings"][0]["remedy"]
-    assert f"  → {remedy}" in lines  # in one piece, however narrow the terminal is
-    key, value = remedy.split(": ", 1)
+    fix = json.loads(written.read_text())["findings"][0]["fix"]
+    assert f"  → {fix}" in lines  # in one piece, however narrow the terminal is
+    key, value = fix.split(": ", 1)
     cured = segshrink(*arguments, f"{key}={value}")
     assert cured.status == 0, cured.out
     (entry,) = load_recipe(recipe, [f"{key}={value}"]).distillation.teachers
@@ -153,7 +153,7 @@ def test_distill_can_do_without_the_doctor_and_survives_it(
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("out of\nmemory")
 
-    monkeypatch.setattr("segshrink.workflows.diagnose.examine", broken)
+    monkeypatch.setattr("segshrink.workflows.diagnose.diagnose_recipe", broken)
     short = ("student.training.epochs=1", "--teacher", networks)
     told = segshrink("distill", recipe, "--out", tmp_path / "one", *short)
     assert told.status == 0, told.err
@@ -183,9 +183,9 @@ def test_help_needs_no_torch() -> None:
 def test_findings_are_documented() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
     source = Path(__file__).resolve().parents[2] / "src/segshrink/doctor"
-    from segshrink.doctor.input_variants import FAMILIES
+    from segshrink.doctor.input_variants import KINDS
 
-    kinds = {*FAMILIES, "balance", "silent", "collapsed", "student", "control", "score", "weak", "constant", "random"}
+    kinds = {*KINDS, "balance", "silent", "collapsed", "student", "control", "score", "weak", "constant", "random"}
     kinds |= {"batch", "not-finite", "probabilities", "certain", "uncertain", "unknown-classes", "unjudged", "outgrown"}
     code = "\n".join(path.read_text(encoding="utf-8") for path in source.glob("*.py"))
     for kind in kinds:

@@ -1,4 +1,4 @@
-"""Scenes of colours and stripes, and a teacher that is good at them: what faults are planted in."""
+"""Scenes of colors and stripes, and a teacher that is good at them: what faults are planted in."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from torch.nn import functional as F
 
 from segshrink.config import Recipe, TeacherSource
 from segshrink.data import SceneStore, open_dataset
-from segshrink.doctor import Finding, examine_teacher
-from segshrink.doctor.findings import ranked
-from segshrink.doctor.plan import Plan
+from segshrink.doctor import Finding
+from segshrink.doctor.diagnose import diagnose_teacher
+from segshrink.doctor.findings import RecipeTerms, ranked
 from segshrink.doctor.sample import Sample, draw_sample
-from segshrink.doctor.teacher_findings import Named
+from segshrink.doctor.teacher_checks import TeacherEntry
 from segshrink.model_description import Normalization
 from segshrink.models import SegmentationModel, build_model
 from segshrink.teachers import Teacher
 
-# Colour of each class; the last two are stripes that only their width tells apart.
+# Color of each class; the last two are stripes that only their width tells apart.
 COLORS = {
     "Ground": (120, 90, 60),
     "Roof": (200, 60, 50),
@@ -120,8 +120,8 @@ def random_crops(images: Tensor, masks: Tensor, *, count: int = 6, size: int = 4
 
 def look(teacher: Teacher, sample: Sample, recipe: Recipe, source: TeacherSource | None = None) -> tuple[Finding, ...]:
     """Everything that is found about one teacher, what matters most first."""
-    named = Named(teacher, [source or TeacherSource(source="runs/teacher")], 0)
-    findings, _ = examine_teacher(named, sample, Plan.of(recipe))
+    entry = TeacherEntry(teacher, [source or TeacherSource(source="runs/teacher")], 0, RecipeTerms.of(recipe))
+    findings, _ = diagnose_teacher(entry, sample)
     return ranked(findings)
 
 

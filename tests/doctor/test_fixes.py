@@ -1,4 +1,4 @@
-"""The recipe lines that a diagnosis gives mend the teacher, opened as a recipe opens it."""
+"""The recipe lines that a diagnosis gives fix the teacher, opened as a recipe opens it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from segshrink.config import Distillation, Recipe, TeacherSource, Term
-from segshrink.doctor.measuring import mean_iou
-from segshrink.doctor.plan import Plan
-from segshrink.doctor.sample import Sample
-from segshrink.doctor.input_variants import Trial, measure
+from segshrink.doctor import diagnose_recipe
+from segshrink.doctor.findings import RecipeTerms
+from segshrink.doctor.input_variants import InputVariant, VariantScores
+from segshrink.doctor.sample import Sample, mean_iou
 from segshrink.model_description import Normalization
 from segshrink.models import SegmentationModel
 from segshrink.teachers import open_teachers
@@ -57,10 +57,10 @@ def network(folder, change):
 """
 
 
-def applied(recipe: Recipe, remedy: str) -> Recipe:
-    """The recipe with the lines of a remedy in it."""
+def applied(recipe: Recipe, fix: str) -> Recipe:
+    """The recipe with the lines of a fix in it."""
     raw: dict[str, Any] = recipe.model_dump(mode="json", exclude_unset=True)
-    for line in remedy.splitlines():
+    for line in fix.splitlines():
         key, value = line.split(": ", 1)
         section, name = key.split(".")
         raw.setdefault(section, {})[name] = yaml.safe_load(value)
@@ -68,19 +68,19 @@ def applied(recipe: Recipe, remedy: str) -> Recipe:
 
 
 def score(recipe: Recipe, sample: Sample, model: SegmentationModel) -> float:
-    """mIoU of a recipe's teachers, as a student would hear them."""
+    """mIoU of a recipe's teachers, as a student would learn from them."""
     teacher = open_teachers(recipe.distillation, model.description.classes)
-    return mean_iou(measure(teacher, sample, Trial(), range(len(sample))))
+    return mean_iou(VariantScores(teacher, sample).of(InputVariant()))
 
 
-def mended(recipe: Recipe, source: dict[str, Any], sample: Sample, good: SegmentationModel) -> tuple[str, float, float]:
-    """The kind that is found first, and the score before and with its remedy; what is mended must be healthy."""
+def fixed(recipe: Recipe, source: dict[str, Any], sample: Sample, good: SegmentationModel) -> tuple[str, float, float]:
+    """The kind that is named first, and the score before and with its fix."""
     sick = recipe.model_copy(update={"distillation": Distillation.model_validate({"teachers": [source]})})
     (entry,) = sick.distillation.teachers
     teacher = open_teachers(sick.distillation, good.description.classes)
     first = look(teacher, sample, sick, entry)[0]
     assert first.severity == "fault", first
-    cured = applied(sick, first.remedy)
+    cured = applied(sick, first.fix)
     return first.kind, score(sick, sample, good), score(cured, sample, good)
 
 
@@ -101,7 +101,7 @@ def mended(recipe: Recipe, source: dict[str, Any], sample: Sample, good: Segment
         ("probabilities", {"output": "logits"}, "probabilities"),
     ],
 )
-def test_the_line_mends_a_users_network(
+def test_the_line_fixes_a_users_network(
     good: SegmentationModel,
     sample: Sample,
     recipe: Recipe,
@@ -120,13 +120,13 @@ def test_the_line_mends_a_users_network(
     }
     if adapter is not None:
         source["adapter"] = adapter
-    found, before, after = mended(recipe, source, sample, good)
-    assert found == kind
+    kind_named, before, after = fixed(recipe, source, sample, good)
+    assert kind_named == kind
     assert after > 0.85
     assert after > before + 0.1 or kind == "probabilities"
 
 
-def test_the_line_mends_model_folders(good: SegmentationModel, sample: Sample, recipe: Recipe, tmp_path: Path) -> None:
+def test_the_line_fixes_model_folders(good: SegmentationModel, sample: Sample, recipe: Recipe, tmp_path: Path) -> None:
     described = good.description
     wrong = {
         "scaling": replace(described, normalization=Normalization((0.5,) * 3, (0.25,) * 3)),
@@ -137,8 +137,8 @@ def test_the_line_mends_model_folders(good: SegmentationModel, sample: Sample, r
     for kind, description in wrong.items():
         folder = tmp_path / kind
         SegmentationModel(good.network, description).save(folder)
-        found, before, after = mended(recipe, {"source": str(folder)}, sample, good)
-        assert found == kind
+        kind_named, before, after = fixed(recipe, {"source": str(folder)}, sample, good)
+        assert kind_named == kind
         assert after > 0.85 > before + 0.1
 
 
@@ -148,14 +148,13 @@ def test_only_the_entry_of_the_sick_teacher_changes(
     good.save(tmp_path / "well")
     description = replace(good.description, normalization=Normalization((0.5,) * 3, (0.25,) * 3))
     SegmentationModel(good.network, description).save(tmp_path / "sick")
-    from segshrink.doctor import Patient, examine
 
     sources = tuple(TeacherSource(source=str(tmp_path / name), weight=2) for name in ("well", "sick"))
-    diagnosis = examine(Patient(recipe.model_copy(update={"student": None}), sources), images=8)
+    diagnosis = diagnose_recipe(recipe.model_copy(update={"student": None}), sources, images=8)
     (fault,) = diagnosis.faults
     assert fault.kind == "scaling"
-    assert f"teacher {tmp_path / 'sick'}" in fault.seen
-    first, second = applied(recipe, fault.remedy).distillation.teachers
+    assert f"teacher {tmp_path / 'sick'}" in fault.message
+    first, second = applied(recipe, fault.fix).distillation.teachers
     assert first == sources[0]
     assert (second.source, second.weight) == (sources[1].source, 2)
     assert second.adapter is not None
@@ -165,14 +164,14 @@ def test_only_the_entry_of_the_sick_teacher_changes(
 def test_lines_for_lists_and_presets_of_terms_are_whole_lists() -> None:
     supervised = (Term(name="cross_entropy"), Term(name="jaccard", weight=0.5))
     terms = [Term(name="cross_entropy"), Term(name="channel_kl", weight=3, options={"temperature": 4.0})]
-    listed = Plan(Distillation(terms=terms), supervised)
+    listed = RecipeTerms(Distillation(terms=terms), supervised)
     assert listed.temperature == 4
     assert listed.temperature_line(8) == (
         "distillation.terms: [{name: cross_entropy, weight: 1}, "
         "{name: channel_kl, weight: 3, options: {temperature: 8}}]"
     )
     assert "{name: channel_kl, weight: 0.6, " in listed.weights_line({1: 0.2})
-    preset = Plan(Distillation(preset="cwd"), supervised)
+    preset = RecipeTerms(Distillation(preset="cwd"), supervised)
     null, line = preset.weights_line({0: 2, 1: 2}).splitlines()
     assert null == "distillation.preset: null"
     assert yaml.safe_load(line.removeprefix("distillation.terms: ")) == [
@@ -181,5 +180,5 @@ def test_lines_for_lists_and_presets_of_terms_are_whole_lists() -> None:
         {"name": "channel_kl", "weight": 3, "options": {"temperature": 4}},
     ]
     # With alpha, one share stands for all labels' terms.
-    assert Plan(Distillation(alpha=0.5), supervised).weights_line({2: 3}) == "distillation.alpha: 0.25"
-    assert Plan(Distillation(alpha=0.5), supervised).weights_line({0: 3, 1: 3}) == "distillation.alpha: 0.75"
+    assert RecipeTerms(Distillation(alpha=0.5), supervised).weights_line({2: 3}) == "distillation.alpha: 0.25"
+    assert RecipeTerms(Distillation(alpha=0.5), supervised).weights_line({0: 3, 1: 3}) == "distillation.alpha: 0.75"

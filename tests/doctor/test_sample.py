@@ -8,17 +8,18 @@ import torch
 
 from segshrink.config import Recipe
 from segshrink.data import open_dataset
-from segshrink.doctor.measuring import (
+from segshrink.doctor.sample import (
+    Sample,
     best_order,
     confusions,
+    draw_sample,
     gain,
     level,
     majority_iou,
     mean_iou,
+    predictions,
     reordered,
 )
-from segshrink.doctor.sample import Sample, draw_sample
-from segshrink.doctor.scaling import Scaling, candidates, unchanged
 from segshrink.evaluation import Confusion
 
 
@@ -68,7 +69,7 @@ def test_scores_agree_with_the_confusion_matrix_where_all_classes_are_present() 
     logits = torch.randn(3, 4, 6, 6, generator=torch.Generator().manual_seed(0))
     targets = torch.randint(0, 4, (3, 6, 6), generator=torch.Generator().manual_seed(1))
     targets[:, 0] = 255
-    counts = confusions(logits, targets)
+    counts = confusions(predictions(logits), targets, 4)
     whole = Confusion(4).update(logits.argmax(1), targets)
     assert np.array_equal(counts.sum(0), whole.matrix)
     assert mean_iou(counts) == pytest.approx(whole.scores().mean_iou)
@@ -96,31 +97,13 @@ def test_a_gain_is_sure_only_when_most_crops_gain() -> None:
 
 
 def test_a_level_is_the_share_of_the_way_to_perfect() -> None:
-    assert level(0.2, 0.2) == 0
-    assert level(1, 0.2) == 1
-    assert level(0.6, 0.2) == pytest.approx(0.5)
-
-
-def test_scalings_follow_and_undo_each_other() -> None:
-    images = torch.randint(0, 256, (1, 3, 2, 2), generator=torch.Generator().manual_seed(0)).float()
-    one, two = Scaling("", (10.0, 20.0, 30.0), (2.0, 4.0, 8.0)), Scaling("", (1.0, 2.0, 3.0), (0.5, 0.25, 4.0))
-    assert torch.allclose(one.then(two)(images), two(one(images)), atol=1e-4)
-    assert torch.allclose(one.undone()(one(images)), images, atol=1e-4)
-    assert torch.equal(one.reversed()(images.flip(1)), one(images).flip(1))
-    assert one.then(one.undone()).like(unchanged(3))
-    assert not one.like(unchanged(3))
-
-
-def test_candidates_give_a_network_every_usual_scaling_once(sample: Sample) -> None:
-    inner = Scaling("", (127.5,) * 3, (64.0,) * 3)
-    images = sample.images[:2]
-    seen = [inner(scaling(images)) for scaling in candidates(sample.statistics, bytes_=True, inner=inner)]
-    wanted = [images.float(), images / 255, images / 127.5 - 1]
-    assert all(any(torch.allclose(one, two, atol=1e-3) for one in seen) for two in wanted)
-    assert not any(torch.allclose(one, inner(images), atol=1e-3) for one in seen)
-    assert not any(torch.allclose(one, two, atol=1e-6) for n, one in enumerate(seen) for two in seen[:n])
-    wide = candidates(sample.statistics, bytes_=False, inner=None)
-    assert any("10000" in scaling.name for scaling in wide)
+    truth = np.array([60, 40])
+    majority, perfect = np.zeros((1, 2, 2), int), np.diag(truth)[None]
+    majority[0, :, 0] = truth
+    assert majority_iou(perfect) == pytest.approx(mean_iou(majority)) == pytest.approx(0.3)
+    assert level(majority) == pytest.approx(0)
+    assert level(perfect) == pytest.approx(1)
+    assert level(np.array([[[50, 10], [10, 30]]])) == pytest.approx(((5 / 7 + 3 / 5) / 2 - 0.3) / 0.7)
 
 
 def test_the_sample_is_a_function_of_its_seed(recipe: Recipe, sample: Sample) -> None:

@@ -12,10 +12,10 @@ import pytest
 import torch
 import yaml
 
-from segshrink.config import Distillation, Recipe, TeacherSource, Term
-from segshrink.doctor import Diagnosis, Patient, examine
+from segshrink.config import Distillation, Recipe, Term
+from segshrink.doctor import Diagnosis, diagnose_recipe
+from segshrink.doctor.findings import RecipeTerms
 from segshrink.doctor.gradients import balance_findings, gradient_norms
-from segshrink.doctor.plan import Plan
 from segshrink.doctor.sample import Sample
 from segshrink.errors import ConfigError, ModelError
 from segshrink.models import SegmentationModel
@@ -55,37 +55,37 @@ def run_folder(path: Path, model: SegmentationModel, score: float, control: Segm
     return path
 
 
-def examined(recipe: Recipe, teacher: SegmentationModel, student: Path, tmp_path: Path) -> Diagnosis:
+def diagnosed(recipe: Recipe, teacher: SegmentationModel, student: Path, tmp_path: Path) -> Diagnosis:
     teacher.save(tmp_path / "the-teacher")
-    return examine(Patient(recipe, (TeacherSource(source=str(tmp_path / "the-teacher")),), str(student)), images=12)
+    return diagnose_recipe(recipe, [tmp_path / "the-teacher"], student=student, images=12)
 
 
 def test_a_collapsed_student_is_a_fault(good: SegmentationModel, recipe: Recipe, tmp_path: Path) -> None:
     model = biased(good, by={0: 100.0})
     model.save(tmp_path / "student")
-    found = examined(recipe, good, tmp_path / "student", tmp_path)
-    assert found.findings[0].kind == "collapsed"
-    assert found.findings[0].severity == "fault"
-    assert "100% of its predictions are Ground" in found.findings[0].seen
-    assert "never predicted: Roof, Water, Fine, Coarse" in found.findings[0].seen
-    assert found.findings[0].remedy == "crops.rare_class_share: 0.5"
-    assert found.findings[0].numbers["predicted"]["Ground"] == 1
+    diagnosis = diagnosed(recipe, good, tmp_path / "student", tmp_path)
+    assert diagnosis.findings[0].kind == "collapsed"
+    assert diagnosis.findings[0].severity == "fault"
+    assert "100% of its predictions are Ground" in diagnosis.findings[0].message
+    assert "never predicted: Roof, Water, Fine, Coarse" in diagnosis.findings[0].message
+    assert diagnosis.findings[0].fix == "crops.rare_class_share: 0.5"
+    assert diagnosis.findings[0].numbers["predicted"]["Ground"] == 1
 
 
 def test_one_lost_class_is_a_warning_and_none_is_fine(good: SegmentationModel, recipe: Recipe, tmp_path: Path) -> None:
     biased(good, by={3: -100.0}).save(tmp_path / "student")
     rare = recipe.model_copy(update={"crops": recipe.crops.model_copy(update={"rare_class_share": 0.6})})
-    found = examined(rare, good, tmp_path / "student", tmp_path)
-    (finding,) = [one for one in found.findings if one.about == "student"]
+    diagnosis = diagnosed(rare, good, tmp_path / "student", tmp_path)
+    (finding,) = [finding for finding in diagnosis.findings if finding.about == "student"]
     assert (finding.kind, finding.severity) == ("collapsed", "warning")
-    assert "never predicted: Fine" in finding.seen
-    assert "jaccard" in finding.remedy
+    assert "never predicted: Fine" in finding.message
+    assert "jaccard" in finding.fix
     good.save(tmp_path / "student")
-    found = examined(recipe, good, tmp_path / "student", tmp_path)
-    assert [one.severity for one in found.findings if one.about == "student"] == ["fine"]
-    assert "outgrown" not in {one.kind for one in found.findings}
-    found = examined(recipe, biased(good, by={3: -100.0}), tmp_path / "student", tmp_path)
-    assert [one.severity for one in found.findings if one.kind == "outgrown"] == ["warning"]
+    diagnosis = diagnosed(recipe, good, tmp_path / "student", tmp_path)
+    assert [finding.severity for finding in diagnosis.findings if finding.about == "student"] == ["fine"]
+    assert "outgrown" not in {finding.kind for finding in diagnosis.findings}
+    diagnosis = diagnosed(recipe, biased(good, by={3: -100.0}), tmp_path / "student", tmp_path)
+    assert [finding.severity for finding in diagnosis.findings if finding.kind == "outgrown"] == ["warning"]
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,10 @@ def test_the_teacher_is_compared_with_the_control_on_the_same_crops(
     severity: str,
 ) -> None:
     run = run_folder(tmp_path / "run", good, 0.5, control=biased(good, by=control_by))
-    found = examined(recipe, biased(good, by=teacher_by), run, tmp_path)
-    (finding,) = [one for one in found.findings if one.kind == "control"]
+    diagnosis = diagnosed(recipe, biased(good, by=teacher_by), run, tmp_path)
+    (finding,) = [finding for finding in diagnosis.findings if finding.kind == "control"]
     assert finding.severity == severity
-    assert found.healthy == (severity != "fault")
+    assert diagnosis.healthy == (severity != "fault")
 
 
 def test_the_controls_evaluation_does_where_its_model_is_gone(
@@ -113,16 +113,16 @@ def test_the_controls_evaluation_does_where_its_model_is_gone(
 ) -> None:
     for score, severity in ((0.5, "fine"), (0.93, "warning"), (1.0, "fault")):
         run = run_folder(tmp_path / f"run{score}", good, score)
-        found = examined(recipe, biased(good, by={4: -2.0}), run, tmp_path)
-        (finding,) = [one for one in found.findings if one.kind == "control"]
+        diagnosis = diagnosed(recipe, biased(good, by={4: -2.0}), run, tmp_path)
+        (finding,) = [finding for finding in diagnosis.findings if finding.kind == "control"]
         assert finding.numbers["control_mean_iou"] == score
         assert finding.severity == severity, finding
 
 
 def norms_of(
     student: SegmentationModel, teacher: SegmentationModel, distillation: Distillation, sample: Sample, steps: int = 0
-) -> tuple[dict[str, float], Plan]:
-    plan = Plan(distillation, (Term(name="cross_entropy"),))
+) -> tuple[dict[str, float], RecipeTerms]:
+    plan = RecipeTerms(distillation, (Term(name="cross_entropy"),))
     terms = student_terms(distillation, plan.supervised)
     return gradient_norms(student, TorchTeacher(teacher), terms, sample, batch_size=4, batches=2, steps=steps), plan
 
@@ -173,7 +173,7 @@ def test_an_unbalanced_term_is_named_with_the_weight_that_balances(
     terms = student_terms(distillation, plan.supervised)
     (finding,) = balance_findings(norms, terms, plan, state="the student")
     assert (finding.kind, finding.severity, finding.numbers["term"]) == ("balance", "warning", term)
-    key, value = finding.remedy.split(": ", 1)
+    key, value = finding.fix.split(": ", 1)
     changed = Distillation.model_validate({**section, key.removeprefix("distillation."): yaml.safe_load(value)})
     norms, plan = norms_of(student(), good, changed, sample, 6)
     (balanced,) = balance_findings(norms, student_terms(changed, plan.supervised), plan, state="the student")
@@ -196,8 +196,7 @@ def test_a_healthy_recipe_is_balanced_and_a_silent_term_is_a_fault(
 
 def test_refusals(good: SegmentationModel, recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no teacher to examine"):
-        examine(Patient(recipe, ()))
+        diagnose_recipe(recipe)
     good.save(tmp_path / "teacher")
-    source = TeacherSource(source=str(tmp_path / "teacher"))
     with pytest.raises(ModelError, match="unknown model"):
-        examine(Patient(recipe, (source,), "moblie"), images=4)
+        diagnose_recipe(recipe, [tmp_path / "teacher"], student="moblie", images=4)

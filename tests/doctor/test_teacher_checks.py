@@ -25,7 +25,7 @@ Change = Callable[[Tensor], Tensor]
 IMAGENET = Normalization.named("imagenet")
 MEAN, STD = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (IMAGENET.mean, IMAGENET.std))
 ORDER = [1, 2, 0, 4, 3]
-MENDED = 0.8
+FIXED = 0.8
 
 
 class Changed(nn.Module):
@@ -65,7 +65,7 @@ def zoomed(factor: float) -> Change:
     return lambda maps: F.interpolate(maps, scale_factor=factor, mode="bilinear", antialias=factor < 1)
 
 
-def centred(images: Tensor) -> Tensor:
+def centered(images: Tensor) -> Tensor:
     """Only whole scenes have the mean that this takes them to have."""
     return images - images.mean(dim=(2, 3), keepdim=True) + torch.tensor([120.0, 95.0, 100.0]).reshape(1, 3, 1, 1)
 
@@ -76,7 +76,7 @@ def half_broken(logits: Tensor) -> Tensor:
     return broken
 
 
-# Fault -> what is done to pixels, what to answers, the kind that must come first, and what its remedy must hold.
+# Fault -> what is done to pixels, what to answers, the kind that must come first, and what its fix must hold.
 FAULTS: dict[str, tuple[Change | None, Change | None, str, str]] = {
     "wants 0 to 1": (lambda x: x * 255, None, "scaling", "adapter: {mean: 0, std: 255}"),
     "wants -1 to 1": (lambda x: x * 127.5 + 127.5, None, "scaling", "adapter: {mean: 127.5, std: 127.5}"),
@@ -101,7 +101,7 @@ FAULTS: dict[str, tuple[Change | None, Change | None, str, str]] = {
     "two classes exchanged": (None, lambda y: y[:, [0, 2, 1, 3, 4]], "classes", "classes: {Roof: Water, Water: Roof}"),
     "wants larger images": (zoomed(0.5), zoomed(2), "size", "distillation.scales: [2]"),
     "wants smaller images": (zoomed(2), zoomed(0.5), "size", "distillation.scales: [0.5]"),
-    "wants whole scenes": (centred, None, "surroundings", "distillation.teacher_cache: true"),
+    "wants whole scenes": (centered, None, "surroundings", "distillation.teacher_cache: true"),
     "shifted": (None, lambda y: y.roll((8, -5), (2, 3)), "shift", "one side only"),
     "NaN": (None, half_broken, "not-finite", "32 bits"),
     "blind": (lambda x: x * 0, None, "constant", "weights"),
@@ -122,18 +122,18 @@ FAULTS: dict[str, tuple[Change | None, Change | None, str, str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_named_first_with_its_remedy(
+def test_a_planted_fault_is_named_first_with_its_fix(
     good: SegmentationModel, sample: Sample, recipe: Recipe, fault: str
 ) -> None:
-    before, after, kind, remedy = FAULTS[fault]
+    before, after, kind, fix = FAULTS[fault]
     classes = good.description.classes
     found = look(TorchTeacher(Changed(good, before, after), classes), sample, recipe)
     assert found[0].kind == kind, found[0]
     assert found[0].severity == "fault"
-    assert remedy in found[0].remedy
+    assert fix in found[0].fix
     assert [other.kind for other in found[1:] if other.severity != "fine"] == []
-    if "mended_mean_iou" in found[0].numbers:
-        assert found[0].numbers["mended_mean_iou"] > MENDED
+    if "fixed_mean_iou" in found[0].numbers:
+        assert found[0].numbers["fixed_mean_iou"] > FIXED
         assert found[0].numbers["gain"] > 0.1
 
 
@@ -145,7 +145,7 @@ def test_a_scaling_is_found_without_normalization_layers(sample: Sample, recipe:
     """A color's nearness to each class's color, as a network of three layers that nothing normalizes."""
     found = look(TorchTeacher(Changed(Nearest(), change), sample_classes(recipe)), sample, recipe)
     assert (found[0].kind, found[0].severity) == ("scaling", "fault"), found[0]
-    assert found[0].numbers["mended_mean_iou"] > found[0].numbers["mean_iou"] + 0.2
+    assert found[0].numbers["fixed_mean_iou"] > found[0].numbers["mean_iou"] + 0.2
 
 
 @pytest.mark.parametrize("change", [
@@ -157,7 +157,7 @@ def test_scaling_is_suspected_where_batch_statistics_of_the_first_layer_help(
 ) -> None:
     found = look(TorchTeacher(Changed(good, change), good.description.classes), sample, recipe)
     assert "scaling" in found[0].kind, found[0]
-    assert "update_bn" not in found[0].remedy
+    assert "update_bn" not in found[0].fix
 
 
 def test_what_leaves_a_teacher_poor_is_its_likely_cause(
@@ -172,9 +172,9 @@ def test_what_leaves_a_teacher_poor_is_its_likely_cause(
     found = look(teacher, sample, recipe)
     numbers = found[0].numbers
     assert (found[0].kind, found[0].severity) == ("scaling", "fault"), found[0]
-    assert "likely cause" in found[0].seen
-    assert "adapter: {mean: 0, std: 255}" in found[0].remedy
-    assert numbers["mean_iou"] + 0.05 < numbers["mended_mean_iou"] < 0.5
+    assert "likely cause" in found[0].message
+    assert "adapter: {mean: 0, std: 255}" in found[0].fix
+    assert numbers["mean_iou"] + 0.05 < numbers["fixed_mean_iou"] < 0.5
 
 
 def test_running_averages_that_do_not_fit(good: SegmentationModel, sample: Sample, recipe: Recipe) -> None:
@@ -185,13 +185,13 @@ def test_running_averages_that_do_not_fit(good: SegmentationModel, sample: Sampl
     before = {name: value.clone() for name, value in broken.state_dict().items()}
     found = look(TorchTeacher(broken), sample, recipe)
     assert (found[0].kind, found[0].severity) == ("statistics", "fault")
-    assert "update_bn" in found[0].remedy
-    assert found[0].numbers["mended_mean_iou"] > MENDED
+    assert "update_bn" in found[0].fix
+    assert found[0].numbers["fixed_mean_iou"] > FIXED
     assert all(torch.equal(before[name], value) for name, value in broken.state_dict().items())
 
 
 class Stuck(Changed):
-    """Its batch normalisation can't be switched to evaluation."""
+    """Its batch normalization can't be switched to evaluation."""
 
     def train(self, mode: bool = True) -> Stuck:
         super().train(mode)
@@ -208,7 +208,7 @@ def test_a_network_that_stays_in_train_mode_is_named_and_left_as_it_was(
     before = {name: value.clone() for name, value in stuck.state_dict().items()}
     found = look(TorchTeacher(stuck, good.description.classes), sample, recipe)
     assert (found[0].kind, found[0].severity) == ("batch", "fault")
-    assert ".eval()" in found[0].remedy
+    assert ".eval()" in found[0].fix
     assert all(torch.equal(before[name], value) for name, value in stuck.state_dict().items())
 
 
@@ -233,11 +233,11 @@ def test_probabilities_taken_for_logits_are_a_fault_though_the_score_is_right(
 ) -> None:
     found = look(Answering(good, lambda y: y.softmax(1)), sample, recipe)
     assert (found[0].kind, found[0].severity) == ("probabilities", "fault")
-    assert found[0].remedy == "distillation.teachers: [{source: runs/teacher, adapter: {output: probabilities}}]"
+    assert found[0].fix == "distillation.teachers: [{source: runs/teacher, adapter: {output: probabilities}}]"
     assert found[0].numbers["highest_probability"] < 0.41  # e / (e + 4) at most, of five classes
     each = look(Answering(good, lambda y: y.sigmoid()), sample, recipe)
     assert (each[0].kind, each[0].severity) == ("probabilities", "fault")
-    assert each[0].remedy == found[0].remedy
+    assert each[0].fix == found[0].fix
     fine = look(Answering(good, lambda y: y.log_softmax(1)), sample, recipe)
     assert [finding.severity for finding in fine] == ["fine"]
 
@@ -258,7 +258,7 @@ def test_targets_that_say_no_more_than_labels_or_nothing(
     teacher = TorchTeacher(Changed(good, after=lambda y: y * factor), good.description.classes)
     found = look(teacher, sample, recipe)
     assert [(finding.kind, finding.severity) for finding in found] == [(kind, "warning"), ("score", "fine")]
-    assert found[0].remedy == line
+    assert found[0].fix == line
 
 
 @pytest.mark.parametrize("after", [None, lambda y: y * 0.25, lambda y: y * 2], ids=["as trained", "unsure", "sure"])
@@ -267,7 +267,7 @@ def test_no_false_alarm_about_the_good_teacher(
 ) -> None:
     found = look(TorchTeacher(Changed(good, after=after), good.description.classes), sample, recipe)
     assert [finding.severity for finding in found] == ["fine"], found
-    assert found[0].numbers["mean_iou"] > MENDED
+    assert found[0].numbers["mean_iou"] > FIXED
 
 
 @pytest.mark.parametrize(

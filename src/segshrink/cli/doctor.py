@@ -63,7 +63,7 @@ def doctor(
     """Find out why distillation does not work.
 
     Measures the teacher on your own validation images, tries the usual causes where it does badly, and names the one
-    that explains it with the recipe line that mends it; looks at the balance of the terms, and whether the student has
+    that explains it with the recipe line that fixes it; looks at the balance of the terms, and whether the student has
     collapsed. Exit status 1 when a fault was found.
     """
     from segshrink.cli._console import print_json, progress_bars
@@ -97,7 +97,7 @@ def doctor(
 
 
 def _print(diagnosis: Diagnosis) -> None:
-    """Print the verdict and every finding with its remedy."""
+    """Print the verdict and every finding with its fix."""
     from segshrink.cli._console import out_console
 
     console = out_console()
@@ -112,7 +112,7 @@ def _verdict(diagnosis: Diagnosis) -> Text:
     about = f"  {diagnosis.data}, {diagnosis.images} crops of {diagnosis.size} px"
     if diagnosis.faults:
         count = len(diagnosis.faults)
-        message = f"{count} fault{'s' if count > 1 else ''}: mend what comes first, then ask again"
+        message = f"{count} fault{'s' if count > 1 else ''}: fix what comes first, then ask again"
         return Text.assemble((message, "bold red"), about)
     if diagnosis.warnings:
         return Text.assemble(("no fault, but worth a look", "bold yellow"), about)
@@ -127,14 +127,14 @@ def _print_finding(console: Console, finding: Finding) -> None:
     sign = Text(f"{_SIGNS[finding.severity]} {finding.severity}", _STYLES[finding.severity])
     if finding.severity == "fine":
         rows.add_column(width=9)
-        rows.add_row(sign, finding.seen)
+        rows.add_row(sign, finding.message)
         console.print(rows)
         return
     console.print()
     console.print(sign.append(f"  {finding.kind}", "bold default"))
-    rows.add_row("", finding.seen)
+    rows.add_row("", finding.message)
     rows.add_row("", Text(finding.why, "dim"))
     console.print(rows)
-    for line in finding.remedy.splitlines():
+    for line in finding.fix.splitlines():
         # In one piece, to be copied, however wide the terminal is.
         console.print(Text.assemble("  → ", (line, "cyan")))

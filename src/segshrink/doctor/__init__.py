@@ -1,6 +1,6 @@
-"""The doctor: why distillation doesn't work, and the recipe line that mends it."""
+"""The doctor: why distillation doesn't work, and the recipe line that fixes it."""
 
-from segshrink.doctor.diagnose import Patient, examine, examine_teacher
+from segshrink.doctor.diagnose import diagnose_recipe
 from segshrink.doctor.findings import Diagnosis, Finding
 
-__all__ = ["Diagnosis", "Finding", "Patient", "examine", "examine_teacher"]
+__all__ = ["Diagnosis", "Finding", "diagnose_recipe"]

@@ -1,4 +1,4 @@
-"""The search for what explains a teacher's bad score: treatments are tried on few crops, the best on all.
+"""The search for what explains a teacher's bad score: input variants are tried on few crops, the best on all.
 
 A scaling that nobody has a name for is fitted. Batch statistics undo any scaling of pixels, so where they help most the
 scaling is suspected: it is to blame if those of the first layer alone help as much.
@@ -6,339 +6,255 @@ scaling is suspected: it is to blame if those of the first layer alone help as m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from segshrink.doctor.measuring import (
-    POOR_LEVEL,
-    Matrices,
-    best_order,
-    gain,
-    level,
-    majority_iou,
-    mean_iou,
-    reordered,
-)
-from segshrink.doctor.sample import Sample
-from segshrink.doctor.scaling import FIT_FACTORS, Scaling, fit_grids, fit_steps
-from segshrink.doctor.input_variants import FAMILIES, Progress, Trial, combinations, measure, single_trials
+from segshrink.doctor.input_variants import KINDS, InputVariant, Scaling, VariantScores, fit_grids, fit_neighbors
+from segshrink.doctor.sample import Matrices, best_order, gain, level, mean_iou, reordered
 from segshrink.errors import SegshrinkError
-from segshrink.teachers import Teacher
 
-# A treatment is a cause when it brings at least this much mIoU, and surely some of it (95 % interval over crops).
-LEAST_GAIN, LEAST_SURE_GAIN = 0.05, 0.02
-# A second treatment must bring this much more than the first alone.
-_LEAST_SECOND_GAIN = 0.1
-# Exchanged bands are a single treatment, not the best of many, and a sound teacher loses by it; one trained on varied
-# colours gains little: this much is enough, as the first or the second, if it surely (95 %) gains at all.
-_LEAST_ORDER_GAIN = 0.03
-# Treatments within this much mIoU of the best explain as much; the more usual cause is named.
+# Called with (done, of how many, what is being done).
+Progress = Callable[[int, int, str], None]
+
+# Below this share of the way from the most frequent class everywhere to perfect a teacher is poor.
+POOR_LEVEL = 0.25
+# Gains of mIoU: a cause brings at least ``_LEAST_GAIN``, a second one, or a fitted scaling over those with a name, a
+# ``CLEAR_GAIN`` more. Exchanged bands are a single variant, not the best of many, and a sound teacher loses by them;
+# one trained on varied colors gains little: a ``_SMALL_GAIN`` is enough, as it is for a closer look.
+_SMALL_GAIN, _LEAST_GAIN, CLEAR_GAIN = 0.03, 0.05, 0.1
+# Lower end of the 95 % interval, over crops, of a cause's gain; of exchanged bands 0.
+_LEAST_SURE_GAIN = 0.02
+# Causes within this much mIoU of the best explain as much; the more usual one is named.
 _TIE = 0.02
-# ... and of one kind within this much.
-_CLOSE_TIE = 0.005
-# A fitted scaling must bring this much more than those with a name, of which one is likely to be the right one.
-_LEAST_FIT_GAIN = 0.08
-# A treatment that leaves the teacher poor is its likely cause when it brings this much of the way to perfect.
-_LEAST_LIKELY_STEP = 0.1
 # Share of what batch statistics bring that those of the first layer alone bring where the scaling is to blame.
 _FIRST_LAYER_SHARE = 0.7
-# What is worth measuring on all crops, by the gain on the few.
-_PROMISING = 0.03
-_FEWEST = 4
-_CONFIRMED = 3
+# Variants are tried on a sixth of the crops, at least so many; so many promising ones go on to all crops.
+_FEWEST_CROPS, _CONFIRMED = 4, 3
+# A variant that is this much mIoU behind the best on half of the few crops isn't tried on the other half.
+_FAR_BEHIND = 0.3
+# Kinds that are looked at together with a first cause.
+_SECOND_KINDS = ("scaling", "order", "size")
 
 
 @dataclass(frozen=True)
 class Cause:
-    """What explains a teacher's score.
+    """What may explain a teacher's score: an input variant, an order of classes, or both.
 
     Attributes:
-        families: The kinds of treatment, in the order of ``trials.FAMILIES``; two where only both together explain it.
-        trial: The treatment.
+        kinds: The kinds of cause, in the order of ``KINDS``; two where only both together explain it.
+        variant: How the teacher is used.
         order: For each class of the student, the teacher's channel (in the student's order) that stands for it; None
             where the order is right.
-        before: mIoU without it.
-        after: mIoU with it.
-        sure_gain: Lower end of the gain's 95 % interval.
-        alone: mIoU of the best single treatment of each kind, for comparison.
+        matrices: Confusion matrices (n, C, C) of all crops then.
     """
 
-    families: tuple[str, ...]
-    trial: Trial
+    kinds: tuple[str, ...]
+    variant: InputVariant
     order: tuple[int, ...] | None
-    before: float
-    after: float
-    sure_gain: float
-    alone: dict[str, float] = field(default_factory=dict)
-    batch: float | None = None
-
-    @property
-    def gain(self) -> float:
-        """MIoU that the treatment brings."""
-        return self.after - self.before
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """A treatment on all crops, with the classes as they are or in their best order."""
-
-    trial: Trial
-    ordered: bool
-    families: tuple[str, ...]
     matrices: Matrices
 
     @property
     def score(self) -> float:
+        """Mean IoU that the teacher reaches."""
         return mean_iou(self.matrices)
 
 
-class Search:
-    """Finds the cause.
+class CauseSearch:
+    """Finds what explains a teacher's score.
 
     Args:
-        teacher: Whose answers are judged.
-        sample: The crops.
-        base: How the teacher is used now.
-        matrices: Its confusion matrices (n, C, C) then.
-        inner: What it is known to do to pixels; None: unknown.
-        progress: Called after every treatment with (treatments done, treatments in all, what is being done).
-
-    Attributes:
-        alone: After ``run``: mIoU of the best single treatment of each kind that looked promising.
+        scores: The teacher's scores, those of ``base`` on all crops among them.
+        base: How it is used now.
+        singles: The variants that differ from that in one respect, the usual ones first.
+        inner: What the teacher is known to do to pixels.
+        progress: Called after every variant with (variants tried, variants in all, what is being done).
     """
 
     def __init__(
         self,
-        teacher: Teacher,
-        sample: Sample,
+        scores: VariantScores,
         *,
-        base: Trial,
-        matrices: Matrices,
-        inner: Scaling | None = None,
+        base: InputVariant,
+        singles: Sequence[InputVariant],
+        inner: Scaling,
         progress: Progress | None = None,
     ) -> None:
-        self._teacher, self._sample, self._base, self._matrices = teacher, sample, base, matrices
-        self._inner = inner
+        self._scores, self._base, self._singles, self._inner = scores, base, singles, inner
         self._progress = progress
-        self._few = range(min(len(sample), max(_FEWEST, len(sample) // 5)))
-        self.alone: dict[str, float] = {}
-        self._named: list[Trial] = []  # scalings that aren't fitted
-        self._few_scores: dict[Trial, float] = {}
-        self._all: dict[Trial, Matrices] = {base: matrices}
+        self._matrices = scores.of(base)
+        self._few = min(len(self._matrices), max(_FEWEST_CROPS, len(self._matrices) // 6))
+        self._screened: dict[InputVariant, float] = {}
+        self._best_half = 0.0
 
-    def run(self, *, bad: bool, steady: bool = True) -> Cause | None:
+    def run(self) -> Cause | None:
         """Return what explains the score, or None.
 
-        Args:
-            bad: Whether the teacher does so badly that two causes at once are looked for as well, and treatments that
-                leave it poor are named.
-            steady: Whether it answers alike each time.
+        What explains much of it is looked at together with other scalings, orders and sizes. If both scaling and order
+        are wrong, fixing one alone may not raise the score: where nothing explains a poor one, exchanged bands are
+        looked at with every scaling; then what leaves it poor, but less so, is likely.
         """
-        base = self._base
-        singles = single_trials(self._teacher, self._sample, base=base, inner=self._inner, steady=steady)
-        promising = self._promising(singles)
-        self._named = [trial for trial in singles if trial.families(base) == ("scaling",)]
-        if bad or any({"scaling", "statistics"} & {*trial.families(base)} for trial in promising):
-            singles += self._fitted(base, singles)
-            promising = self._promising(singles)
-        other = replace(base, reverse=not base.reverse)
-        exchanged = [other] if other in singles else []  # on few crops it can hide
-        measured = self._measured(dict.fromkeys([base, *promising, *exchanged]))
-        chosen = self._chosen([one for one in measured if len(one.families) == 1])
-        room = 1.0 if chosen is None else 1 - chosen.score
-        if (bad or chosen is not None) and room >= _LEAST_SECOND_GAIN:
-            pairs = self._pairs(singles, every_scaling=chosen is None)
-            if chosen is None and exchanged:
-                self._promising(pairs)
-                pairs += self._fitted(other, pairs)
-            if chosen is not None:
-                exchanged = [pair for one in exchanged for pair in combinations(chosen.trial, one, base=base)]
-            measured += self._measured(dict.fromkeys([*self._promising(pairs), *exchanged]))
-            chosen = self._second([one for one in measured if len(one.families) == 2], chosen) or chosen
-        self.alone = _best_of_each(measured)
-        if chosen is None and bad:
-            chosen = self._preferred(
-                [one for one in measured if self._explains(self._matrices, one, LEAST_GAIN, likely=True)]
-            )
-        return None if chosen is None else self._cause(chosen)
+        poor = level(self._matrices) < POOR_LEVEL
+        causes = [*self._causes([self._base]), *self._round(self._base, self._singles)]
+        first = self._preferred(cause for cause in causes if len(cause.kinds) == 1 and self._explains(cause))
+        seconds = [variant for kind in _SECOND_KINDS for variant in self._singles_of(kind)]
+        exchanged = self._singles_of("order")
+        if first is not None and first.score <= 1 - CLEAR_GAIN:
+            causes += self._round(first.variant, seconds)
+        elif first is None and poor:
+            causes += [cause for variant in exchanged for cause in self._round(variant, seconds)]
+        second = self._second(causes, first)
+        if first is not None and second is not None and {*second.kinds} == {"scaling", "order"}:
+            # The first of them was chosen beside the wrong other.
+            causes += [cause for variant in exchanged for cause in self._round(variant, seconds)]
+            second = self._second(causes, first)
+        chosen = second or first
+        if chosen is None and poor:
+            chosen = self._preferred(cause for cause in causes if self._explains(cause, likely=True))
+        return chosen and self._blamed(chosen)
 
-    def _cause(self, chosen: _Measured) -> Cause:
-        chosen, batch = self._rescaled(chosen)
-        return Cause(
-            families=chosen.families,
-            trial=chosen.trial,
-            order=best_order(self._all[chosen.trial]) if chosen.ordered else None,
-            before=mean_iou(self._matrices),
-            after=chosen.score,
-            sure_gain=gain(self._matrices, chosen.matrices)[1],
-            alone=self.alone,
-            batch=batch,
-        )
+    def _second(self, causes: Iterable[Cause], first: Cause | None) -> Cause | None:
+        pairs = [cause for cause in causes if len(cause.kinds) == 2]
+        return self._preferred(cause for cause in pairs if self._explains(cause, besides=first))
 
-    def _rescaled(self, chosen: _Measured) -> tuple[_Measured, float | None]:
-        """Return the scaling that batch statistics undo, if that is all they do, and the score with the statistics."""
-        if chosen.trial.statistics != "batch" or chosen.trial.scaling != self._base.scaling:
-            return chosen, None
-        plain = replace(chosen.trial, statistics=self._base.statistics)
-        first = self._one(replace(plain, statistics="first"), chosen.ordered)
-        before = self._one(plain, chosen.ordered).score
-        if first.score - before < _FIRST_LAYER_SHARE * (chosen.score - before):
-            return chosen, None
-        named = [pair for trial in self._named for pair in combinations(plain, trial, base=self._base)]
-        self._try(named, "trying the usual causes")
-        promising = self._promising([*named, *self._fitted(plain, named)])
-        scaled = self._preferred([self._one(trial, chosen.ordered) for trial in promising])
-        if scaled is None or scaled.score < before + LEAST_GAIN:
-            blamed = tuple("scaling" if family == "statistics" else family for family in chosen.families)
-            return replace(chosen, families=blamed), chosen.score
-        return scaled, chosen.score if scaled.score < chosen.score - _TIE else None
+    def _round(self, start: InputVariant, others: Sequence[InputVariant]) -> list[Cause]:
+        """Combine a variant with others, try them on few crops, and measure what is promising on all.
 
-    def _fitted(self, base: Trial, known: Iterable[Trial]) -> list[Trial]:
-        """Return a trial with a scaling fitted on the few crops, if it does clearly better than the ``known`` ones.
-
-        The fit goes on from the best of these and from the best of all magnitudes, about zero and about the mean.
+        Scalings are fitted where the start leaves the teacher poor, or where one helps. Exchanged bands are measured
+        on all crops unless they are clearly worse on few: their gain may be small.
         """
-        score = self._few_scores
-        groups = [
-            [replace(base, scaling=scaling) for scaling in scalings]
-            for scalings in fit_grids(self._sample.statistics, self._inner)
-        ]
+        variants = [pair for other in others for pair in start.combined(other, self._base)]
+        promising = self._promising(variants, start)
+        scaled = any({"scaling", "statistics"} & {*variant.kinds(start)} for variant in promising)
+        if scaled or level(self._scores.of(start)) < POOR_LEVEL:
+            variants += self._fitted(start, variants)
+            promising = self._promising(variants, start)
+        exchanged = [variant for variant in variants if "order" in variant.kinds(start)]
+        least = self._on_few(start) - _SMALL_GAIN
+        return self._causes([*promising, *(variant for variant in exchanged if self._on_few(variant) >= least)])
+
+    def _singles_of(self, kind: str) -> list[InputVariant]:
+        return [variant for variant in self._singles if variant.kinds(self._base) == (kind,)]
+
+    def _blamed(self, chosen: Cause) -> Cause:
+        """Return the scaling that batch statistics undo, if that is all they do; else the cause itself."""
+        if chosen.variant.statistics != "batch" or "scaling" in chosen.kinds:
+            return chosen
+        ordered = chosen.order is not None
+        plain = replace(chosen.variant, statistics=self._base.statistics)
+        before = self._cause(plain, ordered).score
+        first_layer = self._cause(replace(plain, statistics="first"), ordered).score
+        if first_layer - before < _FIRST_LAYER_SHARE * (chosen.score - before):
+            return chosen
+        named = [pair for variant in self._singles_of("scaling") for pair in plain.combined(variant, self._base)]
+        promising = self._promising([*named, *self._fitted(plain, named)], plain)
+        scaled = self._preferred(self._cause(variant, ordered) for variant in promising)
+        if scaled is not None and scaled.score >= before + _LEAST_GAIN:
+            return scaled
+        return replace(chosen, kinds=tuple("scaling" if kind == "statistics" else kind for kind in chosen.kinds))
+
+    def _fitted(self, start: InputVariant, others: Iterable[InputVariant]) -> list[InputVariant]:
+        """Return a variant with a scaling fitted on the few crops, if it does clearly better than the ``others``.
+
+        The fit goes on, in ever smaller steps, from the best of these and from the best of all magnitudes, about zero
+        and about the mean.
+        """
+        if start.scaling != self._base.scaling or start.statistics == "batch":
+            return []
+        named = [variant for variant in others if variant.kinds(start) == ("scaling",)]
+        grids = fit_grids(self._scores.sample.statistics, self._inner)
+        groups = [named, *([replace(start, scaling=scaling) for scaling in grid] for grid in grids)]
         for group in groups:
-            self._try(group, "fitting mean and deviation")
-        named = [trial for trial in known if trial.families(base) == ("scaling",)]
-        starts = [max(group, key=lambda trial: score[trial]) for group in (named, *groups) if group]
-        best = max((self._refined(start) for start in starts), key=lambda trial: score[trial])
-        enough = max((score[trial] for trial in named), default=0.0) + _LEAST_FIT_GAIN
-        return [best] if score[best] >= enough else []
+            self._try(group)
+        coarse = [self._refined(max(group, key=self._on_few), factors=(2.0, 1.4)) for group in groups if group]
+        best = self._refined(max(coarse, key=self._on_few), factors=(1.2,))
+        enough = max([0.0, *map(self._on_few, named)]) + CLEAR_GAIN
+        return [best] if self._on_few(best) >= enough else []
 
-    def _refined(self, best: Trial) -> Trial:
-        """Return the best on the few crops of a trial and its neighbors, found in ever smaller steps."""
-        for factor in FIT_FACTORS:
-            near = [
-                replace(best, scaling=scaling) for scaling in fit_steps(best.scaling, self._sample.statistics, factor)
-            ]
-            self._try(near, "fitting mean and deviation")
-            best = max([best, *near], key=lambda trial: self._few_scores[trial])
+    def _refined(self, best: InputVariant, *, factors: Iterable[float]) -> InputVariant:
+        """Return the best of a variant and those with a mean and deviation near its own, coarse to fine."""
+        for factor in factors:
+            scalings = fit_neighbors(best.scaling, self._scores.sample.statistics, factor)
+            near = [replace(best, scaling=scaling) for scaling in scalings]
+            self._try(near)
+            best = max([best, *near], key=self._on_few)
         return best
 
-    def _pairs(self, singles: list[Trial], *, every_scaling: bool) -> list[Trial]:
-        """Return pairs of treatments: the best two with the best of every other kind.
-
-        If both scaling and order are wrong, mending one alone may not raise the score: with ``every_scaling`` the other
-        order is paired with them all.
-        """
-        best = self._best_on_few(singles)
-        firsts = {trial.families(self._base): trial for trial in reversed(best)}
-        pairs = [(one, two) for one in best[:2] for two in firsts.values()]
-        if every_scaling and ("order",) in firsts:
-            pairs += [(firsts["order",], trial) for trial in singles]
-        return list(dict.fromkeys(pair for one, two in pairs for pair in combinations(one, two, base=self._base)))
-
-    def _second(self, pairs: list[_Measured], single: _Measured | None) -> _Measured | None:
-        """Return a pair of treatments if it explains clearly more than ``single``."""
-        reference, first = (self._matrices, None) if single is None else (single.matrices, single.families)
-        adds_order = [first is not None and set(one.families) == {*first, "order"} for one in pairs]
-        return self._preferred(
-            [
-                one
-                for one, order in zip(pairs, adds_order, strict=True)
-                if self._explains(reference, one, _LEAST_SECOND_GAIN, order=order)
-            ]
-        )
-
-    def _chosen(self, measured: Iterable[_Measured]) -> _Measured | None:
-        return self._preferred(
-            [
-                one
-                for one in measured
-                if self._explains(self._matrices, one, LEAST_GAIN, order=one.families == ("order",))
-            ]
-        )
-
-    def _preferred(self, measured: Sequence[_Measured]) -> _Measured | None:
-        """Return the best; among those that are as good the more usual kind of cause, and the more usual of a kind."""
-        if not measured:
-            return None
-        as_good = _within(measured, _TIE)
-        families = min((one.families for one in as_good), key=lambda kinds: [FAMILIES.index(kind) for kind in kinds])
-        usual = list(self._few_scores)  # in the order in which they were tried
-        same = [one for one in measured if one.families == families]
-        named = [one for one in _within(same, _LEAST_FIT_GAIN) if not one.trial.fitted]
-        return min(_within(named or same, _CLOSE_TIE), key=lambda one: usual.index(one.trial))
-
-    def _explains(
-        self, before: Matrices, one: _Measured, least: float, *, order: bool = False, likely: bool = False
-    ) -> bool:
-        """Tell whether a treatment brings enough, surely, and makes a teacher that isn't poor any more.
-
-        Less is enough where all that it brings is due to exchanged bands (``order``). With ``likely`` it may leave the
-        teacher poor, if it brings it a good part of the way.
-        """
-        gained, sure = gain(before, one.matrices)
-        least, least_sure = (_LEAST_ORDER_GAIN, 0.0) if order else (least, LEAST_SURE_GAIN)
-        majority = majority_iou(self._matrices)
-        reached, needed = level(one.score, majority), POOR_LEVEL
-        if likely:
-            needed = max(level(mean_iou(before), majority), 0.0) + _LEAST_LIKELY_STEP
-        return gained >= least and sure > least_sure and reached >= needed
-
-    def _measured(self, trials: Iterable[Trial]) -> list[_Measured]:
-        """Measure treatments on all crops, each with the classes as they are and in their best order."""
-        both = [self._one(trial, ordered) for trial in trials for ordered in (False, True)]
-        return [one for one in both if one.families]
-
-    def _one(self, trial: Trial, ordered: bool) -> _Measured:
-        """Measure one treatment on all crops, with the classes as they are or in their best order."""
-        if trial not in self._all:
-            self._all[trial] = measure(self._teacher, self._sample, trial, range(len(self._sample)))
-        families, matrices = trial.families(self._base), self._all[trial]
-        if not ordered:
-            return _Measured(trial, False, families, matrices)
-        return _Measured(trial, True, (*families, "classes"), reordered(matrices))
-
-    def _promising(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Return the few treatments that bring most on the few crops, in any class order, if they bring enough.
+    def _promising(self, variants: Sequence[InputVariant], start: InputVariant) -> list[InputVariant]:
+        """Return the few variants that bring most on the few crops, if more than ``start``, in the order given.
 
         The best that isn't fitted is always among them.
         """
-        now = self._on_few(self._base)
-        self._try(trials, "trying the usual causes")
-        best = [trial for trial in self._best_on_few(trials) if self._few_scores[trial] >= now + _PROMISING]
-        named = [trial for trial in best if not trial.fitted]
-        return list(dict.fromkeys([*best[:_CONFIRMED], *named[:1]]))
+        enough = self._on_few(start) + _SMALL_GAIN
+        self._try(variants)
+        better = [variant for variant in variants if self._on_few(variant) >= enough]
+        best = sorted(better, key=self._on_few, reverse=True)
+        chosen = {*best[:_CONFIRMED], *[variant for variant in best if not variant.fitted][:1]}
+        return [variant for variant in variants if variant in chosen]
 
-    def _try(self, trials: Sequence[Trial], doing: str) -> None:
-        for number, trial in enumerate(trials):
-            self._on_few(trial)
+    def _try(self, variants: Sequence[InputVariant]) -> None:
+        for number, variant in enumerate(variants):
+            self._on_few(variant)
             if self._progress is not None:
-                self._progress(number + 1, len(trials), doing)
+                self._progress(number + 1, len(variants), "trying the usual causes")
 
-    def _best_on_few(self, trials: Sequence[Trial]) -> list[Trial]:
-        return sorted((trial for trial in trials if trial in self._few_scores), key=lambda one: -self._few_scores[one])
+    def _on_few(self, variant: InputVariant) -> float:
+        """Return a variant's score on the few crops, in the best class order.
 
-    def _on_few(self, trial: Trial) -> float:
-        """Return a treatment's score on the few crops, in the best class order; 0 where the teacher can't take it."""
-        if trial not in self._few_scores:
+        It is negative where the variant is far behind on half of them, or the teacher can't take it: a network of fixed
+        size, say.
+        """
+        if variant not in self._screened:
             try:
-                matrices = measure(self._teacher, self._sample, trial, self._few)
+                half = self._ordered_score(variant, self._few // 2)
+                self._best_half = max(self._best_half, half)
+                behind = half < self._best_half - _FAR_BEHIND
+                self._screened[variant] = half - 1 if behind else self._ordered_score(variant, self._few)
             except (RuntimeError, ValueError, SegshrinkError):
-                self._few_scores[trial] = 0.0  # a network of fixed size, say
-            else:
-                ordered = matrices[:, :, list(best_order(matrices))]
-                self._few_scores[trial] = max(mean_iou(matrices), mean_iou(ordered))
-        return self._few_scores[trial]
+                self._screened[variant] = -1.0
+        return self._screened[variant]
 
+    def _ordered_score(self, variant: InputVariant, crops: int) -> float:
+        matrices = self._scores.of(variant, crops)
+        return max(mean_iou(matrices), mean_iou(matrices[:, :, list(best_order(matrices))]))
 
-def _sorted(measured: Iterable[_Measured]) -> list[_Measured]:
-    return sorted(measured, key=lambda one: -one.score)
+    def _causes(self, variants: Iterable[InputVariant]) -> list[Cause]:
+        """Measure variants on all crops, each with the classes as they are and in their best order."""
+        distinct = dict.fromkeys(variants)
+        causes = [self._cause(variant, ordered) for variant in distinct for ordered in (False, True)]
+        return [cause for cause in causes if cause.kinds]
 
+    def _cause(self, variant: InputVariant, ordered: bool) -> Cause:
+        """Measure a variant on all crops, with the classes as they are or in their best order."""
+        matrices, kinds = self._scores.of(variant), variant.kinds(self._base)
+        if not ordered:
+            return Cause(kinds, variant, None, matrices)
+        return Cause((*kinds, "classes"), variant, best_order(matrices), reordered(matrices))
 
-def _within(measured: Sequence[_Measured], margin: float) -> list[_Measured]:
-    """Return those whose score is at most ``margin`` below the best."""
-    best = max(one.score for one in measured)
-    return [one for one in measured if one.score >= best - margin]
+    def _explains(self, cause: Cause, *, besides: Cause | None = None, likely: bool = False) -> bool:
+        """Tell whether a cause brings enough, surely, and makes a teacher that isn't poor any more.
 
+        Args:
+            cause: One kind, or two, which must bring clearly more than ``besides``.
+            besides: A cause of one kind that explains some of it.
+            likely: Let it leave the teacher poor, if it brings it a good part of the way.
+        """
+        before = self._matrices if besides is None else besides.matrices
+        gained, sure = gain(before, cause.matrices)
+        least = _LEAST_GAIN if likely or len(cause.kinds) == 1 else CLEAR_GAIN
+        least_sure = _LEAST_SURE_GAIN
+        if {*cause.kinds} - {*(besides.kinds if besides else ())} == {"order"}:
+            least, least_sure = _SMALL_GAIN, 0.0
+        needed = max(level(before), 0.0) + CLEAR_GAIN if likely else POOR_LEVEL
+        return gained >= least and sure > least_sure and level(cause.matrices) >= needed
 
-def _best_of_each(measured: Iterable[_Measured]) -> dict[str, float]:
-    singles = [one for one in measured if len(one.families) == 1]
-    return {one.families[0]: one.score for one in reversed(_sorted(singles))}
+    def _preferred(self, causes: Iterable[Cause]) -> Cause | None:
+        """Return the best; among those that are as good the more usual kind, and of a kind the more usual."""
+        causes = list(causes)
+        if not causes:
+            return None
+        best = max(cause.score for cause in causes)
+        as_good = [cause.kinds for cause in causes if cause.score >= best - _TIE]
+        kinds = min(as_good, key=lambda kinds: [KINDS.index(kind) for kind in kinds])
+        alike = [cause for cause in causes if cause.kinds == kinds]
+        named = [cause for cause in alike if not cause.variant.fitted and cause.score >= best - CLEAR_GAIN]
+        return max(named or alike, key=lambda cause: round(cause.score, 2))

@@ -1,65 +1,56 @@
-"""The examination: teachers on the user's own validation images, the student, and the terms between them."""
+"""The diagnosis of a distillation: its teachers on the user's own validation images, its student, its terms."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
-from segshrink.classes import IGNORE_INDEX
 from segshrink.config import Recipe, TeacherSource
-from segshrink.data import open_dataset
-from segshrink.doctor.cause_search import Search
-from segshrink.doctor.findings import Diagnosis, Finding, ranked
-from segshrink.doctor.measuring import POOR_LEVEL, Matrices
-from segshrink.doctor.plan import Plan
-from segshrink.doctor.sample import Sample, draw_sample
-from segshrink.doctor.scaling import Scaling, unchanged
-from segshrink.doctor.students import examine_student, open_student
-from segshrink.doctor.teacher_checks import LEAST_CHANGE, listen, unsteadiness
-from segshrink.doctor.teacher_findings import (
-    Named,
-    knowledge_finding,
+from segshrink.data import Dataset, open_dataset
+from segshrink.doctor.cause_search import POOR_LEVEL, CauseSearch, Progress
+from segshrink.doctor.findings import Diagnosis, Finding, RecipeTerms, ranked
+from segshrink.doctor.input_variants import InputVariant, VariantScores, single_variants
+from segshrink.doctor.sample import Matrices, Sample, draw_sample, level
+from segshrink.doctor.student_checks import open_student, student_findings
+from segshrink.doctor.teacher_checks import (
+    LEAST_CHANGE,
+    TeacherEntry,
+    knowledge_findings,
+    noise_findings,
     output_findings,
     score_finding,
-    steadiness_findings,
 )
-from segshrink.doctor.input_variants import Progress, Trial, measure
+from segshrink.doctor.teacher_outputs import output_noise, probe
 from segshrink.errors import ConfigError
-from segshrink.models import SegmentationModel
-from segshrink.teachers import Teacher, open_teacher, open_teachers
-from segshrink.teachers.adapter import adapter_normalization, adapter_of
+from segshrink.run_folder import RunFolder
+from segshrink.teachers import open_teacher, open_teachers
 from segshrink.teachers.teacher import TILE
-from segshrink.teachers.torch_teacher import AdaptedNetwork
 
-# Crops looked at: of the training's size, of whole tiles where the teacher's answers come from a cache, and in brief.
-CROPS, TILES, FEW = 32, 24, 6
-
-
-@dataclass(frozen=True)
-class Patient:
-    """Who is examined.
-
-    Attributes:
-        recipe: Data, crops, terms and student; a recipe's defaults where the user has none.
-        sources: The teachers.
-        student: Run or model folder of a trained student, or a network id; None: the recipe's student, if it has one,
-            before its training.
-    """
-
-    recipe: Recipe
-    sources: tuple[TeacherSource, ...]
-    student: str | None = None
+# Crops looked at, as many as have the pixels of so many 256 pixels a side, within limits; and in brief.
+_CROPS, _FEWEST, _BRIEF = 32, 12, 6
 
 
-def examine(
-    patient: Patient, *, images: int | None = None, brief: bool = False, progress: Progress | None = None
+def diagnose_recipe(
+    recipe: Recipe,
+    teachers: Sequence[TeacherSource | str | Path] | None = None,
+    *,
+    student: str | Path | None = None,
+    dataset: Dataset | None = None,
+    images: int | None = None,
+    brief: bool = False,
+    progress: Progress | None = None,
 ) -> Diagnosis:
-    """Examine teachers, student and terms on crops of the validation images.
+    """Find out why distillation doesn't work, on crops of the validation images.
 
     Args:
-        patient: Who is examined.
-        images: Number of crops; None: 32, or 24 whole tiles where the student learns from a cache.
+        recipe: Data, crops, terms and student.
+        teachers: The teachers; None: the recipe's.
+        student: Run or model folder of a trained student, or a network id; None: the recipe's student, if it has one,
+            before its training.
+        dataset: The recipe's data, opened already.
+        images: Number of crops; None: 32 of up to 256 pixels a side, fewer larger ones, at least 12.
         brief: Look at six crops in seconds: search for causes only where a teacher does badly.
         progress: Called with (done, of how many, what is being done).
 
@@ -67,89 +58,67 @@ def examine(
         ConfigError: There is no teacher, or no validation image.
         SegshrinkError: Whatever opening data, teacher or student raises.
     """
-    if not patient.sources:
+    listed = recipe.distillation.teachers if teachers is None else teachers
+    sources = [source if isinstance(source, TeacherSource) else TeacherSource(source=str(source)) for source in listed]
+    if not sources:
         raise ConfigError("there is no teacher to examine; give one with --teacher or in distillation.teachers")
-    recipe = patient.recipe
-    plan = Plan.of(recipe)
-    dataset = open_dataset(recipe.data)
-    cached = bool(recipe.distillation.teacher_cache) and not brief
+    terms = RecipeTerms.of(recipe)
+    dataset = dataset or open_dataset(recipe.data)
+    size = TILE if recipe.distillation.teacher_cache and not brief else recipe.crops.size
     sample = draw_sample(
         dataset,
-        images=images or (FEW if brief else TILES if cached else CROPS),
-        size=TILE if cached else recipe.crops.size,
-        shrink=not plan.learns_features,
+        images=images or (_BRIEF if brief else min(max(_CROPS * 256**2 // size**2, _FEWEST), _CROPS)),
+        size=size,
+        shrink=not terms.learns_features,
         seed=recipe.seed,
     )
-    teachers = [open_teacher(source, dataset.classes, bands=dataset.bands) for source in patient.sources]
+    opened = [open_teacher(source, dataset.classes, bands=dataset.bands) for source in sources]
     findings: list[Finding] = []
-    heard: list[Matrices] = []
-    for position, teacher in enumerate(teachers):
-        named = Named(teacher, patient.sources, position)
-        said, matrices = examine_teacher(named, sample, plan, brief=brief, progress=progress)
-        findings += said
-        heard.append(matrices)
-    student = open_student(patient.student, recipe, dataset, sample)
-    if student is not None:
-        teaching = recipe.distillation.model_copy(update={"teachers": list(patient.sources)})
-        teacher, matrices = teachers[0], heard[0]
-        if len(teachers) > 1 or teaching.flips or teaching.scales != [1.0]:
+    for position, teacher in enumerate(opened):
+        entry = TeacherEntry(teacher, sources, position, terms, dataset.bands)
+        teacher_findings, matrices = diagnose_teacher(entry, sample, brief=brief, progress=progress)
+        findings += teacher_findings
+    model = open_student(student, recipe, dataset, sample)
+    if model is not None:
+        (teacher, *others), teaching = opened, recipe.distillation.model_copy(update={"teachers": sources})
+        if others or teaching.flips or teaching.scales != [1.0]:
             teacher = open_teachers(teaching, dataset.classes, bands=dataset.bands)
-            matrices = measure(teacher, sample, Trial(), range(len(sample)))
-        findings += examine_student(student, teacher, matrices, sample, recipe, plan, brief=brief)
+            matrices = VariantScores(teacher, sample).of(InputVariant())
+        folder = RunFolder(student) if student is not None and Path(student).is_dir() else None
+        findings += student_findings(model, folder, teacher, matrices, sample, recipe, brief=brief)
     return Diagnosis(recipe.data.name, len(sample), sample.size, ranked(findings))
 
 
-def examine_teacher(
-    named: Named, sample: Sample, plan: Plan, *, brief: bool = False, progress: Progress | None = None
+def diagnose_teacher(
+    entry: TeacherEntry, sample: Sample, *, brief: bool = False, progress: Progress | None = None
 ) -> tuple[list[Finding], Matrices]:
-    """Listen to a teacher, and look for what explains what it gets wrong.
+    """Look at a teacher's answers, and for what explains what it gets wrong.
 
     Returns the findings, and its confusion matrices (n, C, C) as it is.
 
     Args:
-        named: The teacher and where it stands in the recipe.
+        entry: The teacher and where it stands in the recipe.
         sample: The crops.
-        plan: What the student is to learn from it.
         brief: Search for causes only where it does badly.
         progress: Called with (done, of how many, what is being done).
     """
-    teacher, source = named.teacher, named.sources[named.position]
+    teacher, base = entry.teacher, entry.base
     teacher.to("cuda" if torch.cuda.is_available() else "cpu")
-    scales = plan.distillation.scales
-    base = Trial(zoom=scales[0] if len(scales) == 1 else 1.0)
-    heard = listen(teacher, sample, base, temperature=plan.temperature, progress=progress)
-    bad = heard.level < POOR_LEVEL
-    bands = int(sample.images.shape[1])
-    inner = inner_scaling(teacher, source, bands=bands)
-    noise = unsteadiness(teacher, sample, base)
-    steady = max(noise.values()) <= LEAST_CHANGE
-    search = Search(teacher, sample, base=base, matrices=heard.matrices, inner=inner, progress=progress)
-    cause = search.run(bad=bad, steady=steady) if heard.judged and (bad or not brief) else None
-    if cause is not None and heard.not_finite and listen(teacher, sample, cause.trial).not_finite:
+    answers = probe(teacher, sample, base, progress=progress)
+    noise = output_noise(teacher, sample, base)
+    poor, cause = level(answers.matrices) < POOR_LEVEL, None
+    if answers.matrices.any() and (poor or not brief):
+        scores = VariantScores(teacher, sample)
+        scores.remember(base, answers.matrices)
+        steady = max(noise.values()) <= LEAST_CHANGE
+        singles = single_variants(scores, answers.predicted, base=base, inner=entry.inner, steady=steady)
+        cause = CauseSearch(scores, base=base, singles=singles, inner=entry.inner, progress=progress).run()
+    if cause is not None and answers.not_finite and probe(teacher, sample, cause.variant).not_finite:
         cause = None  # what isn't a number stays so: that is the fault
-    known = knowledge_finding(named, _labels(sample, len(teacher.classes)), teacher.classes)
     findings = [
-        score_finding(named, heard, cause, search.alone, base=base, plan=plan, scaling=inner or unchanged(bands)),
-        *output_findings(named, heard, plan, misled=bad or cause is not None),
-        *steadiness_findings(named, noise),
-        *([known] if known else []),
+        score_finding(entry, answers, cause),
+        *output_findings(entry, answers, misled=poor or cause is not None),
+        *noise_findings(entry, noise),
+        *knowledge_findings(entry, sample),
     ]
-    return findings, heard.matrices
-
-
-def inner_scaling(teacher: Teacher, source: TeacherSource, *, bands: int) -> Scaling | None:
-    """Return what is known to be done to pixels before a teacher's network gets them; None: nothing is known."""
-    module = teacher.module
-    network = module.network if isinstance(module, AdaptedNetwork) else module
-    if isinstance(network, SegmentationModel):
-        normalization = network.description.normalization
-    else:
-        normalization = adapter_normalization(adapter_of(source), bands)
-    scaling = Scaling("", normalization.mean, normalization.std)
-    return None if scaling.like(unchanged(bands)) else scaling
-
-
-def _labels(sample: Sample, classes: int) -> list[int]:
-    """Return the number of labelled pixels of each class."""
-    counts = torch.bincount(sample.targets.flatten(), minlength=IGNORE_INDEX + 1)[:classes]
-    return [int(count) for count in counts]
+    return findings, answers.matrices

@@ -1,27 +1,27 @@
-"""How much each term of a recipe pulls at the student."""
+"""The balance of a recipe's terms: how large each one's share of the student's gradient is."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from segshrink.config import Training
-from segshrink.doctor.findings import Finding
-from segshrink.doctor.plan import Plan
+from segshrink.doctor.findings import Finding, RecipeTerms
+from segshrink.doctor.input_variants import InputVariant, outputs
 from segshrink.doctor.sample import Sample
-from segshrink.doctor.input_variants import Trial, answers
 from segshrink.losses import WeightedTerm, label_terms
 from segshrink.models import SegmentationModel
 from segshrink.teachers import Teacher
 from segshrink.training.distiller import Distiller
 from segshrink.training.task import Batch
 
-# A term with a smaller share is hardly heard, one with a larger share drowns the others.
-LEAST_SHARE, LARGEST_SHARE = 0.05, 0.95
+# A term with a smaller share hardly matters, one with a larger share drowns the others.
+_LEAST_SHARE, _LARGEST_SHARE = 0.05, 0.95
 # Key of a batch under which the teacher's answers lie.
 _ANSWER = "answer"
 
@@ -52,32 +52,34 @@ def gradient_norms(
         sample: Crops to measure on.
         batch_size: Crops of a batch.
         batches: Number of batches, at most as many as the sample has.
-        steps: Optimisation steps taken with a copy first. A new network's answers are almost equal for all classes,
+        steps: Optimization steps taken with a copy first. A new network's answers are almost equal for all classes,
             where some losses pull a thousand times harder than ever after. All groups pull alike in these steps,
-            whatever their weights: a term that is hardly heard is hardly learned, so that its gradient would be that
+            whatever their weights: a term that hardly matters is hardly learned, so that its gradient would be that
             of another student than the one that the advised weights make.
         training: Settings of these steps.
         seed: Of the first weights of adapters.
     """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    groups = term_groups(terms)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         copied = copy.deepcopy(student).requires_grad_(True)
-        task = _Answered(copied, teacher, terms, training=training, seed=seed)
-        task.to("cuda" if torch.cuda.is_available() else "cpu")
+        task = _AnsweredDistiller(copied, teacher, terms, training=training, seed=seed).to(device)
         task.setup("fit")
         task.train()
         starts = list(range(0, max(len(sample) - batch_size + 1, 1), batch_size))[:batches]
         asked = not any(term.on_features for _, term in terms)
-        given = [
-            _batch(teacher, sample, range(start, min(start + batch_size, len(sample))), asked=asked) for start in starts
+        prepared = [
+            _batch(teacher, sample, list(range(start, min(start + batch_size, len(sample)))), asked=asked)
+            for start in starts
         ]
-        groups = term_groups(terms)
-        _take_steps(task, [given[step % len(given)] for step in range(steps)], groups)
-        totals = dict.fromkeys(groups, 0.0)
-        for batch in given:
-            for name, norm in _norms(task, batch, groups).items():
-                totals[name] += norm / len(given)
-    return totals
+        prepared = [{name: value.to(device) for name, value in batch.items()} for batch in prepared]
+        _take_steps(task, [prepared[step % len(prepared)] for step in range(steps)], groups)
+        norms = [
+            {name: _norm(task, gradients) for name, gradients in _group_gradients(task, batch, groups)}
+            for batch in prepared
+        ]
+    return {name: sum(batch[name] for batch in norms) / len(norms) for name in groups}
 
 
 def term_groups(terms: Sequence[WeightedTerm]) -> dict[str, list[int]]:
@@ -90,114 +92,93 @@ def term_groups(terms: Sequence[WeightedTerm]) -> dict[str, list[int]]:
 
 def _take_steps(task: Distiller, batches: Iterable[Batch], groups: Mapping[str, Sequence[int]]) -> None:
     """Train for some steps in which every group of terms pulls at the student alike."""
-    settings, parameters = task.settings, [one for one in task.parameters() if one.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
+    parameters = [parameter for parameter in task.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=task.settings.learning_rate)
     for batch in batches:
         optimizer.zero_grad()
-        for loss in _group_losses(task, batch, groups).values():
-            gradients = _gradients(loss, parameters)
-            norm = _norm(gradients[one] for one in task.model.parameters() if one in gradients)
+        for _, gradients in _group_gradients(task, batch, groups):
+            norm = _norm(task, gradients)
             if not math.isfinite(norm):
                 return
             for parameter, gradient in gradients.items():
                 pull = gradient / (norm or 1.0)
                 parameter.grad = pull if parameter.grad is None else parameter.grad + pull
-        if settings.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+        if task.settings.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, task.settings.clip_norm)
         optimizer.step()
     task.zero_grad()
 
 
-def _norms(task: Distiller, batch: Batch, groups: Mapping[str, Sequence[int]]) -> dict[str, float]:
-    """Return the norm of each group's gradient; 0 where nothing is valid."""
-    parameters = list(task.model.parameters())
-    losses = _group_losses(task, batch, groups)
-    return {name: _norm(_gradients(loss, parameters).values()) for name, loss in losses.items()}
-
-
-def _group_losses(task: Distiller, batch: Batch, groups: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
-    """Return the weighted sum of each group's terms."""
+def _group_gradients(
+    task: Distiller, batch: Batch, groups: Mapping[str, Sequence[int]]
+) -> Iterator[tuple[str, dict[nn.Parameter, Tensor]]]:
+    """Yield each group with the gradient of its weighted terms, for the parameters that they depend on."""
     values = list(task.term_values(batch).values())
-    return {
-        name: torch.stack([task.terms[place].weight * values[place] for place in places]).sum()
-        for name, places in groups.items()
-    }
+    parameters = [parameter for parameter in task.parameters() if parameter.requires_grad]
+    for name, places in groups.items():
+        loss = torch.stack([task.terms[place].weight * values[place] for place in places]).sum()
+        gradients: Sequence[Tensor | None] = [None] * len(parameters)
+        if loss.requires_grad:
+            gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        pairs = zip(parameters, gradients, strict=True)
+        yield name, {parameter: gradient for parameter, gradient in pairs if gradient is not None}
 
 
-def _gradients(loss: torch.Tensor, parameters: Sequence[torch.nn.Parameter]) -> dict[torch.nn.Parameter, torch.Tensor]:
-    """Return the gradient of each parameter that the loss depends on."""
-    if not loss.requires_grad:
-        return {}
-    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    return {one: gradient for one, gradient in zip(parameters, found, strict=True) if gradient is not None}
-
-
-def _norm(gradients: Iterable[torch.Tensor]) -> float:
-    squares = [gradient.double().square().sum() for gradient in gradients]
+def _norm(task: Distiller, gradients: Mapping[nn.Parameter, Tensor]) -> float:
+    """Return the norm of a gradient over the student's parameters, without those of adapters; 0 for none."""
+    squares = [gradients[one].double().square().sum() for one in task.model.parameters() if one in gradients]
     return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
 
 
 def balance_findings(
-    norms: Mapping[str, float], terms: Sequence[WeightedTerm], plan: Plan, *, state: str
+    norms: Mapping[str, float], terms: Sequence[WeightedTerm], recipe_terms: RecipeTerms, *, state: str
 ) -> list[Finding]:
-    """Return which groups of terms are hardly heard, or drown the others, with the weight that would balance them.
+    """Return which groups of terms hardly matter, or drown the others, with the weight that would balance them.
 
     Args:
         norms: What ``gradient_norms`` gave.
         terms: The terms that it was given.
-        plan: Where their weights come from.
+        recipe_terms: Where their weights come from.
         state: Which student it was measured on, in words.
     """
     total = sum(norms.values())
     if len(norms) < 2 or not total > 0:
         return []
     shares = {name: norm / total for name, norm in norms.items()}
-    told = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-    seen = f"shares of the gradient on {state}: {told}"
+    listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+    message = f"shares of the gradient on {state}: {listed}"
     numbers: dict[str, Any] = {"shares": shares, "norms": dict(norms)}
-    weak = [name for name, share in shares.items() if share < LEAST_SHARE]
-    silent = [name for name in weak if norms[name] == 0]
-    if silent:
-        why, remedy = (
-            "The student learns nothing from this term.",
-            "look at the teacher's findings first; a term that stays silent can be left out",
-        )
+    if silent := [name for name, norm in norms.items() if norm == 0]:
+        why = "The student learns nothing from this term."
+        fix = "look at the teacher's findings first; a term that stays silent can be left out"
         return [
-            Finding("silent", "fault", "terms", f"{seen}; {name} gives none", why, remedy, numbers) for name in silent
+            Finding("silent", "fault", "terms", f"{message}; {name} gives none", why, fix, numbers) for name in silent
         ]
-    loudest = max(shares, key=lambda name: shares[name])
-    factors = {name: (total - norms[name]) / (len(norms) - 1) / norms[name] for name in weak}
-    why = "The student hardly hears {}."
-    if shares[loudest] > LARGEST_SHARE:
-        factors = {loudest: (total - norms[loudest]) / (len(norms) - 1) / norms[loudest]}
-        why = "The student follows {} and hardly hears the rest."
+    largest = max(shares, key=lambda name: shares[name])
+    unbalanced = [name for name, share in shares.items() if share < _LEAST_SHARE]
+    why = "The student hardly follows {}."
+    if shares[largest] > _LARGEST_SHARE:
+        unbalanced, why = [largest], "The student follows {} and hardly the rest."
     places = term_groups(terms)
-    return [
-        Finding(
-            "balance",
-            "warning",
-            "terms",
-            seen,
-            why.format(name),
-            plan.weights_line(dict.fromkeys(places[name], factor)),
-            {**numbers, "term": name, "factor": factor},
-        )
-        for name, factor in factors.items()
-    ] or [Finding("balance", "fine", "terms", seen, numbers=numbers)]
+    findings = []
+    for name in unbalanced:
+        factor = (total - norms[name]) / (len(norms) - 1) / norms[name]
+        fix = recipe_terms.weights_line(dict.fromkeys(places[name], factor))
+        changed = numbers | {"term": name, "factor": factor}
+        findings.append(Finding("balance", "warning", "terms", message, why.format(name), fix, changed))
+    return findings or [Finding("balance", "fine", "terms", message, numbers=numbers)]
 
 
-def _batch(teacher: Teacher, sample: Sample, indices: range, *, asked: bool) -> dict[str, torch.Tensor]:
+def _batch(teacher: Teacher, sample: Sample, indices: Sequence[int], *, asked: bool) -> dict[str, Tensor]:
     """Return some crops as a batch, with the teacher's answers in half precision where it is ``asked`` now."""
-    chosen = list(indices)
-    batch = {"image": sample.images[chosen], "target": sample.targets[chosen], "inside": sample.inside[chosen]}
+    batch = {"image": sample.images[indices], "target": sample.targets[indices], "inside": sample.inside[indices]}
     if asked:
-        batch[_ANSWER] = torch.cat([logits.half() for _, logits in answers(teacher, sample, Trial(), chosen)])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return {name: value.to(device) for name, value in batch.items()}
+        batch[_ANSWER] = torch.cat([logits.half() for _, logits in outputs(teacher, sample, InputVariant(), indices)])
+    return batch
 
 
-class _Answered(Distiller):
+class _AnsweredDistiller(Distiller):
     """A Distiller whose teacher is asked once about every batch, not at every step."""
 
-    def teacher_logits(self, batch: Batch) -> torch.Tensor | None:
+    def teacher_logits(self, batch: Batch) -> Tensor | None:
         return batch[_ANSWER].float() if _ANSWER in batch else super().teacher_logits(batch)

@@ -10,8 +10,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from segshrink.config import Recipe, TeacherSource, Teaching, as_recipe, load_dataset, load_recipe
-from segshrink.doctor.examine import Patient, examine
-from segshrink.doctor.findings import Diagnosis
+from segshrink.data import Dataset
+from segshrink.doctor import Diagnosis, diagnose_recipe
 from segshrink.errors import ConfigError, UsageError
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import is_data
@@ -67,18 +67,17 @@ def diagnose(
     if run is not None and not named_by_user and not trust:
         _refuse_code(run, sources)
     use_free_threads()
-    patient = Patient(loaded, sources, None if student is None else str(student))
-    return examine(patient, images=images, progress=partial(progress, "doctor"))
+    return diagnose_recipe(loaded, sources, student=student, images=images, progress=partial(progress, "doctor"))
 
 
-def examine_briefly(recipe: Recipe, teaching: Teaching) -> None:
-    """Look at a few crops before a training and log a line for each thing that was found; never raises."""
+def diagnose_briefly(recipe: Recipe, teaching: Teaching, dataset: Dataset) -> None:
+    """Look at a few crops before a training and log a line for each finding; never raises."""
     logger = logging.getLogger("segshrink")
     level = logger.level
     logger.setLevel(logging.ERROR)  # the teachers' own notices were read already
     try:
-        findings = examine(Patient(recipe, tuple(teaching.teachers)), brief=True).findings
-    except Exception as error:  # a training may go well though its examination doesn't
+        findings = diagnose_recipe(recipe, teaching.teachers, dataset=dataset, brief=True).findings
+    except Exception as error:  # a training may go well though its diagnosis doesn't
         findings, failure = (), " ".join(str(error).split())
     else:
         failure = ""
@@ -87,9 +86,9 @@ def examine_briefly(recipe: Recipe, teaching: Teaching) -> None:
     if failure:
         _LOGGER.warning("doctor: couldn't look (%s)", failure)
     for finding in findings:
-        remedy = f" → {'; '.join(finding.remedy.splitlines())}" if finding.remedy else ""
+        fix = f" → {'; '.join(finding.fix.splitlines())}" if finding.fix else ""
         severity = logging.INFO if finding.severity == "fine" else logging.WARNING
-        _LOGGER.log(severity, "doctor: %s  %s%s", finding.severity, finding.seen, remedy)
+        _LOGGER.log(severity, "doctor: %s  %s%s", finding.severity, finding.message, fix)
 
 
 def _sources(recipe: Recipe, teachers: Sequence[str], run: RunFolder | None) -> tuple[TeacherSource, ...]:

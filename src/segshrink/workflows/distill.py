@@ -25,7 +25,7 @@ from segshrink.training.features import check_own_taps
 from segshrink.training.hardware import check_memory, lightning_precision, use_free_threads
 from segshrink.training.run import check_same_teacher
 from segshrink.training.terms import student_terms
-from segshrink.workflows.diagnose import examine_briefly
+from segshrink.workflows.diagnose import diagnose_briefly
 from segshrink.workflows.progress import Progress, silent
 from segshrink.workflows.train import measure_run, time_runs, train_role
 
@@ -113,7 +113,7 @@ def _distill(recipe: Recipe, *, out: Path, control: bool, resume: bool, doctor: 
     use_free_threads()
     measure_teachers(teaching, recipe, dataset, out=out, resume=resume, progress=progress)
     if doctor and not RunFolder(out).has_run:
-        examine_briefly(recipe, teaching)
+        diagnose_briefly(recipe, teaching, dataset)
     open_again = partial(_opened_quietly, teaching, dataset)
     train_role(recipe, out=out, role="student", teacher=open_again, resume=resume, progress=progress)
     measure_run(out, reference=out / "teacher", progress=progress)
