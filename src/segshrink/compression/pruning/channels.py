@@ -81,7 +81,6 @@ class ChannelGraph:
     """
 
     def __init__(self, network: nn.Module, image: Tensor) -> None:
-        self._network = network
         self._graph = _trace(network, image)
         _refuse_reshaping(self._graph)
         self._paths: dict[Any, str] = {module: path for path, module in network.named_modules()}
