@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,3 +169,34 @@ def test_a_dead_runtimes_files_are_left_out_with_the_reason(
     answers[:] = ["no kernel", "the process was ended by SIGSEGV"]
     with pytest.raises(ModelError, match=r"no kernel; .*SIGSEGV"):
         SearchStages(recipe, tmp_path / "other", Settings(size=64, threads=1)).measure(small)
+
+
+def test_files_that_version_01_scored_are_found_again(recipe: Recipe, tmp_path: Path):
+    """The folder is named after what was allowed, and the record is as version 0.1 wrote it."""
+    record = {
+        "segshrink": "0.1.0",
+        "files": [
+            {
+                "runtime": "onnxruntime",
+                "precision": "int8",
+                "size_bytes": 584913,
+                "latency_ms": 0.0,
+                "latency_p95_ms": 0.0,
+                "memory_mb": 0.0,
+                "path": "quantized-onnxruntime/int8.onnx",
+                "mean_iou": 0.632,
+                "accuracy": 0.81,
+                "load": None,
+            }
+        ],
+        "refused": ["no kernel"],
+    }
+    store = tmp_path / "run" / "files" / "a1eb94465f" / "scored.json"
+    store.parent.mkdir(parents=True)
+    store.write_text(json.dumps(record))
+    search = SearchStages(recipe, tmp_path / "work", Settings())
+    distilled = CandidateResult(list_candidates(recipe.student.model)[0], run=str(tmp_path / "run"), mean_iou=0.63)
+    built = search.build(distilled, max_drop=0.5)
+    (file,) = built.files
+    assert (file.label, file.size_bytes, file.mean_iou) == ("int8 on onnxruntime", 584913, 0.632)
+    assert built.refused == ("no kernel",)
