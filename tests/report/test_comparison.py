@@ -10,6 +10,7 @@ import pytest
 from segshrink import formatting
 from segshrink.report import collect
 from segshrink.report.comparison import Row, as_json, table
+from segshrink.run_folder import RunFolder
 
 Writer = Callable[..., Path]
 
@@ -34,6 +35,16 @@ def test_every_promised_row_is_there(tmp_path: Path, write_student_run: Writer) 
     promised = "mean_iou accuracy parameters macs file_bytes latency_ms peak_memory_mb agreement calibration_error"
     training = "labeled unlabeled steps seconds iou/Building iou/Water"
     assert set(f"{promised} {training}".split()) <= set(rows_of([write_student_run(tmp_path, images=2)]))
+
+
+def test_what_a_training_took_is_shown_where_it_was_recorded(tmp_path: Path, write_run: Writer) -> None:
+    folder = RunFolder(write_run(tmp_path, "student", images=1))
+    keys = ("processor_seconds", "training_memory_mb", "training_memory_beyond_mb", "training_gpu_memory_mb")
+    assert not set(keys) & set(rows_of([tmp_path]))
+    took = {"processor_seconds": 1000.0, "peak_memory_mb": 900.0, "libraries_memory_mb": 650.0}
+    folder.write_run(folder.run().model_copy(update={**took, "peak_gpu_memory_mb": 2000.0}))
+    rows = rows_of([tmp_path])
+    assert [rows[key].cells[0].text for key in keys] == ["16 min 40 s", "900 MB", "250 MB", "2,000 MB"]
 
 
 def test_no_differences_across_data_sets(tmp_path: Path, write_run: Writer) -> None:
