@@ -19,7 +19,7 @@ from segshrink.profiling import Job, Measurement
 from segshrink.profiling import benchmark as comparison
 from segshrink.profiling.benchmark import benchmark
 from segshrink.profiling.load import Load
-from segshrink.profiling.measuring import Measured
+from segshrink.profiling.latency import Measured
 from segshrink.profiling.results import write_results
 from segshrink.profiling.table import messages, table, to_markdown
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segshrink.profiling.jobs import Job, Measurement
     from segshrink.profiling.load import Load
-    from segshrink.profiling.measuring import measure
+    from segshrink.profiling.latency import measure
     from segshrink.profiling.profile import profile_model
 
 # Public name → the module that it lives in.
@@ -19,7 +19,7 @@ _HOMES = {
     "Job": "jobs",
     "Load": "load",
     "Measurement": "jobs",
-    "measure": "measuring",
+    "measure": "latency",
     "profile_model": "profile",
 }
 

@@ -13,9 +13,9 @@ from segshrink.errors import ConfigError, DataError, FileError, MissingExtraErro
 from segshrink.files import scratch_folder
 from segshrink.machine import default_threads
 from segshrink.prediction.isolated import check_isolated
-from segshrink.profiling.costs import CostCounter, Costs
+from segshrink.profiling.parameters_and_macs import CostCounter, Costs
 from segshrink.profiling.jobs import Job, Measurement
-from segshrink.profiling.measuring import Progress, check_runs, measure_with_load
+from segshrink.profiling.latency import Progress, check_runs, measure_with_load
 from segshrink.profiling.plan import Entry, plan
 from segshrink.profiling.results import BenchmarkResult, Row, Score
 

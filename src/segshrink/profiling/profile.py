@@ -19,7 +19,7 @@ from segshrink.model_file import MODEL_FOLDER_NAME, ModelFile
 from segshrink.models import SegmentationModel, count_parameters, load_model
 from segshrink.prediction import Backend
 from segshrink.profiling.jobs import Job
-from segshrink.profiling.measuring import Progress, measure
+from segshrink.profiling.latency import Progress, measure
 
 ROUNDS = 5
 # What the timed runs of one model may take.

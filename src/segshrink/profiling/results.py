@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segshrink.files import refuse_foreign, replacing, write_json, write_text
 from segshrink.machine import describe_machine, package_versions
-from segshrink.profiling.costs import Costs
+from segshrink.profiling.parameters_and_macs import Costs
 from segshrink.profiling.jobs import Measurement, runtime_title
 from segshrink.profiling.load import Load
 from segshrink.profiling.plan import Entry

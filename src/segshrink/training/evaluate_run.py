@@ -10,7 +10,7 @@ from segshrink.evaluation.evaluate import evaluate
 from segshrink.machine import default_threads
 from segshrink.models import SegmentationModel, load_model
 from segshrink.prediction.runtimes.torch import TorchBackend
-from segshrink.profiling.measuring import Progress
+from segshrink.profiling.latency import Progress
 from segshrink.profiling.profile import ForeignModel, Source, profile_models
 from segshrink.run_folder import RunFolder
 from segshrink.run_records import EvaluationRecord, ProfileRecord, RunRecord

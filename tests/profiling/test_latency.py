@@ -11,7 +11,7 @@ import pytest
 
 from segshrink.errors import ConfigError, ModelError
 from segshrink.profiling import Job, Load, measure
-from segshrink.profiling.measuring import interleave, latency, turns
+from segshrink.profiling.latency import interleave, latency, turns
 from segshrink.profiling.workers import Worker
 
 
@@ -93,7 +93,7 @@ def test_what_was_measured_on_a_busy_machine_is_measured_again(
     shares: tuple[float, ...], repeat: bool, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads = iter([Load(10.0, 20 * share, 2) for share in shares])
-    monkeypatch.setattr("segshrink.profiling.measuring.LoadWatch", lambda _: SimpleNamespace(stop=lambda: next(loads)))
+    monkeypatch.setattr("segshrink.profiling.latency.LoadWatch", lambda _: SimpleNamespace(stop=lambda: next(loads)))
     backend = SimpleNamespace(bands=3, classify=lambda images: None)
     (found,) = measure([Job(Path("b"), "torch", size=8, backend=backend)], runs=1, rounds=1, repeat=repeat)  # type: ignore[arg-type]
     assert found.load.share == pytest.approx(shares[kept])
@@ -205,7 +205,7 @@ def test_cohorts_hold_what_fits_in_memory(program: Callable[[str], None], monkey
         "for line in sys.stdin: print(json.dumps({'seconds': [3.0] * json.loads(line)['runs']}), flush=True)\n"
     )
     monkeypatch.setattr(
-        "segshrink.profiling.measuring.describe_machine", lambda: {"memory_gb": 2.5}
+        "segshrink.profiling.latency.describe_machine", lambda: {"memory_gb": 2.5}
     )  # of which 1000 MB may be used: two workers pass it
     notes: list[str] = []
     jobs = [Job(Path(name), "onnxruntime", threads=1) for name in "abc"]

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from segshrink.model_file import ModelFile
-from segshrink.profiling.costs import CostCounter, count_file_parameters
+from segshrink.profiling.parameters_and_macs import CostCounter, count_file_parameters
 from segshrink.profiling.plan import Entry
 
 from .conftest import PARAMETERS
