@@ -1,4 +1,4 @@
-"""From models to rows, JSON and Markdown; the timing itself is replaced."""
+"""Which model is measured on which runtime; from models to rows, JSON and Markdown. The timing itself is replaced."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ import pytest
 from PIL import Image
 
 from segshrink.config import DatasetDescription
-from segshrink.errors import ConfigError, ModelError
+from segshrink.errors import ConfigError, FileError, MissingExtraError, ModelError, install_command
 from segshrink.profiling import Job, Measurement
 from segshrink.profiling import benchmark as comparison
-from segshrink.profiling.benchmark import benchmark
+from segshrink.profiling.benchmark import benchmark, plan
 from segshrink.profiling.load import Load
-from segshrink.profiling.latency import Measured
-from segshrink.profiling.results import write_results
-from segshrink.profiling.table import messages, table, to_markdown
+from segshrink.profiling.results import table, write_results
 
 from .conftest import NAMES, PARAMETERS
 
@@ -30,18 +28,19 @@ from .conftest import NAMES, PARAMETERS
 def timed(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """Latency in ms is 100 times the batch, plus 10 times the threads, plus 1 for OpenVINO; "bad" files fail."""
     seen: list[Job] = []
+    load = Load(10.0, 6.0, 2)
 
-    def measure(jobs: Sequence[Job], **_: Any) -> Measured:
+    def measure(jobs: Sequence[Job], **_: Any) -> list[Measurement]:
         seen.extend(jobs)
-        return Measured([one(job) for job in jobs], Load(10.0, 6.0, 2))
+        return [one(job) for job in jobs]
 
     def one(job: Job) -> Measurement:
         if "bad" in job.source.name:
-            return Measurement(job, error=f"{job.title} failed")
+            return Measurement(job, error=f"{job.title} failed", load=load)
         median = 100.0 * job.batch + 10.0 * job.cores + (job.runtime == "openvino")
-        return Measurement(job, {"median": median, "p95": median + 5, "runs": 20}, 50.0 + job.batch, 40.0)
+        return Measurement(job, {"median": median, "p95": median + 5, "runs": 20}, 50.0 + job.batch, 40.0, load=load)
 
-    monkeypatch.setattr(comparison, "measure_with_load", measure)
+    monkeypatch.setattr(comparison, "measure", measure)
     return seen
 
 
@@ -64,21 +63,21 @@ def test_rows_hold_their_own_measurements(timed: list[Job], files: tuple[Path, P
     assert medians == [[110, 130, 810, 830], [111, 131, 811, 831]]
     assert rows[0]["measurements"][2]["images_s"] == pytest.approx(8 / 0.810, abs=1e-3)
     assert rows[0]["measurements"][2]["throughput_mpixel_s"] == pytest.approx(8 * 64**2 / 1e6 / 0.810, abs=1e-3)
-    assert (rows[0]["parameters"], rows[0]["macs"]) == (PARAMETERS, None)
+    assert (rows[0]["file"], rows[0]["parameters"], rows[0]["macs"]) == (files[0].name, PARAMETERS, None)
     assert rows[0]["file_bytes"] == files[0].stat().st_size
     assert rows[2]["measurements"][0]["latency_ms"] is None
     assert len(rows[2]["errors"]) == 4
-    assert f"{files[1]} on ONNX Runtime (1 image of 64 × 64, 1 thread) failed" in messages(result)
+    assert f"{files[1]} on ONNX Runtime (1 image of 64 × 64, 1 thread) failed" in result.messages
 
 
 def test_files_tell_everything(timed: list[Job], files: tuple[Path, Path], tmp_path: Path) -> None:
     result = benchmark(files, runtimes=("onnxruntime",), batches=(1,), threads=(2,))
-    written = write_results(result, tmp_path / "out", markdown=to_markdown(result))
+    written = write_results(result, tmp_path / "out")
     assert [file.name for file in written] == ["benchmark.json", "benchmark.md"], "no figure without mIoU"
     found = json.loads(written[0].read_text())
     assert found["machine"]["cpu"]
     assert found["versions"]["onnxruntime"]
-    assert found["load"] == {"others": 0.3, "seconds": 10.0, "busy": True}
+    assert found["load"] == {"others": 0.3, "cores": 2, "seconds": 10.0, "busy": True}
     assert found["date"].endswith("+00:00")
     assert found["data"] is None
     headings, rows = table(result)
@@ -124,9 +123,9 @@ def test_scores_become_a_figure(
     assert steps[-1][:2] == (32, 32)
     first = result.to_dict()["rows"][0]
     assert (first["mean_iou"], first["mean_iou_interval"]) == (0.7, [0.6, 0.8])
-    assert "bad_|_file on OpenVINO fp32 has no mIoU: other classes" in messages(result)
+    assert "bad_|_file on OpenVINO fp32 has no mIoU: other classes" in result.messages
     out = tmp_path / "out"
-    written = write_results(result, out, markdown=to_markdown(result))
+    written = write_results(result, out)
     assert (out / "benchmark.png").read_bytes().startswith(b"\x89PNG")
     assert "mIoU on fields, test split (the split leaks" in written[1].read_text()
 
@@ -164,7 +163,84 @@ def test_a_runtime_that_dies_is_one_row(onnx_model: Path, tmp_path: Path, stand_
     )  # fmt: skip
     alive, dead = result.rows
     assert alive.measurements[0].latency_ms
-    assert alive.score is not None
+    assert alive.mean_iou is not None
     assert not alive.errors
     assert len(dead.errors) == 2  # it has no mIoU, and no latency
     assert all("SIGABRT" in error and "openvino" in error.lower() for error in dead.errors)
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> dict[str, Path]:
+    for folder in ("runs/student/model", "runs/teacher/model", "other/student/model"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("small.onnx", "small.xml", "notes.txt"):
+        (tmp_path / file).touch()
+    return {path.name: path for path in tmp_path.iterdir()} | {"root": tmp_path}
+
+
+def combined(*arguments: Path, **options: object) -> list[tuple[str, str, str]]:
+    entries, _ = plan(arguments, **({"runtimes": None, "precisions": ("auto",)} | options))  # type: ignore[arg-type]
+    return [(entry.model, entry.runtime, entry.precision) for entry in entries]
+
+
+def test_every_runtime_that_suits(sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "find_spec", lambda name: object())
+    assert combined(sources["runs"] / "student", sources["small.onnx"]) == [
+        ("student", "torch", "auto"),
+        ("student", "torch-compile", "auto"),
+        ("student", "onnxruntime", "auto"),
+        ("student", "openvino", "auto"),
+        ("small", "onnxruntime", "auto"),
+        ("small", "openvino", "auto"),
+    ]
+
+
+def test_precisions_are_for_runtimes_that_have_a_choice(sources: dict[str, Path]) -> None:
+    found = combined(sources["small.onnx"], runtimes=("onnxruntime", "openvino"), precisions=("auto", "32", "auto"))
+    assert found == [("small", "onnxruntime", "auto"), ("small", "openvino", "auto"), ("small", "openvino", "32")]
+
+
+def test_names_are_short_and_unlike(sources: dict[str, Path]) -> None:
+    root = sources["root"]
+    paths = (root / "runs/student/model", root / "runs/teacher", root / "other/student", root / "runs/teacher")
+    found = [model for model, *_ in combined(*paths, runtimes=("torch",))]
+    assert found == ["model", "teacher", "student"]
+    alike = (root / "small.onnx", root / "small.xml")
+    assert [model for model, *_ in combined(*alike, runtimes=("openvino",))] == ["small.onnx", "small.xml"]
+    twins = (root / "runs/student", root / "other/student")
+    assert [model for model, *_ in combined(*twins, runtimes=("torch",))] == [str(path) for path in twins]
+
+
+def test_what_is_not_installed_is_said(sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "find_spec", lambda name: None if name == "openvino" else object())
+    entries, notes = plan([sources["small.onnx"]], runtimes=None, precisions=("auto",))
+    assert [entry.runtime for entry in entries] == ["onnxruntime"]
+    assert notes == [f"OpenVINO is not installed, so it was not measured: {install_command('openvino')}"]
+    with pytest.raises(MissingExtraError, match=r"OpenVINO .*\[openvino\]"):
+        combined(sources["small.xml"])
+    monkeypatch.setattr(comparison, "find_spec", lambda name: None if name == "torch" else object())
+    with pytest.raises(MissingExtraError, match=r"PyTorch .*\[train\]"):
+        combined(sources["runs"] / "student")
+
+
+def test_what_does_not_suit_is_said(sources: dict[str, Path]) -> None:
+    entries, notes = plan(
+        [sources["small.onnx"], sources["small.xml"]], runtimes=("onnxruntime",), precisions=("auto",)
+    )
+    assert len(entries) == 1
+    assert notes == [f"{sources['small.xml']} can't run in ONNX Runtime, but in OpenVINO"]
+    with pytest.raises(ModelError, match=r"nothing can be measured.*can't run in PyTorch"):
+        combined(sources["small.onnx"], runtimes=("torch",))
+
+
+def test_wrong_input(sources: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="nothing to measure"):
+        combined()
+    with pytest.raises(FileError, match=r"absent\.onnx does not exist"):
+        combined(sources["root"] / "absent.onnx")
+    with pytest.raises(ModelError, match=r"notes\.txt is neither"):
+        combined(sources["notes.txt"])
+    with pytest.raises(ConfigError, match="runtime 'tensorrt' is unknown"):
+        combined(sources["small.onnx"], runtimes=("tensorrt",))
+    with pytest.raises(ConfigError, match="precision 'fp16' is unknown"):
+        combined(sources["small.onnx"], precisions=("fp16",))

@@ -12,7 +12,7 @@ import pytest
 from segshrink.errors import ConfigError, ModelError
 from segshrink.profiling import Job, Load, measure
 from segshrink.profiling.latency import interleave, latency, turns
-from segshrink.profiling.workers import Worker
+from segshrink.profiling.worker import Worker
 
 
 class FakeWorker:
@@ -100,6 +100,13 @@ def test_what_was_measured_on_a_busy_machine_is_measured_again(
     assert next(loads, None) is None, "no more often than needed"
 
 
+def test_one_that_cannot_be_opened_keeps_its_error_and_the_others_their_turns() -> None:
+    started: list[int] = []
+    found = interleave(["no such file", FakeWorker([], "b", seconds=3)], runs=2, rounds=2, on_turn=started.append)
+    assert found == ["no such file", [[3], [3]]]
+    assert started == [0, 1, 1, 0]
+
+
 def test_one_that_dies_leaves_the_others_their_turns() -> None:
     log: list[str] = []
     workers = [FakeWorker(log, "a", seconds=3), FakeWorker(log, "b", seconds=3, dies=2)]
@@ -173,7 +180,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     def replace(text: str) -> None:
         path = tmp_path / "program.py"
         path.write_text(text)
-        monkeypatch.setattr("segshrink.profiling.workers.PROGRAM", path)
+        monkeypatch.setattr("segshrink.profiling.worker.PROGRAM", path)
 
     return replace
 

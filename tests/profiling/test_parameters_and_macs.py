@@ -10,17 +10,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from segshrink.model_file import ModelFile
-from segshrink.profiling.parameters_and_macs import CostCounter, count_file_parameters
-from segshrink.profiling.plan import Entry
+from segshrink.profiling.parameters_and_macs import count_file_parameters
 
 from .conftest import PARAMETERS
 
 
-def test_parameters_of_an_onnx_file_are_its_numbers(onnx_model: Path, tmp_path: Path) -> None:
+def test_parameters_of_an_onnx_file_are_its_numbers(onnx_model: Path) -> None:
     assert count_file_parameters(onnx_model) == PARAMETERS, "shapes are none"
-    costs = CostCounter(tmp_path, size=32).costs(Entry("tiny", onnx_model, "onnxruntime", "auto"))
-    assert (costs.file, costs.parameters, costs.macs) == (onnx_model, PARAMETERS, None)
-    assert costs.file_bytes == onnx_model.stat().st_size
 
 
 def test_scales_of_a_quantised_file_are_no_parameters(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.model_description import ModelDescription, Normalization
 from segshrink.models import SegmentationModel, build_model, load_model
 from segshrink.profiling import Load, Measurement, profile_model
-from segshrink.profiling.profile import ForeignModel, count_macs, profile_models
+from segshrink.profiling.parameters_and_macs import count_macs
+from segshrink.profiling.profile import ForeignModel, profile_models
 
 CLASSES = ClassMap.build([("water", None, None), ("land", None, None), ("road", None, None)])
 SIZE = 64

@@ -62,7 +62,6 @@ def benchmark(
     from segshrink.files import writing
     from segshrink.profiling.benchmark import benchmark as measure_models
     from segshrink.profiling.results import check_place, write_results
-    from segshrink.profiling.table import to_markdown
 
     batches, thread_counts = _counts(batch, option="--batch"), _counts(threads, option="--threads")
     if out is not None:
@@ -86,7 +85,7 @@ def benchmark(
         _print(result)
     if out is not None:
         with writing(out):
-            files = write_results(result, out, markdown=to_markdown(result), overwrite=overwrite)
+            files = write_results(result, out, overwrite=overwrite)
         for file in files if not as_json else ():
             out_console().print(str(file), markup=False)
 
@@ -118,7 +117,7 @@ def _print(result: BenchmarkResult) -> None:
     from rich.text import Text
 
     from segshrink.cli._console import out_console, tell
-    from segshrink.profiling.table import messages, subtitle, table
+    from segshrink.profiling.results import subtitle, table
 
     headings, rows = table(result)
     shown = Table(title_justify="left")
@@ -134,7 +133,7 @@ def _print(result: BenchmarkResult) -> None:
     console = out_console()
     console.print(shown)
     console.print(subtitle(result), markup=False, style="dim")
-    for message in messages(result):
+    for message in result.messages:
         tell(message)
 
 

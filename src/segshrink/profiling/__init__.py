@@ -9,19 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segshrink.profiling.jobs import Job, Measurement
+    from segshrink.profiling.latency import Job, Measurement, measure
     from segshrink.profiling.load import Load
-    from segshrink.profiling.latency import measure
     from segshrink.profiling.profile import profile_model
 
 # Public name → the module that it lives in.
-_HOMES = {
-    "Job": "jobs",
-    "Load": "load",
-    "Measurement": "jobs",
-    "measure": "latency",
-    "profile_model": "profile",
-}
+_HOMES = {"Job": "latency", "Load": "load", "Measurement": "latency", "measure": "latency", "profile_model": "profile"}
 
 __all__ = ["Job", "Load", "Measurement", "measure", "profile_model"]
 

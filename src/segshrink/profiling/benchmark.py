@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segshrink.config import DatasetDescription, load_dataset
-from segshrink.errors import ConfigError, DataError, FileError, MissingExtraError, ModelError
+from segshrink.errors import (
+    ConfigError,
+    DataError,
+    FileError,
+    MissingExtraError,
+    ModelError,
+    UsageError,
+    install_command,
+    nearest,
+)
 from segshrink.files import scratch_folder
 from segshrink.machine import default_threads
+from segshrink.model_file import FOLDER, ModelFile
+from segshrink.prediction.backends import PRECISIONS
 from segshrink.prediction.isolated import check_isolated
-from segshrink.profiling.parameters_and_macs import CostCounter, Costs
-from segshrink.profiling.jobs import Job, Measurement
-from segshrink.profiling.latency import Progress, check_runs, measure_with_load
-from segshrink.profiling.plan import Entry, plan
-from segshrink.profiling.results import BenchmarkResult, Row, Score
+from segshrink.profiling.latency import (
+    OWN_PRECISION,
+    RUNTIMES,
+    Job,
+    Progress,
+    check_runs,
+    check_runtime,
+    measure,
+    total_load,
+)
+from segshrink.profiling.parameters_and_macs import count_file_parameters, count_macs
+from segshrink.profiling.results import BenchmarkResult, Row
 
 if TYPE_CHECKING:
     from segshrink.data import Dataset
+    from segshrink.models import SegmentationModel
 
+# What a folder is exported to, so that other runtimes can be measured with it: runtime → suffix of the file.
+EXPORTED = {"onnxruntime": ".onnx", "openvino": ".xml"}
 # What one model's failure looks like; the others go on.
 _FAILURES = (ModelError, FileError, MissingExtraError)
+
+# Called with (steps done, what is being done).
+_Tell = Callable[[int, str], None]
 
 
 def benchmark(
@@ -31,7 +56,7 @@ def benchmark(
     *,
     runtimes: Sequence[str] | None = None,
     precisions: Sequence[str] = ("auto",),
-    data: DatasetDescription | str | Path | None = None,
+    data: Dataset | DatasetDescription | str | Path | None = None,
     split: str = "val",
     size: int = 512,
     batches: Sequence[int] = (1, 8),
@@ -72,127 +97,105 @@ def benchmark(
     shapes = [(batch, count) for batch in dict.fromkeys(batches) for count in _threads(threads)]
     for batch, count in shapes:
         Job(Path(), "onnxruntime", size=size, batch=batch, threads=count)  # refuses numbers that make no sense
-    entries, notes = plan(sources, runtimes=runtimes, precisions=precisions)
+    rows, notes = plan(sources, runtimes=runtimes, precisions=precisions)
     dataset = None if data is None else open_for_scores(data, split)
     date = datetime.now(UTC).isoformat(timespec="seconds")
+    before = len(rows) * (1 if dataset is None else 2)
+    total = before + len(rows) * len(shapes) * (1 + rounds)
+
+    def tell(done: int, note: str) -> None:
+        if progress is not None:
+            progress(done, total, note)
+
     with scratch_folder() as scratch:
-        work = _Work(entries, dataset, split, progress, turns=len(shapes) * (1 + rounds))
-        work.count(CostCounter(scratch, size=size))
-        work.score()
+        _prepare(rows, scratch, size=size, tell=tell)
+        runnable = [(row, row.file) for row in rows if row.file is not None]
+        if dataset is not None:
+            _score(runnable, dataset, split, before=len(rows), tell=tell)
         jobs = [
-            Job(costs.file, entry.runtime, entry.precision, size, batch, count)
+            Job(file, row.runtime, row.precision, size, batch, count)
             for batch, count in shapes  # those of one shape are measured beside each other
-            for entry, costs in work.counted
+            for row, file in runnable
         ]
-        measured = measure_with_load(jobs, runs=runs, rounds=rounds, progress=work.turn)
-        work.finish()
-    if measured.load.sentence and jobs:
-        notes.append(measured.load.sentence)
-    rows = work.rows(measured.measurements)
-    if not any(one.latency_ms for row in rows for one in row.measurements):
+        measurements = measure(jobs, runs=runs, rounds=rounds, progress=lambda done, _, note: tell(before + done, note))
+        tell(total, "")
+    for place, (row, file) in enumerate(runnable):
+        row.measurements = measurements[place :: len(runnable)]
+        # An exported file has a name that nobody gave and that is gone when its error is read.
+        failures = [measurement.error for measurement in row.measurements if measurement.error]
+        row.errors += [error.replace(str(file), str(row.source)) for error in failures]
+    if not any(measurement.latency_ms for measurement in measurements):
         raise ModelError(next(error for row in rows for error in row.errors))
+    load = total_load(measurements)
     return BenchmarkResult(
         date=date,
         size=size,
         runs=runs,
         rounds=rounds,
-        load=measured.load,
+        load=load,
         data=dataset.description.name if dataset else None,
         split=split if dataset else None,
         leaking=bool(dataset and dataset.leaking),
-        notes=tuple(notes),
+        notes=(*notes, load.sentence) if load.sentence else tuple(notes),
         rows=tuple(rows),
     )
 
 
-class _Work:
-    """The entries on their way to rows: counted, scored, measured."""
+def plan(
+    sources: Sequence[str | Path], *, runtimes: Sequence[str] | None, precisions: Sequence[str]
+) -> tuple[list[Row], list[str]]:
+    """Combine sources, runtimes and precisions.
 
-    def __init__(
-        self, entries: Sequence[Entry], dataset: Dataset | None, split: str, progress: Progress | None, *, turns: int
-    ) -> None:
-        self._entries = entries
-        self._dataset, self._split = dataset, split
-        self._progress = progress
-        self._before = len(entries) * (2 if dataset else 1)
-        self._total = self._before + len(entries) * turns
-        self._costs: dict[Entry, Costs] = {}
-        self._scores: dict[Entry, Score] = {}
-        self._errors: dict[Entry, list[str]] = {entry: [] for entry in entries}
+    Args:
+        sources: Model and run folders, .onnx, .xml and .tflite files.
+        runtimes: Those to measure; by default all that suit a source.
+        precisions: For runtimes that may compute in bf16; the others have one row.
 
-    @property
-    def counted(self) -> list[tuple[Entry, Costs]]:
-        """The entries that can be run."""
-        return list(self._costs.items())
+    Returns:
+        The rows, source by source, and sentences about what was left out.
 
-    def count(self, counter: CostCounter) -> None:
-        """Load, count and export every entry."""
-        for done, entry in enumerate(self._entries):
-            self._tell(done, f"prepare {entry.title}")
-            try:
-                self._costs[entry] = counter.costs(entry)
-            except _FAILURES as error:
-                self._errors[entry].append(f"{entry.title}: {error}")
-
-    def score(self) -> None:
-        """Score every entry that can be run."""
-        if self._dataset is None:
-            return
-        from segshrink.evaluation import evaluate
-
-        for done, (entry, costs) in enumerate(self.counted):
-            try:
-                if costs.file.is_file():  # a runtime that ends its process must not end this one
-                    check_isolated(costs.file, runtime=entry.runtime, precision=entry.precision)
-                evaluation = evaluate(
-                    costs.file,
-                    self._dataset,
-                    self._split,
-                    runtime=entry.runtime,
-                    precision=entry.precision,
-                    progress=partial(self._tell_scenes, len(self._entries) + done, entry.title),
-                )
-                self._scores[entry] = Score.of(evaluation)
-            except (*_FAILURES, DataError) as error:
-                self._errors[entry].append(f"{entry.title} has no mIoU: {error}")
-
-    def turn(self, done: int, _: int, note: str) -> None:
-        """Pass on the progress of the measuring."""
-        self._tell(self._before + done, note)
-
-    def finish(self) -> None:
-        """Say that nothing is left to do."""
-        self._tell(self._total, "")
-
-    def rows(self, measurements: Sequence[Measurement]) -> list[Row]:
-        """Return a row for each entry; measurements are those of ``counted``, shape after shape."""
-        count = len(self._costs)
-        found = {entry: tuple(measurements[place::count]) for place, entry in enumerate(self._costs)}
-        return [self._row(entry, found.get(entry, ())) for entry in self._entries]
-
-    def _row(self, entry: Entry, measurements: tuple[Measurement, ...]) -> Row:
-        costs = self._costs.get(entry)
-        # An exported file has a name that nobody gave and that is gone when its error is read.
-        failed = [one.error.replace(str(costs.file), str(entry.source)) for one in measurements if costs and one.error]
-        return Row(entry, costs, self._scores.get(entry), measurements, (*self._errors[entry], *failed))
-
-    def _tell_scenes(self, step: int, title: str, done: int, total: int) -> None:
-        self._tell(step, f"evaluate {title} ({done}/{total} images)")
-
-    def _tell(self, done: int, note: str) -> None:
-        if self._progress is not None:
-            self._progress(done, self._total, note)
+    Raises:
+        ConfigError: There is no source, or a runtime or precision is unknown.
+        FileError: Nothing is at a source.
+        ModelError: A source is no model, or nothing is left to measure.
+        MissingExtraError: Nothing is left because no runtime is installed.
+    """
+    paths = _checked(sources, runtimes, precisions)
+    rows: list[Row] = []
+    notes: list[str] = []
+    missing: dict[str, None] = {}
+    for name, path in zip(_names(paths), paths, strict=True):
+        model_file = ModelFile.find(path)
+        suitable = (*model_file.runtimes, *EXPORTED) if model_file.kind == FOLDER else model_file.runtimes
+        for runtime in runtimes or suitable:
+            if runtime not in suitable:
+                titles = [other.title for key, other in RUNTIMES.items() if key in suitable]
+                notes.append(f"{path} can't run in {RUNTIMES[runtime].title}, but in {' and '.join(titles)}")
+            elif find_spec(RUNTIMES[runtime].module) is None:
+                missing.setdefault(runtime)
+            elif path.is_dir() and find_spec("torch") is None:
+                missing.setdefault("torch")
+            else:
+                choices = precisions if runtime in OWN_PRECISION else ("auto",)
+                rows += [Row(name, path, runtime, precision) for precision in dict.fromkeys(choices)]
+    if not rows and missing:
+        runtime = next(iter(missing))
+        raise MissingExtraError(f"measuring with {RUNTIMES[runtime].title}", RUNTIMES[runtime].extra or "train")
+    if not rows:
+        raise ModelError(f"nothing can be measured: {'; '.join(notes)}; choose other runtimes or export the model")
+    return rows, notes + [_absent(runtime) for runtime in missing]
 
 
-def open_for_scores(data: DatasetDescription | str | Path, split: str) -> Dataset:
+def open_for_scores(data: Dataset | DatasetDescription | str | Path, split: str) -> Dataset:
     """Open a data set whose split is to judge.
 
     Raises:
         ConfigError: The split is empty.
     """
-    from segshrink.data import open_dataset
+    from segshrink.data import Dataset, open_dataset
 
-    dataset = open_dataset(data if isinstance(data, DatasetDescription) else load_dataset(Path(data)))
+    description = load_dataset(Path(data)) if isinstance(data, str | Path) else data
+    dataset = description if isinstance(description, Dataset) else open_dataset(description)
     if not getattr(dataset, split):
         raise ConfigError(
             f"data set '{dataset.description.name}' has no images in its {split} split; choose another split"
@@ -200,5 +203,85 @@ def open_for_scores(data: DatasetDescription | str | Path, split: str) -> Datase
     return dataset
 
 
-def _threads(wanted: Sequence[int] | None) -> list[int]:
-    return list(dict.fromkeys(wanted or (1, default_threads())))
+def _prepare(rows: Sequence[Row], scratch: Path, *, size: int, tell: _Tell) -> None:
+    """Load, count and export the models; each folder is loaded once and exported once for each runtime."""
+
+    @cache
+    def loaded(source: Path) -> tuple[SegmentationModel, int, int]:
+        from segshrink.models import count_parameters, load_model
+
+        model = load_model(source).eval()
+        return model, count_parameters(model), count_macs(model, size=size)
+
+    @cache
+    def exported(source: Path, runtime: str) -> Path:
+        from segshrink.export import export_onnx, export_openvino
+
+        folder = scratch / str(len(list(scratch.iterdir())))
+        folder.mkdir()
+        file = folder / f"{source.resolve().name}{EXPORTED[runtime]}"
+        return (export_openvino if runtime == "openvino" else export_onnx)(loaded(source)[0], file)
+
+    for done, row in enumerate(rows):
+        tell(done, f"prepare {row.title}")
+        try:
+            file = row.source
+            if not row.source.is_dir():
+                row.parameters = count_file_parameters(row.source)
+            else:
+                _, row.parameters, row.macs = loaded(row.source)
+                if row.runtime in EXPORTED:
+                    file = exported(row.source, row.runtime)
+            row.file_bytes = ModelFile.find(file).size_bytes
+            row.file = file
+        except _FAILURES as error:
+            row.errors.append(f"{row.title}: {error}")
+
+
+def _score(rows: Sequence[tuple[Row, Path]], dataset: Dataset, split: str, *, before: int, tell: _Tell) -> None:
+    """Score each model through its own runtime; ``before`` steps are done."""
+    from segshrink.evaluation import evaluate
+
+    for done, (row, file) in enumerate(rows, start=before):
+
+        def tell_scenes(scene: int, scenes: int, *, step: int = done, title: str = row.title) -> None:
+            tell(step, f"evaluate {title} ({scene}/{scenes} images)")
+
+        try:
+            if file.is_file():  # a runtime that ends its process must not end this one
+                check_isolated(file, runtime=row.runtime, precision=row.precision)
+            evaluation = evaluate(
+                file, dataset, split, runtime=row.runtime, precision=row.precision, progress=tell_scenes
+            )
+            row.mean_iou = evaluation.scores.mean_iou
+            row.mean_iou_interval = evaluation.interval and evaluation.interval.mean_iou
+        except (*_FAILURES, DataError) as error:
+            row.errors.append(f"{row.title} has no mIoU: {error}")
+
+
+def _checked(sources: Sequence[str | Path], runtimes: Sequence[str] | None, precisions: Sequence[str]) -> list[Path]:
+    if not sources:
+        raise ConfigError("there is nothing to measure; name a model folder, a run folder or an exported file")
+    for runtime in runtimes or ():
+        check_runtime(runtime)
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise UsageError(f"precision '{precision}' is unknown{nearest(precision, PRECISIONS)}")
+    return list(dict.fromkeys(Path(source) for source in sources))
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Return short names, longer ones where those would be the same."""
+    short = [ModelFile(path).name for path in paths]
+    longer = [path.name if short.count(name) > 1 else name for name, path in zip(short, paths, strict=True)]
+    return [str(path) if longer.count(name) > 1 else name for name, path in zip(longer, paths, strict=True)]
+
+
+def _threads(threads: Sequence[int] | None) -> list[int]:
+    return list(dict.fromkeys(threads or (1, default_threads())))
+
+
+def _absent(runtime: str) -> str:
+    module, extra, title = RUNTIMES[runtime]
+    how = install_command(extra) if extra else f"pip install {module}"
+    return f"{title} is not installed, so it was not measured: {how}"

@@ -1,117 +1,50 @@
-"""What a model costs on any machine: parameters, operations, bytes; and the files that other runtimes need."""
+"""What a model costs on any machine: its parameters and multiply-accumulates."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from segshrink.model_file import ModelFile
-from segshrink.profiling.plan import EXPORTED, Entry
 
 if TYPE_CHECKING:
     from segshrink.models import SegmentationModel
 
 
-@dataclass(frozen=True)
-class Costs:
-    """What is the same everywhere.
+def count_macs(model: SegmentationModel, *, size: int) -> int:
+    """Return the multiply-accumulates of one image of ``size`` x ``size`` pixels (half of torch's FLOP count).
 
-    Attributes:
-        file: What the runtime opens.
-        file_bytes: Size of the weights' file; of both files where weights stand beside the graph.
-        parameters: How many the model has; None where the file can't tell.
-        macs: Multiply-accumulates of one image; None for exported files.
+    Convolutions, matrix products and attention count; element-wise operations don't, as is usual in the field.
     """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
 
-    file: Path
-    file_bytes: int
-    parameters: int | None
-    macs: int | None
-
-
-class CostCounter:
-    """Finds the costs of entries; every folder is loaded once and exported once for each runtime.
-
-    Args:
-        scratch: Folder for exported files.
-        size: Side in pixels of the square image whose operations are counted.
-    """
-
-    def __init__(self, scratch: Path, *, size: int) -> None:
-        self._scratch = scratch
-        self._size = size
-        self._models: dict[Path, tuple[SegmentationModel, Costs]] = {}
-        self._files: dict[tuple[Path, str], Path] = {}
-
-    def costs(self, entry: Entry) -> Costs:
-        """Return an entry's costs.
-
-        Raises:
-            ModelError: The model can't be loaded, or can't be exported for this runtime.
-            FileError: A file is missing or unreadable.
-        """
-        if not entry.source.is_dir():
-            size = ModelFile(entry.source).size_bytes
-            return Costs(entry.source, size, count_file_parameters(entry.source), None)
-        model, costs = self._model(entry.source)
-        if not entry.is_exported:
-            return costs
-        file = self._exported(entry, model)
-        return replace(costs, file=file, file_bytes=ModelFile(file).size_bytes)
-
-    def _model(self, source: Path) -> tuple[SegmentationModel, Costs]:
-        if source not in self._models:
-            from segshrink.models import count_parameters, load_model
-            from segshrink.profiling.profile import count_macs
-
-            model = load_model(source).eval()
-            weights = ModelFile.find(source).size_bytes
-            costs = Costs(source, weights, count_parameters(model), count_macs(model, size=self._size))
-            self._models[source] = (model, costs)
-        return self._models[source]
-
-    def _exported(self, entry: Entry, model: SegmentationModel) -> Path:
-        key = (entry.source, entry.runtime)
-        if key not in self._files:
-            folder = self._scratch / str(len(self._files))
-            folder.mkdir()
-            name = entry.source.resolve().name
-            self._files[key] = _export(model, folder / f"{name}{EXPORTED[entry.runtime]}")
-        return self._files[key]
-
-
-def _export(model: SegmentationModel, file: Path) -> Path:
-    if file.suffix == ".onnx":
-        from segshrink.export import export_onnx
-
-        return export_onnx(model, file)
-    from segshrink.export import export_openvino
-
-    return export_openvino(model, file)
+    device = next(model.parameters()).device
+    image = torch.zeros(1, model.description.bands, size, size, dtype=torch.uint8, device=device)
+    counter = FlopCounterMode(display=False)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), counter:
+            model(image)
+    finally:
+        model.train(was_training)
+    return int(counter.get_total_flops()) // 2
 
 
 def count_file_parameters(file: Path) -> int | None:
     """Return how many weights an exported file holds; None where nothing here can read it.
 
-    Batch normalisation is folded into convolutions by an export, so there may be fewer than the network has.
+    Batch normalization is folded into convolutions by an export, so there may be fewer than the network has.
     """
-    suffix = file.suffix.lower()
+    count = {".onnx": _count_onnx, ".xml": _count_openvino}.get(file.suffix.lower())
     try:
-        if suffix == ".onnx":
-            return _count_onnx(file)
-        if suffix == ".xml":
-            return _count_openvino(file)
-    except ModuleNotFoundError:
-        return None
+        return None if count is None else count(file)
     except Exception:  # a file that can't be read fails, with its reason, where it is run
         return None
-    return None
 
 
 def _count_onnx(file: Path) -> int:
-    """Count the elements of number tensors; scales and zero points of a quantised file are no parameters."""
+    """Count the elements of number tensors; scales and zero points of a quantized file are no parameters."""
     import onnx
 
     model = onnx.load(str(file), load_external_data=False)

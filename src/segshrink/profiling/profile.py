@@ -1,25 +1,23 @@
-"""What models cost here: parameters, operations, file size, latency and memory."""
+"""What models cost here, as ``profile.json`` keeps it: parameters, operations, file size, latency and memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from segshrink.errors import ModelError
 from segshrink.files import scratch_folder
 from segshrink.machine import default_threads, describe_machine
-from segshrink.model_file import MODEL_FOLDER_NAME, ModelFile
+from segshrink.model_file import ModelFile
 from segshrink.models import SegmentationModel, count_parameters, load_model
 from segshrink.prediction import Backend
-from segshrink.profiling.jobs import Job
-from segshrink.profiling.latency import Progress, measure
+from segshrink.profiling.latency import Job, Progress, measure
+from segshrink.profiling.parameters_and_macs import count_macs
 
 ROUNDS = 5
 # What the timed runs of one model may take.
@@ -82,51 +80,33 @@ def profile_models(
     """
     threads = threads or default_threads()
     counts, jobs = [], []
-    with ExitStack() as stack:
-        for name, source in sources.items():
-            backend = source.backend if isinstance(source, ForeignModel) else None
+    with scratch_folder() as scratch:
+        for number, (name, source) in enumerate(sources.items()):
+            backend, folder = None, Path(name)
             if isinstance(source, ForeignModel):
-                folder = Path(name)
-                counts.append({"parameters": source.parameters, "input": [1, source.backend.bands, size, size]})
+                backend = source.backend
+                counts.append({"parameters": source.parameters, "input": [1, backend.bands, size, size]})
             else:
-                folder = stack.enter_context(_model_folder(source))
+                folder = _model_folder(source, scratch / str(number))
                 counts.append(_count(folder, size=size))
             jobs.append(Job(folder, "torch", "32", size=size, threads=threads, name=name, backend=backend))
         measured = measure(jobs, runs=runs, rounds=max(1, min(ROUNDS, runs)), seconds=SECONDS, progress=progress)
     session = datetime.now(UTC).isoformat()
     profiles = {}
-    for name, counted, one in zip(sources, counts, measured, strict=True):
-        if one.latency_ms is None:
-            raise ModelError(one.error or f"{name} can't be measured")
-        memory = {"peak_memory_mb": one.peak_memory_mb, "baseline_memory_mb": one.baseline_memory_mb}
+    for name, counted, measurement in zip(sources, counts, measured, strict=True):
+        if measurement.latency_ms is None:
+            raise ModelError(measurement.error or f"{name} can't be measured")
+        memory = {key: getattr(measurement, key) for key in ("peak_memory_mb", "baseline_memory_mb")}
         profiles[name] = {
             **counted,
-            "latency_ms": {**one.latency_ms, "threads": threads},
-            **(memory if one.peak_memory_mb is not None else {}),
-            "load": one.load.to_dict(),
+            "latency_ms": {**measurement.latency_ms, "threads": threads},
+            **(memory if measurement.peak_memory_mb is not None else {}),
+            "load": measurement.load.to_dict(),
             "session": session,
             "turns": list(sources),
             "machine": describe_machine(threads=threads),
         }
     return profiles
-
-
-def count_macs(model: SegmentationModel, *, size: int) -> int:
-    """Return the multiply-accumulates of one image of ``size`` x ``size`` pixels (half of torch's FLOP count).
-
-    Convolutions, matrix products and attention count; element-wise operations don't, as is usual in the field.
-    """
-    device = next(model.parameters()).device
-    image = torch.zeros(1, model.description.bands, size, size, dtype=torch.uint8, device=device)
-    counter = FlopCounterMode(display=False)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), counter:
-            model(image)
-    finally:
-        model.train(was_training)
-    return int(counter.get_total_flops()) // 2
 
 
 def _count(folder: Path, *, size: int) -> dict[str, Any]:
@@ -139,13 +119,9 @@ def _count(folder: Path, *, size: int) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _model_folder(source: str | Path | SegmentationModel) -> Iterator[Path]:
-    """Give the folder that holds config.json and weights; a model in memory is saved to a temporary one."""
-    if isinstance(source, SegmentationModel):
-        with scratch_folder() as scratch:
-            folder = scratch / MODEL_FOLDER_NAME
-            source.save(folder)
-            yield folder
-        return
-    yield ModelFile.find(source).path
+def _model_folder(source: str | Path | SegmentationModel, scratch: Path) -> Path:
+    """Return the folder that holds config.json and weights; a model in memory is saved to ``scratch`` first."""
+    if not isinstance(source, SegmentationModel):
+        return ModelFile.find(source).path
+    source.save(scratch)
+    return scratch

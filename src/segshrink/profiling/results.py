@@ -1,22 +1,17 @@
-"""What a benchmark found, and its files: JSON for programs, Markdown and a figure for people."""
+"""What a benchmark measured, and its files: JSON for programs, a table and a figure for people."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from segshrink import formatting
 from segshrink.files import refuse_foreign, replacing, write_json, write_text
 from segshrink.machine import describe_machine, package_versions
-from segshrink.profiling.parameters_and_macs import Costs
-from segshrink.profiling.jobs import Measurement, runtime_title
+from segshrink.profiling.latency import Measurement, runtime_title, threads_title
 from segshrink.profiling.load import Load
-from segshrink.profiling.plan import Entry
 from segshrink.version import __version__
-
-if TYPE_CHECKING:
-    from segshrink.run_records import EvaluationRecord
 
 JSON_FILE, MARKDOWN_FILE, FIGURE_FILE = "benchmark.json", "benchmark.md", "benchmark.png"
 # Packages whose versions change what is measured.
@@ -24,69 +19,70 @@ _PACKAGES = ("torch", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
 TIMED = "raw pixels (N, H, W, bands) to class map (N, H, W), warm, one process for each row and shape"
 
 
-@dataclass(frozen=True)
-class Score:
-    """Mean IoU, 0 to 1, and its bootstrap interval over images; None where it is not a number."""
-
-    mean_iou: float | None
-    interval: tuple[float, float] | None
-
-    @classmethod
-    def of(cls, evaluation: EvaluationRecord) -> Score:
-        """Return the score of an evaluation."""
-        interval = evaluation.interval
-        return cls(evaluation.scores.mean_iou, None if interval is None else interval.mean_iou)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return both, JSON-able."""
-        return {"mean_iou": self.mean_iou, "mean_iou_interval": None if self.interval is None else list(self.interval)}
-
-
-@dataclass(frozen=True)
+@dataclass
 class Row:
-    """A model on a runtime.
+    """A model on a runtime, filled in step by step; what isn't known, or failed, is None.
 
     Attributes:
-        entry: Which.
-        costs: What is the same on any machine; None when it couldn't be loaded or exported.
-        score: How good it is; None without data, or when it failed.
+        model: Its name in tables; no two sources share one.
+        source: What the user named.
+        runtime: One of ``latency.RUNTIMES``.
+        precision: "auto", "32" or "bf16".
+        file: What the runtime opens: the source, or the file that was exported from it.
+        file_bytes: Size of the weights' file; of both files where weights stand beside the graph.
+        parameters: How many the model has.
+        macs: Multiply-accumulates of one image; None for exported files.
+        mean_iou: On the data set, 0 to 1.
+        mean_iou_interval: Its bootstrap interval over images.
         measurements: What it took here, one for each batch and number of threads.
         errors: Sentences about what failed.
     """
 
-    entry: Entry
-    costs: Costs | None
-    score: Score | None
-    measurements: tuple[Measurement, ...]
-    errors: tuple[str, ...]
+    model: str
+    source: Path
+    runtime: str
+    precision: str
+    file: Path | None = None
+    file_bytes: int | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    mean_iou: float | None = None
+    mean_iou_interval: tuple[float, float] | None = None
+    measurements: list[Measurement] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     @property
-    def runtime(self) -> str:
+    def runtime_title(self) -> str:
         """The runtime as tables call it."""
-        return runtime_title(self.entry.runtime, self.entry.precision)
+        return runtime_title(self.runtime, self.precision)
+
+    @property
+    def title(self) -> str:
+        """Model and runtime, for progress bars and errors."""
+        return f"{self.model} on {self.runtime_title}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, JSON-able."""
-        costs, score = self.costs, self.score or Score(None, None)
         return {
-            "model": self.entry.model,
-            "source": str(self.entry.source),
-            "runtime": self.entry.runtime,
-            "runtime_title": self.runtime,
-            "precision": self.entry.precision,
-            "file": costs.file.name if costs else None,
-            "file_bytes": costs.file_bytes if costs else None,
-            "parameters": costs.parameters if costs else None,
-            "macs": costs.macs if costs else None,
-            **score.to_dict(),
-            "measurements": [one.to_dict() for one in self.measurements],
-            "errors": list(self.errors),
+            "model": self.model,
+            "source": str(self.source),
+            "runtime": self.runtime,
+            "runtime_title": self.runtime_title,
+            "precision": self.precision,
+            "file": self.file.name if self.file else None,
+            "file_bytes": self.file_bytes,
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "mean_iou": self.mean_iou,
+            "mean_iou_interval": self.mean_iou_interval and list(self.mean_iou_interval),
+            "measurements": [measurement.to_dict() for measurement in self.measurements],
+            "errors": self.errors,
         }
 
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """Everything that a benchmark found.
+    """Models beside each other.
 
     Attributes:
         date: When it began, ISO 8601, UTC.
@@ -112,29 +108,73 @@ class BenchmarkResult:
     notes: tuple[str, ...]
     rows: tuple[Row, ...]
 
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Every (batch, threads) that was measured, in order."""
+        return list(dict.fromkeys(_shape(measurement) for row in self.rows for measurement in row.measurements))
+
+    @property
+    def messages(self) -> list[str]:
+        """What has to be said beside the table: failures, what was left out, and a busy machine."""
+        failures = [error for row in self.rows for error in row.errors]
+        return list(dict.fromkeys([*failures, *self.notes]))
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything, JSON-able, with machine and versions."""
-        share = self.load.share
+        names = ("date", "size", "runs", "rounds", "data", "split", "leaking")
         return {
             "segshrink": __version__,
-            "date": self.date,
+            **{name: getattr(self, name) for name in names},
             "timed": TIMED,
-            "size": self.size,
-            "runs": self.runs,
-            "rounds": self.rounds,
             "machine": describe_machine(),
             "versions": package_versions(*_PACKAGES),
-            "load": {
-                "others": None if share is None else round(share, 4),
-                "seconds": round(self.load.seconds, 1),
-                "busy": self.load.busy,
-            },
-            "data": self.data,
-            "split": self.split,
-            "leaking": self.leaking,
+            "load": self.load.to_dict(),
             "notes": list(self.notes),
             "rows": [row.to_dict() for row in self.rows],
         }
+
+
+def table(result: BenchmarkResult) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows of cells; both may hold line breaks.
+
+    A column that would be empty is left out. Memory is that of the first shape: the smallest batch and fewest threads
+    that were asked for.
+    """
+    shapes = result.shapes
+    headings = ["model", "runtime", "mIoU", "parameters", "MACs", "file", "memory"]
+    headings += [f"batch {batch}\n{threads_title(threads)}" for batch, threads in shapes]
+    rows = [_cells(row, shapes) for row in result.rows]
+    kept = [
+        column
+        for column in range(len(headings))
+        if column < 2 or any(row[column] != formatting.NOTHING for row in rows) or column >= 7
+    ]
+    return [headings[column] for column in kept], [[row[column] for column in kept] for row in rows]
+
+
+def subtitle(result: BenchmarkResult) -> str:
+    """Say what was measured, with what, on what."""
+    machine = describe_machine()
+    scored = f"; mIoU on {result.data}, {result.split} split" if result.data else ""
+    leaking = " (the split leaks: these scores are too good)" if result.data and result.leaking else ""
+    return (
+        f"latency: median, and 95th percentile, of {result.runs} runs in {result.rounds} interleaved rounds, "
+        f"{result.size} × {result.size} pixels, {TIMED}; throughput in 10^6 pixels per second; memory: largest "
+        f"resident set of a fresh process after one run{scored}{leaking}; "
+        f"{machine['cpu']}, {machine['cores']} cores"
+    )
+
+
+def to_markdown(result: BenchmarkResult) -> str:
+    """Return the table with its words as Markdown."""
+    headings, rows = table(result)
+    lines = ["# Benchmark", "", f"{result.date[:16].replace('T', ' ')} UTC: {subtitle(result)}.", ""]
+    lines.append(_line(headings))
+    lines.append("|---|---|" + "---:|" * (len(headings) - 2))
+    lines += [_line(row) for row in rows]
+    if result.messages:
+        lines += ["", *(f"- {_escaped(message)}" for message in result.messages)]
+    return "\n".join(lines) + "\n"
 
 
 def check_place(folder: Path, *, overwrite: bool = False) -> None:
@@ -146,13 +186,12 @@ def check_place(folder: Path, *, overwrite: bool = False) -> None:
     refuse_foreign(*(folder / name for name in (JSON_FILE, MARKDOWN_FILE, FIGURE_FILE)), overwrite=overwrite)
 
 
-def write_results(result: BenchmarkResult, folder: str | Path, *, markdown: str, overwrite: bool = False) -> list[Path]:
+def write_results(result: BenchmarkResult, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
     """Write ``benchmark.json``, ``benchmark.md`` and, where models were scored, ``benchmark.png``.
 
     Args:
-        result: What was found.
+        result: What was measured.
         folder: Made where it is missing; an earlier benchmark in it is replaced.
-        markdown: The table as Markdown.
         overwrite: Replace files of these names that this program did not write.
 
     Returns:
@@ -163,23 +202,53 @@ def write_results(result: BenchmarkResult, folder: str | Path, *, markdown: str,
     """
     from segshrink.profiling.scatter import draw_benchmark
 
-    folder = Path(folder)
-    check_place(folder, overwrite=overwrite)
-    written = [folder / JSON_FILE, folder / MARKDOWN_FILE]
-    write_json(written[0], result.to_dict(), overwrite=overwrite)
-    figure = draw_benchmark(written[0])
-    picture = folder / FIGURE_FILE
+    record, page, picture = (Path(folder) / name for name in (JSON_FILE, MARKDOWN_FILE, FIGURE_FILE))
+    check_place(Path(folder), overwrite=overwrite)
+    write_json(record, result.to_dict(), overwrite=overwrite)
+    figure = draw_benchmark(record)
+    markdown = to_markdown(result)
     if figure is None:
         picture.unlink(missing_ok=True)
     else:
         with replacing(picture, overwrite=overwrite) as temporary:
             temporary.write_bytes(figure)
-        written.append(picture)
         markdown += f"\n![mean IoU over latency, area: file size]({FIGURE_FILE})\n"
-    write_text(written[1], markdown, overwrite=overwrite)
-    return written
+    write_text(page, markdown, overwrite=overwrite)
+    return [record, page] if figure is None else [record, page, picture]
 
 
-def shapes(rows: Sequence[Row]) -> list[tuple[int, int]]:
-    """Return every (batch, threads) that was measured, in order."""
-    return list(dict.fromkeys((one.job.batch, one.job.cores) for row in rows for one in row.measurements))
+def _shape(measurement: Measurement) -> tuple[int, int]:
+    return measurement.job.batch, measurement.job.cores
+
+
+def _cells(row: Row, shapes: list[tuple[int, int]]) -> list[str]:
+    by_shape = {_shape(measurement): measurement for measurement in row.measurements}
+    memories = (measurement.peak_memory_mb for measurement in row.measurements)
+    return [
+        row.model,
+        row.runtime_title,
+        formatting.score(row.mean_iou),
+        formatting.scaled(row.parameters),
+        formatting.scaled(row.macs),
+        formatting.size(row.file_bytes),
+        formatting.memory(next((memory for memory in memories if memory is not None), None)),
+        *(_latency(by_shape.get(shape)) for shape in shapes),
+    ]
+
+
+def _latency(measurement: Measurement | None) -> str:
+    if measurement is None or measurement.latency_ms is None:
+        return formatting.NOTHING
+    median, p95 = measurement.latency_ms["median"], measurement.latency_ms["p95"]
+    return f"{formatting.milliseconds(median)}\np95 {formatting.milliseconds(p95)}\n{measurement.throughput:.3g} Mpx/s"
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(_escaped(cell).replace("\n", "<br>") for cell in cells) + " |"
+
+
+def _escaped(text: str) -> str:
+    """Keep a name from being read as Markdown or HTML."""
+    for letter in "\\`*_[]<>|":
+        text = text.replace(letter, f"\\{letter}")
+    return text

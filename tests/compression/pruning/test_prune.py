@@ -16,7 +16,7 @@ from segshrink.compression.pruning.smaller_copy import reestimate_statistics
 from segshrink.errors import ModelError
 from segshrink.model_description import ModelDescription, Normalization
 from segshrink.models import SegmentationModel, build_model, count_parameters, list_roles, load_model
-from segshrink.profiling.profile import count_macs
+from segshrink.profiling.parameters_and_macs import count_macs
 
 CLASSES = ClassMap.build([(name, None, None) for name in ("water", "land", "road")])
 SIZE = 64

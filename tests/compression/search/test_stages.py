@@ -15,7 +15,7 @@ from segshrink.compression.search.stages import SearchStages
 from segshrink.config import ModelChoice, Recipe
 from segshrink.errors import ModelError
 from segshrink.models import build_model, count_parameters, load_model
-from segshrink.profiling.profile import count_macs
+from segshrink.profiling.parameters_and_macs import count_macs
 
 
 @pytest.fixture

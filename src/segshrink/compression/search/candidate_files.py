@@ -25,9 +25,8 @@ from segshrink.files import write_json, write_text
 from segshrink.model_file import ModelFile
 from segshrink.models import SegmentationModel
 from segshrink.prediction import open_backend
-from segshrink.profiling.jobs import Job
+from segshrink.profiling.latency import Job, measure
 from segshrink.profiling.load import is_busy
-from segshrink.profiling.measuring import measure
 from segshrink.run_folder import RunFolder
 
 # Runs and rounds: a ranking needs fewer than what is published.

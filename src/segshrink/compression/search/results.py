@@ -21,7 +21,7 @@ from segshrink.files import content_key, refuse_foreign, replacing, write_json, 
 from segshrink.formatting import NOTHING, percent
 from segshrink.machine import default_threads, describe_machine
 from segshrink.model_file import ModelFile
-from segshrink.profiling.jobs import runtime_title
+from segshrink.profiling.latency import runtime_title
 from segshrink.profiling.load import is_busy
 from segshrink.profiling.scatter import draw_benchmark, pareto_front
 from segshrink.records import Record

@@ -32,7 +32,7 @@ from segshrink.model_description import Normalization
 from segshrink.model_file import FOLDER, ModelFile
 from segshrink.models import SegmentationModel, build_model, count_parameters, load_model
 from segshrink.prediction.isolated import check_isolated
-from segshrink.profiling.profile import count_macs
+from segshrink.profiling.parameters_and_macs import count_macs
 from segshrink.records import Record
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher, open_teachers
