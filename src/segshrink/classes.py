@@ -112,15 +112,15 @@ class ClassMap:
     @classmethod
     def build(
         cls,
-        entries: Sequence[Entry],
+        entries: Sequence[Entry | str],
         ignore: Sequence[str | int] = (),
         *,
         mask_kind: Literal["auto", "color", "index"] = "auto",
     ) -> ClassMap:
-        """Build a class map from what a data set description says.
+        """Build a class map from names, or from what a data set description says.
 
         Args:
-            entries: (name, "#RRGGBB" or None, value or None) of each class, in class order.
+            entries: A name, or (name, "#RRGGBB" or None, value or None), of each class, in class order.
             ignore: Colors or values without a label. In index masks 255 is ignored as well unless it is a class.
             mask_kind: "auto" is color if every class has a color and none has a value, else index. Index classes
                 without values take 0, 1, 2, ... in order.
@@ -134,9 +134,10 @@ class ClassMap:
             >>> classes.names
             ('Land', 'Water')
         """
-        names = tuple(name for name, _, _ in entries)
-        parsed_colors = [None if color is None else parse_color(color) for _, color, _ in entries]
-        numbers = [value for _, _, value in entries]
+        described = [(entry, None, None) if isinstance(entry, str) else entry for entry in entries]
+        names = tuple(name for name, _, _ in described)
+        parsed_colors = [None if color is None else parse_color(color) for _, color, _ in described]
+        numbers = [value for _, _, value in described]
         if mask_kind == "auto":
             mask_kind = "color" if None not in parsed_colors and all(number is None for number in numbers) else "index"
         ignored_colors = tuple(dict.fromkeys(parse_color(item) for item in ignore if isinstance(item, str)))

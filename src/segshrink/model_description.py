@@ -11,6 +11,8 @@ from segshrink.classes import ClassMap
 from segshrink.errors import ConfigError, ModelError, nearest
 from segshrink.formatting import printable, shortened
 
+# Begins the id of a network that only its owner's code can build.
+CUSTOM = "custom:"
 LARGEST_STRIDE = 4096
 _MOST_BANDS = 4096
 _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
@@ -103,7 +105,7 @@ class ModelDescription:
     """A model in words and numbers.
 
     Attributes:
-        id: The network's id ("mobile", "smp:Unet/resnet34", ...).
+        id: The network's id ("mobile", "smp:Unet/resnet34", ...); "custom:<class>" for one of somebody's own code.
         options: Options of the network by name, JSON-able; without those that only fetch weights.
         classes: What the C logits mean, in order.
         bands: Bands of an image.

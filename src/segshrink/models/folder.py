@@ -16,7 +16,7 @@ from segshrink.classes import ClassMap
 from segshrink.errors import FileError, ModelError, SegshrinkError
 from segshrink.files import FolderKind, read_json, replacing
 from segshrink.formatting import printable, shortened
-from segshrink.model_description import ModelDescription
+from segshrink.model_description import CUSTOM, ModelDescription
 from segshrink.model_file import CONFIG_FILE, WEIGHTS_FILE, ModelFile
 from segshrink.models.adapters import WEIGHTS_OPTION, first_line, measured_stride
 from segshrink.models.empty_parameters import empty_parameters, fill_parameters
@@ -39,10 +39,11 @@ def save_model(model: SegmentationModel, folder: Path, *, overwrite: bool = Fals
 
     Raises:
         FileError: The folder can't be written, or holds anything other than a model and ``overwrite`` isn't given.
-        ModelError: The network isn't one that its description builds, so that it couldn't be loaded again.
+        ModelError: The network has an id of the registry and isn't what that builds, so it couldn't be loaded again.
     """
     folder = Path(folder)
-    _refuse_unloadable(model)
+    if not model.description.id.startswith(CUSTOM):
+        _refuse_unloadable(model)
     config = {"format": FORMAT, "segshrink": __version__, **model.description.to_dict()}
     # Safetensors want plain memory order and no two names for one tensor.
     tensors = {
@@ -58,7 +59,13 @@ def save_model(model: SegmentationModel, folder: Path, *, overwrite: bool = Fals
             raise FileError(f"can't write {folder}: {error}; free some space or choose another folder") from error
 
 
-def load_model(source: str | Path, *, classes: ClassMap | None = None, bands: int | None = None) -> SegmentationModel:
+def load_model(
+    source: str | Path,
+    *,
+    classes: ClassMap | None = None,
+    bands: int | None = None,
+    network: nn.Module | None = None,
+) -> SegmentationModel:
     """Load a model folder, the ``model/`` of a run folder, or build a network by id with random weights.
 
     Random numbers that others draw from torch are not disturbed by loading a folder.
@@ -67,14 +74,17 @@ def load_model(source: str | Path, *, classes: ClassMap | None = None, bands: in
         source: A folder, or an id such as "mobile" or "smp:Unet/resnet34".
         classes: Needed with an id. With a folder: the model must have these class names, in any order.
         bands: Bands of the images, with an id 3 by default. With a folder: the model must take as many.
+        network: The network that a folder's weights belong to, where no id builds it (``SegmentationModel.wrap``); it
+            gets them.
 
     Raises:
         FileError: A file of the folder is missing or can't be read.
-        ModelError: The folder is damaged, or its model has other classes or bands.
+        ModelError: The folder is damaged, its model has other classes or bands, or its weights belong to another
+            network.
     """
     path = Path(source)
     if path.is_dir():
-        return _load_folder(path, classes=classes, bands=bands)
+        return _load_folder(path, classes=classes, bands=bands, network=network)
     if path.is_file():
         raise ModelError(f"{path} is a file; give a model folder (with {CONFIG_FILE}) or a run folder")
     identity = str(source)
@@ -87,20 +97,27 @@ def load_model(source: str | Path, *, classes: ClassMap | None = None, bands: in
     return build_model(identity, classes, bands=3 if bands is None else bands)
 
 
-def _load_folder(folder: Path, *, classes: ClassMap | None, bands: int | None) -> SegmentationModel:
+def _load_folder(
+    folder: Path, *, classes: ClassMap | None, bands: int | None, network: nn.Module | None
+) -> SegmentationModel:
     folder = ModelFile.find(folder).path
     description = _read_description(folder / CONFIG_FILE)
     _check_match(description, folder, classes=classes, bands=bands)
+    if network is None and description.id.startswith(CUSTOM):
+        raise ModelError(
+            f"{folder / CONFIG_FILE}: '{description.id}' is a network of somebody's own code, which only that code "
+            "builds; give it: load_model(folder, network=...), or use the model's .onnx file"
+        )
     tensors = read_tensors(folder / WEIGHTS_FILE)
+    if network is not None:
+        _refuse_other_weights(folder, type(network).__name__, network, tensors)
+        network.load_state_dict(tensors)
+        return SegmentationModel(network, description)
     try:
         network = _build_empty(description, tensors)
     except ModelError as error:
         raise ModelError(f"{folder / CONFIG_FILE}: {error}") from error
-    if differing := _differing(network, tensors):
-        raise ModelError(
-            f"{folder / WEIGHTS_FILE} doesn't fit '{description.id}' of {CONFIG_FILE}: {len(differing)} tensors "
-            f"differ, the first is {differing[0]}; save the model again"
-        )
+    _refuse_other_weights(folder, f"'{description.id}' of {CONFIG_FILE}", network, tensors)
     fill_parameters(network, tensors)
     try:
         if isinstance(network, HuggingFaceNetwork):
@@ -159,8 +176,17 @@ def _refuse_unloadable(model: SegmentationModel) -> None:
         reason = f"{len(differing)} tensors differ, the first is {differing[0]}" if differing else None
     if reason is not None:
         raise ModelError(
-            f"this network can't be saved as '{identity}', by which it couldn't be built again ({reason}); export it "
-            "(export_onnx), or keep its weights with torch.save(model.network.state_dict(), ...) and its own code"
+            f"this network can't be saved as '{identity}', by which it couldn't be built again ({reason}); describe it "
+            "as one of your own with SegmentationModel.wrap(model.network, ...), or export it (export_onnx)"
+        )
+
+
+def _refuse_other_weights(folder: Path, name: str, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ModelError where a folder's weights aren't those of the network of that name."""
+    if differing := _differing(network, tensors):
+        raise ModelError(
+            f"{folder / WEIGHTS_FILE} doesn't fit {name}: {len(differing)} tensors differ, the first is "
+            f"{differing[0]}; save the model again, or give the network that was saved"
         )
 
 

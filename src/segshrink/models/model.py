@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -10,8 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segshrink.classes import ClassMap
 from segshrink.errors import ModelError
-from segshrink.model_description import ModelDescription
+from segshrink.model_description import CUSTOM, ModelDescription, Normalization
+from segshrink.models.outputs import chosen_output
+
+# Pixels that the coarsest features of most encoders stand for.
+_STRIDE = 32
 
 
 class SegmentationModel(nn.Module):
@@ -19,7 +24,8 @@ class SegmentationModel(nn.Module):
 
     Args:
         network: Takes normalized images (N, bands, H, W) whose sides are multiples of ``description.stride``; gives
-            (N, C, h, w) logits at the same or a smaller size, (N, 1, h, w) if ``description.sigmoid``.
+            (N, C, h, w) logits at the same or a smaller size, (N, 1, h, w) if ``description.sigmoid``; as a tensor, as
+            "out" or "logits" of a dictionary or an object, or first of a tuple or list.
         description: What the model is; its number of classes is C.
 
     Attributes:
@@ -43,6 +49,57 @@ class SegmentationModel(nn.Module):
         self.description = description
         self.register_buffer("mean", _per_band(description.normalization.mean), persistent=False)
         self.register_buffer("std", _per_band(description.normalization.std), persistent=False)
+
+    @classmethod
+    def wrap(
+        cls,
+        network: nn.Module,
+        *,
+        classes: ClassMap | Sequence[str],
+        bands: int | None = None,
+        normalization: Normalization | str = "imagenet",
+        stride: int | None = None,
+    ) -> Self:
+        """Describe a network of any library, so that it takes raw pixels and can be saved and exported.
+
+        The network is the given one, not a copy. ``load_model(folder, network=...)`` brings it back once it was saved.
+
+        Args:
+            network: As above; its output has a channel for each class, or one for two classes, the background first.
+            classes: What its channels mean: a class map, or names.
+            bands: Bands of an image; by default as many as its first convolution takes.
+            normalization: What it was trained with, for pixels from 0 to 255: "imagenet", "half" or numbers.
+            stride: The sides of images are padded to a multiple of this many pixels; by default as an encoder of
+                segmentation-models-pytorch says, else 32.
+
+        Raises:
+            ModelError: The network can't be run on a small image, or has another number of channels.
+
+        Example:
+            >>> model = SegmentationModel.wrap(smp.Unet("resnet18", classes=2), classes=["ground", "roof"])
+            >>> model.save("student")
+        """
+        from segshrink.models.adapters import measured_stride
+        from segshrink.models.dry_run import bands_of, dry_run
+
+        classes = classes if isinstance(classes, ClassMap) else ClassMap.build(classes)
+        bands = bands_of(network) if bands is None else bands
+        name = type(network).__name__
+        if stride is None:
+            has_smp_encoder = hasattr(getattr(network, "encoder", None), "output_stride")
+            stride = measured_stride(network, bands) if has_smp_encoder else _STRIDE
+        channels = chosen_output(dry_run(network, bands=bands, size=max(64, 2 * stride)), name=name).shape[1]
+        if channels != len(classes) and (channels, len(classes)) != (1, 2):
+            raise ModelError(
+                f"{name} gives {channels} channels, but {len(classes)} classes are named "
+                f"({', '.join(classes.names)}); name one for each channel"
+            )
+        if isinstance(normalization, str):
+            normalization = Normalization.named(normalization, bands)
+        sigmoid = channels < len(classes)
+        description = ModelDescription(f"{CUSTOM}{name}", classes, bands, normalization, stride, sigmoid=sigmoid)
+        weight = next(network.parameters(), torch.empty(0))
+        return cls(network, description).to(weight.device)
 
     @property
     def num_classes(self) -> int:
@@ -103,7 +160,7 @@ class SegmentationModel(nn.Module):
         if weight is not None and weight.is_floating_point() and weight.dtype != normalized.dtype:
             normalized = normalized.to(weight.dtype)
         try:
-            logits: Tensor = self.network(normalized)
+            output = self.network(normalized)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -112,7 +169,7 @@ class SegmentationModel(nn.Module):
                 "one; give a batch of at least two"
             ) from error
         # Losses and argmax want float32, and so does smooth interpolation.
-        logits = logits.float()
+        logits = chosen_output(output, name=self.description.id).float()
         if logits.shape[-2:] != normalized.shape[-2:]:
             logits = F.interpolate(logits, size=normalized.shape[-2:], mode="bilinear", align_corners=False)
         if self.description.sigmoid:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
 from segshrink.config import Adapter
-from segshrink.errors import ConfigError, ModelError, nearest
+from segshrink.errors import ModelError
 from segshrink.losses.shapes import resized
 from segshrink.model_description import Normalization
 from segshrink.models import SegmentationModel
+from segshrink.models.dry_run import bands_of, dry_run
+from segshrink.models.outputs import chosen_output
 from segshrink.teachers.adapter import InputFormat, OutputFormat, adapter_normalization, check_order
 from segshrink.teachers.fixed_image import answer_to_fixed_image
 from segshrink.teachers.mapping import ClassMapping
@@ -25,8 +27,8 @@ from segshrink.teachers.probabilities import one_hot_logits
 from segshrink.teachers.resizing import Resizing
 from segshrink.teachers.teacher import Teacher
 
-# What torchvision and others call the output that counts.
-_MAIN_OUTPUTS = ("out", "logits")
+# Sides in pixels of the images that tell how many channels a network gives: most take any.
+_SIZES = (64, 224, 512)
 
 
 class AdaptedNetwork(nn.Module):
@@ -106,9 +108,11 @@ class TorchTeacher(Teacher):
     """A frozen network: eval mode, no gradients.
 
     Args:
-        model: Raw pixels (N, bands, H, W) -> logits, or probabilities, (N, K, h, w), alone or as ``chosen_output``
-            finds them. One channel z stands for two classes, with logits (0, z).
-        classes: The student's classes; None: those of the model's description.
+        model: Pixels (N, bands, H, W) -> logits, or probabilities, (N, K, h, w) of any size, alone or as
+            ``chosen_output`` finds them. One channel z stands for two classes, with logits (0, z). What isn't a
+            ``SegmentationModel`` gets pixels as they are, in float32.
+        classes: The student's classes; None: those of the model's description, else "class 0" and so on, as many as
+            the model has channels.
         mapping: Which channels stand for which class; None: K = C, in the same order.
         output: What the model answers; "auto" finds out at the first batch.
         scaling: Mean and standard deviation that an adapter gives its pixels, to see that images have the same units.
@@ -128,9 +132,7 @@ class TorchTeacher(Teacher):
         name: str = "teacher",
     ) -> None:
         if classes is None:
-            if not isinstance(model, SegmentationModel):
-                raise TypeError(f"{type(model).__name__} doesn't say its classes; give them")
-            classes = model.description.classes
+            classes = model.description.classes if isinstance(model, SegmentationModel) else _numbered_classes(model)
         super().__init__(classes, mapping=mapping, scaling=scaling, name=name)
         self.module = model.eval().requires_grad_(False)
         self._declared = output
@@ -214,7 +216,7 @@ class TorchTeacher(Teacher):
         anchor = next(self.module.parameters(), images)
         # Foreign networks compute in floating numbers only.
         pixels = images if isinstance(self.module, SegmentationModel) else images.float()
-        output = chosen_output(self.module(pixels.to(anchor.device)), 0, self.name)
+        output = chosen_output(self.module(pixels.to(anchor.device)), name=self.name)
         return resized(output.float().to(images.device), (images.shape[2], images.shape[3]))
 
     def _answer(self) -> list[float] | None:
@@ -230,51 +232,20 @@ class TorchTeacher(Teacher):
 
     def _bands(self) -> int:
         """Return how many bands it takes, as far as that can be seen."""
-        if isinstance(self.module, SegmentationModel):
-            return self.module.description.bands
-        if isinstance(self.module, AdaptedNetwork):
-            return self.module.bands
-        first = next((module for module in self.module.modules() if isinstance(module, nn.Conv2d)), None)
-        return 3 if first is None else first.in_channels
+        return self.module.bands if isinstance(self.module, AdaptedNetwork) else bands_of(self.module)
 
 
-def chosen_output(output: Any, position: str | int, name: str) -> Tensor:
-    """Return one of a network's outputs: by name, by position, or the only one there is.
-
-    Args:
-        output: A tensor; a mapping or a sequence of tensors, or an object with tensors as attributes.
-        position: Name or position; of named outputs, 0 means "out" or "logits" where there is one.
-        name: How messages call the network.
+def _numbered_classes(network: nn.Module) -> ClassMap:
+    """Return a class for each channel that a network gives, found out by a dry run.
 
     Raises:
-        ConfigError: There is no such output.
-        ModelError: It isn't a tensor.
+        ModelError: The network takes none of the images that are tried.
     """
-    chosen = output if isinstance(output, Tensor) else _picked(output, position, name)
-    if not isinstance(chosen, Tensor):
-        raise ModelError(
-            f"{name} answers with {type(chosen).__name__}, expected a tensor; say which output in its adapter "
-            "('output_name')"
-        )
-    return chosen
-
-
-def _picked(output: Any, position: str | int, name: str) -> Any:
-    if isinstance(output, Mapping):
-        names = [str(key) for key in output]
-        if position == 0:
-            position = next((key for key in _MAIN_OUTPUTS if key in names), names[0] if names else 0)
-        if isinstance(position, int) and position < len(names):
-            position = names[position]
-        if position not in names:
-            raise ConfigError(f"{name} has no output '{position}'{nearest(str(position), names)}")
-        return output[position]
-    if isinstance(position, str):
-        if not hasattr(output, position):
-            raise ConfigError(f"{name} has no output '{position}'; its answer is of type {type(output).__name__}")
-        return getattr(output, position)
-    if isinstance(output, Sequence):
-        if not 0 <= position < len(output):
-            raise ConfigError(f"{name} has {len(output)} output(s), numbered from 0; its adapter asks for {position}")
-        return output[position]
-    return getattr(output, "logits", output)
+    for size in _SIZES:
+        with suppress(ModelError):
+            output = chosen_output(dry_run(network, bands=bands_of(network), size=size))
+            return ClassMap.build([f"class {index}" for index in range(max(2, output.shape[1]))])
+    raise ModelError(
+        f"{type(network).__name__} can't be run on a small image to count its classes; give them: "
+        "TorchTeacher(network, classes)"
+    )

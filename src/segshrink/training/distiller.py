@@ -7,16 +7,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LambdaCallback
 from torch import Tensor, nn
 
 from segshrink.config import Training
 from segshrink.errors import ConfigError, ModelError
 from segshrink.losses import WeightedTerm, terms_from
-from segshrink.models import SegmentationModel
+from segshrink.models.dry_run import bands_of
 from segshrink.teachers import Teacher, TeacherCache, TorchTeacher
-from segshrink.training.features import TapPair, TapsDuringFit, check_aligned, feature_channels
-from segshrink.training.task import Batch, SegmentationTask, derived_seed
+from segshrink.teachers.torch_adapter import AdaptedNetwork
+from segshrink.training.features import TapPair, check_aligned, feature_channels
+from segshrink.training.task import Batch, Optimizer, SegmentationTask, derived_seed, units_notice
 from segshrink.training.terms import check_teacher
 
 # Key of a batch under which a TeacherCache's codes (N, C + 1, H, W) travel with the images.
@@ -27,8 +28,8 @@ class Distiller(SegmentationTask):
     """Trains a student on the true labels and on what a frozen teacher answers, or shows inside.
 
     By default ``alpha * cross_entropy + (1 - alpha) * pixel_kl(temperature)`` after Hinton et al., Distilling the
-    Knowledge in a Neural Network, 2015, with the T² factor on, as a mean over pixels. The teacher sees the same
-    raw pixels as the student; each normalises inside itself.
+    Knowledge in a Neural Network, 2015, with the T² factor on, as a mean over pixels. The teacher sees the same pixels
+    as the student. Any network, batch and optimizer will do, see ``SegmentationTask``.
 
     Terms on features tap both networks for the length of a fit. What they need to compare them is in ``adapters``,
     found out by a dry run, trained by the same optimizer, saved in checkpoints but not with the student's model.
@@ -37,12 +38,13 @@ class Distiller(SegmentationTask):
     no gradient from them, and pixels labelled as one of the others don't count.
 
     Args:
-        student: The model to train.
-        teacher: The frozen model; a plain ``SegmentationModel`` is wrapped.
+        student: The network to train.
+        teacher: A teacher, or any network, whose channels are the student's classes in the same order; it is frozen.
         terms: Weighted losses that replace ``alpha`` and ``temperature``.
         alpha: Share of the true-label loss, in [0, 1]; 1 - alpha is the share of the distillation loss.
         temperature: Softens both distributions, > 0.
-        training: Optimiser settings.
+        training: Settings of the optimizer.
+        optimizer: Given the parameters that learn, returns an optimizer; None: as ``training`` says.
         seed: Random numbers inside the student derive from (seed, epoch, batch), the adapters' first weights from it
             and their term's name.
 
@@ -51,20 +53,25 @@ class Distiller(SegmentationTask):
         adapters: Modules of terms on features, by the terms' names ("." written "/").
 
     Raises:
-        ModelError: Student and teacher have different numbers of classes.
+        ModelError: Student and teacher have different numbers of classes (at the first batch).
         ConfigError: ``alpha`` or ``temperature`` is out of range, a tap doesn't exist, or the teacher has no features,
             or too few classes, for a term.
+
+    Example:
+        >>> distiller = Distiller(smp.Unet("mobilenet_v2", classes=6), teacher_network)
+        >>> lightning.Trainer(max_epochs=50).fit(distiller, train_loader, val_loader)
     """
 
     def __init__(
         self,
-        student: SegmentationModel,
-        teacher: Teacher | SegmentationModel,
+        student: nn.Module,
+        teacher: Teacher | nn.Module,
         terms: Sequence[WeightedTerm] | None = None,
         *,
         alpha: float = 0.5,
         temperature: float = 2.0,
         training: Training | None = None,
+        optimizer: Optimizer | None = None,
         seed: int = 0,
     ) -> None:
         if not 0 <= alpha <= 1:
@@ -73,10 +80,10 @@ class Distiller(SegmentationTask):
             raise ConfigError(f"temperature must be positive, found {temperature}")
         if terms is None:
             terms = terms_from(alpha=alpha, temperature=temperature)
-        super().__init__(student, terms, training=training, seed=seed)
+        super().__init__(student, terms, training=training, optimizer=optimizer, seed=seed)
         self.teacher = teacher if isinstance(teacher, Teacher) else TorchTeacher(teacher)
         check_teacher(self.teacher, self.terms)
-        self._known = None if len(self.teacher.known) == student.num_classes else self.teacher.known
+        self._known = None if len(self.teacher.known) == len(self.teacher.classes) else self.teacher.known
         self._on_features = {label: term for label, (_, term) in self.labelled_terms.items() if term.on_features}
         self._taps: TapPair | None = None
         self.adapters = self._build_adapters()
@@ -86,49 +93,54 @@ class Distiller(SegmentationTask):
         self.teacher.to(self.device)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Set the taps for the length of a fit."""
-        return [TapsDuringFit(self)] if self._on_features else []
+        """Set the taps when a fit starts, and remove them when it ends, however it ends."""
+        if not self._on_features:
+            return []
+        close = lambda *_: self.close_taps()  # noqa: E731
+        return [LambdaCallback(on_fit_start=lambda *_: self.open_taps(), on_fit_end=close, on_exception=close)]
 
-    def term_values(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the unweighted value of every term of a batch, with its graph, by the keys of ``labelled_terms``."""
+    def units_notices(self, images: Tensor) -> list[str]:
+        """Say whose normalization these images contradict, the student's or the teacher's."""
+        network = self.teacher.module
+        if network is None or isinstance(network, AdaptedNetwork) or isinstance(self.teacher, TeacherCache):
+            return super().units_notices(images)
+        notice = units_notice(network, images, "the teacher")
+        return super().units_notices(images) + ([] if notice is None else [notice])
+
+    def compare(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the student's logits of a batch, and what ``term_values`` does."""
         target = batch["target"].long()
         with self._tapped(batch["image"]) as taps:
-            student = self.model(batch["image"])
+            student = self(batch["image"])
             teacher = self.teacher_logits(batch)
+            if teacher is not None and teacher.shape[1] != student.shape[1]:
+                raise ModelError(
+                    f"the teacher gives {teacher.shape[1]} classes but the student {student.shape[1]}; "
+                    "open it with open_teacher, which matches classes by name"
+                )
             values = {}
             for label, (_, term) in self.labelled_terms.items():
-                own, other = taps.of(term) if taps is not None and term.on_features else (student, teacher)
+                compared = taps.of(term) if taps is not None and term.on_features else (student, teacher)
                 values[label] = term(
-                    own,
-                    other,
+                    *compared,
                     target,
                     batch["inside"],
                     known=self._known,
-                    num_classes=self.model.num_classes,
+                    num_classes=student.shape[1],
                     adapter=self._adapter(label),
                 )
-        return values
+        return student, values
 
     def teacher_logits(self, batch: Batch) -> Tensor | None:
         """Return the teacher's logits (N, C, H, W), decoded from a cache's codes or computed.
 
         None when no term asks for the teacher. Terms on features have it computed even so.
-
-        Raises:
-            ModelError: The teacher has another number of classes than the student.
         """
         if not any(term.needs_teacher for _, term in self.terms):
             return None
         if isinstance(self.teacher, TeacherCache):
-            logits = self.teacher.decode(batch[CACHED])
-        else:
-            logits = self.teacher.logits(batch["image"])
-        if logits.shape[1] != self.model.num_classes:
-            raise ModelError(
-                f"the teacher gives {logits.shape[1]} classes but the student {self.model.num_classes}; "
-                "open it with open_teacher, which matches classes by name"
-            )
-        return logits
+            return self.teacher.decode(batch[CACHED])
+        return self.teacher.logits(batch["image"])
 
     def open_taps(self) -> None:
         """Tap student and teacher, where terms on features want it and they aren't tapped yet."""
@@ -172,8 +184,7 @@ class Distiller(SegmentationTask):
         if not self._on_features:
             return adapters
         terms = self._on_features
-        bands = self.model.description.bands
-        student, teacher = feature_channels(self.model, self._network, terms.values(), bands=bands)
+        student, teacher = feature_channels(self.model, self._network, terms.values(), bands=bands_of(self.model))
         for label, term in terms.items():
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(derived_seed(self.seed, label))

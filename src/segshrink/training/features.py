@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import Protocol
 
-import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from segshrink.config import Adapter, Learner, Recipe
-from segshrink.data import Dataset, open_dataset
+from segshrink.data import Dataset
 from segshrink.errors import ConfigError, ModelError
 from segshrink.losses import Term, WeightedTerm
 from segshrink.model_description import Normalization
@@ -54,37 +51,6 @@ class TapPair:
         self._teacher.close()
 
 
-class Tapped(Protocol):
-    """What sets and removes its own taps."""
-
-    def open_taps(self) -> None:
-        """Set them."""
-
-    def close_taps(self) -> None:
-        """Remove them."""
-
-
-class TapsDuringFit(Callback):
-    """Sets the taps of a module when a fit starts and removes them when it ends, however it ends."""
-
-    def __init__(self, module: Tapped) -> None:
-        self._module = module
-
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Set the taps."""
-        self._module.open_taps()
-
-    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Remove the taps."""
-        self._module.close_taps()
-
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
-        """Remove the taps after an error or an interrupt."""
-        self._module.close_taps()
-
-
 def feature_channels(
     student: nn.Module, teacher: nn.Module, terms: Iterable[Term], *, bands: int
 ) -> tuple[dict[str, int], dict[str, int]]:
@@ -103,7 +69,7 @@ def feature_channels(
     return found[0], found[1]
 
 
-def check_own_taps(recipe: Recipe, terms: Iterable[WeightedTerm]) -> None:
+def check_own_taps(recipe: Recipe, terms: Iterable[WeightedTerm], dataset: Dataset) -> None:
     """Refuse taps that the recipe's student or its own teacher doesn't have, before the teacher is trained.
 
     Raises:
@@ -112,7 +78,6 @@ def check_own_taps(recipe: Recipe, terms: Iterable[WeightedTerm]) -> None:
     on_features = [term for _, term in terms if term.on_features]
     if not on_features or recipe.teacher is None or recipe.student is None:
         return
-    dataset = open_dataset(recipe.data)
     student, teacher = (_untrained(learner, dataset) for learner in (recipe.student, recipe.teacher))
     feature_channels(student, teacher, on_features, bands=dataset.bands)
 

@@ -1,48 +1,65 @@
-"""Supervised training of a segmentation model as a Lightning module."""
+"""Training a segmentation network on labels, as a Lightning module."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from segshrink.classes import IGNORE_INDEX
 from segshrink.config import Training
-from segshrink.errors import TrainingError
+from segshrink.errors import DataError, ModelError, TrainingError
 from segshrink.evaluation import Confusion
 from segshrink.losses import WeightedTerm, build_term, label_terms
+from segshrink.losses.shapes import resized
 from segshrink.models import SegmentationModel
+from segshrink.models.outputs import chosen_output
 from segshrink.prediction import Predictor
 from segshrink.prediction.logits import most_likely
 from segshrink.prediction.runtimes.torch import TorchBackend
-from segshrink.training.schedule import warmup_cosine
 
 Batch = Mapping[str, Any]
+# Parameters that learn → what ``configure_optimizers`` of a Lightning module may return.
+Optimizer = Callable[[list[nn.Parameter]], Any]
+# What data loaders of torchgeo, Albumentations, transformers and others call images and labels.
+_IMAGES, _TARGETS = ("image", "images", "pixel_values"), ("target", "mask", "labels", "masks", "label")
+_LOGGER = logging.getLogger(__name__)
 
 
 class SegmentationTask(lightning.LightningModule):
-    """Trains ``model`` on weighted terms; validates on whole scenes with the tiles that deployment uses.
+    """Trains a network on weighted terms; validates on whole scenes with the tiles that deployment uses.
 
-    Batches are mappings: ``image`` (N, bands, H, W) raw pixels, ``target`` (N, H, W) class index with 255 = ignore,
-    ``inside`` (N, H, W) bool, False outside the scene, ``sample`` (N,) numbers of the scenes. Pairs (image, target),
-    mappings with a ``mask`` for the target, and such without ``inside`` or ``sample`` will do. A validation batch with
-    arrays of a whole scene has channels last: ``image`` (H, W, bands), ``target`` (H, W).
+    The network may be any module: it gives logits (N, C, h, w) of any size, as a tensor, as "out" or "logits" of a
+    dictionary or an object, or first of a tuple or list; other outputs (auxiliary heads) are not trained. One channel z
+    stands for two classes, with logits (0, z). A ``SegmentationModel`` takes raw pixels; any other network gets the
+    batch's images as they are, in float32.
+
+    Batches are pairs (images, targets, ...) or mappings: "image", "images" or "pixel_values" (N, bands, H, W), and
+    "target", "mask", "masks", "label" or "labels" (N, H, W) or (N, 1, H, W), class indices, 255 or below 0 where
+    unlabelled; what else they hold is left alone, but for ``inside`` (N, H, W) bool, False outside the scene, and
+    ``sample`` (N,), numbers of the scenes. A validation batch with arrays of a whole scene has channels last: ``image``
+    (H, W, bands), ``target`` (H, W).
 
     Logged: ``train/loss`` and ``train/<term>`` per epoch, ``val/loss`` and ``val/<term>`` on crops, ``val/mean_iou`` on
     scenes in epochs that ``scores_scenes``, or on the images of the only validation loader; a term goes by its key in
     ``labelled_terms``.
 
     Args:
-        model: The model to train.
+        model: The network to train.
         terms: Weighted losses; cross-entropy with weight 1 when None.
-        training: Optimiser settings.
+        training: Settings of the optimizer.
+        optimizer: Given the parameters that learn, returns an optimizer, or whatever else ``configure_optimizers`` may
+            return; None: AdamW with warm-up and a half cosine, as ``training`` says.
         seed: Random numbers inside the network (dropout) derive from (seed, epoch, batch).
 
     Attributes:
@@ -51,10 +68,11 @@ class SegmentationTask(lightning.LightningModule):
 
     def __init__(
         self,
-        model: SegmentationModel,
+        model: nn.Module,
         terms: Sequence[WeightedTerm] | None = None,
         *,
         training: Training | None = None,
+        optimizer: Optimizer | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -64,29 +82,51 @@ class SegmentationTask(lightning.LightningModule):
         self.settings = training or Training()
         self.seed = seed
         self.sample_names: Sequence[str] = ()
-        self._confusion = Confusion(model.num_classes)
+        self._optimizer = optimizer
+        self._confusion: Confusion | None = None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the model's logits (N, C, H, W)."""
-        logits: Tensor = self.model(images)
-        return logits
+        """Return the model's logits (N, C, H, W), float32, at the images' size.
+
+        Raises:
+            ModelError: The network gives something else.
+        """
+        if isinstance(self.model, SegmentationModel):
+            logits: Tensor = self.model(images)
+            return logits
+        name = type(self.model).__name__
+        scores = chosen_output(self.model(images.float()), name=name).float()
+        if scores.ndim != 4:
+            raise ModelError(f"{name} gives {tuple(scores.shape)}, but logits (N, classes, H, W) are trained")
+        if scores.shape[1] == 1:
+            scores = torch.cat([torch.zeros_like(scores), scores], dim=1)
+        return resized(scores, (images.shape[2], images.shape[3]))
 
     def term_values(self, batch: Batch) -> dict[str, Tensor]:
         """Return the unweighted value of every term of a batch, with its graph, by the keys of ``labelled_terms``."""
-        target = batch["target"].long()
-        student = self.model(batch["image"])
-        return {label: term(student, None, target, batch["inside"]) for label, (_, term) in self.labelled_terms.items()}
+        return self.compare(batch)[1]
+
+    def compare(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the model's logits of a batch, and what ``term_values`` does."""
+        logits, target = self(batch["image"]), batch["target"].long()
+        return logits, {
+            label: term(logits, None, target, batch["inside"]) for label, (_, term) in self.labelled_terms.items()
+        }
 
     def configure_optimizers(self) -> Any:
         """AdamW with linear warm-up and a half cosine, stepped at every batch; no decay on norms and biases."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if self._optimizer is not None:
+            return self._optimizer(parameters)
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.settings.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
         optimizer = AdamW(groups, lr=self.settings.learning_rate)
-        total = int(self.trainer.estimated_stepping_batches)
-        schedule = LambdaLR(optimizer, partial(warmup_cosine, total=total, warmup=self.settings.warmup))
+        total = self.trainer.estimated_stepping_batches
+        if math.isinf(total):  # nobody says how long this training is
+            return optimizer
+        schedule = LambdaLR(optimizer, partial(warmup_cosine, total=int(total), warmup=self.settings.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @property
@@ -96,9 +136,17 @@ class SegmentationTask(lightning.LightningModule):
         last = self.trainer.state.fn != TrainerFn.FITTING or epoch == self.trainer.max_epochs
         return last or epoch % self.settings.validate_every == 0
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Batch | Sequence[Any], batch_idx: int) -> None:
         """Make the network's own randomness a function of (seed, epoch, batch), so that resuming changes nothing."""
         torch.manual_seed(derived_seed(self.seed, self.current_epoch, batch_idx))
+        if self.global_step == 0:
+            for notice in self.units_notices(named_parts(batch)["image"]):
+                _LOGGER.warning(notice)
+
+    def units_notices(self, images: Tensor) -> list[str]:
+        """Say whose normalization these images contradict."""
+        notice = units_notice(self.model, images, "the student")
+        return [] if notice is None else [notice]
 
     def training_step(self, batch: Batch | Sequence[Any], batch_idx: int) -> Tensor:
         """Return the weighted sum of the terms; every term is logged on its own.
@@ -107,13 +155,11 @@ class SegmentationTask(lightning.LightningModule):
             TrainingError: A term is NaN or infinite; names the step, the term and the scenes.
         """
         batch = named_parts(batch)
-        loss, values = self._terms_of(batch)
+        _, loss, values = self._weighted(batch)
         if not torch.isfinite(loss):
             raise TrainingError(self._not_finite(values, batch))
-        size = len(batch["image"])
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size)
-        for name, value in values.items():
-            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=size)
+        for name, value in {"loss": loss, **values}.items():
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
         return loss
 
     def validation_step(self, batch: Batch | Sequence[Any], batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -123,47 +169,119 @@ class SegmentationTask(lightning.LightningModule):
             if self.scores_scenes:
                 self._score_scene(batch)
             return
-        loss, values = self._terms_of(batch)
+        logits, loss, values = self._weighted(batch)
         if len(self.trainer.num_val_batches) == 1:
-            self._confusion.update(self.model(batch["image"]).argmax(1), batch["target"].long())
+            self._score(logits.argmax(1), batch["target"].long(), classes=logits.shape[1])
         for name, value in {"loss": loss, **values}.items():
             self.log(f"val/{name}", value, add_dataloader_idx=False, batch_size=len(batch["image"]))
 
     def on_validation_epoch_start(self) -> None:
         """Begin a new confusion matrix over the whole validation set."""
-        self._confusion = Confusion(self.model.num_classes)
+        self._confusion = None
 
     def on_validation_epoch_end(self) -> None:
         """Log the mIoU over the whole validation set."""
-        if self._confusion.matrix.sum():
+        if self._confusion is not None and self._confusion.matrix.sum():
             self.log("val/mean_iou", float(self._confusion.scores().mean_iou), prog_bar=True)
 
-    def _terms_of(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        values = self.term_values(batch)
+    def _weighted(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return logits, the weighted sum of the terms, and each by itself without its graph."""
+        logits, values = self.compare(batch)
         loss = torch.stack([weight * values[label] for label, (weight, _) in self.labelled_terms.items()]).sum()
-        return loss, {label: value.detach() for label, value in values.items()}
+        return logits, loss, {label: value.detach() for label, value in values.items()}
 
     def _score_scene(self, batch: Batch) -> None:
         precision = "bf16" if str(self.trainer.precision).startswith("bf16") else "32"
         backend = TorchBackend(self.model, precision=precision, device=str(self.device))
-        self._confusion.update(most_likely(Predictor(backend).predict_logits(batch["image"])), batch["target"])
+        classes = most_likely(Predictor(backend).predict_logits(batch["image"]))
+        self._score(classes, batch["target"], classes=backend.num_classes)
+
+    def _score(self, predicted: Any, target: Any, *, classes: int) -> None:
+        if self._confusion is None:
+            self._confusion = Confusion(classes)
+        self._confusion.update(predicted, target)
 
     def _not_finite(self, values: Mapping[str, Tensor], batch: Batch) -> str:
-        bad = [name for name, value in values.items() if not torch.isfinite(value)]
-        numbers = sorted({int(number) for number in batch.get("sample", ())})
-        known = self.sample_names or getattr(getattr(self.trainer, "datamodule", None), "sample_names", ())
-        names = [known[number] if number < len(known) else str(number) for number in numbers]
+        terms = [name for name, value in values.items() if not torch.isfinite(value)]
+        samples = batch.get("sample")
+        numbers = sorted({int(number) for number in samples}) if isinstance(samples, Tensor) else []
+        names = self.sample_names or getattr(getattr(self.trainer, "datamodule", None), "sample_names", ())
+        images = [names[number] if number < len(names) else str(number) for number in numbers]
+        where = f" on {', '.join(images)}" if images else ""
         return (
-            f"the loss is not finite at step {self.global_step}: {', '.join(bad)} on {', '.join(names)}; "
+            f"the loss is not finite at step {self.global_step}: {', '.join(terms)}{where}; "
             "lower training.learning_rate, set training.precision=32, or look at these images"
         )
 
 
 def named_parts(batch: Batch | Sequence[Any]) -> Batch:
-    """Give the parts of a batch their names, whatever data loader it comes from."""
-    if isinstance(batch, Mapping):
-        return {"inside": None, "target": batch.get("mask"), **batch}
-    return {"image": batch[0], "target": batch[1], "inside": None}
+    """Give the parts of a batch their names, whatever data loader it comes from.
+
+    Returns:
+        A mapping with ``image``, ``target`` (N, H, W), ``inside`` (None: not told), and what else there was.
+
+    Raises:
+        DataError: Images or targets are missing; names what there is.
+    """
+    if not isinstance(batch, Mapping):
+        batch = dict(zip(("image", "target"), batch, strict=False))
+    if "inside" in batch and "target" in batch:  # one of this program's own
+        return batch
+    image, target = (next((key for key in keys if key in batch), None) for keys in (_IMAGES, _TARGETS))
+    if image is None or target is None:
+        missing, parts = "images" if image is None else "targets", ", ".join(map(str, batch)) or "nothing"
+        raise DataError(
+            f"a batch has no {missing}, found {parts}; give pairs (images, targets), or mappings with 'image' and 'mask'"
+        )
+    labels = batch[target]
+    if isinstance(labels, Tensor):
+        singletons = [side for side in (1, 3) if labels.ndim == 4 and labels.shape[side] == 1]
+        labels = (labels.squeeze(singletons[0]) if singletons else labels).long()
+        labels = labels.masked_fill(labels < 0, IGNORE_INDEX)
+    return {**batch, "image": batch[image], "target": labels, "inside": None}
+
+
+def units_notice(network: nn.Module, images: Tensor, name: str) -> str | None:
+    """Say where images look normalized and the network normalizes them again, or look raw and nobody does.
+
+    Args:
+        network: A ``SegmentationModel`` normalizes raw pixels itself, any other network takes what it gets.
+        images: (N, bands, H, W).
+        name: How the sentence calls the network.
+    """
+    if not isinstance(network, SegmentationModel):
+        if images.dtype != torch.uint8:
+            return None
+        return (
+            f"{name} ({type(network).__name__}) gets pixels from 0 to 255 as they are; if it was made for normalized "
+            "ones, normalize them in the data loader, or wrap it: SegmentationModel.wrap(network, ...)"
+        )
+    if network.description.dtype != "uint8" or not images.is_floating_point() or not images.numel():
+        return None
+    low, high = (float(value) for value in torch.aminmax(images))
+    if low >= 0 and high > 1:
+        return None
+    return (
+        f"{name} ({network.description.id}) normalizes raw pixels from 0 to 255 itself, but gets {low:.3g} to "
+        f"{high:.3g}; leave normalization out of the data loader, or give its bare network"
+    )
+
+
+def warmup_cosine(step: int, *, total: int, warmup: float) -> float:
+    """Return the factor of the learning rate at ``step``: linear warm-up, then a half cosine down to zero.
+
+    Args:
+        step: Optimization steps done, 0 to ``total``.
+        total: Steps of the whole run.
+        warmup: Share of the steps in which the rate rises, in [0, 1).
+
+    Source: Loshchilov & Hutter, SGDR, 2017 (one cycle); Goyal et al., 2017 (warm-up).
+    """
+    rising = round(total * warmup)
+    if step < rising:
+        return (step + 1) / rising
+    share = min(1.0, (step - rising) / max(1, total - rising))
+    return 0.5 * (1.0 + math.cos(math.pi * share))
 
 
 def derived_seed(*parts: object) -> int:

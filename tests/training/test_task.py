@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from segshrink.training.schedule import warmup_cosine
+from segshrink.training.task import warmup_cosine
 
 
 def test_rises_linearly_then_falls_to_zero() -> None:
