@@ -231,7 +231,8 @@ def named_parts(batch: Batch | Sequence[Any]) -> Batch:
     if image is None or target is None:
         missing, parts = "images" if image is None else "targets", ", ".join(map(str, batch)) or "nothing"
         raise DataError(
-            f"a batch has no {missing}, found {parts}; give pairs (images, targets), or mappings with 'image' and 'mask'"
+            f"a batch has no {missing}, found {parts}; give pairs of images and targets, or mappings with 'image' and "
+            "'mask'"
         )
     labels = batch[target]
     if isinstance(labels, Tensor):
