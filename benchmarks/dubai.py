@@ -96,10 +96,12 @@ def run(job: Job) -> str:
     if (job.out / "evaluation.json").exists():
         return f"{job.out.name}: done before"
     recipe = load_recipe(ROOT / "configs" / "dubai.yaml", [*job.overrides])
-    teacher = open_teacher(job.teacher, open_dataset(recipe.data).classes) if job.teacher else None
-    name = job.teacher.name if job.teacher else None
-    result = train(recipe, out=job.out, role=job.role, teacher=teacher, teacher_name=name, resume=True)
-    evaluate_run(job.out)
+    dataset = open_dataset(recipe.data)
+    teacher = open_teacher(job.teacher, dataset.classes) if job.teacher else None
+    if teacher is not None and job.teacher is not None:
+        teacher.name = job.teacher.name
+    result = train(recipe, out=job.out, role=job.role, teacher=teacher, dataset=dataset, resume=True)
+    evaluate_run(job.out, dataset)
     return f"{job.out.name}: val mIoU {result.mean_iou:.3f}, {result.steps} steps, {result.seconds / 60:.1f} min"
 
 

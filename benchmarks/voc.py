@@ -224,13 +224,14 @@ def run(variant: Variant, seed: int, *, data: Path, given: argparse.Namespace) -
         *variant.settings,
     ]
     recipe = load_recipe(ROOT / "configs" / "voc.yaml", overrides)
+    dataset = open_dataset(recipe.data)
     if variant.teacher:
-        classes = open_dataset(recipe.data).classes
-        opened = open_teacher(TeacherSource(source=f"labels:{answers}"), classes)
-        result = train(recipe, out=folder, role="student", teacher=opened, teacher_name=given.teacher.name, resume=True)
+        teacher = open_teacher(TeacherSource(source=f"labels:{answers}"), dataset.classes)
+        teacher.name = given.teacher.name
+        result = train(recipe, out=folder, role="student", teacher=teacher, dataset=dataset, resume=True)
     else:
-        result = train(recipe, out=folder, role="control", resume=True)
-    evaluate_run(folder)
+        result = train(recipe, out=folder, role="control", dataset=dataset, resume=True)
+    evaluate_run(folder, dataset)
     print(f"{folder.name}: val mIoU {result.mean_iou:.3f}, {result.steps} steps, {result.seconds / 60:.1f} min")
 
 

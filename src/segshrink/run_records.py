@@ -55,10 +55,12 @@ class RunRecord(Record):
         teacher_precision: The precision that each teacher computed in, and what was measured to choose it.
         identity: Of a folder that describes a teacher: what it is, exactly.
         seconds: Time of training.
-        processor_seconds: The same on all cores together, with the processes that load data.
-        peak_memory_mb: Largest resident memory of the training's process, in 10^6 bytes.
-        libraries_memory_mb: What of it was taken when the libraries were loaded and nothing else.
-        peak_gpu_memory_mb: Largest memory on the GPU, where one trained.
+        processor_seconds: Of all cores together, the processes that load data included, for everything from decoding
+            images to the last validation; the sum over resumes.
+        peak_memory_mb: Largest resident memory of the training's process, in 10^6 bytes; the largest over resumes, as
+            the next two are.
+        memory_beyond_libraries_mb: What of it came on top of Python and the imported libraries.
+        gpu_peak_memory_mb: Largest memory of tensors on the GPU, where one trained.
         best_mean_iou: Best validation mIoU, in [0, 1].
     """
 
@@ -81,8 +83,8 @@ class RunRecord(Record):
     seconds: Number | None = None
     processor_seconds: Number | None = None
     peak_memory_mb: Number | None = None
-    libraries_memory_mb: Number | None = None
-    peak_gpu_memory_mb: Number | None = None
+    memory_beyond_libraries_mb: Number | None = None
+    gpu_peak_memory_mb: Number | None = None
     best_mean_iou: Number | None = None
 
 

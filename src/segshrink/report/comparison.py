@@ -78,11 +78,6 @@ def _follow(names: Sequence[str], run: Run) -> Any:
     return value
 
 
-def _memory_beyond_libraries(run: Run) -> float | None:
-    peak, libraries = run.record.peak_memory_mb, run.record.libraries_memory_mb
-    return None if peak is None or libraries is None else peak - libraries
-
-
 _SCORES = {
     "mean_iou": "Mean IoU",
     "accuracy": "Pixel accuracy",
@@ -121,8 +116,8 @@ TRAINING = (
     Measure("seconds", "Training time", _at("record.seconds"), formatting.duration),
     Measure("processor_seconds", "Processor time", _at("record.processor_seconds"), formatting.duration),
     Measure("training_memory_mb", "Peak memory", _at("record.peak_memory_mb"), formatting.memory),
-    Measure("training_memory_beyond_mb", "… beyond the libraries", _memory_beyond_libraries, formatting.memory),
-    Measure("training_gpu_memory_mb", "Peak GPU memory", _at("record.peak_gpu_memory_mb"), formatting.memory),
+    Measure("training_memory_beyond_mb", "… beyond the libraries", _at("record.memory_beyond_libraries_mb"), formatting.memory),
+    Measure("training_gpu_memory_mb", "Peak GPU memory", _at("record.gpu_peak_memory_mb"), formatting.memory),
     Measure("seed", "Seed", _at("record.seed"), formatting.plain),
 )
 

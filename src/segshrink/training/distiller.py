@@ -15,7 +15,7 @@ from segshrink.errors import ConfigError, ModelError
 from segshrink.losses import WeightedTerm, terms_from
 from segshrink.models.dry_run import bands_of
 from segshrink.teachers import Teacher, TeacherCache, TorchTeacher
-from segshrink.teachers.torch_adapter import AdaptedNetwork
+from segshrink.teachers.torch_teacher import AdaptedNetwork
 from segshrink.training.features import TapPair, check_aligned, feature_channels
 from segshrink.training.task import Batch, Optimizer, SegmentationTask, derived_seed, units_notice
 from segshrink.training.terms import check_teacher

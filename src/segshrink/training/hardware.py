@@ -1,4 +1,4 @@
-"""What a training uses of the machine: threads and number formats."""
+"""What a training uses of the machine: threads, number formats, memory and processor time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ import torch
 
 from segshrink.config import Crops
 from segshrink.errors import ConfigError
-from segshrink.machine import memory_limit, usable_cores
+from segshrink.machine import (
+    memory_limit,
+    peak_memory_mb,
+    processor_seconds,
+    resident_memory_mb,
+    restart_peak_memory,
+    usable_cores,
+)
 from segshrink.prediction.runtimes.torch import computes_in_bf16
+from segshrink.run_records import RunRecord
 
+# What Python and the libraries hold: read when this room has just been imported, before there are images and networks.
+LIBRARIES_MB = resident_memory_mb()
 # More threads than this end the process on some machines.
 LARGEST_THREADS = 1024
 LightningPrecision = Literal["bf16-mixed", "16-mixed", "32-true"]
@@ -71,3 +81,32 @@ def check_memory(crops: Crops, *, bands: int, classes: int) -> None:
             f"crops.size={crops.size} and crops.batch_size={crops.batch_size} need more than {needed / 1e9:.1f} GB of "
             f"memory, and there are {there / 1e9:.1f} GB; choose smaller or fewer crops"
         )
+
+
+class ResourceUse:
+    """Measures what a training takes between its making and each ``record``."""
+
+    def __init__(self) -> None:
+        self._before = processor_seconds()
+        restart_peak_memory()
+        if accelerator() == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def record(self, earlier: RunRecord | None = None) -> dict[str, float | None]:
+        """Return the fields of ``run.json`` that say so: the largest memory and the sum of times over all resumes.
+
+        Args:
+            earlier: What the run recorded before it was resumed.
+        """
+        peak = peak_memory_mb()
+        use: dict[str, float | None] = {
+            "peak_memory_mb": peak,
+            "memory_beyond_libraries_mb": round(max(0.0, peak - LIBRARIES_MB), 1),
+            "gpu_peak_memory_mb": None,
+        }
+        if accelerator() == "cuda":
+            use["gpu_peak_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1e6, 1)
+        for name, value in use.items():
+            use[name] = max((each for each in (value, getattr(earlier, name, None)) if each is not None), default=None)
+        spent = processor_seconds() - self._before + (getattr(earlier, "processor_seconds", None) or 0.0)
+        return {**use, "processor_seconds": round(spent, 2)}

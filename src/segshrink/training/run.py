@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from segshrink.config import Learner, Recipe, absolute_recipe
 from segshrink.data import CropModule, Dataset, absent_classes, image_statistics, open_dataset
 from segshrink.errors import ConfigError, DataError, FileError, ModelError, TrainingError
 from segshrink.folder_lock import claimed
-from segshrink.losses import build_terms
+from segshrink.losses import WeightedTerm, build_terms
 from segshrink.machine import describe_machine
 from segshrink.models import SegmentationModel, inherit_encoder
 from segshrink.models.memory_efficient_relu import use_memory_efficient_relu
@@ -43,6 +43,7 @@ from segshrink.training.checkpoints import WholeCheckpointIO, check_checkpoint
 from segshrink.training.distiller import CACHED, Distiller
 from segshrink.training.hardware import (
     LARGEST_THREADS,
+    ResourceUse,
     accelerator,
     check_memory,
     device_name,
@@ -51,7 +52,7 @@ from segshrink.training.hardware import (
 )
 from segshrink.training.lightning_fit import fit
 from segshrink.training.task import SegmentationTask
-from segshrink.training.terms import student_terms
+from segshrink.training.terms import check_teacher, student_terms
 
 Role = Literal["teacher", "student", "control"]
 
@@ -75,7 +76,8 @@ def train(
     out: Path,
     role: Role | None = None,
     teacher: Teacher | Callable[[], Teacher] | None = None,
-    teacher_name: str | None = None,
+    dataset: Dataset | None = None,
+    terms: Sequence[WeightedTerm] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> RunResult:
@@ -89,7 +91,8 @@ def train(
             a teacher is given, else "teacher".
         teacher: What the student learns from, or a function that opens it; then nobody holds the teacher while a
             student learns from its cached answers.
-        teacher_name: How the run names its teacher; None: as the teacher does.
+        dataset: The recipe's data set, where it is open already.
+        terms: The recipe's terms for this role, where they are built already.
         resume: Go on from the last whole epoch, with the threads that the run began with; the weights at the end equal
             those of an uninterrupted run.
         progress: Called after every step with (steps done, steps in all, a short text).
@@ -106,78 +109,173 @@ def train(
     if role is None:
         role = "teacher" if teacher is None else "student"
     recipe = absolute_recipe(recipe)
-    learner = _learner(recipe, role, taught=teacher is not None or teacher_name is not None)
-    if role == "student" and teacher is None:
-        raise ConfigError("a student needs a teacher; give --teacher or train a control")
+    learner = _learner(recipe, role, taught=teacher is not None)
+    if terms is None:
+        taught = role == "student"
+        terms = student_terms(recipe.distillation, learner.terms) if taught else build_terms(learner.terms)
     with claimed(Path(out)):
-        return _train(recipe, learner, RunFolder(out), role, teacher, teacher_name, resume, progress)
+        training = _Training(recipe, role, learner, terms, RunFolder(out), progress)
+        return training.run(teacher, dataset, resume=resume)
 
 
-def _train(
-    recipe: Recipe,
-    learner: Learner,
-    folder: RunFolder,
-    role: Role,
-    teacher: Teacher | Callable[[], Teacher] | None,
-    teacher_name: str | None,
-    resume: bool,
-    progress: Progress | None,
-) -> RunResult:
-    if teacher is not None and not isinstance(teacher, Teacher):
-        teacher = teacher()
-    if (finished := _prepare_folder(folder, recipe, role, teacher, resume)) is not None:
-        return finished
-    taught = _taught(recipe, teacher, teacher_name)
-    training = learner.training
-    torch.set_num_threads(training.threads or _threads_before(folder) or free_threads())
-    dataset = open_dataset(recipe.data)
-    check_memory(recipe.crops, bands=dataset.bands, classes=len(dataset.classes))
-    data = CropModule(
-        dataset,
-        crops=recipe.crops,
-        augmentation=recipe.augmentation,
-        seed=recipe.seed,
-        use_unlabeled=role == "student",
-    )
-    data.setup("fit")
-    _check_labels(data)
-    if absent := absent_classes(data.train_store, allowed=recipe.data.allow_absent):
-        _LOGGER.warning(
-            "no training mask holds %s, so it isn't learned; correct its color or value, or write allow_absent: [%s]",
-            ", ".join(absent),
-            ", ".join(absent),
+@dataclass(frozen=True)
+class _Training:
+    """One network on its way to a finished run.
+
+    Attributes:
+        recipe: With absolute paths.
+        role: Which of its networks.
+        learner: The recipe's section of it.
+        terms: What it learns by.
+        folder: The run folder.
+        progress: As in ``train``.
+    """
+
+    recipe: Recipe
+    role: Role
+    learner: Learner
+    terms: Sequence[WeightedTerm]
+    folder: RunFolder
+    progress: Progress | None
+
+    def run(
+        self, teacher: Teacher | Callable[[], Teacher] | None, dataset: Dataset | None, *, resume: bool
+    ) -> RunResult:
+        """Train, or return the result of the run that the folder holds finished."""
+        use = ResourceUse()
+        if teacher is not None and not isinstance(teacher, Teacher):
+            teacher = teacher()
+        earlier = _prepare_folder(self.folder, self.recipe, self.role, teacher, resume)
+        if earlier is not None and earlier.status == "finished":
+            return _finished(self.folder, earlier)
+        threads = self.learner.training.threads or _threads_of(earlier) or free_threads()
+        torch.set_num_threads(threads)
+        data = self._opened(dataset or open_dataset(self.recipe.data))
+        lightning.seed_everything(self.recipe.seed, workers=False, verbose=False)
+        model = _build(self.learner, data)
+        inherits = teacher is not None and self.recipe.distillation.inherit_encoder
+        if not resume and not inherits:
+            tell_random_start(self.learner.model)
+        record = self._record(data.dataset, teacher)
+        if teacher is not None:
+            check_teacher_bands(teacher, data.dataset)
+            check_teacher(teacher, self.terms, cached=bool(self.recipe.distillation.teacher_cache))
+            if inherits:
+                _inherit(model, teacher)
+            teacher = in_precision(teacher, self.recipe.distillation.precision, data.dataset)
+            if place := self.recipe.distillation.teacher_cache:
+                teacher = _cached(teacher, data, place, self.progress)
+        task = self._task(model, teacher)
+        task.sample_names = data.sample_names
+
+        def write(**changes: Any) -> None:
+            self.folder.write_run(record.model_copy(update={**use.record(earlier), **changes}))
+
+        metrics = MetricsFile(self.folder.metrics_file)
+        trainer = self._trainer(metrics)
+        try:
+            write(status="running")
+            fit(trainer, task, data, checkpoint=self.folder.last_checkpoint if resume else None)
+            _save_best(self.folder, model)
+        except (KeyboardInterrupt, Terminated):
+            write(status="stopped")
+            raise
+        score = max(float(row[MEAN_IOU]) for row in metrics.rows if MEAN_IOU in row)
+        result = RunResult(self.folder.path, score, trainer.global_step, float(metrics.rows[-1]["seconds"]))
+        reached = {"steps": result.steps, "epochs": trainer.current_epoch, "seconds": result.seconds}
+        write(status="finished", **reached, best_mean_iou=score)
+        return result
+
+    def _opened(self, dataset: Dataset) -> CropModule:
+        """Decode the images, and look whether they can teach and judge."""
+        recipe = self.recipe
+        check_memory(recipe.crops, bands=dataset.bands, classes=len(dataset.classes))
+        data = CropModule(
+            dataset,
+            crops=recipe.crops,
+            augmentation=recipe.augmentation,
+            seed=recipe.seed,
+            use_unlabeled=self.role == "student",
         )
-    lightning.seed_everything(recipe.seed, workers=False, verbose=False)
-    model = _build(learner, dataset, data)
-    if role == "student" and teacher is not None:
-        check_teacher_bands(teacher, dataset)
-        student_terms(recipe.distillation, learner.terms, teacher)  # what it can't serve is refused before it answers
-        if recipe.distillation.inherit_encoder:
-            _inherit(model, teacher)
-    if not resume and not (role == "student" and recipe.distillation.inherit_encoder):
-        tell_random_start(learner.model)
-    if role == "student" and teacher is not None:
-        teacher = in_precision(teacher, recipe.distillation.precision, dataset)
-        if recipe.distillation.teacher_cache:
-            teacher = _cached(teacher, data, recipe.distillation.teacher_cache, progress)
-    task = _task(recipe, learner, model, role, teacher)
-    task.sample_names = data.sample_names
-    metrics = MetricsFile(folder.metrics_file)
-    trainer = _trainer(
-        learner, folder, [metrics, InterruptBetweenSteps(), *([StepProgress(progress)] if progress else [])]
-    )
-    record = _record(recipe, role, dataset, str(trainer.precision), taught)
-    try:
-        folder.write_run(record)
-        fit(trainer, task, data, checkpoint=folder.last_checkpoint if resume else None)
-        _save_best(folder, model)
-    except (KeyboardInterrupt, Terminated):
-        folder.write_run(record.model_copy(update={"status": "stopped"}))
-        raise
-    score = max(float(row[MEAN_IOU]) for row in metrics.rows if MEAN_IOU in row)
-    reached = {"steps": trainer.global_step, "epochs": trainer.current_epoch, "seconds": metrics.rows[-1]["seconds"]}
-    folder.write_run(record.model_copy(update={"status": "finished", **reached, "best_mean_iou": score}))
-    return RunResult(folder.path, score, trainer.global_step, float(metrics.rows[-1]["seconds"]))
+        data.setup("fit")
+        masks = (data.val_store.mask(number) for number in range(len(data.val_store)))
+        if all((mask == IGNORE_INDEX).all() for mask in masks):
+            raise DataError(
+                f"none of the {len(data.val_store)} validation scenes of '{dataset.description.name}' has a labelled "
+                "pixel, so nothing can judge a training; check the val split and what the masks 'ignore'"
+            )
+        if absent := ", ".join(absent_classes(data.train_store, allowed=recipe.data.allow_absent)):
+            _LOGGER.warning(
+                "no training mask holds %s, so it isn't learned; correct its color or value, or write "
+                "allow_absent: [%s]",
+                absent,
+                absent,
+            )
+        return data
+
+    def _task(self, model: SegmentationModel, teacher: Teacher | None) -> SegmentationTask:
+        training, seed = self.learner.training, self.recipe.seed
+        model.to(memory_format=torch.channels_last)
+        use_memory_efficient_relu(model)
+        if training.compile:
+            model.compile()
+        if teacher is not None:
+            return Distiller(model, teacher, self.terms, training=training, seed=seed)
+        return SegmentationTask(model, self.terms, training=training, seed=seed)
+
+    def _trainer(self, metrics: MetricsFile) -> lightning.Trainer:
+        training, checkpoints = self.learner.training, self.folder.checkpoints
+        callbacks: list[Callback] = [metrics, InterruptBetweenSteps()]
+        if self.progress is not None:
+            callbacks.append(StepProgress(self.progress))
+        if training.ema_decay is not None:
+            callbacks.append(EMAWeightAveraging(decay=training.ema_decay))
+        if training.patience is not None:
+            callbacks.append(Patience(training.patience))
+        last = Checkpoints(
+            checkpoints, "last", save_on_train_epoch_end=True, every_n_epochs=1, enable_version_counter=False
+        )
+        return lightning.Trainer(
+            max_epochs=training.epochs,
+            precision=lightning_precision(training.precision),
+            accelerator=accelerator(),
+            devices=1,
+            callbacks=[*callbacks, BestCheckpoint(checkpoints), last],
+            gradient_clip_val=training.clip_norm,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            plugins=[WholeCheckpointIO()],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+
+    def _record(self, dataset: Dataset, teacher: Teacher | None) -> RunRecord:
+        """Say what is trained on what; of a teacher its name, its sources as the recipe has them, and its identity."""
+        precision = lightning_precision(self.learner.training.precision)
+        taught: dict[str, Any] = {}
+        if teacher is not None:
+            listed = self.recipe.distillation.teachers
+            sources = [source.model_dump(mode="json", exclude_defaults=True) for source in listed]
+            taught = {
+                "teacher": teacher.name,
+                "teachers": sources or [{"source": teacher.name}],
+                "teacher_identity": teacher.identity,
+            }
+        return RunRecord(
+            role=self.role,
+            name=self.recipe.name,
+            data=self.recipe.data.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            seed=self.recipe.seed,
+            images=ImageCounts(
+                labeled=len(dataset.train),
+                unlabeled=len(dataset.unlabeled) if self.role == "student" else 0,
+                val=len(dataset.val),
+            ),
+            machine=MachineRecord(**describe_machine(), device=device_name(), precision=precision),
+            **taught,
+        )
 
 
 def check_same_teacher(run: Path, teacher: Teacher) -> None:
@@ -203,14 +301,16 @@ def _learner(recipe: Recipe, role: Role, *, taught: bool) -> Learner:
         raise ConfigError(f"recipe '{recipe.name}' has no '{'teacher' if role == 'teacher' else 'student'}' section")
     if role != "student" and taught:
         raise ConfigError(f"a {role} learns from the labels alone; leave the teacher out, or train the role 'student'")
+    if role == "student" and not taught:
+        raise ConfigError("a student needs a teacher; give --teacher or train a control")
     lightning_precision(learner.training.precision)
     return learner
 
 
 def _prepare_folder(
     folder: RunFolder, recipe: Recipe, role: Role, teacher: Teacher | None, resume: bool
-) -> RunResult | None:
-    """Create the folder, or return the result of the run that it already holds finished."""
+) -> RunRecord | None:
+    """Create the folder, or return the record of the run that it already holds."""
     folder.refuse_foreign()
     if not folder.has_run:
         folder.write_recipe(recipe)
@@ -224,29 +324,23 @@ def _prepare_folder(
         check_same_teacher(folder.path, teacher)
     if record.status != "finished":
         check_checkpoint(folder.last_checkpoint)
-        return None
+    return record
+
+
+def _finished(folder: RunFolder, record: RunRecord) -> RunResult:
     if record.best_mean_iou is None or record.steps is None or record.seconds is None:
         raise DataError(f"the run in {folder.path} doesn't say how far it came; train into another folder")
     return RunResult(folder.path, record.best_mean_iou, record.steps, record.seconds)
 
 
-def _threads_before(folder: RunFolder) -> int | None:
+def _threads_of(record: RunRecord | None) -> int | None:
     """Return the threads that a run began with; other numbers of them add up to other weights."""
-    threads = folder.run().machine.threads if folder.has_run else None
+    threads = record.machine.threads if record else None
     return threads if threads and 0 < threads <= LARGEST_THREADS else None
 
 
-def _check_labels(data: CropModule) -> None:
-    """Refuse validation scenes that can't judge."""
-    masks = (data.val_store.mask(number) for number in range(len(data.val_store)))
-    if all((mask == IGNORE_INDEX).all() for mask in masks):
-        raise DataError(
-            f"none of the {len(data.val_store)} validation scenes of '{data.dataset.description.name}' has a labelled "
-            "pixel, so nothing can judge a training; check the val split and what the masks 'ignore'"
-        )
-
-
-def _build(learner: Learner, dataset: Dataset, data: CropModule) -> SegmentationModel:
+def _build(learner: Learner, data: CropModule) -> SegmentationModel:
+    dataset = data.dataset
     model = build_chosen(learner.model, dataset, lambda: image_statistics(data.train_store))
     model.description = replace(
         model.description,
@@ -280,45 +374,6 @@ def _cached(teacher: Teacher, data: CropModule, place: Path | bool, progress: Pr
     return cache
 
 
-def _task(
-    recipe: Recipe, learner: Learner, model: SegmentationModel, role: Role, teacher: Teacher | None
-) -> SegmentationTask:
-    model.to(memory_format=torch.channels_last)
-    use_memory_efficient_relu(model)
-    if learner.training.compile:
-        model.compile()
-    if role == "student" and teacher is not None:
-        terms = student_terms(recipe.distillation, learner.terms, teacher)
-        return Distiller(model, teacher, terms, training=learner.training, seed=recipe.seed)
-    return SegmentationTask(model, build_terms(learner.terms), training=learner.training, seed=recipe.seed)
-
-
-def _trainer(learner: Learner, folder: RunFolder, callbacks: list[Callback]) -> lightning.Trainer:
-    training = learner.training
-    best = BestCheckpoint(folder.checkpoints)
-    last = Checkpoints(
-        folder.checkpoints, "last", save_on_train_epoch_end=True, every_n_epochs=1, enable_version_counter=False
-    )
-    if training.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=training.ema_decay))
-    if training.patience is not None:
-        callbacks.append(Patience(training.patience))
-    return lightning.Trainer(
-        max_epochs=training.epochs,
-        precision=lightning_precision(training.precision),
-        accelerator=accelerator(),
-        devices=1,
-        callbacks=[*callbacks, best, last],
-        gradient_clip_val=training.clip_norm,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        plugins=[WholeCheckpointIO()],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-
-
 def _save_best(folder: RunFolder, model: SegmentationModel) -> None:
     """Write ``model/`` from the best checkpoint."""
     path = folder.best_checkpoint
@@ -328,30 +383,3 @@ def _save_best(folder: RunFolder, model: SegmentationModel) -> None:
     prefix = "model."
     model.load_state_dict({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
     model.save(folder.model)
-
-
-def _taught(recipe: Recipe, teacher: Teacher | None, name: str | None) -> dict[str, Any]:
-    """Say what a student learns from: a name for people, the sources as the recipe has them, and an exact identity."""
-    if teacher is None:
-        return {}
-    named = name or teacher.name
-    sources = [source.model_dump(mode="json", exclude_defaults=True) for source in recipe.distillation.teachers]
-    return {"teacher": named, "teachers": sources or [{"source": named}], "teacher_identity": teacher.identity}
-
-
-def _record(recipe: Recipe, role: Role, dataset: Dataset, precision: str, taught: dict[str, Any]) -> RunRecord:
-    return RunRecord(
-        role=role,
-        name=recipe.name,
-        data=recipe.data.name,
-        status="running",
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seed=recipe.seed,
-        images=ImageCounts(
-            labeled=len(dataset.train),
-            unlabeled=len(dataset.unlabeled) if role == "student" else 0,
-            val=len(dataset.val),
-        ),
-        machine=MachineRecord(**describe_machine(), device=device_name(), precision=precision),
-        **taught,
-    )

@@ -37,23 +37,27 @@ def student_terms(
             f"features, but {names} from its features; set it to auto, or take terms on logits only: {_on_logits()}"
         )
     if teacher is not None:
-        check_teacher(teacher, terms)
-        if teacher.whole_scenes and not distillation.teacher_cache:
-            raise ConfigError(
-                f"the teacher '{teacher.name}' answers about whole scenes, not about crops; set "
-                "distillation.teacher_cache=true, so that its answers are cut like the images"
-            )
+        check_teacher(teacher, terms, cached=bool(distillation.teacher_cache))
     return terms
 
 
-def check_teacher(teacher: Teacher, terms: Iterable[WeightedTerm]) -> None:
+def check_teacher(teacher: Teacher, terms: Sequence[WeightedTerm], *, cached: bool = False) -> None:
     """Refuse terms that this teacher can't serve.
 
+    Args:
+        teacher: The teacher.
+        terms: What the student learns by.
+        cached: Whether its answers about whole scenes will be cut like the images.
+
     Raises:
-        ConfigError: A term wants features and the teacher is a black box, or a term compares more classes than the
-            teacher knows.
+        ConfigError: A term wants features and the teacher is a black box, a term compares more classes than the teacher
+            knows, or the teacher answers about whole scenes and isn't cached.
     """
-    terms = tuple(terms)
+    if teacher.whole_scenes and not cached:
+        raise ConfigError(
+            f"the teacher '{teacher.name}' answers about whole scenes, not about crops; set "
+            "distillation.teacher_cache=true, so that its answers are cut like the images"
+        )
     if teacher.module is None and (names := _on_features(terms)):
         raise ConfigError(
             f"the teacher '{teacher.name}' gives answers without features (a black box, several teachers, or one asked "
