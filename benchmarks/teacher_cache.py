@@ -42,7 +42,7 @@ import psutil
 
 from processor_results import RESULTS, results_stem
 from segshrink.files import write_json, write_text
-from segshrink.machine import TUNED_ALLOCATOR, describe_machine, peak_memory_mb
+from segshrink.machine import TUNED_ALLOCATOR, describe_machine, peak_memory_mb, resident_memory_mb
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +70,7 @@ class Clock:
     """Notes wall and processor time after every step, and the memory that the libraries took."""
 
     def __init__(self) -> None:
-        self.libraries_mb = psutil.Process().memory_info().rss / 1e6
+        self.libraries_mb = resident_memory_mb()
         self.ends: list[tuple[float, float]] = []
 
     def note(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from segshrink.config import Recipe, TeacherSource, Teaching, as_recipe, distillation_overrides
+from segshrink.config import Distillation, Recipe, TeacherSource, Teaching, as_recipe, distillation_overrides
 from segshrink.data import Dataset, open_dataset
 from segshrink.errors import ConfigError
 from segshrink.files import writing
@@ -24,7 +24,7 @@ from segshrink.training.build_student import check_chosen, check_teacher_bands
 from segshrink.training.features import check_own_taps
 from segshrink.training.hardware import check_memory, lightning_precision, use_free_threads
 from segshrink.training.run import check_same_teacher
-from segshrink.training.terms import student_terms
+from segshrink.training.terms import check_teacher, student_terms
 from segshrink.workflows.diagnose import diagnose_briefly
 from segshrink.workflows.progress import Progress, silent
 from segshrink.workflows.train import measure_run, time_runs, train_role
@@ -104,29 +104,44 @@ def _distill(recipe: Recipe, *, out: Path, control: bool, resume: bool, doctor: 
     lightning_precision(recipe.student.training.precision)
     check_memory(recipe.crops, bands=dataset.bands, classes=len(dataset.classes))
     terms = student_terms(recipe.distillation, recipe.student.terms)
-    teaching: Teaching = recipe.distillation
+    teaching = recipe.distillation
     if not teaching.teachers:
-        check_own_taps(recipe, terms)
+        check_own_taps(recipe, terms, dataset)
         teacher_run = out / "teacher-run"
-        train_role(recipe, out=teacher_run, role="teacher", resume=resume, progress=progress)
+        train_role(recipe, out=teacher_run, role="teacher", dataset=dataset, resume=resume, progress=progress)
         teaching = teaching.model_copy(update={"teachers": [TeacherSource(source=str(teacher_run))]})
     use_free_threads()
-    measure_teachers(teaching, recipe, dataset, out=out, resume=resume, progress=progress)
+    measure_teachers(teaching, terms, dataset, out=out, resume=resume, progress=progress)
     if doctor and not RunFolder(out).has_run:
         diagnose_briefly(recipe, teaching, dataset)
     open_again = partial(_opened_quietly, teaching, dataset)
-    train_role(recipe, out=out, role="student", teacher=open_again, resume=resume, progress=progress)
-    measure_run(out, reference=out / "teacher", progress=progress)
+    train_role(
+        recipe,
+        out=out,
+        role="student",
+        dataset=dataset,
+        teacher=open_again,
+        terms=terms,
+        resume=resume,
+        progress=progress,
+    )
+    measure_run(out, dataset, reference=out / "teacher", progress=progress)
     runs = [out]
     if control:
         runs.append(out / "control")
-        train_role(recipe, out=runs[-1], role="control", resume=resume, progress=progress)
-        measure_run(runs[-1], reference=out / "teacher", progress=progress)
+        train_role(recipe, out=runs[-1], role="control", dataset=dataset, resume=resume, progress=progress)
+        measure_run(runs[-1], dataset, reference=out / "teacher", progress=progress)
     time_runs(runs, teacher=open_again, progress=progress)
 
 
 def measure_teachers(
-    teaching: Teaching, recipe: Recipe, dataset: Dataset, *, out: Path, resume: bool, progress: Progress
+    teaching: Distillation,
+    terms: Sequence[WeightedTerm],
+    dataset: Dataset,
+    *,
+    out: Path,
+    resume: bool,
+    progress: Progress,
 ) -> None:
     """Open the teachers of a run, say what they don't know, and evaluate them into ``out/teacher``.
 
@@ -139,10 +154,9 @@ def measure_teachers(
     check_teacher_bands(teacher, dataset)
     if resume:
         check_same_teacher(out, teacher)
-    if recipe.student is not None:
-        terms = student_terms(recipe.distillation, recipe.student.terms, teacher)
-        if (notice := unknown_classes(teacher, terms)) is not None:
-            _LOGGER.warning(notice)
+    check_teacher(teacher, terms, cached=bool(teaching.teacher_cache))
+    if (notice := unknown_classes(teacher, terms)) is not None:
+        _LOGGER.warning(notice)
     teacher.check_scenes([sample.name for sample in (*dataset.train, *dataset.unlabeled, *dataset.val)])
     if _is_measured(RunFolder(out).teacher, teacher):
         return
@@ -152,7 +166,7 @@ def measure_teachers(
         _LOGGER.warning(notice)
 
 
-def unknown_classes(teacher: Teacher, terms: tuple[WeightedTerm, ...]) -> str | None:
+def unknown_classes(teacher: Teacher, terms: Sequence[WeightedTerm]) -> str | None:
     """Say which classes of the data set a teacher doesn't know, and who teaches them then; None: it knows all."""
     unknown = [name for index, name in enumerate(teacher.classes.names) if index not in teacher.known]
     if not unknown:

@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from segshrink.config import Recipe, as_recipe
+from segshrink.data import Dataset, open_dataset
 from segshrink.files import writing
+from segshrink.losses import WeightedTerm
 from segshrink.report import build_report
 from segshrink.run_folder import RunFolder
 from segshrink.run_records import EvaluationRecord
@@ -59,9 +61,11 @@ def train(
         FileError: ``out`` holds another run or what this program didn't write.
         TrainingError: The loss became NaN or infinite.
     """
-    out = Path(out)
-    train_role(as_recipe(recipe), out=out, role="control" if control else "teacher", resume=resume, progress=progress)
-    measure_run(out, progress=progress)
+    out, recipe = Path(out), as_recipe(recipe)
+    dataset = open_dataset(recipe.data)
+    role: Role = "control" if control else "teacher"
+    train_role(recipe, out=out, role=role, dataset=dataset, resume=resume, progress=progress)
+    measure_run(out, dataset, progress=progress)
     time_runs([out], progress=progress)
     return TrainResult(out, RunFolder(out).evaluation().scores.mean_iou, build_report([out]))
 
@@ -71,28 +75,41 @@ def train_role(
     *,
     out: Path,
     role: Role,
+    dataset: Dataset,
     teacher: Callable[[], Teacher] | None = None,
+    terms: Sequence[WeightedTerm] | None = None,
     resume: bool = False,
     progress: Progress = silent,
 ) -> RunResult:
-    """Train one role of a recipe; with ``resume`` a finished run is left as it is."""
+    """Train one role of a recipe on its data set; with ``resume`` a finished run is left as it is."""
     quieten_lightning()
     if resume:
         check_checkpoint(RunFolder(out).last_checkpoint)
     with writing(out):
         return train_network(
-            recipe, out=out, role=role, teacher=teacher, resume=resume, progress=partial(progress, f"train {role}")
+            recipe,
+            out=out,
+            role=role,
+            teacher=teacher,
+            dataset=dataset,
+            terms=terms,
+            resume=resume,
+            progress=partial(progress, f"train {role}"),
         )
 
 
-def measure_run(run: Path, *, reference: Path | None = None, progress: Progress = silent) -> EvaluationRecord | None:
-    """Evaluate a finished run; None where that was done before."""
+def measure_run(
+    run: Path, dataset: Dataset, *, reference: Path | None = None, progress: Progress = silent
+) -> EvaluationRecord | None:
+    """Evaluate a finished run on its data set; None where that was done before."""
     folder = RunFolder(run)
     if folder.has_evaluation:
         return None
     use_free_threads()
     with writing(run):
-        return evaluate_run(run, reference=reference, progress=partial(progress, f"evaluate {folder.run().role}"))
+        return evaluate_run(
+            run, dataset, reference=reference, progress=partial(progress, f"evaluate {folder.run().role}")
+        )
 
 
 def time_runs(
