@@ -35,7 +35,7 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir build/site
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --doctest-modules src/segshrink
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --doctest-modules src/segshrink tests/training/test_lightning_page.py
 
 size:
 	@python3 tools/size.py

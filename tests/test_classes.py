@@ -266,3 +266,8 @@ def test_names_of_no_or_too_many_letters_are_refused(name: str) -> None:
 def test_names_in_any_script_are_kept() -> None:
     names = ("Straße", "道路", "می\u200cخواهم", "क्\u200dष", "$\\frac{1}{2}$", "a & <b>", "🌳", "x" * 128)
     assert ClassMap.build([(name, None, number) for number, name in enumerate(names)]).names == names
+
+
+def test_names_alone_are_index_classes_in_order() -> None:
+    assert ClassMap.build(["road", "sky"]) == ClassMap.build([("road", None, None), ("sky", None, None)])
+    assert ClassMap.build(["road", "sky"]).values == (0, 1)

@@ -64,3 +64,19 @@ def test_measurements_respect_the_limit_on_threads(
     if limit is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", limit)
     assert default_threads() == threads
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process begin its peak anew")
+def test_the_peak_of_memory_begins_anew() -> None:
+    held = bytearray(b"x") * 200_000_000
+    highest = machine.peak_memory_mb()
+    assert highest >= machine.resident_memory_mb() > 200
+    del held
+    machine.restart_peak_memory()
+    assert machine.peak_memory_mb() < highest - 100
+
+
+def test_processor_time_counts_ended_children() -> None:
+    before = machine.processor_seconds()
+    subprocess.run([sys.executable, "-c", "sum(range(10**7))"], check=True)
+    assert machine.processor_seconds() > before

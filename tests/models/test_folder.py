@@ -302,3 +302,69 @@ def test_a_packed_checkpoint_is_not_unpacked(tmp_path):
     assert read_tensors(tmp_path / "plain.pth")["weight"].shape == (1 << 20,)
     with pytest.raises(ModelError, match=r"packed\.pth claims to hold 4,19"):
         read_tensors(tmp_path / "packed.pth")
+
+
+class Own(torch.nn.Module):
+    """A network that no id builds; gives a dictionary of half-size logits."""
+
+    def __init__(self, channels: int = 3, width: int = 4) -> None:
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, width, 3, padding=1, stride=2)
+        self.norm = torch.nn.BatchNorm2d(width)
+        self.last = torch.nn.Conv2d(width, channels, 1)
+
+    def forward(self, images):
+        return {"out": self.last(self.norm(self.first(images))), "aux": images}
+
+
+def test_a_wrapped_network_normalizes_and_resizes_as_its_description_says():
+    network = Own().eval()
+    model = SegmentationModel.wrap(network, classes=["a", "b", "c"], stride=8).eval()
+    assert model.network is network
+    assert (model.num_classes, model.description.bands) == (3, 3)
+    images = torch.randint(0, 256, (1, 3, 30, 45), dtype=torch.uint8)
+    scale = Normalization.named("imagenet")
+    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (scale.mean, scale.std))
+    padded = torch.nn.functional.pad((images - mean) / std, (0, 3, 0, 2), mode="replicate")
+    with torch.no_grad():
+        logits = torch.nn.functional.interpolate(network(padded)["out"], scale_factor=2, mode="bilinear")
+        torch.testing.assert_close(model(images), logits[:, :, :30, :45])
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_one_channel_is_wrapped_for_two_classes(channels):
+    model = SegmentationModel.wrap(Own(channels), classes=["a", "b"])
+    assert model.description.sigmoid == (channels == 1)
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 2, 64, 64)
+
+
+def test_a_network_of_other_classes_or_bands_is_not_wrapped():
+    with pytest.raises(ModelError, match=r"Own gives 3 channels, but 2 .*\(a, b\)"):
+        SegmentationModel.wrap(Own(), classes=["a", "b"])
+    with pytest.raises(ModelError, match="4 bands"):
+        SegmentationModel.wrap(Own(), classes=["a", "b", "c"], bands=4)
+
+
+def test_a_network_of_ones_own_comes_back_with_its_weights(tmp_path):
+    classes = ClassMap.build([("a", "#010203", 4), ("b", "#FFFFFF", 9), ("c", "#000000", 1)])
+    model = SegmentationModel.wrap(Own(), classes=classes, normalization=Normalization((1.5, 2, 3), (4, 5, 6)))
+    model(torch.randint(0, 256, (2, 3, 64, 64)))  # running statistics move
+    model.eval().save(tmp_path / "own")
+    network = Own()
+    loaded = load_model(tmp_path / "own", network=network).eval()
+    assert loaded.network is network
+    assert loaded.description == model.description
+    images = torch.randint(0, 256, (1, 3, 45, 37), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), model(images))
+    with pytest.raises(ModelError, match=r"'custom:Own'.*network="):
+        load_model(tmp_path / "own")
+    with pytest.raises(ModelError, match=r"model\.safetensors doesn't fit Own: \d+ tensors"):
+        load_model(tmp_path / "own", network=Own(width=5))
+
+
+def test_a_network_that_an_id_builds_may_be_given_as_well(classes, saved):
+    built = build_model("unet", classes, options=UNET).network
+    loaded = load_model(saved, network=built)
+    assert loaded.description == load_model(saved).description
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), load_model(saved).parameters(), strict=True))

@@ -19,12 +19,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from segshrink.config import Recipe
+from segshrink.config import Recipe, Term
 from segshrink.data import CropModule, open_dataset
 from segshrink.data.crop_dataset import CropDataset
 from segshrink.errors import ConfigError, DataError, FileError, TrainingError
 from segshrink.evaluation import Confusion
 from segshrink.folder_lock import claimed
+from segshrink.losses import build_terms
 from segshrink.models import build_model
 from segshrink.prediction.runtimes.torch import computes_in_bf16
 from segshrink.teachers import TorchTeacher
@@ -70,8 +71,8 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
 
 
-def record_of(folder: Path) -> dict[str, object]:
-    content: dict[str, object] = json.loads((folder / "run.json").read_text())
+def record_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "run.json").read_text())
     return content
 
 
@@ -213,8 +214,6 @@ def test_a_teacher_is_learned_from_or_refused(short: Recipe, tmp_path: Path, tea
     for role in ("teacher", "control"):
         with pytest.raises(ConfigError, match=f"a {role} learns from the labels alone"):
             train(quick, out=tmp_path / role, role=role, teacher=teachers[0])
-        with pytest.raises(ConfigError, match="labels alone"):
-            train(quick, out=tmp_path / role, role=role, teacher_name="a")
         assert not (tmp_path / role).exists()
 
 
@@ -361,3 +360,38 @@ def test_checkpoints_that_can_not_be_gone_on_with_are_named(short: Recipe, tmp_p
         path.write_bytes(path.read_bytes()[: 500 * (spoil == "cut short")])
     with pytest.raises(TrainingError, match=r"last\.ckpt.*delete it to begin"):
         train(short, out=tmp_path, resume=True)
+
+
+def test_a_run_records_its_memory_and_processor_time_over_resumes(short: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(short, out=tmp_path, progress=stop_at(3))
+    stopped = record_of(tmp_path)
+    assert 0 < stopped["memory_beyond_libraries_mb"] < stopped["peak_memory_mb"]
+    assert stopped["gpu_peak_memory_mb"] is None or torch.cuda.is_available()
+    assert stopped["processor_seconds"] > 0
+    (tmp_path / "run.json").write_text(json.dumps({**stopped, "peak_memory_mb": 1e6, "processor_seconds": 1000.0}))
+    train(short, out=tmp_path, resume=True)
+    finished = record_of(tmp_path)
+    assert finished["peak_memory_mb"] == 1e6, "the largest"
+    assert finished["memory_beyond_libraries_mb"] >= stopped["memory_beyond_libraries_mb"]
+    assert 1000 < finished["processor_seconds"] < 2000, "the sum"
+
+
+def test_the_memory_of_a_training_is_its_own(short: Recipe, tmp_path: Path) -> None:
+    quick = changed(short, teacher__training__epochs=1)
+    ballast = b"x" * 1_000_000_000
+    train(quick, out=tmp_path / "with")
+    del ballast
+    train(quick, out=tmp_path / "without")
+    first, second = (record_of(tmp_path / name)["peak_memory_mb"] for name in ("with", "without"))
+    assert first > second + 500
+
+
+def test_an_opened_data_set_and_built_terms_are_used(
+    short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = open_dataset(short.data)
+    monkeypatch.setattr(run, "open_dataset", lambda description: pytest.fail("opened again"))
+    terms = build_terms([Term(name="dice")])
+    train(changed(short, teacher__training__epochs=1), out=tmp_path, dataset=dataset, terms=terms)
+    assert "train/dice" in rows_of(tmp_path)[0]

@@ -4,34 +4,55 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import yaml
 
 import segshrink
+from segshrink.data.pairing import find_pairs
 from segshrink.errors import FileError, UsageError
 
 from ..cli.conftest import COLORS, description, learner, write_scene
 
 
+class Distilled(NamedTuple):
+    """What distillation returned, its stages in order, and how often it looked for the images of its data set."""
+
+    result: segshrink.DistillResult
+    stages: list[str]
+    openings: int
+
+
 @pytest.fixture(scope="module")
-def distilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[segshrink.DistillResult, list[str]]:
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> Distilled:
     root = tmp_path_factory.mktemp("distilled")
     recipe = tiny_recipe(root)
     stages: list[str] = []
+    openings: list[Any] = []
+
+    def counted(description: Any) -> Any:
+        openings.append(description)
+        return find_pairs(description)
 
     def progress(stage: str, done: float, total: float, note: str = "") -> None:
         assert 0 <= done <= total
         assert isinstance(note, str)
         stages.append(stage)
 
-    result = segshrink.distill(recipe, out=root / "run", control=True, doctor=False, progress=progress)
-    return result, list(dict.fromkeys(stages))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segshrink.data.sources.find_pairs", counted)
+        result = segshrink.distill(recipe, out=root / "run", control=True, doctor=False, progress=progress)
+    return Distilled(result, list(dict.fromkeys(stages)), len(openings))
 
 
-def test_distill_returns_the_scores_of_all_and_the_page(distilled: tuple[segshrink.DistillResult, list[str]]) -> None:
-    result, stages = distilled
+def test_a_distillation_opens_its_data_set_once(distilled: Distilled) -> None:
+    assert distilled.openings == 1
+
+
+def test_distill_returns_the_scores_of_all_and_the_page(distilled: Distilled) -> None:
+    result, stages, _ = distilled
     assert set(result.mean_iou) == {"teacher", "student", "control"}
     for role, folder in (("student", "."), ("control", "control"), ("teacher", "teacher")):
         record = json.loads((result.folder / folder / "evaluation.json").read_text())
@@ -41,9 +62,7 @@ def test_distill_returns_the_scores_of_all_and_the_page(distilled: tuple[segshri
     assert [stage for stage in stages if stage in expected] == expected
 
 
-def test_evaluate_gives_what_the_run_holds(
-    distilled: tuple[segshrink.DistillResult, list[str]], tmp_path: Path
-) -> None:
+def test_evaluate_gives_what_the_run_holds(distilled: Distilled, tmp_path: Path) -> None:
     folder = distilled[0].folder
     evaluation = segshrink.evaluate(folder)
     assert evaluation.scores.mean_iou == distilled[0].mean_iou["student"]
@@ -62,7 +81,7 @@ def test_evaluate_gives_what_the_run_holds(
         segshrink.evaluate(exported.files[0].path, dataset_of(folder), out=folder)
 
 
-def test_prune_by_width(distilled: tuple[segshrink.DistillResult, list[str]], tmp_path: Path) -> None:
+def test_prune_by_width(distilled: Distilled, tmp_path: Path) -> None:
     result = segshrink.prune(distilled[0].folder / "teacher-run", out=tmp_path / "half", width=0.5)
     assert result.copy is not None
     assert result.original is not None
@@ -72,7 +91,7 @@ def test_prune_by_width(distilled: tuple[segshrink.DistillResult, list[str]], tm
         segshrink.prune(distilled[0].folder, out=tmp_path / "none")
 
 
-def test_diagnose_names_a_student_without_a_teacher(distilled: tuple[segshrink.DistillResult, list[str]]) -> None:
+def test_diagnose_names_a_student_without_a_teacher(distilled: Distilled) -> None:
     diagnosis = segshrink.diagnose(student=distilled[0].folder, images=4)
     assert diagnosis.images == 4
     assert diagnosis.findings

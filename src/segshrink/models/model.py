@@ -34,8 +34,7 @@ class SegmentationModel(nn.Module):
 
     Example:
         >>> from segshrink import ClassMap, build_model
-        >>> classes = ClassMap.build([("Land", None, None), ("Water", None, None)])
-        >>> model = build_model("mobile", classes).eval()
+        >>> model = build_model("mobile", ClassMap.build(["Land", "Water"])).eval()
         >>> model(torch.zeros(1, 3, 333, 250, dtype=torch.uint8)).shape
         torch.Size([1, 2, 333, 250])
     """
@@ -76,8 +75,9 @@ class SegmentationModel(nn.Module):
             ModelError: The network can't be run on a small image, or has another number of channels.
 
         Example:
-            >>> model = SegmentationModel.wrap(smp.Unet("resnet18", classes=2), classes=["ground", "roof"])
-            >>> model.save("student")
+            >>> model = SegmentationModel.wrap(nn.Conv2d(3, 2, 1), classes=["ground", "roof"])
+            >>> model(torch.zeros(1, 3, 20, 30, dtype=torch.uint8)).shape
+            torch.Size([1, 2, 20, 30])
         """
         from segshrink.models.adapters import measured_stride
         from segshrink.models.dry_run import bands_of, dry_run

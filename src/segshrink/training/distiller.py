@@ -58,8 +58,9 @@ class Distiller(SegmentationTask):
             or too few classes, for a term.
 
     Example:
-        >>> distiller = Distiller(smp.Unet("mobilenet_v2", classes=6), teacher_network)
-        >>> lightning.Trainer(max_epochs=50).fit(distiller, train_loader, val_loader)
+        >>> student, teacher = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, padding=1)
+        >>> list(Distiller(student, teacher).labelled_terms)
+        ['cross_entropy', 'pixel_kl']
     """
 
     def __init__(
