@@ -173,6 +173,7 @@ def test_a_runtime_that_dies_is_one_row(onnx_model: Path, tmp_path: Path, stand_
 def sources(tmp_path: Path) -> dict[str, Path]:
     for folder in ("runs/student/model", "runs/teacher/model", "other/student/model"):
         (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.json").touch()
     for file in ("small.onnx", "small.xml", "notes.txt"):
         (tmp_path / file).touch()
     return {path.name: path for path in tmp_path.iterdir()} | {"root": tmp_path}

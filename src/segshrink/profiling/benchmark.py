@@ -254,7 +254,7 @@ def _score(rows: Sequence[tuple[Row, Path]], dataset: Dataset, split: str, *, be
                 file, dataset, split, runtime=row.runtime, precision=row.precision, progress=tell_scenes
             )
             row.mean_iou = evaluation.scores.mean_iou
-            row.mean_iou_interval = evaluation.interval and evaluation.interval.mean_iou
+            row.mean_iou_interval = None if evaluation.interval is None else evaluation.interval.mean_iou
         except (*_FAILURES, DataError) as error:
             row.errors.append(f"{row.title} has no mIoU: {error}")
 

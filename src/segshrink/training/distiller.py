@@ -123,7 +123,8 @@ class Distiller(SegmentationTask):
             for label, (_, term) in self.labelled_terms.items():
                 compared = taps.of(term) if taps is not None and term.on_features else (student, teacher)
                 values[label] = term(
-                    *compared,
+                    compared[0],
+                    compared[1],
                     target,
                     batch["inside"],
                     known=self._known,
