@@ -125,9 +125,9 @@ def test_a_student_becomes_like_its_teacher(images: Tensor, masks: Tensor) -> No
     teacher, student = nn.Conv2d(3, CLASSES, 1), nn.Conv2d(3, CLASSES, 1)
     module = Distiller(student, teacher, alpha=0.0, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1.0))
     batch = named_parts((images, masks))
-    first = float(module.term_values(batch)["pixel_kl"])
+    first = module.term_values(batch)["pixel_kl"].item()
     fit(module, [(images, masks)] * 10, epochs=3)
-    assert float(module.term_values(batch)["pixel_kl"]) < first / 10
+    assert module.term_values(batch)["pixel_kl"].item() < first / 10
 
 
 @pytest.mark.parametrize("wrapped", ["student", "teacher"])
@@ -219,7 +219,7 @@ def test_terms_on_features_of_foreign_networks(images: Tensor, masks: Tensor) ->
     module = Distiller(unet(), deeplab(), terms)
     before = copy.deepcopy(module.adapters.state_dict())
     metrics = fit(module, [(images, masks)] * 2)
-    assert metrics["train/hint@encoder"] > 0
+    assert metrics["train/hint"] > 0
     assert any(not torch.equal(value, before[key]) for key, value in module.adapters.state_dict().items())
 
 

@@ -148,7 +148,7 @@ class OpenModel:
     def __init__(self, job: Job, backend: Backend) -> None:
         self.memory: dict[str, float] = {}
         images = _noise(job.batch, job.size, backend.bands)
-        self._run = lambda: backend.classify(images)
+        self._run: Callable[[], object] = lambda: backend.classify(images)
         self._run()
 
     def time(self, runs: int, *, idle: int = 0) -> list[float]:
