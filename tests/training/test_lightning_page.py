@@ -28,7 +28,7 @@ def lines_of(code: str) -> list[str]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """Run the page's script on fewer and smaller things; return the folder that it wrote and its variables."""
     script, loading = blocks_of_page()
-    for written, small in (("return 64", "return 16"), ("resnet34", "resnet18"), ("max_epochs=4", "max_epochs=2")):
+    for written, small in (("return 64", "return 8"), ("resnet34", "resnet18"), ("max_epochs=4", "max_epochs=1")):
         assert written in script
         script = script.replace(written, small)
     folder = tmp_path_factory.mktemp("page")
