@@ -19,7 +19,7 @@ def test_parameters_of_an_onnx_file_are_its_numbers(onnx_model: Path) -> None:
     assert count_file_parameters(onnx_model) == PARAMETERS, "shapes are none"
 
 
-def test_scales_of_a_quantised_file_are_no_parameters(tmp_path: Path) -> None:
+def test_scales_of_a_quantized_file_are_no_parameters(tmp_path: Path) -> None:
     values = {
         "weight": np.ones((8, 3, 1, 1), np.int8),
         "scale": np.ones(8, np.float32),

@@ -12,7 +12,7 @@ COLORS = {"Ground": (120, 90, 60), "Roof": (200, 40, 40), "Water": (30, 60, 200)
 
 
 def write_scene(folder: Path, name: str, rng: np.random.Generator, *, size: int = 96) -> None:
-    """Coloured rectangles under noise, as an image and a colour mask."""
+    """Colored rectangles under noise, as an image and a color mask."""
     mask = np.full((size, size, 3), COLORS["Ground"], np.uint8)
     for color in (COLORS["Roof"], COLORS["Water"]):
         row, col = rng.integers(0, size // 2, 2)

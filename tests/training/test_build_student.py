@@ -1,4 +1,4 @@
-"""Training from the model of a folder: its network, weights and normalisation; what contradicts it is refused."""
+"""Training from the model of a folder: its network, weights and normalization; what contradicts it is refused."""
 
 from __future__ import annotations
 

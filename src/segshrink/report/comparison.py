@@ -116,7 +116,12 @@ TRAINING = (
     Measure("seconds", "Training time", _at("record.seconds"), formatting.duration),
     Measure("processor_seconds", "Processor time", _at("record.processor_seconds"), formatting.duration),
     Measure("training_memory_mb", "Peak memory", _at("record.peak_memory_mb"), formatting.memory),
-    Measure("training_memory_beyond_mb", "… beyond the libraries", _at("record.memory_beyond_libraries_mb"), formatting.memory),
+    Measure(
+        "training_memory_beyond_mb",
+        "… beyond the libraries",
+        _at("record.memory_beyond_libraries_mb"),
+        formatting.memory,
+    ),
     Measure("training_gpu_memory_mb", "Peak GPU memory", _at("record.gpu_peak_memory_mb"), formatting.memory),
     Measure("seed", "Seed", _at("record.seed"), formatting.plain),
 )

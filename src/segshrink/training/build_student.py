@@ -18,7 +18,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def build_chosen(choice: ModelChoice, dataset: Dataset, statistics: Callable[[], Normalization]) -> SegmentationModel:
-    """Build a network by id, or load the model of a folder with its weights and normalisation.
+    """Build a network by id, or load the model of a folder with its weights and normalization.
 
     Args:
         choice: What the recipe says.

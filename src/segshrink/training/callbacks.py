@@ -1,4 +1,4 @@
-"""What happens beside the optimisation: the metrics file, checkpoints, signals and progress."""
+"""What happens beside the optimization: the metrics file, checkpoints, signals and progress."""
 
 from __future__ import annotations
 

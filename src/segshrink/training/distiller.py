@@ -35,7 +35,7 @@ class Distiller(SegmentationTask):
     found out by a dry run, trained by the same optimizer, saved in checkpoints but not with the student's model.
 
     Where the teacher knows some of the classes only, terms on logits compare those: the student's logits of others get
-    no gradient from them, and pixels labelled as one of the others don't count.
+    no gradient from them, and pixels labeled as one of the others don't count.
 
     Args:
         student: The network to train.
@@ -59,7 +59,7 @@ class Distiller(SegmentationTask):
 
     Example:
         >>> student, teacher = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, padding=1)
-        >>> list(Distiller(student, teacher).labelled_terms)
+        >>> list(Distiller(student, teacher).labeled_terms)
         ['cross_entropy', 'pixel_kl']
     """
 
@@ -85,7 +85,7 @@ class Distiller(SegmentationTask):
         self.teacher = teacher if isinstance(teacher, Teacher) else TorchTeacher(teacher)
         check_teacher(self.teacher, self.terms)
         self._known = None if len(self.teacher.known) == len(self.teacher.classes) else self.teacher.known
-        self._on_features = {label: term for label, (_, term) in self.labelled_terms.items() if term.on_features}
+        self._on_features = {label: term for label, (_, term) in self.labeled_terms.items() if term.on_features}
         self._taps: TapPair | None = None
         self.adapters = self._build_adapters()
 
@@ -120,7 +120,7 @@ class Distiller(SegmentationTask):
                     "open it with open_teacher, which matches classes by name"
                 )
             values = {}
-            for label, (_, term) in self.labelled_terms.items():
+            for label, (_, term) in self.labeled_terms.items():
                 compared = taps.of(term) if taps is not None and term.on_features else (student, teacher)
                 values[label] = term(
                     compared[0],

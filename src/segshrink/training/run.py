@@ -100,7 +100,7 @@ def train(
     Raises:
         ConfigError: The recipe lacks what the role needs, or asks for more memory than there is; the role doesn't learn
             from a teacher; the run learned from another one.
-        DataError: No validation scene has a labelled pixel.
+        DataError: No validation scene has a labeled pixel.
         FileError: The folder holds another run, is in use by another process, or can't be written.
         TrainingError: The loss became NaN or infinite; a data loading process died.
         KeyboardInterrupt: Ctrl-C. ``run.json`` says "stopped".
@@ -201,7 +201,7 @@ class _Training:
         masks = (data.val_store.mask(number) for number in range(len(data.val_store)))
         if all((mask == IGNORE_INDEX).all() for mask in masks):
             raise DataError(
-                f"none of the {len(data.val_store)} validation scenes of '{dataset.description.name}' has a labelled "
+                f"none of the {len(data.val_store)} validation scenes of '{dataset.description.name}' has a labeled "
                 "pixel, so nothing can judge a training; check the val split and what the masks 'ignore'"
             )
         if absent := ", ".join(absent_classes(data.train_store, allowed=recipe.data.allow_absent)):

@@ -46,13 +46,13 @@ class SegmentationTask(lightning.LightningModule):
 
     Batches are pairs (images, targets, ...) or mappings: "image", "images" or "pixel_values" (N, bands, H, W), and
     "target", "mask", "masks", "label" or "labels" (N, H, W) or (N, 1, H, W), class indices, 255 or below 0 where
-    unlabelled; what else they hold is left alone, but for ``inside`` (N, H, W) bool, False outside the scene, and
+    unlabeled; what else they hold is left alone, but for ``inside`` (N, H, W) bool, False outside the scene, and
     ``sample`` (N,), numbers of the scenes. A validation batch with arrays of a whole scene has channels last: ``image``
     (H, W, bands), ``target`` (H, W).
 
     Logged: ``train/loss`` and ``train/<term>`` per epoch, ``val/loss`` and ``val/<term>`` on crops, ``val/mean_iou`` on
     scenes in epochs that ``scores_scenes``, or on the images of the only validation loader; a term goes by its key in
-    ``labelled_terms``.
+    ``labeled_terms``.
 
     Args:
         model: The network to train.
@@ -63,7 +63,7 @@ class SegmentationTask(lightning.LightningModule):
         seed: Random numbers inside the network (dropout) derive from (seed, epoch, batch).
 
     Attributes:
-        labelled_terms: The terms, each under a name of its own.
+        labeled_terms: The terms, each under a name of its own.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class SegmentationTask(lightning.LightningModule):
         super().__init__()
         self.model = model
         self.terms = tuple(terms) if terms is not None else (WeightedTerm(1.0, build_term("cross_entropy")),)
-        self.labelled_terms = label_terms(self.terms)
+        self.labeled_terms = label_terms(self.terms)
         self.settings = training or Training()
         self.seed = seed
         self.sample_names: Sequence[str] = ()
@@ -103,14 +103,14 @@ class SegmentationTask(lightning.LightningModule):
         return resized(scores, (images.shape[2], images.shape[3]))
 
     def term_values(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the unweighted value of every term of a batch, with its graph, by the keys of ``labelled_terms``."""
+        """Return the unweighted value of every term of a batch, with its graph, by the keys of ``labeled_terms``."""
         return self.compare(batch)[1]
 
     def compare(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the model's logits of a batch, and what ``term_values`` does."""
         logits, target = self(batch["image"]), batch["target"].long()
         return logits, {
-            label: term(logits, None, target, batch["inside"]) for label, (_, term) in self.labelled_terms.items()
+            label: term(logits, None, target, batch["inside"]) for label, (_, term) in self.labeled_terms.items()
         }
 
     def configure_optimizers(self) -> Any:
@@ -187,7 +187,7 @@ class SegmentationTask(lightning.LightningModule):
     def _weighted(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return logits, the weighted sum of the terms, and each by itself without its graph."""
         logits, values = self.compare(batch)
-        loss = torch.stack([weight * values[label] for label, (weight, _) in self.labelled_terms.items()]).sum()
+        loss = torch.stack([weight * values[label] for label, (weight, _) in self.labeled_terms.items()]).sum()
         return logits, loss, {label: value.detach() for label, value in values.items()}
 
     def _score_scene(self, batch: Batch) -> None:
