@@ -347,7 +347,8 @@ def test_a_network_of_other_classes_or_bands_is_not_wrapped():
 
 def test_a_network_of_ones_own_comes_back_with_its_weights(tmp_path):
     classes = ClassMap.build([("a", "#010203", 4), ("b", "#FFFFFF", 9), ("c", "#000000", 1)])
-    model = SegmentationModel.wrap(Own(), classes=classes, normalization=Normalization((1.5, 2, 3), (4, 5, 6)))
+    scale = Normalization((1.5, 2, 3), (4, 5, 6))
+    model = SegmentationModel.wrap(Own(), classes=classes, normalization=scale, dtype="uint16")
     model(torch.randint(0, 256, (2, 3, 64, 64)))  # running statistics move
     model.eval().save(tmp_path / "own")
     network = Own()

@@ -58,6 +58,7 @@ class SegmentationModel(nn.Module):
         bands: int | None = None,
         normalization: Normalization | str = "imagenet",
         stride: int | None = None,
+        dtype: str = "uint8",
     ) -> Self:
         """Describe a network of any library, so that it takes raw pixels and can be saved and exported.
 
@@ -70,6 +71,7 @@ class SegmentationModel(nn.Module):
             normalization: What it was trained with, for pixels from 0 to 255: "imagenet", "half" or numbers.
             stride: The sides of images are padded to a multiple of this many pixels; by default as an encoder of
                 segmentation-models-pytorch says, else 32.
+            dtype: Kind of the raw pixel values: "uint8", "uint16", "int16" or "float32".
 
         Raises:
             ModelError: The network can't be run on a small image, or has another number of channels.
@@ -97,7 +99,9 @@ class SegmentationModel(nn.Module):
         if isinstance(normalization, str):
             normalization = Normalization.named(normalization, bands)
         sigmoid = channels < len(classes)
-        description = ModelDescription(f"{CUSTOM}{name}", classes, bands, normalization, stride, sigmoid=sigmoid)
+        description = ModelDescription(
+            f"{CUSTOM}{name}", classes, bands, normalization, stride, dtype=dtype, sigmoid=sigmoid
+        )
         weight = next(network.parameters(), torch.empty(0))
         return cls(network, description).to(weight.device)
 

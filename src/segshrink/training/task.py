@@ -139,7 +139,7 @@ class SegmentationTask(lightning.LightningModule):
     def on_train_batch_start(self, batch: Batch | Sequence[Any], batch_idx: int) -> None:
         """Make the network's own randomness a function of (seed, epoch, batch), so that resuming changes nothing."""
         torch.manual_seed(derived_seed(self.seed, self.current_epoch, batch_idx))
-        if self.global_step == 0:
+        if self.current_epoch == batch_idx == 0:
             for notice in self.units_notices(named_parts(batch)["image"]):
                 _LOGGER.warning(notice)
 
