@@ -83,7 +83,7 @@ class Distiller(SegmentationTask):
             terms = terms_from(alpha=alpha, temperature=temperature)
         super().__init__(student, terms, training=training, optimizer=optimizer, seed=seed)
         self.teacher = teacher if isinstance(teacher, Teacher) else TorchTeacher(teacher)
-        check_teacher(self.teacher, self.terms)
+        check_teacher(self.teacher, self.terms, cached=True)  # answers about whole scenes come with the batches
         self._known = None if len(self.teacher.known) == len(self.teacher.classes) else self.teacher.known
         self._on_features = {label: term for label, (_, term) in self.labeled_terms.items() if term.on_features}
         self._taps: TapPair | None = None
