@@ -43,7 +43,7 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> Distilled:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("segshrink.data.sources.find_pairs", counted)
-        result = segshrink.distill(recipe, out=root / "run", control=True, doctor=False, progress=progress)
+        result = segshrink.distill(recipe, out=root / "run", control=True, progress=progress)
     return Distilled(result, list(dict.fromkeys(stages)), len(openings))
 
 
