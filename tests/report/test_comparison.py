@@ -41,8 +41,8 @@ def test_what_a_training_took_is_shown_where_it_was_recorded(tmp_path: Path, wri
     folder = RunFolder(write_run(tmp_path, "student", images=1))
     keys = ("processor_seconds", "training_memory_mb", "training_memory_beyond_mb", "training_gpu_memory_mb")
     assert not set(keys) & set(rows_of([tmp_path]))
-    took = {"processor_seconds": 1000.0, "peak_memory_mb": 900.0, "libraries_memory_mb": 650.0}
-    folder.write_run(folder.run().model_copy(update={**took, "peak_gpu_memory_mb": 2000.0}))
+    took = {"processor_seconds": 1000.0, "peak_memory_mb": 900.0, "memory_beyond_libraries_mb": 250.0}
+    folder.write_run(folder.run().model_copy(update={**took, "gpu_peak_memory_mb": 2000.0}))
     rows = rows_of([tmp_path])
     assert [rows[key].cells[0].text for key in keys] == ["16 min 40 s", "900 MB", "250 MB", "2,000 MB"]
 
