@@ -300,7 +300,7 @@ def test_several_teachers_are_opened_as_one(tmp_path: Path, code: str) -> None:
     assert both.weights == (3, 1)
     assert both.combine == "confidence"
     assert both.known == (0, 1, 2)
-    assert all(isinstance(teacher, Augmented) and len(teacher.views) == 4 for teacher in both.teachers)
+    assert all(isinstance(teacher, Augmented) and len(teacher.views) == 4 for teacher in both.parts)
     assert both.name == f"{tmp_path / 'model'} + {code}"
     assert torch.allclose(both.logits(images()).exp().sum(1), torch.ones(1))
     with pytest.raises(ConfigError, match="no teacher is named"):

@@ -140,9 +140,9 @@ def test_parts_are_lowered_where_they_can_be(
     lowered = low_precision._lowered(several, "int8", tiles)
     assert isinstance(lowered, Augmented)
     assert lowered.views == several.views
-    assert isinstance(lowered.teacher, Ensemble)
-    assert [type(part) for part in lowered.teacher.teachers] == [LowPrecisionTeacher, TorchTeacher]
-    assert lowered.teacher.weights == (1.0, 3.0)
+    assert isinstance(lowered.parts[0], Ensemble)
+    assert [type(part) for part in lowered.parts[0].parts] == [LowPrecisionTeacher, TorchTeacher]
+    assert lowered.parts[0].weights == (1.0, 3.0)
     assert lowered.identity != several.identity
     assert "theirs:net is a network that segshrink can't export" in caplog.text
     assert close(lowered.logits(images), several.logits(images), 0.1)

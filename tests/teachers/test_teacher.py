@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -153,6 +156,28 @@ def test_a_plain_module_takes_bytes(bands: int) -> None:
     images = torch.randint(0, 256, (2, bands, 16, 16), dtype=torch.uint8)
     teacher = TorchTeacher(Own(bands=bands), CLASSES)
     assert torch.equal(teacher.logits(images), teacher.logits(images.float()))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda scores: {"aux": -scores, "out": scores},
+        lambda scores: {"logits": scores, "loss": None},
+        lambda scores: (scores, -scores),
+        lambda scores: [scores, -scores],
+        lambda scores: nn.functional.avg_pool2d(scores, 4),
+    ],
+    ids=["torchvision", "transformers", "tuple", "deep supervision", "quarter size"],
+)
+def test_scores_are_found_in_what_networks_of_libraries_answer(form: Callable[[Tensor], Any], images: Tensor) -> None:
+    class Library(Own):
+        def forward(self, images: Tensor) -> Any:
+            return form(super().forward(images))
+
+    flat = images.float().mean(dim=(2, 3), keepdim=True).expand_as(images)
+    inner = np.s_[:, :, 8:-8, 8:-8]  # the convolution sees zeros around
+    expected = TorchTeacher(Own(), CLASSES).logits(flat)
+    assert torch.allclose(TorchTeacher(Library(), CLASSES).logits(flat)[inner], expected[inner], rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -63,14 +63,9 @@ class Augmented(Teacher):
         self.views = tuple(View(scale, mirrored) for scale in scales for mirrored in mirrors)
 
     @property
-    def teacher(self) -> Teacher:
-        """The teacher that it asks."""
-        return self.parts[0]
-
-    @property
     def identity(self) -> str:
         """SHA-256 of the teacher's identity and the views."""
-        settings = [self.teacher.identity, [asdict(view) for view in self.views]]
+        settings = [self.parts[0].identity, [asdict(view) for view in self.views]]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
     @torch.no_grad()
@@ -80,7 +75,7 @@ class Augmented(Teacher):
         Args:
             images: Raw pixel values (N, bands, H, W), uint8 or float.
         """
-        return self._average(images, self.teacher.logits)
+        return self._average(images, self.parts[0].logits)
 
     @torch.no_grad()
     def scene_logits(self, image: NDArray[Any], name: str) -> NDArray[np.float32]:
@@ -93,7 +88,7 @@ class Augmented(Teacher):
 
         def answer(view: Tensor) -> Tensor:
             pixels = np.ascontiguousarray(view[0].permute(1, 2, 0).numpy())
-            return torch.from_numpy(self.teacher.scene_logits(pixels, name))[None]
+            return torch.from_numpy(self.parts[0].scene_logits(pixels, name))[None]
 
         average: NDArray[np.float32] = self._average(scene_tensor(image), answer)[0].numpy()
         return average

@@ -73,6 +73,7 @@ class BlackBox(Teacher):
         self.mapping: ClassMapping = mapping
         self._adapter, self._key = adapter, key
         self._resizing = Resizing.of(adapter, size)
+        self.sees_whole_scenes = size is not None
         # Channels that stand for nothing are resized and blended as one.
         self._kept = sorted({channel for group in mapping.channels for channel in group})
         self._final = ClassMapping(
@@ -83,11 +84,6 @@ class BlackBox(Teacher):
     def returns_probabilities(self) -> bool | None:
         """Whether its answers were found to be probabilities; None: it has answered nothing yet."""
         return self._output.returns_probabilities
-
-    @property
-    def sees_whole_scenes(self) -> bool:
-        """Whether it takes images of one size only."""
-        return self._resizing.size is not None
 
     @property
     def identity(self) -> str:

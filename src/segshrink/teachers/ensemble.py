@@ -56,14 +56,9 @@ class Ensemble(Teacher):
         self.whole_scenes = any(teacher.whole_scenes for teacher in teachers)
 
     @property
-    def teachers(self) -> tuple[Teacher, ...]:
-        """The teachers that it asks."""
-        return self.parts
-
-    @property
     def identity(self) -> str:
         """SHA-256 of the teachers' identities and of how they are combined."""
-        settings = [[teacher.identity for teacher in self.teachers], self.weights, self.combine]
+        settings = [[teacher.identity for teacher in self.parts], self.weights, self.combine]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
     @torch.no_grad()
@@ -73,7 +68,7 @@ class Ensemble(Teacher):
         Args:
             images: Raw pixel values (N, bands, H, W), uint8 or float.
         """
-        return self._combined([teacher.logits(images) for teacher in self.teachers])
+        return self._combined([teacher.logits(images) for teacher in self.parts])
 
     @torch.no_grad()
     def scene_logits(self, image: NDArray[Any], name: str) -> NDArray[np.float32]:
@@ -83,7 +78,7 @@ class Ensemble(Teacher):
             image: Raw pixel values (H, W, bands).
             name: The scene's name in its data set.
         """
-        answers = [torch.from_numpy(teacher.scene_logits(image, name))[None] for teacher in self.teachers]
+        answers = [torch.from_numpy(teacher.scene_logits(image, name))[None] for teacher in self.parts]
         combined: NDArray[np.float32] = self._combined(answers)[0].numpy()
         return combined
 
@@ -91,7 +86,7 @@ class Ensemble(Teacher):
         """Average logits (N, C, H, W) of all teachers."""
         total = torch.zeros_like(answers[0])
         shares = torch.zeros_like(answers[0])
-        for teacher, weight, logits in zip(self.teachers, self.weights, answers, strict=True):
+        for teacher, weight, logits in zip(self.parts, self.weights, answers, strict=True):
             probabilities = logits.softmax(dim=1)
             share = probabilities.amax(dim=1, keepdim=True) * weight if self.combine == "confidence" else weight
             known = list(teacher.known)

@@ -53,11 +53,14 @@ class Teacher(ABC):
     Attributes:
         whole_scenes: Whether it answers about whole named scenes only, not about crops; the student then learns from
             its cache.
+        sees_whole_scenes: Whether it brings an image of any size to its own by itself, so that nothing else should
+            tile it.
         module: The network whose features a student may learn from; None for a black box.
         parts: The teachers that it asks; none: it answers itself.
     """
 
     whole_scenes: bool = False
+    sees_whole_scenes: bool = False
     module: nn.Module | None = None
 
     def __init__(
@@ -94,11 +97,6 @@ class Teacher(ABC):
         """Names of its own classes that stand for none of the student's and were likeliest somewhere, until now."""
         names = () if self.mapping is None else self.mapping.named(self._overlooked)
         return tuple(dict.fromkeys([*names, *(name for part in self.parts for name in part.overlooked)]))
-
-    @property
-    def sees_whole_scenes(self) -> bool:
-        """Whether it brings an image of any size to its own by itself, so that nothing else should tile it."""
-        return False
 
     @abstractmethod
     def logits(self, images: Tensor) -> Tensor:

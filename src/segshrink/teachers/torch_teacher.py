@@ -135,6 +135,7 @@ class TorchTeacher(Teacher):
             classes = model.description.classes if isinstance(model, SegmentationModel) else _numbered_classes(model)
         super().__init__(classes, mapping=mapping, scaling=scaling, name=name)
         self.module = model.eval().requires_grad_(False)
+        self.sees_whole_scenes = isinstance(model, AdaptedNetwork) and model.resizing.size is not None
         self._declared = output
         self._output = OutputFormat(name, output)
         self._first_answer: list[float] | None = None
@@ -143,11 +144,6 @@ class TorchTeacher(Teacher):
     def returns_probabilities(self) -> bool | None:
         """Whether the model answers with probabilities; None: not known yet."""
         return self._output.returns_probabilities
-
-    @property
-    def sees_whole_scenes(self) -> bool:
-        """Whether its adapter brings images to one size."""
-        return isinstance(self.module, AdaptedNetwork) and self.module.resizing.size is not None
 
     @property
     def network_and_adapter(self) -> tuple[nn.Module, Adapter]:
