@@ -70,41 +70,25 @@ class OnnxQuantizer:
         self.tiles = tiles[::step][:COMPARED_TILES]
         self.expected = logits_of(self.model, self.tiles)
 
-    def quantize(self, nodes: Sequence[str] | None = None) -> onnx.ModelProto:
-        """Return the model with ``nodes`` (by default all that may be) in 8 bits and everything else in float32.
+    def quantize(self, nodes: Sequence[str] | None = None, *, ranges: Ranges | None = None) -> onnx.ModelProto:
+        """Return the model with some nodes in 8 bits and everything else in float32.
+
+        Args:
+            nodes: Names of these nodes; by default all that may be.
+            ranges: Of activations; by default the better ones of those that were observed.
 
         Raises:
             ModelError: ONNX Runtime can't run the model in 8 bits on this machine.
         """
-        chosen = list(self.nodes if nodes is None else nodes)
-        return self._quantized(chosen, self._best_ranges) if chosen else self.model
-
-    def error(self, nodes: Sequence[str] | None = None) -> float:
-        """Return ``quantization_error`` of the logits when ``nodes`` are in 8 bits."""
-        return self._error(self.quantize(nodes))
-
-    def serialized(self, nodes: Sequence[str] | None = None) -> bytes:
-        """Return the 8-bit model as it goes into a file."""
-        content: bytes = minify(self.quantize(nodes)).SerializeToString()
-        return content
-
-    @cached_property
-    def _best_ranges(self) -> Ranges:
-        with scratch_folder() as scratch:
-            path = scratch / "int8.onnx"
-            path.write_bytes(minify(self._quantized(self.nodes, self._ranges[0])).SerializeToString())
-            check_isolated(path, runtime="onnxruntime", threads=1)
-        return min(self._ranges, key=lambda ranges: self._error(self._quantized(self.nodes, ranges)))
-
-    def _error(self, model: onnx.ModelProto) -> float:
-        return quantization_error(logits_of(model, self.tiles), self.expected)
-
-    def _quantized(self, nodes: list[str], ranges: Ranges) -> onnx.ModelProto:
         from onnxruntime.quantization import CalibrationMethod, QuantType, TensorsData
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+        chosen = list(self.nodes if nodes is None else nodes)
+        if not chosen:
+            return self.model
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
+        tensors = TensorsData(CalibrationMethod.MinMax, dict(self._best_ranges if ranges is None else ranges))
         with quiet_library():
             quantizer = QDQQuantizer(
                 model,
@@ -112,15 +96,31 @@ class OnnxQuantizer:
                 reduce_range=True,
                 weight_qType=QuantType.QInt8,
                 activation_qType=QuantType.QUInt8,
-                tensors_range=TensorsData(CalibrationMethod.MinMax, dict(ranges)),
-                nodes_to_quantize=nodes,
+                tensors_range=tensors,
+                nodes_to_quantize=chosen,
                 nodes_to_exclude=[],
                 op_types_to_quantize=sorted(WEIGHTED | BETWEEN),
                 extra_options={},
             )
-            quantizer.quantize_model()
-        quantized: onnx.ModelProto = quantizer.model.model
+            quantized: onnx.ModelProto = quantizer.quantize_model()
         return quantized
+
+    def error(self, nodes: Sequence[str] | None = None, *, ranges: Ranges | None = None) -> float:
+        """Return ``quantization_error`` of the logits; arguments as in ``quantize``."""
+        return quantization_error(logits_of(self.quantize(nodes, ranges=ranges), self.tiles), self.expected)
+
+    def serialized(self, nodes: Sequence[str] | None = None, *, ranges: Ranges | None = None) -> bytes:
+        """Return the 8-bit model as it goes into a file; arguments as in ``quantize``."""
+        content: bytes = minify(self.quantize(nodes, ranges=ranges)).SerializeToString()
+        return content
+
+    @cached_property
+    def _best_ranges(self) -> Ranges:
+        with scratch_folder() as scratch:
+            path = scratch / "int8.onnx"
+            path.write_bytes(self.serialized(ranges=self._ranges[0]))
+            check_isolated(path, runtime="onnxruntime", threads=1)
+        return min(self._ranges, key=lambda ranges: self.error(ranges=ranges))
 
 
 def quantization_error(logits: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]]) -> float:
