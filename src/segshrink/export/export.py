@@ -116,42 +116,40 @@ def plan_files(out: Path, formats: Sequence[str] | None) -> _Plan:
     Raises:
         ConfigError: A format is unknown, or is not that of the suffix.
     """
-    own = _SUFFIXES.get(out.suffix.lower())
-    wanted = list(formats) if formats is not None else [own or ""]
-    if formats is None and own is None:
-        if out.suffix:
-            raise UsageError(f"--out {out} must end in .onnx, .xml or .tflite; or give --format, whose suffix is added")
-        wanted = ["onnx"]
-    for name in wanted:
+    of_suffix = _SUFFIXES.get(out.suffix.lower())
+    if formats is None and of_suffix is None and out.suffix:
+        raise UsageError(f"--out {out} must end in .onnx, .xml or .tflite; or give --format, whose suffix is added")
+    names = [of_suffix or "onnx"] if formats is None else list(formats)
+    for name in names:
         if name not in FORMATS:
             raise UsageError(f"--format: unknown '{name}'{nearest(name, FORMATS)}")
-    if own is None:
-        return _Plan({name: out.with_name(out.name + FORMATS[name]) for name in wanted}, out)
-    if own not in wanted and not (wanted == ["qgis"] and own == "onnx"):
-        raise UsageError(f"--out {out} is a file for {own}, but --format asks for {', '.join(wanted)}; give one alone")
+    if of_suffix is None:
+        return _Plan({name: out.with_name(out.name + FORMATS[name]) for name in names}, out)
+    only_qgis = names == ["qgis"] and of_suffix == "onnx"
+    if of_suffix not in names and not only_qgis:
+        raise UsageError(
+            f"--out {out} is a file for {of_suffix}, but --format asks for {', '.join(names)}; give one alone"
+        )
     stem = out.with_suffix("")
-    return _Plan(
-        {name: out if name == own or wanted == ["qgis"] else Path(f"{stem}{FORMATS[name]}") for name in wanted}, stem
-    )
+    files = {name: out if name == of_suffix or only_qgis else Path(f"{stem}{FORMATS[name]}") for name in names}
+    return _Plan(files, stem)
 
 
 def _write_files(
     model: SegmentationModel, plan: _Plan, *, outputs: Sequence[str], half: bool, overwrite: bool
 ) -> list[ExportedFile]:
-    written = []
+    interfaces = {"qgis": (("probabilities",), True), "tflite": (("logits",), False)}
+    files = []
     for name, path in plan.files.items():
-        if name == "qgis":
-            file = ExportedFile(path, ("probabilities",), float_pixels=True)
-            export_onnx(model, path, outputs=file.outputs, float_pixels=True, overwrite=overwrite)
-        elif name == "tflite":
-            file = ExportedFile(export_tflite(model, path, overwrite=overwrite), ("logits",))
+        file = ExportedFile(path, *interfaces.get(name, (tuple(outputs), False)))
+        if name == "tflite":
+            export_tflite(model, path, overwrite=overwrite)
         elif name == "openvino":
-            made = export_openvino(model, path, outputs=outputs, half=half, overwrite=overwrite)
-            file = ExportedFile(made, tuple(outputs))
+            export_openvino(model, path, outputs=file.outputs, half=half, overwrite=overwrite)
         else:
-            file = ExportedFile(export_onnx(model, path, outputs=outputs, overwrite=overwrite), tuple(outputs))
-        written.append(file)
-    return written
+            export_onnx(model, path, outputs=file.outputs, float_pixels=file.float_pixels, overwrite=overwrite)
+        files.append(file)
+    return files
 
 
 def _check_place(plan: _Plan, *, card: bool, overwrite: bool) -> None:
@@ -178,7 +176,7 @@ def _describe(
         evaluation=folder.evaluation() if folder and folder.has_evaluation else None,
         profile=folder.profile() if folder and folder.has_profile else None,
     )
-    for own, item in items.items():
-        write_json(plan.card.with_name(own), item, overwrite=overwrite)
+    for file_name, item in items.items():
+        write_json(plan.card.with_name(file_name), item, overwrite=overwrite)
     write_text(plan.card, card, overwrite=overwrite)
-    return [plan.card, *(plan.card.with_name(own) for own in items)]
+    return [plan.card, *(plan.card.with_name(file_name) for file_name in items)]
