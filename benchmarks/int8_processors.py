@@ -164,7 +164,8 @@ def as_markdown(record: Mapping[str, Any]) -> str:
         "",
         f"Share of pixels that int8 files give the class that fp32 gives them on {record['machine']['cpu']}, "
         f"{record['created'][:10]}, seed {record['seed']}; the lowest is {100 * lowest:.2f} %. "
-        "`python benchmarks/int8_processors.py` measures it again and says what is what.",
+        "`python benchmarks/int8_processors.py` measures it again and says what is what. [int8_agreement.md]"
+        "(int8_agreement.md) says which pixels these are and what was tried for more of them.",
         "",
         "Versions: "
         + "; ".join(
