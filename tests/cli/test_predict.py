@@ -216,7 +216,7 @@ def test_a_grid_beyond_reason_is_refused_with_its_size(segshrink, onnx_file: Pat
 
 
 def test_a_scene_of_too_many_pixels_is_refused(segshrink, onnx_file: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("segshrink.prediction.scenes.planning._MOST_PIXELS", 2000)
+    monkeypatch.setattr("segshrink.prediction.scenes.plan._MOST_PIXELS", 2000)
     result = segshrink("predict", onnx_file, write_tif(tmp_path / "s.tif", pixels(50, 40)), "-o", tmp_path / "out")
     assert result.status == 1
     assert "50 × 40" in result.sentence

@@ -16,8 +16,8 @@ from rasterio.transform import Affine
 
 from segshrink.classes import ClassMap
 from segshrink.errors import DataError, FileError, MissingExtraError
+from segshrink.imagery.cog import PROBABILITY_STEPS, RasterWriter
 from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.geotiff_writing import PROBABILITY_STEPS, RasterWriter
 from segshrink.imagery.polygons import write_polygons
 from segshrink.tiling import Window
 

@@ -15,12 +15,12 @@ from segshrink.errors import DataError, FileError
 from segshrink.extras import missing_extra
 from segshrink.files import replacing
 from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.ground import Ground
 from segshrink.imagery.opening import open_raster, read_header
-from segshrink.imagery.regions import Regions, Strip, find_regions
+from segshrink.imagery.pixel_area import Ground
+from segshrink.imagery.polygonize import Regions, Strip, find_regions
 from segshrink.imagery.scene_sources import gdal_settings
 from segshrink.imagery.simplification import simplified
-from segshrink.imagery.vector_writing import Features, GeoJsonWriter, GeoPackageWriter, VectorWriter
+from segshrink.imagery.vectors import Features, GeoJsonWriter, GeoPackageWriter, VectorWriter
 
 # Pixels that are traced at once, and polygons that are written at once.
 _STRIP = 1 << 21

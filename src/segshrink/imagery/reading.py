@@ -15,7 +15,7 @@ from rasterio.windows import Window as RasterWindow
 
 from segshrink.errors import FileError
 from segshrink.imagery.bands import Bands, Remedy, choose_bands, transparency
-from segshrink.imagery.filling import fill_invalid
+from segshrink.imagery.fill_nodata import fill_nodata
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.opening import open_raster, read_header
 from segshrink.imagery.pictures import Picture, files_of_place, refuse_turned
@@ -177,7 +177,7 @@ def read_valid_image(path: Path, options: ReadOptions | None = None) -> tuple[ND
     if valid is not None:
         for window in grid(*valid.shape, tile=_SQUARE, overlap=0):
             if not valid[window.slices].all():
-                fill_invalid(pixels[window.slices], valid[window.slices])
+                fill_nodata(pixels[window.slices], valid[window.slices])
     return change(pixels), valid
 
 

@@ -21,7 +21,7 @@ from rasterio.windows import Window as RasterWindow
 
 from segshrink.errors import ConfigError, DataError, FileError, UsageError
 from segshrink.imagery.bands import Bands, choose_bands
-from segshrink.imagery.filling import fill_invalid
+from segshrink.imagery.fill_nodata import fill_nodata
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.opening import read_header
 from segshrink.imagery.pictures import Picture, refuse_orientation, refuse_turned
@@ -106,7 +106,7 @@ class Scene:
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Read a window.
 
-        Pixels without a value (transparent, masked, no-data, NaN, infinite) are filled as ``fill_invalid`` says, from
+        Pixels without a value (transparent, masked, no-data, NaN, infinite) are filled as ``fill_nodata`` says, from
         the window's valid ones; where there are none, with zeros. So they don't stand out for their neighbours.
 
         Returns:
@@ -133,7 +133,7 @@ class Scene:
             ) from error
         pixels = through_palette(pixels, self._choice)
         if valid is not None:
-            fill_invalid(pixels, valid)
+            fill_nodata(pixels, valid)
         return self._rescaling(pixels), valid
 
     def _place(self, window: Window) -> RasterWindow:

@@ -7,8 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from segshrink.imagery.ground import Ground
-from segshrink.imagery.lattice import with_shared_corners
+from segshrink.imagery.pixel_area import Ground
+from segshrink.imagery.pixel_edges import with_shared_corners
 
 
 def simplified(polygons: NDArray[Any], ground: Ground, tolerance: float) -> NDArray[Any]:

@@ -14,7 +14,7 @@ import pytest
 from segshrink.errors import ConfigError, FileError
 from segshrink.imagery.georeference import Georeference
 from segshrink.prediction.scenes import SceneFiles, SceneOptions
-from segshrink.prediction.scenes.planning import ScenePlan
+from segshrink.prediction.scenes.plan import ScenePlan
 from segshrink.prediction.scenes.records import RECORD_NAME, Records
 
 OVERWRITE = SceneOptions(overwrite=True)

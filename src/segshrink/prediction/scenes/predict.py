@@ -13,11 +13,11 @@ from segshrink.imagery.polygons import require_vector_extra
 from segshrink.imagery.scene_sources import Source, placed_sources
 from segshrink.prediction.backends import Backend
 from segshrink.prediction.scenes.options import SceneOptions
-from segshrink.prediction.scenes.outputs import SceneResults
-from segshrink.prediction.scenes.planning import SceneFiles, ScenePlan, is_file_name, open_for, plan_scenes
-from segshrink.prediction.scenes.prediction import predict_pieces
+from segshrink.prediction.scenes.plan import SceneFiles, ScenePlan, is_file_name, open_for, plan_scenes
 from segshrink.prediction.scenes.records import Records, model_key
+from segshrink.prediction.scenes.stream import predict_pieces
 from segshrink.prediction.scenes.streams import Streams
+from segshrink.prediction.scenes.write import SceneResults
 from segshrink.prediction.tiled import choose_tiling
 
 if TYPE_CHECKING:

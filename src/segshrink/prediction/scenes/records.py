@@ -16,7 +16,7 @@ from uuid import uuid4
 from segshrink.errors import ConfigError, FileError
 from segshrink.files import content_key, read_json, scratch_folder
 from segshrink.prediction.scenes.options import SceneOptions
-from segshrink.prediction.scenes.planning import ScenePlan
+from segshrink.prediction.scenes.plan import ScenePlan
 
 RECORD_NAME = "predictions.sqlite"
 # What earlier versions kept: read once, never written.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from segshrink.errors import FileError
 from segshrink.prediction import Predictor
 from segshrink.prediction.scenes import SceneOptions
-from segshrink.prediction.scenes.prediction import predict_pieces
+from segshrink.prediction.scenes.stream import predict_pieces
 from segshrink.prediction.scenes.streams import Streams
 from segshrink.prediction.tiled import Tiling
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from segshrink.imagery.lattice import with_shared_corners
-from segshrink.imagery.regions import Regions, Strip, find_regions
+from segshrink.imagery.pixel_edges import with_shared_corners
+from segshrink.imagery.polygonize import Regions, Strip, find_regions
 
 shapely = pytest.importorskip("shapely")
 

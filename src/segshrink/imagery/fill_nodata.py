@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 _FAR = np.int32(1 << 29)
 
 
-def fill_invalid(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
+def fill_nodata(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
     """Give every invalid pixel the values of the nearest valid one in its row or column, in place.
 
     Where a pixel's row and column hold no valid one, it takes what the nearest pixel of its row took; where nothing is

@@ -13,14 +13,14 @@ import numpy as np
 from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.errors import FileError
 from segshrink.files import scratch_folder
-from segshrink.imagery.geotiff_writing import PROBABILITY_STEPS, RasterWriter, write_auxiliary
+from segshrink.imagery.cog import PROBABILITY_STEPS, RasterWriter, write_auxiliary
 from segshrink.imagery.polygons import write_polygons
-from segshrink.imagery.quicklook import Quicklook
+from segshrink.imagery.thumbnail import Thumbnail
 from segshrink.imagery.writing import write_index_png
 from segshrink.prediction.scenes.options import SceneOptions
-from segshrink.prediction.scenes.planning import ScenePlan
-from segshrink.prediction.scenes.prediction import Piece
+from segshrink.prediction.scenes.plan import ScenePlan
 from segshrink.prediction.scenes.records import Records
+from segshrink.prediction.scenes.stream import Piece
 
 
 class SceneResults:
@@ -64,8 +64,8 @@ class SceneResults:
             self._probabilities.write(piece.window, piece.probabilities)
         if self._confidence is not None and piece.confidence is not None:
             self._confidence.write(piece.window, piece.confidence)
-        if self._quicklook is not None:
-            self._quicklook.add(piece.window, piece.pixels, piece.classes)
+        if self._thumbnail is not None:
+            self._thumbnail.add(piece.window, piece.pixels, piece.classes)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -91,7 +91,7 @@ class SceneResults:
         grid, names, files = self._plan.grid, self._classes.names, self._files
         enter = self._writers.enter_context
         as_picture = files.classes.suffix.lower() == ".png"
-        self._class_map = self._probabilities = self._confidence = self._quicklook = None
+        self._class_map = self._probabilities = self._confidence = self._thumbnail = None
         self._map_path = self._scratch_file("classes.tif") if as_picture else files.classes
         if as_picture:
             self._index = np.full((grid.height, grid.width), IGNORE_INDEX, np.uint8)
@@ -110,7 +110,7 @@ class SceneResults:
                 RasterWriter(self._confidence_path, grid, descriptions=["confidence"], scale=scale)
             )
         if files.overlay is not None:
-            self._quicklook = Quicklook(grid.height, grid.width, self._classes)
+            self._thumbnail = Thumbnail(grid.height, grid.width, self._classes)
 
     def _scratch_file(self, name: str) -> Path:
         folder = self._scratch / "unnamed"
@@ -125,8 +125,8 @@ class SceneResults:
                 write_auxiliary(files.classes, self._classes, self._plan.grid)
             if files.world is not None:
                 files.world.write_text(self._plan.grid.world_file(), encoding="ascii")
-        if files.overlay is not None and self._quicklook is not None:
-            self._quicklook.write(files.overlay)
+        if files.overlay is not None and self._thumbnail is not None:
+            self._thumbnail.write(files.overlay)
         if files.vectors is not None:
             write_polygons(
                 self._map_path,

@@ -13,7 +13,7 @@ from rasterio import features
 from rasterio.transform import Affine
 
 from segshrink.classes import IGNORE_INDEX
-from segshrink.imagery.lattice import united
+from segshrink.imagery.pixel_edges import united
 
 _NOBODY = -1
 

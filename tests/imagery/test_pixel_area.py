@@ -7,7 +7,7 @@ from rasterio.crs import CRS
 
 from segshrink.errors import DataError
 from segshrink.imagery.georeference import ControlPoint, Georeference
-from segshrink.imagery.ground import Ground
+from segshrink.imagery.pixel_area import Ground
 
 shapely = pytest.importorskip("shapely")
 

@@ -8,7 +8,7 @@ import pytest
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError
 from segshrink.imagery import read_image
-from segshrink.imagery.quicklook import Quicklook
+from segshrink.imagery.thumbnail import Thumbnail
 from segshrink.tiling import Window, grid
 
 CLASSES = ClassMap.build([("a", "#FF0000", None), ("b", "#00FF00", None)], ["#000000"])
@@ -21,21 +21,21 @@ def scene(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return image, rng.integers(0, 2, (height, width)).astype(np.uint8)
 
 
-def filled(image: np.ndarray, index: np.ndarray, *, tile: int, long_side: int) -> Quicklook:
-    quicklook = Quicklook(*index.shape, CLASSES, long_side=long_side)
+def filled(image: np.ndarray, index: np.ndarray, *, tile: int, long_side: int) -> Thumbnail:
+    thumbnail = Thumbnail(*index.shape, CLASSES, long_side=long_side)
     for window in grid(*index.shape, tile=tile, overlap=tile // 4):
-        quicklook.add(window, image[window.slices], index[window.slices])
-    return quicklook
+        thumbnail.add(window, image[window.slices], index[window.slices])
+    return thumbnail
 
 
 @pytest.mark.parametrize("tile", [7, 32, 1000])
 def test_every_nth_pixel_is_shown_whatever_the_tiles(tmp_path: Path, tile: int) -> None:
     image, index = scene(90, 60)
-    quicklook = filled(image, index, tile=tile, long_side=30)
-    assert quicklook.shape == (30, 20)
-    quicklook.write(tmp_path / "q.png", opacity=0)
+    thumbnail = filled(image, index, tile=tile, long_side=30)
+    assert thumbnail.shape == (30, 20)
+    thumbnail.write(tmp_path / "q.png", opacity=0)
     np.testing.assert_array_equal(read_image(tmp_path / "q.png"), image[1::3, 1::3])
-    quicklook.write(tmp_path / "q.png", opacity=1)
+    thumbnail.write(tmp_path / "q.png", opacity=1)
     np.testing.assert_array_equal(read_image(tmp_path / "q.png"), CLASSES.colorize(index[1::3, 1::3]))
 
 
@@ -46,7 +46,7 @@ def test_small_scenes_are_shown_pixel_by_pixel(tmp_path: Path) -> None:
 
 
 def test_long_scenes_keep_at_least_one_row() -> None:
-    assert Quicklook(1, 100_000, CLASSES).shape == (1, 2048)
+    assert Thumbnail(1, 100_000, CLASSES).shape == (1, 2048)
 
 
 def test_nodata_is_white_and_leaves_the_stretch_alone(tmp_path: Path) -> None:
@@ -56,9 +56,9 @@ def test_nodata_is_white_and_leaves_the_stretch_alone(tmp_path: Path) -> None:
     index = np.zeros((100, 101), dtype=np.uint8)
     valid = np.ones((100, 101), dtype=bool)
     valid[:50] = False
-    quicklook = Quicklook(100, 101, CLASSES)
-    quicklook.add(Window(0, 0, 100, 101), image, index, valid)
-    quicklook.write(tmp_path / "q.png", opacity=0)
+    thumbnail = Thumbnail(100, 101, CLASSES)
+    thumbnail.add(Window(0, 0, 100, 101), image, index, valid)
+    thumbnail.write(tmp_path / "q.png", opacity=0)
     shown = read_image(tmp_path / "q.png")
     assert (shown[:50] == 255).all()
     assert shown[60, [0, 50, 100]].tolist() == [[0] * 3, [128] * 3, [255] * 3]
@@ -67,14 +67,14 @@ def test_nodata_is_white_and_leaves_the_stretch_alone(tmp_path: Path) -> None:
 def test_pixels_without_class_and_those_that_never_came_are_white(tmp_path: Path) -> None:
     image, index = scene(20, 20)
     index[:5] = 255
-    quicklook = Quicklook(20, 20, CLASSES)
-    quicklook.add(Window(0, 0, 10, 20), image[:10], index[:10])
-    quicklook.write(tmp_path / "q.png", opacity=0)
+    thumbnail = Thumbnail(20, 20, CLASSES)
+    thumbnail.add(Window(0, 0, 10, 20), image[:10], index[:10])
+    thumbnail.write(tmp_path / "q.png", opacity=0)
     shown = read_image(tmp_path / "q.png")
     assert shown[2, 2].tolist() == WHITE
     assert shown[15, 2].tolist() == WHITE
     np.testing.assert_array_equal(shown[5:10], image[5:10])
-    Quicklook(4, 4, CLASSES).write(tmp_path / "empty.png")
+    Thumbnail(4, 4, CLASSES).write(tmp_path / "empty.png")
     assert (read_image(tmp_path / "empty.png") == 255).all()
 
 
@@ -88,8 +88,8 @@ def test_infrared_is_left_out_of_the_picture(tmp_path: Path) -> None:
 def test_wrong_shapes_and_suffixes_are_refused(tmp_path: Path) -> None:
     image, index = scene(8, 8)
     with pytest.raises(ValueError, match=r"expected pixels and classes of \(4, 8\), found \(8, 8\) and \(8, 8\)"):
-        Quicklook(8, 8, CLASSES).add(Window(0, 0, 4, 8), image, index)
+        Thumbnail(8, 8, CLASSES).add(Window(0, 0, 4, 8), image, index)
     with pytest.raises(ValueError, match="found 0 × 8 and 2048"):
-        Quicklook(0, 8, CLASSES)
+        Thumbnail(0, 8, CLASSES)
     with pytest.raises(FileError, match=r"unknown suffix '\.xyz'"):
-        Quicklook(8, 8, CLASSES).write(tmp_path / "q.xyz")
+        Thumbnail(8, 8, CLASSES).write(tmp_path / "q.xyz")

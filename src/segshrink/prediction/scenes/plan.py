@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from segshrink.errors import ConfigError
+from segshrink.imagery.cog import auxiliary_path
 from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.geotiff_writing import auxiliary_path
 from segshrink.imagery.scene_sources import Source, is_remote
 from segshrink.imagery.scenes import Scene, open_scene
 from segshrink.prediction.backends import Backend

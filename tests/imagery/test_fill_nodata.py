@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from segshrink.imagery.filling import fill_invalid
+from segshrink.imagery.fill_nodata import fill_nodata
 
 
 def test_pixels_take_the_nearest_in_their_row_or_column() -> None:
     pixels = np.arange(5 * 7, dtype=np.float32).reshape(5, 7, 1) + 1
     valid = np.zeros((5, 7), dtype=bool)
     valid[1, 1] = valid[3, 5] = True
-    fill_invalid(pixels, valid)
+    fill_nodata(pixels, valid)
     first, second = 9, 27
 
     # Rows 1 and 3 and columns 1 and 5 see one of the two, and where both are in sight the nearer.
@@ -30,7 +30,7 @@ def test_filling_agrees_with_a_search_over_all_pixels() -> None:
     pixels = rng.normal(size=(20, 30, 2))
     valid = rng.random((20, 30)) < 0.1
     filled = pixels.copy()
-    fill_invalid(filled, valid)
+    fill_nodata(filled, valid)
 
     np.testing.assert_array_equal(filled[valid], pixels[valid])
     for row, col in np.argwhere(~valid):
@@ -43,6 +43,6 @@ def test_filling_agrees_with_a_search_over_all_pixels() -> None:
 
 def test_nothing_valid_becomes_zero() -> None:
     pixels = np.full((3, 4, 2), np.nan)
-    fill_invalid(pixels, np.zeros((3, 4), dtype=bool))
+    fill_nodata(pixels, np.zeros((3, 4), dtype=bool))
 
     assert not pixels.any()

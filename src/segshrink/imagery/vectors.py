@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError
-from segshrink.imagery.ground import Ground
 from segshrink.imagery.opening import silent
+from segshrink.imagery.pixel_area import Ground
 
 LAYER = "classes"
 # Digits of a degree: a millimetre.

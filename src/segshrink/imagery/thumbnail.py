@@ -16,7 +16,7 @@ from segshrink.tiling import Window
 _SHOWN_BANDS = 3
 
 
-class Quicklook:
+class Thumbnail:
     """Every n-th pixel of a scene and of its class map; memory is that of the picture, whatever the scene's size.
 
     Args:

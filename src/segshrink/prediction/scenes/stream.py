@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segshrink.classes import IGNORE_INDEX
-from segshrink.imagery.geotiff_writing import encode_probabilities
+from segshrink.imagery.cog import encode_probabilities
 from segshrink.imagery.scenes import Scene
 from segshrink.prediction.backends import Backend
 from segshrink.prediction.logits import most_likely, softmax_in_place

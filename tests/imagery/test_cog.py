@@ -18,8 +18,8 @@ from rio_cogeo import cog_validate
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError
 from segshrink.imagery import tiff_layout
+from segshrink.imagery.cog import CLASSES_TAG, PROBABILITY_STEPS, RasterWriter, encode_probabilities
 from segshrink.imagery.georeference import ControlPoint, Georeference
-from segshrink.imagery.geotiff_writing import CLASSES_TAG, PROBABILITY_STEPS, RasterWriter, encode_probabilities
 from segshrink.tiling import Window, grid
 
 UTM = CRS.from_epsg(32618).to_wkt()
