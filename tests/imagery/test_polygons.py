@@ -16,7 +16,7 @@ from rasterio.transform import Affine
 
 from segshrink.classes import ClassMap
 from segshrink.errors import DataError, FileError, MissingExtraError
-from segshrink.imagery.cog import PROBABILITY_STEPS, RasterWriter
+from segshrink.imagery.cog import PROBABILITY_STEPS, open_cog
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.polygons import write_polygons
 from segshrink.tiling import Window
@@ -39,7 +39,7 @@ def class_map(height: int = 60, width: int = 50, seed: int = 0) -> NDArray[np.ui
 
 def raster(path: Path, pixels: NDArray[Any], **options: Any) -> Path:
     place = {"crs": UTM, "transform": TRANSFORM, **options.pop("place", {})}
-    with RasterWriter(path, Georeference(*pixels.shape, **place), **options) as writer:
+    with open_cog(path, Georeference(*pixels.shape, **place), **options) as writer:
         writer.write(Window(0, 0, *pixels.shape), pixels)
     return path
 

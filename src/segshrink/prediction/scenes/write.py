@@ -13,7 +13,7 @@ import numpy as np
 from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.errors import FileError
 from segshrink.files import scratch_folder
-from segshrink.imagery.cog import PROBABILITY_STEPS, RasterWriter, write_auxiliary
+from segshrink.imagery.cog import PROBABILITY_STEPS, open_cog, write_auxiliary
 from segshrink.imagery.polygons import write_polygons
 from segshrink.imagery.thumbnail import Thumbnail
 from segshrink.imagery.writing import write_index_png
@@ -96,19 +96,17 @@ class SceneResults:
         if as_picture:
             self._index = np.full((grid.height, grid.width), IGNORE_INDEX, np.uint8)
         if not as_picture or files.vectors is not None:
-            self._class_map = enter(RasterWriter(self._map_path, grid, classes=self._classes))
+            self._class_map = enter(open_cog(self._map_path, grid, classes=self._classes))
         scale = 1 / PROBABILITY_STEPS
         if files.probabilities is not None:
             self._probabilities = enter(
-                RasterWriter(files.probabilities, grid, bands=len(names), descriptions=names, scale=scale)
+                open_cog(files.probabilities, grid, bands=len(names), descriptions=names, scale=scale)
             )
         self._confidence_path = files.confidence
         if files.vectors is not None and files.confidence is None:
             self._confidence_path = self._scratch_file("confidence.tif")
         if self._confidence_path is not None:
-            self._confidence = enter(
-                RasterWriter(self._confidence_path, grid, descriptions=["confidence"], scale=scale)
-            )
+            self._confidence = enter(open_cog(self._confidence_path, grid, descriptions=["confidence"], scale=scale))
         if files.overlay is not None:
             self._thumbnail = Thumbnail(grid.height, grid.width, self._classes)
 
