@@ -17,10 +17,9 @@ from rasterio.warp import transform as reprojected
 
 from segshrink.tiling import Window
 
-# The WGS 84 ellipsoid: larger half axis in metres, squared eccentricity.
-_HALF_AXIS = 6378137.0
-_ECCENTRICITY = 0.00669437999014
 WGS84 = "EPSG:4326"
+# Cartesian coordinates of the WGS 84 ellipsoid, in meters.
+_EARTH_CENTERED = "EPSG:4978"
 # Maps made for measuring stretch the ground by less than this part.
 NEGLIGIBLE_STRETCH = 0.01
 # Corners that lie closer together than this part of a pixel are the same.
@@ -138,24 +137,18 @@ class Georeference:
             return None
         transform, crs = located
         a, b, _, d, e, _ = transform
-        middle = self.height / 2, self.width / 2
-        x, y = 1.0, 1.0
-        try:
-            if crs.is_geographic:
-                _, latitude = _place(transform, *middle)
-                degree = crs.units_factor[1]
-                x, y = (metres * degree for metres in _metres_per_radian(latitude * degree))
-            else:
-                x = y = crs.linear_units_factor[1]
-        except CRSError:  # an engineering system without a known unit
-            return None
-        sizes = math.hypot(b * x, e * y), math.hypot(a * x, d * y)
+        middle = np.array([_place(transform, self.height / 2, self.width / 2)])
+        down, right = np.linalg.norm(ground_steps(crs, middle, step=((b, e), (a, d))), axis=-1)[:, 0].tolist()
         if not crs.is_geographic:
-            down, right = ground_steps(crs, np.array([_place(transform, *middle)]), step=((b, e), (a, d)))
-            ground = float(np.linalg.norm(down)), float(np.linalg.norm(right))
-            if any(abs(measured / size - 1) > NEGLIGIBLE_STRETCH for measured, size in zip(ground, sizes, strict=True)):
-                sizes = ground
-        return sizes if min(sizes) > 0 and all(map(math.isfinite, sizes)) else None
+            try:
+                meters = float(crs.linear_units_factor[1])
+            except CRSError:  # an engineering system without a known unit
+                return None
+            on_map = math.hypot(b, e) * meters, math.hypot(a, d) * meters
+            stretches = (ground / size - 1 for ground, size in zip((down, right), on_map, strict=True))
+            if not any(abs(stretch) > NEGLIGIBLE_STRETCH for stretch in stretches):
+                down, right = on_map
+        return (down, right) if min(down, right) > 0 and math.isfinite(down + right) else None
 
     def same_place(self, other: Georeference) -> bool:
         """Whether another grid of the same size covers the same ground; True where either doesn't say."""
@@ -197,24 +190,13 @@ def ground_steps(
     halves = np.array(step)[:, np.newaxis] / 2
     ends = np.stack([points - halves, points + halves])  # (2, 2, n, 2)
     try:
-        longitudes, latitudes = reprojected(crs, WGS84, *ends.reshape(-1, 2).T)
+        degrees = reprojected(crs, WGS84, *ends.reshape(-1, 2).T)
+        places = np.array(reprojected(WGS84, _EARTH_CENTERED, *degrees, np.zeros(ends.size // 2)))
     except (CPLE_BaseError, CRSError, RasterioError):
         return np.full((2, len(points), 3), np.nan)
-    # Places that the map doesn't have come out as infinite.
-    longitude, latitude = (
-        np.where(np.isfinite(angles), np.radians(angles), np.nan) for angles in (longitudes, latitudes)
-    )
-    normal = _HALF_AXIS / np.sqrt(1 - _ECCENTRICITY * np.sin(latitude) ** 2)
-    place = np.stack(
-        [
-            normal * np.cos(latitude) * np.cos(longitude),
-            normal * np.cos(latitude) * np.sin(longitude),
-            normal * (1 - _ECCENTRICITY) * np.sin(latitude),
-        ],
-        axis=-1,
-    ).reshape(*ends.shape[:-1], 3)
-    steps: NDArray[np.float64] = place[1] - place[0]
-    return steps
+    places[~np.isfinite(places)] = np.nan  # places that the map doesn't have
+    before, after = places.T.reshape(*ends.shape[:-1], 3)
+    return np.asarray(after - before)
 
 
 def _parts(point: GroundControlPoint) -> tuple[Any, ...]:
@@ -243,9 +225,3 @@ def _shifted(transform: Coefficients | None, row: float, col: float) -> Coeffici
     a, b, _, d, e, _ = transform
     x, y = _place(transform, row, col)
     return a, b, x, d, e, y
-
-
-def _metres_per_radian(latitude: float) -> tuple[float, float]:
-    """Return the metres of a radian of longitude and of latitude at a latitude in radians."""
-    slack = 1 - _ECCENTRICITY * math.sin(latitude) ** 2
-    return _HALF_AXIS * math.cos(latitude) / slack**0.5, _HALF_AXIS * (1 - _ECCENTRICITY) / slack**1.5

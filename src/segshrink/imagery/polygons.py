@@ -16,7 +16,7 @@ from segshrink.extras import missing_extra
 from segshrink.files import replacing
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.opening import open_raster, read_header
-from segshrink.imagery.pixel_area import Ground
+from segshrink.imagery.pixel_area import PixelGrid
 from segshrink.imagery.polygonize import Regions, Strip, find_regions
 from segshrink.imagery.scene_sources import gdal_settings
 from segshrink.imagery.simplification import simplified
@@ -43,7 +43,7 @@ def write_polygons(
 
     The map is read in strips; a region that spans several is one polygon. Attributes: ``class`` (name),
     ``class_index``, ``area_m2`` (``area_px`` where the ground is unknown; measured before edges are simplified, see
-    ``Ground.areas``) and, with ``confidence``, ``confidence`` (mean over the region's pixels, in the raster's scale).
+    ``areas``) and, with ``confidence``, ``confidence`` (mean over the region's pixels, in the raster's scale).
 
     Args:
         class_map: GeoTIFF of class indices in its first band; 255 is no class.
@@ -80,15 +80,15 @@ def write_polygons(
                 f"{confidence} has {sure.height} × {sure.width} pixels and {class_map} {index.height} × {index.width}; "
                 "give the confidence of the same scene"
             )
-        ground = Ground(Georeference.of(index))
+        grid = PixelGrid(Georeference.of(index))
         temporary = stack.enter_context(replacing(out))
-        writer = _writer(temporary, ground, classes)
+        writer = _writer(temporary, grid, classes)
         stack.callback(writer.abandon)
         strips = _strips(index, sure, classes, strip_rows, progress)
         count = 0
-        for regions, areas in _batches(find_regions(strips, index.height), ground, min_area, whole=simplify > 0):
-            polygons = simplified(regions.polygons, ground, simplify)
-            writer.add(Features(polygons, _attributes(regions, areas, classes, ground, sure)))
+        for regions, areas in _batches(find_regions(strips, index.height), grid, min_area, whole=simplify > 0):
+            polygons = simplified(regions.polygons, grid, simplify)
+            writer.add(Features(polygons, _attributes(regions, areas, classes, grid, sure)))
             count += len(regions)
         writer.close()
     return count
@@ -103,10 +103,10 @@ def require_vector_extra(out: Path) -> None:
         raise missing_extra(error, feature=f"writing {out.name}") or error from error
 
 
-def _writer(path: Path, ground: Ground, classes: ClassMap) -> VectorWriter:
+def _writer(path: Path, grid: PixelGrid, classes: ClassMap) -> VectorWriter:
     if path.suffix.lower() == ".geojson":
-        return GeoJsonWriter(path, ground)
-    return GeoPackageWriter(path, ground, classes)
+        return GeoJsonWriter(path, grid)
+    return GeoPackageWriter(path, grid, classes)
 
 
 def _strips(
@@ -131,13 +131,13 @@ def _strips(
 
 
 def _batches(
-    found: Iterator[Regions], ground: Ground, min_area: float, *, whole: bool
+    found: Iterator[Regions], grid: PixelGrid, min_area: float, *, whole: bool
 ) -> Iterator[tuple[Regions, NDArray[np.float64]]]:
     """Yield regions that are large enough and their areas, many at once; ``whole``: all at once."""
     waiting: list[tuple[Regions, NDArray[np.float64]]] = []
     yielded = False
     for regions in found:
-        areas = ground.areas(regions.polygons)
+        areas = grid.areas(regions.polygons)
         large = areas >= min_area
         waiting.append((regions[large], areas[large]))
         if not whole and sum(len(part) for part, _ in waiting) >= _BATCH:
@@ -152,10 +152,10 @@ def _together(parts: list[tuple[Regions, NDArray[np.float64]]]) -> tuple[Regions
 
 
 def _attributes(
-    regions: Regions, areas: NDArray[np.float64], classes: ClassMap, ground: Ground, sure: Any
+    regions: Regions, areas: NDArray[np.float64], classes: ClassMap, grid: PixelGrid, sure: Any
 ) -> dict[str, NDArray[Any]]:
     names = np.array(classes.names, dtype=object)
-    columns = {"class": names[regions.classes], "class_index": regions.classes, f"area_{ground.unit}": areas}
+    columns = {"class": names[regions.classes], "class_index": regions.classes, f"area_{grid.unit}": areas}
     if sure is not None:
         means = np.full(len(regions), np.nan)
         np.divide(regions.totals, regions.counts, out=means, where=regions.counts > 0)

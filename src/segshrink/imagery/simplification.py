@@ -7,11 +7,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from segshrink.imagery.pixel_area import Ground
+from segshrink.imagery.pixel_area import PixelGrid
 from segshrink.imagery.pixel_edges import with_shared_corners
 
 
-def simplified(polygons: NDArray[Any], ground: Ground, tolerance: float) -> NDArray[Any]:
+def simplified(polygons: NDArray[Any], grid: PixelGrid, tolerance: float) -> NDArray[Any]:
     """Place polygons on the ground, and simplify their edges when ``tolerance`` is above 0.
 
     Neighbours share every corner before, so that GEOS's simplification of coverages (Visvalingam and Whyatt's, edge by
@@ -22,13 +22,13 @@ def simplified(polygons: NDArray[Any], ground: Ground, tolerance: float) -> NDAr
 
     Args:
         polygons: (n,) of one class map, in pixels.
-        ground: Where they lie.
+        grid: Where they lie.
         tolerance: In metres (pixels where the ground is unknown); corners whose triangle is smaller than about its
             square go.
     """
     import shapely
 
     if tolerance <= 0 or not len(polygons):
-        return ground.place(polygons)
-    fewer = shapely.coverage_simplify(with_shared_corners(polygons), tolerance / math.sqrt(ground.pixel_area))
-    return ground.place(fewer)
+        return grid.place(polygons)
+    fewer = shapely.coverage_simplify(with_shared_corners(polygons), tolerance / math.sqrt(grid.pixel_area))
+    return grid.place(fewer)

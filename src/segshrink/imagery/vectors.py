@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError
 from segshrink.imagery.opening import silent
-from segshrink.imagery.pixel_area import Ground
+from segshrink.imagery.pixel_area import PixelGrid
 
 LAYER = "classes"
 # Digits of a degree: a millimetre.
@@ -51,8 +51,8 @@ class GeoJsonWriter:
     Polygons of a scene that lies nowhere are written in its pixels.
     """
 
-    def __init__(self, path: Path, ground: Ground) -> None:
-        self._ground = ground
+    def __init__(self, path: Path, grid: PixelGrid) -> None:
+        self._grid = grid
         self._file = path.open("w", encoding="utf-8")
         self._file.write('{"type": "FeatureCollection", "features": [')
         self._separator = "\n"
@@ -61,9 +61,9 @@ class GeoJsonWriter:
         """Write some features."""
         import shapely
 
-        degrees = self._ground.to_degrees(features.polygons)
+        degrees = self._grid.to_degrees(features.polygons)
         rounded = shapely.transform(degrees, lambda points: np.round(points, _DIGITS))
-        rounded = shapely.orient_polygons(rounded if self._ground.crs is None else _cut(rounded))
+        rounded = shapely.orient_polygons(rounded if self._grid.crs is None else _cut(rounded))
         columns = {name: _plain(values) for name, values in features.columns.items()}
         for geometry, *values in zip(shapely.to_geojson(rounded).tolist(), *columns.values(), strict=True):
             attributes = json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False)
@@ -86,9 +86,9 @@ class GeoJsonWriter:
 class GeoPackageWriter:
     """A GeoPackage in the scene's coordinate system, with the classes' colours as the style that QGIS opens it in."""
 
-    def __init__(self, path: Path, ground: Ground, classes: ClassMap) -> None:
+    def __init__(self, path: Path, grid: PixelGrid, classes: ClassMap) -> None:
         self._path = path
-        self._crs = ground.crs
+        self._crs = grid.crs
         self._classes = classes
         self._begun = False
 
