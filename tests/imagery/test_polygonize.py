@@ -10,27 +10,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from segshrink.imagery.pixel_edges import with_shared_corners
-from segshrink.imagery.polygonize import Regions, Strip, find_regions
+from segshrink.imagery.polygonize import Regions, Strip, find_regions, with_all_corners
 
 shapely = pytest.importorskip("shapely")
 
 MAPS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.sampled_from([0, 1, 2, 255]))
 
 
-def regions_of(
-    index: NDArray[np.uint8], step: int, confidence: Any = None, known: NDArray[np.bool_] | None = None
-) -> Regions:
+def regions_of(index: NDArray[np.uint8], step: int, confidence: Any = None) -> Regions:
     strips = (
-        Strip(
-            row,
-            index[row : row + step],
-            None if confidence is None else confidence[row : row + step],
-            None if known is None else known[row : row + step],
-        )
+        Strip(row, index[row : row + step], None if confidence is None else confidence[row : row + step])
         for row in range(0, len(index), step)
     )
-    return Regions.joined(list(find_regions(strips, len(index))))
+    return Regions.joined(list(find_regions(strips)))
 
 
 def flooded(index: NDArray[np.uint8]) -> list[tuple[int, frozenset[tuple[int, int]]]]:
@@ -84,7 +76,7 @@ def test_confidence_is_summed_over_the_pixels_where_it_is_known(index: NDArray[n
     rng = np.random.default_rng(seed)
     confidence = rng.integers(0, 255, index.shape).astype(np.uint8)
     known = rng.random(index.shape) < 0.7
-    regions = regions_of(index, step, confidence, known)
+    regions = regions_of(index, step, np.ma.masked_array(confidence, ~known))
     for polygon, total, count in zip(regions.polygons, regions.totals, regions.counts, strict=True):
         rows, cols = (list(part) for part in zip(*pixels_in(polygon, index.shape), strict=True))
         assert count == known[rows, cols].sum()
@@ -94,24 +86,31 @@ def test_confidence_is_summed_over_the_pixels_where_it_is_known(index: NDArray[n
 def test_open_regions_only_are_held() -> None:
     index = np.indices((40, 6)).sum(axis=0).astype(np.uint8) % 2
     index[:, 0] = 2
-    parts = list(find_regions((Strip(row, index[row : row + 4]) for row in range(0, 40, 4)), 40))
-    assert [len(part) for part in parts] == [15, *[20] * 8, 26]
+    parts = list(find_regions(Strip(row, index[row : row + 4]) for row in range(0, 40, 4)))
+    assert [len(part) for part in parts] == [15, *[20] * 9, 6]
     assert parts[-1].classes.tolist().count(2) == 1
 
 
 @given(index=MAPS)
 @settings(max_examples=60)
-def test_neighbours_get_each_others_corners(index: NDArray[np.uint8]) -> None:
+def test_neighbors_get_each_others_corners(index: NDArray[np.uint8]) -> None:
     regions = regions_of(index, len(index))
     if len(regions) == 0:
         return
-    shared = with_shared_corners(regions.polygons)
+    shared = with_all_corners(regions.polygons)
     assert shapely.equals(shared, regions.polygons).all()
     assert shapely.coverage_is_valid(shared)
     corners = {tuple(point) for point in shapely.get_coordinates(regions.polygons).tolist()}
     for polygon in shared:
         on_it = {point for point in corners if polygon.boundary.distance(shapely.Point(point)) == 0}
-        assert on_it == {tuple(point) for point in shapely.get_coordinates(polygon).tolist()}
+        assert on_it <= {tuple(point) for point in shapely.get_coordinates(polygon).tolist()}
+
+
+def test_long_edges_get_corners_of_whole_pixels() -> None:
+    (polygon,) = with_all_corners(np.array([shapely.box(3, 7, 3 + 49, 7 + 107)]))
+    corners = shapely.get_coordinates(polygon)
+    np.testing.assert_array_equal(corners, corners.astype(int))
+    assert len(corners) == 2 * (49 + 107) + 1
 
 
 @pytest.mark.parametrize("step", [1, 2, 7])

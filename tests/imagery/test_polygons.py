@@ -131,7 +131,7 @@ def test_small_regions_are_dropped(tmp_path: Path) -> None:
     assert sorted(read(tmp_path / "large.gpkg")[1]["area_m2"]) == sorted(areas[areas >= 2.0])
 
 
-def test_simplified_neighbours_keep_common_edges(tmp_path: Path) -> None:
+def test_simplified_neighbors_keep_common_edges(tmp_path: Path) -> None:
     rows, cols = np.indices((120, 100))
     index = ((rows * 0.7 + 9 * np.sin(cols / 7)) // 15 % 3).astype(np.uint8)
     index[20:30, 40:50] = class_map(10, 10) % 3
@@ -241,14 +241,6 @@ def test_geopackages_bring_their_style(tmp_path: Path) -> None:
     assert default == 1
     assert '<category symbol="0" value="0" label="Häuser &amp; Höfe"' in qml
     assert 'name="color" value="255,0,0,255"' in qml
-
-
-def test_progress_counts_all_pixels(tmp_path: Path) -> None:
-    done: list[int] = []
-    source = raster(tmp_path / "m.tif", class_map())
-    write_polygons(source, tmp_path / "m.gpkg", CLASSES, strip_rows=7, progress=done.append)
-    assert sum(done) == 3000
-    assert len(done) == 9
 
 
 def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,9 @@ from segshrink.files import replacing
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.opening import open_raster, read_header
 from segshrink.imagery.pixel_area import PixelGrid
-from segshrink.imagery.polygonize import Regions, Strip, find_regions
+from segshrink.imagery.polygonize import Regions, Strip, find_regions, with_all_corners
 from segshrink.imagery.scene_sources import gdal_settings
-from segshrink.imagery.simplification import simplified
-from segshrink.imagery.vectors import Features, GeoJsonWriter, GeoPackageWriter, VectorWriter
+from segshrink.imagery.vectors import Features, GeoJsonWriter, GeoPackageWriter
 
 # Pixels that are traced at once, and polygons that are written at once.
 _STRIP = 1 << 21
@@ -37,32 +37,32 @@ def write_polygons(
     min_area: float = 0.0,
     simplify: float = 0.0,
     strip_rows: int | None = None,
-    progress: Callable[[int], None] | None = None,
 ) -> int:
     """Write the connected regions of a class map (pixels of one class with a common edge) as polygons.
 
     The map is read in strips; a region that spans several is one polygon. Attributes: ``class`` (name),
     ``class_index``, ``area_m2`` (``area_px`` where the ground is unknown; measured before edges are simplified, see
-    ``areas``) and, with ``confidence``, ``confidence`` (mean over the region's pixels, in the raster's scale).
+    ``PixelGrid.areas``) and, with ``confidence``, ``confidence`` (mean over the region's pixels, in the raster's
+    scale).
 
     Args:
         class_map: GeoTIFF of class indices in its first band; 255 is no class.
-        out: ``.gpkg``, in the map's coordinate system and with the classes' colours as style, or ``.geojson``, in
+        out: ``.gpkg``, in the map's coordinate system and with the classes' colors as style, or ``.geojson``, in
             longitude and latitude, cut at the antimeridian (RFC 7946).
-        classes: Names and colours.
+        classes: Names and colors.
         confidence: Raster on the same grid, its first band is averaged.
         min_area: Smaller regions are left out; in the unit of the area. They leave holes.
-        simplify: Tolerance in metres (pixels where the ground is unknown): corners that cut off less than about its
-            square go. Neighbours keep common edges without gaps; all polygons are held in memory for that.
+        simplify: Tolerance in meters (pixels where the ground is unknown): corners that cut off less than about its
+            square go. Neighbors keep common edges without gaps; all polygons are held in memory for that.
         strip_rows: Rows that are read at once; None: about two million pixels.
-        progress: Called with the number of pixels read.
 
     Returns:
         How many polygons were written.
 
     Raises:
         FileError: A raster can't be read, the suffix is unknown, or the file can't be written.
-        DataError: The map holds numbers that are no class, or the confidence lies on another grid.
+        DataError: The map holds numbers that are no class, the confidence lies on another grid, or GeoJSON is asked for
+            and the coordinate system can't be turned into longitude and latitude.
         MissingExtraError: shapely or pyogrio is missing.
     """
     out = Path(out)
@@ -71,10 +71,10 @@ def write_polygons(
     require_vector_extra(out)
     with ExitStack() as stack:
         stack.enter_context(gdal_settings())
-        index = stack.enter_context(open_raster(Path(class_map), read_header(Path(class_map)), own=True))
-        sure = None
-        if confidence is not None:
-            sure = stack.enter_context(open_raster(confidence, read_header(confidence), own=True))
+        index, sure = (
+            None if path is None else stack.enter_context(open_raster(path, read_header(path), own=True))
+            for path in (Path(class_map), confidence)
+        )
         if sure is not None and sure.shape != index.shape:
             raise DataError(
                 f"{confidence} has {sure.height} × {sure.width} pixels and {class_map} {index.height} × {index.width}; "
@@ -82,15 +82,16 @@ def write_polygons(
             )
         grid = PixelGrid(Georeference.of(index))
         temporary = stack.enter_context(replacing(out))
-        writer = _writer(temporary, grid, classes)
-        stack.callback(writer.abandon)
-        strips = _strips(index, sure, classes, strip_rows, progress)
+        as_json = out.suffix.lower() == ".geojson"
+        writer = stack.enter_context(
+            GeoJsonWriter(temporary, grid) if as_json else GeoPackageWriter(temporary, grid.crs, classes)
+        )
         count = 0
-        for regions, areas in _batches(find_regions(strips, index.height), grid, min_area, whole=simplify > 0):
-            polygons = simplified(regions.polygons, grid, simplify)
+        regions_found = find_regions(_strips(index, sure, classes, strip_rows))
+        for regions, areas in _batches(regions_found, grid, min_area, size=math.inf if simplify > 0 else _BATCH):
+            polygons = grid.place(_simplified(regions.polygons, simplify / math.sqrt(grid.pixel_area)))
             writer.add(Features(polygons, _attributes(regions, areas, classes, grid, sure)))
             count += len(regions)
-        writer.close()
     return count
 
 
@@ -103,15 +104,7 @@ def require_vector_extra(out: Path) -> None:
         raise missing_extra(error, feature=f"writing {out.name}") or error from error
 
 
-def _writer(path: Path, grid: PixelGrid, classes: ClassMap) -> VectorWriter:
-    if path.suffix.lower() == ".geojson":
-        return GeoJsonWriter(path, grid)
-    return GeoPackageWriter(path, grid, classes)
-
-
-def _strips(
-    index: Any, sure: Any, classes: ClassMap, rows: int | None, progress: Callable[[int], None] | None
-) -> Iterator[Strip]:
+def _strips(index: Any, sure: Any, classes: ClassMap, rows: int | None) -> Iterator[Strip]:
     height, width = index.shape
     step = rows or max(1, min(height, _STRIP // width))
     for row in range(0, height, step):
@@ -123,32 +116,39 @@ def _strips(
                 f"{index.name} holds the number {numbers[wrong][0]} in rows {row} to {window[0][1]}, but there are "
                 f"{len(classes)} classes; give the class map's own classes"
             )
-        values = None if sure is None else sure.read(1, window=window, masked=True)
-        known = None if values is None else ~np.ma.getmaskarray(values)
-        yield Strip(row, numbers.astype(np.uint8), None if values is None else values.data, known)
-        if progress is not None:
-            progress(numbers.size)
+        confidence = None if sure is None else sure.read(1, window=window, masked=True)
+        yield Strip(row, numbers.astype(np.uint8), confidence)
 
 
 def _batches(
-    found: Iterator[Regions], grid: PixelGrid, min_area: float, *, whole: bool
+    parts: Iterator[Regions], grid: PixelGrid, min_area: float, *, size: float
 ) -> Iterator[tuple[Regions, NDArray[np.float64]]]:
-    """Yield regions that are large enough and their areas, many at once; ``whole``: all at once."""
-    waiting: list[tuple[Regions, NDArray[np.float64]]] = []
-    yielded = False
-    for regions in found:
-        areas = grid.areas(regions.polygons)
-        large = areas >= min_area
-        waiting.append((regions[large], areas[large]))
-        if not whole and sum(len(part) for part, _ in waiting) >= _BATCH:
-            yield _together(waiting)
-            waiting, yielded = [], True
-    if waiting or not yielded:
-        yield _together(waiting)
+    """Yield regions that are large enough and their areas, at least ``size`` at once but for the last; one or more."""
+    waiting = Regions.joined([])
+    areas = np.empty(0)
+    for part in parts:
+        part_areas = grid.areas(part.polygons)
+        large = part_areas >= min_area
+        waiting, areas = Regions.joined([waiting, part[large]]), np.append(areas, part_areas[large])
+        if len(waiting) >= size:
+            yield waiting, areas
+            waiting, areas = Regions.joined([]), np.empty(0)
+    yield waiting, areas
 
 
-def _together(parts: list[tuple[Regions, NDArray[np.float64]]]) -> tuple[Regions, NDArray[np.float64]]:
-    return Regions.joined([regions for regions, _ in parts]), np.concatenate([areas for _, areas in parts])
+def _simplified(polygons: NDArray[Any], tolerance: float) -> NDArray[Any]:
+    """Remove corners whose triangle is smaller than about ``tolerance``² pixels; neighbors keep common edges.
+
+    GEOS's simplification of coverages (Visvalingam and Whyatt's, edge by edge) leaves neither gaps nor overlaps where
+    neighbors share every corner. It knows areas only, so it is done in pixels, where maps in degrees, feet or
+    Mercator's meters come out like those in meters of the ground.
+    """
+    import shapely
+
+    if tolerance <= 0 or not len(polygons):
+        return polygons
+    simpler: NDArray[Any] = shapely.coverage_simplify(with_all_corners(polygons), tolerance)
+    return simpler
 
 
 def _attributes(

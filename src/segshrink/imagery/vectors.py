@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Self
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -20,51 +20,49 @@ from segshrink.imagery.opening import silent
 from segshrink.imagery.pixel_area import PixelGrid
 
 LAYER = "classes"
-# Digits of a degree: a millimetre.
+# Digits of a degree: a millimeter.
 _DIGITS = 8
 
 
 @dataclass(frozen=True)
 class Features:
-    """Placed polygons, and a column of each attribute, NaN where unknown."""
+    """Placed polygons (None for a table without), and a column of each attribute, NaN where unknown."""
 
-    polygons: NDArray[Any]
+    polygons: NDArray[Any] | None
     columns: dict[str, NDArray[Any]]
-
-
-class VectorWriter(Protocol):
-    """Takes features in parts."""
-
-    def add(self, features: Features) -> None:
-        """Write some features."""
-
-    def close(self) -> None:
-        """Complete the file."""
-
-    def abandon(self) -> None:
-        """Let go of the file, complete or not."""
 
 
 class GeoJsonWriter:
     """GeoJSON as in RFC 7946: longitude and latitude on WGS 84, cut at 180 degrees, exterior rings counter-clockwise.
 
-    Polygons of a scene that lies nowhere are written in its pixels.
+    Polygons of a scene without a coordinate system are written in its pixels. A context manager that completes the
+    file.
     """
 
     def __init__(self, path: Path, grid: PixelGrid) -> None:
-        self._grid = grid
-        self._file = path.open("w", encoding="utf-8")
-        self._file.write('{"type": "FeatureCollection", "features": [')
+        self._path, self._grid = path, grid
         self._separator = "\n"
 
+    def __enter__(self) -> Self:
+        self._file = self._path.open("w", encoding="utf-8")
+        self._file.write('{"type": "FeatureCollection", "features": [')
+        return self
+
     def add(self, features: Features) -> None:
-        """Write some features."""
+        """Write some features.
+
+        Raises:
+            DataError: The coordinate system can't be turned into longitude and latitude.
+        """
         import shapely
 
         degrees = self._grid.to_degrees(features.polygons)
         rounded = shapely.transform(degrees, lambda points: np.round(points, _DIGITS))
         rounded = shapely.orient_polygons(rounded if self._grid.crs is None else _cut(rounded))
-        columns = {name: _plain(values) for name, values in features.columns.items()}
+        columns = {
+            name: np.where(values != values, None, values).tolist()  # NaN differs from itself
+            for name, values in features.columns.items()
+        }
         for geometry, *values in zip(shapely.to_geojson(rounded).tolist(), *columns.values(), strict=True):
             attributes = json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False)
             self._file.write(
@@ -72,62 +70,80 @@ class GeoJsonWriter:
             )
             self._separator = ",\n"
 
-    def close(self) -> None:
-        """Complete the file."""
-        self._file.write("\n]}\n")
-        self._file.close()
-
-    def abandon(self) -> None:
-        """Let go of the file, complete or not."""
-        with suppress(OSError):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._file.write("\n]}\n")
+            self._file.close()
+        with suppress(OSError):  # of what couldn't be written already
             self._file.close()
 
 
 class GeoPackageWriter:
-    """A GeoPackage in the scene's coordinate system, with the classes' colours as the style that QGIS opens it in."""
+    """A GeoPackage in the scene's coordinate system, with the classes' colors as the style that QGIS opens it in.
 
-    def __init__(self, path: Path, grid: PixelGrid, classes: ClassMap) -> None:
-        self._path = path
-        self._crs = grid.crs
-        self._classes = classes
-        self._begun = False
+    A context manager that completes the file.
+    """
+
+    def __init__(self, path: Path, crs: str | None, classes: ClassMap) -> None:
+        self._path, self._crs, self._classes = path, crs, classes
+
+    def __enter__(self) -> Self:
+        return self
 
     def add(self, features: Features) -> None:
-        """Write some features."""
+        """Write some features.
+
+        Raises:
+            FileError: The disk is full.
+        """
+        self._append(features, layer=LAYER, crs=self._crs)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            return
+        # The table and the columns that QGIS reads a layer's style from.
+        style = {
+            **dict.fromkeys(("f_table_catalog", "f_table_schema", "styleSLD", "description", "owner", "ui"), ""),
+            "f_table_name": LAYER,
+            "f_geometry_column": "geom",
+            "styleName": LAYER,
+            "styleQML": _style(self._classes),
+            "useAsDefault": True,
+            "update_time": np.datetime64("now", "ms"),
+        }
+        columns = {name: np.array([value], object if isinstance(value, str) else None) for name, value in style.items()}
+        self._append(Features(None, columns), layer="layer_styles", layer_options={"FID": "id"})
+
+    def _append(self, features: Features, **options: Any) -> None:
         import pyogrio
         import shapely
 
+        polygons = features.polygons
         try:
             with silent(UserWarning):  # about scenes without a coordinate system
                 pyogrio.raw.write(
                     self._path,
-                    geometry=shapely.to_wkb(features.polygons),
+                    geometry=None if polygons is None else shapely.to_wkb(polygons),
+                    geometry_type=None if polygons is None else "Polygon",
                     field_data=list(features.columns.values()),
                     fields=list(features.columns),
-                    layer=LAYER,
                     driver="GPKG",
-                    geometry_type="Polygon",
-                    crs=self._crs,
-                    append=self._begun,
+                    append=self._path.exists(),
+                    **options,
                 )
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, RuntimeError) as error:
             raise FileError(f"can't write {self._path.name} ({error}); free some space") from error
-        self._begun = True
-
-    def close(self) -> None:
-        """Complete the file."""
-        try:
-            with closing(sqlite3.connect(self._path)) as database, database:
-                _add_style(database, _style(self._classes))
-        except sqlite3.Error as error:
-            raise FileError(f"can't write {self._path.name} ({error}); free some space") from error
-
-    def abandon(self) -> None:
-        """Nothing is open between parts."""
 
 
 def _cut(polygons: NDArray[Any]) -> NDArray[Any]:
-    """Cut polygons in degrees at the antimeridian, so that all longitudes lie within 180 degrees (RFC 7946, 3.1.9)."""
+    """Cut polygons in degrees at the antimeridian, so that all longitudes lie within 180 degrees (RFC 7946, 3.1.9).
+
+    GDAL's own cut loses polygons that reach round the earth.
+    """
     import shapely
 
     west, _, east, _ = shapely.bounds(polygons).T
@@ -137,39 +153,12 @@ def _cut(polygons: NDArray[Any]) -> NDArray[Any]:
         pieces = []
         for turn in range(math.floor((west[number] + 180) / 360), math.ceil((east[number] + 180) / 360)):
             strip = shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)
-            within = shapely.get_parts(shapely.intersection(whole, strip))
-            pieces += [
-                shapely.transform(piece, lambda points, turn=turn: points - (360 * turn, 0))
-                for piece in within
-                if piece.geom_type == "Polygon"
-            ]
+            moved = shapely.transform(
+                shapely.intersection(whole, strip), lambda points, turn=turn: points - (360 * turn, 0)
+            )
+            pieces += [piece for piece in shapely.get_parts(moved) if piece.geom_type == "Polygon"]
         parts[number] = pieces[0] if len(pieces) == 1 else shapely.multipolygons(pieces)
     return parts
-
-
-def _plain(values: NDArray[Any]) -> list[Any]:
-    unknown = values.dtype.kind == "f"
-    return [None if unknown and np.isnan(value) else value for value in values.tolist()]
-
-
-def _add_style(database: sqlite3.Connection, style: str) -> None:
-    """Store a style where QGIS and GDAL look for it."""
-    (geometry,) = database.execute("SELECT column_name FROM gpkg_geometry_columns").fetchone()
-    database.execute(
-        "CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT, "
-        "f_table_schema TEXT, f_table_name TEXT, f_geometry_column TEXT, styleName TEXT, styleQML TEXT, styleSLD TEXT, "
-        "useAsDefault BOOLEAN, description TEXT, owner TEXT, ui TEXT, update_time DATETIME)"
-    )
-    database.execute(
-        "INSERT INTO gpkg_contents (table_name, data_type, identifier) "
-        "VALUES ('layer_styles', 'attributes', 'layer_styles')"
-    )
-    database.execute(
-        "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
-        "styleQML, useAsDefault, description, update_time) VALUES ('', '', ?, ?, 'classes', ?, 1, '', "
-        "strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
-        (LAYER, geometry, style),
-    )
 
 
 def _style(classes: ClassMap) -> str:
