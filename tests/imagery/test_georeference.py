@@ -15,7 +15,6 @@ from rasterio.transform import Affine
 
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.opening import silent
-from segshrink.tiling import Window
 
 Paint = Callable[..., Path]
 
@@ -65,9 +64,9 @@ def test_control_points_are_kept(paint: Paint, tmp_path: Path) -> None:
         assert [(point.row, point.col, point.x, point.y, point.z) for point in found] == [
             (point.row, point.col, point.x, point.y, point.z) for point in points
         ]
-    moved = georeference.windowed(Window(10, 20, 5, 5)).scaled(10, 10)
-    assert (moved.gcps[3].row, moved.gcps[3].col) == (40, 40)
-    assert moved.gcps[3].x == points[3].x
+    scaled = georeference.scaled(60, 20)
+    assert (scaled.gcps[3].row, scaled.gcps[3].col) == (60, 20)
+    assert scaled.gcps[3].x == points[3].x
 
 
 def test_nothing_known_stays_nothing(paint: Paint) -> None:
@@ -78,17 +77,14 @@ def test_nothing_known_stays_nothing(paint: Paint) -> None:
     assert georeference.pixel_size is None
 
 
-def test_windows_and_scales_are_products_of_matrices(paint: Paint) -> None:
+def test_scales_are_products_of_matrices(paint: Paint) -> None:
     path = paint("rotated.tif", PIXELS, crs="EPSG:32633", transform=ROTATED)
     georeference = read(path)
 
     matrix = np.array(ROTATED).reshape(3, 3)
-    window = matrix @ [[1, 0, 7], [0, 1, 3], [0, 0, 1]]
     overview = matrix @ np.diag([40 / 13, 30 / 11, 1])
 
-    cut, scaled = georeference.windowed(Window(3, 7, 20, 10)), georeference.scaled(11, 13)
-    assert cut.transform == pytest.approx(tuple(window.flat[:6]))
-    assert (cut.height, cut.width) == (20, 10)
+    scaled = georeference.scaled(11, 13)
     assert scaled.transform == pytest.approx(tuple(overview.flat[:6]))
     assert (scaled.height, scaled.width) == (11, 13)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from segshrink.errors import FileError
-from segshrink.imagery.scene_sources import expand_sources, is_remote, scene_name
+from segshrink.imagery.opening import is_remote
+from segshrink.imagery.scene_sources import expand_sources, scene_name
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_each_is_taken_once_in_the_order_named(folder: Path) -> None:
 def test_urls_stay_as_they_are() -> None:
     urls = ["https://example.org/a%20b/scene%201.tif?key=1", "s3://bucket/scene.tif"]
 
-    assert expand_sources(urls) == urls
+    assert list(expand_sources(urls)) == urls
     assert [scene_name(url) for url in urls] == ["scene 1", "scene"]
     assert is_remote(urls[0])
     assert not is_remote("scenes/a.tif")

@@ -40,7 +40,6 @@ def test_windows_are_parts_of_what_rasterio_reads(paint: Paint, dtype: str) -> N
     with open_scene(path) as scene:
         assert (scene.height, scene.width, scene.bands) == (70, 90, 3)
         assert scene.dtype == {"float64": "float32"}.get(dtype, dtype)
-        assert scene.block_shape == (32, 32)
         for window in grid(70, 90, tile=40, overlap=10):
             pixels, valid = scene.read(window)
             assert valid is None

@@ -14,7 +14,7 @@ from segshrink.errors import DataError
 from segshrink.formatting import listed
 from segshrink.imagery import ImageInfo, ReadOptions, probe
 from segshrink.imagery.bands import plain_name
-from segshrink.imagery.scaling import Scaling, ScalingChange, told_scaling
+from segshrink.imagery.scaling import Scaling, ScalingChange, describe_scaling
 from segshrink.model_description import ModelDescription
 
 Key = TypeVar("Key", bound=Hashable)
@@ -159,7 +159,7 @@ def _common_scaling(
             continue
         changed = True
         message = (
-            f"{count_text} have the scale and offset tags {told_scaling(scaling)}, others {told_scaling(common)}; "
+            f"{count_text} have the scale and offset tags {describe_scaling(scaling)}, others {describe_scaling(common)}; "
             "their numbers are turned into those of the others"
         )
         problems.append(Problem("bands", "warning", message, _relative(paths, description)))

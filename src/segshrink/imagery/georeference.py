@@ -15,7 +15,7 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import Affine, from_gcps
 from rasterio.warp import transform as reprojected
 
-from segshrink.tiling import Window
+from segshrink.imagery.opening import Source, gdal_settings, open_source
 
 WGS84 = "EPSG:4326"
 # Cartesian coordinates of the WGS 84 ellipsoid, in meters.
@@ -114,16 +114,6 @@ class Georeference:
             gcps=tuple(replace(point, row=point.row / down, col=point.col / right) for point in self.gcps),
         )
 
-    def windowed(self, window: Window) -> Georeference:
-        """Return that of a window of the grid."""
-        return replace(
-            self,
-            height=window.height,
-            width=window.width,
-            transform=_shifted(self.transform, window.row, window.col),
-            gcps=tuple(replace(point, row=point.row - window.row, col=point.col - window.col) for point in self.gcps),
-        )
-
     @property
     def pixel_size(self) -> tuple[float, float] | None:
         """Ground height and width of a pixel in metres, at the image's centre; None when unknown.
@@ -173,6 +163,12 @@ class Georeference:
         return None
 
 
+def read_georeference(source: Source) -> Georeference:
+    """Read where an image lies; errors as in ``open_source``."""
+    with gdal_settings(), open_source(source) as dataset:
+        return Georeference.of(dataset)
+
+
 def ground_steps(
     crs: CRS, points: NDArray[np.float64], *, step: tuple[tuple[float, float], tuple[float, float]]
 ) -> NDArray[np.float64]:
@@ -217,11 +213,3 @@ def _stretched(transform: Coefficients | None, down: float, right: float) -> Coe
         return None
     a, b, c, d, e, f = transform
     return a * right, b * down, c, d * right, e * down, f
-
-
-def _shifted(transform: Coefficients | None, row: float, col: float) -> Coefficients | None:
-    if transform is None:
-        return None
-    a, b, _, d, e, _ = transform
-    x, y = _place(transform, row, col)
-    return a, b, x, d, e, y

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
 from segshrink.errors import DataError
 from segshrink.imagery.bands import has_palette, palette_table, transparency
+from segshrink.imagery.georeference import read_georeference
 from segshrink.imagery.opening import Header, open_pillow, open_raster, read_header
 from segshrink.imagery.pictures import orientation_of, refuse_turned, upright
-from segshrink.imagery.reading import pillow_array
-from segshrink.imagery.scene_sources import read_georeference
 from segshrink.imagery.validity import has_mask
 from segshrink.imagery.vector_masks import VectorLabels, is_vector, read_vector_mask
 
@@ -45,28 +44,23 @@ def read_mask(
         MissingExtraError: The format of the polygons needs ``segshrink[vector]``.
     """
     path = Path(path)
-    if is_vector(path):
-        if image is None:
-            raise DataError(f"{path} holds polygons, which need an image to be laid on; give a mask as an image")
-        return _read_polygons(path, image, classes, labels or VectorLabels())
-    header = read_header(path)
-    if image is not None and not header.by_pillow:
-        _refuse_other_place(path, image)
     try:
+        if is_vector(path):
+            if image is None:
+                raise DataError(f"{path} holds polygons, which need an image to be laid on; give a mask as an image")
+            return read_vector_mask(path, image, classes, labels or VectorLabels())
+        header = read_header(path)
         if header.by_pillow:
             return _read_small(path, header, classes)
+        if image is not None:
+            _refuse_other_place(path, image)
         return _read_raster(path, header, classes)
     except UndeclaredError as error:
         raise UndeclaredError(f"{path}: {error}", error.found) from error
     except DataError as error:
+        if is_vector(path):  # its errors name it
+            raise
         raise DataError(f"{path}: {error}") from error
-
-
-def _read_polygons(path: Path, image: Path, classes: ClassMap, labels: VectorLabels) -> NDArray[np.uint8]:
-    try:
-        return read_vector_mask(path, image, classes, labels)
-    except UndeclaredError as error:
-        raise UndeclaredError(f"{path}: {error}", error.found) from error
 
 
 def _refuse_other_place(path: Path, image: Path) -> None:
@@ -85,13 +79,14 @@ def _read_small(path: Path, header: Header, classes: ClassMap) -> NDArray[np.uin
         orientation = orientation_of(image)
         if image.mode == "1" or (image.mode == "P" and classes.values is not None):
             return _encoded(classes, upright(np.array(image), orientation), None)
-        array = upright(pillow_array(image), orientation)
+        plain = image if image.mode in ("L", "LA", "RGB", "RGBA") else image.convert("RGB")
+        array = upright(np.array(plain).reshape(image.height, image.width, -1), orientation)
     masked = array[:, :, -1] == 0 if array.shape[2] in (2, 4) else None
     if array.shape[2] > 2:
         return _encoded(classes, array[:, :, :3], masked)
     numbers = array[:, :, 0]
     if classes.values is not None and header.format == "PNG" and header.bits in (2, 4):
-        # Pillow stretches 2- and 4-bit grey to 0..255.
+        # Pillow stretches 2- and 4-bit gray to 0..255.
         numbers = numbers // np.uint8(255 // (2**header.bits - 1))
     return _encoded(classes, numbers, masked)
 
@@ -100,10 +95,10 @@ def _read_raster(path: Path, header: Header, classes: ClassMap) -> NDArray[np.ui
     refuse_turned(path, header)
     with open_raster(path, header) as dataset:
         masked = _masked_out(dataset)
-        if classes.values is None and has_palette(dataset):
-            return _encoded(classes, np.take(palette_table(dataset), dataset.read(1), axis=0), masked)
         alpha = transparency(dataset)
         bands = [number for number in range(1, dataset.count + 1) if number != alpha or dataset.count == 1]
+        if classes.values is None and has_palette(dataset):
+            return _encoded(classes, np.take(palette_table(dataset), dataset.read(1), axis=0), masked)
         if len(bands) > 1 or classes.values is None:
             return _encoded(classes, np.moveaxis(dataset.read(bands), 0, -1), masked)
         numbers, nodata = dataset.read(bands[0]), dataset.nodata

@@ -1,4 +1,7 @@
-"""Opening image files by what they hold, with one driver each: a file never decides what else is read or asked."""
+"""Opening image files by what they hold, with one driver each: a file never decides what else is read or asked.
+
+What a file claims to hold is compared with its size and with this machine's memory before anything is decoded.
+"""
 
 from __future__ import annotations
 
@@ -12,67 +15,61 @@ from typing import Any, NamedTuple
 
 import rasterio
 from PIL import Image
+from rasterio.enums import Interleaving
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
 
 from segshrink.errors import FileError
 from segshrink.file_search import is_file
-from segshrink.imagery.limits import (
-    IMAGE_RATIO,
-    UNLIMITED,
-    decoded_size,
-    refuse_beyond_memory,
-    refuse_bomb,
-    refuse_claims,
-    size_of,
-)
 from segshrink.imagery.vrt import vrt_sources
+from segshrink.machine import available_memory
+
+Source = str | Path
 
 PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
-# GDAL's driver that reads a format. None of them follows a reference to another place.
-_DRIVERS = {
-    "JPEG": "JPEG",
-    "PNG": "PNG",
-    "BMP": "BMP",
-    "GIF": "GIF",
-    "WEBP": "WEBP",
-    "TIFF": "GTiff",
-    "JP2": "JP2OpenJPEG",
-    "HFA": "HFA",
-    "ENVI": "ENVI",
-    "EHdr": "EHdr",
-    "VRT": "VRT",
-}
+# GDAL's driver of a format, where it is called otherwise. None of them follows a reference to another place.
+_DRIVERS = {"TIFF": "GTiff", "JP2": "JP2OpenJPEG"}
 # Formats without a signature: bare numbers, which a header file (.hdr) beside them describes.
 _RAW_FORMATS = {".dat": "ENVI", ".bil": "EHdr", ".img": "ENVI"}
-# What a URL that the user names may be.
-REMOTE_DRIVERS = [_DRIVERS[name] for name in ("TIFF", "JP2", "JPEG", "PNG", "WEBP", "HFA")]
+# What a URL that the user names may be, and its schemes with GDAL's file systems behind them.
+_REMOTE_DRIVERS = ["GTiff", "JP2OpenJPEG", "JPEG", "PNG", "WEBP", "HFA"]
+_REMOTE = {"http": "/vsicurl/", "https": "/vsicurl/", "s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
 # What GDAL opens beside a file as it is asked for overviews and masks, with any driver.
 _COMPANIONS = (".ovr", ".OVR", ".msk", ".MSK")
 # What Pillow raises on damaged files, besides OSError.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError)
+_PILLOW_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError)
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SIGNATURES = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"BM": "BMP",
-    b"GIF8": "GIF",
-    b"RIFF": "WEBP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
-    b"\0\0\0\x0cjP  ": "JP2",
-    b"\xffO\xffQ": "JP2",
-    b"EHFA_HEADER_TAG": "HFA",
-    b"<VRTDataset": "VRT",
+    "JPEG": (b"\xff\xd8\xff",),
+    "PNG": (b"\x89PNG\r\n\x1a\n",),
+    "BMP": (b"BM",),
+    "GIF": (b"GIF8",),
+    "WEBP": (b"RIFF",),
+    "TIFF": _TIFF_SIGNATURES,
+    "JP2": (b"\0\0\0\x0cjP  ", b"\xffO\xffQ"),
+    "HFA": (b"EHFA_HEADER_TAG",),
 }
-_TIFF_SIGNATURES = tuple(signature for signature, name in _SIGNATURES.items() if name == "TIFF")
-_XML_HEAD = re.compile(rb"\s*(<\?xml[^>]*\?>)?\s*")
+_VRT = re.compile(rb"\s*(<\?xml[^>]*\?>)?\s*<VRTDataset")
 # Python's list of warning filters is shared by all threads.
 _FILTERS = threading.RLock()
+# What GDAL keeps of decoded blocks, in bytes, whatever the size of a scene: a row of tiles of 512 rows, 80,000 columns
+# and three bytes. GDAL reads this once, with the first block of the process.
+_CACHE_BYTES = 128 << 20
+# No measuring device has so many bands; each costs time when a file is opened.
+_MOST_BANDS = 4096
+# Decoded sizes in bytes below which no file is suspected.
+_SMALL_BLOCK, _SMALL_IMAGE = 128 << 20, 512 << 20
+# Bytes for which it isn't asked how much memory is free, since that takes as long as reading them.
+_TINY = 1 << 19
+# Times that a block or a whole image may be larger than its file. Blank images reach 1000 in a PNG or deflated TIFF;
+# scenes that are read window by window may hold little but gaps.
+_BLOCK_RATIO, _IMAGE_RATIO, _SCENE_RATIO, _UNLIMITED = 100, 500, 5000, 10**9
+# Arrays of an image's size that decoding holds at once: the image, and what is made of it.
+_COPIES = 2
 
 
 class Header(NamedTuple):
-    """What the first bytes tell: the format's name, and for PNG the bits of a sample and the colour type."""
+    """Content of the first bytes: the format's name, and for PNG the bits of a sample and the color type."""
 
     format: str
     bits: int = 8
@@ -80,7 +77,7 @@ class Header(NamedTuple):
 
     @property
     def by_pillow(self) -> bool:
-        """Whether Pillow reads the pixels without loss (it cuts 16-bit colour PNGs to 8 bits)."""
+        """Whether Pillow reads the pixels without loss (it cuts 16-bit color PNGs to 8 bits)."""
         return self.format in PILLOW_FORMATS and self.bits <= 8
 
 
@@ -92,17 +89,18 @@ def read_header(path: Path) -> Header:
     """
     path = Path(path)
     start = _first_bytes(path)
-    for signature, name in _SIGNATURES.items():
-        if (_XML_HEAD.sub(b"", start, count=1) if name == "VRT" else start).startswith(signature):
-            if name == "VRT" and path.suffix.lower() != ".vrt":
-                raise FileError(f"{path} is a VRT, which names other files, under another name; call it .vrt")
-            if name == "PNG" and len(start) > 25:
-                return Header(name, bits=start[24], color_type=start[25])
-            return Header(name)
-    kind = "text" if start.isascii() and b"\0" not in start else "data of an unknown format"
-    raise FileError(
-        f"{path} is not an image: it holds {kind} ({start[:16]!r}); replace it by a JPEG, PNG, BMP, GeoTIFF or JP2 file"
-    )
+    if _VRT.match(start):
+        if path.suffix.lower() != ".vrt":
+            raise FileError(f"{path} is a VRT, which names other files, under another name; call it .vrt")
+        return Header("VRT")
+    name = next((name for name, signatures in _SIGNATURES.items() if start.startswith(signatures)), None)
+    if name is None:
+        kind = "text" if start.isascii() and b"\0" not in start else "data of an unknown format"
+        raise FileError(
+            f"{path} is not an image: it holds {kind} ({start[:16]!r}); replace it by a JPEG, PNG, BMP, GeoTIFF or JP2 "
+            "file"
+        )
+    return Header(name, *start[24:26]) if name == "PNG" and len(start) > 25 else Header(name)
 
 
 def scene_header(path: Path) -> Header:
@@ -121,42 +119,199 @@ def scene_header(path: Path) -> Header:
     return Header(name)
 
 
-def open_safely(path: Path, header: Header, *, ratio: int) -> Any:
-    """Open with the drivers of a format alone, and only if the file refers to none elsewhere and claims what it can.
+def is_remote(source: Source) -> bool:
+    """Whether a source is a URL (http, https, s3, gs, az)."""
+    return isinstance(source, str) and _scheme(source) in _REMOTE
+
+
+def gdal_settings(**options: Any) -> Any:
+    """Return GDAL's settings: damage is an error, folders aren't listed, a bounded cache, retries over the network."""
+    return rasterio.Env(
+        GDAL_ERROR_ON_LIBJPEG_WARNING=True,
+        GDAL_DISABLE_READDIR_ON_OPEN=True,
+        GDAL_CACHEMAX=_CACHE_BYTES,
+        GDAL_HTTP_MAX_RETRY=3,
+        GDAL_HTTP_RETRY_DELAY=1,
+        GDAL_HTTP_TIMEOUT=60,
+        GDAL_HTTP_CONNECTTIMEOUT=20,
+        **options,
+    )
+
+
+def open_source(source: Source) -> Any:
+    """Open a source as a rasterio dataset of its own, to be read in windows, inside ``gdal_settings``.
+
+    Raises:
+        FileError: It is missing, empty, no image, damaged, unreachable, refers to files elsewhere, claims more than can
+            be, or holds several images and none itself.
+    """
+    if is_remote(source):
+        with _damage_as_file_errors(source, "can't be read as an image", "check the address, and the network"):
+            return _open_remote(str(source))
+    if isinstance(source, str) and "://" in source:
+        raise FileError(f"{source} can't be opened; give a local path or a URL of {', '.join(_REMOTE)}")
+    path = Path(source)
+    header = scene_header(path)
+    remedy = "replace it by a GeoTIFF, JPEG2000, JPEG, PNG or VRT file, or copy it again"
+    with _damage_as_file_errors(path, "can't be read as an image", remedy):
+        return _open_local(path, header, ratio=_IMAGE_RATIO if header.format in PILLOW_FORMATS else _SCENE_RATIO)
+
+
+@contextmanager
+def open_raster(path: Path, header: Header, *, trusted: bool = False) -> Iterator[Any]:
+    """Open with rasterio to read the whole; damage becomes a FileError.
 
     Args:
         path: A local file.
         header: Its format.
-        ratio: Times that the pixels may be larger than the file, where they are many.
+        trusted: Whether this program wrote it and reads it in windows: then it may be large and blank.
 
     Raises:
-        FileError: The file refers to others, or claims too much.
-        RasterioError: It is damaged.
+        FileError: The file is damaged or truncated, refers to files elsewhere, or claims more than can be.
     """
-    sources: list[Path] = []
-    if header.format == "VRT":
-        sources = vrt_sources(path)
-        for source in sources:
-            inner = read_header(source)
-            if inner.format != "VRT":
-                open_safely(source, inner, ratio=ratio).close()
+    ratio = _UNLIMITED if trusted else _IMAGE_RATIO
+    with (
+        _damage_as_file_errors(path, "is damaged or truncated", "copy or download it again"),
+        gdal_settings(GDAL_PAM_ENABLED=False),
+        _open_local(path, header, ratio=ratio) as dataset,
+    ):
+        if not trusted:
+            _refuse_beyond_memory(path, _decoded_size(dataset))
+        yield dataset
+
+
+@contextmanager
+def open_pillow(path: Path) -> Iterator[Image.Image]:
+    """Open with Pillow; what goes wrong while the block reads pixels becomes a FileError as well.
+
+    Raises:
+        FileError: The file is damaged or truncated, or holds more pixels than Pillow takes.
+    """
+    try:
+        # Aerial mosaics are large; Pillow still refuses twice its warning size.
+        with silent(Image.DecompressionBombWarning):
+            image = Image.open(path, formats=PILLOW_FORMATS)
+        with image:
+            decoded = image.width * image.height * max(3, len(image.getbands()))
+            _refuse_bomb(path, decoded, path.stat().st_size, ratio=_IMAGE_RATIO)
+            _refuse_beyond_memory(path, decoded)
+            yield image
+    except FileError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise FileError(f"{path} is too large for its format ({error}); convert it to a GeoTIFF") from error
+    except _PILLOW_DAMAGE as error:
+        raise FileError(f"{path} is damaged or truncated ({error}); copy or download it again") from error
+
+
+@contextmanager
+def silent(*categories: type[Warning]) -> Iterator[None]:
+    """Keep kinds of warnings from the user while the block runs; one thread at a time."""
+    with _FILTERS, warnings.catch_warnings():
+        for category in categories:
+            warnings.simplefilter("ignore", category)
+        yield
+
+
+@contextmanager
+def _damage_as_file_errors(source: Source, problem: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except FileError:
+        raise
+    except (RasterioError, OSError, MemoryError) as error:
+        raise FileError(f"{source} {problem} ({error.__cause__ or error}); {remedy}") from error
+    except UnicodeEncodeError as error:
+        raise FileError(f"{source} has a name that isn't UTF-8, which GDAL can't open; rename it") from error
+
+
+def _open_local(path: Path, header: Header, *, ratio: int) -> Any:
+    """Open with the driver of a format alone, and only if the file refers to none elsewhere and claims what it can."""
+    sources = vrt_sources(path) if header.format == "VRT" else []
+    for source in sources:
+        inner = read_header(source)
+        if inner.format != "VRT":
+            _open_local(source, inner, ratio=ratio).close()
     _refuse_companions(path)
     # An absolute path is never taken for GDAL's own syntax.
     with silent(NotGeoreferencedWarning):
-        dataset = rasterio.open(path.absolute(), driver=_DRIVERS[header.format])
+        dataset = rasterio.open(path.absolute(), driver=_DRIVERS.get(header.format, header.format))
+    return _checked(path, dataset, sum(file.stat().st_size for file in (path, *sources)), ratio=ratio)
+
+
+def _open_remote(url: str) -> Any:
+    scheme = _scheme(url)
+    prefix = _REMOTE[scheme]
+    # Each file that may stand beside a remote one costs a request.
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), silent(NotGeoreferencedWarning):
+        name = prefix + (url if prefix == "/vsicurl/" else url[len(scheme) + 3 :])
+        return _checked(url, DatasetReader(name, driver=_REMOTE_DRIVERS), None, ratio=_SCENE_RATIO)
+
+
+def _scheme(text: str) -> str:
+    scheme, separator, _ = text.partition("://")
+    return scheme.lower() if separator else ""
+
+
+def _checked(name: object, dataset: Any, file_size: int | None, *, ratio: int) -> Any:
+    """Return an open dataset that names no other file and claims what can be true; else close it and raise FileError.
+
+    Args:
+        name: What errors call the file.
+        dataset: Its header is looked at, no pixel.
+        file_size: Bytes of the file, or of the files behind it; None where that isn't known.
+        ratio: Times that the image may be larger.
+    """
     try:
-        refuse_references(path, dataset)
-        refuse_claims(path, dataset, size_of([path, *sources]), ratio=ratio)
+        # GDAL would open it with any driver.
+        if "OVERVIEW_FILE" in {key.upper() for key in dataset.tags(ns="OVERVIEWS")}:
+            raise FileError(f"{name} names another file for its overviews, which isn't read; copy it (gdal_translate)")
+        if dataset.count > _MOST_BANDS:
+            raise FileError(
+                f"{name} claims to hold {dataset.count:,} bands, more than {_MOST_BANDS:,}; choose some of them"
+            )
+        _refuse_block(name, dataset, file_size)
+        if file_size is not None:
+            _refuse_bomb(name, _decoded_size(dataset), file_size, ratio=ratio)
     except BaseException:
         dataset.close()
         raise
     return dataset
 
 
-def refuse_references(name: object, dataset: Any) -> None:
-    """Raise FileError if an open rasterio dataset names another file, which GDAL would open with any driver."""
-    if "OVERVIEW_FILE" in {key.upper() for key in dataset.tags(ns="OVERVIEWS")}:
-        raise FileError(f"{name} names another file for its overviews, which isn't read; copy it (gdal_translate)")
+def _refuse_block(name: object, dataset: Any, file_size: int | None) -> None:
+    items = [_item_size(dtype) for dtype in dataset.dtypes]
+    try:
+        interleaved = dataset.interleaving == Interleaving.pixel
+    except ValueError:  # formats that don't say
+        interleaved = True
+    height, width = max(dataset.block_shapes, key=lambda shape: shape[0] * shape[1])
+    decoded = height * width * (sum(items) if interleaved else max(items))
+    if decoded > _SMALL_BLOCK and (file_size is None or decoded > _BLOCK_RATIO * file_size):
+        raise FileError(
+            f"{name} stores {height:,} × {width:,} pixels in one block, {_size(decoded)} to decode; write it again in "
+            "tiles of 512 × 512"
+        )
+    _refuse_beyond_memory(name, decoded)
+
+
+def _refuse_bomb(name: object, decoded: int, file_size: int, *, ratio: int) -> None:
+    """Raise FileError if a file claims to hold far more than its bytes can."""
+    if decoded > _SMALL_IMAGE and decoded > ratio * file_size:
+        raise FileError(
+            f"{name} claims to hold {_size(decoded)} of pixels in a file of {_size(file_size)}; it is damaged, nearly "
+            "empty or made to fill the memory: cut out the part that holds something"
+        )
+
+
+def _refuse_beyond_memory(name: object, decoded: int) -> None:
+    """Raise FileError if decoding a whole image takes more memory than there is."""
+    free = available_memory() if decoded > _TINY else None
+    if free is not None and _COPIES * decoded > free:
+        raise FileError(
+            f"decoding {name} takes about {_size(_COPIES * decoded)} of memory but {_size(free)} are free; cut it into "
+            "tiles, or use a machine with more memory"
+        )
 
 
 def _refuse_companions(path: Path) -> None:
@@ -193,69 +348,16 @@ def _first_bytes(path: Path) -> bytes:
     return start
 
 
-@contextmanager
-def silent(category: type[Warning]) -> Iterator[None]:
-    """Keep a kind of warning from the user while the block runs; one thread at a time."""
-    with _FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore", category)
-        yield
+def _decoded_size(dataset: Any) -> int:
+    """Return the bytes of all pixels of a rasterio dataset."""
+    return int(dataset.height * dataset.width * sum(map(_item_size, dataset.dtypes)))
 
 
-@contextmanager
-def open_pillow(path: Path) -> Iterator[Image.Image]:
-    """Open with Pillow; what goes wrong while the block reads pixels becomes a FileError as well.
-
-    Raises:
-        FileError: The file is damaged or truncated, or holds more pixels than Pillow takes.
-    """
-    try:
-        # Aerial mosaics are large; Pillow still refuses twice its warning size.
-        with silent(Image.DecompressionBombWarning):
-            image = Image.open(path, formats=PILLOW_FORMATS)
-        with image:
-            decoded = image.width * image.height * max(3, len(image.getbands()))
-            refuse_bomb(path, decoded, path.stat().st_size)
-            refuse_beyond_memory(path, decoded)
-            yield image
-    except FileError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise FileError(f"{path} is too large for its format ({error}); convert it to a GeoTIFF") from error
-    except _DAMAGE as error:
-        raise FileError(f"{path} is damaged or truncated ({error}); copy or download it again") from error
+def _item_size(dtype: str) -> int:
+    digits = "".join(letter for letter in dtype if letter.isdigit())
+    return int(digits) // 8 if digits else 4
 
 
-@contextmanager
-def open_raster(path: Path, header: Header, *, own: bool = False) -> Iterator[Any]:
-    """Open with rasterio to read the whole; damage becomes a FileError.
-
-    Args:
-        path: A local file.
-        header: Its format.
-        own: Whether this program wrote it and reads it in windows: then it may be large and blank.
-
-    Raises:
-        FileError: The file is damaged or truncated, refers to files elsewhere, or claims more than can be.
-    """
-    try:
-        ratio = UNLIMITED if own else IMAGE_RATIO
-        with local_settings(GDAL_PAM_ENABLED=False), open_safely(path, header, ratio=ratio) as dataset:
-            if not own:
-                refuse_beyond_memory(path, decoded_size(dataset))
-            yield dataset
-    except FileError:
-        raise
-    except (RasterioError, OSError, MemoryError) as error:
-        reason = error.__cause__ or error
-        raise FileError(f"{path} is damaged or truncated ({reason}); copy or download it again") from error
-    except UnicodeEncodeError as error:
-        raise FileError(f"{path} has a name that isn't UTF-8, which GDAL can't open; rename it") from error
-
-
-def local_settings(**options: Any) -> Any:
-    """Return GDAL's settings for files of strangers: damage is an error, and folders aren't listed for each file."""
-    return rasterio.Env(
-        GDAL_ERROR_ON_LIBJPEG_WARNING=True,
-        GDAL_DISABLE_READDIR_ON_OPEN=True,
-        **options,
-    )
+def _size(count: int) -> str:
+    unit = next(exponent for exponent in (4, 3, 2, 1, 0) if count >= 1000**exponent or not exponent)
+    return f"{count / 1000**unit:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[unit]}"

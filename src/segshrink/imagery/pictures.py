@@ -35,7 +35,7 @@ _COLORS = {
 class Picture:
     """A picture with what is asked of an open rasterio dataset here; its pixels are decoded when they are first read.
 
-    It is one of grey or color values, whatever the file stores (palette, CMYK, bits); transparency of any kind is an
+    It is one of gray or color values, whatever the file stores (palette, CMYK, bits); transparency of any kind is an
     alpha band. It stands upright as its EXIF orientation says.
 
     Args:
@@ -48,71 +48,36 @@ class Picture:
     """
 
     def __init__(self, path: Path, place: Georeference | None = None) -> None:
-        self.path, self._place = Path(path), place
-        self.nodata: float | None = None  # a value that averages leave out
+        self.path = Path(path)
         with open_pillow(self.path) as image:
             self.orientation = orientation_of(image)
-            self._mode = _plain_mode(image)
+            plain = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+            self._mode = plain + "A" * image.has_transparency_data
             sides = (image.height, image.width)
         located = place is not None and (place.transform is not None or bool(place.gcps))
         refuse_orientation(self.path, self.orientation if located else 1)
         self.height, self.width = sides[::-1] if self.orientation in _TURNED_SIDES else sides
+        self.shape = self.height, self.width
+        self.nodata: float | None = None  # a value that averages leave out
+        # The rest is named as rasterio does and says what rasterio says of an 8-bit image without tags.
         self.colorinterp = _COLORS[self._mode]
         self.count = len(self.colorinterp)
-
-    @property
-    def dtypes(self) -> tuple[str, ...]:
-        """Data type of each band."""
-        return ("uint8",) * self.count
-
-    @property
-    def descriptions(self) -> tuple[None, ...]:
-        """What the bands are called: nothing beyond their color."""
-        return (None,) * self.count
-
-    nodatavals = descriptions
+        self.dtypes = ("uint8",) * self.count
+        self.descriptions = self.nodatavals = (None,) * self.count
+        self.scales, self.offsets = (1.0,) * self.count, (0.0,) * self.count
+        self.block_shapes = [(1, self.width)] * self.count
+        flags = [MaskFlags.per_dataset, MaskFlags.alpha] if self._mode.endswith("A") else [MaskFlags.all_valid]
+        self.mask_flag_enums = (flags,) * self.count
+        profile: dict[str, Any] = {} if place is None else place.profile()
+        self.crs: CRS | None = profile.get("crs")
+        self.transform: Affine = profile.get("transform", Affine.identity())
+        points: list[GroundControlPoint] = profile.get("gcps", [])
+        self.gcps = points, self.crs if points else None
 
     @property
     def files(self) -> list[str]:
         """The file, and those beside it that say where it lies."""
         return [str(path) for path in (self.path, *files_of_place(self.path))]
-
-    @property
-    def scales(self) -> tuple[float, ...]:
-        """Factors of the bands' values."""
-        return (1.0,) * self.count
-
-    @property
-    def offsets(self) -> tuple[float, ...]:
-        """What is added to the bands' values."""
-        return (0.0,) * self.count
-
-    @property
-    def mask_flag_enums(self) -> tuple[list[MaskFlags], ...]:
-        """What makes pixels of each band invalid."""
-        flags = [MaskFlags.per_dataset, MaskFlags.alpha] if self._mode.endswith("A") else [MaskFlags.all_valid]
-        return (flags,) * self.count
-
-    @property
-    def block_shapes(self) -> list[tuple[int, int]]:
-        """Rows and columns that are stored together."""
-        return [(1, self.width)] * self.count
-
-    @property
-    def crs(self) -> CRS | None:
-        """Coordinate reference system."""
-        return self._profile.get("crs")
-
-    @property
-    def transform(self) -> Affine:
-        """Pixels to coordinates; the identity where nothing says."""
-        return self._profile.get("transform", Affine.identity())
-
-    @property
-    def gcps(self) -> tuple[list[GroundControlPoint], CRS | None]:
-        """Ground control points and their coordinate reference system."""
-        points = self._profile.get("gcps", [])
-        return points, self.crs if points else None
 
     def read(
         self,
@@ -129,15 +94,16 @@ class Picture:
             FileError: The file is damaged or truncated.
         """
         window = window or Window(0, 0, self.width, self.height)
-        planes = self._pixels.transpose(2, 0, 1)
-        wanted = None if out is None and out_shape is None else (out_shape or out.shape)[-2:]  # type: ignore[union-attr]
-        if wanted not in (None, (window.height, window.width)):
-            return self._dataset.read(  # type: ignore[no-any-return]
+        size = window.height, window.width
+        shape = size if out is None else out.shape[-2:]
+        if (out_shape or shape)[-2:] != size:
+            resampled: NDArray[Any] = self._dataset.read(
                 indexes, out=out, window=window, out_shape=out_shape, resampling=resampling
             )
-        chosen = slice(None) if indexes is None else np.asarray(indexes) - 1
+            return resampled
+        bands = slice(None) if indexes is None else np.asarray(indexes) - 1
         rows, columns = window.toslices()
-        values = planes[:, rows, columns][chosen]
+        values = self._pixels.transpose(2, 0, 1)[:, rows, columns][bands]
         if out is None:
             return np.array(values)
         out[...] = values
@@ -155,10 +121,6 @@ class Picture:
         self.close()
 
     @cached_property
-    def _profile(self) -> dict[str, Any]:
-        return {} if self._place is None else self._place.profile()
-
-    @cached_property
     def _pixels(self) -> NDArray[np.uint8]:
         with open_pillow(self.path) as image:
             values = np.array(image.convert(self._mode))
@@ -168,9 +130,9 @@ class Picture:
     def _dataset(self) -> Any:
         """The pixels as a dataset of GDAL, which resamples."""
         size = {"height": self.height, "width": self.width, "count": self.count, "dtype": "uint8"}
-        known = self.nodata in range(256)
+        nodata = self.nodata if self.nodata in range(256) else None
         with silent(NotGeoreferencedWarning):
-            dataset = rasterio.open("picture", "w+", driver="MEM", nodata=self.nodata if known else None, **size)
+            dataset = rasterio.open("picture", "w+", driver="MEM", nodata=nodata, **size)
         dataset.write(self._pixels.transpose(2, 0, 1))
         return dataset
 
@@ -187,10 +149,10 @@ def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation of an opened picture, 1 (upright) where there is none or a senseless one."""
     try:
         # Unlike PNG's own method this one doesn't decode the pixels.
-        found = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
+        orientation = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
     except Exception:
         return 1  # damaged EXIF, which viewers pass over as well
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -224,11 +186,6 @@ def refuse_orientation(path: Path, orientation: int) -> None:
             f"{path} says with its orientation tag ({orientation}) that viewers turn or mirror it, which can't be done "
             "here; save it upright, without that tag"
         )
-
-
-def _plain_mode(image: Image.Image) -> str:
-    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
-    return mode + "A" * image.has_transparency_data
 
 
 def _tiff_orientation(path: Path) -> int:

@@ -16,10 +16,9 @@ from segshrink.errors import DataError, FileError
 from segshrink.extras import missing_extra
 from segshrink.files import replacing
 from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.opening import open_raster, read_header
+from segshrink.imagery.opening import gdal_settings, open_raster, read_header
 from segshrink.imagery.pixel_area import PixelGrid
 from segshrink.imagery.polygonize import Regions, Strip, find_regions, with_all_corners
-from segshrink.imagery.scene_sources import gdal_settings
 from segshrink.imagery.vectors import Features, GeoJsonWriter, GeoPackageWriter
 
 # Pixels that are traced at once, and polygons that are written at once.
@@ -72,7 +71,7 @@ def write_polygons(
     with ExitStack() as stack:
         stack.enter_context(gdal_settings())
         index, sure = (
-            None if path is None else stack.enter_context(open_raster(path, read_header(path), own=True))
+            None if path is None else stack.enter_context(open_raster(path, read_header(path), trusted=True))
             for path in (Path(class_map), confidence)
         )
         if sure is not None and sure.shape != index.shape:

@@ -10,17 +10,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from rasterio.windows import Window as RasterWindow
+from rasterio.enums import Resampling
+from rasterio.windows import Window
 
 from segshrink.errors import FileError
 from segshrink.imagery.bands import Bands, Remedy, choose_bands, transparency
 from segshrink.imagery.fill_nodata import fill_nodata
-from segshrink.imagery.georeference import Georeference
+from segshrink.imagery.georeference import Georeference, read_georeference
 from segshrink.imagery.opening import open_raster, read_header
 from segshrink.imagery.pictures import Picture, files_of_place, refuse_turned
 from segshrink.imagery.scaling import Scaling, ScalingChange, scaling_of
-from segshrink.imagery.scene_sources import read_georeference
 from segshrink.imagery.validity import Validity
 from segshrink.tiling import grid
 
@@ -111,6 +110,62 @@ def open_image(path: Path) -> Iterator[Any]:
         yield dataset
 
 
+class BandReader:
+    """Reads some bands of an open dataset.
+
+    Attributes:
+        dtype: The numbers that come out: "uint8", "uint16", "int16" or "float32".
+        validity: What makes pixels invalid.
+
+    Args:
+        dataset: A rasterio dataset or a ``Picture``.
+        bands: Which bands.
+        name: What errors call the file.
+        nodata: A value that stands for no value, besides those that the file declares.
+
+    Raises:
+        FileError: Numbers of such a type aren't read.
+    """
+
+    def __init__(self, dataset: Any, bands: Bands, *, name: str, nodata: float | None = None) -> None:
+        self._dataset, self._bands = dataset, bands
+        dtypes = dataset.dtypes
+        dtype = dtypes[0] if "complex" in "".join(dtypes) else str(np.result_type(*dtypes))
+        if dtype not in _DTYPES:
+            raise FileError(f"{name} holds {dtype} numbers; convert it to uint8, uint16, int16 or float32")
+        self.dtype = _DTYPES[dtype]
+        self.validity = Validity.of(dataset, bands, self.dtype, declared=nodata)
+
+    def read(
+        self,
+        window: Window | None = None,
+        *,
+        shape: tuple[int, int] | None = None,
+        resampling: Resampling = Resampling.nearest,
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Read a window (None: all) as ``shape`` pixels: (h, w, bands), and the valid ones, (h, w), None if all are."""
+        window = window or Window(0, 0, self._dataset.width, self._dataset.height)
+        pixels = self._raw(window, shape or (window.height, window.width), resampling)
+        valid = self.validity.of_window(self._dataset, pixels, window)
+        return self._through_palette(pixels), valid
+
+    def read_all(self) -> NDArray[Any]:
+        """Read all pixels (H, W, bands), whether they are valid or not."""
+        height, width = self._dataset.height, self._dataset.width
+        return self._through_palette(self._raw(Window(0, 0, width, height), (height, width), Resampling.nearest))
+
+    def _raw(self, window: Window, shape: tuple[int, int], resampling: Resampling) -> NDArray[Any]:
+        numbers = list(self._bands.numbers)
+        pixels = np.empty((*shape, len(numbers)), dtype=self.dtype)
+        # GDAL writes into the interleaved array directly: no second copy of a large scene.
+        self._dataset.read(numbers, out=pixels.transpose(2, 0, 1), window=window, resampling=resampling)
+        return pixels
+
+    def _through_palette(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        palette = self._bands.palette
+        return pixels if palette is None else np.take(palette, pixels[:, :, 0], axis=0)
+
+
 def probe(path: Path, options: ReadOptions | None = None) -> ImageInfo:
     """Read the header of an image only.
 
@@ -126,7 +181,7 @@ def probe(path: Path, options: ReadOptions | None = None) -> ImageInfo:
             dataset.height,
             dataset.width,
             len(bands),
-            _dtype(path, dataset, bands),
+            BandReader(dataset, bands, name=str(path)).dtype,
             band_names=bands.recorded_names,
             scaling=scaling_of(dataset, bands),
             transparency=None if alpha in bands.numbers else alpha,
@@ -151,7 +206,7 @@ def read_image(path: Path, options: ReadOptions | None = None) -> NDArray[Any]:
     path = Path(path)
     with open_image(path) as dataset:
         bands = (options or ReadOptions()).choose(dataset, str(path))
-        return through_palette(raster_array(dataset, _dtype(path, dataset, bands), bands), bands)
+        return BandReader(dataset, bands, name=str(path)).read_all()
 
 
 def read_valid_image(path: Path, options: ReadOptions | None = None) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
@@ -168,12 +223,9 @@ def read_valid_image(path: Path, options: ReadOptions | None = None) -> tuple[ND
     path, options = Path(path), options or ReadOptions()
     with open_image(path) as dataset:
         bands = options.choose(dataset, str(path))
-        dtype = _dtype(path, dataset, bands)
-        change = ScalingChange(scaling_of(dataset, bands), options.scaling, dtype=dtype, name=str(path))
-        pixels = raster_array(dataset, dtype, bands)
-        place = RasterWindow(0, 0, dataset.width, dataset.height)
-        valid = Validity.of(dataset, bands, dtype, declared=options.nodata).of_window(dataset, pixels, place)
-    pixels = through_palette(pixels, bands)
+        reader = BandReader(dataset, bands, name=str(path), nodata=options.nodata)
+        change = ScalingChange(scaling_of(dataset, bands), options.scaling, dtype=reader.dtype, name=str(path))
+        pixels, valid = reader.read()
     if valid is not None:
         for window in grid(*valid.shape, tile=_SQUARE, overlap=0):
             if not valid[window.slices].all():
@@ -187,37 +239,3 @@ def transparency_shares(path: Path, number: int) -> tuple[float, float]:
         values = dataset.read(number)
     clear, opaque = np.mean(values == 0), np.mean(values == values.max())
     return float(clear), float(1 - clear - opaque) if values.max() else 0.0
-
-
-def pillow_array(image: Image.Image) -> NDArray[np.uint8]:
-    """Decode a Pillow image into (H, W, bands) uint8: grey or color, each with or without transparency."""
-    kept = image if image.mode in ("1", "L", "LA", "RGB", "RGBA") else image.convert("RGB")
-    array = np.array(kept)
-    if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * np.uint8(255)
-    return array.reshape(image.height, image.width, -1)
-
-
-def raster_array(dataset: Any, dtype: str, bands: Bands) -> NDArray[Any]:
-    """Read some bands of a rasterio dataset into (H, W, bands)."""
-    array = np.empty((dataset.height, dataset.width, len(bands.numbers)), dtype=dtype)
-    # GDAL writes into the interleaved array directly: no second copy of a large scene.
-    dataset.read(list(bands.numbers), out=array.transpose(2, 0, 1))
-    return array
-
-
-def through_palette(pixels: NDArray[Any], bands: Bands) -> NDArray[Any]:
-    """Return (h, w, 3) colors for (h, w, 1) indices of a palette; other pixels as they are."""
-    return pixels if bands.palette is None else np.take(bands.palette, pixels[:, :, 0], axis=0)
-
-
-def working_dtype(path: Path | str, dataset: Any) -> str:
-    """Return the numbers that all bands of a rasterio dataset are read as; FileError for complex ones."""
-    found = str(np.result_type(*dataset.dtypes)) if "complex" not in "".join(dataset.dtypes) else dataset.dtypes[0]
-    if found not in _DTYPES:
-        raise FileError(f"{path} holds {found} numbers; convert it to uint8, uint16, int16 or float32")
-    return _DTYPES[found]
-
-
-def _dtype(path: Path, dataset: Any, bands: Bands) -> str:
-    return "uint8" if bands.palette is not None else working_dtype(path, dataset)

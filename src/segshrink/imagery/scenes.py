@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,13 +23,11 @@ from segshrink.errors import ConfigError, DataError, FileError, UsageError
 from segshrink.imagery.bands import Bands, choose_bands
 from segshrink.imagery.fill_nodata import fill_nodata
 from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.opening import read_header
+from segshrink.imagery.opening import gdal_settings, is_remote, open_source, scene_header
 from segshrink.imagery.pictures import Picture, refuse_orientation, refuse_turned
-from segshrink.imagery.reading import through_palette, working_dtype
-from segshrink.imagery.rescaling import Rescaling
-from segshrink.imagery.scaling import Scaling, ScalingChange, scaling_of
-from segshrink.imagery.scene_sources import gdal_settings, is_remote, open_source, scene_name
-from segshrink.imagery.validity import Validity
+from segshrink.imagery.reading import BandReader
+from segshrink.imagery.scaling import PixelMap, Scaling, ScalingChange, rescaling, scaling_of
+from segshrink.imagery.scene_sources import scene_name
 from segshrink.tiling import Window
 
 # Resolutions that differ by less than this aren't resampled: the map then has the scene's own grid.
@@ -52,7 +50,6 @@ class Scene:
         dtype: Its numbers: "uint8", "uint16", "int16" or "float32".
         georeference: The grid that is read, and where it lies.
         band_names: What the bands are called, "1", "2", ... where nothing says.
-        block_shape: (rows, columns) that the file stores together, at its own resolution.
     """
 
     def __init__(
@@ -62,7 +59,7 @@ class Scene:
         bands: Bands,
         *,
         georeference: Georeference,
-        rescaling: Callable[[NDArray[Any]], NDArray[Any]],
+        change: PixelMap,
         dtype: str,
         nodata: float | None = None,
     ) -> None:
@@ -70,16 +67,12 @@ class Scene:
         self.name = scene_name(source)
         self.georeference = georeference
         self.height, self.width = georeference.height, georeference.width
-        self.bands = len(bands)
-        self.band_names = bands.names
-        self.dtype = dtype
-        self.block_shape: tuple[int, int] = dataset.block_shapes[0]
-        self._dataset = dataset
-        self._choice = bands
-        self._rescaling = rescaling
-        self._read_dtype = "uint8" if bands.palette is not None else working_dtype(str(source), dataset)
-        self._validity = Validity.of(dataset, bands, self._read_dtype, declared=nodata)
-        self._resampled = (self.height, self.width) != (dataset.height, dataset.width)
+        self.bands, self.band_names, self.dtype = len(bands), bands.names, dtype
+        self._dataset, self._change = dataset, change
+        self._reader = BandReader(dataset, bands, name=str(source), nodata=nodata)
+        self._resampling = Resampling.nearest
+        if (self.height, self.width) != (dataset.height, dataset.width) and bands.palette is None:
+            self._resampling = Resampling.average if self.height < dataset.height else Resampling.bilinear
 
     def __enter__(self) -> Scene:
         return self
@@ -98,11 +91,6 @@ class Scene:
         """All files that the scene is read from: itself, a VRT's sources, masks, world files."""
         return list(self._dataset.files)
 
-    @property
-    def always_valid(self) -> bool:
-        """Whether the file says nothing that could make a pixel invalid."""
-        return self._validity.trivial
-
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Read a window.
 
@@ -120,40 +108,25 @@ class Scene:
             raise ValueError(f"{window} is no window of a scene")
         if window.row + window.height > self.height or window.col + window.width > self.width:
             raise ValueError(f"{window} reaches outside the scene of {self.height} × {self.width} pixels")
-        place = self._place(window)
+        down, right = (
+            file / read if file != read else 1
+            for file, read in zip(self._dataset.shape, (self.height, self.width), strict=True)
+        )
+        place = RasterWindow(window.col * right, window.row * down, window.width * right, window.height * down)
         try:
             with gdal_settings():
-                pixels = self._pixels(place, window)
-                valid = self._validity.of_window(self._dataset, pixels, place)
+                pixels, valid = self._reader.read(
+                    place, shape=(window.height, window.width), resampling=self._resampling
+                )
         except (RasterioError, OSError) as error:
             raise FileError(
                 f"can't read {self.source} at row {window.row}, column {window.col} "
                 f"({window.height} × {window.width} pixels): {error.__cause__ or error}; the file is truncated or "
                 "damaged there, copy or download it again"
             ) from error
-        pixels = through_palette(pixels, self._choice)
         if valid is not None:
             fill_nodata(pixels, valid)
-        return self._rescaling(pixels), valid
-
-    def _place(self, window: Window) -> RasterWindow:
-        """Return the window in pixels of the file."""
-        if not self._resampled:
-            return RasterWindow(window.col, window.row, window.width, window.height)
-        down, right = self._dataset.height / self.height, self._dataset.width / self.width
-        return RasterWindow(window.col * right, window.row * down, window.width * right, window.height * down)
-
-    def _pixels(self, place: RasterWindow, window: Window) -> NDArray[Any]:
-        numbers = self._choice.numbers
-        pixels = np.empty((window.height, window.width, len(numbers)), dtype=self._read_dtype)
-        # GDAL writes into the interleaved array directly: no second copy.
-        self._dataset.read(list(numbers), out=pixels.transpose(2, 0, 1), window=place, resampling=self._resampling())
-        return pixels
-
-    def _resampling(self) -> Resampling:
-        if not self._resampled or self._choice.palette is not None:
-            return Resampling.nearest
-        return Resampling.average if self.height < self._dataset.height else Resampling.bilinear
+        return self._change(pixels), valid
 
 
 def open_scene(
@@ -194,55 +167,48 @@ def open_scene(
         ConfigError: ``scale`` or ``resolution`` is none, or ``resolution`` is absurdly fine.
     """
     with gdal_settings():
-        dataset = _picture_of(source, open_source(source))
+        dataset = _open(source)
     try:
         chosen = choose_bands(dataset, bands, count=count, name=str(source), model=names)
-        found = "uint8" if chosen.palette is not None else working_dtype(str(source), dataset)
-        if dtype not in (None, found) and scale is None:
+        file_dtype = BandReader(dataset, chosen, name=str(source)).dtype
+        if dtype not in (None, file_dtype) and scale is None:
             raise DataError(
-                f"{source} holds {found} numbers but the model takes {dtype}; say which of its values are dark and "
-                f"bright with --scale LOW,HIGH"
+                f"{source} holds {file_dtype} numbers but the model takes {dtype}; say which of its values are dark "
+                "and bright with --scale LOW,HIGH"
             )
-        rescaling: Callable[[NDArray[Any]], NDArray[Any]]
+        change: PixelMap
         if scale is None:
-            rescaling = ScalingChange(scaling_of(dataset, chosen), scaling, dtype=found, name=str(source))
+            change = ScalingChange(scaling_of(dataset, chosen), scaling, dtype=file_dtype, name=str(source))
         else:
-            rescaling = Rescaling(found, dtype or found, scale)
-        georeference = own_grid = Georeference.of(dataset)
+            change = rescaling(file_dtype, dtype or file_dtype, scale)
+        georeference = file_grid = Georeference.of(dataset)
         if resolution is not None:
             georeference = resampled(georeference, resolution, name=str(source))
-        if nodata is not None and georeference != own_grid:
+        if nodata is not None and georeference != file_grid:
             dataset = _declaring(dataset, nodata)
         return Scene(
-            source, dataset, chosen, georeference=georeference, rescaling=rescaling, dtype=dtype or found, nodata=nodata
+            source, dataset, chosen, georeference=georeference, change=change, dtype=dtype or file_dtype, nodata=nodata
         )
     except BaseException:
         dataset.close()
         raise
 
 
-def _picture_of(source: str | Path, dataset: Any) -> Any:
-    """Return what Pillow decodes of a picture as a dataset, in place of GDAL's; other datasets as they are."""
-    if is_remote(source):
+def _open(source: str | Path) -> Any:
+    """Open a picture with Pillow, as training does, where it isn't too large for it; all else with GDAL."""
+    with ExitStack() as stack:
+        dataset = stack.enter_context(open_source(source))
+        if not is_remote(source):
+            path = Path(source)
+            header = scene_header(path)
+            if not header.by_pillow:
+                refuse_turned(path, header)
+            elif dataset.height * dataset.width <= 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
+                return Picture(path, Georeference.of(dataset))
+            else:
+                refuse_orientation(path, int(dataset.tags().get("EXIF_Orientation", 1)))
+        stack.pop_all()
         return dataset
-    path = Path(source)
-    try:
-        try:
-            header = read_header(path)
-        except FileError:
-            return dataset  # a format of GDAL alone
-        if not header.by_pillow:
-            refuse_turned(path, header)
-            return dataset
-        if dataset.height * dataset.width > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
-            refuse_orientation(path, int(dataset.tags().get("EXIF_Orientation", 1)))
-            return dataset
-        picture = Picture(path, Georeference.of(dataset))
-    except BaseException:
-        dataset.close()
-        raise
-    dataset.close()
-    return picture
 
 
 def resampled(georeference: Georeference, resolution: float, *, name: str) -> Georeference:

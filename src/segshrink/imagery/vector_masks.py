@@ -24,8 +24,7 @@ from segshrink.errors import DataError, FileError, MissingExtraError, SegshrinkE
 from segshrink.file_search import is_file
 from segshrink.formatting import listed
 from segshrink.imagery.geojson import DEFAULT_CRS, Features, checked_polygons, crs_named, read_geojson
-from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.scene_sources import read_georeference
+from segshrink.imagery.georeference import Georeference, read_georeference
 
 _DEFAULT_FIELD = "class"
 _TEXT_SUFFIXES = (".geojson", ".json")

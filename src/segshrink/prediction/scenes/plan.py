@@ -10,7 +10,7 @@ from typing import Any
 from segshrink.errors import ConfigError
 from segshrink.imagery.cog import auxiliary_path
 from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.scene_sources import Source, is_remote
+from segshrink.imagery.opening import Source, is_remote
 from segshrink.imagery.scenes import Scene, open_scene
 from segshrink.prediction.backends import Backend
 from segshrink.prediction.scenes.identity import local_identity, plain_name, remote_identity

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segshrink.imagery.opening import Source
 from segshrink.imagery.polygons import require_vector_extra
-from segshrink.imagery.scene_sources import Source, placed_sources
+from segshrink.imagery.scene_sources import expand_sources
 from segshrink.prediction.backends import Backend
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.plan import SceneFiles, ScenePlan, is_file_name, open_for, plan_scenes
@@ -100,7 +101,7 @@ def predict_scenes(
         Streams(model, runtime=options.runtime, cores=options.threads) as streams,
         Records(folder, model_key(model), options) as records,
     ):
-        plans = plan_scenes(placed_sources(sources, leave_out=folder.resolve()), out, streams.backend, options)
+        plans = plan_scenes(expand_sources(sources, leave_out=folder.resolve()), out, streams.backend, options)
         finished = {plan.files.classes for plan in plans if not options.overwrite and records.holds(plan)}
         open_plans = [plan for plan in plans if plan.files.classes not in finished]
         records.refuse_foreign(open_plans)
