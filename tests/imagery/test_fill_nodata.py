@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from segshrink.imagery.fill_nodata import fill_nodata
+from segshrink.imagery.validity import fill_nodata
 
 
 def test_pixels_take_the_nearest_in_their_row_or_column() -> None:

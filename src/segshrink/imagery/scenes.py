@@ -21,13 +21,13 @@ from rasterio.windows import Window as RasterWindow
 
 from segshrink.errors import ConfigError, DataError, FileError, UsageError
 from segshrink.imagery.bands import Bands, choose_bands
-from segshrink.imagery.fill_nodata import fill_nodata
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.opening import gdal_settings, is_remote, open_source, scene_header
 from segshrink.imagery.pictures import Picture, refuse_orientation, refuse_turned
 from segshrink.imagery.reading import BandReader
 from segshrink.imagery.scaling import PixelMap, Scaling, ScalingChange, rescaling, scaling_of
 from segshrink.imagery.scene_sources import scene_name
+from segshrink.imagery.validity import fill_nodata
 from segshrink.tiling import Window
 
 # Resolutions that differ by less than this aren't resampled: the map then has the scene's own grid.

@@ -1,4 +1,4 @@
-"""Which pixels of a raster have a value: transparency, masks, no-data values, NaN."""
+"""Which pixels of a raster have a value (transparency, masks, no-data values, NaN), and filling the others."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from rasterio.enums import MaskFlags, Resampling
 from rasterio.windows import Window
 
 from segshrink.imagery.bands import Bands
+
+_FAR = np.int32(1 << 29)
 
 
 @dataclass(frozen=True)
@@ -143,3 +145,44 @@ def _as_read(nodata: float | None, dtype: str) -> Any:
     if not limits.min <= nodata <= limits.max or nodata != int(nodata):
         return None  # NaN fails the comparison, too
     return number.type(int(nodata))
+
+
+def fill_nodata(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
+    """Give every invalid pixel the values of the nearest valid one in its row or column, in place.
+
+    Where a pixel's row and column hold no valid one, it takes what the nearest pixel of its row took; where nothing is
+    valid at all, 0. So a network sees no edge where an image ends: the image goes on like a replicated border. What a
+    pixel gets depends on what lies between it and its nearest valid pixel alone, and thus on the window only where that
+    lies outside of it.
+
+    Args:
+        pixels: (h, w, bands).
+        valid: (h, w).
+    """
+    if not valid.any():
+        pixels[:] = 0
+        return
+    filled = valid.copy()
+    # Every row meets a column with a valid pixel, so a second round reaches all.
+    while not filled.all():
+        rows, cols = np.nonzero(~filled)
+        source_rows, down = _nearest(filled, rows, cols, axis=0)
+        source_cols, across = _nearest(filled, rows, cols, axis=1)
+        in_reach = np.minimum(down, across) < _FAR // 2
+        by_row = across <= down
+        source_rows, source_cols = np.where(by_row, rows, source_rows), np.where(by_row, source_cols, cols)
+        pixels[rows[in_reach], cols[in_reach]] = pixels[source_rows[in_reach], source_cols[in_reach]]
+        filled[rows[in_reach], cols[in_reach]] = True
+
+
+def _nearest(
+    filled: NDArray[np.bool_], rows: NDArray[np.intp], cols: NDArray[np.intp], *, axis: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the position along an axis of the filled pixel nearest to each of some pixels, and its distance."""
+    positions = np.expand_dims(np.arange(filled.shape[axis], dtype=np.int32), 1 - axis)
+    here = (rows, cols)[axis]
+    before = np.maximum.accumulate(np.where(filled, positions, -_FAR), axis=axis)[rows, cols]
+    reverse = np.flip(np.where(filled, positions, _FAR), axis)
+    after = np.flip(np.minimum.accumulate(reverse, axis=axis), axis)[rows, cols]
+    nearest = np.where(here - before <= after - here, before, after)
+    return nearest, np.abs(here - nearest)

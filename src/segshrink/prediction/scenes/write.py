@@ -14,8 +14,8 @@ from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.errors import FileError
 from segshrink.files import scratch_folder
 from segshrink.imagery.cog import PROBABILITY_STEPS, open_cog, write_auxiliary
+from segshrink.imagery.display import Thumbnail
 from segshrink.imagery.polygons import write_polygons
-from segshrink.imagery.thumbnail import Thumbnail
 from segshrink.imagery.writing import write_index_png
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.plan import ScenePlan
