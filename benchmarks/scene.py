@@ -104,14 +104,14 @@ def make_scene(path: Path, *, height: int, width: int) -> Path:
 def bare(model: Path, scene: Path, *, runtime: str, threads: int) -> float:
     """Return the seconds that the model alone takes for a scene's tiles."""
     from segshrink.prediction.backends import Backend
-    from segshrink.prediction.scenes.layout import lay_out
-    from segshrink.prediction.scenes.streams import Streams
+    from segshrink.prediction.scenes.tiles import lay_out
+    from segshrink.prediction.scenes.stream import Streams
     from segshrink.prediction.tiled import choose_tiling
 
     with rasterio.open(scene) as dataset, Streams(model, runtime=runtime, cores=threads) as streams:
         tiling = choose_tiling(streams.backend.description, runtime=runtime)
         spans = lay_out(
-            dataset.height, dataset.width, tile=tiling.tile, overlap=tiling.overlap, align=tiling.stride, centred=True,
+            dataset.height, dataset.width, tile=tiling.tile, overlap=tiling.overlap, align=tiling.stride, centered=True,
             span_pixels=1,
         )  # fmt: skip
         sides = range(0, min(dataset.height, dataset.width) - tiling.tile + 1, tiling.tile)

@@ -151,7 +151,7 @@ def test_target_is_ignored_outside_the_scene(dataset: Dataset) -> None:
 def test_rare_classes_are_centred(dataset: Dataset) -> None:
     usual, rare = (crop_dataset(dataset, rare_class_share=share, augmentation=PLAIN) for share in (0.0, 1.0))
     found = [np.mean([(crops[n]["target"] == 2).any().item() for n in range(300)]) for crops in (usual, rare)]
-    # Class 2 has one pixel a scene: a third of the crops is centred on it, which of the scenes hardly matters.
+    # Class 2 has one pixel a scene: a third of the crops is centered on it, which of the scenes hardly matters.
     assert found[0] < 0.15
     assert found[1] > 0.25
 

@@ -180,7 +180,7 @@ def ground_steps(
         step: (x, y) of the one and of the other step, in units of the map.
 
     Returns:
-        (2, n, 3) vectors in metres (WGS 84, Earth-centred); NaN where the system can't be turned into longitude and
+        (2, n, 3) vectors in metres (WGS 84, Earth-centered); NaN where the system can't be turned into longitude and
         latitude.
     """
     halves = np.array(step)[:, np.newaxis] / 2

@@ -4,8 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segshrink.prediction.scenes.blending import RollingBlend, Weights
-from segshrink.prediction.scenes.layout import lay_out
+from segshrink.prediction.scenes.tiles import RollingBlend, Weights, lay_out
 from segshrink.tiling import Blend, cosine_weights
 
 quick = settings(max_examples=30)
@@ -22,7 +21,7 @@ quick = settings(max_examples=30)
 )
 def test_gives_what_blending_the_whole_scene_at_once_gives(height, width, step, overlap, align, span_pixels):
     spans = lay_out(
-        height, width, tile=overlap + step, overlap=overlap, align=align, centred=False, span_pixels=span_pixels
+        height, width, tile=overlap + step, overlap=overlap, align=align, centered=False, span_pixels=span_pixels
     )
     tiles = [tile for span in spans for tile in span.tiles]
     weights = Weights([tile.window for tile in tiles], overlap=overlap)
@@ -40,7 +39,7 @@ def test_gives_what_blending_the_whole_scene_at_once_gives(height, width, step, 
 
 
 def test_holds_no_more_than_what_two_rows_of_tiles_share():
-    spans = lay_out(10_000, 3000, tile=256, overlap=32, align=1, centred=False, span_pixels=10**6)
+    spans = lay_out(10_000, 3000, tile=256, overlap=32, align=1, centered=False, span_pixels=10**6)
     blend = RollingBlend(4, [tile for span in spans for tile in span.tiles])
     held = sum(value.nbytes for value in vars(blend).values() if isinstance(value, np.ndarray))
     assert held <= 4 * 4 * 255 * 3000

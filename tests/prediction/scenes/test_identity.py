@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from segshrink.imagery.scenes import open_scene
-from segshrink.prediction.scenes.identity import local_identity, plain_name, remote_identity
+from segshrink.prediction.scenes.plan import local_identity, plain_name, remote_identity
 
 
 class Server(ThreadingHTTPServer):

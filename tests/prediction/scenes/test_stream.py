@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from segshrink.errors import FileError
 from segshrink.prediction import Predictor
 from segshrink.prediction.scenes import SceneOptions
-from segshrink.prediction.scenes.stream import predict_pieces
-from segshrink.prediction.scenes.streams import Streams
+from segshrink.prediction.scenes.stream import Streams, predict_pieces
 from segshrink.prediction.tiled import Tiling
 
 quick = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])

@@ -1,16 +1,18 @@
-"""How scenes are predicted: what a user may choose, and what a model chooses by itself."""
+"""Options for predicting scenes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from segshrink.errors import UsageError
 from segshrink.prediction.tiled import TILE, Tiling
 
-BLENDS = ("center", "cosine")
-VECTORS = ("gpkg", "geojson")
+_BLENDS = ("center", "cosine")
+_VECTORS = ("gpkg", "geojson")
+# Fields that change how long a prediction takes, not its results.
+_NOT_RECORDED = ("batch", "threads", "overwrite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +21,7 @@ class SceneOptions:
 
     Attributes:
         tile: Side of a tile in pixels; 512 rounded up to the network's stride.
-        overlap: Pixels that neighbouring tiles share, less than ``tile``; four strides, at least 64.
+        overlap: Pixels that neighboring tiles share, less than ``tile``; four strides, at least 64.
         batch: Tiles run at once; 1 on a processor, 4 in torch.
         threads: Cores to use: one stream of tiles on each, or in torch as many threads; by default all, or
             ``OMP_NUM_THREADS`` if less.
@@ -28,7 +30,7 @@ class SceneOptions:
         scale: (low, high) pixel values that become the ends of the model's range, for scenes of other numbers.
         nodata: A raw pixel value that means no data, for scenes that don't say so; beside what they say. 0, and other
             values that a measurement may have, must stand in all bands of a pixel.
-        resolution: Metres a pixel to predict at; "native" is the scene's own; "model" is what the model was trained
+        resolution: Meters a pixel to predict at; "native" is the scene's own; "model" is what the model was trained
             on, where that and the scene's own are known. The results have that grid.
         blend: "center" takes each pixel from the tile whose middle is nearest; "cosine" averages the logits of
             overlapping tiles under weights that fall to the tiles' borders. By default cosine where probabilities are
@@ -36,8 +38,8 @@ class SceneOptions:
         probabilities: Write each class's probability.
         confidence: Write the probability of the most likely class.
         vectors: Write polygons, "gpkg" or "geojson".
-        min_area: Smaller polygons are dropped; square metres (pixels where the ground is unknown).
-        simplify: Tolerance when edges of polygons are simplified; metres (pixels where the ground is unknown).
+        min_area: Smaller polygons are dropped; square meters (pixels where the ground is unknown).
+        simplify: Tolerance when edges of polygons are simplified; meters (pixels where the ground is unknown).
         overlay: Write a small picture of the classes over the scene.
         overwrite: Replace results that exist.
 
@@ -64,20 +66,19 @@ class SceneOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in (("tile", self.tile), ("batch", self.batch), ("threads", self.threads)):
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, found {value}")
-        if self.blend not in (None, *BLENDS):
-            raise UsageError(f"blend must be one of {', '.join(BLENDS)}, found '{self.blend}'")
-        if self.vectors not in (None, *VECTORS):
-            raise UsageError(f"vectors must be one of {', '.join(VECTORS)}, found '{self.vectors}'")
+        for name in ("tile", "batch", "threads"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise UsageError(f"{name} must be at least 1, found {count}")
+        for name, choices in (("blend", _BLENDS), ("vectors", _VECTORS)):
+            if (choice := getattr(self, name)) not in (None, *choices):
+                raise UsageError(f"{name} must be one of {', '.join(choices)}, found '{choice}'")
         if min(self.min_area, self.simplify) < 0:
             raise UsageError(f"min_area and simplify can't be negative, found {self.min_area} and {self.simplify}")
         Tiling(self.tile or TILE, self.overlap or 0)
 
     @property
     def needs_probabilities(self) -> bool:
-        """Whether classes alone don't suffice. Polygons tell how sure the model is."""
+        """Whether classes alone don't suffice. Polygons say how sure the model is."""
         return self.probabilities or self.confidence or self.vectors is not None
 
     @property
@@ -87,14 +88,9 @@ class SceneOptions:
 
     def record(self) -> dict[str, Any]:
         """Return what the results depend on, JSON-able."""
-        names = (
-            "tile", "overlap", "runtime", "resolution", "probabilities", "confidence", "vectors", "min_area",
-            "simplify", "overlay",
-        )  # fmt: skip
-        return {
-            **{name: getattr(self, name) for name in names},
-            **({} if self.nodata is None else {"nodata": str(float(self.nodata))}),  # absent from older records
-            "blend": self.blending,
-            "bands": None if self.bands is None else [str(band) for band in self.bands],
-            "scale": None if self.scale is None else [float(value) for value in self.scale],
-        }
+        record = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_RECORDED}
+        record["blend"] = self.blending
+        record["bands"] = None if self.bands is None else [str(band) for band in self.bands]
+        record["scale"] = None if self.scale is None else [float(value) for value in self.scale]
+        nodata = record.pop("nodata")  # absent from older records
+        return record if nodata is None else {**record, "nodata": str(float(nodata))}

@@ -1,11 +1,21 @@
-"""What is predicted and written where, settled before anything is."""
+"""Which scenes are predicted and where their results go, settled before anything is written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import hashlib
+import http.client
+import json
+import re
+import unicodedata
+import urllib.request
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from segshrink.errors import ConfigError
 from segshrink.imagery.cog import auxiliary_path
@@ -13,9 +23,22 @@ from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.opening import Source, is_remote
 from segshrink.imagery.scenes import Scene, open_scene
 from segshrink.prediction.backends import Backend
-from segshrink.prediction.scenes.identity import local_identity, plain_name, remote_identity
 from segshrink.prediction.scenes.options import SceneOptions
+from segshrink.version import __version__
 
+# Bytes at the start and at the end of a file that are looked at.
+_SAMPLE = 1 << 16
+# Files beside a scene that don't change its pixels.
+_HARMLESS = (".aux.xml", ".ovr")
+# Keys of a query that say who may read, and until when: they change while the file stays the same, and are secret.
+_SIGNATURE = re.compile(
+    r"x-(amz|goog)-.*|awsaccesskeyid|googleaccessid|signature|expires|policy|key-pair-id|"
+    r"(access_?)?token|api_?key|auth(orization)?|password|sig",
+    re.IGNORECASE,
+)
+# Those of Azure's shared access signatures, which are so short that they mean it only beside "sig".
+_AZURE = re.compile(r"s[vsrpte]|srt|sip|spr|sk(oid|tid|[tesv])")
+_SECONDS = 20
 # Pictures without a place on the ground, whose classes become a PNG.
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
 _MAPS = (".tif", ".tiff")
@@ -37,14 +60,14 @@ class SceneFiles:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Those that are written."""
-        all_of_them = (self.classes, self.overlay, self.probabilities, self.confidence, self.vectors)
-        return tuple(path for path in all_of_them if path is not None)
+        """Those that are written, without what only describes the class map."""
+        return tuple(path for path in self.all_paths if path not in (self.world, self.auxiliary))
 
     @property
     def all_paths(self) -> tuple[Path, ...]:
-        """The same, and what describes the class map beside it: class names and, of a picture, its place."""
-        return (*self.paths, *(path for path in (self.world, self.auxiliary) if path is not None))
+        """All that are written: also class names beside the class map and, of a picture, its place."""
+        paths = (getattr(self, field.name) for field in fields(self))
+        return tuple(path for path in paths if path is not None)
 
     def moved(self, folder: Path) -> SceneFiles:
         """Return the same names in another folder."""
@@ -74,28 +97,23 @@ def open_for(source: Source, backend: Backend, options: SceneOptions) -> Scene:
         FileError: It can't be read.
         DataError: Its bands or numbers aren't the model's, or its resolution isn't known.
     """
-    description = backend.description
-    resolution = None if isinstance(options.resolution, str) else options.resolution
-
-    def opened(metres: float | None) -> Scene:
-        dtype = None if description is None else description.dtype
-        return open_scene(
-            source,
-            bands=options.bands,
-            scale=options.scale,
-            nodata=options.nodata,
-            resolution=metres,
-            dtype=dtype,
-            count=backend.bands,
-            names=None if description is None else description.band_names,
-            scaling=None if description is None else description.scaling,
-        )
-
-    scene = opened(resolution)
-    trained_on = None if description is None else description.resolution
+    model = backend.description
+    open_at = partial(
+        open_scene,
+        source,
+        bands=options.bands,
+        scale=options.scale,
+        nodata=options.nodata,
+        dtype=None if model is None else model.dtype,
+        count=backend.bands,
+        names=None if model is None else model.band_names,
+        scaling=None if model is None else model.scaling,
+    )
+    scene = open_at(resolution=None if isinstance(options.resolution, str) else options.resolution)
+    trained_on = None if model is None else model.resolution
     if options.resolution == "model" and trained_on is not None and scene.georeference.pixel_size is not None:
         scene.close()
-        scene = opened(trained_on)
+        scene = open_at(resolution=trained_on)
     return scene
 
 
@@ -148,20 +166,97 @@ def _plan(scene: Scene, out: Path, options: SceneOptions, *, as_file: bool) -> S
     remote = is_remote(scene.source)
     picture = not place.known and not remote and Path(scene.source).suffix.lower() in _PICTURES
     classes = out if as_file else out / f"{plain_name(scene.name)}{'.png' if picture else '.tif'}"
-
     as_picture = classes.suffix.lower() == ".png"
 
-    def beside(ending: str, wanted: object) -> Path | None:
-        return classes.with_name(f"{classes.stem}.{ending}") if wanted else None
+    def beside(ending: str, asked_for: object) -> Path | None:
+        return classes.with_name(f"{classes.stem}.{ending}") if asked_for else None
 
     files = SceneFiles(
         classes,
-        beside("overlay.jpg", options.overlay),
-        beside("probabilities.tif", options.probabilities),
-        beside("confidence.tif", options.confidence),
-        beside(str(options.vectors), options.vectors),
-        beside("pgw", as_picture and place.transform is not None),
-        auxiliary_path(classes) if place.known or not as_picture else None,
+        overlay=beside("overlay.jpg", options.overlay),
+        probabilities=beside("probabilities.tif", options.probabilities),
+        confidence=beside("confidence.tif", options.confidence),
+        vectors=beside(str(options.vectors), options.vectors),
+        world=beside("pgw", as_picture and place.transform is not None),
+        auxiliary=auxiliary_path(classes) if place.known or not as_picture else None,
     )
     identity = remote_identity(str(scene.source)) if remote else local_identity(Path(scene.source), scene.files)
     return ScenePlan(scene.source, identity, files, place)
+
+
+def local_identity(path: Path, files: Iterable[str]) -> dict[str, Any]:
+    """Tell what a local scene is.
+
+    Args:
+        path: The scene.
+        files: All files that it is read from, such as a VRT's sources, masks and world files.
+
+    Returns:
+        JSON-able: name, size, time, and hashes of a sample of its bytes and of the other files' names, sizes and times.
+    """
+    status = path.stat()
+    with path.open("rb") as stream:
+        sample = stream.read(_SAMPLE)
+        stream.seek(max(0, status.st_size - _SAMPLE))
+        sample += stream.read(_SAMPLE)
+    others = []
+    for name in sorted(set(files)):
+        other = Path(name)
+        if other != path and not name.endswith(_HARMLESS) and other.exists():
+            others.append((other.name, other.stat().st_size, other.stat().st_mtime_ns))
+    return {
+        "name": plain_name(path.name),
+        "bytes": status.st_size,
+        "modified_ns": status.st_mtime_ns,
+        "sample": hashlib.sha256(sample).hexdigest(),
+        "others": hashlib.sha256(json.dumps(others).encode()).hexdigest(),
+    }
+
+
+def remote_identity(url: str) -> dict[str, Any]:
+    """Tell what the scene at a URL is, without what is secret in the URL.
+
+    Returns:
+        JSON-able: the address with its port, a hash of its query but for signatures, and what its server says of the
+        file's size and version (None of s3, gs and az, and of a server that doesn't).
+    """
+    address = urlsplit(url)
+    parts = {part: unquote(part.partition("=")[0]) for part in address.query.split("&") if part}
+    azure = "sig" in parts.values()
+    counting = [
+        part for part, key in parts.items() if not (_SIGNATURE.fullmatch(key) or (azure and _AZURE.fullmatch(key)))
+    ]
+    place = address.netloc.rpartition("@")[2]
+    return {
+        "url": f"{address.scheme}://{place}{address.path}",
+        "query": hashlib.sha256("&".join(counting).encode()).hexdigest() if counting else None,
+        **_version(url, address),
+    }
+
+
+def plain_name(name: str) -> str:
+    """Return a file name that every program can read: bytes that aren't UTF-8 are taken for Latin-1, controls go."""
+    if any("\udc80" <= letter <= "\udcff" for letter in name):  # as Python decodes such bytes
+        with suppress(UnicodeEncodeError):
+            name = name.encode(errors="surrogateescape").decode("latin-1")
+    return "".join("_" if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") else letter for letter in name)
+
+
+def _version(url: str, address: SplitResult) -> dict[str, Any]:
+    """Ask for one byte, which signed URLs allow more often than HEAD, and read what the server says of the file."""
+    version: dict[str, Any] = {"bytes": None, "version": None}
+    if address.scheme.lower() not in ("http", "https"):
+        return version
+    user, _, place = address.netloc.rpartition("@")
+    headers = {"Range": "bytes=0-0", "User-Agent": f"segshrink/{__version__}"}
+    if user:
+        headers["Authorization"] = f"Basic {base64.b64encode(unquote(user).encode()).decode()}"
+    try:
+        request = urllib.request.Request(address._replace(netloc=place, fragment="").geturl(), headers=headers)  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
+            of_all = answer.headers.get("Content-Range", "").rpartition("/")[2] or answer.headers.get("Content-Length")
+            version["bytes"] = int(of_all) if of_all and of_all.isdecimal() else None
+            version["version"] = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+    except (OSError, ValueError, http.client.HTTPException):
+        pass  # GDAL reports what it can't read
+    return version

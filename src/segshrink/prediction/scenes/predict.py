@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 from segshrink.imagery.opening import Source
 from segshrink.imagery.polygons import require_vector_extra
-from segshrink.imagery.scene_sources import expand_sources
+from segshrink.imagery.scenes import expand_sources
 from segshrink.prediction.backends import Backend
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.plan import SceneFiles, ScenePlan, is_file_name, open_for, plan_scenes
 from segshrink.prediction.scenes.records import Records, model_key
-from segshrink.prediction.scenes.stream import predict_pieces
-from segshrink.prediction.scenes.streams import Streams
-from segshrink.prediction.scenes.write import SceneResults
+from segshrink.prediction.scenes.stream import Streams, predict_pieces
+from segshrink.prediction.scenes.write import open_results
 from segshrink.prediction.tiled import choose_tiling
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def predict_scenes(
 ) -> list[SceneResult]:
     """Predict scenes of any size.
 
-    NAME.tif is a Cloud-Optimised GeoTIFF of class indices on the scene's grid, 255 where the scene has no data; for
+    NAME.tif is a Cloud-Optimized GeoTIFF of class indices on the scene's grid, 255 where the scene has no data; for
     pictures without a place on the ground it is NAME.png. Beside it stand, where asked for, NAME.probabilities.tif,
     NAME.confidence.tif, NAME.gpkg or NAME.geojson, and NAME.overlay.jpg. A scene's results get their names when all of
     them are whole. ``predictions.sqlite`` in the folder remembers what made them: a run that was interrupted goes on
@@ -130,7 +129,7 @@ def _predict_one(
     done = 0
     with (
         open_for(plan.source, backend, options) as scene,
-        SceneResults(plan, backend.classes, options, records) as results,
+        open_results(plan, backend.classes, options, records) as results,
         closing(predict_pieces(scene, streams, tiling, options)) as pieces,  # no thread may read a closed scene
     ):
         for piece in pieces:

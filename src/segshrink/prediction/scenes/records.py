@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
 from segshrink.errors import ConfigError, FileError
-from segshrink.files import content_key, read_json, scratch_folder
+from segshrink.files import read_json, scratch_folder
+from segshrink.model_file import ModelFile
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.plan import ScenePlan
 
@@ -51,7 +51,7 @@ class Records:
         self._path = folder / RECORD_NAME
         self._model, self._options = model, options
         self._database: sqlite3.Connection | None = None
-        self._earlier: sqlite3.Connection | None = None
+        self._on_disk = False
 
     def __enter__(self) -> Records:
         return self
@@ -59,9 +59,8 @@ class Records:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for database in (self._database, self._earlier):
-            if database is not None:
-                database.close()
+        if self._database is not None:
+            self._database.close()
 
     def holds(self, plan: ScenePlan) -> bool:
         """Whether all results of a scene are there, made from the same scene by the same model and options."""
@@ -119,17 +118,15 @@ class Records:
                             (self._folder / name).unlink(missing_ok=True)
                         database.execute("DELETE FROM files WHERE name = ?", (name,))
                 move()
-                database.execute(
-                    "UPDATE scenes SET record = ?, publisher = NULL WHERE name = ?",
-                    (json.dumps(self._record(plan)), scene),
-                )
+                record = json.dumps(self._record(plan))
+                database.execute("UPDATE scenes SET record = ?, publisher = NULL WHERE name = ?", (record, scene))
             return True
 
     def _holds(self, database: sqlite3.Connection, plan: ScenePlan) -> bool:
         query = "SELECT record FROM scenes WHERE name = ? AND publisher IS NULL"
-        found = database.execute(query, (self._name(plan.files.classes),)).fetchone()
+        row = database.execute(query, (self._name(plan.files.classes),)).fetchone()
         try:
-            return found is not None and _is_same(json.loads(found[0]), self._record(plan))
+            return row is not None and _is_same(json.loads(row[0]), self._record(plan))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False  # damaged, or a stranger's
 
@@ -172,11 +169,13 @@ class Records:
 
     def _connection(self) -> sqlite3.Connection:
         """Return the database, or where there is none yet one in memory with what earlier versions recorded."""
-        if self._database is None and self._path.exists():
-            self._database = _opened(self._path)
-        if self._database is None and self._earlier is None:
-            self._earlier = _filled(":memory:", _earlier_records(self._folder))
-        return self._database or self._earlier  # type: ignore[return-value]
+        if not self._on_disk and self._path.exists():
+            if self._database is not None:
+                self._database.close()
+            self._database, self._on_disk = _opened(self._path), True
+        if self._database is None:
+            self._database = _earlier_records(self._folder)
+        return self._database
 
     def _create(self) -> None:
         if self._path.exists():
@@ -184,7 +183,8 @@ class Records:
         try:
             with scratch_folder(self._folder) as scratch:
                 building = scratch / RECORD_NAME
-                _filled(str(building), _earlier_records(self._folder)).close()
+                with closing(sqlite3.connect(building)) as database:
+                    self._connection().backup(database)
                 try:
                     os.link(building, self._path)
                 except FileExistsError:
@@ -197,36 +197,23 @@ class Records:
 
 def model_key(source: object) -> str | None:
     """Return a name for the content of a model file or folder; None for a model in memory."""
-    if not isinstance(source, str | Path):
-        return None
-    path = Path(source)
-    if path.is_dir():
-        path = path / "model" if (path / "model").is_dir() else path
-        parts = sorted(part for part in path.iterdir() if part.suffix in (".json", ".safetensors"))
-    else:
-        parts = [path, *(part for part in (path.with_suffix(".bin"),) if path.suffix == ".xml" and part.exists())]
-    return hashlib.sha256("".join(content_key(part) for part in parts).encode()).hexdigest()
+    return ModelFile.find(source).sha256() if isinstance(source, str | Path) else None
 
 
-def _earlier_records(folder: Path) -> Mapping[str, Any]:
-    """Return name of class map → record of an earlier version of this program."""
+def _earlier_records(folder: Path) -> sqlite3.Connection:
+    """Return a database in memory that holds the records of an earlier version of this program."""
     try:
         scenes = read_json(folder / _EARLIER_NAME)["scenes"]
-        return {name: entry for name, entry in scenes.items() if isinstance(entry["scene"], dict)}
+        records = {name: entry for name, entry in scenes.items() if isinstance(entry["scene"], dict)}
     except (FileError, KeyError, TypeError, AttributeError):
-        return {}  # none, or damaged: recognizes nothing
-
-
-def _filled(path: str, scenes: Mapping[str, Any]) -> sqlite3.Connection:
-    """Make a database that holds records of an earlier version."""
-    database = sqlite3.connect(path)
-    with database:
-        database.execute(f"PRAGMA application_id = {_APPLICATION}")
-        database.executescript(_TABLES)
-        for name, entry in scenes.items():
-            database.execute("INSERT INTO scenes VALUES (?, ?, NULL)", (name, json.dumps(entry)))
-            files = dict.fromkeys([name, f"{name}.aux.xml", *entry.get("files", ())])
-            database.executemany("INSERT OR IGNORE INTO files VALUES (?, ?)", [(file, name) for file in files])
+        records = {}  # none, or damaged: recognizes nothing
+    database = sqlite3.connect(":memory:", isolation_level=None)
+    database.execute(f"PRAGMA application_id = {_APPLICATION}")
+    database.executescript(_TABLES)
+    for name, entry in records.items():
+        database.execute("INSERT INTO scenes VALUES (?, ?, NULL)", (name, json.dumps(entry)))
+        files = dict.fromkeys([name, f"{name}.aux.xml", *entry.get("files", ())])
+        database.executemany("INSERT OR IGNORE INTO files VALUES (?, ?)", [(file, name) for file in files])
     return database
 
 
@@ -247,8 +234,8 @@ def _opened(path: Path) -> sqlite3.Connection:
 def _owner(database: sqlite3.Connection, name: str) -> tuple[str | None, bool]:
     """Return the scene that a file belongs to, None where no record lists it, and whether that is unfinished."""
     query = "SELECT scene, publisher IS NOT NULL FROM files JOIN scenes ON scenes.name = scene WHERE files.name = ?"
-    found = database.execute(query, (name,)).fetchone()
-    return (None, False) if found is None else (found[0], bool(found[1]))
+    scene, unfinished = database.execute(query, (name,)).fetchone() or (None, False)
+    return scene, bool(unfinished)
 
 
 def _belongs(name: str, scene: str) -> bool:

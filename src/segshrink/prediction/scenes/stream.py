@@ -1,13 +1,16 @@
-"""From a scene's pixels to classes and probabilities: read, run and stitch at the same time, piece by piece."""
+"""From a scene's pixels to classes and probabilities: tiles are read, run and stitched at the same time."""
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, groupby
-from typing import Any
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,21 +18,89 @@ from numpy.typing import NDArray
 from segshrink.classes import IGNORE_INDEX
 from segshrink.imagery.cog import encode_probabilities
 from segshrink.imagery.scenes import Scene
-from segshrink.prediction.backends import Backend
+from segshrink.machine import default_threads
+from segshrink.prediction.backends import Backend, open_backend
 from segshrink.prediction.logits import most_likely, softmax_in_place
-from segshrink.prediction.scenes.blending import RollingBlend, Weights
-from segshrink.prediction.scenes.layout import Span, lay_out
 from segshrink.prediction.scenes.options import SceneOptions
-from segshrink.prediction.scenes.streams import Streams
+from segshrink.prediction.scenes.tiles import RollingBlend, Span, Weights, lay_out
 from segshrink.prediction.tiled import Tile, Tiling
 from segshrink.tiling import Window
 
+if TYPE_CHECKING:
+    from segshrink.models import SegmentationModel
+
+# Runtimes whose calls may run at once in several threads: they share one copy of the model.
+_SHAREABLE = ("onnxruntime", "openvino")
 # Bytes of pixels that are read at once, about: a row of tiles of a scene of 15,000 columns in three bytes.
 _SPAN_BYTES = 24_000_000
 
-# Runs the model on a batch of tiles.
-Answer = Callable[[Backend, NDArray[Any], Sequence[Tile]], list[NDArray[Any]]]
-Read = tuple[NDArray[Any], NDArray[np.bool_] | None]
+Result = TypeVar("Result")
+# Pixels (h, w, bands), and which are valid, (h, w), None when all are.
+Pixels = tuple[NDArray[Any], NDArray[np.bool_] | None]
+# Runs the model on a batch of tiles; gives each tile's classes or logits.
+RunTiles = Callable[[Backend, NDArray[Any], Sequence[Tile]], list[NDArray[Any]]]
+
+
+class Streams:
+    """Threads that run a model, one core each; a context manager.
+
+    A runtime that computes one image on one thread leaves no core waiting for another, so that several images at once
+    are quicker than one image on several cores. torch is left to spread one image over the cores, since it has one
+    setting for all threads; so is a model that is given as an object, of which there is one.
+
+    Args:
+        source: What ``open_backend`` takes.
+        runtime: As ``open_backend`` takes it.
+        cores: How many to use; by default all, or ``OMP_NUM_THREADS`` if less.
+
+    Attributes:
+        backend: The first thread's backend, which describes the model.
+        count: How many threads.
+    """
+
+    def __init__(
+        self, source: str | Path | SegmentationModel | Backend, *, runtime: str | None = None, cores: int | None = None
+    ) -> None:
+        spread = not isinstance(source, str | Path) or Path(source).is_dir()
+        self.count = 1 if spread else cores or default_threads()
+        self._open = partial(open_backend, source, runtime=runtime, threads=cores, streams=self.count)
+        self.backend = self._open()
+        self._unused = [self.backend]
+        self._thread = threading.local()
+        self._executor = ThreadPoolExecutor(self.count, thread_name_prefix="tiles")
+
+    def __enter__(self) -> Streams:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.shutdown(cancel_futures=True)
+
+    def run(self, tasks: Iterator[Callable[[Backend], Result]]) -> Iterator[Result]:
+        """Do tasks at once, each with a backend of its thread, and give their results in the order of the tasks.
+
+        Tasks are taken from the iterator a few ahead only, so that few results wait in memory.
+        """
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for task in tasks:
+                waiting.append(self._executor.submit(self._with_backend, task))
+                if len(waiting) > 2 * self.count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _with_backend(self, task: Callable[[Backend], Any]) -> Any:
+        if self.backend.runtime in _SHAREABLE:
+            return task(self.backend)
+        if not hasattr(self._thread, "backend"):
+            try:
+                self._thread.backend = self._unused.pop()
+            except IndexError:
+                self._thread.backend = self._open()
+        return task(self._thread.backend)
 
 
 @dataclass(frozen=True)
@@ -51,12 +122,11 @@ class Piece:
     confidence: NDArray[np.uint8] | None
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What became of some tiles of a span: for each its classes or logits, None where the model had nothing to see."""
+class _Batch(NamedTuple):
+    """Some tiles of a span: for each its classes or logits, None where the model had nothing to see."""
 
     span: Span
-    read: Read
+    pixels: Pixels
     tiles: tuple[Tile, ...]
     values: list[NDArray[Any] | None]
 
@@ -70,130 +140,97 @@ def predict_pieces(
     of tiles, with blending on the scene's width too, never on its height. Close the iterator before the scene, or take
     all of it: until then a thread may be reading.
     """
-    pixel = scene.bands * np.dtype(scene.dtype).itemsize
     spans = lay_out(
         scene.height,
         scene.width,
         tile=tiling.tile,
         overlap=tiling.overlap,
         align=tiling.stride,
-        centred=options.blending == "center",
-        span_pixels=_SPAN_BYTES // pixel,
+        centered=options.blending == "center",
+        span_pixels=_SPAN_BYTES // (scene.bands * np.dtype(scene.dtype).itemsize),
     )
-    channels = streams.backend.num_classes
-    answer: Answer = _logits if options.needs_probabilities else _classes
+    run_tiles: RunTiles = partial(_kept_values, as_logits=options.needs_probabilities)
     blend = None
     if options.blending == "cosine":
         tiles = [tile for span in spans for tile in span.tiles]
-        answer = partial(_weighted, Weights([tile.window for tile in tiles], overlap=tiling.overlap))
-        blend = RollingBlend(channels, tiles)
+        run_tiles = partial(_weighted_logits, Weights([tile.window for tile in tiles], overlap=tiling.overlap))
+        blend = RollingBlend(streams.backend.num_classes, tiles)
     reader = ThreadPoolExecutor(1, thread_name_prefix="read")
     try:
-        answers = streams.run(_tasks(scene, spans, tiling.batch, answer, reader))
-        for span, group in groupby(answers, key=lambda done: done.span):
-            yield _drawn(_Canvas(span, channels, options), group, blend, channels)
+        batches = streams.run(_tasks(scene, spans, tiling.batch, run_tiles, reader))
+        for span, of_span in groupby(batches, key=lambda batch: batch.span):
+            yield _piece(span, of_span, blend, streams.backend.num_classes, options)
     finally:
         reader.shutdown(cancel_futures=True)
 
 
 def _tasks(
-    scene: Scene,
-    spans: Sequence[Span],
-    batch: int,
-    answer: Answer,
-    reader: ThreadPoolExecutor,
-) -> Iterator[Callable[[Backend], _Answer]]:
+    scene: Scene, spans: Sequence[Span], batch: int, run_tiles: RunTiles, reader: ThreadPoolExecutor
+) -> Iterator[Callable[[Backend], _Batch]]:
     """Yield what the streams have to do; each span is being read before the one before it is handed out."""
     reads = (reader.submit(scene.read, span.window) for span in spans)
     following = next(reads)
     for span in spans:
         read, following = following, next(reads, following)
         for tiles in span.batches(batch):
-            yield partial(_run, span, read, tiles, answer)
+            yield partial(_run, span, read, tiles, run_tiles)
 
 
-def _run(
-    span: Span,
-    read: Future[Read],
-    tiles: tuple[Tile, ...],
-    answer: Answer,
-    backend: Backend,
-) -> _Answer:
+def _run(span: Span, read: Future[Pixels], tiles: tuple[Tile, ...], run_tiles: RunTiles, backend: Backend) -> _Batch:
     pixels, valid = read.result()
-    seen = [tile for tile in tiles if valid is None or valid[tile.window.slices_in(span.window)].any()]
+    visible = [tile for tile in tiles if valid is None or valid[tile.window.slices_in(span.window)].any()]
     values: dict[Tile, NDArray[Any]] = {}
-    if seen:
-        images = [pixels[tile.window.slices_in(span.window)] for tile in seen]
-        batch = images[0][np.newaxis] if len(images) == 1 else np.stack(images)  # backends copy what they must
-        values = dict(zip(seen, answer(backend, batch, seen), strict=True))
-    return _Answer(span, (pixels, valid), tiles, [values.get(tile) for tile in tiles])
+    if visible:
+        images = [pixels[tile.window.slices_in(span.window)] for tile in visible]
+        stacked = images[0][np.newaxis] if len(images) == 1 else np.stack(images)  # backends copy what they must
+        values = dict(zip(visible, run_tiles(backend, stacked, visible), strict=True))
+    return _Batch(span, (pixels, valid), tiles, [values.get(tile) for tile in tiles])
 
 
-def _classes(backend: Backend, batch: NDArray[Any], tiles: Sequence[Tile]) -> list[NDArray[Any]]:
-    found = backend.classify(batch)
-    return [values[tile.kept.slices_in(tile.window)] for tile, values in zip(tiles, found, strict=True)]
+def _kept_values(
+    backend: Backend, images: NDArray[Any], tiles: Sequence[Tile], *, as_logits: bool
+) -> list[NDArray[Any]]:
+    results = backend.run(images) if as_logits else backend.classify(images)
+    return [values[..., *tile.kept.slices_in(tile.window)] for tile, values in zip(tiles, results, strict=True)]
 
 
-def _logits(backend: Backend, batch: NDArray[Any], tiles: Sequence[Tile]) -> list[NDArray[Any]]:
-    found = backend.run(batch)
-    return [values[:, *tile.kept.slices_in(tile.window)] for tile, values in zip(tiles, found, strict=True)]
+def _weighted_logits(
+    weights: Weights, backend: Backend, images: NDArray[Any], tiles: Sequence[Tile]
+) -> list[NDArray[Any]]:
+    return [values * weights(tile.window) for tile, values in zip(tiles, backend.run(images), strict=True)]
 
 
-def _weighted(weights: Weights, backend: Backend, batch: NDArray[Any], tiles: Sequence[Tile]) -> list[NDArray[Any]]:
-    found = backend.run(batch)
-    return [values * weights(tile.window) for tile, values in zip(tiles, found, strict=True)]
-
-
-class _Canvas:
-    """What is known of a span so far.
-
-    Attributes:
-        classes: (h, w) of the span's ``kept`` part; the rest likewise, None where it isn't asked for.
-    """
-
-    def __init__(self, span: Span, channels: int, options: SceneOptions) -> None:
-        shape = span.kept.height, span.kept.width
-        self.span = span
-        self.classes = np.full(shape, IGNORE_INDEX, np.uint8)
-        sure = options.confidence or options.vectors is not None
-        self.probabilities = np.full((channels, *shape), IGNORE_INDEX, np.uint8) if options.probabilities else None
-        self.confidence = np.full(shape, IGNORE_INDEX, np.uint8) if sure else None
-
-    def draw(self, tile: Tile, values: NDArray[Any]) -> None:
-        """Put classes (h, w) or logits (C, h, w) of a tile's ``kept`` part where they belong."""
-        rows, cols = tile.kept.slices_in(self.span.kept)
-        if values.ndim == 2:
-            self.classes[rows, cols] = values
-            return
-        self.classes[rows, cols] = most_likely(values)
-        if self.probabilities is None and self.confidence is None:
-            return
-        shares = np.array(values)
-        softmax_in_place(shares)
-        if self.confidence is not None:
-            self.confidence[rows, cols] = encode_probabilities(shares.max(axis=0))
-        if self.probabilities is not None:
-            self.probabilities[:, rows, cols] = encode_probabilities(shares)
-
-    def piece(self, pixels: NDArray[Any], valid: NDArray[np.bool_] | None) -> Piece:
-        """Finish, given what was read."""
-        rows, cols = self.span.kept.slices_in(self.span.window)
-        if valid is not None:
-            empty = ~valid[rows, cols]
-            for values in (self.classes, self.probabilities, self.confidence):
-                if values is not None:
-                    values[..., empty] = IGNORE_INDEX
-        return Piece(self.span.kept, pixels[rows, cols], self.classes, self.probabilities, self.confidence)
-
-
-def _drawn(canvas: _Canvas, answers: Iterator[_Answer], blend: RollingBlend | None, channels: int) -> Piece:
-    """Draw a span's answers, in order, blended with what came before."""
-    first = next(answers)
-    for answer in chain([first], answers):
-        for tile, values in zip(answer.tiles, answer.values, strict=True):
+def _piece(
+    span: Span, batches: Iterator[_Batch], blend: RollingBlend | None, channels: int, options: SceneOptions
+) -> Piece:
+    """Put a span's tiles together, in order, blended with what came before."""
+    shape = span.kept.height, span.kept.width
+    sure = options.confidence or options.vectors is not None
+    classes = np.full(shape, IGNORE_INDEX, np.uint8)
+    probabilities = np.full((channels, *shape), IGNORE_INDEX, np.uint8) if options.probabilities else None
+    confidence = np.full(shape, IGNORE_INDEX, np.uint8) if sure else None
+    for batch in batches:
+        for tile, values in zip(batch.tiles, batch.values, strict=True):
             if blend is not None:
-                seen = np.zeros((channels, tile.window.height, tile.window.width), np.float32)
-                values = blend.add(tile, seen if values is None else values)
-            if values is not None:
-                canvas.draw(tile, values)
-    return canvas.piece(*first.read)
+                if values is None:
+                    values = np.zeros((channels, tile.window.height, tile.window.width), np.float32)
+                values = blend.add(tile, values)
+            if values is None:
+                continue
+            place = tile.kept.slices_in(span.kept)
+            classes[place] = values if values.ndim == 2 else most_likely(values)
+            if probabilities is None and confidence is None:
+                continue
+            shares = np.array(values)
+            softmax_in_place(shares)
+            if confidence is not None:
+                confidence[place] = encode_probabilities(shares.max(axis=0))
+            if probabilities is not None:
+                probabilities[:, *place] = encode_probabilities(shares)
+    pixels, valid = batch.pixels
+    kept = span.kept.slices_in(span.window)
+    if valid is not None:
+        for layer in (classes, probabilities, confidence):
+            if layer is not None:
+                layer[..., ~valid[kept]] = IGNORE_INDEX
+    return Piece(span.kept, pixels[kept], classes, probabilities, confidence)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.errors import FileError
 from segshrink.files import scratch_folder
-from segshrink.imagery.cog import PROBABILITY_STEPS, open_cog, write_auxiliary
+from segshrink.imagery.cog import PROBABILITY_STEPS, CogWriter, open_cog, write_auxiliary
 from segshrink.imagery.display import Thumbnail
 from segshrink.imagery.polygons import write_polygons
 from segshrink.imagery.writing import write_index_png
@@ -22,108 +21,84 @@ from segshrink.prediction.scenes.plan import ScenePlan
 from segshrink.prediction.scenes.records import Records
 from segshrink.prediction.scenes.stream import Piece
 
+# Folder of the files that become results, inside that of all temporary files.
+_NAMED = "results"
 
-class SceneResults:
-    """Writes one scene's results; a context manager that gives them their names when the block ends well.
 
-    Attributes:
-        published: Whether they got their names; not where another process has made the same results meanwhile.
+@contextmanager
+def open_results(plan: ScenePlan, classes: ClassMap, options: SceneOptions, records: Records) -> Iterator[SceneResults]:
+    """Write one scene's results; they get their names when the block ends well.
 
     Args:
         plan: What is written where.
         classes: The model's classes.
         options: What is asked for.
-        records: What tells whose the files are that stand there.
+        records: The record of whose files stand there.
 
     Raises:
         FileError: Something can't be written.
     """
+    home = plan.files.classes.parent
+    with _scratch(home) as scratch:
+        results = SceneResults(plan, scratch, classes, options)
+        with results.rasters:
+            yield results
+        results.finish()
+        results.published = records.publish(plan, lambda: _move_all(scratch / _NAMED, home))
 
-    def __init__(self, plan: ScenePlan, classes: ClassMap, options: SceneOptions, records: Records) -> None:
-        self._plan, self._classes, self._options, self._records = plan, classes, options, records
+
+class SceneResults:
+    """Takes the pieces of one scene; made by ``open_results``.
+
+    Attributes:
+        rasters: Completes the rasters when it is closed.
+        published: Whether the results got their names; not where another process has made the same meanwhile.
+    """
+
+    def __init__(self, plan: ScenePlan, scratch: Path, classes: ClassMap, options: SceneOptions) -> None:
         self.published = False
-        self._stack = ExitStack()
-
-    def __enter__(self) -> SceneResults:
+        self._grid, self._classes, self._options = plan.grid, classes, options
+        self._files = files = plan.files.moved(scratch / _NAMED)
+        self._as_picture = files.classes.suffix.lower() == ".png"
+        # Polygons are made from rasters, which may be no results themselves.
+        self._map_path = scratch / "classes.tif" if self._as_picture else files.classes
+        self._confidence_path = files.confidence or scratch / "confidence.tif"
+        self._index = np.full((plan.grid.height, plan.grid.width) if self._as_picture else 0, IGNORE_INDEX, np.uint8)
+        self._thumbnail = Thumbnail(plan.grid.height, plan.grid.width, classes) if options.overlay else None
+        # By what they take of a piece.
+        rasters: dict[str, AbstractContextManager[CogWriter]] = {}
+        if not self._as_picture or options.vectors:
+            rasters["classes"] = open_cog(self._map_path, plan.grid, classes=classes)
+        if files.probabilities is not None:
+            bands = {"bands": len(classes), "descriptions": classes.names}
+            rasters["probabilities"] = open_cog(files.probabilities, plan.grid, **bands, scale=1 / PROBABILITY_STEPS)
+        if options.confidence or options.vectors:
+            rasters["confidence"] = open_cog(
+                self._confidence_path, plan.grid, descriptions=["confidence"], scale=1 / PROBABILITY_STEPS
+            )
         with ExitStack() as stack:
-            scratch = stack.enter_context(_scratch(self._plan.files.classes.parent))
-            self._scratch = scratch
-            self._files = self._plan.files.moved(scratch)
-            self._writers = stack.enter_context(ExitStack())
-            self._open_writers()
-            self._stack = stack.pop_all()
-        return self
+            self._writers = {name: stack.enter_context(raster) for name, raster in rasters.items()}
+            self.rasters = stack.pop_all()
 
     def write(self, piece: Piece) -> None:
         """Write a piece; they come in row order."""
-        if self._class_map is not None:
-            self._class_map.write(piece.window, piece.classes)
-        else:
+        if self._as_picture:
             self._index[piece.window.slices] = piece.classes
-        if self._probabilities is not None and piece.probabilities is not None:
-            self._probabilities.write(piece.window, piece.probabilities)
-        if self._confidence is not None and piece.confidence is not None:
-            self._confidence.write(piece.window, piece.confidence)
+        for name, writer in self._writers.items():
+            writer.write(piece.window, getattr(piece, name))
         if self._thumbnail is not None:
             self._thumbnail.add(piece.window, piece.pixels, piece.classes)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self._stack.__exit__(kind, error, trace)
-            return
-        with self._stack:
-            self._writers.close()
-            self._finish()
-            self.published = self._records.publish(self._plan, self._move)
-
-    def _move(self) -> None:
-        for made in sorted(self._scratch.iterdir()):
-            place = self._plan.files.classes.with_name(made.name)
-            if place.is_symlink():
-                shutil.move(made, place.resolve())  # the link stays, and may lead to another disk
-            else:
-                made.replace(place)
-
-    def _open_writers(self) -> None:
-        """Start a writer for each raster; polygons need a map of classes and one of confidence."""
-        grid, names, files = self._plan.grid, self._classes.names, self._files
-        enter = self._writers.enter_context
-        as_picture = files.classes.suffix.lower() == ".png"
-        self._class_map = self._probabilities = self._confidence = self._thumbnail = None
-        self._map_path = self._scratch_file("classes.tif") if as_picture else files.classes
-        if as_picture:
-            self._index = np.full((grid.height, grid.width), IGNORE_INDEX, np.uint8)
-        if not as_picture or files.vectors is not None:
-            self._class_map = enter(open_cog(self._map_path, grid, classes=self._classes))
-        scale = 1 / PROBABILITY_STEPS
-        if files.probabilities is not None:
-            self._probabilities = enter(
-                open_cog(files.probabilities, grid, bands=len(names), descriptions=names, scale=scale)
-            )
-        self._confidence_path = files.confidence
-        if files.vectors is not None and files.confidence is None:
-            self._confidence_path = self._scratch_file("confidence.tif")
-        if self._confidence_path is not None:
-            self._confidence = enter(open_cog(self._confidence_path, grid, descriptions=["confidence"], scale=scale))
-        if files.overlay is not None:
-            self._thumbnail = Thumbnail(grid.height, grid.width, self._classes)
-
-    def _scratch_file(self, name: str) -> Path:
-        folder = self._scratch / "unnamed"
-        folder.mkdir(exist_ok=True)
-        return folder / name
-
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Write what is made from all pieces, when the rasters are whole."""
         files = self._files
-        if files.classes.suffix.lower() == ".png":
+        if self._as_picture:
             write_index_png(files.classes, self._index, self._classes)
-            if self._plan.grid.known:
-                write_auxiliary(files.classes, self._classes, self._plan.grid)
+            if files.auxiliary is not None:
+                write_auxiliary(files.classes, self._classes, self._grid)
             if files.world is not None:
-                files.world.write_text(self._plan.grid.world_file(), encoding="ascii")
-        if files.overlay is not None and self._thumbnail is not None:
+                files.world.write_text(self._grid.world_file(), encoding="ascii")
+        if self._thumbnail is not None and files.overlay is not None:
             self._thumbnail.write(files.overlay)
         if files.vectors is not None:
             write_polygons(
@@ -134,21 +109,30 @@ class SceneResults:
                 min_area=self._options.min_area,
                 simplify=self._options.simplify,
             )
-        shutil.rmtree(self._scratch / "unnamed", ignore_errors=True)
+
+
+def _move_all(scratch: Path, home: Path) -> None:
+    for made in sorted(scratch.iterdir()):
+        place = home / made.name
+        if place.is_symlink():
+            shutil.move(made, place.resolve())  # the link stays, and may lead to another disk
+        else:
+            made.replace(place)
 
 
 @contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """Give a folder inside ``folder`` that is removed afterwards; errors speak of ``folder``."""
+def _scratch(home: Path) -> Iterator[Path]:
+    """Give a folder inside ``home`` that is removed afterwards, with one for results; errors speak of ``home``."""
     try:
-        with scratch_folder(folder) as scratch:
+        with scratch_folder(home) as scratch:
+            (scratch / _NAMED).mkdir()
             try:
                 yield scratch
             except FileError as error:
-                raise FileError(str(error).replace(f"{scratch}/", f"{folder}/")) from error
+                raise FileError(str(error).replace(f"{scratch / _NAMED}/", f"{home}/")) from error
     except FileError:
         raise
     except OSError as error:
         raise FileError(
-            f"can't write into {folder}: {error.strerror or error}; free some space or choose another folder"
+            f"can't write into {home}: {error.strerror or error}; free some space or choose another folder"
         ) from error
