@@ -28,7 +28,7 @@ class Bands:
     """Bands that were chosen from a raster.
 
     Attributes:
-        numbers: Numbers in the file, from 1, in the order wanted.
+        numbers: Numbers in the file, from 1, in the order chosen.
         names: What they are called; their number where nothing says.
         alpha: Number of the file's transparency band; chosen or not; None without one.
         palette: (256, 3) colors of a palette image, whose single band is read through it; else None.
@@ -57,7 +57,7 @@ class Bands:
 
 def choose_bands(
     dataset: Any,
-    wanted: Sequence[int | str] | None,
+    chosen: Sequence[int | str] | None,
     *,
     count: int | None,
     name: str,
@@ -68,11 +68,11 @@ def choose_bands(
 
     Args:
         dataset: The dataset.
-        wanted: Numbers from 1 ("3" is one, too), descriptions or colors, in any case; None is all but transparency,
+        chosen: Numbers from 1 ("3" is one, too), descriptions or colors, in any case; None is all but transparency,
             or all with it where only that makes ``count`` bands.
         count: How many must come out; None for any.
         name: What errors call the file.
-        model: What a model's bands are called, in its order; where nothing is ``wanted``, the file's bands are taken in
+        model: What a model's bands are called, in its order; where nothing is ``chosen``, the file's bands are taken in
             that order. Names that the file or the model doesn't have are taken as they lie.
         remedy: How errors say that bands are chosen.
 
@@ -81,11 +81,11 @@ def choose_bands(
             model contradict each other.
     """
     alpha = transparency(dataset)
-    if wanted is None and has_palette(dataset) and count in (None, 3):
+    if chosen is None and has_palette(dataset) and count in (None, 3):
         return Bands((1,), ("red", "green", "blue"), None, palette_table(dataset))
     titles = [_title(dataset, number) for number in range(1, dataset.count + 1)]
-    if wanted is not None:
-        numbers = tuple(_number(dataset, band, titles, name) for band in wanted)
+    if chosen is not None:
+        numbers = tuple(_number(dataset, band, titles, name) for band in chosen)
     elif model is not None and (matched := _matched(titles, alpha, model, name, remedy)) is not None:
         numbers = matched
     else:
@@ -93,11 +93,11 @@ def choose_bands(
     if not numbers:
         raise DataError(f"no band of {name} was chosen; it has {_listed(titles)}")
     if count is not None and len(numbers) != count:
-        told = f"{len(numbers)} of {name} were chosen" if wanted else f"{name} has {_listed(titles)}"
+        held = f"{len(numbers)} of {name} were chosen" if chosen else f"{name} has {_listed(titles)}"
         few = len(titles) < count and len(titles) > 1
         example = [1] * count if len(titles) == 1 else list(range(1, count + 1))
         cure = "give images that have them" if few else f"choose with {remedy}, such as {spelled(example, remedy)}"
-        raise DataError(f"the model takes {count} band{'s' * (count > 1)} but {told}; {cure}")
+        raise DataError(f"the model takes {count} band{'s' * (count > 1)} but {held}; {cure}")
     return Bands(numbers, tuple(titles[number - 1] for number in numbers), alpha)
 
 
@@ -121,12 +121,16 @@ def plain_name(text: str) -> str:
     return _SYNONYMS.get(plain, plain)
 
 
-def same_bands(one: Sequence[str] | None, other: Sequence[str] | None) -> bool:
+def same_bands(names: Sequence[str] | None, others: Sequence[str] | None) -> bool:
     """Whether two lists of band names may mean the same bands in the same order; so do names that say nothing."""
-    if one is None or other is None:
-        return True
-    pairs = zip(one, other, strict=True)
-    return all(plain_name(a) == plain_name(b) or not (telling(a) and telling(b)) for a, b in pairs)
+    return (
+        names is None
+        or others is None
+        or all(
+            plain_name(name) == plain_name(other) or not (telling(name) and telling(other))
+            for name, other in zip(names, others, strict=True)
+        )
+    )
 
 
 def spelled(numbers: Sequence[int], remedy: Remedy) -> str:
@@ -189,13 +193,12 @@ def _number(dataset: Any, band: int | str, titles: Sequence[str], name: str) -> 
         if not 1 <= number <= dataset.count:
             raise DataError(f"{name} has no band {number}; it has {_listed(titles)}")
         return number
-    for known in (_descriptions(dataset), _colors(dataset)):
-        fitting = [number for number, title in known.items() if title == plain_name(band)]
-        if len(fitting) > 1:
-            numbers = ", ".join(map(str, fitting))
-            raise DataError(f"{name} has several bands '{band}' ({numbers}); choose by number")
-        if fitting:
-            return fitting[0]
+    for named in (_descriptions(dataset), _colors(dataset)):
+        matches = [number for number, title in named.items() if title == plain_name(band)]
+        if len(matches) > 1:
+            raise DataError(f"{name} has several bands '{band}' ({', '.join(map(str, matches))}); choose by number")
+        if matches:
+            return matches[0]
     names = [title for title in titles if not title.isdecimal()]
     hint = nearest(band, names) if names else ""
     raise DataError(f"{name} has no band '{band}'{hint}; choose by number from {_listed(titles)}")

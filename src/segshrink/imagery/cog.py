@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -124,41 +125,28 @@ def open_cog(
     block = _BLOCK
     while block > _SMALLEST_BLOCK and bands * block * georeference.width * np.dtype(dtype).itemsize > _BLOCK_ROW_BYTES:
         block //= 2
+    profile = {**_WINDOWED, "blockxsize": block, "blockysize": block, "count": bands, "dtype": dtype, "nodata": nodata}
+    settings = partial(gdal_settings, GDAL_PAM_ENABLED=False)
     with replacing(path) as temporary, _as_file_errors(path):
         windowed = temporary.with_name(f"{temporary.name}.windowed")
-        with _opened(windowed, georeference, count=bands, dtype=dtype, nodata=nodata, block=block) as dataset:
+        with settings(), silent(NotGeoreferencedWarning):
+            dataset = rasterio.open(windowed, "w", **profile, **georeference.profile())
+        try:
             _describe(dataset, classes, descriptions, scale)
             yield CogWriter(dataset)
+        finally:
+            with settings():
+                dataset.close()
         # Neighbors differ little in measured bands; classes jump.
-        predictor = "yes" if classes is None else "no"
-        with gdal_settings(), rasterio.Env(GDAL_PAM_ENABLED=False), silent(NotGeoreferencedWarning):
+        copied = {**_CLOUD_OPTIMIZED, "blocksize": block, "predictor": "yes" if classes is None else "no"}
+        with settings(), silent(NotGeoreferencedWarning):
             _refuse_truncated(windowed)
-            rasterio.shutil.copy(
-                windowed,
-                temporary,
-                **_CLOUD_OPTIMIZED,
-                blocksize=block,
-                predictor=predictor,
-                num_threads=default_threads(),
-            )
+            rasterio.shutil.copy(windowed, temporary, **copied, num_threads=default_threads())
             _refuse_truncated(temporary)
         if classes is None:
             auxiliary_path(path).unlink(missing_ok=True)  # described an older file
         else:
             write_auxiliary(path, classes)
-
-
-@contextmanager
-def _opened(path: Path, georeference: Georeference, *, block: int, **profile: Any) -> Iterator[Any]:
-    with gdal_settings(), silent(NotGeoreferencedWarning):
-        dataset = rasterio.open(
-            path, "w", **_WINDOWED, **profile, **georeference.profile(), blockxsize=block, blockysize=block
-        )
-    try:
-        yield dataset
-    finally:
-        with gdal_settings(), rasterio.Env(GDAL_PAM_ENABLED=False):
-            dataset.close()
 
 
 def _describe(dataset: Any, classes: ClassMap | None, descriptions: Sequence[str] | None, scale: float | None) -> None:

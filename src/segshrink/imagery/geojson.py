@@ -70,11 +70,11 @@ def crs_named(name: str, path: Path) -> CRS:
     Raises:
         DataError: There is no such system.
     """
-    known = _CRS_NAME.fullmatch({"CRS84": DEFAULT_CRS, "WGS84": DEFAULT_CRS}.get(name, name))
+    code = _CRS_NAME.fullmatch({"CRS84": DEFAULT_CRS, "WGS84": DEFAULT_CRS}.get(name, name))
     try:
         with rasterio.Env():  # outside of one, GDAL prints its errors
-            if known:
-                return CRS.from_user_input(f"{known[1].upper()}:{known[2]}")
+            if code:
+                return CRS.from_user_input(f"{code[1].upper()}:{code[2]}")
             if _CRS_WKT.match(name):
                 return CRS.from_wkt(name)
     except (CRSError, OverflowError) as error:

@@ -21,6 +21,7 @@ from rasterio.io import DatasetReader
 
 from segshrink.errors import FileError
 from segshrink.file_search import is_file
+from segshrink.formatting import scaled
 from segshrink.imagery.vrt import vrt_sources
 from segshrink.machine import available_memory
 
@@ -289,8 +290,8 @@ def _refuse_block(name: object, dataset: Any, file_size: int | None) -> None:
     decoded = height * width * (sum(items) if interleaved else max(items))
     if decoded > _SMALL_BLOCK and (file_size is None or decoded > _BLOCK_RATIO * file_size):
         raise FileError(
-            f"{name} stores {height:,} × {width:,} pixels in one block, {_size(decoded)} to decode; write it again in "
-            "tiles of 512 × 512"
+            f"{name} stores {height:,} × {width:,} pixels in one block, {scaled(decoded)}B to decode; write it again "
+            "in tiles of 512 × 512"
         )
     _refuse_beyond_memory(name, decoded)
 
@@ -299,8 +300,8 @@ def _refuse_bomb(name: object, decoded: int, file_size: int, *, ratio: int) -> N
     """Raise FileError if a file claims to hold far more than its bytes can."""
     if decoded > _SMALL_IMAGE and decoded > ratio * file_size:
         raise FileError(
-            f"{name} claims to hold {_size(decoded)} of pixels in a file of {_size(file_size)}; it is damaged, nearly "
-            "empty or made to fill the memory: cut out the part that holds something"
+            f"{name} claims to hold {scaled(decoded)}B of pixels in a file of {scaled(file_size)}B; it is damaged, "
+            "nearly empty or made to fill the memory: cut out the part that holds something"
         )
 
 
@@ -309,8 +310,8 @@ def _refuse_beyond_memory(name: object, decoded: int) -> None:
     free = available_memory() if decoded > _TINY else None
     if free is not None and _COPIES * decoded > free:
         raise FileError(
-            f"decoding {name} takes about {_size(_COPIES * decoded)} of memory but {_size(free)} are free; cut it into "
-            "tiles, or use a machine with more memory"
+            f"decoding {name} takes about {scaled(_COPIES * decoded)}B of memory but {scaled(free)}B are free; cut it "
+            "into tiles, or use a machine with more memory"
         )
 
 
@@ -356,8 +357,3 @@ def _decoded_size(dataset: Any) -> int:
 def _item_size(dtype: str) -> int:
     digits = "".join(letter for letter in dtype if letter.isdigit())
     return int(digits) // 8 if digits else 4
-
-
-def _size(count: int) -> str:
-    unit = next(exponent for exponent in (4, 3, 2, 1, 0) if count >= 1000**exponent or not exponent)
-    return f"{count / 1000**unit:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[unit]}"

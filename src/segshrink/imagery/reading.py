@@ -114,7 +114,6 @@ class BandReader:
 
     Attributes:
         dtype: The numbers that come out: "uint8", "uint16", "int16" or "float32".
-        validity: What makes pixels invalid.
 
     Args:
         dataset: A rasterio dataset or a ``Picture``.
@@ -133,7 +132,7 @@ class BandReader:
         if dtype not in _DTYPES:
             raise FileError(f"{name} holds {dtype} numbers; convert it to uint8, uint16, int16 or float32")
         self.dtype = _DTYPES[dtype]
-        self.validity = Validity.of(dataset, bands, self.dtype, declared=nodata)
+        self._validity = Validity(dataset, bands, self.dtype, declared=nodata)
 
     def read(
         self,
@@ -145,7 +144,7 @@ class BandReader:
         """Read a window (None: all) as ``shape`` pixels: (h, w, bands), and the valid ones, (h, w), None if all are."""
         window = window or Window(0, 0, self._dataset.width, self._dataset.height)
         pixels = self._raw(window, shape or (window.height, window.width), resampling)
-        valid = self.validity.of_window(self._dataset, pixels, window)
+        valid = self._validity.of_window(pixels, window)
         return self._through_palette(pixels), valid
 
     def read_all(self) -> NDArray[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -16,9 +15,8 @@ from segshrink.imagery.bands import Bands
 _FAR = np.int32(1 << 29)
 
 
-@dataclass(frozen=True)
 class Validity:
-    """What makes pixels of some bands invalid.
+    """What makes pixels of some bands of an open raster invalid.
 
     A pixel is invalid where the file's mask or transparency band is 0, where a value is NaN or infinite, and where it
     is no-data. 0, and any number of a type without sign, are ordinary values as well (a dark pixel's blue may be 0):
@@ -26,82 +24,55 @@ class Validity:
     as -9999, makes a pixel invalid in any band. A transparency band that is itself among the chosen ones may be a
     measured one (writers mark a fourth band unasked): its pixels are invalid where all chosen bands are 0.
 
-    Attributes:
-        masks: Bands in the file whose masks GDAL is asked for.
-        alpha: The file's transparency band, where it isn't chosen; None without one.
-        ordinary: Per chosen band, the no-data value that may be an ordinary one; None where a band has none.
-        telling: Per chosen band, the no-data value that is never an ordinary one; None where a band has none.
-        floating: Whether values may be NaN.
+    Args:
+        dataset: A rasterio dataset or a ``Picture``.
+        bands: The bands.
+        dtype: The numbers that they are read as.
         declared: A no-data value that the user declares beside the file's own; None without one.
     """
 
-    masks: tuple[int, ...]
-    alpha: int | None
-    ordinary: tuple[Any, ...]
-    telling: tuple[Any, ...]
-    floating: bool
-    declared: float | None = None
-
-    @classmethod
-    def of(cls, dataset: Any, bands: Bands, dtype: str, *, declared: float | None = None) -> Validity:
-        """Find what an open rasterio dataset says about some bands that are read as ``dtype``."""
-        masked = [number for number in bands.numbers if has_mask(dataset.mask_flag_enums[number - 1])]
-        if any(MaskFlags.per_dataset in dataset.mask_flag_enums[number - 1] for number in masked):
-            masked = masked[:1]
+    def __init__(self, dataset: Any, bands: Bands, dtype: str, *, declared: float | None = None) -> None:
+        self._dataset, self._declared = dataset, declared
+        flags = {number: dataset.mask_flag_enums[number - 1] for number in bands.numbers}
+        self._masks = [number for number in flags if has_mask(flags[number])]
+        if any(MaskFlags.per_dataset in flags[number] for number in self._masks):
+            self._masks = self._masks[:1]
         values = [_as_read(dataset.nodatavals[number - 1], dtype) for number in bands.numbers]
-        alpha = bands.alpha
-        if alpha in bands.numbers:
-            alpha = None
+        self._alpha = bands.alpha
+        if bands.alpha in bands.numbers:
+            self._alpha = None
             values = [np.dtype(dtype).type(0) if value is None else value for value in values]
-        common = [value is not None and _ordinary(value) for value in values]
-        return cls(
-            masks=tuple(dict.fromkeys(masked)),
-            alpha=alpha,
-            ordinary=tuple(value if also else None for value, also in zip(values, common, strict=True)),
-            telling=tuple(None if also else value for value, also in zip(values, common, strict=True)),
-            floating=bool(np.issubdtype(np.dtype(dtype), np.floating)),
-            declared=declared,
-        )
+        # Each band's no-data value, None where it has none of the kind.
+        self._ordinary = [value if value is not None and _ordinary(value) else None for value in values]
+        self._telling = [None if value is None or _ordinary(value) else value for value in values]
 
-    @property
-    def trivial(self) -> bool:
-        """Whether all pixels are valid without a look."""
-        nodata = any(value is not None for value in (*self.ordinary, *self.telling, self.declared))
-        return not (self.masks or self.alpha or nodata or self.floating)
-
-    def of_window(self, dataset: Any, pixels: NDArray[Any], place: Window) -> NDArray[np.bool_] | None:
+    def of_window(self, pixels: NDArray[Any], place: Window) -> NDArray[np.bool_] | None:
         """Tell which pixels of a window are valid.
 
         Args:
-            dataset: The open dataset.
-            pixels: (h, w, bands) values that were read from it.
+            pixels: (h, w, bands) values that were read from the dataset.
             place: The window in pixels of the dataset.
 
         Returns:
             (h, w), or None when all are valid.
         """
-        if self.trivial:
-            return None
-        valid = np.ones(pixels.shape[:2], dtype=np.bool_)
-        if None not in self.ordinary:
-            empty = pixels[:, :, 0] == self.ordinary[0]
-            for band, value in enumerate(self.ordinary[1:], start=1):
-                empty &= pixels[:, :, band] == value
-            np.logical_not(empty, out=valid)
-        for band, value in enumerate(self.telling):
-            if value is not None and not np.isnan(value):
-                valid &= pixels[:, :, band] != value
-        if self.floating:
-            for band in range(pixels.shape[2]):
-                valid &= np.isfinite(pixels[:, :, band])
-        if self.declared is not None:
-            valid &= ~holds_nodata(pixels, self.declared)
-        size = {"window": place, "out_shape": valid.shape, "resampling": Resampling.nearest}
-        if self.alpha is not None:
-            valid &= dataset.read(self.alpha, **size) > 0
-        for number in self.masks:
-            valid &= dataset.read_masks(number, **size) > 0
-        return None if valid.all() else valid
+        layers = [pixels[:, :, band] for band in range(pixels.shape[2])]
+        invalid = np.zeros(pixels.shape[:2], dtype=np.bool_)
+        if None not in self._ordinary:
+            invalid |= reduce(np.logical_and, map(np.equal, layers, self._ordinary))
+        for layer, value in zip(layers, self._telling, strict=False):
+            if value is not None:
+                invalid |= layer == value
+            if np.issubdtype(layer.dtype, np.floating):
+                invalid |= ~np.isfinite(layer)
+        if self._declared is not None:
+            invalid |= holds_nodata(pixels, self._declared)
+        size = {"window": place, "out_shape": invalid.shape, "resampling": Resampling.nearest}
+        if self._alpha is not None:
+            invalid |= self._dataset.read(self._alpha, **size) <= 0
+        for number in self._masks:
+            invalid |= self._dataset.read_masks(number, **size) == 0
+        return ~invalid if invalid.any() else None
 
 
 def holds_nodata(pixels: NDArray[Any], nodata: float) -> NDArray[np.bool_]:

@@ -82,9 +82,9 @@ def read_vector_mask(path: Path, image: Path, classes: ClassMap, labels: VectorL
     geometries = _on_grid(path, layer, place)
     if undeclared and not labels.tolerant:
         pixels = _pixels_of(geometries, layer.values, undeclared, place)
-        told = listed([f"{value} ({count} polygons)" for value, count in undeclared.items()], 8)
+        values = listed([f"{value} ({count} polygons)" for value, count in undeclared.items()], 8)
         raise UndeclaredError(
-            f"undeclared classes in the attribute '{field}': {told}; declare them as classes, or empty the attribute "
+            f"undeclared classes in the attribute '{field}': {values}; declare them as classes, or empty the attribute "
             "of polygons to ignore",
             pixels,
         )
@@ -170,16 +170,17 @@ def _read_binary(path: Path, field: str) -> Features:
         fields = tuple(pyogrio.read_info(path, layer=layers[0])["fields"])
         columns = [field] if field in fields else []
         meta, _, shapes, values = pyogrio.raw.read(path, layer=layers[0], columns=columns)
-        found = [None if shape is None else shapely.from_wkb(shape).__geo_interface__ for shape in shapes]
-        geometries = [None if shape is None else checked_polygons(shape) for shape in found]
+        geometries = [
+            None if shape is None else checked_polygons(shapely.from_wkb(shape).__geo_interface__) for shape in shapes
+        ]
     except SegshrinkError:
         raise
     except (RuntimeError, ValueError, sqlite3.Error, shapely.errors.ShapelyError) as error:
         raise FileError(f"{path} can't be read as polygons ({error}); save it again") from error
     if not meta["crs"]:
         raise DataError(f"{path} doesn't say its coordinate reference system; set it (QGIS: assign projection)")
-    told = [_plain(value) for value in values[0]] if columns else [None] * len(geometries)
-    return Features(crs_named(meta["crs"], path), geometries, told, fields)
+    attributes = [_python_value(value) for value in values[0]] if columns else [None] * len(geometries)
+    return Features(crs_named(meta["crs"], path), geometries, attributes, fields)
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -198,7 +199,7 @@ def _refuse_foreign(path: Path) -> None:
             raise FileError(f"{path} holds views or virtual tables ({listed(odd)}); save it with plain layers only")
 
 
-def _plain(value: Any) -> Any:
+def _python_value(value: Any) -> Any:
     """Return a number as Python's own, and NaN (numpy's way to say null) as None."""
     plain = value.item() if isinstance(value, np.generic) else value
     return None if plain != plain else plain
@@ -218,9 +219,9 @@ def _meanings(
             background = 0 if background == IGNORE_INDEX else background
             return [1 - background] * len(layer.geometries), background, Counter()
         if any(layer.geometries):
-            told = ", ".join(layer.fields[:8]) or "none"
+            fields = ", ".join(layer.fields[:8]) or "none"
             raise DataError(
-                f"{path}: its polygons have no attribute '{field}' (they have: {told}); say with 'mask_field' which "
+                f"{path}: its polygons have no attribute '{field}' (they have: {fields}); say with 'mask_field' which "
                 "one names the class"
             )
     table = _table(classes)
@@ -299,10 +300,10 @@ def _burned(
 
 
 def _pixels_of(
-    geometries: Sequence[dict[str, Any] | None], values: Sequence[Any], wanted: Counter[Any], place: Georeference
+    geometries: Sequence[dict[str, Any] | None], values: Sequence[Any], undeclared: Counter[Any], place: Georeference
 ) -> dict[Any, int]:
     """Count the pixels of polygons by what their attribute says."""
     return {
-        value: int(_burned(geometries, [int(found == value) for found in values], place, fill=0).sum(dtype=np.int64))
-        for value in list(wanted)[:64]
+        value: int(_burned(geometries, [int(other == value) for other in values], place, fill=0).sum(dtype=np.int64))
+        for value in list(undeclared)[:64]
     }
