@@ -8,7 +8,7 @@ import pytest
 
 from segshrink.errors import FileError
 from segshrink.imagery.opening import is_remote
-from segshrink.imagery.scene_sources import expand_sources, scene_name
+from segshrink.imagery.scenes import expand_sources, scene_name
 
 
 @pytest.fixture

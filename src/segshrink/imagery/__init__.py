@@ -4,8 +4,7 @@ from segshrink.imagery.display import to_display, write_overlay
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.masks import read_mask
 from segshrink.imagery.reading import ImageInfo, ReadOptions, probe, read_image, read_valid_image
-from segshrink.imagery.scene_sources import expand_sources
-from segshrink.imagery.scenes import Scene, open_scene
+from segshrink.imagery.scenes import Scene, expand_sources, open_scene
 from segshrink.imagery.vector_masks import VectorLabels
 from segshrink.imagery.writing import write_image, write_index_png
 

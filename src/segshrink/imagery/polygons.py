@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +18,20 @@ from segshrink.errors import DataError, FileError
 from segshrink.extras import missing_extra
 from segshrink.files import replacing
 from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.opening import gdal_settings, open_raster, read_header
+from segshrink.imagery.opening import gdal_settings, open_raster, read_header, silent
 from segshrink.imagery.pixel_area import PixelGrid
 from segshrink.imagery.polygonize import Regions, Strip, find_regions, with_all_corners
-from segshrink.imagery.vectors import Features, GeoJsonWriter, GeoPackageWriter
 
 # Pixels that are traced at once, and polygons that are written at once.
 _STRIP = 1 << 21
 _BATCH = 20_000
 _SUFFIXES = (".gpkg", ".geojson")
+_LAYER = "classes"
+# Digits of a degree: a millimeter.
+_DIGITS = 8
+
+# Values of each attribute, NaN where unknown.
+Columns = dict[str, NDArray[Any]]
 
 
 def write_polygons(
@@ -89,7 +96,7 @@ def write_polygons(
         regions_found = find_regions(_strips(index, sure, classes, strip_rows))
         for regions, areas in _batches(regions_found, grid, min_area, size=math.inf if simplify > 0 else _BATCH):
             polygons = grid.place(_simplified(regions.polygons, simplify / math.sqrt(grid.pixel_area)))
-            writer.add(Features(polygons, _attributes(regions, areas, classes, grid, sure)))
+            writer.add(polygons, _attributes(regions, areas, classes, grid, sure))
             count += len(regions)
     return count
 
@@ -150,9 +157,7 @@ def _simplified(polygons: NDArray[Any], tolerance: float) -> NDArray[Any]:
     return simpler
 
 
-def _attributes(
-    regions: Regions, areas: NDArray[np.float64], classes: ClassMap, grid: PixelGrid, sure: Any
-) -> dict[str, NDArray[Any]]:
+def _attributes(regions: Regions, areas: NDArray[np.float64], classes: ClassMap, grid: PixelGrid, sure: Any) -> Columns:
     names = np.array(classes.names, dtype=object)
     columns = {"class": names[regions.classes], "class_index": regions.classes, f"area_{grid.unit}": areas}
     if sure is not None:
@@ -160,3 +165,144 @@ def _attributes(
         np.divide(regions.totals, regions.counts, out=means, where=regions.counts > 0)
         columns["confidence"] = means * sure.scales[0] + sure.offsets[0]
     return columns
+
+
+class GeoJsonWriter:
+    """GeoJSON as in RFC 7946: longitude and latitude on WGS 84, cut at 180 degrees, exterior rings counter-clockwise.
+
+    Polygons of a scene without a coordinate system are written in its pixels. A context manager that completes the
+    file.
+    """
+
+    def __init__(self, path: Path, grid: PixelGrid) -> None:
+        self._path, self._grid = path, grid
+        self._separator = "\n"
+
+    def __enter__(self) -> Self:
+        self._file = self._path.open("w", encoding="utf-8")
+        self._file.write('{"type": "FeatureCollection", "features": [')
+        return self
+
+    def add(self, polygons: NDArray[Any], columns: Columns) -> None:
+        """Write some placed polygons and their attributes.
+
+        Raises:
+            DataError: The coordinate system can't be turned into longitude and latitude.
+        """
+        import shapely
+
+        degrees = self._grid.to_degrees(polygons)
+        rounded = shapely.transform(degrees, lambda points: np.round(points, _DIGITS))
+        rounded = shapely.orient_polygons(rounded if self._grid.crs is None else _cut(rounded))
+        plain = [np.where(values != values, None, values).tolist() for values in columns.values()]  # NaN becomes None
+        for geometry, *values in zip(shapely.to_geojson(rounded).tolist(), *plain, strict=True):
+            attributes = json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False)
+            self._file.write(
+                f'{self._separator}{{"type": "Feature", "properties": {attributes}, "geometry": {geometry}}}'
+            )
+            self._separator = ",\n"
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is None:
+            self._file.write("\n]}\n")
+            self._file.close()
+        with suppress(OSError):  # of what couldn't be written already
+            self._file.close()
+
+
+class GeoPackageWriter:
+    """A GeoPackage in the scene's coordinate system, with the classes' colors as the style that QGIS opens it in.
+
+    A context manager that completes the file.
+    """
+
+    def __init__(self, path: Path, crs: str | None, classes: ClassMap) -> None:
+        self._path, self._crs, self._classes = path, crs, classes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def add(self, polygons: NDArray[Any], columns: Columns) -> None:
+        """Write some placed polygons and their attributes.
+
+        Raises:
+            FileError: The disk is full.
+        """
+        import shapely
+
+        self._append(columns, geometry=shapely.to_wkb(polygons), geometry_type="Polygon", layer=_LAYER, crs=self._crs)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is not None:
+            return
+        # The table and the columns that QGIS reads a layer's style from.
+        style = {
+            **dict.fromkeys(("f_table_catalog", "f_table_schema", "styleSLD", "description", "owner", "ui"), ""),
+            "f_table_name": _LAYER,
+            "f_geometry_column": "geom",
+            "styleName": _LAYER,
+            "styleQML": _style(self._classes),
+            "useAsDefault": True,
+            "update_time": np.datetime64("now", "ms"),
+        }
+        columns = {name: np.array([value], object if isinstance(value, str) else None) for name, value in style.items()}
+        self._append(columns, geometry=None, layer="layer_styles", layer_options={"FID": "id"})
+
+    def _append(self, columns: Columns, **options: Any) -> None:
+        import pyogrio
+
+        try:
+            with silent(UserWarning):  # about scenes without a coordinate system
+                pyogrio.raw.write(
+                    self._path,
+                    field_data=list(columns.values()),
+                    fields=list(columns),
+                    driver="GPKG",
+                    append=self._path.exists(),
+                    **options,
+                )
+        except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, RuntimeError) as error:
+            raise FileError(f"can't write {self._path.name} ({error}); free some space") from error
+
+
+def _cut(polygons: NDArray[Any]) -> NDArray[Any]:
+    """Cut polygons in degrees at the antimeridian, so that all longitudes lie within 180 degrees (RFC 7946, 3.1.9).
+
+    GDAL's own cut loses polygons that reach round the earth.
+    """
+    import shapely
+
+    west, _, east, _ = shapely.bounds(polygons).T
+    parts = polygons.copy()
+    for number in np.flatnonzero((west < -180) | (east > 180)):
+        whole = shapely.make_valid(polygons[number])
+        pieces = []
+        for turn in range(math.floor((west[number] + 180) / 360), math.ceil((east[number] + 180) / 360)):
+            strip = shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)
+            moved = shapely.transform(
+                shapely.intersection(whole, strip), lambda points, turn=turn: points - (360 * turn, 0)
+            )
+            pieces += [piece for piece in shapely.get_parts(moved) if piece.geom_type == "Polygon"]
+        parts[number] = pieces[0] if len(pieces) == 1 else shapely.multipolygons(pieces)
+    return parts
+
+
+def _style(classes: ClassMap) -> str:
+    """Say in QGIS's words: one fill for each class, no outline."""
+    categories = "".join(
+        f'<category symbol="{number}" value="{number}" label={quoteattr(name)} type="long" render="true"/>'
+        for number, name in enumerate(classes.names)
+    )
+    symbols = "".join(
+        f'<symbol type="fill" name="{number}" alpha="1" clip_to_extent="1" force_rhr="0">'
+        '<layer class="SimpleFill" enabled="1" locked="0" pass="0"><Option type="Map">'
+        f'<Option type="QString" name="color" value="{red},{green},{blue},255"/>'
+        '<Option type="QString" name="outline_style" value="no"/>'
+        '<Option type="QString" name="style" value="solid"/></Option></layer></symbol>'
+        for number, (red, green, blue) in enumerate(classes.colors)
+    )
+    return (
+        '<!DOCTYPE qgis PUBLIC "http://mrcc.com/qgis.dtd" "SYSTEM"><qgis version="3.28" styleCategories="Symbology">'
+        '<renderer-v2 type="categorizedSymbol" attr="class_index" symbollevels="0" enableorderby="0" forceraster="0">'
+        f"<categories>{categories}</categories><symbols>{symbols}</symbols></renderer-v2></qgis>"
+    )

@@ -113,11 +113,13 @@ class BandReader:
     """Reads some bands of an open dataset.
 
     Attributes:
+        dataset: A rasterio dataset or a ``Picture``.
+        bands: Which bands.
         dtype: The numbers that come out: "uint8", "uint16", "int16" or "float32".
 
     Args:
-        dataset: A rasterio dataset or a ``Picture``.
-        bands: Which bands.
+        dataset: As above.
+        bands: As above.
         name: What errors call the file.
         nodata: A value that stands for no value, besides those that the file declares.
 
@@ -126,7 +128,7 @@ class BandReader:
     """
 
     def __init__(self, dataset: Any, bands: Bands, *, name: str, nodata: float | None = None) -> None:
-        self._dataset, self._bands = dataset, bands
+        self.dataset, self.bands = dataset, bands
         dtypes = dataset.dtypes
         dtype = dtypes[0] if "complex" in "".join(dtypes) else str(np.result_type(*dtypes))
         if dtype not in _DTYPES:
@@ -142,25 +144,25 @@ class BandReader:
         resampling: Resampling = Resampling.nearest,
     ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Read a window (None: all) as ``shape`` pixels: (h, w, bands), and the valid ones, (h, w), None if all are."""
-        window = window or Window(0, 0, self._dataset.width, self._dataset.height)
+        window = window or Window(0, 0, self.dataset.width, self.dataset.height)
         pixels = self._raw(window, shape or (window.height, window.width), resampling)
         valid = self._validity.of_window(pixels, window)
         return self._through_palette(pixels), valid
 
     def read_all(self) -> NDArray[Any]:
         """Read all pixels (H, W, bands), whether they are valid or not."""
-        height, width = self._dataset.height, self._dataset.width
+        height, width = self.dataset.height, self.dataset.width
         return self._through_palette(self._raw(Window(0, 0, width, height), (height, width), Resampling.nearest))
 
     def _raw(self, window: Window, shape: tuple[int, int], resampling: Resampling) -> NDArray[Any]:
-        numbers = list(self._bands.numbers)
+        numbers = list(self.bands.numbers)
         pixels = np.empty((*shape, len(numbers)), dtype=self.dtype)
         # GDAL writes into the interleaved array directly: no second copy of a large scene.
-        self._dataset.read(numbers, out=pixels.transpose(2, 0, 1), window=window, resampling=resampling)
+        self.dataset.read(numbers, out=pixels.transpose(2, 0, 1), window=window, resampling=resampling)
         return pixels
 
     def _through_palette(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        palette = self._bands.palette
+        palette = self.bands.palette
         return pixels if palette is None else np.take(palette, pixels[:, :, 0], axis=0)
 
 

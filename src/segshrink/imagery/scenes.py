@@ -1,13 +1,13 @@
-"""Scenes: images of any size, read window by window with what is valid in them."""
+"""Scenes: images of any size as a user names them, read window by window with what is valid in them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
-from types import TracebackType
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import rasterio
@@ -20,16 +20,22 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterWindow
 
 from segshrink.errors import ConfigError, DataError, FileError, UsageError
-from segshrink.imagery.bands import Bands, choose_bands
+from segshrink.file_search import WILDCARD, find_files, is_file
+from segshrink.imagery.bands import choose_bands
 from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.opening import gdal_settings, is_remote, open_source, scene_header
+from segshrink.imagery.opening import Source, gdal_settings, is_remote, open_source, scene_header
 from segshrink.imagery.pictures import Picture, refuse_orientation, refuse_turned
 from segshrink.imagery.reading import BandReader
 from segshrink.imagery.scaling import PixelMap, Scaling, ScalingChange, rescaling, scaling_of
-from segshrink.imagery.scene_sources import scene_name
 from segshrink.imagery.validity import fill_nodata
 from segshrink.tiling import Window
 
+# Files of a folder that are taken for scenes.
+SCENE_SUFFIXES = frozenset(
+    (".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".img", ".bmp", ".webp", ".gif", ".dat", ".bil")
+)
+# What stands beside scenes and describes them.
+_SIDECARS = (".aux.xml", ".ovr", ".msk", ".tfw", ".jgw", ".pgw", ".wld", ".prj", ".hdr", ".txt", ".json", ".xml")
 # Resolutions that differ by less than this aren't resampled: the map then has the scene's own grid.
 _SAME_RESOLUTION = 0.05
 # Times as many pixels as the scene has that are read from it at most: ten pixels for one each way.
@@ -53,49 +59,37 @@ class Scene:
     """
 
     def __init__(
-        self,
-        source: str | Path,
-        dataset: Any,
-        bands: Bands,
-        *,
-        georeference: Georeference,
-        change: PixelMap,
-        dtype: str,
-        nodata: float | None = None,
+        self, source: Source, reader: BandReader, *, georeference: Georeference, change: PixelMap, dtype: str
     ) -> None:
-        self.source = source
-        self.name = scene_name(source)
+        self.source, self.name = source, scene_name(source)
         self.georeference = georeference
         self.height, self.width = georeference.height, georeference.width
-        self.bands, self.band_names, self.dtype = len(bands), bands.names, dtype
-        self._dataset, self._change = dataset, change
-        self._reader = BandReader(dataset, bands, name=str(source), nodata=nodata)
+        self.bands, self.band_names, self.dtype = len(reader.bands), reader.bands.names, dtype
+        self._reader, self._change = reader, change
         self._resampling = Resampling.nearest
-        if (self.height, self.width) != (dataset.height, dataset.width) and bands.palette is None:
-            self._resampling = Resampling.average if self.height < dataset.height else Resampling.bilinear
+        if (self.height, self.width) != reader.dataset.shape and reader.bands.palette is None:
+            self._resampling = Resampling.average if self.height < reader.dataset.height else Resampling.bilinear
 
     def __enter__(self) -> Scene:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Close the file; nothing can be read afterwards."""
-        self._dataset.close()
+        self._reader.dataset.close()
 
     @property
     def files(self) -> list[str]:
         """All files that the scene is read from: itself, a VRT's sources, masks, world files."""
-        return list(self._dataset.files)
+        return list(self._reader.dataset.files)
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Read a window.
 
         Pixels without a value (transparent, masked, no-data, NaN, infinite) are filled as ``fill_nodata`` says, from
-        the window's valid ones; where there are none, with zeros. So they don't stand out for their neighbours.
+        the window's valid ones; where there are none, with zeros. So they don't stand out for their neighbors.
 
         Returns:
             Pixels (h, w, bands) of ``dtype``, and which of them are valid, (h, w); None when all are.
@@ -110,14 +104,13 @@ class Scene:
             raise ValueError(f"{window} reaches outside the scene of {self.height} × {self.width} pixels")
         down, right = (
             file / read if file != read else 1
-            for file, read in zip(self._dataset.shape, (self.height, self.width), strict=True)
+            for file, read in zip(self._reader.dataset.shape, (self.height, self.width), strict=True)
         )
         place = RasterWindow(window.col * right, window.row * down, window.width * right, window.height * down)
         try:
             with gdal_settings():
-                pixels, valid = self._reader.read(
-                    place, shape=(window.height, window.width), resampling=self._resampling
-                )
+                size = window.height, window.width
+                pixels, valid = self._reader.read(place, shape=size, resampling=self._resampling)
         except (RasterioError, OSError) as error:
             raise FileError(
                 f"can't read {self.source} at row {window.row}, column {window.col} "
@@ -130,7 +123,7 @@ class Scene:
 
 
 def open_scene(
-    source: str | Path,
+    source: Source,
     *,
     bands: Sequence[int | str] | None = None,
     scale: tuple[float, float] | None = None,
@@ -147,11 +140,11 @@ def open_scene(
 
     Args:
         source: Path or URL. Nothing is ever written beside it.
-        bands: Bands by number (from 1) or by name: the band's description or its colour ("red", "nir"), in any case.
+        bands: Bands by number (from 1) or by name: the band's description or its color ("red", "nir"), in any case.
             None is all but transparency; all with it where ``count`` says so.
         scale: (low, high) raw values that become 0 and the largest value of ``dtype`` (1 for float32), linearly; what
             is beyond is clipped, except to float32.
-        resolution: Metres a pixel to read at, where that differs from the scene's own by more than 5 %. Shrinking
+        resolution: Meters a pixel to read at, where that differs from the scene's own by more than 5 %. Shrinking
             averages, starting from overviews where there are some; enlarging is bilinear.
         dtype: The numbers a model takes; None takes the file's.
         count: How many bands a model takes; None takes any number.
@@ -170,31 +163,29 @@ def open_scene(
         dataset = _open(source)
     try:
         chosen = choose_bands(dataset, bands, count=count, name=str(source), model=names)
-        file_dtype = BandReader(dataset, chosen, name=str(source)).dtype
-        if dtype not in (None, file_dtype) and scale is None:
-            raise DataError(
-                f"{source} holds {file_dtype} numbers but the model takes {dtype}; say which of its values are dark "
-                "and bright with --scale LOW,HIGH"
-            )
-        change: PixelMap
-        if scale is None:
-            change = ScalingChange(scaling_of(dataset, chosen), scaling, dtype=file_dtype, name=str(source))
-        else:
-            change = rescaling(file_dtype, dtype or file_dtype, scale)
-        georeference = file_grid = Georeference.of(dataset)
+        georeference = Georeference.of(dataset)
         if resolution is not None:
             georeference = resampled(georeference, resolution, name=str(source))
-        if nodata is not None and georeference != file_grid:
+        if nodata is not None and (georeference.height, georeference.width) != dataset.shape:
             dataset = _declaring(dataset, nodata)
-        return Scene(
-            source, dataset, chosen, georeference=georeference, change=change, dtype=dtype or file_dtype, nodata=nodata
+        reader = BandReader(dataset, chosen, name=str(source), nodata=nodata)
+        if dtype not in (None, reader.dtype) and scale is None:
+            raise DataError(
+                f"{source} holds {reader.dtype} numbers but the model takes {dtype}; say which of its values are dark "
+                "and bright with --scale LOW,HIGH"
+            )
+        change: PixelMap = ScalingChange(
+            scaling_of(dataset, chosen), None if scale else scaling, dtype=reader.dtype, name=str(source)
         )
+        if scale is not None:
+            change = rescaling(reader.dtype, dtype or reader.dtype, scale)
+        return Scene(source, reader, georeference=georeference, change=change, dtype=dtype or reader.dtype)
     except BaseException:
         dataset.close()
         raise
 
 
-def _open(source: str | Path) -> Any:
+def _open(source: Source) -> Any:
     """Open a picture with Pillow, as training does, where it isn't too large for it; all else with GDAL."""
     with ExitStack() as stack:
         dataset = stack.enter_context(open_source(source))
@@ -212,7 +203,7 @@ def _open(source: str | Path) -> Any:
 
 
 def resampled(georeference: Georeference, resolution: float, *, name: str) -> Georeference:
-    """Return the grid of the same ground in pixels of ``resolution`` metres; the same grid where that is close.
+    """Return the grid of the same ground in pixels of ``resolution`` meters; the same grid where that is close.
 
     Raises:
         ConfigError: ``resolution`` isn't above 0, or so fine that the grid would have more than a hundred times as many
@@ -220,7 +211,7 @@ def resampled(georeference: Georeference, resolution: float, *, name: str) -> Ge
         DataError: The grid's own resolution isn't known.
     """
     if not (resolution > 0 and math.isfinite(resolution)):
-        raise UsageError(f"--resolution is metres a pixel and must be above 0, found {resolution}")
+        raise UsageError(f"--resolution is meters a pixel and must be above 0, found {resolution}")
     size = georeference.pixel_size
     if size is None:
         raise DataError(
@@ -254,3 +245,82 @@ def _declaring(dataset: Any, nodata: float) -> Any:
         text = memory.read().decode()
     dataset.close()
     return rasterio.open(text, driver="VRT")
+
+
+def expand_sources(sources: Sequence[Source], *, leave_out: Path | None = None) -> dict[Source, Path]:
+    """Turn what a user names into single scenes, each once, in the order named, and the sub-folder each lies in.
+
+    A folder stands for the images directly in it, or where it holds none for those in its sub-folders, a wildcard
+    (``*``, ``?``, ``[...]``, ``**`` for any folders) for what it matches; an existing file is taken as it is, whatever
+    its name. Hidden files and those that describe others (``.aux.xml``, ``.ovr``, ``.msk``, world files) are left out
+    of folders and wildcards. URLs stay as they are.
+
+    Args:
+        sources: Files, folders, wildcards, URLs.
+        leave_out: A folder that no sub-folder may be, such as that of the results.
+
+    Returns:
+        Scene → its folder relative to the folder named; "." for all others.
+
+    Raises:
+        FileError: Something named doesn't exist, or a folder or wildcard holds no image.
+    """
+    folders: dict[Source, Path] = {}
+    for source in sources:
+        for scene, folder in _expanded(source, leave_out).items():
+            folders.setdefault(scene, folder)
+    if not folders:
+        raise FileError("no scene was named; give an image file, a folder, a wildcard in quotes or a URL")
+    return folders
+
+
+def scene_name(source: Source) -> str:
+    """Return the file name of a source without its suffix; of a URL without query."""
+    if isinstance(source, str) and is_remote(source):
+        return PurePosixPath(unquote(urlsplit(source).path)).stem or "scene"
+    return Path(source).stem
+
+
+def _expanded(source: Source, leave_out: Path | None) -> dict[Source, Path]:
+    if is_remote(source):
+        return {str(source): Path()}
+    try:
+        path = Path(source).expanduser()
+    except RuntimeError as error:
+        raise FileError(f"{source} can't be found: there is no user of that name; check the path") from error
+    if is_file(path):
+        return {path: Path()}
+    if path.is_dir():
+        return {image: image.parent.relative_to(path) for image in _in_folder(path, leave_out)}
+    if not WILDCARD.search(str(path)):
+        raise FileError(f"{path} does not exist; give an image file, a folder, a wildcard in quotes or a URL")
+    images = [image for image in map(Path, find_files(path.as_posix(), Path())) if _is_scene(image)]
+    if not images:
+        raise FileError(f"no image matches {path}; check the wildcard")
+    return dict.fromkeys(images, Path())
+
+
+def _in_folder(folder: Path, leave_out: Path | None) -> list[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise FileError(f"can't list {folder}: {error.strerror or error}; check its permissions") from error
+    images = [entry for entry in entries if _is_image(entry)]
+    if not images:
+        below = (folder / name for name in find_files("**/*", folder))
+        images = [path for path in below if _is_image(path) and leave_out not in path.resolve().parents]
+    if not images:
+        raise FileError(
+            f"the folder {folder} holds no image ({', '.join(sorted(SCENE_SUFFIXES))}), nor do its sub-folders; check "
+            "the path"
+        )
+    return images
+
+
+def _is_scene(path: Path) -> bool:
+    name = path.name.lower()
+    return is_file(path) and not name.startswith(".") and not name.endswith(_SIDECARS)
+
+
+def _is_image(path: Path) -> bool:
+    return _is_scene(path) and path.suffix.lower() in SCENE_SUFFIXES
