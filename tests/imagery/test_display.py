@@ -22,7 +22,7 @@ def test_anything_becomes_three_bytes_a_pixel(shape: tuple[int, ...], dtype: str
     assert shown.flags.c_contiguous
 
 
-def test_eight_bit_colours_stay_as_they_are() -> None:
+def test_eight_bit_colors_stay_as_they_are() -> None:
     image = np.random.default_rng(0).integers(0, 256, (5, 6, 4)).astype(np.uint8)
     np.testing.assert_array_equal(to_display(image), image[:, :, :3])
     np.testing.assert_array_equal(to_display(image[:, :, :1])[:, :, 2], image[:, :, 0])

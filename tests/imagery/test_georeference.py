@@ -20,7 +20,7 @@ Paint = Callable[..., Path]
 
 ROTATED = Affine(0.4, 0.3, 5000.0, 0.3, -0.4, 8000.0)
 # Sides of 2 m on the equidistant cylindrical map at 60 degrees: older PROJ draws it on a sphere, newer PROJ
-# on the ellipsoid, where the meridian is right and a metre of the map is N cos(phi) / a of a parallel.
+# on the ellipsoid, where the meridian is right and a meter of the map is N cos(phi) / a of a parallel.
 _, (_LATITUDE,) = rasterio.warp.transform("EPSG:4087", "EPSG:4326", [0], [6679169.4])
 EQUIDISTANT = (2.00166, 1.00252) if abs(_LATITUDE - 60) < 1e-3 else (2.0, 0.99570)
 PIXELS = np.arange(30 * 40, dtype=np.uint16).reshape(30, 40)
@@ -98,7 +98,7 @@ def test_scales_are_products_of_matrices(paint: Paint) -> None:
         ("EPSG:2226", Affine(10, 0, 6e6, 0, -10, 2e6), (3.048006, 3.048006)),
         # A degree at 60 degrees north, of the WGS 84 ellipsoid: 111.412 km of latitude, 55.800 km of longitude.
         ("EPSG:4326", Affine(1e-3, 0, 10, 0, -1e-3, 60 + 15e-3), (111.412, 55.800)),
-        # Mercator's map at 60 degrees: a tile of zoom 18, N cos(phi) and M cos(phi) of the ellipsoid for each metre.
+        # Mercator's map at 60 degrees: a tile of zoom 18, N cos(phi) and M cos(phi) of the ellipsoid for each meter.
         ("EPSG:3857", Affine(0.597164, 0, 1e6, 0, -0.597164, 8399737.9 + 9), (0.29883, 0.29934)),
         ("EPSG:3395", Affine(2, 0, 1e6, 0, -2, 8362698.5 + 30), (1.00252, 1.00252)),
         # Plate carree at 60 degrees: right along the meridian, twice too wide along the parallel.

@@ -73,7 +73,7 @@ BOMBS = {
     "blocks.tif": lambda: tiff(tiled(10**6, 65536)),
     "block.tif": lambda: one_block(12_000),
     "bands.tif": lambda: tiff(stripped(64, 64, 64, bands=65535)),
-    "grey.png": lambda: png(60_000, 60_000, 8),
+    "gray.png": lambda: png(60_000, 60_000, 8),
     "deep.png": lambda: png(60_000, 60_000, 16),
     "bilevel.png": lambda: png(2**31 - 1, 2**31 - 1, 1),
     "a.gif": lambda: b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0) + b",\0\0\0\0\xff\xff\xff\xff\0\x02\0;",

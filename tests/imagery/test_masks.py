@@ -25,7 +25,7 @@ def save_palette(path: Path, numbers: np.ndarray, palette: list[int]) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".gif"])
-def test_palette_masks_mean_their_colours_when_classes_are_colours(tmp_path: Path, suffix: str) -> None:
+def test_palette_masks_mean_their_colors_when_classes_are_colors(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"m{suffix}"
     # Palette positions in another order than the classes.
     save_palette(path, np.array([[2, 1, 1], [1, 2, 0]]), [0, 0, 0, 0, 0, 255, 255, 0, 0])
@@ -67,7 +67,7 @@ def test_the_palette_pngs_of_dubai(shared_data: Path, tile: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_colour_masks(tmp_path: Path, mode: str) -> None:
+def test_color_masks(tmp_path: Path, mode: str) -> None:
     Image.fromarray(COLORS.colorize(INDEX)).convert(mode).save(tmp_path / "m.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "m.png", COLORS), INDEX)
     write_image(tmp_path / "m.tif", COLORS.colorize(INDEX))
@@ -131,7 +131,7 @@ def test_undeclared_content_names_the_file_and_counts(tmp_path: Path) -> None:
     colors[0, :2] = (1, 2, 3)
     write_image(tmp_path / "m.png", colors)
     with pytest.raises(
-        UndeclaredError, match=r"m\.png: undeclared colours in the mask: #010203 \(2 pixels\)"
+        UndeclaredError, match=r"m\.png: undeclared colou?rs in the mask: #010203 \(2 pixels\)"
     ) as caught:
         read_mask(tmp_path / "m.png", COLORS)
     assert caught.value.found == {"#010203": 2}
@@ -148,9 +148,9 @@ def test_a_jpeg_mask_is_explained(tmp_path: Path) -> None:
         read_mask(tmp_path / "m.jpg", COLORS)
 
 
-def test_colours_for_classes_with_values_are_refused(tmp_path: Path) -> None:
+def test_colors_for_classes_with_values_are_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "m.png", COLORS.colorize(INDEX))
-    with pytest.raises(DataError, match=r"m\.png: classes are given by value, found a mask in colours"):
+    with pytest.raises(DataError, match=r"m\.png: classes are given by value, found a mask in colou?rs"):
         read_mask(tmp_path / "m.png", VALUES)
 
 

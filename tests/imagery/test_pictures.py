@@ -54,7 +54,7 @@ def test_pictures_stand_as_viewers_show_them(tmp_path: Path, orientation: int, s
 def test_masks_stand_as_viewers_show_them(tmp_path: Path) -> None:
     index = RANDOM.integers(0, 2, (6, 9), dtype=np.uint8)
     for name, picture in (
-        ("grey.png", Image.fromarray(index)),
+        ("gray.png", Image.fromarray(index)),
         ("bits.png", Image.fromarray(index * 255).convert("1")),
     ):
         path = turned(tmp_path / name, picture, 6)
@@ -119,10 +119,10 @@ def test_a_picture_with_a_world_file_lies_where_that_says(tmp_path: Path, resolu
         ("RGB", "chroma.jpg", 3),
         ("CMYK", "cmyk.jpg", 3),
         ("CMYK", "cmyk.tif", 3),
-        ("L", "grey.bmp", 1),
+        ("L", "gray.bmp", 1),
         ("P", "palette.gif", 3),
         ("1", "bits.png", 1),
-        ("L", "grey.webp", 3),
+        ("L", "gray.webp", 3),
     ],
 )
 def test_training_and_prediction_read_the_same_numbers(tmp_path: Path, mode: str, name: str, bands: int) -> None:
@@ -141,14 +141,14 @@ def test_any_kind_of_transparency_is_a_mask(tmp_path: Path) -> None:
     clear = np.zeros((24, 40), dtype=bool)
     clear[:6] = True
     alpha = Image.fromarray(np.where(clear, 0, 255).astype(np.uint8))
-    grey, color = Image.fromarray(np.where(clear, 0, 9).astype(np.uint8)), Image.fromarray(RGB)
+    gray, color = Image.fromarray(np.where(clear, 0, 9).astype(np.uint8)), Image.fromarray(RGB)
     palette = Image.fromarray(np.where(clear, 1, 0).astype(np.uint8))
     palette.putpalette([9, 8, 7, 255, 255, 255])
     key = Image.fromarray(np.where(clear[:, :, None], (1, 2, 3), 200).astype(np.uint8))
     pictures = {
         "rgba.png": (Image.merge("RGBA", [*color.split(), alpha]), {}),
-        "la.png": (Image.merge("LA", [grey, alpha]), {}),
-        "l_trns.png": (grey, {"transparency": 0}),
+        "la.png": (Image.merge("LA", [gray, alpha]), {}),
+        "l_trns.png": (gray, {"transparency": 0}),
         "rgb_trns.png": (key, {"transparency": (1, 2, 3)}),
         "p_trns.png": (palette, {"transparency": 1}),
         "rgba.webp": (Image.merge("RGBA", [*color.split(), alpha]), {"lossless": True}),

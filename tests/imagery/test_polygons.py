@@ -162,7 +162,7 @@ def test_simplified_neighbors_keep_common_edges(tmp_path: Path) -> None:
     ],
 )
 def test_a_tolerance_in_metres_is_the_same_on_every_map(tmp_path: Path, crs: str, transform: Any) -> None:
-    """Pixels of half a metre: the corners that are left are those of the same map in metres."""
+    """Pixels of half a meter: the corners that are left are those of the same map in meters."""
     index = class_map()
     found = []
     for name, place in (("m", {}), ("other", {"crs": CRS.from_string(crs).to_wkt(), "transform": transform})):
@@ -182,7 +182,7 @@ def rings_of(geometry: dict[str, Any]) -> list[list[list[float]]]:
 @pytest.mark.parametrize(
     ("crs", "transform", "area"),
     [
-        # Two kilometres around 180 degrees, 65 degrees north: on UTM's map 4 square kilometres, on Mercator's cos² phi.
+        # Two kilometers around 180 degrees, 65 degrees north: on UTM's map 4 square kilometers, on Mercator's cos² phi.
         ("EPSG:32660", (100.0, 0, 639428.43, 0, -100.0, 7213811.3), 4.0e6),
         ("EPSG:3857", (100.0, 0, 20035508.34, 0, -100.0, 9610371.5), 7.175e5),
         ("EPSG:4326", (1e-3, 0, 179.98, 0, -1e-3, 65.02), 2.1e6),

@@ -264,7 +264,7 @@ def test_bands_that_are_not_there_are_refused(paint: Paint) -> None:
         open_scene(path, count=1, bands=["red", "green"])
 
 
-def test_a_palette_is_read_as_colours(paint: Paint) -> None:
+def test_a_palette_is_read_as_colors(paint: Paint) -> None:
     path = paint("palette.png", np.array([[0, 1], [2, 1]], dtype=np.uint8), driver="PNG")
     with rasterio.open(
         path.with_suffix(".tif"), "w", driver="GTiff", height=2, width=2, count=1, dtype="uint8", **PLACE
@@ -409,7 +409,7 @@ def test_enlarging_is_bilinear(paint: Paint) -> None:
     pixels, _ = whole(path, resolution=0.25)
 
     assert pixels.shape == (40, 40, 1)
-    # Centres lie at 0.25, 0.75, 1.25, ... source pixels.
+    # Centers lie at 0.25, 0.75, 1.25, ... source pixels.
     assert pixels[20, 2:38, 0] == pytest.approx((np.arange(2, 38) + 0.5) * 5 - 5, abs=1e-3)
 
 

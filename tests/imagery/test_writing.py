@@ -16,7 +16,7 @@ CLASSES = ClassMap.build([("a", "#FF0000", None), ("b", "#00FF00", None)], ["#00
 INDEX = np.array([[0, 1, 255], [1, 1, 0]], dtype=np.uint8)
 
 
-def test_index_pngs_hold_numbers_and_show_colours(tmp_path: Path) -> None:
+def test_index_pngs_hold_numbers_and_show_colors(tmp_path: Path) -> None:
     write_index_png(tmp_path / "m.png", INDEX, CLASSES)
     with Image.open(tmp_path / "m.png") as image:
         assert image.mode == "P"
@@ -68,7 +68,7 @@ def test_unknown_suffixes_are_refused(tmp_path: Path) -> None:
         write_image(tmp_path / "a.xyz", np.zeros((4, 4, 3), dtype=np.uint8))
 
 
-def test_overlays_mix_colours_and_leave_ignored_pixels(tmp_path: Path) -> None:
+def test_overlays_mix_colors_and_leave_ignored_pixels(tmp_path: Path) -> None:
     image = np.full((2, 3, 3), 100, dtype=np.uint8)
     write_overlay(tmp_path / "o.png", image, INDEX, CLASSES, opacity=0.25)
     shown = read_image(tmp_path / "o.png")

@@ -116,10 +116,10 @@ class Georeference:
 
     @property
     def pixel_size(self) -> tuple[float, float] | None:
-        """Ground height and width of a pixel in metres, at the image's centre; None when unknown.
+        """Ground height and width of a pixel in meters, at the image's center; None when unknown.
 
-        Degrees, and the metres of maps that stretch the ground there (Mercator's by 2 at 60 degrees of latitude), are
-        turned into metres on the WGS 84 ellipsoid; those of other maps are taken as they are. Control points count by
+        Degrees, and the meters of maps that stretch the ground there (Mercator's by 2 at 60 degrees of latitude), are
+        turned into meters on the WGS 84 ellipsoid; those of other maps are taken as they are. Control points count by
         the affine transform that fits them best.
         """
         located = self._located()
@@ -180,7 +180,7 @@ def ground_steps(
         step: (x, y) of the one and of the other step, in units of the map.
 
     Returns:
-        (2, n, 3) vectors in metres (WGS 84, Earth-centered); NaN where the system can't be turned into longitude and
+        (2, n, 3) vectors in meters (WGS 84, Earth-centered); NaN where the system can't be turned into longitude and
         latitude.
     """
     halves = np.array(step)[:, np.newaxis] / 2

@@ -24,7 +24,7 @@ def read_mask(
     """Read a mask as class indices.
 
     Args:
-        path: An image of colours or numbers, or polygons (GeoJSON, GeoPackage, FlatGeobuf).
+        path: An image of colors or numbers, or polygons (GeoJSON, GeoPackage, FlatGeobuf).
         classes: What they mean.
         image: What the mask belongs to: polygons are burned onto its grid, and a GeoTIFF that says where it lies must
             lie there. None where that isn't known; polygons need it.

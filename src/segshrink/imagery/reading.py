@@ -23,17 +23,8 @@ from segshrink.imagery.validity import Validity, fill_nodata
 from segshrink.tiling import grid
 
 # Numbers that we work in; the rest is converted without loss of what images hold.
-_DTYPES = {
-    "uint8": "uint8",
-    "uint16": "uint16",
-    "int16": "int16",
-    "float32": "float32",
-    "int8": "int16",
-    "int32": "float32",
-    "uint32": "float32",
-    "float16": "float32",
-    "float64": "float32",
-}
+_DTYPES = {dtype: dtype for dtype in ("uint8", "uint16", "int16", "float32")}
+_DTYPES |= {"int8": "int16"} | dict.fromkeys(("int32", "uint32", "float16", "float64"), "float32")
 # Side of the squares that are filled one after another: filling a large scene at once takes much memory.
 _SQUARE = 1024
 
@@ -46,8 +37,8 @@ class ReadOptions:
         bands: Bands by number (from 1) or name; or how many there are, and then a transparency band is one of them
             where only that makes so many; None is all but transparency.
         nodata: A value that stands for no value, besides those that the file declares.
-        names: The bands' names in the order wanted; files that have them in another order are put right.
-        scaling: Scale and offset tags of the numbers wanted; files that have others are put right.
+        names: The bands' names in the order of reading; files that have them in another order are put right.
+        scaling: Scale and offset tags of the numbers that are read; files that have others are put right.
     """
 
     bands: int | tuple[int | str, ...] | None = None

@@ -61,7 +61,7 @@ def is_vector(path: Path) -> bool:
 
 
 def read_vector_mask(path: Path, image: Path, classes: ClassMap, labels: VectorLabels) -> NDArray[np.uint8]:
-    """Burn polygons onto the grid of an image: a pixel belongs to the last polygon that holds its centre.
+    """Burn polygons onto the grid of an image: a pixel belongs to the last polygon that holds its center.
 
     Polygons are transformed into the image's coordinate reference system. Those without a class (null) are ignored.
 
