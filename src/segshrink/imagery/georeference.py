@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,7 @@ _SAME_CORNER = 0.5
 Coefficients = tuple[float, float, float, float, float, float]
 
 
-@dataclass(frozen=True)
-class ControlPoint:
+class ControlPoint(NamedTuple):
     """A pixel whose place on the ground is known: ``row`` and ``col`` in pixels, ``x``, ``y``, ``z`` on the ground."""
 
     row: float
@@ -71,7 +70,9 @@ class Georeference:
             width=dataset.width,
             crs=dataset.crs.to_wkt() if dataset.crs else None,
             transform=_coefficients(dataset.transform) if known else None,
-            gcps=tuple(ControlPoint(*(float(part or 0) for part in _parts(point))) for point in points),
+            gcps=tuple(
+                ControlPoint(*(float(getattr(point, name) or 0) for name in ControlPoint._fields)) for point in points
+            ),
             gcp_crs=crs.to_wkt() if points and crs else None,
         )
 
@@ -80,13 +81,18 @@ class Georeference:
         """Whether anything tells where the grid lies."""
         return self.crs is not None or self.transform is not None or bool(self.gcps)
 
+    @property
+    def placement(self) -> tuple[Affine | None, str | None]:
+        """Transform and CRS, None when unknown; of control points the affine transform that fits them best."""
+        if self.transform is None and self.gcps:
+            return from_gcps(self.profile()["gcps"]), self.gcp_crs
+        return None if self.transform is None else Affine(*self.transform), self.crs
+
     def profile(self) -> dict[str, Any]:
         """Return what ``rasterio.open(path, "w", **profile)`` must know: size, CRS, and transform or points."""
         profile: dict[str, Any] = {"height": self.height, "width": self.width}
         if self.transform is None and self.gcps:
-            profile["gcps"] = [
-                GroundControlPoint(row=point.row, col=point.col, x=point.x, y=point.y, z=point.z) for point in self.gcps
-            ]
+            profile["gcps"] = [GroundControlPoint(**point._asdict()) for point in self.gcps]
             crs = self.gcp_crs
         else:
             crs = self.crs
@@ -106,13 +112,12 @@ class Georeference:
     def scaled(self, height: int, width: int) -> Georeference:
         """Return that of the same ground in ``height`` × ``width`` pixels."""
         down, right = self.height / height, self.width / width
-        return replace(
-            self,
-            height=height,
-            width=width,
-            transform=_stretched(self.transform, down, right),
-            gcps=tuple(replace(point, row=point.row / down, col=point.col / right) for point in self.gcps),
-        )
+        transform = self.transform
+        if transform is not None:
+            a, b, c, d, e, f = transform
+            transform = a * right, b * down, c, d * right, e * down, f
+        gcps = tuple(point._replace(row=point.row / down, col=point.col / right) for point in self.gcps)
+        return replace(self, height=height, width=width, transform=transform, gcps=gcps)
 
     @property
     def pixel_size(self) -> tuple[float, float] | None:
@@ -122,12 +127,12 @@ class Georeference:
         turned into meters on the WGS 84 ellipsoid; those of other maps are taken as they are. Control points count by
         the affine transform that fits them best.
         """
-        located = self._located()
-        if located is None:
+        transform, text = self.placement
+        if transform is None or text is None:
             return None
-        transform, crs = located
-        a, b, _, d, e, _ = transform
-        middle = np.array([_place(transform, self.height / 2, self.width / 2)])
+        crs = CRS.from_wkt(text)
+        a, b, _, d, e, _ = transform[:6]
+        middle = np.array([_place(_coefficients(transform), self.height / 2, self.width / 2)])
         down, right = np.linalg.norm(ground_steps(crs, middle, step=((b, e), (a, d))), axis=-1)[:, 0].tolist()
         if not crs.is_geographic:
             try:
@@ -154,13 +159,6 @@ class Georeference:
         return all(
             math.dist(_place(self.transform, *corner), _place(other.transform, *corner)) <= limit for corner in corners
         )
-
-    def _located(self) -> tuple[Coefficients, CRS] | None:
-        if self.transform is not None and self.crs is not None:
-            return self.transform, CRS.from_wkt(self.crs)
-        if self.gcps and self.gcp_crs is not None:
-            return _coefficients(from_gcps(self.profile()["gcps"])), CRS.from_wkt(self.gcp_crs)
-        return None
 
 
 def read_georeference(source: Source) -> Georeference:
@@ -195,10 +193,6 @@ def ground_steps(
     return np.asarray(after - before)
 
 
-def _parts(point: GroundControlPoint) -> tuple[Any, ...]:
-    return point.row, point.col, point.x, point.y, point.z
-
-
 def _coefficients(transform: Affine) -> Coefficients:
     return tuple(float(part) for part in transform[:6])  # type: ignore[return-value]
 
@@ -206,10 +200,3 @@ def _coefficients(transform: Affine) -> Coefficients:
 def _place(transform: Coefficients, row: float, col: float) -> tuple[float, float]:
     a, b, c, d, e, f = transform
     return a * col + b * row + c, d * col + e * row + f
-
-
-def _stretched(transform: Coefficients | None, down: float, right: float) -> Coefficients | None:
-    if transform is None:
-        return None
-    a, b, c, d, e, f = transform
-    return a * right, b * down, c, d * right, e * down, f

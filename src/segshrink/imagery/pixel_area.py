@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
-from rasterio.transform import Affine, from_gcps
+from rasterio.transform import Affine
 from rasterio.warp import transform as reprojected
 
 from segshrink.errors import DataError
@@ -34,12 +34,8 @@ class PixelGrid:
     """
 
     def __init__(self, georeference: Georeference) -> None:
-        if georeference.transform is not None:
-            self._transform, self.crs = Affine(*georeference.transform), georeference.crs
-        elif georeference.gcps:
-            self._transform, self.crs = from_gcps(georeference.profile()["gcps"]), georeference.gcp_crs
-        else:
-            self._transform, self.crs = _PIXELS, None
+        transform, crs = georeference.placement
+        self._transform, self.crs = (_PIXELS, None) if transform is None else (transform, crs)
         self._system = None if self.crs is None else CRS.from_wkt(self.crs)
         self._size = georeference.height, georeference.width
         self._kind = self._area_kind()
