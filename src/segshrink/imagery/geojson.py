@@ -19,6 +19,8 @@ from segshrink.formatting import shortened
 # What a GeoJSON file without "crs" is in (RFC 7946): longitude and latitude.
 DEFAULT_CRS = "OGC:CRS84"
 _KINDS = ("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon", "GeometryCollection")
+# JSON's types as errors call them.
+_TYPES = {dict: "an object", list: "a list", tuple: "a list", str: "a text", type(None): "missing or null"}
 # No map reaches so far, in whatever unit.
 _FARTHEST = 1e12
 # An authority and its code, plain, as URN or as OGC's URL. All else could be a file's name or make GDAL ask a server.
@@ -49,11 +51,14 @@ def read_geojson(path: Path, field: str) -> Features:
     if not is_file(path):
         raise FileError(f"{path} does not exist or is no file; check the path")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = _typed(json.loads(path.read_text(encoding="utf-8-sig")), dict, "it")
         name = _crs_name(content)
         geometries, values, fields = [], [], dict[str, None]()
         for number, feature in enumerate(_features(content), start=1):
-            geometry, attributes = _checked(feature, field, number)
+            try:
+                geometry, attributes = _checked(feature, field)
+            except ValueError as error:
+                raise ValueError(f"feature {number}: {error}") from error
             geometries.append(geometry)
             values.append(attributes.get(field))
             fields |= dict.fromkeys(attributes)
@@ -95,32 +100,27 @@ def checked_polygons(geometry: dict[str, Any]) -> dict[str, Any] | None:
         raise ValueError(f"the geometry's 'type' is {_described(kind)}, not {' or '.join(_KINDS[4:6])}")
     if kind not in ("Polygon", "MultiPolygon"):
         return {"type": kind, "coordinates": ()}
-    parts = _list(geometry.get("coordinates"), "'coordinates'")
+    parts = _typed(geometry.get("coordinates"), list, "'coordinates'")
     if kind == "Polygon":
         rings = [_ring(ring) for ring in parts]
         return {"type": kind, "coordinates": rings} if rings else None
-    polygons = [[_ring(ring) for ring in _list(part, "a polygon")] for part in parts]
+    polygons = [[_ring(ring) for ring in _typed(part, list, "a polygon")] for part in parts]
     polygons = [rings for rings in polygons if rings]
     return {"type": kind, "coordinates": polygons} if polygons else None
 
 
-def _crs_name(content: Any) -> str:
-    if not isinstance(content, dict):
-        raise ValueError(f"it holds {_described(content)}, not an object")
+def _crs_name(content: dict[str, Any]) -> str:
     crs = content.get("crs")
     if crs is None:
         return DEFAULT_CRS
-    properties = crs.get("properties") if isinstance(crs, dict) else None
-    name = properties.get("name") if isinstance(properties, dict) else None
-    if not isinstance(name, str):
-        raise ValueError("its 'crs' has no name in its properties")
-    return name
+    properties = _typed(_typed(crs, dict, "its 'crs'").get("properties"), dict, "the properties of its 'crs'")
+    return str(_typed(properties.get("name"), str, "the name of its 'crs'"))
 
 
 def _features(content: dict[str, Any]) -> Iterator[Any]:
     kind = content.get("type")
     if kind == "FeatureCollection":
-        yield from _list(content.get("features"), "'features'")
+        yield from _typed(content.get("features"), list, "'features'")
     elif kind == "Feature":
         yield content
     elif kind in _KINDS:
@@ -129,33 +129,26 @@ def _features(content: dict[str, Any]) -> Iterator[Any]:
         raise ValueError(f"its 'type' is {_described(kind)}, not FeatureCollection")
 
 
-def _checked(feature: Any, field: str, number: int) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+def _checked(feature: Any, field: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """Return the geometry and the attributes of a feature."""
-    try:
-        if not isinstance(feature, dict) or feature.get("type") != "Feature":
-            raise ValueError("it is no object of the type Feature")
-        geometry, attributes = feature.get("geometry"), feature.get("properties")
-        attributes = {} if attributes is None else attributes
-        if not isinstance(attributes, dict):
-            raise ValueError(f"its 'properties' are {_described(attributes)}, not an object")
-        if isinstance(attributes.get(field), list | dict):
-            raise ValueError(f"its '{field}' is {_described(attributes[field])}, not a text or number")
-        if not isinstance(geometry, dict | None):
-            raise ValueError(f"its 'geometry' is {_described(geometry)}, not an object")
-        return (None if geometry is None else checked_polygons(geometry)), attributes
-    except ValueError as error:
-        raise ValueError(f"feature {number}: {error}") from error
+    if _typed(feature, dict, "it").get("type") != "Feature":
+        raise ValueError(f"its 'type' is {_described(feature.get('type'))}, not Feature")
+    geometry, attributes = feature.get("geometry"), feature.get("properties")
+    attributes = {} if attributes is None else _typed(attributes, dict, "'properties'")
+    if isinstance(attributes.get(field), list | dict):
+        raise ValueError(f"its '{field}' is {_described(attributes[field])}, not a text or number")
+    return (None if geometry is None else checked_polygons(_typed(geometry, dict, "'geometry'"))), attributes
 
 
 def _ring(ring: Any) -> list[tuple[float, float]]:
-    corners = _list(ring, "a ring")
+    corners = _typed(ring, list, "a ring")
     if len(corners) < 4:
         raise ValueError(f"a ring has {len(corners)} corners, at least 4 are needed, the last being the first")
     return [_corner(corner) for corner in corners]
 
 
 def _corner(corner: Any) -> tuple[float, float]:
-    if len(_list(corner, "a corner")) < 2:
+    if len(_typed(corner, list, "a corner")) < 2:
         raise ValueError("a corner has less than two coordinates")
     for part in corner[:2]:
         # NaN fails every comparison; a long integer needn't fit into a float.
@@ -164,14 +157,13 @@ def _corner(corner: Any) -> tuple[float, float]:
     return float(corner[0]), float(corner[1])
 
 
-def _list(value: Any, what: str) -> Any:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{what} should be a list, found {_described(value)}")
+def _typed(value: Any, kind: type, what: str) -> Any:
+    if not isinstance(value, (list, tuple) if kind is list else kind):
+        raise ValueError(f"{what} should be {_TYPES[kind]}, found {_described(value)}")
     return value
 
 
 def _described(value: Any) -> str:
-    kinds = {dict: "an object", list: "a list", tuple: "a list", type(None): "missing or null"}
-    if type(value) in kinds:
-        return kinds[type(value)]
+    if type(value) in (dict, list, tuple, type(None)):
+        return _TYPES[type(value)]
     return shortened(repr(value), 60) if abs(value if isinstance(value, int) else 0) < 1e99 else "a huge number"
