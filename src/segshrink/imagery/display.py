@@ -35,7 +35,7 @@ def to_display(image: NDArray[Any]) -> NDArray[np.uint8]:
         bands = bands.astype(np.uint8) * np.uint8(255)
     if bands.dtype != np.uint8:
         bands = np.stack([_stretched(bands[:, :, band]) for band in range(bands.shape[2])], axis=2)
-    return np.ascontiguousarray(np.broadcast_to(bands, (*bands.shape[:2], _SHOWN_BANDS)))
+    return np.ascontiguousarray(bands if bands.shape[2] > 1 else np.repeat(bands, _SHOWN_BANDS, axis=2))
 
 
 def write_overlay(

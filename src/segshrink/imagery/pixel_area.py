@@ -82,7 +82,8 @@ class PixelGrid:
         if self._system is None or self._kind == "pixels" or not len(polygons):
             return pixels
         if self._kind == "map":
-            return pixels * abs(self._transform.determinant) * float(self._system.linear_units_factor[1]) ** 2
+            meters = float(self._system.linear_units_factor[1])
+            return pixels * (abs(float(self._transform.determinant)) * meters**2)
         return pixels * self._pixel_areas(self._system, shapely.get_coordinates(shapely.centroid(polygons)))
 
     def _area_kind(self) -> Literal["pixels", "map", "stretched", "cylinder"]:

@@ -111,7 +111,7 @@ def united(pieces: Regions, region_of: NDArray[np.int64]) -> Regions:
     return Regions(
         polygons,
         pieces.classes[firsts],
-        np.bincount(inverse, weights=pieces.totals, minlength=len(firsts)),
+        np.bincount(inverse, weights=pieces.totals, minlength=len(firsts)).astype(np.float64),
         np.bincount(inverse, weights=pieces.counts, minlength=len(firsts)).astype(np.int64),
     )
 
@@ -142,7 +142,8 @@ def _trace(strip: Strip) -> tuple[Regions, NDArray[np.int32]]:
     totals = np.zeros(len(shapes))
     if strip.confidence is not None:
         known &= ~np.ma.getmaskarray(strip.confidence)
-        totals = np.bincount(labels[known], weights=strip.confidence.data[known], minlength=len(shapes))
+        weights = strip.confidence.data[known]
+        totals = np.bincount(labels[known], weights=weights, minlength=len(shapes)).astype(np.float64)
     counts = np.bincount(labels[known], minlength=len(shapes))
     classes = np.array([number for _, number in traced], dtype=np.int64)
     return Regions(shapely.polygons(lines, indices=owners), classes, totals, counts), labels

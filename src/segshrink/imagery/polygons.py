@@ -77,10 +77,12 @@ def write_polygons(
     require_vector_extra(out)
     with ExitStack() as stack:
         stack.enter_context(gdal_settings())
-        index, sure = (
-            None if path is None else stack.enter_context(open_raster(path, read_header(path), trusted=True))
+        index, *others = (
+            stack.enter_context(open_raster(path, read_header(path), trusted=True))
             for path in (Path(class_map), confidence)
+            if path is not None
         )
+        sure = others[0] if others else None
         if sure is not None and sure.shape != index.shape:
             raise DataError(
                 f"{confidence} has {sure.height} × {sure.width} pixels and {class_map} {index.height} × {index.width}; "
@@ -88,10 +90,10 @@ def write_polygons(
             )
         grid = PixelGrid(Georeference.of(index))
         temporary = stack.enter_context(replacing(out))
-        as_json = out.suffix.lower() == ".geojson"
-        writer = stack.enter_context(
-            GeoJsonWriter(temporary, grid) if as_json else GeoPackageWriter(temporary, grid.crs, classes)
-        )
+        writer: GeoJsonWriter | GeoPackageWriter = GeoPackageWriter(temporary, grid.crs, classes)
+        if out.suffix.lower() == ".geojson":
+            writer = GeoJsonWriter(temporary, grid)
+        stack.enter_context(writer)
         count = 0
         regions_found = find_regions(_strips(index, sure, classes, strip_rows))
         for regions, areas in _batches(regions_found, grid, min_area, size=math.inf if simplify > 0 else _BATCH):
@@ -194,7 +196,7 @@ class GeoJsonWriter:
         degrees = self._grid.to_degrees(polygons)
         rounded = shapely.transform(degrees, lambda points: np.round(points, _DIGITS))
         rounded = shapely.orient_polygons(rounded if self._grid.crs is None else _cut(rounded))
-        plain = [np.where(values != values, None, values).tolist() for values in columns.values()]  # NaN becomes None
+        plain = [[None if value != value else value for value in values.tolist()] for values in columns.values()]  # NaN
         for geometry, *values in zip(shapely.to_geojson(rounded).tolist(), *plain, strict=True):
             attributes = json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False)
             self._file.write(

@@ -59,7 +59,8 @@ class Validity:
         layers = [pixels[:, :, band] for band in range(pixels.shape[2])]
         invalid = np.zeros(pixels.shape[:2], dtype=np.bool_)
         if None not in self._ordinary:
-            invalid |= reduce(np.logical_and, map(np.equal, layers, self._ordinary))
+            empty = (layer == value for layer, value in zip(layers, self._ordinary, strict=False))
+            invalid |= reduce(np.logical_and, empty)
         for layer, value in zip(layers, self._telling, strict=False):
             if value is not None:
                 invalid |= layer == value

@@ -72,12 +72,12 @@ def _write_picture(path: Path, picture: Image.Image, name: str) -> None:
     """Write with Pillow; PNG and JPEG say who wrote them, see ``segshrink.files.refuse_foreign``."""
     text = PngInfo()
     text.add_text("Software", f"segshrink {__version__}")
-    options: dict[str, Any] = {
+    options: dict[str, dict[str, Any]] = {
         "PNG": {"pnginfo": text},
         "JPEG": {"quality": _JPEG_QUALITY, "comment": f"written by segshrink {__version__}"},
-    }.get(name, {})
+    }
     with replacing(path) as temporary:
-        picture.save(temporary, format=name, **options)
+        picture.save(temporary, format=name, **options.get(name, {}))
 
 
 def _write_raster(path: Path, image: NDArray[Any], driver: str) -> None:

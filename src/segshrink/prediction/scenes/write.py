@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -67,15 +68,14 @@ class SceneResults:
         self._thumbnail = Thumbnail(plan.grid.height, plan.grid.width, classes) if options.overlay else None
         # By what they take of a piece.
         rasters: dict[str, AbstractContextManager[CogWriter]] = {}
+        open_shares = partial(open_cog, georeference=plan.grid, scale=1 / PROBABILITY_STEPS)
         if not self._as_picture or options.vectors:
             rasters["classes"] = open_cog(self._map_path, plan.grid, classes=classes)
         if files.probabilities is not None:
-            bands = {"bands": len(classes), "descriptions": classes.names}
-            rasters["probabilities"] = open_cog(files.probabilities, plan.grid, **bands, scale=1 / PROBABILITY_STEPS)
+            names = classes.names
+            rasters["probabilities"] = open_shares(files.probabilities, bands=len(names), descriptions=names)
         if options.confidence or options.vectors:
-            rasters["confidence"] = open_cog(
-                self._confidence_path, plan.grid, descriptions=["confidence"], scale=1 / PROBABILITY_STEPS
-            )
+            rasters["confidence"] = open_shares(self._confidence_path, descriptions=["confidence"])
         with ExitStack() as stack:
             self._writers = {name: stack.enter_context(raster) for name, raster in rasters.items()}
             self.rasters = stack.pop_all()
