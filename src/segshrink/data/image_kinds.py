@@ -159,8 +159,8 @@ def _common_scaling(
             continue
         changed = True
         message = (
-            f"{count_text} have the scale and offset tags {describe_scaling(scaling)}, others {describe_scaling(common)}; "
-            "their numbers are turned into those of the others"
+            f"{count_text} have the scale and offset tags {describe_scaling(scaling)}, others "
+            f"{describe_scaling(common)}; their numbers are turned into those of the others"
         )
         problems.append(Problem("bands", "warning", message, _relative(paths, description)))
     return common, changed, tuple(problems)
