@@ -104,8 +104,8 @@ def make_scene(path: Path, *, height: int, width: int) -> Path:
 def bare(model: Path, scene: Path, *, runtime: str, threads: int) -> float:
     """Return the seconds that the model alone takes for a scene's tiles."""
     from segshrink.prediction.backends import Backend
-    from segshrink.prediction.scenes.tiles import lay_out
     from segshrink.prediction.scenes.stream import Streams
+    from segshrink.prediction.scenes.tiles import lay_out
     from segshrink.prediction.tiled import choose_tiling
 
     with rasterio.open(scene) as dataset, Streams(model, runtime=runtime, cores=threads) as streams:
