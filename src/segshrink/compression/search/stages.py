@@ -77,7 +77,7 @@ class SearchStages:
         alone = self.recipe.model_copy(update={"student": None, "distillation": Distillation()})
         run = self.work / f"teacher-run-{_hash(_training_content(alone))}"
         with self.show("train teacher") as advance:
-            train(alone, out=run, role="teacher", resume=True, progress=advance)
+            train(alone, out=run, role="teacher", dataset=self.dataset, resume=True, progress=advance)
         return teaching.model_copy(update={"teachers": [TeacherSource(source=str(run))]})
 
     @cached_property
@@ -150,7 +150,15 @@ class SearchStages:
         run = RunFolder(self.run_folder(result.candidate, recipe))
         if not run.has_evaluation:
             with self.show(f"distill {result.name}") as advance:
-                train(recipe, out=run.path, role="student", teacher=self._open_teacher, resume=True, progress=advance)
+                train(
+                    recipe,
+                    out=run.path,
+                    role="student",
+                    teacher=self._open_teacher,
+                    dataset=self.dataset,
+                    resume=True,
+                    progress=advance,
+                )
             with self.show(f"evaluate {result.name}") as advance:
                 evaluate_run(run.path, self.dataset, reference=self.teacher_folder, progress=advance)
         return replace(result, run=str(run.path), mean_iou=run.evaluation().scores.mean_iou)
