@@ -139,7 +139,7 @@ def plan_layout(rng: np.random.Generator, size: int, traits: Traits) -> Layout:
     town = Axes.random(rng, size, bend=30)
     along, across = town.coordinates(size)
     level = 0.5 * fractal_noise(rng, size, 200) - np.hypot(along, across) / (0.35 * size)
-    settlement = _highest(level, water < -8, 0.12 + 0.38 * traits.settlement)
+    settlement = _highest(level, water < -8, 0.2 + 0.32 * traits.settlement)
     spacing, block = rng.uniform(70, 84), rng.uniform(100, 150)
     main_roads = np.maximum(_MAIN_ROAD / 2 - np.abs(across), _STREET / 2 - np.abs(along))
     streets = _STREET / 2 - np.minimum(_distance_to_multiple(across, spacing), _distance_to_multiple(along, block))
@@ -152,7 +152,7 @@ def plan_layout(rng: np.random.Generator, size: int, traits: Traits) -> Layout:
     woods = _highest(fractal_noise(rng, size, 120), free, 0.04 + 0.18 * traits.woods)
     woods = ndimage.binary_opening(woods, iterations=3)
     free &= ~ndimage.binary_dilation(woods, iterations=3)
-    parcels, furrows = _plan_fields(rng, free, share=0.36 - 0.2 * traits.settlement)
+    parcels, furrows = _plan_fields(rng, free, share=0.38 - 0.22 * traits.settlement)
     density = np.where(settlement, 0.002, 0.0003) + 0.01 * (smooth_noise(rng, size, 45) > 1.9)
     density = np.where(woods, 0.03, np.where(taken | (parcels >= 0), 0, density))
     return Layout(water, road, lane_marks, buildings, footprints, parcels, furrows, woods, _grow_crowns(rng, density))
@@ -205,7 +205,7 @@ def _candidates(rng: np.random.Generator, town: Axes, spacing: float, size: int)
     for street, side in ((street, side) for street in streets for side in (-1, 1)):
         along = float(-size)
         while along < size:
-            along += rng.uniform(26, 36)
+            along += rng.uniform(25, 34)
             hall = rng.random() < 0.06
             length, width = rng.uniform(17, 26) * (1 + hall), rng.uniform(12, 17) * (1 + hall)
             setback = _MAIN_ROAD / 2 + math.hypot(length, width) / 2 + rng.uniform(1, 3)
