@@ -10,14 +10,14 @@ import cmath
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-Values = NDArray[np.float32]
+Values = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 Indices = NDArray[np.int32]
 Colors = tuple[tuple[int, int, int], ...]
@@ -130,7 +130,7 @@ def smooth_noise(rng: np.random.Generator, size: int, wavelength: float) -> Valu
 def fractal_noise(rng: np.random.Generator, size: int, wavelength: float) -> Values:
     """Return (size, size) noise of deviation about 1: four octaves from ``wavelength`` on, each half as strong."""
     octaves = [smooth_noise(rng, size, wavelength / 2**octave) * 0.5**octave for octave in range(4)]
-    return np.sum(octaves, axis=0) / 1.15
+    return np.asarray(np.sum(octaves, axis=0)) / 1.15
 
 
 def plan_layout(rng: np.random.Generator, size: int, traits: Traits) -> Layout:
@@ -166,7 +166,7 @@ def _plan_water(rng: np.random.Generator, size: int, traits: Traits) -> Values:
     rows, columns = np.indices((size, size), np.float32) / size
     level = fractal_noise(rng, size, 150) - 2 * np.hypot(columns - rng.uniform(0.1, 0.9), rows - rng.uniform(0.1, 0.9))
     # The level rises by about 1 within 30 pixels.
-    return 30 * (level - np.float32(np.quantile(level, 1 - share)))
+    return np.asarray(30 * (level - np.float32(np.quantile(level, 1 - share))))
 
 
 def _highest(level: Values, allowed: Mask, share: float) -> Mask:
@@ -320,16 +320,16 @@ def _cast_shadow(height: Values, sun: Values) -> Values:
     shadow = np.zeros(height.shape, bool)
     for step in range(1, math.ceil(height.max() / z) + 1):
         shadow |= ndimage.shift(height, (-step * y, -step * x), order=0) - step * z > height + 0.5
-    return ndimage.gaussian_filter(shadow.astype(np.float32), 0.6)
+    return np.asarray(ndimage.gaussian_filter(shadow.astype(np.float32), 0.6))
 
 
 def _photograph(rng: np.random.Generator, picture: Values) -> NDArray[np.uint8]:
     """Return the picture as a camera records it: exposure, white balance, haze, blur and noise of its own."""
     picture = picture * np.exp(rng.normal(0, 0.08) + rng.normal(0, 0.025, 3)).astype(np.float32)
     _cover(picture, _color(rng, _HAZE), np.full(picture.shape[:2], rng.uniform(0, 0.12)))
-    picture = ndimage.gaussian_filter(picture, (0.55, 0.55, 0)) * 255
+    picture = np.asarray(ndimage.gaussian_filter(picture, (0.55, 0.55, 0))) * 255
     picture += rng.uniform(1.5, 4) * rng.standard_normal(picture.shape, np.float32)
-    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(picture + 0.5, 0, 255), np.uint8)
 
 
 def _cover(picture: Values, color: Values, share: Values) -> None:

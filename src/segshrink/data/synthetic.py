@@ -65,8 +65,8 @@ def generate_scene(seed: int, split: Split, *, number: int, size: int = 384) -> 
     _check(seed=(seed, 0), number=(number, 0), size=(size, SMALLEST_SIZE))
     entropy = (seed, splits.index(split))
     first = np.random.default_rng(entropy).random(len(_TRAIT_STEPS))
-    shares = (first + number * np.array(_TRAIT_STEPS)) % 1
-    traits = Traits(*shares.tolist(), river=number % 2 == 0)
+    settlement, water, woods, season = ((first + number * np.array(_TRAIT_STEPS)) % 1).tolist()
+    traits = Traits(settlement, water, woods, season, river=number % 2 == 0)
     layout_rng, look_rng, label_rng = np.random.default_rng((*entropy, number)).spawn(3)
     layout = plan_layout(layout_rng, size, traits)
     truth = _labels(layout, layout.footprints >= 0)
