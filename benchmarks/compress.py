@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from segshrink.allocator import restart_with_tuned_allocator
 from segshrink.files import read_json, write_json, write_text
-from segshrink.machine import restart_with_tuned_allocator
 
 ROOT = Path(__file__).resolve().parents[1]
 # "{20}" is the teacher's latency in PyTorch fp32 divided by 20.

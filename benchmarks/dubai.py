@@ -24,7 +24,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segshrink.machine import restart_with_tuned_allocator
+from segshrink.allocator import restart_with_tuned_allocator
 
 if TYPE_CHECKING:
     from segshrink.training.run import Role

@@ -41,8 +41,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from processor_results import RESULTS, results_stem
+from segshrink.allocator import TUNED_ALLOCATOR
 from segshrink.files import write_json, write_text
-from segshrink.machine import TUNED_ALLOCATOR, describe_machine, peak_memory_mb, resident_memory_mb
+from segshrink.machine import describe_machine, peak_memory_mb, resident_memory_mb
 
 if TYPE_CHECKING:
     import torch

@@ -24,11 +24,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from segshrink.allocator import restart_with_tuned_allocator
 from segshrink.config import Recipe
 from segshrink.data import Dataset, SceneStore, calibration_tiles, open_dataset
 from segshrink.evaluation import Confusion
 from segshrink.files import write_json, write_text
-from segshrink.machine import available_cores, describe_machine, package_versions, restart_with_tuned_allocator
+from segshrink.machine import available_cores, describe_machine, package_versions
 from segshrink.models import build_model
 from segshrink.prediction.runtimes.torch import computes_in_bf16
 from segshrink.run_folder import RunFolder

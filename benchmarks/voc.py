@@ -39,8 +39,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from segshrink.allocator import restart_with_tuned_allocator
 from segshrink.files import read_json, replacing, write_json, write_text
-from segshrink.machine import restart_with_tuned_allocator
 
 if TYPE_CHECKING:
     from segshrink.classes import ClassMap

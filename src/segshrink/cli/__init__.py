@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         arguments = sys.argv[1:]
         if arguments[:1] and arguments[0] in _TRAINING and not {"-h", "--help"} & {*arguments}:
-            from segshrink.machine import restart_with_tuned_allocator
+            from segshrink.allocator import restart_with_tuned_allocator
 
             restart_with_tuned_allocator()
         if address_space() is not None and can_fork():
