@@ -168,8 +168,8 @@ def squared_error_ranges(network: Network) -> Ranges:
 
     ranges = {}
     for name, (least, largest) in extremes.items():
-        low, high, values = min(least, 0), max(largest, 0), np.concatenate(samples[name])
-        best = min(np.linspace(0.4, 1, 7), key=lambda share: error(values, share * low, share * high))
+        low, high, sample = min(least, 0), max(largest, 0), np.concatenate(samples[name])
+        best = min(np.linspace(0.4, 1, 7), key=lambda share: error(sample, share * low, share * high))
         ranges[name] = (np.float32(best * low), np.float32(best * high))
     return ranges
 
