@@ -19,8 +19,9 @@ Progress = Callable[[int, int, str], None]
 # Below this share of the way from the most frequent class everywhere to perfect a teacher is poor.
 POOR_LEVEL = 0.25
 # Gains of mIoU: a cause brings at least ``_LEAST_GAIN``, a second one, or a fitted scaling over those with a name, a
-# ``CLEAR_GAIN`` more. Exchanged bands are a single variant, not the best of many, and a sound teacher loses by them;
-# one trained on varied colors gains little: a ``_SMALL_GAIN`` is enough, as it is for a closer look.
+# ``CLEAR_GAIN`` more. So does another size: many networks gain a little by it, trained for it or not. Exchanged bands
+# are a single variant, not the best of many, and a sound teacher loses by them; one trained on varied colors gains
+# little: a ``_SMALL_GAIN`` is enough, as it is for a closer look.
 _SMALL_GAIN, _LEAST_GAIN, CLEAR_GAIN = 0.03, 0.05, 0.1
 # Lower end of the 95 % interval, over crops, of a cause's gain; of exchanged bands 0.
 _LEAST_SURE_GAIN = 0.02
@@ -240,7 +241,7 @@ class CauseSearch:
         """
         before = self._matrices if besides is None else besides.matrices
         gained, sure = gain(before, cause.matrices)
-        least = _LEAST_GAIN if likely or len(cause.kinds) == 1 else CLEAR_GAIN
+        least = _LEAST_GAIN if likely or (len(cause.kinds) == 1 and cause.kinds != ("size",)) else CLEAR_GAIN
         least_sure = _LEAST_SURE_GAIN
         if {*cause.kinds} - {*(besides.kinds if besides else ())} == {"order"}:
             least, least_sure = _SMALL_GAIN, 0.0
