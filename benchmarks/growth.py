@@ -33,11 +33,11 @@ from segshrink import (
     TeacherCache,
     __version__,
     build_model,
-    build_report,
     export_onnx,
     load_dataset,
     open_dataset,
     open_teacher,
+    report,
 )
 from segshrink.cli import main as segshrink
 from segshrink.files import write_json, write_text
@@ -142,7 +142,7 @@ ROWS: dict[str, Callable[[Path], object]] = {
     "`evaluate`, half the images": lambda home: run(
         "evaluate", home.parent / "model.onnx", "-d", home / "wildcards.yaml", "-o", home / "run"
     ),
-    "`report`": lambda home: build_report([home / "run"]),
+    "`report`": lambda home: report([home / "run"]),
 }
 
 

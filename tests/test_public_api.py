@@ -25,7 +25,9 @@ def test_every_public_name_is_there_and_is_what_its_room_holds() -> None:
 def test_a_verb_and_its_room_share_a_name() -> None:
     assert callable(segshrink.export)
     assert import_module("segshrink.export.onnx").export_onnx is segshrink.export_onnx
+    import_module("segshrink.report.page")
     assert callable(segshrink.export), "importing the room doesn't hide the verb"
+    assert callable(segshrink.report)
 
 
 def test_unknown_names_are_attribute_errors() -> None:
@@ -45,7 +47,7 @@ def test_import_loads_nothing_heavy() -> None:
 
 
 def test_reading_predicting_and_reporting_import_no_torch() -> None:
-    names = "Predictor, build_report, load_recipe, ClassMap, open_backend"
+    names = "Predictor, report, load_recipe, ClassMap, open_backend"
     found = run_python(f"import sys; from segshrink import {names}; assert 'torch' not in sys.modules")
     assert found.returncode == 0, found.stderr
 

@@ -42,7 +42,7 @@ from .profiling import Measurement as Measurement
 from .profiling import measure as measure
 from .profiling import profile_model as profile_model
 from .profiling.benchmark import benchmark as benchmark
-from .report import build_report as build_report
+from .report.page import report as report
 from .run_folder import RunFolder as RunFolder
 from .teachers import Ensemble as Ensemble
 from .teachers import Teacher as Teacher

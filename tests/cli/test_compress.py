@@ -23,7 +23,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> type[FakeStages]:
 
     FakeStages.made.clear()
     monkeypatch.setattr(compress, "SearchStages", FakeStages)
-    monkeypatch.setattr(compress, "build_report", lambda runs, out: None)
+    monkeypatch.setattr(compress, "write_report", lambda runs, out: None)
     monkeypatch.setattr(compress, "write_model_card", lambda outcome: [])
     return FakeStages
 
@@ -144,7 +144,7 @@ def test_from_labels_to_a_verified_int8_file(
         ], reference
 
     monkeypatch.setattr(SearchStages, "measure_final", measure_final)
-    monkeypatch.setattr(import_module("segshrink.workflows.compress"), "build_report", lambda runs, out: None)
+    monkeypatch.setattr(import_module("segshrink.workflows.compress"), "write_report", lambda runs, out: None)
     before = {path: path.stat().st_mtime_ns for path in work.rglob("*.safetensors")}
     other = segshrink("compress", *arguments, "--resume", "--budget", "parameters<=1M")
     assert other.status == 0, other.err

@@ -39,7 +39,7 @@ class Colors(nn.Module):
 def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's figures take seconds; the terminal's table is read from the same folders."""
     monkeypatch.setattr(
-        import_module("segshrink.workflows.distill"), "build_report", lambda runs: runs[0] / "report.html"
+        import_module("segshrink.workflows.distill"), "write_report", lambda runs: runs[0] / "report.html"
     )
 
 

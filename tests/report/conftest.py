@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segshrink.report import build_report
+from segshrink.report import report as write_report
 
 IGNORE = 255
 CLASSES = (
@@ -292,4 +292,4 @@ def hostile_report(tmp_path_factory: pytest.TempPathFactory, write_student_run: 
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     run["name"] += " 2"  # a name that all share would be left out
     (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
-    return build_report([folder])
+    return write_report([folder])

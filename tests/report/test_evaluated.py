@@ -11,7 +11,8 @@ import pytest
 from segshrink.classes import ClassMap
 from segshrink.evaluation import score_scenes
 from segshrink.prediction import Prediction
-from segshrink.report import build_report, collect
+from segshrink.report import collect
+from segshrink.report import report as write_report
 from segshrink.report.pictures import examples
 
 
@@ -80,4 +81,4 @@ def test_every_picture_is_shown(folder: Path) -> None:
 
 
 def test_page_is_built(folder: Path) -> None:
-    assert "noise" in build_report([folder]).read_text()
+    assert "noise" in write_report([folder]).read_text()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from segshrink.errors import FileError
-from segshrink.report import build_report
+from segshrink.report import report as write_report
 
 Writer = Callable[..., Path]
 
@@ -100,7 +100,7 @@ def test_leaking_is_said_wherever_scores_stand(hostile_report: Path) -> None:
 
 
 def test_clean_run_says_nothing_of_leaking(tmp_path: Path, write_run: Writer) -> None:
-    page = build_report([write_run(tmp_path, "teacher", images=2, leave_out=("profile.json",))])
+    page = write_report([write_run(tmp_path, "teacher", images=2, leave_out=("profile.json",))])
     assert "leak" not in Elements(page.read_text().partition("<body>")[2]).text
     assert "Teacher: no profile.json in the run folder" in page.read_text()
 
@@ -114,7 +114,7 @@ def test_every_picture_is_described(hostile_report: Path) -> None:
 def test_parts_without_files_are_left_out_with_a_note(
     tmp_path: Path, write_run: Writer, leave_out: tuple[str, ...]
 ) -> None:
-    text = build_report([write_run(tmp_path, "student", leave_out=leave_out)]).read_text()
+    text = write_report([write_run(tmp_path, "student", leave_out=leave_out)]).read_text()
     for name in leave_out:
         assert f"no {name} in the run folder" in text
     assert "No run here has been evaluated yet" in text
@@ -122,8 +122,8 @@ def test_parts_without_files_are_left_out_with_a_note(
 
 def test_out_is_a_folder_or_a_page(tmp_path: Path, write_run: Writer) -> None:
     run = write_run(tmp_path / "run", "model", leave_out=("evaluation.json", "metrics.csv"))
-    assert build_report([run], tmp_path / "elsewhere") == tmp_path / "elsewhere" / "report.html"
-    assert build_report([run], tmp_path / "other" / "mine.html") == tmp_path / "other" / "mine.html"
+    assert write_report([run], tmp_path / "elsewhere") == tmp_path / "elsewhere" / "report.html"
+    assert write_report([run], tmp_path / "other" / "mine.html") == tmp_path / "other" / "mine.html"
     assert (tmp_path / "other" / "mine.json").is_file()
     assert not (run / "report.html").exists()
 
@@ -132,20 +132,20 @@ def test_nothing_is_left_when_writing_fails(tmp_path: Path, write_run: Writer) -
     run = write_run(tmp_path / "run", "model", leave_out=("evaluation.json", "metrics.csv"))
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(FileError, match="file"):
-        build_report([run], tmp_path / "file" / "report.html")
+        write_report([run], tmp_path / "file" / "report.html")
 
 
 def test_report_needs_no_torch(tmp_path: Path, write_run: Writer) -> None:
     run = write_run(tmp_path, "model", leave_out=("evaluation.json", "metrics.csv"))
     code = (
-        "import sys; from pathlib import Path; from segshrink.report import build_report\n"
-        "build_report([Path(sys.argv[1])]); sys.exit('torch' in sys.modules)"
+        "import sys; from pathlib import Path; from segshrink.report import report as write_report\n"
+        "write_report([Path(sys.argv[1])]); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(run)], check=False).returncode == 0
 
 
 def test_a_speed_from_a_busy_machine_is_never_told_alone(tmp_path: Path, write_student_run: Writer) -> None:
-    page = build_report([write_student_run(tmp_path, load=0.63)])
+    page = write_report([write_student_run(tmp_path, load=0.63)])
     text = page.read_text(encoding="utf-8")
     assert "faster than the teacher, on a busy machine" in text
     assert text.count("load 63\N{NO-BREAK SPACE}%") == 3
@@ -156,7 +156,7 @@ def test_a_speed_from_a_busy_machine_is_never_told_alone(tmp_path: Path, write_s
 def test_the_student_is_the_first_column_and_equal_names_are_left_out(
     tmp_path: Path, write_student_run: Writer
 ) -> None:
-    text = build_report([write_student_run(tmp_path, name="demo")]).read_text(encoding="utf-8")
+    text = write_report([write_student_run(tmp_path, name="demo")]).read_text(encoding="utf-8")
     head = text[text.index("<thead>") : text.index("</thead>")]
     assert re.findall(r"<span>(\w+)</span>", head) == ["Student", "Teacher", "Control"]
     assert "demo" not in head
@@ -167,6 +167,6 @@ def test_the_student_is_the_first_column_and_equal_names_are_left_out(
 @pytest.mark.parametrize("name", ["$\\badmacro$", "cost $^$", "$\\frac{", "$x$ and $", "half \ud800 a letter"])
 def test_names_are_never_taken_for_formulas(name: str, tmp_path: Path, write_run: Writer) -> None:
     classes = ((name, "#3C1098"), ("Land", "#8429F6"))
-    page = build_report([write_run(tmp_path, classes=classes, name=name, data=name, size=(24, 16), images=2)])
+    page = write_report([write_run(tmp_path, classes=classes, name=name, data=name, size=(24, 16), images=2)])
     assert any((page.parent / "figures").iterdir())
     assert name.partition(" ")[0] in page.read_text(encoding="utf-8")

@@ -35,10 +35,10 @@ def report(
     from segshrink.cli._console import print_json
     from segshrink.cli._tables import print_comparison
     from segshrink.files import read_json, writing
-    from segshrink.report import build_report
+    from segshrink.report import report as write_report
 
     with writing(out or runs[0]):
-        page = build_report(runs, out, overwrite=overwrite)
+        page = write_report(runs, out, overwrite=overwrite)
     if as_json:
         print_json(read_json(page.with_suffix(".json")))
     else:

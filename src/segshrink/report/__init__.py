@@ -1,6 +1,6 @@
 """Reads the files of run folders and writes one offline HTML page about them; never imports torch."""
 
-from segshrink.report.page import build_report
+from segshrink.report.page import report
 from segshrink.report.runs import Run, collect
 
-__all__ = ["Run", "build_report", "collect"]
+__all__ = ["Run", "collect", "report"]

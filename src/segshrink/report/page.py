@@ -32,7 +32,7 @@ TILES = {
 }
 
 
-def build_report(runs: Sequence[Path], out: Path | None = None, *, overwrite: bool = False) -> Path:
+def report(runs: Sequence[Path], out: Path | None = None, *, overwrite: bool = False) -> Path:
     """Write ``report.html``, ``report.json`` and ``figures/*.png`` from the files of run folders.
 
     Args:

@@ -13,7 +13,7 @@ from segshrink.compression.search.stages import SearchStages
 from segshrink.config import Recipe, as_recipe
 from segshrink.files import refuse_foreign, writing
 from segshrink.folder_lock import claimed
-from segshrink.report import build_report
+from segshrink.report import report as write_report
 from segshrink.run_folder import REPORT_FILES
 from segshrink.training.hardware import lightning_precision
 from segshrink.training.terms import student_terms
@@ -64,5 +64,5 @@ def compress(
             search.profile(outcome.chosen)
         write_model_card(outcome)
         if outcome.chosen.run is not None:
-            build_report([Path(outcome.chosen.run), search.teacher_folder], out)
+            write_report([Path(outcome.chosen.run), search.teacher_folder], out)
     return outcome

@@ -16,7 +16,7 @@ from segshrink.files import writing
 from segshrink.folder_lock import claimed
 from segshrink.formatting import listing
 from segshrink.losses import WeightedTerm
-from segshrink.report import build_report
+from segshrink.report import report as write_report
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher, open_teachers
 from segshrink.training import describe_teacher
@@ -82,7 +82,7 @@ def distill(
     with claimed(out):
         refuse_foreign_runs(out)
         _distill(recipe, out=out, control=control, resume=resume, doctor=doctor, progress=progress)
-        report = build_report([out])
+        report = write_report([out])
     folder = RunFolder(out)
     folders = {"teacher": folder.teacher, "student": folder, **({"control": folder.control} if control else {})}
     scores = {role: described.evaluation().scores.mean_iou for role, described in folders.items()}

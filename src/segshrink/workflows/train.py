@@ -12,7 +12,7 @@ from segshrink.config import Recipe, as_recipe
 from segshrink.data import Dataset, open_dataset
 from segshrink.files import writing
 from segshrink.losses import WeightedTerm
-from segshrink.report import build_report
+from segshrink.report import report as write_report
 from segshrink.run_folder import RunFolder
 from segshrink.run_records import EvaluationRecord
 from segshrink.teachers import Teacher
@@ -67,7 +67,7 @@ def train(
     train_role(recipe, out=out, role=role, dataset=dataset, resume=resume, progress=progress)
     measure_run(out, dataset, progress=progress)
     time_runs([out], progress=progress)
-    return TrainResult(out, RunFolder(out).evaluation().scores.mean_iou, build_report([out]))
+    return TrainResult(out, RunFolder(out).evaluation().scores.mean_iou, write_report([out]))
 
 
 def train_role(
