@@ -63,7 +63,7 @@ def test_a_geotiff_becomes_a_map_on_its_own_grid(segshrink, onnx_file: Path, sce
         classes = made.read(1)
         image = source.read().transpose(1, 2, 0)
     assert (classes[:, :9] == 255).all()
-    expected = Predictor(onnx_file, tile=64, overlap=32).predict_array(image).index
+    expected = Predictor(onnx_file, tile=64, overlap=32, blend="cosine").predict_array(image).index
     assert (classes[:, 40:] == expected[:, 40:]).mean() > 0.999
     with Image.open(out / "Scène 1.overlay.jpg") as overlay:
         assert overlay.size == (170, 130)

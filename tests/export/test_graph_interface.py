@@ -84,7 +84,7 @@ def test_only_what_is_asked_for_is_executed(tmp_path):
     backend = OnnxBackend(tmp_path / "broken.onnx", threads=1)
     images = logits_with_ties(3)
     np.testing.assert_array_equal(backend.run(images), images.transpose(0, 3, 1, 2))
-    with pytest.raises(ModelError, match=r"broken\.onnx failed in onnxruntime on images of shape \(2, 9, 11, 3\)"):
+    with pytest.raises(ModelError, match=r"broken\.onnx failed in onnxruntime on images of shape \(2, 3, 9, 11\)"):
         backend.classify(images)
 
 

@@ -198,7 +198,7 @@ def test_pictures_that_hold_no_class_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"7 \(1 pixels\).*counts the data set's classes from 0 to 2, 255 is unknown"):
         opened(tmp_path).scene_logits(IMAGE, "scene")
     Image.fromarray(np.full((2, 4, 3), 9, np.uint8)).save(tmp_path / "scene.png")
-    with pytest.raises(DataError, match="undeclared colours"):
+    with pytest.raises(DataError, match="undeclared colors"):
         opened(tmp_path).scene_logits(IMAGE, "scene")
     with pytest.raises(DataError, match="adapter says 'output: logits'"):
         opened(tmp_path, output="logits").scene_logits(IMAGE, "scene")
