@@ -6,15 +6,16 @@ import inspect
 import json
 import re
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 
-from segshrink.cli._app import application
+from segshrink.cli import main
 from segshrink.config import DatasetDescription, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,12 +49,14 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def commands() -> str:
     """Return the help of every verb as Markdown."""
-    root: Any = typer.main.get_command(application())
-    parts = ["# Commands"]
-    for name, command in root.commands.items():
-        help_text = command.get_help(typer.Context(command, info_name=f"segshrink {name}"))
-        parts += [f"## `segshrink {name}`", f"```text\n{help_text}\n```"]
-    return "\n\n".join(parts)
+    verbs = re.findall(r"^  ([a-z]+) ", _help().partition("Commands:\n")[2].partition("\n\n")[0], flags=re.MULTILINE)
+    return "\n\n".join(["# Commands", *(f"## `segshrink {verb}`\n\n```text\n{_help(verb)}```" for verb in verbs)])
+
+
+def _help(*verb: str) -> str:
+    with redirect_stdout(StringIO()) as text:
+        main([*verb, "--help"])
+    return text.getvalue()
 
 
 def reference(name: str, kind: type[BaseModel]) -> str:

@@ -14,7 +14,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 
 from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.opening import silent
+from segshrink.imagery.raster_files import silent
 
 Paint = Callable[..., Path]
 

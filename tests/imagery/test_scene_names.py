@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segshrink.errors import FileError
-from segshrink.imagery.opening import is_remote
+from segshrink.imagery.raster_files import is_remote
 from segshrink.imagery.scenes import expand_sources, scene_name
 
 

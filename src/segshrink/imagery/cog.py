@@ -22,7 +22,7 @@ from segshrink.classes import ClassMap
 from segshrink.errors import FileError
 from segshrink.files import replacing
 from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.opening import gdal_settings, silent
+from segshrink.imagery.raster_files import gdal_settings, silent
 from segshrink.machine import default_threads
 from segshrink.tiling import Window
 

@@ -15,7 +15,7 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import Affine, from_gcps
 from rasterio.warp import transform as reprojected
 
-from segshrink.imagery.opening import Source, gdal_settings, open_source
+from segshrink.imagery.raster_files import Source, gdal_settings, open_source
 
 WGS84 = "EPSG:4326"
 # Cartesian coordinates of the WGS 84 ellipsoid, in meters.

@@ -12,8 +12,8 @@ from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
 from segshrink.errors import DataError
 from segshrink.imagery.bands import has_palette, palette_table, transparency
 from segshrink.imagery.georeference import read_georeference
-from segshrink.imagery.opening import Header, open_pillow, open_raster, read_header
 from segshrink.imagery.pictures import orientation_of, refuse_turned, upright
+from segshrink.imagery.raster_files import Header, open_pillow, open_raster, read_header
 from segshrink.imagery.validity import has_mask
 from segshrink.imagery.vector_masks import VectorLabels, is_vector, read_vector_mask
 

@@ -20,7 +20,7 @@ from rasterio.windows import Window
 
 from segshrink.errors import DataError
 from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.opening import Header, open_pillow, silent
+from segshrink.imagery.raster_files import Header, open_pillow, silent
 
 _ORIENTATION_TAG = 0x0112
 _TURNED_SIDES = (5, 6, 7, 8)  # orientations that exchange height and width

@@ -18,9 +18,9 @@ from segshrink.errors import DataError, FileError
 from segshrink.extras import missing_extra
 from segshrink.files import replacing
 from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.opening import gdal_settings, open_raster, read_header, silent
 from segshrink.imagery.pixel_area import PixelGrid
 from segshrink.imagery.polygonize import Regions, Strip, find_regions, with_all_corners
+from segshrink.imagery.raster_files import gdal_settings, open_raster, read_header, silent
 
 # Pixels that are traced at once, and polygons that are written at once.
 _STRIP = 1 << 21

@@ -16,8 +16,8 @@ from rasterio.windows import Window
 from segshrink.errors import FileError
 from segshrink.imagery.bands import Bands, Remedy, choose_bands, transparency
 from segshrink.imagery.georeference import Georeference, read_georeference
-from segshrink.imagery.opening import open_raster, read_header
 from segshrink.imagery.pictures import Picture, files_of_place, refuse_turned
+from segshrink.imagery.raster_files import open_raster, read_header
 from segshrink.imagery.scaling import Scaling, ScalingChange, scaling_of
 from segshrink.imagery.validity import Validity, fill_nodata
 from segshrink.tiling import grid

@@ -23,8 +23,8 @@ from segshrink.errors import ConfigError, DataError, FileError, UsageError
 from segshrink.file_search import WILDCARD, find_files, is_file
 from segshrink.imagery.bands import choose_bands
 from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.opening import Source, gdal_settings, is_remote, open_source, scene_header
 from segshrink.imagery.pictures import Picture, refuse_orientation, refuse_turned
+from segshrink.imagery.raster_files import Source, gdal_settings, is_remote, open_source, scene_header
 from segshrink.imagery.reading import BandReader
 from segshrink.imagery.scaling import PixelMap, Scaling, ScalingChange, rescaling, scaling_of
 from segshrink.imagery.validity import fill_nodata

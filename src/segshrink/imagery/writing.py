@@ -15,7 +15,7 @@ from rasterio.io import MemoryFile
 from segshrink.classes import ClassMap
 from segshrink.errors import DataError, FileError
 from segshrink.files import replacing
-from segshrink.imagery.opening import gdal_settings, silent
+from segshrink.imagery.raster_files import gdal_settings, silent
 from segshrink.version import __version__
 
 _JPEG_QUALITY = 92

@@ -14,7 +14,7 @@ from torch import Tensor
 from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
 from segshrink.errors import DataError, FileError
 from segshrink.imagery import read_mask
-from segshrink.imagery.opening import read_header
+from segshrink.imagery.raster_files import read_header
 from segshrink.teachers.probabilities import (
     are_probabilities,
     channels_for,

@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from segshrink.errors import ConfigError
 from segshrink.imagery.cog import auxiliary_path
 from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.opening import Source, is_remote
+from segshrink.imagery.raster_files import Source, is_remote
 from segshrink.imagery.scenes import Scene, open_scene
 from segshrink.prediction.backends import Backend
 from segshrink.prediction.scenes.options import SceneOptions

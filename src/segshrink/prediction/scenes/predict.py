@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segshrink.imagery.opening import Source
 from segshrink.imagery.polygons import require_vector_extra
+from segshrink.imagery.raster_files import Source
 from segshrink.imagery.scenes import expand_sources
 from segshrink.prediction.backends import Backend
 from segshrink.prediction.scenes.options import SceneOptions

@@ -12,7 +12,7 @@ import pytest
 
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError
-from segshrink.imagery import open_scene, opening, read_image, read_mask, read_valid_image
+from segshrink.imagery import open_scene, raster_files, read_image, read_mask, read_valid_image
 from segshrink.machine import available_memory, peak_memory_mb
 from segshrink.tiling import Window
 
@@ -111,7 +111,7 @@ def test_blank_images_of_ordinary_size_are_read(paint: Paint) -> None:
 
 
 def test_a_sparse_scene_is_read_in_windows(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "_SMALL_IMAGE", 1 << 16)
+    monkeypatch.setattr(raster_files, "_SMALL_IMAGE", 1 << 16)
     size = {"blockxsize": 1024, "blockysize": 1024}
     path = paint("sparse.tif", np.zeros((2048, 2048), dtype=np.uint8), tiled=True, compress="deflate", **size)
     with open_scene(path) as scene:
@@ -122,13 +122,13 @@ def test_a_sparse_scene_is_read_in_windows(paint: Paint, monkeypatch: pytest.Mon
 
 def test_what_is_needed_and_what_is_free_are_told(paint: Paint, monkeypatch: pytest.MonkeyPatch) -> None:
     path = paint("large.tif", np.random.default_rng(0).integers(0, 2, (1000, 1000)).astype(np.uint8))
-    monkeypatch.setattr(opening, "available_memory", lambda: 1_500_000)
+    monkeypatch.setattr(raster_files, "available_memory", lambda: 1_500_000)
     for read in (read_image, read_valid_image, lambda path: read_mask(path, CLASSES)):
         with pytest.raises(FileError, match=r"large\.tif takes about 2 MB of memory but 1\.5 MB are free"):
             read(path)
     with open_scene(path) as scene:  # a window at a time
         scene.read(Window(0, 0, 64, 64))
-    monkeypatch.setattr(opening, "available_memory", lambda: None)
+    monkeypatch.setattr(raster_files, "available_memory", lambda: None)
     assert read_image(path).shape == (1000, 1000, 1)
 
 
