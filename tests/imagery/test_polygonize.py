@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from segshrink.imagery.polygonize import Regions, Strip, find_regions, with_all_corners
+from segshrink.imagery.polygonize import Regions, Strip, find_regions
+from segshrink.imagery.polygons import with_all_corners
 
 shapely = pytest.importorskip("shapely")
 

@@ -107,21 +107,13 @@ def united(pieces: Regions, region_of: NDArray[np.int64]) -> Regions:
     for number in np.flatnonzero(sizes > 1):
         parts = pieces.polygons[order[ends[number] - sizes[number] : ends[number]]]
         # Tolerance 0 removes the corners that the polygon runs straight through.
-        polygons[number] = shapely.simplify(shapely.coverage_union_all(with_all_corners(parts)), 0)
+        polygons[number] = shapely.simplify(shapely.union_all(parts), 0, preserve_topology=False)
     return Regions(
         polygons,
         pieces.classes[firsts],
         np.bincount(inverse, weights=pieces.totals, minlength=len(firsts)).astype(np.float64),
         np.bincount(inverse, weights=pieces.counts, minlength=len(firsts)).astype(np.int64),
     )
-
-
-def with_all_corners(polygons: NDArray[Any]) -> NDArray[Any]:
-    """Give polygons a corner at every pixel's corner that they run through, so that neighbors share all corners."""
-    import shapely
-
-    corners: NDArray[Any] = shapely.transform(shapely.segmentize(polygons, 1.0), np.rint)
-    return corners
 
 
 def _trace(strip: Strip) -> tuple[Regions, NDArray[np.int32]]:

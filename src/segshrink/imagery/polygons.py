@@ -19,7 +19,7 @@ from segshrink.extras import missing_extra
 from segshrink.files import replacing
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.pixel_area import PixelGrid
-from segshrink.imagery.polygonize import Regions, Strip, find_regions, with_all_corners
+from segshrink.imagery.polygonize import Regions, Strip, find_regions
 from segshrink.imagery.raster_files import gdal_settings, open_raster, read_header, silent
 
 # Pixels that are traced at once, and polygons that are written at once.
@@ -157,6 +157,14 @@ def _simplified(polygons: NDArray[Any], tolerance: float) -> NDArray[Any]:
         return polygons
     simpler: NDArray[Any] = shapely.coverage_simplify(with_all_corners(polygons), tolerance)
     return simpler
+
+
+def with_all_corners(polygons: NDArray[Any]) -> NDArray[Any]:
+    """Give polygons a corner at every pixel's corner that they run through, so that neighbors share all corners."""
+    import shapely
+
+    corners: NDArray[Any] = shapely.transform(shapely.segmentize(polygons, 1.0), np.rint)
+    return corners
 
 
 def _attributes(regions: Regions, areas: NDArray[np.float64], classes: ClassMap, grid: PixelGrid, sure: Any) -> Columns:
