@@ -36,6 +36,7 @@ _MARKS = {
         (".md", ".html", ".htm"), rb"<!--[ a-z]* written by segshrink|<meta name=\"generator\" content=\"segshrink"
     ),
     **dict.fromkeys((".yaml", ".yml"), rb"(?m)^# written by segshrink"),
+    ".svg": rb"<dc:title>segshrink",
     ".json": rb'"segshrink"',
 }
 _LARGEST_JSON = 10**8

@@ -140,6 +140,11 @@ def interval(bounds: tuple[float, float] | None) -> str:
     return "" if bounds is None else f"{bounds[0]:.3f}–{bounds[1]:.3f}"
 
 
+def percent_interval(low: float | None, high: float | None) -> str:
+    """Write an interval of shares as per cent; empty where it is unknown."""
+    return "" if low is None or high is None else f"{100 * low:.3g}–{100 * high:.3g}\N{NO-BREAK SPACE}%"
+
+
 def day(moment: str | None) -> str:
     """Write the date and minute of an ISO time; other texts stay as they are."""
     return NOTHING if not moment else moment[:16].replace("T", " ") if moment[4:5] == "-" else moment

@@ -17,7 +17,7 @@ CONFIG, METRICS = "config.yaml", "metrics.csv"
 RUN, EVALUATION, PROFILE = "run.json", "evaluation.json", "profile.json"
 # What a report leaves in the folder of its run.
 REPORT, FIGURES = "report.html", "figures"
-REPORT_FILES = (REPORT, "report.json", FIGURES)
+REPORT_FILES = (REPORT, "report.md", "report.json", FIGURES)
 # The files by which a folder is known as a run's.
 RECORDS = (RUN, EVALUATION, PROFILE, METRICS)
 # Column of metrics.csv → (epochs, values) where it was measured.

@@ -114,14 +114,46 @@ class ScoresRecord(Record):
     precision: Many[Score] = ()
     recall: Many[Score] = ()
     f1: Many[Score] = ()
+    support: Many[Count] = ()
+    macro_precision: Score = None
+    macro_recall: Score = None
+    macro_f1: Score = None
+    weighted_precision: Score = None
+    weighted_recall: Score = None
+    weighted_f1: Score = None
 
 
 class IntervalRecord(Record):
-    """A bootstrap interval of the mIoU: its ends, the share of resamples between them, and how many were drawn."""
+    """Bootstrap intervals of the mIoU and of the overall accuracy.
+
+    Attributes:
+        mean_iou: Ends of the mIoU's.
+        accuracy: Ends of the overall accuracy's.
+        level: Share of resamples between the ends.
+        resamples: How many were drawn.
+    """
 
     mean_iou: tuple[Number, Number]
+    accuracy: tuple[Number, Number] | None = None
     level: Number = 0.95
     resamples: Count | None = None
+
+
+class AreaRecord(Record):
+    """What a class covers of the evaluated images, as shares in [0, 1] of all mapped pixels.
+
+    Attributes:
+        mapped: By the model's maps.
+        adjusted: Corrected by the maps' errors, see ``segshrink.scores.error_adjusted_areas``; None where a class that
+            the maps hold was never judged.
+        low: Lower end of its 95 % bootstrap interval over images; None for fewer than two images.
+        high: Upper end.
+    """
+
+    mapped: Number
+    adjusted: Score = None
+    low: Score = None
+    high: Score = None
 
 
 class CalibrationBin(Record):
@@ -212,6 +244,18 @@ class AgreementRecord(Record):
     images: Count | None = None
 
 
+class SoftAnswersRecord(Record):
+    """Mean probabilities for the pixels of each true class.
+
+    Attributes:
+        temperature: Of the softmax.
+        matrix: (C, C), [true][answered], rows of sum 1; None where the truth doesn't hold a class.
+    """
+
+    temperature: Number
+    matrix: Many[Many[Score]]
+
+
 class EvaluationRecord(Record):
     """``evaluation.json``: scores of one model on one split of one data set, every labeled pixel counted once.
 
@@ -227,9 +271,12 @@ class EvaluationRecord(Record):
         pixels: Labeled pixels.
         scores: Of the whole set.
         confusion: (C, C) pixel counts, [true][predicted].
-        interval: Of the mIoU over images; None for fewer than two images.
+        interval: Of the mIoU and the accuracy over images; None for fewer than two images.
+        areas: What each class covers.
         calibration: Reliability diagram.
-        curves: Precision-recall curve of each class.
+        curves: Precision-recall curve of each class against the rest.
+        pooled_curve: Precision and recall of all (pixel, class) pairs together, the micro average.
+        soft_answers: Of a teacher, at the temperature that it teaches with.
         per_image: Scores of each image, in the order evaluated.
         agreement: Agreement with a reference model, if one was given.
         never_predicted: Names of classes that the truth holds but that were never predicted.
@@ -249,8 +296,11 @@ class EvaluationRecord(Record):
     scores: ScoresRecord
     confusion: Many[Many[Count]]
     interval: IntervalRecord | None = None
+    areas: Many[AreaRecord] = ()
     calibration: CalibrationRecord = CalibrationRecord()
     curves: Many[CurveRecord] = ()
+    pooled_curve: CurveRecord | None = None
+    soft_answers: SoftAnswersRecord | None = None
     per_image: Many[ImageRecord] = ()
     agreement: AgreementRecord | None = None
     never_predicted: Many[Text] = ()
@@ -290,6 +340,24 @@ class LoadRecord(Record):
     busy: Flag = False
 
 
+class StageRecord(Record):
+    """What a network's layers of one resolution cost.
+
+    Attributes:
+        part: "encoder" or "decoder".
+        stride: Pixels of the image to a position of the features.
+        channels: Of the stage's last features.
+        parameters: Number of weights.
+        macs: Multiply-accumulates for one image.
+    """
+
+    part: Literal["encoder", "decoder"]
+    stride: Count
+    channels: Count
+    parameters: Count
+    macs: Count
+
+
 class ProfileRecord(Record):
     """``profile.json``: what a model costs on a machine; see ``segshrink.profiling.profile_models``.
 
@@ -297,6 +365,7 @@ class ProfileRecord(Record):
         segshrink: Version of the program that wrote it.
         parameters: Number of weights.
         macs: Multiply-accumulates for one image.
+        stages: The same by stage, down the encoder and up the decoder.
         input: Shape of that image, (1, bands, H, W).
         file_bytes: The weights on disk.
         peak_memory_mb: Largest resident set, in 10^6 bytes, of a process that loads the model and runs one image.
@@ -311,6 +380,7 @@ class ProfileRecord(Record):
     segshrink: Text = __version__
     parameters: Count | None = None
     macs: Count | None = None
+    stages: Many[StageRecord] = ()
     input: Many[Count] = ()
     file_bytes: Count | None = None
     latency_ms: LatencyRecord | None = None

@@ -226,6 +226,17 @@ def test_inspect_shows_tables_and_json(segshrink, data: Path) -> None:
     assert segshrink("inspect", data, "name=other").out.startswith("other")
 
 
+def test_inspect_compares_the_layers_of_models(segshrink, model: Path) -> None:
+    result = segshrink("inspect", model, "mobile", "--json")
+    assert result.status == 0, result.err
+    stages = json.loads(result.out)
+    assert list(stages) == [str(model), "mobile"]
+    assert {stage["stride"] for stage in stages["mobile"]} == {2, 4, 8, 16}
+    text = segshrink("inspect", "mobile", "mobile").out
+    assert "decoder, 1/8" in text
+    assert "x=1" in segshrink("inspect", model, "mobile", "x=1").sentence
+
+
 def test_report_of_several_runs(segshrink, model: Path, data: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         assert segshrink("evaluate", model, "--data", data, "--out", tmp_path / name).status == 0
@@ -233,6 +244,10 @@ def test_report_of_several_runs(segshrink, model: Path, data: Path, tmp_path: Pa
     assert result.status == 0, result.err
     assert "<html" in (tmp_path / "both.html").read_text()
     assert str(tmp_path / "both.html") in result.out
+    assert (tmp_path / "both.md").read_text().count("![") > 3
+    shown = segshrink("report", tmp_path / "one", "--images", "nobody")
+    assert shown.status == 2
+    assert "nobody" in shown.sentence
 
 
 def test_demo_on_a_few_tiny_scenes(segshrink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as hnp
 
 from segshrink.errors import DataError
 from segshrink.evaluation import Confusion
-from segshrink.evaluation.confusion import marginals, mean_iou_of_marginals, scores_of
 from segshrink.run_records import ScoresRecord
+from segshrink.scores import marginals, mean_iou_of_marginals, scores_of
 
 ORACLES = ["metric_basic", "metric_binary", "metric_absent_label_only"]
 SCORES = {
@@ -155,7 +155,8 @@ def test_scores_equal_scikit_learns(seed, classes, pixels):
 def test_nothing_counted_gives_nan_and_none():
     scores = Confusion(3).update(np.zeros((4, 4), np.uint8), np.full((4, 4), 255, np.uint8)).scores()
     assert np.isnan(scores.iou).all()
-    assert all(np.isnan(value).all() for value in scores.to_lists().values())
+    assert scores.support.tolist() == [0, 0, 0]
+    assert all(np.isnan(value).all() for name, value in scores.to_lists().items() if name != "support")
 
 
 def test_scores_on_disk_are_json():

@@ -138,3 +138,15 @@ def test_an_absent_class_has_no_curve():
 def test_refuses_what_it_cannot_count(probabilities, message):
     with pytest.raises(DataError, match=message):
         ProbabilityHistograms(3).update(probabilities, np.zeros((4, 4), np.uint8))
+
+
+def test_the_pooled_curve_is_the_micro_average():
+    rng = np.random.default_rng(3)
+    target = rng.integers(0, 4, (40, 50)).astype(np.uint8)
+    logits = rng.normal(size=(4, 40, 50)) + 1.5 * (np.arange(4)[:, None, None] == target)
+    probabilities = (np.exp(logits) / np.exp(logits).sum(0)).astype(np.float32)
+    histograms = ProbabilityHistograms(4)
+    histograms.update(probabilities, target)
+    truth = np.arange(4)[:, None] == target.reshape(1, -1)
+    expected = sklearn.metrics.average_precision_score(truth.T, probabilities.reshape(4, -1).T, average="micro")
+    assert histograms.pooled_curve().average_precision == pytest.approx(expected, abs=1e-3)

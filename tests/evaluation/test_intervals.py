@@ -7,7 +7,7 @@ import pytest
 
 from segshrink.errors import DataError
 from segshrink.evaluation import bootstrap_interval
-from segshrink.evaluation.confusion import marginals, scores_of
+from segshrink.scores import marginals, scores_of
 
 
 def matrices(images=12, classes=4, seed=0):

@@ -94,12 +94,13 @@ def test_writes_the_run_folder_of_the_contract(scenes, tmp_path):
     assert content == json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
     assert list(content) == [
         *("segshrink", "date", "data", "split", "leaking", "model", "classes", "images", "pixels", "scores"),
-        *("confusion", "interval", "calibration", "curves", "per_image", "agreement", "never_predicted"),
+        *("confusion", "interval", "areas", "calibration", "curves", "pooled_curve", "soft_answers", "per_image"),
+        *("agreement", "never_predicted"),
     ]
     assert content["model"] == {"name": "fake-model", "parameters": 7}
     assert content["classes"][1] == {"name": "water", "color": "#0000FF"}
     assert content["leaking"] is True
-    assert content["interval"].keys() == {"mean_iou", "level", "resamples"}
+    assert content["interval"].keys() == {"mean_iou", "accuracy", "level", "resamples"}
     assert [curve["class"] for curve in content["curves"]] == ["land", "water", "road"]
     assert content["agreement"] is None
     for item, source in zip(content["per_image"], scenes, strict=True):

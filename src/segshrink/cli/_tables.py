@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,15 @@ from segshrink import formatting
 from segshrink.cli._console import out_console, tell
 from segshrink.data.findings import Inspection, PartFinding
 from segshrink.formatting import printable, shortened
-from segshrink.report import collect
+from segshrink.report import Run, collect
+from segshrink.report.class_scores import class_rows
 from segshrink.report.comparison import Cell, table
+from segshrink.report.stages import stage_rows
 from segshrink.report.summary import speed_notices, summarize
 
 if TYPE_CHECKING:
     from segshrink.models.inspection import ModelFinding
-    from segshrink.run_records import EvaluationRecord
+    from segshrink.run_records import EvaluationRecord, StageRecord
 
 # What a terminal shows of a model's accuracy; the page shows more.
 _ACCURACY = ("mean_iou", "accuracy")
@@ -48,6 +50,8 @@ def print_comparison(page: Path, runs: Sequence[Path] | None = None) -> None:
         comparison.add_section()
     console = out_console()
     console.print(comparison)
+    if any(run.evaluation for run in collected):
+        console.print(_class_table(collected))
     for notice in speed_notices(collected):
         tell(f"{notice.title[:1].lower()}{notice.title[1:]}: {notice.text}")
     summary = summarize(collected)
@@ -55,28 +59,52 @@ def print_comparison(page: Path, runs: Sequence[Path] | None = None) -> None:
     console.print(f"report: {page}", markup=False)
 
 
+def _class_table(runs: Sequence[Run]) -> Table:
+    """Return precision, recall and F1 of each class and their means, of every run."""
+    per_class = Table(title="Precision, recall, F1", title_justify="left")
+    for name in ("", *(run.label for run in runs)):
+        per_class.add_column(name, justify="right" if name else "left")
+    precision, recall, f1 = list(class_rows(runs).values())[:3]
+    for rows in zip(precision, recall, f1, strict=True):
+        measure = rows[0].measure
+        label = Text.assemble(("■ ", measure.color), measure.label) if measure.color else Text(measure.label)
+        columns = zip(*(row.cells for row in rows), strict=True)
+        per_class.add_row(label, *(" ".join(cell.text for cell in cells) for cells in columns))
+    return per_class
+
+
 def print_scores(evaluation: EvaluationRecord) -> None:
     """Print an evaluation's scores of each class and of all."""
     scores = evaluation.scores
     per_class = Table(title_justify="left")
     per_class.add_column("class")
-    for name in ("IoU", "precision", "recall", "F1"):
+    for name in ("IoU", "precision", "recall", "F1", "support", "area", "corrected area"):
         per_class.add_column(name, justify="right")
     columns = (scores.iou, scores.precision, scores.recall, scores.f1)
-    for number, entry in enumerate(evaluation.classes):
+    for number, (entry, area) in enumerate(zip(evaluation.classes, evaluation.areas, strict=True)):
         label = Text.assemble(("■ ", entry.color), entry.name)
-        per_class.add_row(label, *(formatting.score(column[number]) for column in columns))
+        ends = formatting.percent_interval(area.low, area.high)
+        shares = formatting.percent(area.mapped), f"{formatting.percent(area.adjusted)}{f' ({ends})' if ends else ''}"
+        numbers = (formatting.score(column[number]) for column in columns)
+        per_class.add_row(label, *numbers, formatting.count(scores.support[number]), *shares)
+    per_class.add_section()
+    for name in ("macro", "weighted"):
+        means = (getattr(scores, f"{name}_{score}") for score in ("precision", "recall", "f1"))
+        per_class.add_row(f"{name} mean", "", *map(formatting.score, means))
     console = out_console()
     console.print(per_class)
-    overall = {"accuracy": scores.accuracy, "mean accuracy": scores.mean_accuracy, "kappa": scores.kappa}
-    numbers = ", ".join(f"{name} {formatting.score(value)}" for name, value in overall.items())
+    accuracy = formatting.score(scores.accuracy)
+    if evaluation.interval:
+        accuracy = f"{accuracy} ({formatting.interval(evaluation.interval.accuracy)})"
+    mean_accuracy, kappa = map(formatting.score, (scores.mean_accuracy, scores.kappa))
+    overall = f"overall accuracy {accuracy}, mean accuracy {mean_accuracy}, kappa {kappa}"
     interval = ""
     if evaluation.interval:
         low, high = evaluation.interval.mean_iou
         interval = f" ({evaluation.interval.level:.0%} interval over images {low:.3f} to {high:.3f})"
     leaking = " (the split leaks: these scores are too good)" if evaluation.leaking else ""
     console.print(
-        f"mIoU {scores.mean_iou:.3f}{interval}, {numbers}; {evaluation.data}, {evaluation.split} split, "
+        f"mIoU {scores.mean_iou:.3f}{interval}, {overall}; {evaluation.data}, {evaluation.split} split, "
         f"{evaluation.images} images, {evaluation.pixels:,} labeled pixels{leaking}",
         markup=False,
     )
@@ -105,6 +133,17 @@ def print_model(finding: ModelFinding) -> None:
         shown = "C" if role.name == "logits" and finding.classes is None else str(channels)
         table.add_row(Text(role.name), Text(role.path or "(the model)"), shown, str(role.stride), f"{height} × {width}")
     console.print(table)
+
+
+def print_stages(networks: Mapping[str, Sequence[StageRecord]], *, size: int) -> None:
+    """Print channels, parameters and multiply-adds of networks' stages side by side."""
+    table = Table(title=f"Channels, parameters, multiply-adds for {size} × {size} pixels", title_justify="left")
+    table.add_column("stage")
+    for name in networks:
+        table.add_column(Text(name), justify="right")
+    for row in stage_rows(networks):
+        table.add_row(row.name, *(", ".join(filter(None, cells)) for cells in row.cells))
+    out_console().print(table)
 
 
 def print_inspection(inspection: Inspection) -> None:

@@ -23,10 +23,12 @@ def inspect(
             show_default=False,
         ),
     ],
-    overrides: Annotated[
+    others: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...", help="A data set's overrides, such as root=/data.", show_default=False
+            metavar="[MODEL|KEY=VALUE]...",
+            help="More models, to compare layers with; or a data set's overrides, such as root=/data.",
+            show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
@@ -37,12 +39,19 @@ def inspect(
     duplicate and near-duplicate images across splits. Exit status 1 when something must be fixed.
 
     Of a model: its classes and parameters, and the features that a distillation can tap: their roles (encoder,
-    decoder, stage:3), paths, channels, strides and shapes.
+    decoder, stage:3), paths, channels, strides and shapes. Of several models: channels, parameters and multiply-adds
+    of their stages side by side.
     """
+    others = others or []
     if _is_dataset(source):
-        _inspect_data(Path(source), overrides or [], as_json)
+        _inspect_data(Path(source), others, as_json)
+        return
+    if wrong := next((text for text in others if "=" in text), None):
+        raise UsageError(f"'{wrong}' is an override for a data set, but {source} is none; leave it out")
+    if others:
+        _compare_models([source, *others], as_json)
     else:
-        _inspect_model(source, overrides or [], as_json)
+        _inspect_model(source, as_json)
 
 
 def _is_dataset(source: str) -> bool:
@@ -78,15 +87,26 @@ def _inspect_data(data: Path, overrides: list[str], as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _inspect_model(source: str, overrides: list[str], as_json: bool) -> None:
+def _inspect_model(source: str, as_json: bool) -> None:
     from segshrink.cli._console import print_json
     from segshrink.cli._tables import print_model
     from segshrink.models.inspection import inspect_model
 
-    if overrides:
-        raise UsageError(f"'{overrides[0]}' is an override for a data set, but {source} is none; leave it out")
     finding = inspect_model(source)
     if as_json:
         print_json(finding.to_dict())
     else:
         print_model(finding)
+
+
+def _compare_models(sources: list[str], as_json: bool) -> None:
+    from segshrink.cli._console import print_json
+    from segshrink.cli._tables import print_stages
+    from segshrink.models.inspection import SIZE, open_source
+    from segshrink.profiling.stages import count_stages
+
+    stages = {source: count_stages(open_source(source)[0], size=SIZE) for source in sources}
+    if as_json:
+        print_json({source: [stage.to_json() for stage in of_model] for source, of_model in stages.items()})
+    else:
+        print_stages(stages, size=SIZE)

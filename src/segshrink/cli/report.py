@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from segshrink.cli._options import AsJson, Overwrite
+
+if TYPE_CHECKING:
+    from segshrink.report.pictures import Images
 
 
 def report(
@@ -25,12 +28,19 @@ def report(
             "--out", "-o", help="Folder or .html file; by default the first run's folder.", show_default=False
         ),
     ] = None,
+    images: Annotated[
+        str,
+        typer.Option(
+            "--images",
+            help='How many images are shown (best, median, worst); "random" for ten by chance; or names, with commas.',
+        ),
+    ] = "10",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare runs on one page.
 
-    Writes report.html (one file, works offline), report.json and figures/ from the files of run folders.
+    Writes report.html (one file, works offline), report.md, report.json and figures/ from the files of run folders.
     """
     from segshrink.cli._console import print_json
     from segshrink.cli._tables import print_comparison
@@ -38,8 +48,14 @@ def report(
     from segshrink.report import report as write_report
 
     with writing(out or runs[0]):
-        page = write_report(runs, out, overwrite=overwrite)
+        page = write_report(runs, out, images=_images(images), overwrite=overwrite)
     if as_json:
         print_json(read_json(page.with_suffix(".json")))
     else:
         print_comparison(page, runs)
+
+
+def _images(text: str) -> Images:
+    if text == "random":
+        return "random"
+    return int(text) if text.isdigit() else tuple(name.strip() for name in text.split(","))

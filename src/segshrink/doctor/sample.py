@@ -22,8 +22,8 @@ from segshrink.data import CropPlan, Dataset, SceneStore, cut, plan_crop
 from segshrink.data.crops import inside
 from segshrink.errors import ConfigError, DataError
 from segshrink.evaluation import Confusion
-from segshrink.evaluation.confusion import marginals, mean_iou_of_marginals
 from segshrink.model_description import Normalization
+from segshrink.scores import marginals, mean_iou_of_marginals
 from segshrink.teachers.teacher import TILE
 
 # Confusion matrices (n, C, C) of [true, predicted] counts, one a crop.

@@ -1,12 +1,13 @@
 """Evaluation: scores from one confusion matrix over the whole set, curves and calibration from histograms."""
 
 from segshrink.evaluation.calibration import CalibrationHistogram
-from segshrink.evaluation.confusion import Confusion, Scores
+from segshrink.evaluation.confusion import Confusion
 from segshrink.evaluation.curves import ProbabilityHistograms
 from segshrink.evaluation.evaluate import described_data, evaluate
 from segshrink.evaluation.intervals import bootstrap_interval
 from segshrink.evaluation.score_scenes import ArrayPredictor, LabeledScene, ScenePredictor, score_scenes
 from segshrink.run_records import EvaluationRecord
+from segshrink.scores import Scores, error_adjusted_areas
 
 __all__ = [
     "ArrayPredictor",
@@ -19,6 +20,7 @@ __all__ = [
     "Scores",
     "bootstrap_interval",
     "described_data",
+    "error_adjusted_areas",
     "evaluate",
     "score_scenes",
 ]

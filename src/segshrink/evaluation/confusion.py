@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.errors import DataError
+from segshrink.scores import Scores, scores_of
 
 # Largest number of classes whose joint index (label + 1) * classes + prediction fits one byte.
 _LARGEST_FOR_BYTES = 15
@@ -20,37 +19,6 @@ _LARGEST_FOR_BYTES = 15
 _LARGEST_FOR_PAIRS = 8
 # ... and fits a non-negative 16-bit number.
 _LARGEST_FOR_SHORTS = 180
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of one confusion matrix; a class that a score isn't defined for is NaN and left out of its mean.
-
-    Attributes:
-        iou: (C,) TP / (TP + FP + FN); NaN for classes neither in the truth nor predicted.
-        precision: (C,) TP / (TP + FP); NaN for classes never predicted.
-        recall: (C,) TP / (TP + FN); NaN for classes not in the truth.
-        f1: (C,) 2 TP / (2 TP + FP + FN); NaN for classes neither in the truth nor predicted.
-        mean_iou: Mean of ``iou`` over the classes where it is defined.
-        mean_accuracy: Mean of ``recall`` over the classes where it is defined.
-        accuracy: Share of pixels predicted right.
-        frequency_weighted_iou: Mean of ``iou`` weighted by each class's share of the truth.
-        kappa: Cohen's kappa, agreement beyond chance (Cohen 1960); NaN when truth and prediction are one same class.
-    """
-
-    iou: NDArray[np.float64]
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
-    f1: NDArray[np.float64]
-    mean_iou: float
-    mean_accuracy: float
-    accuracy: float
-    frequency_weighted_iou: float
-    kappa: float
-
-    def to_lists(self) -> dict[str, Any]:
-        """Return the scores by name as plain numbers and lists of them."""
-        return {name: np.asarray(value).tolist() for name, value in vars(self).items()}
 
 
 class Confusion:
@@ -172,54 +140,6 @@ class Confusion:
         else:
             counts = torch.bincount(joint, minlength=bins)
         self.matrix += counts.view(classes + 1, classes)[1:].cpu().numpy()
-
-
-def scores_of(matrix: NDArray[np.int64]) -> Scores:
-    """Return the scores of a confusion matrix (C, C) of [true, predicted] counts."""
-    counts = matrix.astype(np.float64)
-    hits, truth, predicted, total = np.diag(counts), counts.sum(1), counts.sum(0), counts.sum()
-    iou = _ratio(hits, truth + predicted - hits)
-    recall = _ratio(hits, truth)
-    accuracy = _ratio(hits.sum(), total)
-    chance = _ratio((truth * predicted).sum(), total**2)
-    return Scores(
-        iou=iou,
-        precision=_ratio(hits, predicted),
-        recall=recall,
-        f1=_ratio(2 * hits, truth + predicted),
-        mean_iou=_mean(iou),
-        mean_accuracy=_mean(recall),
-        accuracy=float(accuracy),
-        frequency_weighted_iou=float(_ratio((truth * np.nan_to_num(iou)).sum(), total)),
-        kappa=float(_ratio(accuracy - chance, 1 - chance)),
-    )
-
-
-def marginals(matrices: NDArray[Any]) -> NDArray[Any]:
-    """Return the true, the predicted and the rightly predicted pixels of each class, (..., 3, C), of (..., C, C)."""
-    return np.stack([matrices.sum(-1), matrices.sum(-2), np.diagonal(matrices, axis1=-2, axis2=-1)], axis=-2)
-
-
-def mean_iou_of_marginals(counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the mIoU, shape (...), from what ``marginals`` gave, (..., 3, C); classes without a pixel are left out."""
-    true, predicted, hits = np.moveaxis(counts, -2, 0)
-    iou = _ratio(hits, true + predicted - hits)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing is NaN
-        return np.asarray(np.nanmean(iou, axis=-1))
-
-
-def _ratio(numerator: Any, denominator: Any) -> NDArray[np.float64]:
-    """Divide; NaN where the denominator is 0."""
-    numerator, denominator = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
-    quotient: NDArray[np.float64] = np.full(numerator.shape, np.nan)
-    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
-    return quotient
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else float("nan")
 
 
 def _joint_type(classes: int) -> torch.dtype:

@@ -71,6 +71,10 @@ class ProbabilityHistograms:
         names = names or tuple(str(position) for position in range(self.num_classes))
         return tuple(_curve(name, counts) for name, counts in zip(names, self.counts, strict=True))
 
+    def pooled_curve(self) -> CurveRecord:
+        """Return the curve of all (pixel, class) pairs together: scikit-learn's micro average."""
+        return _curve("all classes", self.counts.sum(axis=0))
+
 
 def as_image_tensors(
     probabilities: Tensor | NDArray[np.float32], target: Tensor | NDArray[Any], *, num_classes: int

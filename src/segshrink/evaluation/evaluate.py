@@ -34,6 +34,7 @@ def evaluate(
     precision: str = "32",
     threads: int | None = None,
     reference: Path | None = None,
+    temperature: float | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationRecord:
@@ -51,6 +52,7 @@ def evaluate(
         precision: "32", "bf16" or "auto".
         threads: As in ``open_backend``.
         reference: Evaluated run folder of the teacher, to measure agreement with.
+        temperature: Of a teacher: tell what its answers say about the classes at this temperature.
         overwrite: Replace an evaluation of another split as well, and files that this program did not write.
         progress: Called after every scene with (scenes done, scenes in all).
 
@@ -89,6 +91,7 @@ def evaluate(
         out=out,
         pictures=pictures,
         reference=reference,
+        temperature=temperature,
         overwrite=overwrite,
         progress=progress,
     )

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from segshrink.classes import ClassMap, format_color
 from segshrink.errors import DataError, ModelError
 from segshrink.evaluation.agreement import Comparison
+from segshrink.evaluation.areas import MappedAreas
 from segshrink.evaluation.calibration import CalibrationHistogram
-from segshrink.evaluation.confusion import Confusion, marginals
+from segshrink.evaluation.confusion import Confusion
 from segshrink.evaluation.curves import ProbabilityHistograms
 from segshrink.evaluation.intervals import bootstrap_interval
 from segshrink.evaluation.pictures import SceneFiles
+from segshrink.evaluation.soft_answers import SoftAnswers
 from segshrink.files import replacing
 from segshrink.folder_lock import claimed
 from segshrink.prediction import Prediction
@@ -30,6 +32,7 @@ from segshrink.run_records import (
     ModelRecord,
     ScoresRecord,
 )
+from segshrink.scores import marginals
 
 
 class ArrayPredictor(Protocol):
@@ -79,6 +82,7 @@ def score_scenes(
     out: Path | None,
     pictures: int = 60,
     reference: str | Path | None = None,
+    temperature: float | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationRecord:
@@ -99,6 +103,7 @@ def score_scenes(
             None writes nothing.
         pictures: Largest number of scenes shown as pictures.
         reference: Run folder evaluated on the same scenes, to measure agreement with.
+        temperature: Of a teacher: tell what its answers say about the classes at this temperature.
         overwrite: Replace an evaluation of another split as well, and files that this program did not write.
         progress: Called after each scene with the number done and of all.
 
@@ -112,7 +117,11 @@ def score_scenes(
     """
     _check_classes(predictor, classes)
     folder = None if out is None else RunFolder(out)
-    tally = _Tally(classes, None if reference is None else Comparison(reference, classes))
+    tally = _Tally(
+        classes,
+        None if reference is None else Comparison(reference, classes),
+        None if temperature is None else SoftAnswers(len(classes), temperature),
+    )
     with nullcontext() if folder is None else claimed(folder.path):
         if folder is not None and not overwrite:
             folder.refuse_other_evaluation(data_name, split)
@@ -142,12 +151,14 @@ def score_scenes(
 class _Tally:
     """Everything counted over the scenes of one evaluation."""
 
-    def __init__(self, classes: ClassMap, comparison: Comparison | None) -> None:
+    def __init__(self, classes: ClassMap, comparison: Comparison | None, soft_answers: SoftAnswers | None) -> None:
         self.classes = classes
         self.comparison = comparison
+        self.soft_answers = soft_answers
         self.confusion = Confusion(len(classes))
         self.histograms = ProbabilityHistograms(len(classes))
         self.calibration = CalibrationHistogram(len(classes))
+        self.areas = MappedAreas(len(classes))
         self.marginals: list[NDArray[np.int64]] = []
         self.images: list[ImageRecord] = []
 
@@ -158,11 +169,14 @@ class _Tally:
             confusion = Confusion(len(self.classes)).update(prediction.index, scene.target)
             self.histograms.update(prediction.probabilities, scene.target)
             self.calibration.update(prediction.probabilities, scene.target, prediction=prediction.index)
+            if self.soft_answers is not None:
+                self.soft_answers.update(prediction.probabilities, scene.target)
             if self.comparison is not None:
                 self.comparison.count(scene.name, prediction.index)
         except (DataError, ModelError) as error:
             raise type(error)(f"scene '{scene.name}': {error}") from error
         self.confusion.merge(confusion)
+        self.areas.update(prediction.index, confusion.matrix)
         self.marginals.append(marginals(confusion.matrix))
         scores, pixels = confusion.scores(), int(confusion.matrix.sum())
         shown = None if files is None else files.keep(scene.name, scene.image, scene.target, prediction.index)
@@ -185,8 +199,11 @@ class _Tally:
             "scores": ScoresRecord(**self.confusion.scores().to_lists()),
             "confusion": matrix.tolist(),
             "interval": bootstrap_interval(self.marginals),
+            "areas": self.areas.areas(),
             "calibration": self.calibration.calibration(),
             "curves": self.histograms.curves(classes.names),
+            "pooled_curve": self.histograms.pooled_curve(),
+            "soft_answers": self.soft_answers.record() if self.soft_answers else None,
             "per_image": self.images,
             "agreement": self.comparison.agreement() if self.comparison else None,
             "never_predicted": [classes.names[index] for index in self.confusion.never_predicted()],

@@ -57,7 +57,7 @@ def inspect_model(source: str) -> ModelFinding:
         FileError: There is nothing of this name, or a file of a folder can't be read.
         ModelError: A folder is damaged, or the id is unknown.
     """
-    model, trained = _opened(source)
+    model, trained = open_source(source)
     description = model.description
     return ModelFinding(
         source=source,
@@ -70,8 +70,8 @@ def inspect_model(source: str) -> ModelFinding:
     )
 
 
-def _opened(source: str) -> tuple[SegmentationModel, bool]:
-    """Open a model; also tell whether it knows its classes."""
+def open_source(source: str) -> tuple[SegmentationModel, bool]:
+    """Open a model as ``inspect_model`` does; also tell whether it knows its classes."""
     path = Path(source)
     if path.is_dir():
         if not (path / "config.json").exists() and not (path / "model").is_dir():

@@ -18,6 +18,7 @@ from segshrink.models import SegmentationModel, count_parameters, load_model
 from segshrink.prediction import Backend
 from segshrink.profiling.latency import Job, Progress, measure
 from segshrink.profiling.parameters_and_macs import count_macs
+from segshrink.profiling.stages import count_stages
 
 ROUNDS = 5
 # What the timed runs of one model may take.
@@ -65,7 +66,8 @@ def profile_models(
         progress: Called with (steps done, steps in all, what is being done).
 
     Returns:
-        By name a JSON-able mapping: ``parameters``; ``macs`` (multiply-accumulates for one image); ``input`` (shape);
+        By name a JSON-able mapping: ``parameters``; ``macs`` (multiply-accumulates for one image) and
+        ``stages`` (the same by stage); ``input`` (shape);
         ``file_bytes`` (the weights); ``latency_ms`` (``median``, ``p95``, ``low``, ``high``, ``runs``, ``threads``; raw
         pixels in, class map out, batch 1); ``peak_memory_mb`` (largest resident set, in 10^6 bytes, of a fresh process
         that loads the model and runs one image) with ``baseline_memory_mb`` (the same process when it has only imported
@@ -114,6 +116,7 @@ def _count(folder: Path, *, size: int) -> dict[str, Any]:
     return {
         "parameters": count_parameters(model),
         "macs": count_macs(model, size=size),
+        "stages": [stage.to_json() for stage in count_stages(model, size=size)],
         "input": [1, model.description.bands, size, size],
         "file_bytes": ModelFile(folder).size_bytes,
     }

@@ -50,7 +50,7 @@ class Measure:
 
     key: str
     label: str
-    value: Callable[[Run], float | None]
+    value: Callable[[Run], float | None] = lambda _: None
     text: Callable[[float | None], str] = formatting.score
     against: Literal["scores", "sizes", "speeds", ""] = ""
     words: tuple[str, str] = ("less", "more")
@@ -183,12 +183,18 @@ def _model(run: Run) -> dict[str, Any]:
     }
 
 
+def class_colors(runs: Sequence[Run]) -> dict[str, str]:
+    """Return the color of each class that a run was judged on, in the first run's order and colors."""
+    colors: dict[str, str] = {}
+    for entry in (entry for run in runs if run.evaluation for entry in run.evaluation.classes):
+        colors.setdefault(entry.name, entry.color)
+    return colors
+
+
 def _classes(runs: Sequence[Run]) -> tuple[Measure, ...]:
-    entries = [entry for run in runs if run.evaluation for entry in run.evaluation.classes]
-    colors = {entry.name: entry.color for entry in reversed(entries)}
     return tuple(
-        Measure(f"iou/{name}", name, partial(_class_iou, name), against="scores", color=colors[name])
-        for name in dict.fromkeys(entry.name for entry in entries)
+        Measure(f"iou/{name}", name, partial(_class_iou, name), against="scores", color=color)
+        for name, color in class_colors(runs).items()
     )
 
 
@@ -213,13 +219,21 @@ def _hints(runs: Sequence[Run]) -> dict[str, str]:
     if baseline := next((p.baseline_memory_mb for p in profiles if p.baseline_memory_mb), None):
         occupied = f"measured; {formatting.memory(baseline)} of it without any model"
     interval = f"with its {formatting.percent(level)} bootstrap interval over images"
-    return {"mean_iou": interval, "macs": size, "latency_ms": timed, "peak_memory_mb": occupied}
+    return {
+        "mean_iou": interval,
+        "accuracy": f"overall accuracy, {interval}",
+        "macs": size,
+        "latency_ms": timed,
+        "peak_memory_mb": occupied,
+    }
 
 
 def _cell(measure: Measure, run: Run, teacher: Run | None) -> Cell:
     value, note = measure.value(run), ""
     if measure.key == "mean_iou" and value is not None:
         note = formatting.interval(run.interval)
+    if measure.key == "accuracy" and run.evaluation and run.evaluation.interval:
+        note = formatting.interval(run.evaluation.interval.accuracy)
     if measure.key == "latency_ms" and run.profile and run.profile.load and run.profile.load.others is not None:
         note = f"load {formatting.percent(run.profile.load.others)}"
     cell = Cell(value, measure.text(value), note)

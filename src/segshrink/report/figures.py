@@ -67,7 +67,10 @@ def curve_panels(runs: Sequence[Run]) -> list[Panel]:
     evaluations = [run.evaluation for run in runs if run.evaluation]
     colors = {entry.name: entry.color for evaluation in evaluations for entry in evaluation.classes}
     names = dict.fromkeys(curve.name for evaluation in evaluations for curve in evaluation.curves if curve.recall)
-    return [_curve_panel(runs, name, place, colors.get(name)) for place, name in enumerate(names, start=1)]
+    panels = [_curve_panel(runs, name, place, colors.get(name)) for place, name in enumerate(names, start=1)]
+    if any(evaluation.pooled_curve for evaluation in evaluations):
+        panels.append(_curve_panel(runs, None, len(panels) + 1, None))
+    return panels
 
 
 def confusion_panels(runs: Sequence[Run]) -> list[Panel]:
@@ -76,6 +79,22 @@ def confusion_panels(runs: Sequence[Run]) -> list[Panel]:
         _confusion_panel(run, run.evaluation, f"confusion_{place}_{slug(run.label)}")
         for place, run in enumerate(runs, start=1)
         if run.evaluation
+    ]
+
+
+def soft_answer_panels(runs: Sequence[Run]) -> list[Panel]:
+    """Mean answer of a teacher for the pixels of each true class, in percent, at the temperature it teaches with."""
+    return [
+        _matrix_panel(
+            run,
+            np.array(answers.matrix, dtype=np.float64),
+            f"soft_answers_{place}_{slug(run.label)}",
+            subject=f"Mean answer in %, temperature {answers.temperature:g}",
+            xlabel="answered",
+            alt=f"Mean answers of {run.label}. Probability of each true class",
+        )
+        for place, run in enumerate(runs, start=1)
+        if run.evaluation and (answers := run.evaluation.soft_answers)
     ]
 
 
@@ -175,12 +194,15 @@ def _cost_panel(shown: Sequence[Run], costs: Sequence[float], key: str, title: s
     return Panel(f"mean_iou_over_{key}", title, alt, draw, size, leaking=leaking)
 
 
-def _curve_panel(runs: Sequence[Run], name: str, place: int, color: str | None) -> Panel:
+def _curve_panel(runs: Sequence[Run], class_name: str | None, place: int, color: str | None) -> Panel:
+    """Return the curves of a class; of all (pixel, class) pairs together where none is named."""
+    name = class_name or "All classes pooled"
     curves = [
         (run, curve, f"{run.label}  AP {formatting.score(curve.average_precision)}")
         for run in runs
-        for curve in (run.evaluation.curves if run.evaluation else ())
-        if curve.name == name and curve.recall
+        if run.evaluation
+        for curve in (run.evaluation.curves if class_name else (run.evaluation.pooled_curve,))
+        if curve is not None and curve.recall and class_name in (None, curve.name)
     ]
 
     def draw(axes: Axes) -> None:
@@ -197,10 +219,16 @@ def _curve_panel(runs: Sequence[Run], name: str, place: int, color: str | None) 
 
 
 def _confusion_panel(run: Run, evaluation: EvaluationRecord, key: str) -> Panel:
-    names = evaluation.class_names
     counts = np.array(evaluation.confusion, dtype=np.float64)
     total = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
+    alt = f"Confusion matrix of {run.label}. Share found of each true class"
+    return _matrix_panel(run, shares, key, subject="Confusion in %", xlabel="predicted", alt=alt)
+
+
+def _matrix_panel(run: Run, shares: NDArray[np.float64], key: str, *, subject: str, xlabel: str, alt: str) -> Panel:
+    """Draw shares (C, C) of true classes, one a row, NaN where a class is absent."""
+    names = run.evaluation.class_names if run.evaluation else ()
     many = len(names) > MANY_CLASSES
     recalls = [
         f"{name} absent" if np.isnan(share) else f"{name} {100 * share:.0f} %"
@@ -222,14 +250,14 @@ def _confusion_panel(run: Run, evaluation: EvaluationRecord, key: str) -> Panel:
         axes.set_xticks(places, shown, rotation=40, ha="right", rotation_mode="anchor")
         axes.set_yticks(places, shown)
         axes.tick_params(labelcolor=LIGHT.ink, labelsize=letters)
-        axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), xlabel="predicted", ylabel="true")
+        axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), xlabel=xlabel, ylabel="true")
         axes.set_aspect("equal")
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
 
-    alt = f"Confusion matrix of {run.label}. Share found of each true class: {'; '.join(recalls)}."
+    alt = f"{alt}: {'; '.join(recalls)}."
     side = max(3.6, 1.5 + 0.45 * len(names))
-    size, subject = (side + 0.4, side), "Confusion in %"
+    size = (side + 0.4, side)
     return Panel(key, run.label, alt, draw, size, wide=many, leaking=run.leaking, subject=subject)
 
 

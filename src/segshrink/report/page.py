@@ -1,22 +1,28 @@
-"""Builds the report: one offline HTML page, the same figures as PNG, the table's numbers as JSON."""
+"""Builds the report: one offline HTML page, figures and images as files, Markdown to paste, the numbers as JSON."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from segshrink import formatting
 from segshrink.files import refuse_foreign, replacing, write_json, write_text
 from segshrink.report import comparison, figures
-from segshrink.report.panels import DARK, LIGHT, Panel, to_png, to_svg
-from segshrink.report.pictures import ERROR_COLORS, data_uri, examples
+from segshrink.report.class_scores import class_rows
+from segshrink.report.composite import composite
+from segshrink.report.panels import DARK, LIGHT, Panel, slug, to_png, to_svg, to_titled_svg
+from segshrink.report.pictures import ERROR_COLORS, SHOWN, Example, Images, data_uri, examples
 from segshrink.report.runs import Run, collect, focus
+from segshrink.report.stages import stage_rows
 from segshrink.report.summary import Summary, notices, summarize
 from segshrink.run_folder import FIGURES, REPORT
 from segshrink.run_records import MachineRecord
@@ -32,12 +38,14 @@ TILES = {
 }
 
 
-def report(runs: Sequence[Path], out: Path | None = None, *, overwrite: bool = False) -> Path:
-    """Write ``report.html``, ``report.json`` and ``figures/*.png`` from the files of run folders.
+def report(runs: Sequence[Path], out: Path | None = None, *, images: Images = SHOWN, overwrite: bool = False) -> Path:
+    """Write ``report.html``, ``report.md``, ``report.json`` and ``figures/`` (PNG, SVG) from the files of run folders.
 
     Args:
         runs: Run folders; each brings its ``teacher`` and ``control`` folders along.
         out: Folder of the report, or its ``.html`` file; by default the first run's folder.
+        images: Which images are shown: how many, best, median and worst by score; "random" for ten by chance, the same
+            in every report; or their names.
         overwrite: Replace files of these names that this program did not write.
 
     Returns:
@@ -46,84 +54,147 @@ def report(runs: Sequence[Path], out: Path | None = None, *, overwrite: bool = F
     Raises:
         FileError: A run folder is missing, holds no run, a file can't be read or written, or something else stands
             where the report goes.
+        UsageError: No picture was kept of an image that is named.
         DataError: A run's file holds something else than it should.
     """
-    collected = collect(runs)
     page = Path(out) if out is not None else Path(runs[0])
     if page.suffix.lower() not in (".html", ".htm"):
         page = page / REPORT
-    record = page.with_suffix(".json")
-    sections = {
-        "summary": figures.summary_panels(collected),
-        "training": figures.training_panels(collected),
-        "curves": figures.curve_panels(collected),
-        "confusion": figures.confusion_panels(collected),
-        "calibration": figures.calibration_panels(collected),
-    }
-    pictures = {page.parent / FIGURES / f"{panel.key}.png": panel for panels in sections.values() for panel in panels}
-    refuse_foreign(page, record, *pictures, overwrite=overwrite)
-    for path, panel in pictures.items():
+    contents = _collected(runs, images)
+    numbers = page.with_suffix(".json")
+    texts = {page: "report.html", page.with_suffix(".md"): "report.md"}
+    pictures = {page.parent / FIGURES / name: content for name, content in contents.files().items()}
+    refuse_foreign(*texts, numbers, *pictures, overwrite=overwrite)
+    for path, content in pictures.items():
         with replacing(path, overwrite=overwrite) as temporary:
-            temporary.write_bytes(to_png(panel))
-    groups, summary = comparison.table(collected), summarize(collected)
-    numbers = {
-        "segshrink": __version__,
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "title": summary.title,
-        "headline": summary.sentence,
-        "caveat": summary.caveat,
-        "notices": [{"title": notice.title, "text": notice.text} for notice in notices(collected)],
-        **comparison.as_json(collected, groups),
-    }
-    write_text(page, _render(collected, groups, summary, sections), overwrite=overwrite)
-    write_json(record, numbers, overwrite=overwrite)
+            temporary.write_bytes(content)
+    for path, template in texts.items():
+        write_text(path, contents.rendered(template), overwrite=overwrite)
+    write_json(numbers, contents.numbers(), overwrite=overwrite)
     return page
 
 
-def _render(
-    runs: Sequence[Run],
-    groups: dict[str, list[comparison.Row]],
-    summary: Summary,
-    sections: dict[str, list[Panel]],
-) -> str:
-    rows, picture_notes = examples(runs)
-    main = focus(runs)
-    names = [run.name for run in runs]
-    script = _file("script.js")
-    environment = Environment(
-        loader=FunctionLoader(_file), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    cells = {row.measure.key: row.cells for group in groups.values() for row in group}
-    return environment.get_template("report.html").render(
-        version=__version__,
-        built=datetime.now().strftime("%Y-%m-%d %H:%M"),
-        summary=summary,
-        notices=notices(runs),
-        leaking=any(run.leaking for run in runs),
-        facts=_facts(runs, main),
-        tiles=[(key, title, cells[key][runs.index(main)]) for key, title in TILES.items() if main and key in cells],
-        runs=runs,
-        main=main,
-        themes=(LIGHT, DARK),
-        # A run's own name is shown where it tells something.
-        names=[run.name if names.count(run.name) == 1 and run.name != run.label else "" for run in runs],
-        groups=groups,
-        order=sorted(range(len(runs)), key=lambda place: runs[place] is not main),
-        sections={key: [(panel, *_pictures(panel)) for panel in panels] for key, panels in sections.items()},
-        examples=rows,
-        picture_notes=picture_notes,
-        compared=any(row.compared for row in rows),
-        error_colors={key: "#{:02x}{:02x}{:02x}".format(*color) for key, color in ERROR_COLORS.items()},
-        classes=main.evaluation.classes if main and main.evaluation else (),
-        style=_file("style.css"),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
+@dataclass(frozen=True)
+class _Contents:
+    """All that a report shows.
+
+    Attributes:
+        runs: Teacher to student.
+        groups: The comparison's rows.
+        class_groups: Rows of each class's precision, recall, F1, support and area.
+        summary: The sentences at the head.
+        sections: Figures by the part of the page.
+        examples: Images.
+        picture_notes: What couldn't be shown of them.
+    """
+
+    runs: Sequence[Run]
+    groups: dict[str, list[comparison.Row]]
+    class_groups: dict[str, list[comparison.Row]]
+    summary: Summary
+    sections: dict[str, list[Panel]]
+    examples: list[Example]
+    picture_notes: list[str]
+    built: datetime = field(default_factory=lambda: datetime.now().astimezone())
+
+    def files(self) -> dict[str, bytes]:
+        """Return the content of every picture by its file name."""
+        panels = [panel for panels in self.sections.values() for panel in panels]
+        files = {f"{panel.key}.png": to_png(panel) for panel in panels}
+        files |= {f"{panel.key}.svg": to_titled_svg(panel) for panel in panels}
+        main = focus(self.runs)
+        classes = main.evaluation.classes if main and main.evaluation else ()
+        label = "the student" if main and main.label == "Student" else main.label if main else ""
+        files |= {name: composite(row, classes, label) for name, row in self._composites().items()}
+        return files
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what the page says, as JSON."""
+        return {
+            "segshrink": __version__,
+            "date": self.built.isoformat(timespec="seconds"),
+            "title": self.summary.title,
+            "headline": self.summary.sentence,
+            "caveat": self.summary.caveat,
+            "notices": [{"title": notice.title, "text": notice.text} for notice in notices(self.runs)],
+            **comparison.as_json(self.runs, self.groups | self.class_groups),
+        }
+
+    def rendered(self, template: str) -> str:
+        """Fill in the page's or the Markdown's template."""
+        runs, main = self.runs, focus(self.runs)
+        names = [run.name for run in runs]
+        script = _file("script.js")
+        environment = Environment(
+            loader=FunctionLoader(_file),
+            autoescape=template.endswith(".html"),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters["md"] = _markdown
+        cells = {row.measure.key: row.cells for group in self.groups.values() for row in group}
+        return environment.get_template(template).render(
+            version=__version__,
+            built=self.built.strftime("%Y-%m-%d %H:%M"),
+            summary=self.summary,
+            notices=notices(runs),
+            leaking=any(run.leaking for run in runs),
+            facts=_facts(runs, main),
+            tiles=[(key, title, cells[key][runs.index(main)]) for key, title in TILES.items() if main and key in cells],
+            runs=runs,
+            main=main,
+            themes=(LIGHT, DARK),
+            # A run's own name is shown where it tells something.
+            names=[run.name if names.count(run.name) == 1 and run.name != run.label else "" for run in runs],
+            groups=self.groups,
+            class_groups=self.class_groups,
+            staged=[run for run in runs if run.profile and run.profile.stages],
+            stage_rows=stage_rows(
+                {run.label: run.profile.stages for run in runs if run.profile and run.profile.stages}
+            ),
+            order=sorted(range(len(runs)), key=lambda place: runs[place] is not main),
+            sections=self.sections,
+            drawn=lambda panel: [data_uri(svg, "image/svg+xml") for svg in to_svg(panel)],
+            figures_folder=FIGURES,
+            composites=self._composites(),
+            examples=self.examples,
+            picture_notes=self.picture_notes,
+            compared=any(row.compared for row in self.examples),
+            error_colors={key: "#{:02x}{:02x}{:02x}".format(*color) for key, color in ERROR_COLORS.items()},
+            classes=main.evaluation.classes if main and main.evaluation else (),
+            style=_file("style.css"),
+            script=script,
+            script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
+        )
+
+    def _composites(self) -> dict[str, Example]:
+        """Return the images by the file names of their printable pictures."""
+        return {f"image_{place:02d}_{slug(row.name)}.png": row for place, row in enumerate(self.examples, start=1)}
+
+
+def _collected(runs: Sequence[Path], images: Images) -> _Contents:
+    collected = collect(runs)
+    return _Contents(
+        collected,
+        comparison.table(collected),
+        class_rows(collected),
+        summarize(collected),
+        {
+            "summary": figures.summary_panels(collected),
+            "training": figures.training_panels(collected),
+            "curves": figures.curve_panels(collected),
+            "confusion": figures.confusion_panels(collected),
+            "soft_answers": figures.soft_answer_panels(collected),
+            "calibration": figures.calibration_panels(collected),
+        },
+        *examples(collected, images),
     )
 
 
-def _pictures(panel: Panel) -> list[str]:
-    """Return the figure for light and for dark pages, as data URIs."""
-    return [data_uri(svg, "image/svg+xml") for svg in to_svg(panel)]
+def _markdown(text: str) -> str:
+    """Return text whose signs Markdown and HTML would obey are escaped."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", text)
 
 
 def _file(name: str) -> str:

@@ -26,6 +26,8 @@ from segshrink.version import __version__
 _LETTER_INCHES, _LEGEND_LETTER_INCHES, _LEGEND_LINE_INCHES, _HANDLE_INCHES = 0.11, 0.085, 0.19, 0.5
 # The page's font list; text in SVG stays text, so that any script and any screen reads well.
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
+# By which a figure says that this program made it.
+_MAKER = f"segshrink {__version__}"
 Dash = tuple[float, tuple[float, ...]] | str
 DASHES: tuple[Dash, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 
@@ -174,7 +176,7 @@ def to_svg(panel: Panel) -> tuple[bytes, bytes]:
     The ground is transparent, text stays text, and there is no title: the page gives it.
     """
     with mpl.rc_context(STYLE):
-        light = _saved(panel.figure(), "svg", {"Date": None}).decode().replace("'DejaVu Sans'", FONTS)
+        light = _saved(panel.figure(), "svg", {"Date": None}, "none").decode().replace("'DejaVu Sans'", FONTS)
     dark = dict(zip(LIGHT.colors, DARK.colors, strict=True))
     pattern = re.compile("|".join(map(re.escape, dark)))
     return light.encode(), pattern.sub(lambda found: dark[found[0]], light).encode()
@@ -183,15 +185,25 @@ def to_svg(panel: Panel) -> tuple[bytes, bytes]:
 def to_png(panel: Panel) -> bytes:
     """Return the titled figure as PNG on white at 200 dots per inch."""
     with mpl.rc_context(STYLE):
-        return _saved(panel.figure(titled=True), "png", {"Software": f"segshrink {__version__}"})
+        return figure_png(panel.figure(titled=True))
 
 
-def _saved(figure: Figure, kind: str, metadata: dict[str, Any]) -> bytes:
+def to_titled_svg(panel: Panel) -> bytes:
+    """Return the titled figure as SVG on white."""
+    with mpl.rc_context(STYLE):
+        return _saved(panel.figure(titled=True), "svg", {"Date": None, "Creator": _MAKER}, LIGHT.surface)
+
+
+def figure_png(figure: Figure) -> bytes:
+    """Return a figure as PNG on white at 200 dots per inch."""
+    return _saved(figure, "png", {"Software": _MAKER}, LIGHT.surface)
+
+
+def _saved(figure: Figure, kind: str, metadata: dict[str, Any], ground: str) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # A PNG shows a box for a letter that the font lacks; the page's SVG takes the reader's fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        ground = "none" if kind == "svg" else LIGHT.surface
         figure.savefig(buffer, format=kind, dpi=200, facecolor=ground, metadata=metadata)
     return buffer.getvalue()
 

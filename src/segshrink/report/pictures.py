@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,13 @@ from PIL import Image, ImageColor
 
 from segshrink import formatting
 from segshrink.classes import IGNORE_INDEX
+from segshrink.errors import UsageError, nearest
 from segshrink.report.runs import Run, comparable, first, focus
 from segshrink.run_records import ClassRecord, ImageRecord
 
 Index = npt.NDArray[np.uint8]
+# Which images are shown: so many by their score, ten by chance, or those of these names.
+Images = int | Literal["random"] | Sequence[str]
 SIDE = 480
 SHOWN = 10
 IGNORED = (128, 128, 128)
@@ -30,13 +34,21 @@ ERROR_COLORS = {"student": (214, 64, 20), "teacher": (38, 110, 220), "both": (12
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a row: ``source`` is a data URI; ``kind`` is image, map or errors."""
+    """One picture of a row; ``kind`` is image, map or errors."""
 
     title: str
     note: str
-    source: str
+    picture: Image.Image
     kind: str
     alt: str
+
+    @property
+    def source(self) -> str:
+        """The picture as a data URI: maps in exact colors, the others small."""
+        options: dict[str, Any] = {"format": "PNG"} if self.kind == "map" else {"format": "JPEG", "quality": 82}
+        buffer = io.BytesIO()
+        self.picture.save(buffer, optimize=True, **options)
+        return data_uri(buffer.getvalue(), f"image/{options['format'].lower()}")
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,7 @@ class Example:
 
     Attributes:
         name: The scene's name.
-        group: Best, median or worst.
+        group: Best, median or worst; "chosen" where the user chose.
         rank: Its place among all.
         width: Of each picture, in pixels.
         height: The same.
@@ -83,15 +95,39 @@ def choose(images: Sequence[ImageRecord], shown: int = SHOWN) -> list[tuple[str,
     return [(group, index + 1, ordered[index]) for group, index in chosen]
 
 
-def examples(runs: Sequence[Run]) -> tuple[list[Example], list[str]]:
-    """Return the chosen images with their pictures, and notes on what couldn't be shown."""
+def choose_named(images: Sequence[ImageRecord], names: Sequence[str]) -> list[tuple[str, int, ImageRecord]]:
+    """Pick images by name, in the order named, as ``choose`` does.
+
+    Raises:
+        UsageError: No picture was kept of an image of that name.
+    """
+    ordered = [image for _, _, image in choose(images, len(images))]
+    ranks = {image.name: rank for rank, image in enumerate(ordered, start=1)}
+    for name in names:
+        if name not in ranks:
+            raise UsageError(f"the evaluation kept no picture of an image '{name}'{nearest(name, ranks)}")
+    return [("chosen", ranks[name], ordered[ranks[name] - 1]) for name in names]
+
+
+def examples(runs: Sequence[Run], shown: Images = SHOWN) -> tuple[list[Example], list[str]]:
+    """Return the chosen images with their pictures, and notes on what couldn't be shown.
+
+    Args:
+        runs: What the report is about.
+        shown: How many, by score; "random" for ten by chance, alike in every report; or their names.
+    """
     main = focus(runs)
     if main is None or main.evaluation is None:
         return [], ["no run has been evaluated"]
     images = [image for image in main.evaluation.per_image if image.mean_iou is not None]
     images = [image for image in images if main.folder.pictures_of(image)]
     rows, notes = [], []
-    for group, rank, image in choose(images):
+    if shown == "random":
+        names = sorted(image.name for image in images)
+        drawn = np.random.default_rng(0).choice(len(names), min(SHOWN, len(names)), replace=False)
+        shown = [names[place] for place in sorted(drawn)]
+    chosen = choose(images, shown) if isinstance(shown, int) else choose_named(images, shown)
+    for group, rank, image in chosen:
         try:
             rows.append(_example(image, group, f"{rank} of {len(images)}", main, main.evaluation.classes, runs))
         except (OSError, ValueError, Image.DecompressionBombError) as error:
@@ -109,7 +145,7 @@ def _example(
     photo.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     truth = _indices(files[1], photo.size)
     tiles = [
-        Tile("Image", "", _jpeg(photo), "image", f"Photograph {image.name}"),
+        Tile("Image", "", photo, "image", f"Photograph {image.name}"),
         Tile("Truth", "", _map(truth, classes), "map", f"True classes of {image.name}: {_shares(truth, classes)}"),
     ]
     predictions: dict[str, Index] = {}
@@ -155,7 +191,7 @@ def _errors(photo: Image.Image, truth: Index, predicted: Index, other: Index | N
         alone, teachers, both = (share(mask) for mask in groups.values())
         alt = f"{alt}; wrong alone {alone}, only the teacher {teachers}, both {both}"
         note = f"{note}, {share(judged & (predicted != other))} unlike the teacher"
-    return Tile("Errors", note, _jpeg(Image.fromarray(picture.astype(np.uint8))), "errors", alt)
+    return Tile("Errors", note, Image.fromarray(picture.astype(np.uint8)), "errors", alt)
 
 
 def _indices(path: Path, size: tuple[int, int]) -> Index:
@@ -173,13 +209,13 @@ def _read(path: Path) -> Image.Image:
         return picture
 
 
-def _map(index: Index, classes: Sequence[ClassRecord]) -> str:
+def _map(index: Index, classes: Sequence[ClassRecord]) -> Image.Image:
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(classes)] = [ImageColor.getrgb(entry.color) for entry in classes]
     palette[IGNORE_INDEX] = IGNORED
     picture = Image.fromarray(np.ascontiguousarray(index))
     picture.putpalette(palette.tobytes())
-    return _uri(picture, "PNG", optimize=True)
+    return picture
 
 
 def _shares(index: Index, classes: Sequence[ClassRecord]) -> str:
@@ -187,16 +223,6 @@ def _shares(index: Index, classes: Sequence[ClassRecord]) -> str:
     total = max(int(counts[: len(classes)].sum()), 1)
     order = sorted(range(len(classes)), key=lambda place: -counts[place])
     return ", ".join(f"{classes[place].name} {100 * counts[place] / total:.0f} %" for place in order if counts[place])
-
-
-def _jpeg(picture: Image.Image) -> str:
-    return _uri(picture, "JPEG", quality=82, optimize=True)
-
-
-def _uri(picture: Image.Image, kind: str, **options: int) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return data_uri(buffer.getvalue(), f"image/{kind.lower()}")
 
 
 def data_uri(content: bytes, kind: str) -> str:

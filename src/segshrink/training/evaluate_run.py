@@ -82,7 +82,12 @@ def _timed_together(folders: Sequence[RunFolder]) -> bool:
 
 
 def describe_teacher(
-    teacher: Teacher, dataset: Dataset, *, out: Path, progress: ScenesDone | None = None
+    teacher: Teacher,
+    dataset: Dataset,
+    *,
+    out: Path,
+    temperature: float | None = None,
+    progress: ScenesDone | None = None,
 ) -> EvaluationRecord:
     """Evaluate the teacher of a distillation into ``out``, which the report reads like a run folder.
 
@@ -92,6 +97,7 @@ def describe_teacher(
         teacher: The teacher, whatever it is.
         dataset: The student's data set, whose validation split judges both.
         out: Folder to write to.
+        temperature: That it teaches with; None: it teaches nothing softened.
         progress: Called after every scene with (scenes done, scenes in all).
     """
     folder, run = RunFolder(out), RunFolder(teacher.name)
@@ -103,7 +109,7 @@ def describe_teacher(
     folder.remove_measurements()
     if run.metrics_file.exists():
         folder.metrics_file.write_bytes(run.metrics_file.read_bytes())
-    return evaluate(teacher, dataset, out=out, name="teacher", progress=progress)
+    return evaluate(teacher, dataset, out=out, name="teacher", temperature=temperature, progress=progress)
 
 
 def _teacher_source(teacher: Teacher, *, bands: int) -> Source | None:

@@ -72,6 +72,12 @@ def check_teacher(teacher: Teacher, terms: Sequence[WeightedTerm], *, cached: bo
             )
 
 
+def teaching_temperature(terms: Sequence[WeightedTerm]) -> float | None:
+    """Return the highest temperature that a teacher's answers are softened with; None where no term softens them."""
+    softened = [term.options["temperature"] for _, term in terms if "temperature" in term.options]
+    return max(softened, default=None)
+
+
 def _choices(distillation: Distillation, supervised: Sequence[Term]) -> Sequence[Term]:
     if distillation.terms is not None and distillation.preset is not None:
         raise ConfigError("distillation has both 'preset' and 'terms'; a preset is a list of terms: keep one of them")

@@ -24,7 +24,7 @@ from segshrink.training.build_student import check_chosen, check_teacher_bands
 from segshrink.training.features import check_own_taps
 from segshrink.training.hardware import check_memory, lightning_precision, use_free_threads
 from segshrink.training.run import check_same_teacher
-from segshrink.training.terms import check_teacher, student_terms
+from segshrink.training.terms import check_teacher, student_terms, teaching_temperature
 from segshrink.workflows.diagnose import diagnose_briefly
 from segshrink.workflows.progress import Progress, silent
 from segshrink.workflows.train import measure_run, time_runs, train_role
@@ -161,7 +161,13 @@ def measure_teachers(
     if _is_measured(RunFolder(out).teacher, teacher):
         return
     with writing(out):
-        describe_teacher(teacher, dataset, out=out / "teacher", progress=partial(progress, "evaluate teacher"))
+        describe_teacher(
+            teacher,
+            dataset,
+            out=out / "teacher",
+            temperature=teaching_temperature(terms),
+            progress=partial(progress, "evaluate teacher"),
+        )
     if (notice := overlooked_classes(teacher)) is not None:
         _LOGGER.warning(notice)
 
