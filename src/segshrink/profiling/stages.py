@@ -35,9 +35,10 @@ def count_stages(model: SegmentationModel, *, size: int) -> tuple[StageRecord, .
     made: dict[str, tuple[int, int]] = {}  # by module path: stride and channels, 0 where it makes no map
 
     def watch(path: str, module: nn.Module, _: object, output: object) -> None:
-        shape = output.shape if isinstance(output, Tensor) else ()
-        is_map = len(shape) == 4 and shape[2] > 1
-        made.setdefault(path, (max(1, round(size / shape[2])), shape[1]) if is_map else (0, 0))
+        if isinstance(output, Tensor) and output.dim() == 4 and output.shape[2] > 1:
+            made.setdefault(path, (max(1, round(size / output.shape[2])), output.shape[1]))
+        else:
+            made.setdefault(path, (0, 0))
 
     modules = dict(model.network.named_modules())
     handles = [module.register_forward_hook(partial(watch, path)) for path, module in modules.items()]
