@@ -240,6 +240,15 @@ def content_key(path: Path) -> str:
         raise FileError(f"can't read {path}: {error.strerror or error}; check the path") from error
 
 
+def is_utf8(path: str | Path) -> bool:
+    """Whether a path can be written in UTF-8, as most libraries that open files want it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def resolved(path: Path) -> Path:
     """Return where a path leads, through links."""
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +150,24 @@ def test_a_name_that_is_not_utf_8_is_refused_by_name(segshrink, onnx_file: Path,
     assert result.status == 1
     assert "nde.png" in result.sentence
     assert "UTF-8" in result.sentence
+
+
+def test_the_others_are_predicted_when_a_name_is_not_utf_8(segshrink, onnx_file: Path, tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a.png")
+    odd = write(tmp_path / "x.png").rename(tmp_path / "in" / os.fsdecode(b"Gel\xe4nde.png"))
+    run = ("predict", onnx_file, tmp_path / "in", "-o", tmp_path / "out", "--no-overlay")
+    for _ in range(2):
+        result = segshrink(*run)
+        assert result.status == 1
+        assert "1 of 2 scenes" in result.sentence
+        assert "nde.png" in result.sentence
+    assert "predicted before" not in result.err  # the sentence says it
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.suffix == ".png"] == ["a.png"]
+    with closing(sqlite3.connect(tmp_path / "out" / "predictions.sqlite")) as database:
+        ((source, reason, _),) = database.execute("SELECT * FROM left_out").fetchall()
+    assert "nde.png" in source
+    assert "UTF-8" in reason
+    odd.rename(tmp_path / "in" / "b.png")
+    result = segshrink(*run)
+    assert result.status == 0
+    assert "1 scene was predicted before" in result.err

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,13 @@ def test_a_description_is_read_and_its_root_is_its_folder(data: Path) -> None:
     assert description.root == data.parent
     assert [entry.value for entry in description.classes] == [1, 2]
     assert description.split.val == ["c"]
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_refused_before_a_recipe_must_hold_it(data: Path) -> None:
+    folder = data.parent / os.fsdecode(b"Gel\xe4nde")
+    folder.mkdir()
+    with pytest.raises(ConfigError, match="nde has a name that isn't UTF-8"):
+        load_dataset(data.rename(folder / data.name))
 
 
 def test_root_is_relative_to_the_description(data: Path) -> None:

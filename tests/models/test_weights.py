@@ -143,3 +143,11 @@ def test_pretrained_features_tell_images_apart(classes, shared_weights):
     with torch.no_grad():
         features = model.network.encoder(model.normalize(images))
     assert all(0.05 < value.std() < 50 for value in features)
+
+
+def test_a_folder_whose_name_is_not_utf_8_holds_weights_as_any_other(tmp_path):
+    folder = tmp_path / os.fsdecode(b"Gel\xe4nde")
+    folder.mkdir()
+    save_file({"a": torch.arange(3.0)}, tmp_path / "w.safetensors")
+    moved = (tmp_path / "w.safetensors").rename(folder / "w.safetensors")
+    assert read_tensors(moved)["a"].tolist() == [0, 1, 2]

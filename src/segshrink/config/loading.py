@@ -16,6 +16,7 @@ from segshrink.config.recipe import Recipe
 from segshrink.config.teachers import Adapter
 from segshrink.config.yaml_text import format_yaml, parse_yaml
 from segshrink.errors import ConfigError, FileError, UsageError
+from segshrink.files import is_utf8
 
 Section = TypeVar("Section", bound=Strict)
 
@@ -245,9 +246,12 @@ def _exists(path: Path) -> bool:
 
 def _absolute(text: str, folder: Path) -> str:
     try:
-        return str((folder / Path(text).expanduser()).resolve())
+        path = (folder / Path(text).expanduser()).resolve()
     except (RuntimeError, ValueError, OSError) as error:
         raise ConfigError(f"the path {text!r} can't be followed ({error}); correct it") from error
+    if not is_utf8(path):
+        raise ConfigError(f"{path} has a name that isn't UTF-8, which no recipe can hold; rename it")
+    return str(path)
 
 
 def _parsed(text: str) -> tuple[list[str], Any]:

@@ -64,7 +64,7 @@ def _written_out(node: yaml.Node, sizes: dict[int, int], within: tuple[int, ...]
     elif len(within) > _DEPTH:
         problem = f"it is nested too deep (more than {_DEPTH} levels)"
     elif isinstance(node, yaml.ScalarNode) and re.search("[\\0\ud800-\udfff]", node.value):
-        problem = "a text holds a character that no file can be named with (NUL or half of a pair)"
+        problem = "a text holds a character that can't be kept (NUL, or a byte of a file name that isn't UTF-8)"
     if problem:
         raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
     children = [] if isinstance(node, yaml.ScalarNode) else node.value

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from segshrink.errors import FileError, ModelError
+from segshrink.files import is_utf8
 from segshrink.formatting import printable, shortened
 
 _LOGGER = logging.getLogger(__name__)
@@ -190,7 +191,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             header = int.from_bytes(stream.read(8), "little")
         if header > _LARGEST_HEADER:
             raise ModelError(f"{path} is damaged: it claims a header of {header:,} bytes; download or save it again")
-        return load_file(path, device="cpu")
+        if is_utf8(path):
+            return load_file(path, device="cpu")
+        return load(path.read_bytes())  # the library opens no other names
     except OSError as error:
         raise FileError(f"can't read {path}: {error.strerror or error}") from error
     except ModelError:

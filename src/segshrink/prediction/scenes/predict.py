@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segshrink.errors import FileError
+from segshrink.files import is_utf8
+from segshrink.formatting import listed
 from segshrink.imagery.polygons import require_vector_extra
 from segshrink.imagery.raster_files import Source
 from segshrink.imagery.scenes import expand_sources
@@ -23,6 +26,8 @@ from segshrink.prediction.tiled import choose_tiling
 if TYPE_CHECKING:
     from segshrink.models import SegmentationModel
 
+# Why GDAL opens no such file.
+_ODD_NAME = "a name that isn't UTF-8"
 # Called with (pixels done, pixels in all, name of the scene).
 Progress = Callable[[int, int, str], None]
 
@@ -92,6 +97,9 @@ def predict_scenes(
         ConfigError: Results are in the way, two scenes would get one name, or options make no sense.
         ModelError: The model can't be opened, or fails.
         MissingExtraError: Polygons are asked for, and what writes them isn't installed.
+
+    Scenes of a folder or wildcard whose name isn't UTF-8 can't be opened: they are left out and noted in
+    ``predictions.sqlite``, the others are predicted, and then FileError says so.
     """
     options = options or SceneOptions()
     out = Path(out)
@@ -100,7 +108,11 @@ def predict_scenes(
         Streams(model, runtime=options.runtime, cores=options.threads) as streams,
         Records(folder, model_key(model), options) as records,
     ):
-        plans = plan_scenes(expand_sources(sources, leave_out=folder.resolve()), out, streams.backend, options)
+        scenes = expand_sources(sources, leave_out=folder.resolve())
+        left_out = _left_out(scenes, sources, records)
+        plans = plan_scenes(
+            {scene: place for scene, place in scenes.items() if scene not in left_out}, out, streams.backend, options
+        )
         finished = {plan.files.classes for plan in plans if not options.overwrite and records.holds(plan)}
         open_plans = [plan for plan in plans if plan.files.classes not in finished]
         records.refuse_foreign(open_plans)
@@ -115,7 +127,21 @@ def predict_scenes(
             if held or not _predict_one(plan, streams, options, records, report):
                 finished.add(plan.files.classes)
             done += plan.pixels
+    if left_out:
+        raise FileError(
+            f"{len(left_out)} of {len(scenes)} scenes were left out, {listed([str(scene) for scene in left_out])}: "
+            f"{_ODD_NAME}; rename them and start again, which predicts no other anew"
+        )
     return [SceneResult(plan.source, plan.files, plan.files.classes in finished) for plan in plans]
+
+
+def _left_out(scenes: Collection[Source], sources: Sequence[Source], records: Records) -> list[Source]:
+    """Return the scenes that can't be opened by their name, noting them; one that the user named is refused instead."""
+    named = {str(source) for source in sources}
+    left_out = [scene for scene in scenes if not is_utf8(str(scene)) and str(scene) not in named]
+    for scene in left_out:
+        records.leave_out(scene, _ODD_NAME)
+    return left_out
 
 
 def _predict_one(

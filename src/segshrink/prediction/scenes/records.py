@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from segshrink.errors import ConfigError, FileError
 from segshrink.files import read_json, scratch_folder
+from segshrink.formatting import printable
 from segshrink.model_file import ModelFile
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.plan import ScenePlan
@@ -77,6 +78,19 @@ class Records:
         """
         with self._transaction() as database:
             self._refuse_foreign(database, plans)
+
+    def leave_out(self, source: object, reason: str) -> None:
+        """Write down that a scene is not predicted, and why, in the table ``left_out``.
+
+        Raises:
+            FileError: The record can't be written.
+        """
+        self._create()
+        with self._transaction("IMMEDIATE") as database:
+            database.execute("CREATE TABLE IF NOT EXISTS left_out (source TEXT PRIMARY KEY, reason TEXT, date TEXT)")
+            database.execute(
+                "INSERT OR REPLACE INTO left_out VALUES (?, ?, datetime())", (printable(str(source)), printable(reason))
+            )
 
     def publish(self, plan: ScenePlan, move: Callable[[], None]) -> bool:
         """Replace a scene's results.
