@@ -22,11 +22,15 @@ _CLAIMS: dict[Path, int] = {}
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, *, tidy: bool = True) -> Iterator[None]:
     """Keep a folder to this process during the block; it is made where it is missing, and removed if it stays empty.
 
-    The lock dies with its process. The folder may be claimed again inside the block. What dead processes left anywhere
-    inside it is removed first.
+    The lock dies with its process. The folder may be claimed again inside the block.
+
+    Args:
+        folder: The folder.
+        tidy: Whether what dead processes left anywhere inside it is removed first; not in one that may hold anything,
+            which takes long to look through.
 
     Raises:
         FileError: Another process holds it (its id, host and start are named), or it can't be written.
@@ -45,7 +49,8 @@ def claimed(folder: Path) -> Iterator[None]:
         raise FileError(f"can't write {folder}: {error.strerror or error}; choose another folder") from error
     _CLAIMS[place] = threading.get_ident()
     try:
-        sweep(place)
+        if tidy:
+            sweep(place)
         yield
     finally:
         del _CLAIMS[place]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -60,34 +61,36 @@ def benchmark(
     """
     from segshrink.cli._console import out_console, print_json, progress_bars
     from segshrink.files import writing
+    from segshrink.folder_lock import claimed
     from segshrink.profiling.benchmark import benchmark as measure_models
     from segshrink.profiling.results import check_place, write_results
 
     batches, thread_counts = _counts(batch, option="--batch"), _counts(threads, option="--threads")
-    if out is not None:
-        check_place(out, overwrite=overwrite)
-    with progress_bars() as progress:
-        result = measure_models(
-            models,
-            runtimes=_words(runtime) if runtime else None,
-            precisions=_words(precision),
-            data=data,
-            split=split,
-            size=size,
-            batches=batches,
-            threads=thread_counts,
-            runs=runs,
-            progress=partial(progress, "benchmark"),
-        )
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        _print(result)
-    if out is not None:
-        with writing(out):
-            files = write_results(result, out, overwrite=overwrite)
-        for file in files if not as_json else ():
-            out_console().print(str(file), markup=False)
+    with nullcontext() if out is None else claimed(out):
+        if out is not None:
+            check_place(out, overwrite=overwrite)
+        with progress_bars() as progress:
+            result = measure_models(
+                models,
+                runtimes=_words(runtime) if runtime else None,
+                precisions=_words(precision),
+                data=data,
+                split=split,
+                size=size,
+                batches=batches,
+                threads=thread_counts,
+                runs=runs,
+                progress=partial(progress, "benchmark"),
+            )
+        if as_json:
+            print_json(result.to_dict())
+        else:
+            _print(result)
+        if out is not None:
+            with writing(out):
+                files = write_results(result, out, overwrite=overwrite)
+            for file in files if not as_json else ():
+                out_console().print(str(file), markup=False)
 
 
 def _words(text: str) -> list[str]:

@@ -16,6 +16,7 @@ from segshrink.export.openvino import export_openvino
 from segshrink.export.stac import stac_items
 from segshrink.export.tflite import export_tflite
 from segshrink.files import refuse_foreign, write_json, write_text, writing
+from segshrink.folder_lock import claimed
 from segshrink.model_file import ModelFile
 from segshrink.models import SegmentationModel, count_parameters, load_model
 from segshrink.run_folder import RunFolder
@@ -68,14 +69,14 @@ def export(
     Raises:
         UsageError: A format or output is unknown, or is not that of the suffix.
         ModelError: The model can't be exported, or differs from PyTorch.
-        FileError: A file can't be written.
+        FileError: A file can't be written, or another process is writing into its folder.
         MissingExtraError: What a format needs isn't installed.
     """
     plan = plan_files(Path(out), formats)
     outputs = check_outputs(list(outputs))
     _check_place(plan, card=card, overwrite=overwrite)
     loaded = load_model(model) if isinstance(model, str | Path) else model
-    with writing(Path(out)):
+    with claimed(plan.stem.parent, tidy=False), writing(Path(out)):
         files = _write_files(loaded, plan, outputs=outputs, half=half, overwrite=overwrite)
         run = Path(model) if isinstance(model, str | Path) else None
         extra = _describe(loaded, run, plan, files, overwrite=overwrite) if card else []

@@ -8,6 +8,7 @@ from typing import Any
 
 from segshrink import formatting
 from segshrink.files import refuse_foreign, replacing, write_json, write_text
+from segshrink.folder_lock import claimed
 from segshrink.machine import describe_machine, package_versions
 from segshrink.profiling.latency import Measurement, runtime_title, threads_title
 from segshrink.profiling.load import Load
@@ -198,22 +199,23 @@ def write_results(result: BenchmarkResult, folder: str | Path, *, overwrite: boo
         The files written.
 
     Raises:
-        FileError: The folder can't be written, or holds other files of these names.
+        FileError: The folder can't be written, holds other files of these names, or another process writes into it.
     """
     from segshrink.profiling.scatter import draw_benchmark
 
     record, page, picture = (Path(folder) / name for name in (JSON_FILE, MARKDOWN_FILE, FIGURE_FILE))
-    check_place(Path(folder), overwrite=overwrite)
-    write_json(record, result.to_dict(), overwrite=overwrite)
-    figure = draw_benchmark(record)
-    markdown = to_markdown(result)
-    if figure is None:
-        picture.unlink(missing_ok=True)
-    else:
-        with replacing(picture, overwrite=overwrite) as temporary:
-            temporary.write_bytes(figure)
-        markdown += f"\n![mean IoU over latency, area: file size]({FIGURE_FILE})\n"
-    write_text(page, markdown, overwrite=overwrite)
+    with claimed(Path(folder)):
+        check_place(Path(folder), overwrite=overwrite)
+        write_json(record, result.to_dict(), overwrite=overwrite)
+        figure = draw_benchmark(record)
+        markdown = to_markdown(result)
+        if figure is None:
+            picture.unlink(missing_ok=True)
+        else:
+            with replacing(picture, overwrite=overwrite) as temporary:
+                temporary.write_bytes(figure)
+            markdown += f"\n![mean IoU over latency, area: file size]({FIGURE_FILE})\n"
+        write_text(page, markdown, overwrite=overwrite)
     return [record, page] if figure is None else [record, page, picture]
 
 

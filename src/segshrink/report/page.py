@@ -16,6 +16,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from segshrink import formatting
 from segshrink.files import refuse_foreign, replacing, write_json, write_text
+from segshrink.folder_lock import claimed
 from segshrink.report import comparison, figures
 from segshrink.report.class_scores import class_rows
 from segshrink.report.composite import composite
@@ -52,8 +53,8 @@ def report(runs: Sequence[Path], out: Path | None = None, *, images: Images = SH
         Path of the page.
 
     Raises:
-        FileError: A run folder is missing, holds no run, a file can't be read or written, or something else stands
-            where the report goes.
+        FileError: A run folder is missing, holds no run, a file can't be read or written, something else stands where
+            the report goes, or another process is writing there.
         UsageError: No picture was kept of an image that is named.
         DataError: A run's file holds something else than it should.
     """
@@ -63,14 +64,15 @@ def report(runs: Sequence[Path], out: Path | None = None, *, images: Images = SH
     contents = _collected(runs, images)
     numbers = page.with_suffix(".json")
     texts = {page: "report.html", page.with_suffix(".md"): "report.md"}
-    pictures = {page.parent / FIGURES / name: content for name, content in contents.files().items()}
-    refuse_foreign(*texts, numbers, *pictures, overwrite=overwrite)
-    for path, content in pictures.items():
-        with replacing(path, overwrite=overwrite) as temporary:
-            temporary.write_bytes(content)
-    for path, template in texts.items():
-        write_text(path, contents.rendered(template), overwrite=overwrite)
-    write_json(numbers, contents.numbers(), overwrite=overwrite)
+    with claimed(page.parent, tidy=False):
+        pictures = {page.parent / FIGURES / name: content for name, content in contents.files().items()}
+        refuse_foreign(*texts, numbers, *pictures, overwrite=overwrite)
+        for path, content in pictures.items():
+            with replacing(path, overwrite=overwrite) as temporary:
+                temporary.write_bytes(content)
+        for path, template in texts.items():
+            write_text(path, contents.rendered(template), overwrite=overwrite)
+        write_json(numbers, contents.numbers(), overwrite=overwrite)
     return page
 
 
