@@ -272,6 +272,40 @@ def test_overviews_and_masks_beside_an_image_are_still_used(paint: Paint, tmp_pa
     np.testing.assert_array_equal(read_valid_image(path)[1], valid)
 
 
+def imagine(path: Path, **options: str) -> Path:
+    """Write ones as an ERDAS Imagine file with overviews; ``options`` say what lies in other files."""
+    ones = np.ones((1, 600, 600), np.uint8)
+    size = {"height": 600, "width": 600, "count": 1, "dtype": "uint8"}
+    with rasterio.open(path, "w", driver="HFA", **size, **PLACE, USE_SPILL=options.get("USE_SPILL", "NO")) as dataset:
+        dataset.write(ones)
+    with rasterio.Env(HFA_USE_RRD=options.get("HFA_USE_RRD", "NO")), rasterio.open(path, "r+") as dataset:
+        dataset.build_overviews([2])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("option", "companion"), [({}, None), ({"USE_SPILL": "YES"}, ".ige"), ({"HFA_USE_RRD": "YES"}, ".rrd")]
+)
+def test_imagine_files_are_read_with_what_lies_beside_them_alone(
+    paint: Paint, tmp_path: Path, option: dict[str, str], companion: str | None
+) -> None:
+    path = imagine(tmp_path / "scene.img", **option)
+    assert scene_pixels(path).all()
+    if companion is None:
+        return
+    beside = path.with_suffix(companion)
+    assert beside.exists()
+    (tmp_path / "xy").mkdir()
+    elsewhere = beside.rename(tmp_path / "xy" / f"sc{companion}").relative_to(tmp_path)
+    assert len(str(elsewhere)) == len(beside.name)
+    path.write_bytes(path.read_bytes().replace(beside.name.encode(), str(elsewhere).encode()))
+    assert all("another folder" in message for message in refused(path))
+    tiff = paint("b.tif", SECRET, **PLACE)
+    path.rename(tiff.with_suffix(".aux"))  # where GDAL looks for overviews
+    with pytest.raises(FileError, match=r"b\.aux keeps .* another folder"):
+        scene_pixels(tiff)
+
+
 def test_raw_files_and_their_headers_lie_in_one_folder(paint: Paint, tmp_path: Path, secret: Path) -> None:
     path = paint("a.dat", SECRET, driver="ENVI")
     np.testing.assert_array_equal(scene_pixels(path)[:, :, 0], SECRET)

@@ -6,6 +6,7 @@ What a file claims to hold is compared with its size and with this machine's mem
 from __future__ import annotations
 
 import re
+import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from rasterio.io import DatasetReader
 from segshrink.errors import FileError
 from segshrink.file_search import is_file
 from segshrink.formatting import scaled
+from segshrink.imagery.hfa import refuse_names_elsewhere
 from segshrink.imagery.vrt import vrt_sources
 from segshrink.machine import available_memory
 
@@ -33,10 +35,12 @@ _DRIVERS = {"TIFF": "GTiff", "JP2": "JP2OpenJPEG"}
 # Formats without a signature: bare numbers, which a header file (.hdr) beside them describes.
 _RAW_FORMATS = {".dat": "ENVI", ".bil": "EHdr", ".img": "ENVI"}
 # What a URL that the user names may be, and its schemes with GDAL's file systems behind them.
-_REMOTE_DRIVERS = ["GTiff", "JP2OpenJPEG", "JPEG", "PNG", "WEBP", "HFA"]
+_REMOTE_DRIVERS = ["GTiff", "JP2OpenJPEG", "JPEG", "PNG", "WEBP"]
 _REMOTE = {"http": "/vsicurl/", "https": "/vsicurl/", "s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
 # What GDAL opens beside a file as it is asked for overviews and masks, with any driver.
 _COMPANIONS = (".ovr", ".OVR", ".msk", ".MSK")
+# Imagine's, where GDAL looks for overviews as well.
+_IMAGINE = (".aux", ".AUX")
 # What Pillow raises on damaged files, besides OSError.
 _PILLOW_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError)
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -234,6 +238,8 @@ def _open_local(path: Path, header: Header, *, ratio: int) -> Any:
         if inner.format != "VRT":
             _open_local(source, inner, ratio=ratio).close()
     _refuse_companions(path)
+    if header.format == "HFA":
+        refuse_names_elsewhere(path)
     # An absolute path is never taken for GDAL's own syntax.
     with silent(NotGeoreferencedWarning):
         dataset = rasterio.open(path.absolute(), driver=_DRIVERS.get(header.format, header.format))
@@ -316,7 +322,7 @@ def _refuse_beyond_memory(name: object, decoded: int) -> None:
 
 
 def _refuse_companions(path: Path) -> None:
-    """Refuse overviews and masks beside a file that are no TIFF; each may have its own."""
+    """Refuse overviews and masks beside a file that are no TIFF (each may have its own), or name files elsewhere."""
     waiting = [path]
     while waiting:
         file = waiting.pop()
@@ -325,15 +331,19 @@ def _refuse_companions(path: Path) -> None:
                 if not _first_bytes(companion).startswith(_TIFF_SIGNATURES):
                     raise FileError(f"{companion}, beside {path.name}, is no TIFF; remove it, or make it again")
                 waiting.append(companion)
+    names = {path.with_suffix(suffix) for suffix in _IMAGINE} | {Path(f"{path}{suffix}") for suffix in _IMAGINE}
+    for described in names:
+        if described.exists() and _first_bytes(described).startswith(_SIGNATURES["HFA"]):
+            refuse_names_elsewhere(described)
 
 
 def _first_bytes(path: Path) -> bytes:
     """Read the first bytes of a file; FileError if it is none, empty or unreadable."""
     try:
-        if path.is_dir():
-            raise FileError(f"{path} is a folder; give the path of an image file")
-        if path.exists() and not path.is_file():
-            raise FileError(f"{path} is a device or pipe; give the path of an image file")
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = "folder" if stat.S_ISDIR(mode) else "device or pipe"
+            raise FileError(f"{path} is a {kind}; give the path of an image file")
         with path.open("rb") as stream:
             start = stream.read(1024)
     except FileNotFoundError as error:
