@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from rasterio.transform import Affine
 
 from segshrink.errors import DataError
 from segshrink.imagery import ReadOptions, open_scene, probe, read_valid_image
-from segshrink.imagery.bands import same_bands
+from segshrink.imagery.bands import choose_bands, same_bands
+from segshrink.imagery.reading import BandReader
+from segshrink.imagery.scaling import scaling_of
 from segshrink.tiling import Window
 
 RGBN = ("red", "green", "blue", "nir")
@@ -97,3 +101,34 @@ def test_names_that_say_nothing_contradict_nothing() -> None:
     assert same_bands(RGBN, ("Red", "2", "B", "near-infrared"))
     assert same_bands(None, RGBN)
     assert not same_bands(RGBN, ("blue", "green", "red", "nir"))
+
+
+class Asked:
+    """A dataset that counts what it is asked for; GDAL looks at every band each time."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset, self.counts = dataset, Counter[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.counts[name] += 1
+        return getattr(self.dataset, name)
+
+
+@pytest.mark.parametrize("names", [(None,), ("red",)])
+def test_many_bands_are_looked_at_as_often_as_few(tmp_path: Path, names: tuple[str | None, ...]) -> None:
+    counts = []
+    for count in (2, 60):
+        path = tmp_path / f"{count}.tif"
+        with rasterio.open(
+            path, "w", driver="GTiff", height=2, width=2, count=count, dtype="uint8", transform=NORTH_UP
+        ) as file:
+            file.descriptions = names * count
+            file.nodata = 3
+        with rasterio.open(path) as file:
+            asked = Asked(file)
+            bands = choose_bands(asked, None, count=None, name="many")
+            BandReader(asked, bands, name="many")
+            scaling_of(asked, bands)
+            assert len(bands) == count
+        counts.append(asked.counts)
+    assert counts[0] == counts[1]

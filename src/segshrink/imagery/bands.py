@@ -83,7 +83,7 @@ def choose_bands(
     alpha = transparency(dataset)
     if chosen is None and has_palette(dataset) and count in (None, 3):
         return Bands((1,), ("red", "green", "blue"), None, palette_table(dataset))
-    titles = [_title(dataset, number) for number in range(1, dataset.count + 1)]
+    titles = _titles(dataset)
     if chosen is not None:
         numbers = tuple(_number(dataset, band, titles, name) for band in chosen)
     elif model is not None and (matched := _matched(titles, alpha, model, name, remedy)) is not None:
@@ -216,8 +216,9 @@ def _colors(dataset: Any) -> dict[int, str]:
     }
 
 
-def _title(dataset: Any, number: int) -> str:
-    return dataset.descriptions[number - 1] or _colors(dataset).get(number) or str(number)
+def _titles(dataset: Any) -> list[str]:
+    colors = _colors(dataset)  # GDAL is asked about every band once, not once for every band
+    return [text or colors.get(number) or str(number) for number, text in enumerate(dataset.descriptions, start=1)]
 
 
 def _listed(titles: Sequence[str]) -> str:

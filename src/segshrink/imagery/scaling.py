@@ -59,7 +59,8 @@ def rescaling(source: str, target: str, scale: tuple[float, float]) -> PixelMap:
 
 def scaling_of(dataset: Any, bands: Bands) -> Scaling | None:
     """Return scale and offset of some bands of an open rasterio dataset; None where no band has a tag."""
-    tags = ((float(dataset.scales[number - 1]), float(dataset.offsets[number - 1])) for number in bands.numbers)
+    scales, offsets = dataset.scales, dataset.offsets
+    tags = ((float(scales[number - 1]), float(offsets[number - 1])) for number in bands.numbers)
     usable = tuple(tag if math.isfinite(sum(tag)) and tag[0] != 0 else _NO_TAGS for tag in tags)
     return None if bands.palette is not None or set(usable) == {_NO_TAGS} else usable
 

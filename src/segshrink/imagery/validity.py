@@ -33,11 +33,12 @@ class Validity:
 
     def __init__(self, dataset: Any, bands: Bands, dtype: str, *, declared: float | None = None) -> None:
         self._dataset, self._declared = dataset, declared
-        flags = {number: dataset.mask_flag_enums[number - 1] for number in bands.numbers}
+        flags, nodata = dataset.mask_flag_enums, dataset.nodatavals  # asked once: GDAL looks at every band each time
+        flags = {number: flags[number - 1] for number in bands.numbers}
         self._masks = [number for number in flags if has_mask(flags[number])]
         if any(MaskFlags.per_dataset in flags[number] for number in self._masks):
             self._masks = self._masks[:1]
-        values = [_as_read(dataset.nodatavals[number - 1], dtype) for number in bands.numbers]
+        values = [_as_read(nodata[number - 1], dtype) for number in bands.numbers]
         self._alpha = bands.alpha
         if bands.alpha in bands.numbers:
             self._alpha = None
