@@ -7,17 +7,16 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 WILDCARD = re.compile(r"[*?\[]")
 _ANY_FOLDERS = "**"
+_Kind = Literal["is_file", "is_dir"]
 
 
 def is_file(path: Path) -> bool:
     """Whether a path is a file or a link to one: no folder, device, pipe or socket, and no name that none can have."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
+    return _is(path, "is_file")
 
 
 def find_files(pattern: str, root: Path) -> list[str]:
@@ -36,36 +35,41 @@ def find_files(pattern: str, root: Path) -> list[str]:
     # A leading "/" (or a Windows drive) stays in front of every path found.
     anchor = Path(pattern).anchor.replace("\\", "/")
     steps = [step for step in pattern[len(anchor) :].split("/") if step not in ("", ".")]
-    return sorted({name for name in _matching(root, anchor, steps) if is_file(root / name)})
+    return sorted(set(_matching(root, anchor, steps, "is_file")))
 
 
 def find_folders(pattern: str, root: Path) -> list[str]:
     """Find the folders that match a wildcard, sorted; otherwise as ``find_files``."""
-    return sorted({name for name in _matching(root, "", pattern.split("/")) if (root / name).is_dir()})
+    return sorted(set(_matching(root, "", pattern.split("/"), "is_dir")))
 
 
-def _matching(root: Path, reached: str, steps: list[str]) -> Iterator[str]:
+def _matching(root: Path, reached: str, steps: list[str], kind: _Kind) -> Iterator[str]:
     """Yield what matches ``steps`` from the folder ``reached`` on, which ends with "/" or is empty."""
     step, rest = (steps[0], steps[1:]) if steps else ("", [])
     if step == _ANY_FOLDERS:
         for folder in _folders_below(root, reached):
-            yield from _matching(root, folder, rest or ["*"])
+            yield from _matching(root, folder, rest or ["*"], kind)
         return
-    names = _names(root / reached, step) if WILDCARD.search(step) else [step]
-    for name in names:
+    entries = _entries(root / reached, step) if WILDCARD.search(step) else {step: root / reached / step}
+    for name, entry in entries.items():
         if not rest:
-            yield reached + name
-        elif os.path.isdir(root / reached / name):  # noqa: PTH112  # Path.is_dir raises on names that are too long
-            yield from _matching(root, f"{reached}{name}/", rest)
+            if _is(entry, kind):
+                yield reached + name
+        elif _is(entry, "is_dir"):
+            yield from _matching(root, f"{reached}{name}/", rest, kind)
 
 
-def _names(folder: Path, step: str) -> list[str]:
+def _entries(folder: Path, step: str) -> dict[str, os.DirEntry[str]]:
     matches = re.compile(fnmatch.translate(step)).match
     try:
-        names = os.listdir(folder)  # noqa: PTH208  # names are all that is needed
+        with os.scandir(folder) as entries:
+            return {
+                entry.name: entry
+                for entry in entries
+                if matches(entry.name) and (entry.name[0] != "." or step[0] == ".")
+            }
     except (OSError, ValueError):
-        return []
-    return [name for name in names if matches(name) and (name[0] != "." or step[0] == ".")]
+        return {}
 
 
 def _folders_below(root: Path, start: str) -> Iterator[str]:
@@ -78,7 +82,9 @@ def _folders_below(root: Path, start: str) -> Iterator[str]:
         try:
             status = os.stat(root / reached)  # noqa: PTH116
             with os.scandir(root / reached) as entries:
-                folders = sorted((entry for entry in entries if entry.name[0] != "." and _is_folder(entry)), key=_name)
+                folders = sorted(
+                    (entry for entry in entries if entry.name[0] != "." and _is(entry, "is_dir")), key=_name
+                )
         except (OSError, ValueError):
             continue
         if (status.st_dev, status.st_ino) in visited:
@@ -89,10 +95,11 @@ def _folders_below(root: Path, start: str) -> Iterator[str]:
             (links if entry.is_symlink() else waiting).append(f"{reached}{entry.name}/")
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is(entry: os.DirEntry[str] | Path, kind: _Kind) -> bool:
+    """Whether a path is of a kind; what a folder's listing says already isn't asked again."""
     try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
+        return entry.is_file() if kind == "is_file" else entry.is_dir()
+    except (OSError, ValueError):  # a link to itself, or a name that none can have
         return False
 
 

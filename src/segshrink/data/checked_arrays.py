@@ -13,6 +13,7 @@ import os
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from segshrink.machine import most_open_files
 
 _BLOCK = 1 << 20
 _MARK = b"segsum1"
+# Bytes of a header before its text: what kind of file it is, and the text's length.
+_MAGIC = 10
 # Share of the files that a process may have open which the arrays of one collection take.
 _SHARE = 8
 
@@ -196,13 +199,10 @@ def _header(stream: io.BufferedReader) -> ArrayHeader:
     Raises:
         DamagedError: It isn't what ``write_array`` writes.
     """
-    try:
-        if np.lib.format.read_magic(stream) != (1, 0):
-            raise DamagedError("it isn't an array of this program")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    except (ValueError, EOFError, SyntaxError) as error:
-        raise DamagedError(str(error)) from error
-    start = stream.tell()
+    magic = stream.read(_MAGIC)
+    header_bytes = magic + stream.read(int.from_bytes(magic[-2:], "little"))
+    shape, fortran, dtype = _parsed(header_bytes)
+    start = len(header_bytes)
     size = math.prod(shape) * dtype.itemsize
     count = 1 + -(-size // _BLOCK)
     stream.seek(start + size)
@@ -210,10 +210,22 @@ def _header(stream: io.BufferedReader) -> ArrayHeader:
     if fortran or dtype.hasobject or len(mark) <= len(_MARK) or not mark.startswith(_MARK) or rest:
         raise DamagedError(f"it doesn't end as an array of {shape} {dtype} numbers does")
     header = ArrayHeader(shape, dtype, mark[-1:].decode("latin-1"), start, tuple(np.frombuffer(sums, "<u4").tolist()))
-    stream.seek(0)
-    if zlib.crc32(stream.read(start)) != header.sums[0]:
+    if zlib.crc32(header_bytes) != header.sums[0]:
         raise DamagedError("its header isn't the one that was written")
     return header
+
+
+@lru_cache(maxsize=64)
+def _parsed(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, order and type that NumPy's header tells; images of one size have the same, and parsing is slow."""
+    stream = io.BytesIO(header)
+    try:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise DamagedError("it isn't an array of this program")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    except (ValueError, EOFError, SyntaxError) as error:
+        raise DamagedError(str(error)) from error
+    return shape, fortran, dtype
 
 
 def _at_once(most: int) -> int:

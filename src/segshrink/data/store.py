@@ -20,6 +20,7 @@ from segshrink.data.sources import Sample
 from segshrink.errors import DataError, FileError
 from segshrink.files import content_key, replacing
 from segshrink.imagery import ReadOptions, VectorLabels, read_mask, read_valid_image
+from segshrink.imagery.pictures import files_of_place
 from segshrink.imagery.vrt import vrt_sources
 
 # Part of every key: raise it when decoding changes, and old arrays are no longer found.
@@ -159,7 +160,7 @@ class SceneStore:
         mask_path = None
         if sample.mask is not None:
             # A mask depends on its image: where that lies, and where it has no values.
-            place = [remembered_key(path, self.folder) for path in _world_files(sample.image)]
+            place = [remembered_key(path, self.folder) for path in files_of_place(sample.image)]
             meaning = json.dumps(
                 [self.classes.to_dict(), asdict(sample.labels or VectorLabels()), key, *place], sort_keys=True
             )
@@ -292,16 +293,8 @@ def _read_back(path: Path) -> ArrayHeader:
 def _files_of(path: Path) -> list[Path]:
     """Return a file and the others that its pixels or features come from: a VRT's sources, masks, open transactions."""
     files = [path, *(vrt_sources(path) if path.suffix.lower() == ".vrt" else ())]
-    beside = [file.with_name(f"{file.name}{ending}") for file in files for ending in _BESIDE]
-    return [*files, *(file for file in beside if file.exists())]
-
-
-def _world_files(image: Path) -> list[Path]:
-    """Return the files beside an image that say where on the ground it lies."""
-    suffix = image.suffix
-    endings = {f"{suffix[:2]}{suffix[-1:]}w", f"{suffix}w", ".wld", ".tab"}
-    names = sorted(image.with_suffix(case) for ending in endings for case in {ending, ending.upper(), ending.lower()})
-    return [file for file in names if file.is_file()]
+    beside = [f"{file}{ending}" for file in files for ending in _BESIDE]
+    return [*files, *(Path(file) for file in beside if os.path.exists(file))]  # noqa: PTH110  # texts are quicker
 
 
 def _refuse_different(first: Sample, expected: _Entry, sample: Sample, entry: _Entry) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from functools import cached_property
 from pathlib import Path
@@ -138,11 +139,12 @@ class Picture:
 
 
 def files_of_place(path: Path) -> list[Path]:
-    """Return the files beside a picture that may say where it lies: world files, and GDAL's own."""
-    ending = path.suffix[1:]
+    """Return the files beside an image that may say where it lies: world files, and GDAL's own."""
+    text, ending = str(path), path.suffix[1:]  # texts: to make nine paths takes longer than to look for the files
     worlds = (ending[:1] + ending[-1:] + "w", ending + "w", "wld", "tab")
-    beside = [path.with_suffix(f".{world}") for name in worlds for world in (name.lower(), name.upper())]
-    return [file for file in (path.with_name(f"{path.name}.aux.xml"), *beside) if file.exists()]
+    stem = text[: len(text) - len(ending)] if ending else f"{text}."
+    beside = [f"{stem}{world}" for name in worlds for world in (name.lower(), name.upper())]
+    return [Path(file) for file in (f"{text}.aux.xml", *beside) if os.path.isfile(file)]  # noqa: PTH113
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -150,8 +152,8 @@ def orientation_of(image: Image.Image) -> int:
     try:
         # Unlike PNG's own method this one doesn't decode the pixels.
         orientation = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
-    except Exception:
-        return 1  # damaged EXIF, which viewers pass over as well
+    except Exception:  # Pillow raises errors of many kinds on damaged EXIF, which viewers pass over as well
+        return 1
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
