@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -55,6 +58,44 @@ def shared_weights() -> Path:
 def _one_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep decoded images of tests out of the user's cache."""
     os.environ["SEGSHRINK_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def _measured_at_once(jobs: Sequence[Any], **_: object) -> list[Any]:
+    from segshrink.profiling.latency import Measurement
+    from segshrink.profiling.load import Load
+
+    def latency(median: float) -> dict[str, float]:
+        return {"median": median, "p95": median, "low": median, "high": median, "runs": 20}
+
+    load = Load(seconds=1.0, others=0.04, cores=2)
+    return [Measurement(job, latency(7.0 if job.backend is None else 70.0), 300.0, 200.0, load=load) for job in jobs]
+
+
+@cache
+def _drawn_once(name: str) -> Callable[[Any], Any]:
+    """Return one of the report's ways to draw a figure, which draws each figure only the first time it is asked for."""
+    draw, drawn = getattr(import_module("segshrink.report.page"), name), {}
+
+    def drawing(panel: Any) -> Any:
+        if panel.key not in drawn:
+            drawn[panel.key] = draw(panel)
+        return drawn[panel.key]
+
+    return drawing
+
+
+@pytest.fixture(scope="module")
+def quick_runs() -> Iterator[None]:
+    """Take away what costs a run most: timing it, tested in tests/profiling, and figures, tested in tests/report.
+
+    Every latency is 7 ms, or 70 ms of a model that isn't ours; a figure shows the first run that had one of its kind.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("segshrink.profiling.profile", "segshrink.compression.search.candidate_files"):
+            patch.setattr(f"{module}.measure", _measured_at_once)
+        for name in ("to_png", "to_svg"):
+            patch.setattr(import_module("segshrink.report.page"), name, _drawn_once(name))
+        yield
 
 
 @pytest.fixture

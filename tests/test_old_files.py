@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 from segshrink.cli import main
 from segshrink.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
 OLD = Path(__file__).parent / "data" / "version-0.1"
 # Where they were written; their recipes and records name it.
 HOME = "/tmp/segshrink-0.1"  # noqa: S108
@@ -34,13 +34,8 @@ def old(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def segshrink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """The command line, which must succeed; measuring the machine is tested elsewhere."""
-
-    def quick_profiles(sources: Mapping[str, object], **_: object) -> dict[str, dict[str, object]]:
-        return {name: {"parameters": 1, "latency_ms": {"median": 7.0}, "session": "now"} for name in sources}
-
-    monkeypatch.setattr(import_module("segshrink.training.evaluate_run"), "profile_models", quick_profiles)
+def segshrink(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The command line, which must succeed."""
 
     def run(*arguments: object) -> str:
         capsys.readouterr()

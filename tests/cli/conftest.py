@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -73,11 +72,10 @@ def description() -> dict[str, object]:
     }
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """A data set of three training and two validation scenes; returns its description."""
+def write_data(home: Path) -> Path:
+    """Write a data set of three training and two validation scenes; return its description."""
     rng = np.random.default_rng(0)
-    root = tmp_path / "scenes"
+    root = home / "scenes"
     for number in range(3):
         write_scene(root, "train", f"t{number}", rng)
     for number in range(2):
@@ -87,6 +85,12 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The description of a data set; see ``write_data``."""
+    return write_data(tmp_path)
+
+
 def learner(width: int) -> dict[str, object]:
     return {
         "model": {"id": "unet", "options": {"width": width, "depth": 2}},
@@ -94,10 +98,9 @@ def learner(width: int) -> dict[str, object]:
     }
 
 
-@pytest.fixture
-def recipe(tmp_path: Path, data: Path) -> Path:
-    """A recipe that trains in a second."""
-    path = tmp_path / "recipe.yaml"
+def write_recipe(home: Path, data: Path) -> Path:
+    """Write a recipe that trains in a second."""
+    path = home / "recipe.yaml"
     content = {
         "name": "rectangles",
         "data": str(data),
@@ -107,6 +110,12 @@ def recipe(tmp_path: Path, data: Path) -> Path:
     }
     path.write_text(json.dumps(content))
     return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, data: Path) -> Path:
+    """A recipe; see ``write_recipe``."""
+    return write_recipe(tmp_path, data)
 
 
 @pytest.fixture(scope="session")
@@ -134,25 +143,6 @@ def left_behind(folder: Path) -> list[str]:
     return [str(path) for path in folder.rglob(".segshrink-*")]
 
 
-def quick_profiles(sources: Mapping[str, object], **_: object) -> dict[str, dict[str, object]]:
-    """Stand in for measuring latency and memory, which takes seconds a model and is tested in tests/profiling."""
-    from segshrink.profiling.profile import ForeignModel
-
-    return {
-        name: {
-            "parameters": source.parameters if isinstance(source, ForeignModel) else 1234,
-            "macs": 5,
-            "input": [1, 3, 512, 512],
-            "file_bytes": 6,
-            "latency_ms": {"median": 70 if isinstance(source, ForeignModel) else 7},
-            "load": {"others": 0.02, "cores": 2, "seconds": 1.0, "busy": False},
-            "session": "2026-11-28T12:00:00+00:00",
-            "turns": list(sources),
-        }
-        for name, source in sources.items()
-    }
-
-
-@pytest.fixture(autouse=True)
-def _quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("segshrink.training.evaluate_run"), "profile_models", quick_profiles)
+@pytest.fixture(autouse=True, scope="module")
+def _quick_runs(quick_runs: None) -> None:
+    """No command waits for timings and figures."""

@@ -16,6 +16,8 @@ from segshrink.errors import FileError, UsageError
 
 from ..cli.conftest import COLORS, description, learner, write_scene
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 
 class Distilled(NamedTuple):
     """What distillation returned, its stages in order, and how often it looked for the images of its data set."""
