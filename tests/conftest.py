@@ -76,10 +76,11 @@ def _drawn_once(name: str) -> Callable[[Any], Any]:
     """Return one of the report's ways to draw a figure, which draws each figure only the first time it is asked for."""
     draw, drawn = getattr(import_module("segshrink.report.page"), name), {}
 
-    def drawing(panel: Any) -> Any:
-        if panel.key not in drawn:
-            drawn[panel.key] = draw(panel)
-        return drawn[panel.key]
+    def drawing(subject: Any, *others: Any) -> Any:
+        key = getattr(subject, "key", "an image")
+        if key not in drawn:
+            drawn[key] = draw(subject, *others)
+        return drawn[key]
 
     return drawing
 
@@ -93,7 +94,7 @@ def quick_runs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in ("segshrink.profiling.profile", "segshrink.compression.search.candidate_files"):
             patch.setattr(f"{module}.measure", _measured_at_once)
-        for name in ("to_png", "to_svg"):
+        for name in ("to_png", "to_svg", "to_titled_svg", "composite"):
             patch.setattr(import_module("segshrink.report.page"), name, _drawn_once(name))
         yield
 

@@ -65,7 +65,9 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGHUP,), (signal.SIGTERM, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    "numbers", [(signal.SIGTERM,), (signal.SIGHUP,), (signal.SIGTERM, signal.SIGTERM), (signal.SIGINT,)]
+)
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_a_training_that_is_told_to_end_can_be_gone_on_with(
     segshrink, recipe: Path, tmp_path: Path, at: Callable[..., None], place: tuple[Any, str], numbers: tuple[int, ...]
