@@ -22,6 +22,8 @@ from .evaluation import EvaluationRecord as EvaluationRecord
 from .evaluation import ProbabilityHistograms as ProbabilityHistograms
 from .evaluation import Scores as Scores
 from .evaluation import evaluate as evaluate
+from .evaluation import paired_bootstrap as paired_bootstrap
+from .evaluation import welch_interval as welch_interval
 from .export import export_onnx as export_onnx
 from .export import export_openvino as export_openvino
 from .export import export_tflite as export_tflite
@@ -44,14 +46,17 @@ from .profiling import profile_model as profile_model
 from .profiling.benchmark import benchmark as benchmark
 from .report.page import report as report
 from .run_folder import RunFolder as RunFolder
+from .teachers import Bank as Bank
 from .teachers import Ensemble as Ensemble
 from .teachers import Teacher as Teacher
 from .teachers import TeacherCache as TeacherCache
 from .teachers import TorchTeacher as TorchTeacher
+from .teachers import open_bank as open_bank
 from .teachers import open_teacher as open_teacher
 from .teachers import open_teachers as open_teachers
 from .training import Distiller as Distiller
 from .training import SegmentationTask as SegmentationTask
+from .training.bank import member_recipes as member_recipes
 from .version import __version__ as __version__
 from .workflows.compress import compress as compress
 from .workflows.demo import demo as demo

@@ -61,7 +61,7 @@ class RunRecord(Record):
             the next two are.
         memory_beyond_libraries_mb: What of it came on top of Python and the imported libraries.
         gpu_peak_memory_mb: Largest memory of tensors on the GPU, where one trained.
-        best_mean_iou: Best validation mIoU, in [0, 1].
+        best_mean_iou: Validation mIoU of the state that is handed over, in [0, 1].
     """
 
     segshrink: Text = __version__
@@ -86,6 +86,27 @@ class RunRecord(Record):
     memory_beyond_libraries_mb: Number | None = None
     gpu_peak_memory_mb: Number | None = None
     best_mean_iou: Number | None = None
+
+
+class MemberRecord(Record):
+    """One teacher of a bank: names of the training images of whose ground it has seen nothing."""
+
+    unseen: Many[str] = ()
+
+
+class BankRecord(Record):
+    """``bank.json``: the teachers of a bank, in the order of their folders.
+
+    Attributes:
+        members: The teachers.
+        images: Names of all training images.
+    """
+
+    remedy = "train the bank again"
+
+    segshrink: Text = __version__
+    members: Annotated[Many[MemberRecord], Field(min_length=1)]
+    images: Many[str]
 
 
 class ModelRecord(Record):
@@ -218,6 +239,7 @@ class ImageRecord(Record):
         mean_iou: mIoU over the classes that the image's truth or prediction holds; None without labeled pixels.
         accuracy: Share of pixels predicted right; None without labeled pixels.
         pixels: Labeled pixels.
+        counts: True, predicted and rightly predicted pixels of each class, (3, C).
         pictures: None if the image isn't among those that pictures were kept of.
     """
 
@@ -225,6 +247,7 @@ class ImageRecord(Record):
     mean_iou: Score = None
     accuracy: Score = None
     pixels: Count = 0
+    counts: Many[Many[Count]] = ()
     pictures: PicturesRecord | None = None
 
 
@@ -256,6 +279,16 @@ class SoftAnswersRecord(Record):
     matrix: Many[Many[Score]]
 
 
+class InnerRecord(Record):
+    """Scores of the pixels that are more than ``border`` pixels away from any pixel of another class."""
+
+    border: Count
+    pixels: Count
+    scores: ScoresRecord
+    confusion: Many[Many[Count]]
+    interval: IntervalRecord | None = None
+
+
 class EvaluationRecord(Record):
     """``evaluation.json``: scores of one model on one split of one data set, every labeled pixel counted once.
 
@@ -279,6 +312,7 @@ class EvaluationRecord(Record):
         soft_answers: Of a teacher, at the temperature that it teaches with.
         per_image: Scores of each image, in the order evaluated.
         agreement: Agreement with a reference model, if one was given.
+        inner: Scores away from label borders, if they were asked for.
         never_predicted: Names of classes that the truth holds but that were never predicted.
     """
 
@@ -303,6 +337,7 @@ class EvaluationRecord(Record):
     soft_answers: SoftAnswersRecord | None = None
     per_image: Many[ImageRecord] = ()
     agreement: AgreementRecord | None = None
+    inner: InnerRecord | None = None
     never_predicted: Many[Text] = ()
 
     @model_validator(mode="after")

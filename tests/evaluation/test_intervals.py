@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from segshrink.errors import DataError
-from segshrink.evaluation import bootstrap_interval
+from segshrink.evaluation import bootstrap_interval, paired_bootstrap, welch_interval
+from segshrink.run_records import ClassRecord, EvaluationRecord, ImageRecord, ScoresRecord
 from segshrink.scores import marginals, scores_of
 
 
@@ -65,3 +67,53 @@ def test_one_image_has_no_interval(images):
 def test_refuses_levels_and_counts_out_of_range(level, resamples):
     with pytest.raises(DataError, match="bootstrap"):
         bootstrap_interval(marginals(matrices()), level=level, resamples=resamples)
+
+
+def evaluation(per_image):
+    counts = marginals(per_image).tolist()
+    images = [ImageRecord(name=str(number), counts=each) for number, each in enumerate(counts)]
+    matrix = per_image.sum(0)
+    scores = ScoresRecord(**scores_of(matrix).to_lists())
+    classes = [ClassRecord(name=str(number)) for number in range(len(matrix))]
+    return EvaluationRecord(
+        data="d", split="val", classes=classes, scores=scores, confusion=matrix.tolist(), per_image=images
+    )
+
+
+def test_a_paired_difference_agrees_with_drawing_images_in_a_loop():
+    sides = [matrices(seed=seed) for seed in (1, 2, 3)]
+    rng = np.random.default_rng(5)
+    differences = []
+    for _ in range(3000):
+        drawn = rng.integers(0, 12, 12)
+        scores = [scores_of(side[drawn].sum(0)).mean_iou for side in sides]
+        differences.append((scores[0] + scores[1]) / 2 - scores[2])
+    first, second = [evaluation(sides[0]), evaluation(sides[1])], [evaluation(sides[2])]
+    low, high = np.quantile(differences, [0.025, 0.975])
+    expected = pytest.approx((low, high), abs=0.1 * (high - low))
+    assert paired_bootstrap(first, second, resamples=3000) == expected
+
+
+def test_a_model_differs_from_itself_by_nothing():
+    same = [evaluation(matrices())]
+    assert paired_bootstrap(same, same) == (0, 0)
+
+
+def test_other_images_and_old_evaluations_are_not_paired():
+    whole = evaluation(matrices())
+    with pytest.raises(DataError, match="same images"):
+        paired_bootstrap([whole], [evaluation(matrices(images=11))])
+    old = whole.model_copy(update={"per_image": [image.model_copy(update={"counts": ()}) for image in whole.per_image]})
+    with pytest.raises(DataError, match="evaluate again"):
+        paired_bootstrap([whole], [old])
+
+
+def test_welch_interval_of_two_and_three_seeds():
+    # Variances of the means 0.0002 / 2 and 0.0001 / 3; the degrees of freedom are Welch-Satterthwaite's.
+    first, second = [0.60, 0.62], [0.50, 0.51, 0.52]
+    low, high = welch_interval(first, second)
+    error = np.sqrt(0.0002 / 2 + 0.0001 / 3)
+    freedom = error**4 / (0.0001**2 + (0.0001 / 3) ** 2 / 2)
+    assert (low + high) / 2 == pytest.approx(0.1)
+    assert stats.t.cdf((high - 0.1) / error, freedom) == pytest.approx(0.975)
+    assert welch_interval([0.6], second) is None

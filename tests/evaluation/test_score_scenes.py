@@ -72,6 +72,17 @@ def run(predictor, scenes, out=None, **changes):
     return score_scenes(predictor, scenes, **(settings | changes))
 
 
+def test_pixels_away_from_borders_are_scored_by_themselves():
+    target = np.repeat([[0, 0, 0, 0, 1, 1, 1, 255]], 6, axis=0).astype(np.uint8)
+    image = np.stack([target * 80] * 3, axis=-1)
+    image[:, 4] = 0  # the predictor takes the border's pixels for class 0
+    evaluation = run(FakePredictor(wrong=0), [FakeScene("a", image, target)], border=2)
+    assert evaluation.confusion == ((24, 0, 0), (6, 12, 0), (0, 0, 0))
+    assert evaluation.inner.confusion == ((12, 0, 0), (0, 6, 0), (0, 0, 0))
+    assert (evaluation.inner.pixels, evaluation.inner.scores.mean_iou) == (18, 1.0)
+    assert run(FakePredictor(), [FakeScene("a", image, target)]).inner is None
+
+
 def test_scores_come_from_all_pixels_of_all_scenes(scenes):
     evaluation = run(FakePredictor(), scenes)
     truth = np.concatenate([item.target.ravel() for item in scenes])
@@ -95,7 +106,7 @@ def test_writes_the_run_folder_of_the_contract(scenes, tmp_path):
     assert list(content) == [
         *("segshrink", "date", "data", "split", "leaking", "model", "classes", "images", "pixels", "scores"),
         *("confusion", "interval", "areas", "calibration", "curves", "pooled_curve", "soft_answers", "per_image"),
-        *("agreement", "never_predicted"),
+        *("agreement", "inner", "never_predicted"),
     ]
     assert content["model"] == {"name": "fake-model", "parameters": 7}
     assert content["classes"][1] == {"name": "water", "color": "#0000FF"}
@@ -209,6 +220,7 @@ def test_one_image_has_no_interval_and_unlabelled_images_no_score(scenes):
         "mean_iou": None,
         "accuracy": None,
         "pixels": 0,
+        "counts": [[0, 0, 0]] * 3,
         "pictures": None,
     }
 

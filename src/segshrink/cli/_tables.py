@@ -108,6 +108,12 @@ def print_scores(evaluation: EvaluationRecord) -> None:
         f"{evaluation.images} images, {evaluation.pixels:,} labeled pixels{leaking}",
         markup=False,
     )
+    if (inner := evaluation.inner) is not None:
+        console.print(
+            f"further than {inner.border} pixels from label borders: mIoU {inner.scores.mean_iou:.3f}, accuracy "
+            f"{formatting.score(inner.scores.accuracy)}; {inner.pixels:,} labeled pixels",
+            markup=False,
+        )
     if evaluation.never_predicted:
         console.print(f"never predicted: {', '.join(evaluation.never_predicted)}", style="bold red", markup=False)
 
@@ -212,6 +218,14 @@ def _print_sizes(console: Console, inspection: Inspection) -> None:
         console.print(
             f"augmentation: {inspection.augmentation} by default ({says}): crops are {changes}; a recipe's "
             f"'augmentation: {other}' changes that",
+            markup=False,
+        )
+    if inspection.ground:
+        shared = [" and ".join(names) for names in inspection.ground if len(names) > 1]
+        note = f"; the same ground is in {', '.join(shared)}" if shared else ""
+        groups = sum(map(len, inspection.ground))
+        console.print(
+            f"ground: {groups} groups of training images, {len(inspection.ground)} of them independent{note}",
             markup=False,
         )
     if inspection.unused:

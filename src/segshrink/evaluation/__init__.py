@@ -4,7 +4,7 @@ from segshrink.evaluation.calibration import CalibrationHistogram
 from segshrink.evaluation.confusion import Confusion
 from segshrink.evaluation.curves import ProbabilityHistograms
 from segshrink.evaluation.evaluate import described_data, evaluate
-from segshrink.evaluation.intervals import bootstrap_interval
+from segshrink.evaluation.intervals import bootstrap_interval, paired_bootstrap, welch_interval
 from segshrink.evaluation.score_scenes import ArrayPredictor, LabeledScene, ScenePredictor, score_scenes
 from segshrink.run_records import EvaluationRecord
 from segshrink.scores import Scores, error_adjusted_areas
@@ -22,5 +22,7 @@ __all__ = [
     "described_data",
     "error_adjusted_areas",
     "evaluate",
+    "paired_bootstrap",
     "score_scenes",
+    "welch_interval",
 ]

@@ -35,6 +35,7 @@ def evaluate(
     threads: int | None = None,
     reference: Path | None = None,
     temperature: float | None = None,
+    border: int | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationRecord:
@@ -53,11 +54,12 @@ def evaluate(
         threads: As in ``open_backend``.
         reference: Evaluated run folder of the teacher, to measure agreement with.
         temperature: Of a teacher: tell what its answers say about the classes at this temperature.
+        border: Score the pixels further than this many pixels from label borders, too.
         overwrite: Replace an evaluation of another split as well, and files that this program did not write.
         progress: Called after every scene with (scenes done, scenes in all).
 
     Raises:
-        UsageError: The split is unknown, or there is no data set.
+        UsageError: The split is unknown, ``border`` isn't positive, or there is no data set.
         ConfigError: The split is empty, or the description is wrong.
         ModelError: The model can't be opened, or its classes or bands differ from the data set's.
         DataError: Images and masks contradict the description, or no pixel is labeled.
@@ -65,6 +67,8 @@ def evaluate(
     """
     if split not in SPLITS:
         raise UsageError(f"unknown split '{split}'{nearest(split, SPLITS)}")
+    if border is not None and border < 1:
+        raise UsageError(f"border is a width in pixels, at least 1, found {border}")
     if out is not None and isinstance(model, str | Path) and not overwrite:
         _refuse_other_run(Path(model), Path(out))
     predictor, parameters = _opened(model, runtime=runtime, precision=precision, threads=threads)
@@ -92,6 +96,7 @@ def evaluate(
         pictures=pictures,
         reference=reference,
         temperature=temperature,
+        border=border,
         overwrite=overwrite,
         progress=progress,
     )

@@ -15,6 +15,7 @@ from segshrink.classes import ClassMap, format_color
 from segshrink.errors import DataError, ModelError
 from segshrink.evaluation.agreement import Comparison
 from segshrink.evaluation.areas import MappedAreas
+from segshrink.evaluation.borders import without_borders
 from segshrink.evaluation.calibration import CalibrationHistogram
 from segshrink.evaluation.confusion import Confusion
 from segshrink.evaluation.curves import ProbabilityHistograms
@@ -29,10 +30,11 @@ from segshrink.run_records import (
     ClassRecord,
     EvaluationRecord,
     ImageRecord,
+    InnerRecord,
     ModelRecord,
     ScoresRecord,
 )
-from segshrink.scores import marginals
+from segshrink.scores import marginals, scores_of
 
 
 class ArrayPredictor(Protocol):
@@ -83,6 +85,7 @@ def score_scenes(
     pictures: int = 60,
     reference: str | Path | None = None,
     temperature: float | None = None,
+    border: int | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationRecord:
@@ -104,6 +107,7 @@ def score_scenes(
         pictures: Largest number of scenes shown as pictures.
         reference: Run folder evaluated on the same scenes, to measure agreement with.
         temperature: Of a teacher: tell what its answers say about the classes at this temperature.
+        border: Score the pixels further than this from label borders, too; at least 1 pixel.
         overwrite: Replace an evaluation of another split as well, and files that this program did not write.
         progress: Called after each scene with the number done and of all.
 
@@ -121,6 +125,7 @@ def score_scenes(
         classes,
         None if reference is None else Comparison(reference, classes),
         None if temperature is None else SoftAnswers(len(classes), temperature),
+        border,
     )
     with nullcontext() if folder is None else claimed(folder.path):
         if folder is not None and not overwrite:
@@ -151,11 +156,19 @@ def score_scenes(
 class _Tally:
     """Everything counted over the scenes of one evaluation."""
 
-    def __init__(self, classes: ClassMap, comparison: Comparison | None, soft_answers: SoftAnswers | None) -> None:
+    def __init__(
+        self,
+        classes: ClassMap,
+        comparison: Comparison | None,
+        soft_answers: SoftAnswers | None,
+        border: int | None,
+    ) -> None:
         self.classes = classes
         self.comparison = comparison
         self.soft_answers = soft_answers
+        self.border = border
         self.confusion = Confusion(len(classes))
+        self.inner: list[NDArray[np.int64]] = []
         self.histograms = ProbabilityHistograms(len(classes))
         self.calibration = CalibrationHistogram(len(classes))
         self.areas = MappedAreas(len(classes))
@@ -178,11 +191,19 @@ class _Tally:
         self.confusion.merge(confusion)
         self.areas.update(prediction.index, confusion.matrix)
         self.marginals.append(marginals(confusion.matrix))
+        if self.border is not None:
+            inner = without_borders(scene.target, self.border)
+            self.inner.append(Confusion(len(self.classes)).update(prediction.index, inner).matrix)
         scores, pixels = confusion.scores(), int(confusion.matrix.sum())
         shown = None if files is None else files.keep(scene.name, scene.image, scene.target, prediction.index)
         self.images.append(
             ImageRecord(
-                name=scene.name, mean_iou=scores.mean_iou, accuracy=scores.accuracy, pixels=pixels, pictures=shown
+                name=scene.name,
+                mean_iou=scores.mean_iou,
+                accuracy=scores.accuracy,
+                pixels=pixels,
+                counts=self.marginals[-1].tolist(),
+                pictures=shown,
             )
         )
 
@@ -206,8 +227,21 @@ class _Tally:
             "soft_answers": self.soft_answers.record() if self.soft_answers else None,
             "per_image": self.images,
             "agreement": self.comparison.agreement() if self.comparison else None,
+            "inner": self._inner(),
             "never_predicted": [classes.names[index] for index in self.confusion.never_predicted()],
         }
+
+    def _inner(self) -> InnerRecord | None:
+        matrix = sum(self.inner, np.zeros_like(self.confusion.matrix))
+        if self.border is None or not matrix.any():
+            return None
+        return InnerRecord(
+            border=self.border,
+            pixels=int(matrix.sum()),
+            scores=ScoresRecord(**scores_of(matrix).to_lists()),
+            confusion=matrix.tolist(),
+            interval=bootstrap_interval([marginals(each) for each in self.inner]),
+        )
 
 
 def _predicted(predictor: AnyPredictor, scene: LabeledScene) -> Prediction:
