@@ -79,7 +79,11 @@ def test_root_is_relative_to_the_description(data: Path) -> None:
         ("value: 2", "value: 1", "the mask value 1 is given twice"),
         ("value: 2", "color: red", "'classes.1.color' is wrong: a color must look like '#3C1098', found 'red'"),
         (", val: [c]", "", "'split' is wrong: train is given but val is missing"),
-        ("[c]}", "[c], random: 0.2}", "'split' is wrong: give exactly one of train/val, groups, random, patches"),
+        (
+            "[c]}",
+            "[c], random: 0.2}",
+            "'split' is wrong: give exactly one of train/val, groups with held_out, random, patches",
+        ),
         ("name: fields", "name: fields\nname: again", "line 2 is not valid YAML: the key 'name' is given twice"),
         ("name: fields", "name: fields\nignore:\n - #FF0000", "'ignore.0' is wrong: expected a valid string or"),
         ("name: fields", "name: 2024-99-99", "is not valid YAML: month must be"),

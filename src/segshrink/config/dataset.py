@@ -43,9 +43,13 @@ class Split(Strict):
     test: list[str] | str | None = None
     """Images that neither train nor judge before the end, in the same way."""
     groups: dict[str, list[str]] | None = None
-    """Leave-one-group-out: name of a group -> folders or wildcards; ``held_out`` is judged, the others train."""
+    """Pieces of ground: name of a group -> folders or wildcards of its images. The folds of a bank of teachers follow
+    them; an image of no group is one by itself. With ``held_out``, leave-one-group-out: all other groups train."""
     held_out: str | None = None
     """The group that is judged."""
+    overlaps: list[list[str]] = Field(default=[])
+    """Lists of images in different groups (folders or wildcards) that show some of the same ground: a teacher that
+    learned from one of a list has seen the others."""
     random: float | None = Field(default=None, gt=0, lt=1)
     """The share of images (whole images) that is judged."""
     patches: int | None = Field(default=None, ge=16)
@@ -58,16 +62,18 @@ class Split(Strict):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Split:
-        kinds = [self.train is not None, self.groups is not None, self.random is not None, self.patches is not None]
+        if self.groups is None and self.held_out is not None:
+            raise ValueError("held_out names one of the groups, but there are no groups; give groups or leave it out")
+        kinds = [self.train is not None, self.held_out is not None, self.random is not None, self.patches is not None]
+        if self.groups is not None and not any(kinds):
+            raise ValueError(f"held_out must be one of the groups {', '.join(self.groups)}")
         if sum(kinds) != 1:
-            raise ValueError("give exactly one of train/val, groups, random, patches")
+            raise ValueError("give exactly one of train/val, groups with held_out, random, patches")
         if self.train is not None and self.val is None:
             raise ValueError("train is given but val is missing")
         if self.train is None and self.val is not None:
             raise ValueError("val is given beside groups, random or patches, which choose it themselves; leave it out")
-        if self.groups is None and self.held_out is not None:
-            raise ValueError("held_out names one of the groups, but there are no groups; give groups or leave it out")
-        if self.groups is not None and self.held_out not in self.groups:
+        if self.groups is not None and self.held_out not in (None, *self.groups):
             raise ValueError(f"held_out must be one of the groups {', '.join(self.groups)}")
         return self
 

@@ -139,6 +139,8 @@ class Inspection:
         band_names: What the bands are called, as a model records it; None where nothing says.
         resolution: Meters a pixel; None where it isn't known or differs.
         georeferenced: Whether images say where on the ground they lie, so that crops are turned and mirrored freely.
+        ground: Groups of training images that are independent of each other, as the names of the declared groups that
+            share ground; an image of no group is one by itself.
     """
 
     name: str
@@ -155,6 +157,7 @@ class Inspection:
     band_names: tuple[str, ...] | None = None
     resolution: float | None = None
     georeferenced: bool = False
+    ground: tuple[tuple[str, ...], ...] = ()
 
     @property
     def augmentation(self) -> Literal["aerial", "photo"]:

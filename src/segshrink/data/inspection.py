@@ -24,6 +24,7 @@ from segshrink.data.findings import (
     UndeclaredFinding,
 )
 from segshrink.data.fingerprints import fingerprint
+from segshrink.data.folds import grouped, independent_groups
 from segshrink.data.image_kinds import ImageKind, common_kind, read_options
 from segshrink.data.label_checks import compare_classes, propose_values
 from segshrink.data.pairing import Found, Pair, find_pairs, find_unlabeled, meant_orphans
@@ -71,6 +72,7 @@ def inspect_dataset(description: DatasetDescription, *, progress: Progress | Non
     work = _regions_of(files, division, survey)
     _tell_unpaired(files, [pair for pair, _ in work], survey)
     survey.unused = len(files.pairs) - len(work)
+    survey.ground = _independent_ground(files, division)
     labeled = {pair.image for pair, _ in work}
     work += [(pair, [("unlabeled", None)]) for pair in _unlabeled(survey) if pair.image not in labeled]
     for number, (pair, regions) in enumerate(work):
@@ -108,6 +110,7 @@ class _Survey:
     measured_alpha: list[Path] = field(default_factory=list)
     elsewhere: dict[Path, str | None] = field(default_factory=dict)
     duplicates: tuple[DuplicateFinding, ...] = ()
+    ground: tuple[tuple[str, ...], ...] = ()
 
     def tell(
         self,
@@ -218,6 +221,7 @@ class _Survey:
             band_names=None if self.kind is None else self.kind.band_names,
             resolution=self.description.resolution or (None if self.kind is None else self.kind.resolution),
             georeferenced=self.kind is not None and self.kind.georeferenced,
+            ground=self.ground,
         )
 
 
@@ -245,6 +249,14 @@ def _regions_of(files: Found, division: Division, survey: _Survey) -> list[tuple
                 # An image in two parts (already told) is counted in the first.
                 regions.setdefault(position, [(part, None)])
     return [(files.pairs[position], regions[position]) for position in sorted(regions)]
+
+
+def _independent_ground(files: Found, division: Division) -> tuple[tuple[str, ...], ...]:
+    names = [pair.name for pair in files.pairs]
+    groups = {name: {names[place] for place in held} for name, held in division.groups}
+    overlaps = [{names[place] for place in held} for held in division.overlaps]
+    training = grouped({names[place] for place in division.train}, groups)
+    return tuple(tuple(together) for together in independent_groups(training, overlaps))
 
 
 def _size(path: Path) -> tuple[int, int]:

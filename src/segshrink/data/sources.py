@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from segshrink.classes import ClassMap
@@ -56,6 +57,8 @@ class Dataset:
         scaling: Scale and offset tags of the bands; None where there are none.
         resolution: Meters a pixel; None where it isn't known or differs.
         georeferenced: Whether images say where on the ground they lie.
+        groups: Names of the samples of each declared piece of ground, by its name.
+        overlaps: Names of samples that show some of the same ground, for each declaration.
     """
 
     description: DatasetDescription
@@ -70,6 +73,8 @@ class Dataset:
     scaling: Scaling | None = None
     resolution: float | None = None
     georeferenced: bool = False
+    groups: dict[str, frozenset[str]] = field(default_factory=dict)
+    overlaps: tuple[frozenset[str], ...] = ()
 
     @property
     def leaking(self) -> bool:
@@ -127,7 +132,13 @@ def open_dataset(description: DatasetDescription, *, model: ModelDescription | N
         scaling=kind.scaling,
         resolution=description.resolution or kind.resolution,
         georeferenced=kind.georeferenced,
+        groups={name: _names(files, positions) for name, positions in division.groups},
+        overlaps=tuple(_names(files, positions) for positions in division.overlaps),
     )
+
+
+def _names(files: Found, positions: Iterable[int]) -> frozenset[str]:
+    return frozenset(files.pairs[position].name for position in positions)
 
 
 def refuse_other_classes(model: ModelDescription, dataset: Dataset) -> None:

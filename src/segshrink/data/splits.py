@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import takewhile
@@ -29,12 +29,16 @@ class Division:
         val: Positions that judge during development.
         test: Positions that judge at the end; often empty.
         problems: One sentence each; empty if the split is sound.
+        groups: Name and positions of each declared piece of ground, whatever part they are in.
+        overlaps: Positions of images that show some of the same ground, for each declaration.
     """
 
     train: tuple[int, ...] = ()
     val: tuple[int, ...] = ()
     test: tuple[int, ...] = ()
     problems: tuple[str, ...] = ()
+    groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    overlaps: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,31 +64,31 @@ def divide(split: Split, images: Sequence[str], *, root: Path) -> Division:
     """
     finder = _Finder(images)
     problems: list[str] = []
-    chosen: dict[str, list[int]] = {part: [] for part in PARTS}
+
+    def positions(entries: list[str] | str | None, field: str) -> tuple[int, ...]:
+        return () if entries is None else tuple(sorted(set(_positions(entries, finder, root, field, problems))))
+
+    groups = {name: positions(entries, f"split.groups.{name}") for name, entries in (split.groups or {}).items()}
+    problems += _overlaps(groups, images, kind="groups")
+    overlaps = tuple(positions(entries, "split.overlaps") for entries in split.overlaps)
+    ground = Division(groups=tuple(groups.items()), overlaps=overlaps)
     if split.patches is not None or split.random is not None:
-        tested = _positions(split.test, finder, root, "split.test", problems) if split.test is not None else []
+        tested = positions(split.test, "split.test")
         rest = sorted(set(range(len(images))) - set(tested))
         drawn = Division(tuple(rest)) if split.random is None else _at_random(rest, split.random, split.seed)
-        return replace(drawn, test=tuple(sorted(set(tested))), problems=(*problems, *drawn.problems))
-    if split.groups is not None:
-        groups = {
-            name: _positions(entries, finder, root, f"split.groups.{name}", problems)
-            for name, entries in split.groups.items()
-        }
-        problems += _overlaps(groups, images, kind="groups")
-        for name, positions in groups.items():
-            chosen["val" if name == split.held_out else "train"] += positions
+        problems += drawn.problems
+        return replace(ground, train=drawn.train, val=drawn.val, test=tested, problems=tuple(problems))
+    if split.held_out is not None:
+        others = [place for name, held in groups.items() if name != split.held_out for place in held]
+        chosen = {"train": tuple(sorted(set(others))), "val": groups[split.held_out]}
+        chosen["test"] = positions(split.test, "split.test")
         if split.test is not None:
-            chosen["test"] = _positions(split.test, finder, root, "split.test", problems)
             problems += _overlaps(chosen, images, kind="parts")
     else:
-        for part in PARTS:
-            part_entries = getattr(split, part)
-            if part_entries is not None:
-                chosen[part] = _positions(part_entries, finder, root, f"split.{part}", problems)
+        chosen = {part: positions(getattr(split, part), f"split.{part}") for part in PARTS}
         problems += _overlaps(chosen, images, kind="parts")
-    train, val, test = (tuple(sorted(set(chosen[part]))) for part in PARTS)
-    return Division(train, val, test, tuple(problems))
+    train, val, test = (chosen[part] for part in PARTS)
+    return replace(ground, train=train, val=val, test=test, problems=tuple(problems))
 
 
 def divide_patches(sizes: Sequence[tuple[int, int]], split: Split) -> PatchDivision:
@@ -142,7 +146,7 @@ class _Finder:
             DataError: A bare stem that images of several folders have.
         """
         text = entry.removeprefix("./").rstrip("/") or "."
-        if has_wildcards(text):
+        if has_wildcards(text) and text not in self._paths:
             return self._matching(text)
         for table in (self._paths, self._folders):
             if text in table:
@@ -218,7 +222,7 @@ def _entries(listed_entries: list[str] | str, root: Path, field: str) -> list[tu
     return entries
 
 
-def _overlaps(chosen: dict[str, list[int]], images: Sequence[str], *, kind: str) -> Iterable[str]:
+def _overlaps(chosen: Mapping[str, Sequence[int]], images: Sequence[str], *, kind: str) -> Iterable[str]:
     names = list(chosen)
     for number, first in enumerate(names):
         for second in names[number + 1 :]:
