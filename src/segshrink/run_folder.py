@@ -11,10 +11,10 @@ from segshrink.errors import FileError
 from segshrink.files import refuse_foreign, write_text
 from segshrink.formatting import printable
 from segshrink.model_file import MODEL_FOLDER_NAME
-from segshrink.run_records import EvaluationRecord, ImageRecord, ProfileRecord, RunRecord
+from segshrink.run_records import BankRecord, EvaluationRecord, ImageRecord, ProfileRecord, RunRecord
 
 CONFIG, METRICS = "config.yaml", "metrics.csv"
-RUN, EVALUATION, PROFILE = "run.json", "evaluation.json", "profile.json"
+RUN, EVALUATION, PROFILE, BANK = "run.json", "evaluation.json", "profile.json", "bank.json"
 # What a report leaves in the folder of its run.
 REPORT, FIGURES = "report.html", "figures"
 REPORT_FILES = (REPORT, "report.md", "report.json", FIGURES)
@@ -93,6 +93,15 @@ class RunFolder:
         """The run of a student's control."""
         return RunFolder(self.path / "control")
 
+    def member(self, number: int) -> RunFolder:
+        """Return the run of a bank's teacher."""
+        return RunFolder(self.path / f"member-{number}")
+
+    @property
+    def has_bank(self) -> bool:
+        """Whether it holds a whole bank of teachers."""
+        return (self.path / BANK).is_file()
+
     @property
     def has_run(self) -> bool:
         """Whether a training was begun here, or a teacher described."""
@@ -130,6 +139,10 @@ class RunFolder:
         """
         return RunRecord.read(self.path / RUN)
 
+    def bank(self) -> BankRecord:
+        """Read ``bank.json``; raises as ``run`` does."""
+        return BankRecord.read(self.path / BANK)
+
     def evaluation(self) -> EvaluationRecord:
         """Read ``evaluation.json``; raises as ``run`` does."""
         if not self.has_evaluation:
@@ -143,6 +156,10 @@ class RunFolder:
     def write_run(self, record: RunRecord) -> None:
         """Write ``run.json``."""
         record.write(self.path / RUN, overwrite=False)
+
+    def write_bank(self, record: BankRecord) -> None:
+        """Write ``bank.json``."""
+        record.write(self.path / BANK, overwrite=False)
 
     def write_evaluation(self, record: EvaluationRecord, *, overwrite: bool = False) -> None:
         """Write ``evaluation.json``; ``overwrite`` replaces even what this program did not write."""

@@ -61,7 +61,7 @@ PLACES = {
     "a step": (callbacks.StepProgress, "on_train_batch_end"),
     "an epoch's end": (callbacks.MetricsFile, "on_train_epoch_end"),
     "a validation": (Confusion, "update"),
-    "saving": (run, "_save_best"),
+    "saving": (run, "_save_kept"),
 }
 
 

@@ -128,16 +128,40 @@ def test_a_run_that_stopped_early_trains_no_further(
     scores([0.9, 0.5, 0.95, 0.96, 0.97, 0.98])
     patient = changed(short, teacher__training__patience=1)
 
-    def killed(out: Path, model: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patched:
-        patched.setattr(run, "_save_best", killed)
+        patched.setattr(run, "_save_kept", killed)
         with pytest.raises(RuntimeError, match="killed"):
             train(patient, out=tmp_path)
     result = train(patient, out=tmp_path, resume=True)
     assert (result.mean_iou, result.steps) == (pytest.approx(0.9), 4)
     assert best_epoch(tmp_path) == 1
+
+
+def test_the_last_averaged_state_is_handed_over_and_validation_scenes_are_read_once(
+    short: Recipe, tmp_path: Path, scores: Scores
+) -> None:
+    scores([0.4, 0.9])
+    last = changed(short, teacher__training__keep="last", teacher__training__ema_decay=0.5)
+    with pytest.raises(KeyboardInterrupt):
+        train(last, out=tmp_path, progress=stop_at(3))
+    result = train(last, out=tmp_path, resume=True)
+    assert result.mean_iou == pytest.approx(0.4)
+    assert [row["epoch"] for row in rows_of(tmp_path) if row["val/loss"] or row["val/mean_iou"]] == ["6"]
+    checkpoint = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    averaged = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
+    handed_over = load_file(tmp_path / "model/model.safetensors")
+    assert all(torch.equal(averaged[name], value) for name, value in handed_over.items())
+    plain = checkpoint["current_model_state"]
+    assert any(not torch.equal(plain[f"model.{name}"], value) for name, value in handed_over.items())
+    assert not (tmp_path / "checkpoints/best.ckpt").exists()
+
+
+def test_patience_has_nothing_to_go_by_where_the_last_epoch_is_kept(short: Recipe) -> None:
+    with pytest.raises(ValueError, match="keep: last"):
+        changed(short, teacher__training__keep="last", teacher__training__patience=1)
 
 
 def test_patience_counts_measured_epochs(short: Recipe, tmp_path: Path, scores: Scores) -> None:

@@ -13,7 +13,8 @@ from segshrink.cli._options import AsJson, Overwrite
 
 def evaluate(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Run folder, model folder or exported file.", show_default=False)
+        Path,
+        typer.Argument(metavar="MODEL", help="Run folder, bank, model folder or exported file.", show_default=False),
     ],
     data: Annotated[
         Path | None,
@@ -25,6 +26,15 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for evaluation.json and pictures.", show_default=False),
+    ] = None,
+    border: Annotated[
+        int | None,
+        typer.Option(
+            "--border",
+            min=1,
+            help="Score the pixels further than this many pixels from label borders, too.",
+            show_default=False,
+        ),
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -38,17 +48,27 @@ def evaluate(
     from segshrink.evaluation import described_data
     from segshrink.files import writing
     from segshrink.model_file import FOLDER, ModelFile
+    from segshrink.run_folder import RunFolder
 
     description = described_data(model, data)
-    if ModelFile.find(model).kind == FOLDER:
+    bank = RunFolder(model).has_bank
+    if bank or ModelFile.find(model).kind == FOLDER:
         from segshrink.training.hardware import use_free_threads
 
         use_free_threads()
     from segshrink.evaluation import evaluate as score
+    from segshrink.teachers import open_bank
 
     with progress_bars() as progress, writing(out or Path()):
         result = score(
-            model, description, split, out=out, overwrite=overwrite, progress=partial(progress, f"evaluate {split}")
+            open_bank(model, out_of_fold=split == "train") if bank else model,
+            description,
+            split,
+            out=out,
+            name=model.name,
+            border=border,
+            overwrite=overwrite,
+            progress=partial(progress, f"evaluate {split}"),
         )
     if as_json:
         print_json(result.to_json())

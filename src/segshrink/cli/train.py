@@ -20,7 +20,7 @@ def train(
 ) -> None:
     """Train a network on the labels alone.
 
-    The recipe's teacher or, with --control, its student; measured and reported at the end.
+    The recipe's teacher or bank of teachers or, with --control, its student; measured and reported at the end.
     """
     from segshrink.config import load_recipe
 

@@ -18,6 +18,7 @@ from segshrink.config.recipe import (
     Learner,
     ModelChoice,
     Recipe,
+    TeacherLearner,
     Term,
     Training,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "ModelChoice",
     "Recipe",
     "Split",
+    "TeacherLearner",
     "TeacherSource",
     "Teaching",
     "Term",

@@ -91,6 +91,8 @@ def _overridden(name: str, mapping: dict[str, Any], overrides: Sequence[str]) ->
             value = _dataset_mapping(Path(value))
         elif keys == ["distillation", "teachers"]:
             value = _anchored_teachers(value, Path())
+        elif keys == ["teacher", "members"] and isinstance(value, list):
+            value = _anchored_members(value, Path())
         elif keys[1:] == ["model"] and isinstance(value, dict):
             value = _anchored_model(value, Path())
         elif keys[1:] == ["model", "id"]:
@@ -169,6 +171,8 @@ def _anchored_recipe(mapping: dict[str, Any], folder: Path) -> dict[str, Any]:
         if isinstance(learner, dict) and isinstance(learner.get("model"), dict):
             model = _anchored(learner["model"], "encoder_weights", folder)
             mapping[role] = {**learner, "model": _anchored_model(model, folder)}
+    if isinstance(bank := mapping.get("teacher"), dict) and isinstance(bank.get("members"), list):
+        mapping["teacher"] = {**bank, "members": _anchored_members(bank["members"], folder)}
     if isinstance(distillation := mapping.get("distillation"), dict):
         distillation = _anchored(distillation, "teacher_cache", folder)
         if "teachers" in distillation:
@@ -200,6 +204,13 @@ def _anchored_model(model: dict[str, Any], folder: Path) -> dict[str, Any]:
     if written or any(_exists(Path(path) / name) for name in ("config.json", "model/config.json")):
         return {**model, "id": _absolute(identity, folder)}
     return model
+
+
+def _anchored_members(members: list[Any], folder: Path) -> list[Any]:
+    return [
+        _anchored_model(_anchored(member, "encoder_weights", folder), folder) if isinstance(member, dict) else member
+        for member in members
+    ]
 
 
 def _anchored_teachers(value: Any, folder: Path) -> Any:

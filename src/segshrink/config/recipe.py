@@ -111,6 +111,10 @@ class Training(Strict):
     """Largest norm of the gradient; None doesn't clip."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Decay of the exponential moving average of the weights per step (0.999, say); None keeps the plain weights."""
+    keep: Literal["best", "last"] = "best"
+    """The state that is handed over: the epoch with the "best" mIoU on whole validation scenes; or the "last" epoch,
+    averaged where ``ema_decay`` says so. Then nothing is chosen on validation scenes, which are looked at once, after
+    the last epoch."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many validations without a better mIoU; None trains to the end."""
     validate_every: int = Field(default=1, ge=1)
@@ -123,6 +127,12 @@ class Training(Strict):
     """torch.compile the network."""
     threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads; None takes the cores that are free."""
+
+    @model_validator(mode="after")
+    def _chosen_by_scores_or_not(self) -> Training:
+        if self.keep == "last" and self.patience is not None:
+            raise ValueError("patience stops by validation scores, which keep: last doesn't look at; leave one out")
+        return self
 
 
 class Term(Strict):
@@ -183,6 +193,42 @@ class Learner(Strict):
     """Losses on the true labels."""
 
 
+class TeacherLearner(Learner):
+    """A teacher, or a bank: several that are trained alike and answer as one, by the mean of their probabilities."""
+
+    folds: int | None = Field(default=None, ge=2)
+    """Trains a bank. The groups of training images (``data.split.groups``) are divided into so many folds; the first
+    teacher learns without the first fold, the second without the second, and so on; further members leave out nothing.
+    """
+    members: list[ModelChoice] = Field(default=[])
+    """Networks of the bank's teachers, in order, with seeds that count up from the recipe's; by default ``model`` as
+    many times as there are folds. ``model`` may be left out beside them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_member_stands_for_all(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("members") and "model" not in value:
+            return {**value, "model": value["members"][0]}
+        return value
+
+    @model_validator(mode="after")
+    def _enough_members(self) -> TeacherLearner:
+        if len(self.members) == 1 or (self.members and len(self.members) < (self.folds or 0)):
+            least = max(2, self.folds or 0)
+            raise ValueError(f"members lists {len(self.members)}, but this bank has {least} teachers or more; add some")
+        return self
+
+    @property
+    def is_bank(self) -> bool:
+        """Whether it is several teachers."""
+        return bool(self.members or self.folds)
+
+    @property
+    def models(self) -> list[ModelChoice]:
+        """The network of each teacher."""
+        return list(self.members) or [self.model] * (self.folds or 1)
+
+
 class Recipe(Strict):
     """Everything a run depends on. ``segshrink train`` trains ``teacher``; ``segshrink distill`` trains ``student``."""
 
@@ -196,8 +242,8 @@ class Recipe(Strict):
     """How training samples are drawn."""
     augmentation: Augmentation = Augmentation()
     """Random changes of a crop; a name alone, "aerial" or "photo", is its preset."""
-    teacher: Learner | None = None
-    """The teacher, where it is to be trained."""
+    teacher: TeacherLearner | None = None
+    """The teacher, or bank of teachers, where it is to be trained."""
     student: Learner | None = None
     """The small network, and how it and its control are trained."""
     distillation: Distillation = Distillation()
@@ -206,8 +252,10 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _two_classes_for_a_sigmoid(self) -> Recipe:
         names = [entry.name for entry in self.data.classes]
-        for role, learner in (("teacher", self.teacher), ("student", self.student)):
-            if learner is not None and learner.model.sigmoid and len(names) != 2:
+        models = [("teacher", model) for model in (self.teacher.models if self.teacher else [])]
+        models += [("student", self.student.model)] if self.student else []
+        for role, model in models:
+            if model.sigmoid and len(names) != 2:
                 raise ValueError(
                     f"'{role}.model.sigmoid' is for data of exactly two classes, the background first, found "
                     f"{len(names)} ({', '.join(names)}); leave it out"

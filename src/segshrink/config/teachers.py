@@ -78,6 +78,9 @@ class Teaching(Strict):
     in which up is up."""
     scales: list[Annotated[float, Field(gt=0)]] = Field(default=[1.0], min_length=1)
     """Average the answers for the image at these zooms."""
+    out_of_fold: bool = False
+    """Of a bank, let only those teachers answer about a training image that learned from none of its ground; where
+    there is none, all do. Needs a cache."""
     precision: Literal["auto", "bf16", "int8"] = "auto"
     """The precision that they compute in on a CPU: "bf16" or "int8" through OpenVINO, where it can run them so and the
     answers stay nearly the same. "auto" leaves them to their own runtime, which is bf16 for networks of PyTorch where

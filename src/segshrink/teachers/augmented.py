@@ -60,6 +60,7 @@ class Augmented(Teacher):
         if flips is True:
             mirrors += [(_ROWS,), (_ROWS, _COLUMNS)]
         self.parts = (teacher,)
+        self.whole_scenes = teacher.whole_scenes
         self.views = tuple(View(scale, mirrored) for scale in scales for mirrored in mirrors)
 
     @property

@@ -11,9 +11,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -72,9 +73,11 @@ class TeacherCache(Teacher):
     ) -> None:
         super().__init__(teacher.classes, known=teacher.known, name=teacher.name)
         self._files = CheckedArrays()
+        self._parameters = teacher.parameters
         self._identity = hashlib.sha256(f"{teacher.identity} {TILE} {OVERLAP} {VERSION}".encode()).hexdigest()
         home = (stores[0].folder / "teachers" if folder is None else Path(folder)) / self._identity[:16]
         scenes = [(store, number) for store in stores for number in range(len(store))]
+        self._numbers = {store.samples[number].name: place for place, (store, number) in enumerate(scenes)}
         self._answers = [self._answer(home, store, number, named=teacher.whole_scenes) for store, number in scenes]
         missing = {
             answer: scene
@@ -94,6 +97,11 @@ class TeacherCache(Teacher):
         """SHA-256 of everything that an answer depends on besides the image: the teacher, the tiling and the code."""
         return self._identity
 
+    @property
+    def parameters(self) -> int | None:
+        """How many weights the teacher has that answered; None where that isn't known."""
+        return self._parameters
+
     def codes(self, index: int) -> NDArray[np.uint8]:
         """Return the coded answer about scene ``index``, (H, W, C + 1), to be cut like pixels and then decoded.
 
@@ -104,6 +112,18 @@ class TeacherCache(Teacher):
         if (fault := self._fault(answer)) is not None:
             raise FileError(f"the teacher's answer {answer.path} {fault}; start again, and it is computed anew")
         return self._files.get(answer.path, most=_OPEN_ANSWERS)
+
+    def scene_logits(self, image: NDArray[Any], name: str) -> NDArray[np.float32]:
+        """Return the cached logits (C, H, W) about the scene of that name; it isn't looked at.
+
+        Raises:
+            ModelError: It is none of the scenes.
+        """
+        if name not in self._numbers:
+            raise ModelError(f"the answers of '{self.name}' are cached about other scenes than '{name}'")
+        codes = torch.from_numpy(np.array(self.codes(self._numbers[name])))
+        logits: NDArray[np.float32] = self.decode(codes.permute(2, 0, 1)[None])[0].numpy()
+        return logits
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the float32 logits (N, C, H, W) of crops of codes (N, C + 1, H, W); -inf for unknown classes."""

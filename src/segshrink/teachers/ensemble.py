@@ -68,7 +68,11 @@ class Ensemble(Teacher):
         Args:
             images: Raw pixel values (N, bands, H, W), uint8 or float.
         """
-        return self._combined([teacher.logits(images) for teacher in self.parts])
+        return self._combined([teacher.logits(images) for teacher in self.parts], range(len(self.parts)))
+
+    def members_for(self, name: str) -> Sequence[int]:
+        """Return the positions of the teachers that answer about the scene of that name: all of them."""
+        return range(len(self.parts))
 
     @torch.no_grad()
     def scene_logits(self, image: NDArray[Any], name: str) -> NDArray[np.float32]:
@@ -78,15 +82,17 @@ class Ensemble(Teacher):
             image: Raw pixel values (H, W, bands).
             name: The scene's name in its data set.
         """
-        answers = [torch.from_numpy(teacher.scene_logits(image, name))[None] for teacher in self.parts]
-        combined: NDArray[np.float32] = self._combined(answers)[0].numpy()
+        members = self.members_for(name)
+        answers = [torch.from_numpy(self.parts[place].scene_logits(image, name))[None] for place in members]
+        combined: NDArray[np.float32] = self._combined(answers, members)[0].numpy()
         return combined
 
-    def _combined(self, answers: Sequence[Tensor]) -> Tensor:
-        """Average logits (N, C, H, W) of all teachers."""
+    def _combined(self, answers: Sequence[Tensor], members: Sequence[int]) -> Tensor:
+        """Average logits (N, C, H, W) of the teachers at these positions."""
         total = torch.zeros_like(answers[0])
         shares = torch.zeros_like(answers[0])
-        for teacher, weight, logits in zip(self.parts, self.weights, answers, strict=True):
+        for place, logits in zip(members, answers, strict=True):
+            teacher, weight = self.parts[place], self.weights[place]
             probabilities = logits.softmax(dim=1)
             share = probabilities.amax(dim=1, keepdim=True) * weight if self.combine == "confidence" else weight
             known = list(teacher.known)

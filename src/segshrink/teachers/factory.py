@@ -16,8 +16,10 @@ from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.models import SegmentationModel, load_model, read_tensors
 from segshrink.models.huggingface import load_huggingface
 from segshrink.models.whole_weights import load_network, published_classes
+from segshrink.run_folder import RunFolder
 from segshrink.teachers.adapter import adapter_normalization, adapter_of, class_names
 from segshrink.teachers.augmented import Augmented
+from segshrink.teachers.bank import Bank
 from segshrink.teachers.black_box import open_black_box
 from segshrink.teachers.ensemble import Ensemble
 from segshrink.teachers.label_folder import LabelFolder
@@ -32,8 +34,8 @@ _FILES = ("onnx", "tflite", "labels")
 # Settings of an adapter that a network can't follow by itself; scaling and classes are settings of the model.
 _WRAPPING = {"layout", "size", "order", "dtype", "output_name"}
 _KINDS = (
-    "a run or model folder, smp:ARCHITECTURE/ENCODER, torchvision:NAME, hf:FOLDER or hub name, module:function, "
-    "onnx:FILE, tflite:FILE or labels:FOLDER"
+    "a run folder, model folder or bank, smp:ARCHITECTURE/ENCODER, torchvision:NAME, hf:FOLDER or hub name, "
+    "module:function, onnx:FILE, tflite:FILE or labels:FOLDER"
 )
 # Side of the images that a foreign network is tried with.
 _TRIAL = 64
@@ -66,24 +68,27 @@ def open_teachers(teaching: Teaching, classes: ClassMap, *, bands: int = 3) -> T
         raise ConfigError("no teacher is named; list one under 'distillation.teachers' or give --teacher")
     opened = []
     for source in teaching.teachers:
-        teacher = open_teacher(source, classes, bands=bands)
+        teacher = open_teacher(source, classes, bands=bands, out_of_fold=teaching.out_of_fold)
         # Answers that are looked up by a scene's name don't depend on its pixels.
-        plain = teacher.whole_scenes or not (teaching.flips or teaching.scales != [1.0])
+        plain = isinstance(teacher, LabelFolder) or not (teaching.flips or teaching.scales != [1.0])
         opened.append(teacher if plain else Augmented(teacher, flips=teaching.flips, scales=teaching.scales))
     if len(opened) == 1:
         return opened[0]
     return Ensemble(opened, [source.weight for source in teaching.teachers], combine=teaching.combine)
 
 
-def open_teacher(source: str | Path | TeacherSource, classes: ClassMap, *, bands: int = 3) -> Teacher:
+def open_teacher(
+    source: str | Path | TeacherSource, classes: ClassMap, *, bands: int = 3, out_of_fold: bool = False
+) -> Teacher:
     """Open one teacher for a student with ``classes``.
 
     One that doesn't name its classes must have as many as the student, in the student's order.
 
     Args:
-        source: Run or model folder, or a source as recipes write it.
+        source: Run or model folder, bank, or a source as recipes write it.
         classes: The student's classes; the teacher's are matched by name.
         bands: Bands of the images.
+        out_of_fold: Of a bank, only members that haven't seen a training image answer about it, where there are such.
 
     Raises:
         ConfigError: The adapter contradicts itself, the file or the images, or the source says what it can't use.
@@ -108,7 +113,31 @@ def open_teacher(source: str | Path | TeacherSource, classes: ClassMap, *, bands
         mapping = map_classes(classes.names, names or classes.names, source.classes, name=source.source)
         folder = Path(name).expanduser()
         return LabelFolder(folder, adapter, names or classes.names, classes, mapping, name=source.source)
+    if (bank := RunFolder(source.source)).has_bank:
+        record = bank.bank()
+        runs = [bank.member(number).path for number in range(len(record.members))]
+        members = [open_teacher(source.model_copy(update={"source": str(run)}), classes, bands=bands) for run in runs]
+        return Bank(members, record, out_of_fold=out_of_fold, name=source.source)
     return _open_torch(source, adapter, names, classes, bands)
+
+
+def open_bank(folder: str | Path, *, out_of_fold: bool = False) -> Teacher:
+    """Open a bank as its recipe asks it, with its mirror images and zooms.
+
+    Args:
+        folder: Where it was trained.
+        out_of_fold: As in ``open_teacher``.
+
+    Raises:
+        FileError: The folder holds no bank, or a file of it is missing.
+        ModelError: A member is damaged.
+    """
+    bank = RunFolder(folder)
+    bank.bank()
+    description = load_model(bank.member(0).path).description
+    changes = {"teachers": [TeacherSource(source=str(folder))], "out_of_fold": out_of_fold}
+    teaching = bank.recipe().distillation.model_copy(update=changes)
+    return open_teachers(teaching, description.classes, bands=description.bands)
 
 
 def is_data(source: TeacherSource) -> bool:

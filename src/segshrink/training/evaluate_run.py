@@ -87,6 +87,7 @@ def describe_teacher(
     *,
     out: Path,
     temperature: float | None = None,
+    answers: Teacher | None = None,
     progress: ScenesDone | None = None,
 ) -> EvaluationRecord:
     """Evaluate the teacher of a distillation into ``out``, which the report reads like a run folder.
@@ -98,6 +99,7 @@ def describe_teacher(
         dataset: The student's data set, whose validation split judges both.
         out: Folder to write to.
         temperature: That it teaches with; None: it teaches nothing softened.
+        answers: What answers in its place, such as a cache.
         progress: Called after every scene with (scenes done, scenes in all).
     """
     folder, run = RunFolder(out), RunFolder(teacher.name)
@@ -109,7 +111,8 @@ def describe_teacher(
     folder.remove_measurements()
     if run.metrics_file.exists():
         folder.metrics_file.write_bytes(run.metrics_file.read_bytes())
-    return evaluate(teacher, dataset, out=out, name="teacher", temperature=temperature, progress=progress)
+    model = answers or teacher
+    return evaluate(model, dataset, out=out, name="teacher", temperature=temperature, progress=progress)
 
 
 def _teacher_source(teacher: Teacher, *, bands: int) -> Source | None:

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.config import Learner, Recipe, absolute_recipe
-from segshrink.data import CropModule, Dataset, absent_classes, image_statistics, open_dataset
+from segshrink.data import CropModule, Dataset, SceneStore, absent_classes, image_statistics, open_dataset
 from segshrink.errors import ConfigError, DataError, FileError, ModelError, TrainingError
 from segshrink.folder_lock import claimed
 from segshrink.losses import WeightedTerm, build_terms
@@ -59,7 +59,7 @@ Role = Literal["teacher", "student", "control"]
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run reached: its folder, the best validation mIoU in [0, 1], steps and seconds trained."""
+    """What a finished run reached: its folder, its model's validation mIoU in [0, 1], steps and seconds trained."""
 
     folder: Path
     mean_iou: float
@@ -164,7 +164,9 @@ class _Training:
                 _inherit(model, teacher)
             teacher = in_precision(teacher, self.recipe.distillation.precision, data.dataset)
             if place := self.recipe.distillation.teacher_cache:
-                teacher = _cached(teacher, data, place, self.progress)
+                stores = (data.train_store, data.unlabeled_store, data.val_store)
+                teacher = cached_answers(teacher, stores, place, self.progress)
+                data.add_layer(CACHED, teacher.codes)  # which batches bring along from now on
         task = self._task(model, teacher)
         task.sample_names = data.sample_names
 
@@ -176,7 +178,7 @@ class _Training:
         try:
             write(status="running")
             fit(trainer, task, data, checkpoint=self.folder.last_checkpoint if resume else None)
-            _save_best(self.folder, model)
+            _save_kept(self.folder, model, keep=self.learner.training.keep)
         except (KeyboardInterrupt, Terminated):
             write(status="stopped")
             raise
@@ -232,6 +234,8 @@ class _Training:
             callbacks.append(EMAWeightAveraging(decay=training.ema_decay))
         if training.patience is not None:
             callbacks.append(Patience(training.patience))
+        if training.keep == "best":
+            callbacks.append(BestCheckpoint(checkpoints))
         last = Checkpoints(
             checkpoints, "last", save_on_train_epoch_end=True, every_n_epochs=1, enable_version_counter=False
         )
@@ -240,7 +244,8 @@ class _Training:
             precision=lightning_precision(training.precision),
             accelerator=accelerator(),
             devices=1,
-            callbacks=[*callbacks, BestCheckpoint(checkpoints), last],
+            callbacks=[*callbacks, last],
+            check_val_every_n_epoch=training.epochs if training.keep == "last" else 1,
             gradient_clip_val=training.clip_norm,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
@@ -365,18 +370,17 @@ def _inherit(student: SegmentationModel, teacher: Teacher) -> None:
         raise ConfigError(f"distillation.inherit_encoder: {error}; or set it to false") from error
 
 
-def _cached(teacher: Teacher, data: CropModule, place: Path | bool, progress: Progress | None) -> TeacherCache:
-    """Return the teacher's answers about all scenes, which batches bring along from now on; ``place`` is a folder."""
-    stores = (data.train_store, data.unlabeled_store, data.val_store)
+def cached_answers(
+    teacher: Teacher, stores: Sequence[SceneStore], place: Path | bool, progress: Progress | None
+) -> TeacherCache:
+    """Return the teacher's answers about all scenes of some stores; ``place`` is a folder, or true for the stores'."""
     folder = place if isinstance(place, Path) else None
-    cache = TeacherCache(teacher.to(accelerator()), stores, folder=folder, progress=progress)
-    data.add_layer(CACHED, cache.codes)
-    return cache
+    return TeacherCache(teacher.to(accelerator()), stores, folder=folder, progress=progress)
 
 
-def _save_best(folder: RunFolder, model: SegmentationModel) -> None:
-    """Write ``model/`` from the best checkpoint."""
-    path = folder.best_checkpoint
+def _save_kept(folder: RunFolder, model: SegmentationModel, *, keep: Literal["best", "last"]) -> None:
+    """Write ``model/`` from the best or the last checkpoint; weights in it are averaged where the training does so."""
+    path = folder.best_checkpoint if keep == "best" else folder.last_checkpoint
     if not path.exists():
         raise TrainingError(f"{path} is missing; train into another folder")
     state = read_checkpoint(path)["state_dict"]

@@ -19,7 +19,6 @@ from segshrink.losses import WeightedTerm
 from segshrink.report import report as write_report
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher, open_teachers
-from segshrink.training import describe_teacher
 from segshrink.training.build_student import check_chosen, check_teacher_bands
 from segshrink.training.features import check_own_taps
 from segshrink.training.hardware import check_memory, lightning_precision, use_free_threads
@@ -27,7 +26,7 @@ from segshrink.training.run import check_same_teacher
 from segshrink.training.terms import check_teacher, student_terms, teaching_temperature
 from segshrink.workflows.diagnose import diagnose_briefly
 from segshrink.workflows.progress import Progress, silent
-from segshrink.workflows.train import measure_run, time_runs, train_role
+from segshrink.workflows.train import measure_run, score_teacher, time_runs, train_role, train_teacher
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -108,7 +107,7 @@ def _distill(recipe: Recipe, *, out: Path, control: bool, resume: bool, doctor: 
     if not teaching.teachers:
         check_own_taps(recipe, terms, dataset)
         teacher_run = out / "teacher-run"
-        train_role(recipe, out=teacher_run, role="teacher", dataset=dataset, resume=resume, progress=progress)
+        train_teacher(recipe, out=teacher_run, dataset=dataset, resume=resume, progress=progress)
         teaching = teaching.model_copy(update={"teachers": [TeacherSource(source=str(teacher_run))]})
     use_free_threads()
     measure_teachers(teaching, terms, dataset, out=out, resume=resume, progress=progress)
@@ -161,13 +160,8 @@ def measure_teachers(
     if _is_measured(RunFolder(out).teacher, teacher):
         return
     with writing(out):
-        describe_teacher(
-            teacher,
-            dataset,
-            out=out / "teacher",
-            temperature=teaching_temperature(terms),
-            progress=partial(progress, "evaluate teacher"),
-        )
+        temperature = teaching_temperature(terms)
+        score_teacher(teacher, teaching, dataset, out=out / "teacher", temperature=temperature, progress=progress)
     if (notice := overlooked_classes(teacher)) is not None:
         _LOGGER.warning(notice)
 

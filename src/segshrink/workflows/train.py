@@ -1,25 +1,29 @@
-"""Supervised training of one network, measured and reported."""
+"""Supervised training of one network, or of a bank of teachers one after the other, measured and reported."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from segshrink.config import Recipe, as_recipe
-from segshrink.data import Dataset, open_dataset
+from segshrink.config import Distillation, Recipe, absolute_recipe, as_recipe
+from segshrink.data import Dataset, SceneStore, open_dataset
+from segshrink.errors import ConfigError, FileError
 from segshrink.files import writing
+from segshrink.folder_lock import claimed
 from segshrink.losses import WeightedTerm
 from segshrink.report import report as write_report
 from segshrink.run_folder import RunFolder
-from segshrink.run_records import EvaluationRecord
-from segshrink.teachers import Teacher
+from segshrink.run_records import EvaluationRecord, RunRecord
+from segshrink.teachers import Teacher, open_bank
+from segshrink.training.bank import bank_record, member_recipes
 from segshrink.training.checkpoints import check_checkpoint
-from segshrink.training.evaluate_run import evaluate_run, profile_runs
+from segshrink.training.evaluate_run import describe_teacher, evaluate_run, profile_runs
 from segshrink.training.hardware import use_free_threads
-from segshrink.training.run import Role, RunResult
+from segshrink.training.run import Role, RunResult, cached_answers
 from segshrink.training.run import train as train_network
 from segshrink.workflows.progress import Progress, silent
 
@@ -47,7 +51,7 @@ def train(
     resume: bool = False,
     progress: Progress = silent,
 ) -> TrainResult:
-    """Train the recipe's teacher, or its student without a teacher, on the labels; measure and report it.
+    """Train the recipe's teacher or bank, or its student without a teacher, on the labels; measure and report it.
 
     Args:
         recipe: The recipe, or its file.
@@ -63,11 +67,20 @@ def train(
     """
     out, recipe = Path(out), as_recipe(recipe)
     dataset = open_dataset(recipe.data)
-    role: Role = "control" if control else "teacher"
-    train_role(recipe, out=out, role=role, dataset=dataset, resume=resume, progress=progress)
-    measure_run(out, dataset, progress=progress)
-    time_runs([out], progress=progress)
-    return TrainResult(out, RunFolder(out).evaluation().scores.mean_iou, write_report([out]))
+    folder = RunFolder(out)
+    runs = [out]
+    if control:
+        train_role(recipe, out=out, role="control", dataset=dataset, resume=resume, progress=progress)
+    else:
+        train_teacher(recipe, out=out, dataset=dataset, resume=resume, progress=progress)
+    if folder.has_bank:
+        if not folder.has_evaluation:
+            score_teacher(open_bank(out), recipe.distillation, dataset, out=out, progress=progress)
+        runs += [folder.member(number).path for number in range(len(folder.bank().members))]
+    else:
+        measure_run(out, dataset, progress=progress)
+        time_runs([out], progress=progress)
+    return TrainResult(out, folder.evaluation().scores.mean_iou, write_report(runs))
 
 
 def train_role(
@@ -96,6 +109,68 @@ def train_role(
             resume=resume,
             progress=partial(progress, f"train {role}"),
         )
+
+
+def train_teacher(recipe: Recipe, *, out: Path, dataset: Dataset, resume: bool, progress: Progress) -> None:
+    """Train a recipe's teacher in ``out``, or the members of its bank, which are measured as well.
+
+    With ``resume`` what is done already is kept.
+
+    Raises:
+        ConfigError: There are more folds than groups of training images, or ``out`` holds a bank of another recipe.
+        FileError: ``out`` holds a bank and ``resume`` isn't given, or what this program didn't write.
+        TrainingError: A loss became NaN or infinite.
+    """
+    if recipe.teacher is None or not recipe.teacher.is_bank:
+        train_role(recipe, out=out, role="teacher", dataset=dataset, resume=resume, progress=progress)
+        return
+    folder, recipe = RunFolder(out), absolute_recipe(recipe)
+    record, members = bank_record(recipe, dataset), member_recipes(recipe, dataset)
+    with claimed(out):
+        _begin_bank(folder, recipe, resume=resume)
+        for number, member in enumerate(members):
+            run, data = folder.member(number).path, open_dataset(member.data)
+            told = partial(_told, progress, f"teacher {number + 1} of {len(members)}")
+            train_role(member, out=run, role="teacher", dataset=data, resume=resume, progress=told)
+            measure_run(run, data, progress=told)
+        with writing(out):
+            folder.write_bank(record)
+            folder.write_run(folder.run().model_copy(update={"status": "finished"}))
+
+
+def score_teacher(
+    teacher: Teacher,
+    teaching: Distillation,
+    dataset: Dataset,
+    *,
+    out: Path,
+    temperature: float | None = None,
+    progress: Progress,
+) -> None:
+    """Evaluate a teacher into ``out``, from the answers that teach, too, where they are cached."""
+    told, answers = partial(progress, "evaluate teacher"), None
+    if (place := teaching.teacher_cache) and teaching.precision == "auto":
+        answers = cached_answers(teacher, [SceneStore(dataset.val, dataset.classes)], place, told)
+    describe_teacher(teacher, dataset, out=out, answers=answers, temperature=temperature, progress=told)
+
+
+def _begin_bank(folder: RunFolder, recipe: Recipe, *, resume: bool) -> None:
+    """Write what a bank's folder says from the beginning, or see that this is the bank in it."""
+    folder.refuse_foreign()
+    if not folder.has_run:
+        folder.write_recipe(recipe)
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        folder.write_run(RunRecord(role="teacher", name=recipe.name, data=recipe.data.name, created=created))
+        return
+    if not resume:
+        raise FileError(f"{folder.path} already holds a run; add --resume to go on with it, or choose another folder")
+    earlier = folder.recipe()
+    if (earlier.teacher, earlier.data, earlier.seed) != (recipe.teacher, recipe.data, recipe.seed):
+        raise ConfigError(f"{folder.path} holds a bank of another recipe ({folder.config_file}); choose another folder")
+
+
+def _told(progress: Progress, which: str, stage: str, done: float, total: float, note: str = "", /) -> None:
+    progress(f"{stage} ({which})", done, total, note)
 
 
 def measure_run(
