@@ -1,0 +1,178 @@
+"""The trainings that ``proof.py`` plans: what each learns from and how long, and in which order they run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Role = Literal["teacher", "bank", "answers", "control", "student"]
+# Optimization steps of an epoch: as many crops as recipes draw in one, in batches of 8.
+STEPS_PER_EPOCH = 74
+LITE2 = "smp:Unet/tu-tf_efficientnet_lite2"
+LITE0 = "smp:Unet/tu-tf_efficientnet_lite0"
+# The members of the Dubai bank; the first four leave one training tile out each.
+BANK = (LITE2, LITE0, LITE2, LITE0, LITE2)
+# A bank's answers: mirror images and zooms.
+VIEWS = ("distillation.flips=true", "distillation.scales=[0.75, 1.0, 1.5]")
+GROUPS = {"4-7-8": ("Tile 4", "Tile 7", "Tile 8"), "2": ("Tile 2",), "5": ("Tile 5",), "6": ("Tile 6",)}
+# Steps of controls and students of the bank, and how many seeds.
+LENGTHS = ((4000, 2), (1300, 2), (8000, 5))
+# Terms on the teacher's answers alone, as in configs/dubai.yaml.
+ANSWERS_ONLY = (
+    "distillation.terms=[{name: pixel_kl, weight: 0.5}, {name: soft_jaccard, weight: 0.35}]",
+    "crops.unlabeled_share=1.0",
+)
+# Students by size; ImageNet's weights fit the encoders of all.
+SIZES = {
+    "0.5M": (),
+    "1.0M": ("student.model.options={blocks: 13, decoder_channels: [256, 192, 96, 48]}",),
+    "2.3M": ("student.model.options={blocks: 13, decoder_channels: [512, 384, 192, 64]}",),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training, or what is computed once for several.
+
+    Attributes:
+        name: Its folder under ``$SEGSHRINK_RUNS``.
+        role: What is made; "answers" are a teacher's answers about the training images and the pool.
+        overrides: Changes of ``configs/dubai.yaml``.
+        steps: Optimization steps.
+        seed: Random seed.
+        teacher: The cell whose model teaches.
+        member: The cell is this member of the recipe's bank.
+        consensus: Judged where two label sets agree, too.
+        keeps_weights: Whether its weights go beside the results.
+    """
+
+    name: str
+    role: Role
+    overrides: tuple[str, ...] = ()
+    steps: int = 0
+    seed: int = 0
+    teacher: str | None = None
+    member: int | None = None
+    consensus: bool = False
+    keeps_weights: bool = False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the cells that must be finished before."""
+        if self.role == "bank":
+            return tuple(f"{self.name}/member-{number}" for number in range(len(self.members)))
+        if self.teacher is None:
+            return ()
+        return (self.teacher,) if self.role == "answers" else (self.teacher, f"{self.teacher}-answers")
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Networks of the bank that it is, or is a member of."""
+        return BANK if self.name.startswith("dubai/") else (LITE2, LITE0)
+
+
+def epochs(steps: int) -> int:
+    """Return the epochs nearest to a number of steps."""
+    return round(steps / STEPS_PER_EPOCH)
+
+
+def cells(pool: Path) -> list[Cell]:
+    """Return all cells in the order in which they should run.
+
+    Args:
+        pool: List of unlabeled images, which ``proof_data.py`` writes.
+    """
+    with_pool = (f"data.unlabeled={pool}",)
+    return [*_pilots(with_pool), *_bank("dubai/bank", 3000), *_dubai(with_pool), *_groups(with_pool)]
+
+
+def _pilots(with_pool: tuple[str, ...]) -> list[Cell]:
+    """Return what is tried on tiles 4, 7, 8 and judged on tile 6, and a teacher and a control the other way round."""
+    forth = (_split(GROUPS["4-7-8"], GROUPS["6"]),)
+    back = (_split(GROUPS["6"], GROUPS["4-7-8"]),)
+    teacher = "pilot/teacher"
+    pooled = (*forth, *VIEWS, *with_pool)
+    planned = [
+        Cell(teacher, "teacher", forth, 3000),
+        Cell("pilot/control", "control", forth, 3000),
+        Cell(f"{teacher}-answers", "answers", pooled, teacher=teacher),
+        # (a) Can a network this small hold the teacher?
+        Cell("pilot/answers-only", "student", (*pooled, *ANSWERS_ONLY), 3000, teacher=teacher),
+        # (c) What carries the gain: labeled images, the pool, time?
+        Cell("pilot/pool", "student", pooled, 3000, teacher=teacher),
+        Cell("pilot/labeled", "student", (*forth, *VIEWS), 3000, teacher=teacher),
+        Cell("pilot/control-8000", "control", forth, 8000),
+        Cell("pilot/pool-8000", "student", pooled, 8000, teacher=teacher),
+        Cell("pilot/answers-only-8000", "student", (*pooled, *ANSWERS_ONLY), 8000, teacher=teacher),
+    ]
+    # (b) From which size on does it pay?
+    for size, options in list(SIZES.items())[1:]:
+        planned += [
+            Cell(f"pilot/control-{size}", "control", (*forth, *options), 3000),
+            Cell(f"pilot/pool-{size}", "student", (*pooled, *options), 3000, teacher=teacher),
+        ]
+    return [
+        *planned,
+        Cell("pilot-back/teacher", "teacher", back, 3000, consensus=True),
+        Cell("pilot-back/control", "control", back, 3000, consensus=True),
+    ]
+
+
+def _bank(name: str, steps: int, overrides: tuple[str, ...] = (), folds: int | None = 4) -> list[Cell]:
+    """Return the members of a bank, one by one, and the whole."""
+    members = ", ".join(_network(identity) for identity in (BANK if folds else (LITE2, LITE0)))
+    changes = (*overrides, f"teacher.members=[{members}]", *([f"teacher.folds={folds}"] if folds else []), *VIEWS)
+    count = len(BANK) if folds else 2
+    trained = [
+        Cell(f"{name}/member-{number}", "teacher", changes, steps, member=number)
+        # The last one has seen all training images: the best single teacher that can be had this way.
+        for number in sorted(range(count), reverse=True)
+    ]
+    return [*trained, Cell(name, "bank", changes)]
+
+
+def _dubai(with_pool: tuple[str, ...]) -> list[Cell]:
+    """Return controls and students of the bank on the training tiles, judged on tiles 2 and 5."""
+    bank, pooled = "dubai/bank", (*VIEWS, *with_pool)
+    planned = []
+    for steps, seeds in LENGTHS:
+        if steps == 4000:
+            planned += [Cell(f"dubai/control-{steps}-{seed}", "control", (), steps, seed) for seed in range(seeds)]
+            planned.append(Cell(f"{bank}-answers", "answers", pooled, teacher=bank))
+            planned += [
+                Cell(f"dubai/labeled-{steps}-{seed}", "student", VIEWS, steps, seed, bank) for seed in range(seeds)
+            ]
+        for seed in range(seeds):
+            if steps != 4000:
+                planned.append(Cell(f"dubai/control-{steps}-{seed}", "control", (), steps, seed))
+            name = f"dubai/pool-{steps}-{seed}"
+            planned.append(Cell(name, "student", pooled, steps, seed, bank, keeps_weights=steps == 8000))
+    return planned
+
+
+def _groups(with_pool: tuple[str, ...]) -> list[Cell]:
+    """Return the trainings that leave one group out, with banks of two."""
+    planned = []
+    for name, held_out in GROUPS.items():
+        others = tuple(tile for group, tiles in GROUPS.items() if group != name for tile in tiles)
+        split, bank, judged = (_split(others, held_out),), f"groups/{name}/bank", name == "4-7-8"
+        pooled = (*split, *VIEWS, *with_pool)
+        planned += [
+            *_bank(bank, 1500, split, folds=None),
+            Cell(f"{bank}-answers", "answers", pooled, teacher=bank),
+            Cell(f"groups/{name}/control", "control", split, 3000, consensus=judged),
+            Cell(f"groups/{name}/pool", "student", pooled, 3000, teacher=bank, consensus=judged),
+        ]
+    return planned
+
+
+def _split(train: tuple[str, ...], val: tuple[str, ...]) -> str:
+    quoted = [", ".join(f'"{tile}"' for tile in tiles) for tiles in (train, val)]
+    return f"data.split={{train: [{quoted[0]}], val: [{quoted[1]}]}}"
+
+
+def _network(identity: str) -> str:
+    """Return a network of a bank as YAML; its ImageNet weights are put in where they are known to lie."""
+    weights = f"WEIGHTS/{identity.rpartition('tf_')[2]}_imagenet.safetensors"
+    return f"{{id: '{identity}', encoder_weights: {weights}, normalization: half}}"
