@@ -18,6 +18,8 @@ VIEWS = ("distillation.flips=true", "distillation.scales=[0.75, 1.0, 1.5]")
 GROUPS = {"4-7-8": ("Tile 4", "Tile 7", "Tile 8"), "2": ("Tile 2",), "5": ("Tile 5",), "6": ("Tile 6",)}
 # Steps of controls and students of the bank, and how many seeds.
 LENGTHS = ((4000, 2), (1300, 2), (8000, 5))
+# Labels only, with the pool by consistency.
+CONSISTENCY = ("student.consistency={threshold: 0.95}", "augmentation.cutmix=0.5")
 # Terms on the teacher's answers alone, as in configs/dubai.yaml.
 ANSWERS_ONLY = (
     "distillation.terms=[{name: pixel_kl, weight: 0.5}, {name: soft_jaccard, weight: 0.35}]",
@@ -102,6 +104,9 @@ def _pilots(with_pool: tuple[str, ...]) -> list[Cell]:
         # (c) What carries the gain: labeled images, the pool, time?
         Cell("pilot/pool", "student", pooled, 3000, teacher=teacher),
         Cell("pilot/labeled", "student", (*forth, *VIEWS), 3000, teacher=teacher),
+        Cell("pilot/pool-cutmix", "student", (*pooled, "augmentation.cutmix=0.5"), 3000, teacher=teacher),
+        Cell("pilot/control-cutmix", "control", (*forth, "augmentation.cutmix=0.5"), 3000),
+        Cell("pilot/consistency", "control", (*forth, *with_pool, *CONSISTENCY), 3000),
         Cell("pilot/control-8000", "control", forth, 8000),
         Cell("pilot/pool-8000", "student", pooled, 8000, teacher=teacher),
         Cell("pilot/answers-only-8000", "student", (*pooled, *ANSWERS_ONLY), 8000, teacher=teacher),
@@ -139,6 +144,10 @@ def _dubai(with_pool: tuple[str, ...]) -> list[Cell]:
     for steps, seeds in LENGTHS:
         if steps == 4000:
             planned += [Cell(f"dubai/control-{steps}-{seed}", "control", (), steps, seed) for seed in range(seeds)]
+            planned += [
+                Cell(f"dubai/consistency-{steps}-{seed}", "control", (*with_pool, *CONSISTENCY), steps, seed)
+                for seed in range(seeds)
+            ]
             planned.append(Cell(f"{bank}-answers", "answers", pooled, teacher=bank))
             planned += [
                 Cell(f"dubai/labeled-{steps}-{seed}", "student", VIEWS, steps, seed, bank) for seed in range(seeds)

@@ -13,6 +13,7 @@ from segshrink.config.loading import (
 )
 from segshrink.config.recipe import (
     Augmentation,
+    Consistency,
     Crops,
     Distillation,
     Learner,
@@ -28,6 +29,7 @@ __all__ = [
     "Adapter",
     "Augmentation",
     "ClassEntry",
+    "Consistency",
     "Crops",
     "DatasetDescription",
     "Distillation",

@@ -72,6 +72,12 @@ class Augmentation(Strict):
     """Largest relative change of each band by a factor of its own (color cast, sensor, haze)."""
     noise: float = Field(default=0.02, ge=0, le=1)
     """Largest standard deviation of Gaussian noise, as a share of the value range."""
+    cutmix: float = Field(default=0.0, ge=0, le=1)
+    """CutMix: chance that a rectangle of a crop is replaced by that of another crop of the batch, with its labels and,
+    where a teacher's answers are cached, those too."""
+    mixup: float = Field(default=0.0, ge=0, le=1)
+    """MixUp: chance that a crop is blended with another one of the batch, for a teacher that is asked about the blend;
+    labels don't count there."""
 
     @model_validator(mode="before")
     @classmethod
@@ -182,6 +188,23 @@ class Distillation(Teaching):
         return value
 
 
+class Consistency(Strict):
+    """Learning from unlabeled images without a teacher.
+
+    What the network's own moving average is sure of on a crop, it must say of the crop in other colors and mixed with
+    others, too.
+    """
+
+    weight: float = Field(default=1.0, gt=0)
+    """Factor of the loss."""
+    threshold: float = Field(default=0.95, gt=0, lt=1)
+    """Pixels count where the average gives one class at least this probability."""
+    ema_decay: float = Field(default=0.99, gt=0, lt=1)
+    """Decay of the average per step."""
+    color: float = Field(default=0.5, ge=0, le=1)
+    """Largest relative change of brightness and contrast in the other colors; bands change by half of it."""
+
+
 class Learner(Strict):
     """A network and, where they differ from the recipe's, its own training settings and supervised terms."""
 
@@ -191,6 +214,8 @@ class Learner(Strict):
     """How it is optimized."""
     terms: list[Term] = Field(default=[Term(name="cross_entropy")])
     """Losses on the true labels."""
+    consistency: Consistency | None = None
+    """Also learn from the data set's unlabeled images by consistency, with or without a teacher."""
 
 
 class TeacherLearner(Learner):

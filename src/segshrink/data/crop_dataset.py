@@ -47,6 +47,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         seed: Where all random numbers come from.
         layers: More arrays to cut with the crops' plans, by name: (channels, size, size), uint8 or else float32, in the
             items.
+        recolored: How the colors of unlabeled crops change once more, in a second image of each item, ``recolored``.
 
     Raises:
         DataError: There is no labeled scene, or no pixel of the scenes of a kind has a value.
@@ -61,6 +62,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         augmentation: Augmentation,
         seed: int,
         layers: Mapping[str, Layer] | None = None,
+        recolored: Augmentation | None = None,
     ) -> None:
         if len(labeled) == 0:
             raise DataError("there is no labeled image to train on; check the data set's 'split'")
@@ -71,6 +73,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         self._stores = [labeled] if unlabeled is None or len(unlabeled) == 0 else [labeled, unlabeled]
         self._chances = [np.cumsum(_chances(store, crops.draw), dtype=np.float64) for store in self._stores]
         self._layers = dict(layers or {})
+        self._recolored = recolored
         self._limits = value_range(labeled.image(index) for index in _spread(len(labeled), _RANGE_IMAGES))
         self._positions: ClassPositions | None = None
         if crops.rare_class_share > 0:
@@ -98,6 +101,11 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         )
         item = _read(store, index, plan, self._layers)
         item["image"] = photometric(item["image"], rng, settings=self.augmentation, limits=self._limits)
+        if self._recolored is not None:
+            image = item["image"]
+            if plan.sample >= labeled:
+                image = photometric(image, rng, settings=self._recolored, limits=self._limits)
+            item["recolored"] = image
         return _tensors(item)
 
     def _plan(self, rng: np.random.Generator) -> CropPlan:

@@ -40,7 +40,8 @@ class CropModule(lightning.LightningDataModule):
         crops: Size, number and mix of crops.
         augmentation: How training crops are changed; what it leaves to the data is settled here.
         seed: Where all random numbers come from.
-        use_unlabeled: Whether unlabeled scenes join; they teach a student only.
+        use_unlabeled: Whether unlabeled scenes join; those without a teacher or consistency learn nothing from them.
+        recolored: As in ``CropDataset``.
         folder: Cache folder of decoded images; None is ``$SEGSHRINK_CACHE`` or the user's cache folder.
         progress: Called with (samples done, all samples) while images are decoded, for each part of the data set.
     """
@@ -53,6 +54,7 @@ class CropModule(lightning.LightningDataModule):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         use_unlabeled: bool = False,
+        recolored: Augmentation | None = None,
         folder: Path | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -63,6 +65,7 @@ class CropModule(lightning.LightningDataModule):
         self.seed = seed
         self.unlabeled = dataset.unlabeled if use_unlabeled else ()
         self.layers: dict[str, Layer] = {}
+        self._recolored = recolored
         self._folder = folder
         self._progress = progress
         self._stores: tuple[SceneStore, SceneStore, SceneStore] | None = None
@@ -116,6 +119,7 @@ class CropModule(lightning.LightningDataModule):
             augmentation=self.augmentation,
             seed=self.seed,
             layers=self.layers,
+            recolored=self._recolored,
         )
 
     def train_dataloader(self) -> EpochLoader:

@@ -10,7 +10,7 @@ from segshrink.config import ModelChoice
 from segshrink.data import Dataset, refuse_other_bands
 from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.model_description import Normalization
-from segshrink.models import SegmentationModel, build_model, load_model
+from segshrink.models import SegmentationModel, build_model, inherit_encoder, load_model
 from segshrink.models.imagenet import IMAGENET, may_have_imagenet_weights
 from segshrink.teachers import Teacher
 
@@ -82,6 +82,19 @@ def is_folder(identity: str) -> bool:
     path = Path(identity)
     written = path.is_absolute() or identity.startswith((".", "~")) or ("/" in identity and ":" not in identity)
     return written or path.is_dir()
+
+
+def inherit_from(student: SegmentationModel, teacher: Teacher) -> None:
+    """Start the student's encoder from the teacher's."""
+    if teacher.module is None:
+        raise ConfigError(
+            f"distillation.inherit_encoder needs a teacher whose weights can be read, and {teacher.name} is a black "
+            "box; set it to false"
+        )
+    try:
+        inherit_encoder(student.network, teacher.module)
+    except ModelError as error:
+        raise ConfigError(f"distillation.inherit_encoder: {error}; or set it to false") from error
 
 
 def _load(choice: ModelChoice, dataset: Dataset) -> SegmentationModel:

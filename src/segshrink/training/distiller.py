@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, LambdaCallback
 from torch import Tensor, nn
 
-from segshrink.config import Training
+from segshrink.config import Augmentation, Consistency, Training
 from segshrink.errors import ConfigError, ModelError
 from segshrink.losses import WeightedTerm, terms_from
 from segshrink.models.dry_run import bands_of
@@ -47,6 +47,8 @@ class Distiller(SegmentationTask):
         optimizer: Given the parameters that learn, returns an optimizer; None: as ``training`` says.
         seed: Random numbers inside the student derive from (seed, epoch, batch), the adapters' first weights from it
             and their term's name.
+        augmentation: How crops are mixed with each other; MixUp wants a teacher that is asked about the blend.
+        consistency: Learn from crops without labels by the student's own average, too.
 
     Attributes:
         teacher: What the student learns from.
@@ -74,6 +76,8 @@ class Distiller(SegmentationTask):
         training: Training | None = None,
         optimizer: Optimizer | None = None,
         seed: int = 0,
+        augmentation: Augmentation | None = None,
+        consistency: Consistency | None = None,
     ) -> None:
         if not 0 <= alpha <= 1:
             raise ConfigError(f"alpha must lie in [0, 1], found {alpha}")
@@ -81,7 +85,15 @@ class Distiller(SegmentationTask):
             raise ConfigError(f"temperature must be positive, found {temperature}")
         if terms is None:
             terms = terms_from(alpha=alpha, temperature=temperature)
-        super().__init__(student, terms, training=training, optimizer=optimizer, seed=seed)
+        super().__init__(
+            student,
+            terms,
+            training=training,
+            optimizer=optimizer,
+            seed=seed,
+            augmentation=augmentation,
+            consistency=consistency,
+        )
         self.teacher = teacher if isinstance(teacher, Teacher) else TorchTeacher(teacher)
         check_teacher(self.teacher, self.terms, cached=True)  # answers about whole scenes come with the batches
         self._known = None if len(self.teacher.known) == len(self.teacher.classes) else self.teacher.known

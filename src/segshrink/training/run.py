@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +17,11 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from segshrink.classes import IGNORE_INDEX
 from segshrink.config import Learner, Recipe, absolute_recipe
 from segshrink.data import CropModule, Dataset, SceneStore, absent_classes, image_statistics, open_dataset
-from segshrink.errors import ConfigError, DataError, FileError, ModelError, TrainingError
+from segshrink.errors import ConfigError, DataError, FileError, TrainingError
 from segshrink.folder_lock import claimed
 from segshrink.losses import WeightedTerm, build_terms
 from segshrink.machine import describe_machine
-from segshrink.models import SegmentationModel, inherit_encoder
+from segshrink.models import SegmentationModel
 from segshrink.models.memory_efficient_relu import use_memory_efficient_relu
 from segshrink.models.weights import read_checkpoint
 from segshrink.run_folder import RunFolder
@@ -28,7 +29,7 @@ from segshrink.run_records import ImageCounts, MachineRecord, RunRecord
 from segshrink.signals import Terminated
 from segshrink.teachers import Teacher, TeacherCache
 from segshrink.teachers.low_precision import in_precision
-from segshrink.training.build_student import build_chosen, check_teacher_bands, tell_random_start
+from segshrink.training.build_student import build_chosen, check_teacher_bands, inherit_from, tell_random_start
 from segshrink.training.callbacks import (
     MEAN_IOU,
     BestCheckpoint,
@@ -40,6 +41,7 @@ from segshrink.training.callbacks import (
     StepProgress,
 )
 from segshrink.training.checkpoints import WholeCheckpointIO, check_checkpoint
+from segshrink.training.consistency import recolored
 from segshrink.training.distiller import CACHED, Distiller
 from segshrink.training.hardware import (
     LARGEST_THREADS,
@@ -161,7 +163,7 @@ class _Training:
             check_teacher_bands(teacher, data.dataset)
             check_teacher(teacher, self.terms, cached=bool(self.recipe.distillation.teacher_cache))
             if inherits:
-                _inherit(model, teacher)
+                inherit_from(model, teacher)
             teacher = in_precision(teacher, self.recipe.distillation.precision, data.dataset)
             if place := self.recipe.distillation.teacher_cache:
                 stores = (data.train_store, data.unlabeled_store, data.val_store)
@@ -188,16 +190,26 @@ class _Training:
         write(status="finished", **reached, best_mean_iou=score)
         return result
 
+    @property
+    def _learns_unlabeled(self) -> bool:
+        return self.role == "student" or self.learner.consistency is not None
+
     def _opened(self, dataset: Dataset) -> CropModule:
         """Decode the images, and look whether they can teach and judge."""
         recipe = self.recipe
         check_memory(recipe.crops, bands=dataset.bands, classes=len(dataset.classes))
+        if self.learner.consistency is not None and not dataset.unlabeled:
+            raise ConfigError(
+                f"'consistency' learns from unlabeled images, but '{dataset.description.name}' has none; name some "
+                "under data.unlabeled, or leave it out"
+            )
         data = CropModule(
             dataset,
             crops=recipe.crops,
             augmentation=recipe.augmentation,
             seed=recipe.seed,
-            use_unlabeled=self.role == "student",
+            use_unlabeled=self._learns_unlabeled,
+            recolored=None if self.learner.consistency is None else recolored(self.learner.consistency),
         )
         data.setup("fit")
         masks = (data.val_store.mask(number) for number in range(len(data.val_store)))
@@ -221,9 +233,15 @@ class _Training:
         use_memory_efficient_relu(model)
         if training.compile:
             model.compile()
-        if teacher is not None:
-            return Distiller(model, teacher, self.terms, training=training, seed=seed)
-        return SegmentationTask(model, self.terms, training=training, seed=seed)
+        make = SegmentationTask if teacher is None else partial(Distiller, teacher=teacher)
+        return make(
+            model,
+            terms=self.terms,
+            training=training,
+            seed=seed,
+            augmentation=self.recipe.augmentation,
+            consistency=self.learner.consistency,
+        )
 
     def _trainer(self, metrics: MetricsFile) -> lightning.Trainer:
         training, checkpoints = self.learner.training, self.folder.checkpoints
@@ -275,7 +293,7 @@ class _Training:
             seed=self.recipe.seed,
             images=ImageCounts(
                 labeled=len(dataset.train),
-                unlabeled=len(dataset.unlabeled) if self.role == "student" else 0,
+                unlabeled=len(dataset.unlabeled) if self._learns_unlabeled else 0,
                 val=len(dataset.val),
             ),
             machine=MachineRecord(**describe_machine(), device=device_name(), precision=precision),
@@ -306,6 +324,11 @@ def _learner(recipe: Recipe, role: Role, *, taught: bool) -> Learner:
         raise ConfigError(f"recipe '{recipe.name}' has no '{'teacher' if role == 'teacher' else 'student'}' section")
     if role != "student" and taught:
         raise ConfigError(f"a {role} learns from the labels alone; leave the teacher out, or train the role 'student'")
+    if taught and recipe.augmentation.mixup and recipe.distillation.teacher_cache:
+        raise ConfigError(
+            "augmentation.mixup blends images, about which a cached teacher says nothing; set "
+            "distillation.teacher_cache=false, or take augmentation.cutmix, which mixes cached answers, too"
+        )
     if role == "student" and not taught:
         raise ConfigError("a student needs a teacher; give --teacher or train a control")
     lightning_precision(learner.training.precision)
@@ -355,19 +378,6 @@ def _build(learner: Learner, data: CropModule) -> SegmentationModel:
         resolution=dataset.resolution or model.description.resolution,
     )
     return model
-
-
-def _inherit(student: SegmentationModel, teacher: Teacher) -> None:
-    """Start the student's encoder from the teacher's."""
-    if teacher.module is None:
-        raise ConfigError(
-            f"distillation.inherit_encoder needs a teacher whose weights can be read, and {teacher.name} is a black "
-            "box; set it to false"
-        )
-    try:
-        inherit_encoder(student.network, teacher.module)
-    except ModelError as error:
-        raise ConfigError(f"distillation.inherit_encoder: {error}; or set it to false") from error
 
 
 def cached_answers(

@@ -17,7 +17,8 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from segshrink.classes import IGNORE_INDEX
-from segshrink.config import Training
+from segshrink.config import Augmentation, Consistency, Training
+from segshrink.data.mixing import blended, cut_mixed
 from segshrink.errors import DataError, ModelError, TrainingError
 from segshrink.evaluation import Confusion
 from segshrink.losses import WeightedTerm, build_term, label_terms
@@ -27,6 +28,7 @@ from segshrink.models.outputs import chosen_output
 from segshrink.prediction import Predictor
 from segshrink.prediction.logits import most_likely
 from segshrink.prediction.runtimes.torch import TorchBackend
+from segshrink.training.consistency import PSEUDO, SelfTeacher, consistency_loss
 
 Batch = Mapping[str, Any]
 # Parameters that learn → what ``configure_optimizers`` of a Lightning module may return.
@@ -60,7 +62,10 @@ class SegmentationTask(lightning.LightningModule):
         training: Settings of the optimizer.
         optimizer: Given the parameters that learn, returns an optimizer, or whatever else ``configure_optimizers`` may
             return; None: AdamW with warm-up and a half cosine, as ``training`` says.
-        seed: Random numbers inside the network (dropout) derive from (seed, epoch, batch).
+        seed: Random numbers inside the network (dropout) and of mixing derive from (seed, epoch, batch).
+        augmentation: How crops are mixed with each other in training; None: they aren't.
+        consistency: Learn from crops without labels by consistency; batches then hold ``recolored`` images, too. Logged
+            as ``train/consistency``.
 
     Attributes:
         labeled_terms: The terms, each under a name of its own.
@@ -74,9 +79,13 @@ class SegmentationTask(lightning.LightningModule):
         training: Training | None = None,
         optimizer: Optimizer | None = None,
         seed: int = 0,
+        augmentation: Augmentation | None = None,
+        consistency: Consistency | None = None,
     ) -> None:
         super().__init__()
         self.model = model
+        self.augmentation = augmentation or Augmentation()
+        self.self_teacher = None if consistency is None else SelfTeacher(model, consistency)
         self.terms = tuple(terms) if terms is not None else (WeightedTerm(1.0, build_term("cross_entropy")),)
         self.labeled_terms = label_terms(self.terms)
         self.settings = training or Training()
@@ -154,13 +163,18 @@ class SegmentationTask(lightning.LightningModule):
         Raises:
             TrainingError: A term is NaN or infinite; names the step, the term and the scenes.
         """
-        batch = named_parts(batch)
+        batch = self._mixed(named_parts(batch), batch_idx)
         _, loss, values = self._weighted(batch)
         if not torch.isfinite(loss):
             raise TrainingError(self._not_finite(values, batch))
         for name, value in {"loss": loss, **values}.items():
             self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Let the network's moving average follow it."""
+        if self.self_teacher is not None:
+            self.self_teacher.update(self.model)
 
     def validation_step(self, batch: Batch | Sequence[Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a scene at native resolution, or take the losses of a batch of crops."""
@@ -188,7 +202,25 @@ class SegmentationTask(lightning.LightningModule):
         """Return logits, the weighted sum of the terms, and each by itself without its graph."""
         logits, values = self.compare(batch)
         loss = torch.stack([weight * values[label] for label, (weight, _) in self.labeled_terms.items()]).sum()
+        if self.self_teacher is not None and PSEUDO in batch:
+            values["consistency"] = consistency_loss(logits, batch[PSEUDO], batch["target"])
+            loss = loss + self.self_teacher.settings.weight * values["consistency"]
         return logits, loss, {label: value.detach() for label, value in values.items()}
+
+    def _mixed(self, batch: Batch, batch_idx: int) -> Batch:
+        """Return a batch as the network learns from it: in other colors, with pseudo-labels, and mixed."""
+        labels = ["target"]
+        if self.self_teacher is not None:
+            pseudo = self.self_teacher.labels(batch["image"], batch["target"], batch["inside"])
+            batch = {**batch, PSEUDO: pseudo, "image": batch["recolored"]}
+            labels.append(PSEUDO)
+        settings = self.augmentation
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, self.current_epoch, batch_idx, "mixing"))
+        if settings.cutmix:
+            batch = cut_mixed(batch, settings.cutmix, generator)
+        if settings.mixup:
+            batch = blended(batch, settings.mixup, generator, labels=labels)
+        return batch
 
     def _score_scene(self, batch: Batch) -> None:
         precision = "bf16" if str(self.trainer.precision).startswith("bf16") else "32"
