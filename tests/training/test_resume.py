@@ -151,11 +151,11 @@ def test_the_last_averaged_state_is_handed_over_and_validation_scenes_are_read_o
     assert result.mean_iou == pytest.approx(0.4)
     assert [row["epoch"] for row in rows_of(tmp_path) if row["val/loss"] or row["val/mean_iou"]] == ["6"]
     checkpoint = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
-    averaged = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
+    averaged = {name.removeprefix("model.network."): value for name, value in checkpoint["state_dict"].items()}
     handed_over = load_file(tmp_path / "model/model.safetensors")
     assert all(torch.equal(averaged[name], value) for name, value in handed_over.items())
     plain = checkpoint["current_model_state"]
-    assert any(not torch.equal(plain[f"model.{name}"], value) for name, value in handed_over.items())
+    assert any(not torch.equal(plain[f"model.network.{name}"], value) for name, value in handed_over.items())
     assert not (tmp_path / "checkpoints/best.ckpt").exists()
 
 
