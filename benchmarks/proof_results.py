@@ -248,7 +248,7 @@ def _mean_iou(evaluation: EvaluationRecord) -> float:
 def _compact(evaluation: EvaluationRecord) -> dict[str, Any]:
     """Return an evaluation without curves and pictures."""
     images = tuple(image.model_copy(update={"pictures": None}) for image in evaluation.per_image)
-    changes = {"curves": (), "calibration": CalibrationRecord(), "per_image": images}
+    changes = {"curves": (), "pooled_curve": None, "calibration": CalibrationRecord(), "per_image": images}
     return evaluation.model_copy(update=changes).to_json()
 
 
