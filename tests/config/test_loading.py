@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from segshrink.config import Adapter, dump_yaml, load_adapter, load_dataset, load_recipe, read_yaml
+from segshrink.config import Adapter, as_recipe, dump_yaml, load_adapter, load_dataset, load_recipe, read_yaml
 from segshrink.errors import ConfigError, FileError
 
 DATA = """\
@@ -453,3 +453,16 @@ def test_an_adapter_finds_its_classes_beside_it(tmp_path: Path) -> None:
     (tmp_path / "adapter.yaml").write_text("ordre: bgr")
     with pytest.raises(ConfigError, match=r"adapter\.yaml: unknown key 'ordre'; did you mean 'order'"):
         load_adapter(tmp_path / "adapter.yaml")
+
+
+def test_the_share_of_the_teacher_is_one_minus_alpha(recipe: Path) -> None:
+    recipe.write_text(f"{RECIPE}distillation: {{soft_weight: 0.9}}\n")
+    loaded = load_recipe(recipe)
+    assert loaded.distillation.alpha == pytest.approx(0.1)
+    assert as_recipe(loaded).distillation == loaded.distillation
+    recipe.write_text(f"{RECIPE}distillation: {{soft_weight: 0.9, alpha: 0.1}}\n")
+    with pytest.raises(ConfigError, match=r"distillation.*'alpha'.*'soft_weight'"):
+        load_recipe(recipe)
+    recipe.write_text(f"{RECIPE}distillation: {{soft_weight: 1.9}}\n")
+    with pytest.raises(ConfigError, match="soft_weight"):
+        load_recipe(recipe)

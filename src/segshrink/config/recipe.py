@@ -161,7 +161,10 @@ class Distillation(Teaching):
     """What the student learns from: its teachers, and alpha and temperature, a preset, or a list of weighted terms."""
 
     alpha: float = Field(default=0.5, ge=0, le=1)
-    """Share of the true-label loss; 1 - alpha is the share of the distillation loss."""
+    """Share of the true-label loss, as in Keras's distillation tutorial; 1 - alpha is the share of the distillation
+    loss. Others mean the opposite by the same letter: see ``soft_weight``."""
+    soft_weight: float | None = Field(default=None, ge=0, le=1)
+    """Share of the distillation loss, which DeiT and RepDistiller call alpha; sets alpha to 1 - soft_weight."""
     temperature: float = Field(default=2.0, gt=0)
     """Temperature of the soft targets."""
     inherit_encoder: bool = False
@@ -177,6 +180,18 @@ class Distillation(Teaching):
     """A published combination of terms ("cwd", "cirkd", "jml", "dist", "mgd", ...); replaces alpha and temperature."""
     terms: list[Term] | None = None
     """Replaces alpha and temperature when given; not together with a preset."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_share(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(soft := values.get("soft_weight"), int | float):
+            return values
+        if "alpha" in values:
+            raise ValueError(
+                f"'alpha' ({values['alpha']}, share of the labels, as in Keras's tutorial) and 'soft_weight' ({soft}, "
+                "share of the teacher, the alpha of DeiT and RepDistiller) say one thing; give one of them"
+            )
+        return {**values, "alpha": 1 - soft, "soft_weight": None} if 0 <= soft <= 1 else values
 
     @field_validator("teacher_cache", mode="before")
     @classmethod

@@ -171,8 +171,9 @@ class RecipeTerms:
             )
         # Alpha is the share of the labels' terms, which come first.
         factor = factors[0] if 0 in factors else 1 / next(iter(factors.values()))
-        alpha = self.distillation.alpha * factor
-        return recipe_line("distillation.alpha", rounded(alpha / (alpha + 1 - self.distillation.alpha)))
+        labels = self.distillation.alpha * factor
+        alpha = rounded(labels / (labels + 1 - self.distillation.alpha))
+        return f"{recipe_line('distillation.alpha', alpha)}  # the labels' share, as soft_weight: {rounded(1 - alpha)}"
 
     def _list_line(self, terms: Iterable[Term]) -> str:
         entries = []

@@ -41,7 +41,8 @@ class Distiller(SegmentationTask):
         student: The network to train.
         teacher: A teacher, or any network, whose channels are the student's classes in the same order; it is frozen.
         terms: Weighted losses that replace ``alpha`` and ``temperature``.
-        alpha: Share of the true-label loss, in [0, 1]; 1 - alpha is the share of the distillation loss.
+        alpha: Share of the true-label loss, in [0, 1], as in Keras's distillation tutorial; 1 - alpha is the share of
+            the distillation loss, which DeiT and RepDistiller call alpha.
         temperature: Softens both distributions, > 0.
         training: Settings of the optimizer.
         optimizer: Given the parameters that learn, returns an optimizer; None: as ``training`` says.
