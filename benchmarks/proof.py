@@ -27,8 +27,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dubai_overlap import main as write_consensus
-from proof_cells import Cell, cells, epochs
-from proof_data import write_pool
+from proof_cells import BUILDINGS, PLACES, Cell, cells, epochs
+from proof_data import write_buildings, write_pool
 from proof_results import Results, check, plan_table
 from segshrink import (
     Dataset,
@@ -76,7 +76,7 @@ class Proof:
             "teacher.training.threads=1",
             "student.training.threads=1",
             f"distillation.teacher_cache={self.runs / 'answers'}",
-            *(text.replace("WEIGHTS", str(self.weights)) for text in cell.overrides),
+            *(self.placed(text) for text in cell.overrides),
         ]
         if steps := cell.steps or next((c.steps for c in self.cells if c.name == f"{cell.name}/member-0"), 0):
             overrides.append(f"{training}.training.epochs={epochs(steps)}")
@@ -93,10 +93,20 @@ class Proof:
     def prepare(self) -> None:
         """Write the pool and the consensus masks, unless they are there."""
         with locked(self.runs / ".locks" / "data.lock", wait=True):
-            write_pool(self.data, self.runs / "data" / "pool")
+            pool = write_pool(self.data, self.runs / "data" / "pool")
+            for place in PLACES:
+                for count, _ in BUILDINGS:
+                    write_buildings(self.data / "hot-buildings", place, count, pool)
             if not (self.consensus / "dataset.yaml").exists():
                 places = ("--data", str(self.data / "dubai"), "--out", str(self.consensus))
                 write_consensus([*places, "--results", str(self.results.folder)])
+
+    def placed(self, override: str) -> str:
+        """Put the places of this machine into a cell's override."""
+        places = {"WEIGHTS": self.weights, "DATA": self.data, "CONFIGS": ROOT / "configs"}
+        for name, place in places.items():
+            override = override.replace(f"{name}/", f"{place}/")
+        return override
 
     def run_next(self, *, longest_first: bool) -> Cell | None:
         """Run the next cell that nobody runs; None where there is none."""

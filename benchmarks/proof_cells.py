@@ -18,6 +18,9 @@ VIEWS = ("distillation.flips=true", "distillation.scales=[0.75, 1.0, 1.5]")
 GROUPS = {"4-7-8": ("Tile 4", "Tile 7", "Tile 8"), "2": ("Tile 2",), "5": ("Tile 5",), "6": ("Tile 6",)}
 # Steps of controls and students of the bank, and how many seeds.
 LENGTHS = ((4000, 2), (1300, 2), (8000, 5))
+# Labeled tiles of a place, and how many seeds; 0: all.
+PLACES = ("place-1", "place-5")
+BUILDINGS = ((25, 3), (100, 3), (0, 2))
 # Labels only, with the pool by consistency.
 CONSISTENCY = ("student.consistency={threshold: 0.95}", "augmentation.cutmix=0.5")
 # Terms on the teacher's answers alone, as in configs/dubai.yaml.
@@ -86,7 +89,13 @@ def cells(pool: Path) -> list[Cell]:
         pool: List of unlabeled images, which ``proof_data.py`` writes.
     """
     with_pool = (f"data.unlabeled={pool}",)
-    return [*_pilots(with_pool), *_bank("dubai/bank", 3000), *_dubai(with_pool), *_groups(with_pool)]
+    return [
+        *_pilots(with_pool),
+        *_bank("dubai/bank", 3000),
+        *_dubai(with_pool),
+        *_groups(with_pool),
+        *_buildings(pool),
+    ]
 
 
 def _pilots(with_pool: tuple[str, ...]) -> list[Cell]:
@@ -173,6 +182,27 @@ def _groups(with_pool: tuple[str, ...]) -> list[Cell]:
             Cell(f"groups/{name}/control", "control", split, 3000, consensus=judged),
             Cell(f"groups/{name}/pool", "student", pooled, 3000, teacher=bank, consensus=judged),
         ]
+    return planned
+
+
+def _buildings(pool: Path) -> list[Cell]:
+    """Return the trainings on few labeled tiles of one place, judged on the other, with the rest as the pool."""
+    planned = []
+    for count, seeds in BUILDINGS:
+        for here, there in (PLACES, PLACES[::-1]):
+            name = f"buildings/{here}-{count}"
+            listed = pool.with_name(f"{here}-{count}")
+            data = (
+                "data=CONFIGS/data/buildings.yaml",
+                "data.root=DATA/hot-buildings",
+                f"data.split={{train: {listed}.txt, val: [{there}]}}",
+            )
+            pooled = (*data, *VIEWS, f"data.unlabeled={listed}-pool.txt")
+            planned += [*_bank(f"{name}/bank", 1000, data, folds=None)]
+            planned.append(Cell(f"{name}/bank-answers", "answers", pooled, teacher=f"{name}/bank"))
+            for seed in range(seeds):
+                planned.append(Cell(f"{name}/control-{seed}", "control", data, 2000, seed))
+                planned.append(Cell(f"{name}/pool-{seed}", "student", pooled, 2000, seed, f"{name}/bank"))
     return planned
 
 

@@ -54,6 +54,27 @@ def write_pool(data: Path, out: Path) -> Path:
     return listing
 
 
+def write_buildings(data: Path, place: str, count: int, pool: Path) -> None:
+    """List the labeled tiles of a place, the same first ones for every count, and the unlabeled images beside them.
+
+    Those are the place's other tiles or, where all are labeled, the pool's images of places without buildings' masks.
+
+    Args:
+        data: Folder of the buildings.
+        place: Its folder in there.
+        count: Labeled tiles; 0: all.
+        pool: What ``write_pool`` gave; the lists are written beside it.
+    """
+    tiles = sorted((data / place / "images").glob("*.jpg"))
+    order = np.random.default_rng(0).permutation(len(tiles))
+    drawn = {int(number) for number in order[: count or len(tiles)]}
+    labeled = [f"{place}/images/{tile.name}" for number, tile in enumerate(tiles) if number in drawn]
+    rest = [str(tile.resolve()) for number, tile in enumerate(tiles) if number not in drawn]
+    others = [line for line in pool.read_text(encoding="utf-8").splitlines() if "hot-buildings" not in line]
+    write_text(pool.with_name(f"{place}-{count}.txt"), "\n".join(labeled) + "\n")
+    write_text(pool.with_name(f"{place}-{count}-pool.txt"), "\n".join(rest or others) + "\n")
+
+
 def _squares(folder: Path, factor: int) -> dict[tuple[int, int], list[tuple[Path, int, int]]]:
     """Return for each square its tiles, each with its row and column of pixels; tile names end in -x-y-zoom."""
     squares: dict[tuple[int, int], list[tuple[Path, int, int]]] = {}
