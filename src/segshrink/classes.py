@@ -20,27 +20,14 @@ from segshrink.formatting import printable, shortened
 IGNORE_INDEX = 255
 
 Color = tuple[int, int, int]
-Entry = tuple[str, str | None, int | None]
+# A class's name, its color or colors in masks, its value or values there.
+Entry = tuple[str, str | Sequence[str] | None, int | Sequence[int] | None]
 
 # Okabe and Ito's colors for color-blind readers (black left out), then Paul Tol's "muted" set.
 _DEFAULT_COLORS = (
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#F0E442",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-    "#332288",
-    "#88CCEE",
-    "#44AA99",
-    "#117733",
-    "#999933",
-    "#DDCC77",
-    "#CC6677",
-    "#882255",
-    "#AA4499",
-)
+    "#E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7 #332288 "
+    "#88CCEE #44AA99 #117733 #999933 #DDCC77 #CC6677 #882255 #AA4499"
+).split()
 _IGNORE_COLORS: tuple[Color, ...] = ((0, 0, 0), (128, 128, 128), (255, 255, 255), (64, 64, 64))
 _LARGEST_VALUE = 65535
 # Letters of a class name.
@@ -81,6 +68,8 @@ class ClassMap:
         values: The numbers in index masks, by class index; None: masks are color masks.
         ignored_colors: Colors that carry no label.
         ignored_values: Values that carry no label.
+        more_colors: Further (color, class index) of classes that have several in color masks.
+        more_values: Further (value, class index) of classes that have several in index masks.
     """
 
     names: tuple[str, ...]
@@ -88,6 +77,8 @@ class ClassMap:
     values: tuple[int, ...] | None = None
     ignored_colors: tuple[Color, ...] = ()
     ignored_values: tuple[int, ...] = ()
+    more_colors: tuple[tuple[Color, int], ...] = ()
+    more_values: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= IGNORE_INDEX:
@@ -99,10 +90,12 @@ class ClassMap:
             _refuse_name(number, name)
         _refuse_repeats("class name", self.names)
         if self.values is None:
-            _refuse_repeats("mask color", [format_color(color) for color in (*self.colors, *self.ignored_colors)])
+            colors = (*self.colors, *(color for color, _ in self.more_colors), *self.ignored_colors)
+            _refuse_repeats("mask color", [format_color(color) for color in colors])
         else:
-            _refuse_repeats("mask value", (*self.values, *self.ignored_values))
-            for value in (*self.values, *self.ignored_values):
+            numbers = (*self.values, *(value for value, _ in self.more_values), *self.ignored_values)
+            _refuse_repeats("mask value", numbers)
+            for value in numbers:
                 if not 0 <= value <= _LARGEST_VALUE:
                     raise ConfigError(f"mask values must be 0 to {_LARGEST_VALUE}, found {value}")
 
@@ -120,7 +113,8 @@ class ClassMap:
         """Build a class map from names, or from what a data set description says.
 
         Args:
-            entries: A name, or (name, "#RRGGBB" or None, value or None), of each class, in class order.
+            entries: A name, or (name, "#RRGGBB" or None, value or None), of each class, in class order. A class that
+                masks hold in several colors or values has a list of them; it is drawn in the first.
             ignore: Colors or values without a label. In index masks 255 is ignored as well unless it is a class.
             mask_kind: "auto" is color if every class has a color and none has a value, else index. Index classes
                 without values take 0, 1, 2, ... in order.
@@ -136,8 +130,10 @@ class ClassMap:
         """
         described = [(entry, None, None) if isinstance(entry, str) else entry for entry in entries]
         names = tuple(name for name, _, _ in described)
-        parsed_colors = [None if color is None else parse_color(color) for _, color, _ in described]
-        numbers = [value for _, _, value in described]
+        all_colors = [[parse_color(color) for color in _several(given)] for _, given, _ in described]
+        all_numbers = [_several(given) for _, _, given in described]
+        parsed_colors = [colors[0] if colors else None for colors in all_colors]
+        numbers = [values[0] if values else None for values in all_numbers]
         if mask_kind == "auto":
             mask_kind = "color" if None not in parsed_colors and all(number is None for number in numbers) else "index"
         ignored_colors = tuple(dict.fromkeys(parse_color(item) for item in ignore if isinstance(item, str)))
@@ -149,16 +145,17 @@ class ClassMap:
             if len(colors) < len(names):
                 bare = names[parsed_colors.index(None)]
                 raise ConfigError(f"class '{bare}' has no color, but masks are in colors; add it")
-            return cls(names, colors, None, ignored_colors, ())
+            return cls(names, colors, None, ignored_colors, more_colors=_further(all_colors))
         if ignored_colors:
             first_ignored = format_color(ignored_colors[0])
             raise ConfigError(f"ignore: masks are class numbers, found the color {first_ignored}; give a number")
         values = tuple(number for number in numbers if number is not None) or tuple(range(len(names)))
         if len(values) < len(names):
             raise ConfigError(f"class '{names[numbers.index(None)]}' has no value, but others have; add it")
-        if IGNORE_INDEX not in values and IGNORE_INDEX not in ignored_values:
+        more_values = _further(all_numbers)
+        if IGNORE_INDEX not in (*values, *(value for value, _ in more_values), *ignored_values):
             ignored_values = (*ignored_values, IGNORE_INDEX)
-        return cls(names, _completed(parsed_colors), values, (), ignored_values)
+        return cls(names, _completed(parsed_colors), values, (), ignored_values, more_values=more_values)
 
     @property
     def ignore_color(self) -> Color:
@@ -200,14 +197,15 @@ class ClassMap:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able mapping that ``from_dict`` reads back."""
-        mapping: dict[str, Any] = {"names": list(self.names), "colors": [format_color(color) for color in self.colors]}
-        if self.values is not None:
-            mapping["values"] = list(self.values)
-        if self.ignored_colors:
-            mapping["ignored_colors"] = [format_color(color) for color in self.ignored_colors]
-        if self.ignored_values:
-            mapping["ignored_values"] = list(self.ignored_values)
-        return mapping
+        optional = {
+            "values": self.values and list(self.values),
+            "ignored_colors": [format_color(color) for color in self.ignored_colors],
+            "ignored_values": list(self.ignored_values),
+            "more_colors": [[format_color(color), index] for color, index in self.more_colors],
+            "more_values": [list(pair) for pair in self.more_values],
+        }
+        mapping = {"names": list(self.names), "colors": [format_color(color) for color in self.colors]}
+        return mapping | {key: value for key, value in optional.items() if value}
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> ClassMap:
@@ -224,6 +222,8 @@ class ClassMap:
                 values=None if values is None else tuple(int(value) for value in values),
                 ignored_colors=tuple(parse_color(color) for color in mapping.get("ignored_colors", ())),
                 ignored_values=tuple(int(value) for value in mapping.get("ignored_values", ())),
+                more_colors=tuple((parse_color(color), int(index)) for color, index in mapping.get("more_colors", ())),
+                more_values=tuple((int(value), int(index)) for value, index in mapping.get("more_values", ())),
             )
         except ConfigError:
             raise
@@ -242,6 +242,8 @@ class ClassMap:
         # One entry a color; untouched pages of the zeroed table cost no memory. 0 means undeclared.
         table = np.zeros(1 << 24, dtype=np.uint16)
         table[[_pack(color) for color in self.colors]] = np.arange(1, len(self) + 1)
+        for color, number in self.more_colors:
+            table[_pack(color)] = number + 1
         table[[_pack(color) for color in self.ignored_colors]] = IGNORE_INDEX + 1
         index, undeclared = _translated(mask, _packed, table)
         if undeclared:
@@ -260,11 +262,23 @@ class ClassMap:
             mask = mask[:, :, 0]
         table = np.zeros(_LARGEST_VALUE + 2, dtype=np.uint16)
         table[list(values)] = np.arange(1, len(self) + 1)
+        for value, number in self.more_values:
+            table[value] = number + 1
         table[list(self.ignored_values)] = IGNORE_INDEX + 1
         index, undeclared = _translated(mask, _whole, table)
         if undeclared:
             raise UndeclaredError(_undeclared("values", undeclared), undeclared)
         return index
+
+
+def _several(given: Any) -> list[Any]:
+    """Return one thing, several or None as a list."""
+    return [] if given is None else [given] if isinstance(given, str | int) else list(given)
+
+
+def _further(by_class: Sequence[list[Any]]) -> tuple[tuple[Any, int], ...]:
+    """Return what classes have beyond the first, with the class's index."""
+    return tuple((given, index) for index, several in enumerate(by_class) for given in several[1:])
 
 
 def parse_color(text: str) -> Color:

@@ -77,7 +77,7 @@ def test_root_is_relative_to_the_description(data: Path) -> None:
         ("[c]", "[001]", "'split.val.0' is wrong: expected a valid string, found 1; put texts such as"),
         (", {name: crop, value: 2}", "", "'classes' is wrong: expected at least 2 entries, found [{"),
         ("value: 2", "value: 1", "the mask value 1 is given twice"),
-        ("value: 2", "color: red", "'classes.1.color' is wrong: a color must look like '#3C1098', found 'red'"),
+        ("value: 2", "color: rde", "'classes.1.color' is wrong: a color must look like '#3C1098', black or [0, 0, 0]"),
         (", val: [c]", "", "'split' is wrong: train is given but val is missing"),
         (
             "[c]}",

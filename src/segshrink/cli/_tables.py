@@ -160,9 +160,10 @@ def print_inspection(inspection: Inspection) -> None:
         console.print(_parts_table(inspection))
         console.print(_classes_table(inspection))
     _print_sizes(console, inspection)
-    for problem in inspection.problems:
+    for problem, count in inspection.faults.items():
+        more = f" ({count - 1} more like it; --json lists all)" if count > 1 else ""
         label = ("must be fixed", "bold red") if problem.severity == "error" else ("please look at", "bold yellow")
-        console.print(Text.assemble(label, f"  {printable(shortened(problem.message))}"))
+        console.print(Text.assemble(label, f"  {printable(shortened(problem.message))}{more}"))
     errors = sum(problem.severity == "error" for problem in inspection.problems)
     if inspection.sound:
         console.print(Text("ready to train", "bold green"))
@@ -228,6 +229,13 @@ def _print_sizes(console: Console, inspection: Inspection) -> None:
             f"ground: {groups} groups of training images, {len(inspection.ground)} of them independent{note}",
             markup=False,
         )
+    for name, held in inspection.merged.items():
+        console.print(f"{name} is {', '.join(map(str, held))} in masks", markup=False)
+    if inspection.resized_masks:
+        count = len(inspection.resized_masks)
+        console.print(f"mask_resize: {count} masks are brought to their image's size", markup=False)
+    if inspection.excluded:
+        console.print(f"exclude: {len(inspection.excluded)} images are left out", markup=False)
     if inspection.unused:
         console.print(f"{inspection.unused} images belong to no part of the split", markup=False)
 

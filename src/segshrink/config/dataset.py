@@ -3,30 +3,63 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from PIL import ImageColor
+from pydantic import BeforeValidator, Field, model_validator
 
-from segshrink.classes import ClassMap, parse_color
+from segshrink.classes import ClassMap, format_color
 from segshrink.config.base import LARGEST_SEED, Strict
 
 
+def _color(value: Any) -> Any:
+    """Write a color that is given by name or as [red, green, blue] as "#RRGGBB"; what is no color stays as it is."""
+    if isinstance(value, list | tuple) and len(value) == 3 and all(type(part) is int for part in value):
+        if all(0 <= part <= 255 for part in value):
+            return format_color(value)
+    elif isinstance(value, str):
+        try:
+            return format_color(ImageColor.getrgb(value)[:3])
+        except ValueError:
+            pass
+    else:
+        return value
+    raise ValueError(f"a color must look like '#3C1098', black or [0, 0, 0], found {value!r}")
+
+
+Color = Annotated[str, BeforeValidator(_color)]
+Value = Annotated[int, Field(ge=0, le=65535)]
+
+
 class ClassEntry(Strict):
-    """One class; masks hold either its ``color`` or its ``value``."""
+    """One class; masks hold either its ``color`` or its ``value``. A text alone is its ``name``."""
 
     name: str
     """The class's name."""
-    color: str | None = None
-    """Its color in color or palette masks, "#RRGGBB"; also the color it is drawn in."""
-    value: int | None = Field(default=None, ge=0, le=65535)
+    color: Color | None = None
+    """Its color in color or palette masks, "#RRGGBB", a name such as black, or [0, 0, 0]; also the color it is drawn
+    in."""
+    value: Value | None = None
     """The number as it stands in index masks."""
+    colors: list[Color] = Field(default=[])
+    """Its colors, where masks hold it in several; it is drawn in ``color``, else in the first of these."""
+    values: list[Value] = Field(default=[])
+    """Its numbers, where index masks hold it in several."""
 
-    @field_validator("color")
+    @model_validator(mode="before")
     @classmethod
-    def _readable(cls, color: str | None) -> str | None:
-        if color is not None:
-            parse_color(color)
-        return color
+    def _named(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def all_colors(self) -> list[str]:
+        """All its colors in masks, the one it is drawn in first."""
+        return list(dict.fromkeys(color for color in (self.color, *self.colors) if color is not None))
+
+    @property
+    def all_values(self) -> list[int]:
+        """All its numbers in index masks."""
+        return list(dict.fromkeys(value for value in (self.value, *self.values) if value is not None))
 
 
 class Split(Strict):
@@ -91,13 +124,19 @@ class DatasetDescription(Strict):
     root: Path = Path()
     """Folder that the patterns below start from; relative to the description file."""
     images: str
-    """Wildcard relative to root ("Tile */images/*.jpg"), or a list file of "image" or "image mask" lines."""
+    """Wildcard relative to root ("Tile */images/*.jpg"), or a list file of "image" or "image mask" lines. A suffix
+    counts in any case: *.jpg finds a.JPG, too. Paths of a list that begin elsewhere are matched by their end."""
     masks: str | None = None
     """Wildcard with the same number of * parts, paired by them; empty with a two-column list file."""
     classes: list[ClassEntry] = Field(min_length=2, max_length=255)
-    """The classes, in the order of the model's outputs."""
-    ignore: list[str | int] = Field(default=[])
-    """Mask colors ("#RRGGBB") or values that carry no label."""
+    """The classes, in the order of the model's outputs; names alone count 0, 1, 2 ... in index masks."""
+    ignore: list[Color | int] = Field(default=[])
+    """Mask colors ("#RRGGBB", black, [0, 0, 0]) or values that carry no label."""
+    exclude: list[str] | str = Field(default=[])
+    """Images to leave out: folders or wildcards relative to root, stems, or a text file with one of these a line."""
+    mask_resize: Literal["nearest"] | None = None
+    """Bring masks of another size than their image to its size, pixel by nearest pixel, where the proportions agree;
+    None refuses them."""
     split: Split
     """Which images train and which judge."""
     unlabeled: str | None = None
@@ -125,10 +164,18 @@ class DatasetDescription(Strict):
     @model_validator(mode="after")
     def _meaningful(self) -> DatasetDescription:
         # A ConfigError is a ValueError, which pydantic reports with the field.
-        entries = [(entry.name, entry.color, entry.value) for entry in self.classes]
-        classes = ClassMap.build(entries, self.ignore, mask_kind=self.mask_kind)
+        classes = self.class_map()
         if self.mask_background not in (None, *classes.names):
             raise ValueError(f"mask_background must be one of the classes {', '.join(classes.names)}")
         if unknown := [name for name in self.allow_absent if name not in classes.names]:
             raise ValueError(f"allow_absent names '{unknown[0]}', which is none of {', '.join(classes.names)}")
         return self
+
+    def class_map(self) -> ClassMap:
+        """Build the class map that the classes declare.
+
+        Raises:
+            ConfigError: The classes contradict each other.
+        """
+        entries = [(entry.name, entry.all_colors, entry.all_values) for entry in self.classes]
+        return ClassMap.build(entries, self.ignore, mask_kind=self.mask_kind)

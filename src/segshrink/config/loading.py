@@ -93,7 +93,9 @@ def _overridden(name: str, mapping: dict[str, Any], overrides: Sequence[str]) ->
             value = _anchored_teachers(value, Path())
         elif keys == ["teacher", "members"] and isinstance(value, list):
             value = _anchored_members(value, Path())
-        elif keys[1:] == ["model"] and isinstance(value, dict):
+        elif keys in (["teacher"], ["student"]) and isinstance(value, str):
+            value = {"model": _anchored_model({"id": value}, Path())}
+        elif keys[1:] == ["model"] and isinstance(value := _unfolded(value, "id"), dict):
             value = _anchored_model(value, Path())
         elif keys[1:] == ["model", "id"]:
             value = _anchored_model({"id": value}, Path())["id"]
@@ -167,9 +169,9 @@ def _anchored_recipe(mapping: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(mapping.get("data"), dict):
         mapping["data"] = _anchored(mapping["data"], "root", folder)
     for role in ("teacher", "student"):
-        learner = mapping.get(role)
-        if isinstance(learner, dict) and isinstance(learner.get("model"), dict):
-            model = _anchored(learner["model"], "encoder_weights", folder)
+        learner = _unfolded(mapping.get(role), "model")
+        if isinstance(learner, dict) and isinstance(model := _unfolded(learner.get("model"), "id"), dict):
+            model = _anchored(model, "encoder_weights", folder)
             mapping[role] = {**learner, "model": _anchored_model(model, folder)}
     if isinstance(bank := mapping.get("teacher"), dict) and isinstance(bank.get("members"), list):
         mapping["teacher"] = {**bank, "members": _anchored_members(bank["members"], folder)}
@@ -190,6 +192,11 @@ def _anchored(mapping: dict[str, Any], key: str, folder: Path) -> dict[str, Any]
     if not isinstance(mapping.get(key), str) or (key, mapping[key]) in _NO_PATHS:
         return mapping
     return {**mapping, key: _absolute(mapping[key], folder)}
+
+
+def _unfolded(value: Any, key: str) -> Any:
+    """Write out a text that stands for a section with nothing but ``key``."""
+    return {key: value} if isinstance(value, str) else value
 
 
 def _anchored_model(model: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -221,7 +228,7 @@ def _anchored_teachers(value: Any, folder: Path) -> Any:
     if not isinstance(value, list):
         return value
     teachers = []
-    for teacher in value:
+    for teacher in (_unfolded(entry, "source") for entry in value):
         if not isinstance(teacher, dict):
             return value
         anchored: dict[str, Any] = {

@@ -13,7 +13,7 @@ from segshrink.config.teachers import Teaching
 
 
 class ModelChoice(Strict):
-    """A network by id, with its options."""
+    """A network by id, with its options. A text alone is its ``id``."""
 
     id: str
     """A network id: "unet", "separable-unet", "mobile", "smp:Unet/resnet34", "torchvision:lraspp_mobilenet_v3_large";
@@ -29,6 +29,11 @@ class ModelChoice(Strict):
     ("half": (x - 128) / 128)."""
     sigmoid: bool = False
     """One output channel (a sigmoid) instead of two, for data of exactly two classes, the background first."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"id": value} if isinstance(value, str) else value
 
 
 class Crops(Strict):
@@ -221,7 +226,7 @@ class Consistency(Strict):
 
 
 class Learner(Strict):
-    """A network and, where they differ from the recipe's, its own training settings and supervised terms."""
+    """A network, its training settings and its losses on labels. A text alone is the network's id."""
 
     model: ModelChoice
     """The network."""
@@ -267,6 +272,11 @@ class TeacherLearner(Learner):
     def models(self) -> list[ModelChoice]:
         """The network of each teacher."""
         return list(self.members) or [self.model] * (self.folds or 1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
 
 
 class Recipe(Strict):

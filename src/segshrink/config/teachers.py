@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from segshrink.config.base import Options, Strict
 
@@ -46,7 +46,7 @@ class Adapter(Strict):
 
 
 class TeacherSource(Strict):
-    """One teacher."""
+    """One teacher. A text alone is its ``source``."""
 
     source: str
     """Run or model folder; "smp:...", "torchvision:...", "hf:FOLDER or hub name", "module:function"; "onnx:FILE",
@@ -63,6 +63,11 @@ class TeacherSource(Strict):
     """
     weight: float = Field(default=1.0, gt=0)
     """Its share among several teachers."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
 
 
 class Teaching(Strict):

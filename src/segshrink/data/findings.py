@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 ProblemKind = Literal[
@@ -141,6 +143,9 @@ class Inspection:
         georeferenced: Whether images say where on the ground they lie, so that crops are turned and mirrored freely.
         ground: Groups of training images that are independent of each other, as the names of the declared groups that
             share ground; an image of no group is one by itself.
+        excluded: Images that the description excludes.
+        resized_masks: Masks that are brought to their image's size.
+        merged: Class name → its colors or values in masks, of classes that have several.
     """
 
     name: str
@@ -158,11 +163,27 @@ class Inspection:
     resolution: float | None = None
     georeferenced: bool = False
     ground: tuple[tuple[str, ...], ...] = ()
+    excluded: tuple[str, ...] = ()
+    resized_masks: tuple[str, ...] = ()
+    merged: dict[str, tuple[str | int, ...]] = field(default_factory=dict)
 
     @property
     def augmentation(self) -> Literal["aerial", "photo"]:
         """How crops are changed where a recipe doesn't say."""
         return "aerial" if self.georeferenced else "photo"
+
+    @property
+    def faults(self) -> dict[Problem, int]:
+        """The first problem of each kind → how many are like it: the same sentence about other files and numbers."""
+        first: dict[tuple[str, ...], Problem] = {}
+        counts: Counter[Problem] = Counter()
+        for problem in self.problems:
+            message = problem.message
+            for name in (self.root, *sorted(problem.files, key=len, reverse=True)):
+                message = message.replace(name, "*")
+            alike = (problem.kind, problem.severity, re.sub(r"\d+", "*", message))
+            counts[first.setdefault(alike, problem)] += 1
+        return dict(counts)
 
     @property
     def sound(self) -> bool:

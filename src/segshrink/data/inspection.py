@@ -28,13 +28,14 @@ from segshrink.data.folds import grouped, independent_groups
 from segshrink.data.image_kinds import ImageKind, common_kind, read_options
 from segshrink.data.label_checks import compare_classes, propose_values
 from segshrink.data.pairing import Found, Pair, find_pairs, find_unlabeled, meant_orphans
-from segshrink.data.sources import class_map, vector_labels
+from segshrink.data.sources import vector_labels
 from segshrink.data.splits import PARTS, Division, divide, divide_patches
 from segshrink.data.store import Progress
 from segshrink.errors import DataError, SegshrinkError
 from segshrink.files import content_key
 from segshrink.formatting import listed
 from segshrink.imagery import ImageInfo, probe, read_mask, read_valid_image
+from segshrink.imagery.masks import resized_mask
 from segshrink.imagery.reading import transparency_shares
 from segshrink.imagery.vector_masks import is_vector, misplaced
 from segshrink.tiling import Window
@@ -60,12 +61,13 @@ def inspect_dataset(description: DatasetDescription, *, progress: Progress | Non
     """
     survey = _Survey(description)
     try:
-        classes = class_map(description)
+        classes = description.class_map()
         files = find_pairs(description)
     except SegshrinkError as error:
         survey.tell("setup", str(error))
         return survey.result()
     survey.classes = classes
+    survey.excluded = files.excluded
     division = divide(description.split, [pair.relative for pair in files.pairs], root=description.root)
     for message in division.problems:
         survey.tell("split", f"{description.name}: {message}")
@@ -111,6 +113,8 @@ class _Survey:
     elsewhere: dict[Path, str | None] = field(default_factory=dict)
     duplicates: tuple[DuplicateFinding, ...] = ()
     ground: tuple[tuple[str, ...], ...] = ()
+    excluded: tuple[str, ...] = ()
+    resized: list[str] = field(default_factory=list)
 
     def tell(
         self,
@@ -152,11 +156,19 @@ class _Survey:
         mask = self._mask(pair)
         if mask is None:
             return
+        if finding.height is not None and finding.width is not None and mask.shape != (finding.height, finding.width):
+            resized = resized_mask(mask, (finding.height, finding.width))
+            if resized is not None and self.description.mask_resize is not None:
+                self.resized.append(pair.expected or str(pair.mask))
+                mask = resized
         if finding.height is not None and mask.shape != (finding.height, finding.width):
+            remedy = "a mask must have its image's size"
+            if resized is not None:
+                remedy = "the proportions agree, so mask_resize: nearest mends it"
             self.tell(
                 "mismatched",
                 f"{pair.mask} is {mask.shape[0]} × {mask.shape[1]} pixels (height × width) but its image {pair.image} "
-                f"is {finding.height} × {finding.width}{turned}; a mask must have its image's size",
+                f"is {finding.height} × {finding.width}{turned}; {remedy}",
                 [pair.relative, pair.expected or str(pair.mask)],
             )
             return
@@ -222,6 +234,9 @@ class _Survey:
             resolution=self.description.resolution or (None if self.kind is None else self.kind.resolution),
             georeferenced=self.kind is not None and self.kind.georeferenced,
             ground=self.ground,
+            excluded=self.excluded,
+            resized_masks=tuple(self.resized),
+            merged=_merged(self.classes),
         )
 
 
@@ -361,6 +376,17 @@ def _undeclared_problem(table: dict[str | int, dict[str, int]], findings: Sequen
     files = tuple(sorted({name for files in table.values() for name in files}))
     message = f"undeclared mask {kind}: {'; '.join(described)}{more}; declare them under classes or ignore{cause}"
     return Problem("undeclared", "error", message, files)
+
+
+def _merged(classes: ClassMap | None) -> dict[str, tuple[str | int, ...]]:
+    if classes is None:
+        return {}
+    merged: dict[str, tuple[str | int, ...]] = {}
+    more: list[tuple[str | int, int]] = [(format_color(color), index) for color, index in classes.more_colors]
+    for value, index in (*more, *classes.more_values):
+        first = format_color(classes.colors[index]) if classes.values is None else classes.values[index]
+        merged[classes.names[index]] = (*merged.get(classes.names[index], (first,)), value)
+    return merged
 
 
 def _class_colors(classes: ClassMap | None) -> dict[str, str]:

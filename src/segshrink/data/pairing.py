@@ -11,8 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from segshrink.config import DatasetDescription
-from segshrink.data.splits import Division, divide
-from segshrink.data.wildcards import Wildcard, columns, has_wildcards, is_list_file, read_lines, whats_there
+from segshrink.data.splits import Division, divide, find_images
+from segshrink.data.wildcards import (
+    Wildcard,
+    columns,
+    existing_end,
+    has_wildcards,
+    is_list_file,
+    read_lines,
+    whats_there,
+    with_lower_suffix,
+)
 from segshrink.errors import ConfigError, DataError, FileError
 from segshrink.file_search import is_file
 from segshrink.formatting import listed
@@ -44,10 +53,12 @@ class Found:
     Attributes:
         pairs: Sorted by path.
         orphans: (mask, image that was looked for), relative to the root.
+        excluded: Images that the description excludes, relative to the root.
     """
 
     pairs: tuple[Pair, ...]
     orphans: tuple[tuple[str, str], ...] = ()
+    excluded: tuple[str, ...] = ()
 
 
 def find_pairs(description: DatasetDescription) -> Found:
@@ -56,11 +67,16 @@ def find_pairs(description: DatasetDescription) -> Found:
     Raises:
         FileError: The root folder or list file is missing.
         ConfigError: ``images`` and ``masks`` can't be paired.
-        DataError: No image matches.
+        DataError: No image matches, or nothing matches what is excluded.
     """
     root = _checked_root(description.root)
-    if is_list_file(description.images):
-        return _from_list(description, root)
+    listed_images = is_list_file(description.images)
+    return _without_excluded(
+        description, _from_list(description, root) if listed_images else _by_path(description, root)
+    )
+
+
+def _by_path(description: DatasetDescription, root: Path) -> Found:
     images = Wildcard(description.images)
     candidates = _matching(images, root, "images")
     if description.masks is None:
@@ -75,21 +91,26 @@ def find_pairs(description: DatasetDescription) -> Found:
         )
     expected = {image: masks.fill(parts) for image, parts in candidates.items()}
     # "a.png" with "a_mask.png" beside it: the pattern *.png finds both, but the second is a mask.
-    foreign = set(expected.values()) - {image for image, mask in expected.items() if image == mask}
-    kept = [image for image in candidates if image not in foreign]
+    foreign = {with_lower_suffix(mask) for image, mask in expected.items() if image != mask}
+    kept = [image for image in candidates if with_lower_suffix(image) not in foreign]
     names = _names([(image, _pattern_name(images, image)) for image in kept])
     existing = masks.files(root)
+    in_any_case = {with_lower_suffix(mask): mask for mask in existing}
+    found = {
+        image: mask if mask in existing else in_any_case.get(with_lower_suffix(mask))
+        for image, mask in expected.items()
+    }
     pairs = tuple(
         Pair(
             names[image],
             image,
             root / image,
-            root / expected[image] if expected[image] in existing else None,
-            expected[image],
+            None if (mask := found[image]) is None else root / mask,
+            found[image] or expected[image],
         )
         for image in kept
     )
-    wanted_masks = {expected[image] for image in kept}
+    wanted_masks = {found[image] for image in kept}
     orphans = tuple(
         (mask, images.fill(parts))
         for mask, parts in existing.items()
@@ -110,14 +131,32 @@ def find_unlabeled(description: DatasetDescription) -> tuple[Pair, ...]:
     root = _checked_root(description.root)
     if is_list_file(description.unlabeled):
         lines = read_lines(root / description.unlabeled, purpose="unlabeled")
-        images = list(dict.fromkeys(columns(line, root)[0] for line in lines))
+        images = list(dict.fromkeys(_listed_path(columns(line, root)[0], root) for line in lines))
         _refuse_missing(images, root, description.unlabeled)
         labels = [(image, _path_name(image)) for image in images]
     else:
         pattern = Wildcard(description.unlabeled)
         labels = [(image, _pattern_name(pattern, image)) for image in _matching(pattern, root, "unlabeled")]
-    names = _names([(image, f"unlabeled-{label}") for image, label in labels])
+    excluded, _ = find_images(description.exclude, [image for image, _ in labels], root=root, field="exclude")
+    kept = [label for position, label in enumerate(labels) if position not in excluded]
+    names = _names([(image, f"unlabeled-{label}") for image, label in kept])
     return tuple(Pair(names[image], image, root / image, None, None) for image in names)
+
+
+def _without_excluded(description: DatasetDescription, found: Found) -> Found:
+    """Leave out what a description excludes: images, and masks without image."""
+    if not description.exclude:
+        return found
+    paths = [*(pair.relative for pair in found.pairs), *(mask for mask, _ in found.orphans)]
+    excluded, problems = find_images(description.exclude, paths, root=description.root, field="exclude")
+    if problems and description.unlabeled is None:
+        raise DataError(f"{description.name}: {problems[0]}")
+    count = len(found.pairs)
+    return Found(
+        tuple(pair for position, pair in enumerate(found.pairs) if position not in excluded),
+        tuple(orphan for position, orphan in enumerate(found.orphans, start=count) if position not in excluded),
+        tuple(paths[position] for position in sorted(excluded) if position < count),
+    )
 
 
 def refuse_unpaired(description: DatasetDescription, files: Found, division: Division) -> None:
@@ -178,7 +217,8 @@ def _from_list(description: DatasetDescription, root: Path) -> Found:
             f"{description.name}: with a list file of images 'masks' must have one * part, which stands for the "
             f"image's stem; '{masks.text}' has {masks.parts}"
         )
-    rows = [columns(line, root) for line in read_lines(root / description.images, purpose="images")]
+    lines = [columns(line, root) for line in read_lines(root / description.images, purpose="images")]
+    rows = [(_listed_path(image, root), mask and _listed_path(mask, root)) for image, mask in lines]
     images = [image for image, _ in rows]
     twice = sorted(image for image, count in Counter(images).items() if count > 1)
     if twice:
@@ -193,6 +233,10 @@ def _from_list(description: DatasetDescription, root: Path) -> Found:
             Pair(names[image], image, root / image, root / expected if expected and exists else None, expected)
         )
     return Found(tuple(sorted(pairs, key=lambda pair: pair.relative)))
+
+
+def _listed_path(path: str, root: Path) -> str:
+    return existing_end(path, root) or path
 
 
 def _refuse_missing(images: Sequence[str], root: Path, source: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from segshrink.classes import ClassMap
@@ -30,6 +31,7 @@ class Sample:
         window: Part of both in pixels; None is the whole. Only the leaking ``patches`` split gives one.
         labels: How polygons become classes, where the mask is drawn as such.
         options: How the image is read; None is ``ReadOptions()``.
+        resize_mask: Whether a mask of other size but the same proportions is brought to the image's.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Sample:
     window: Window | None = None
     labels: VectorLabels | None = None
     options: ReadOptions | None = None
+    resize_mask: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def open_dataset(description: DatasetDescription, *, model: ModelDescription | N
         DataError: No image matches; an image of the split has no mask, or a mask no image; a split entry matches
             nothing; an image is in two parts; images differ in bands or data type.
     """
-    classes = class_map(description)
+    classes = description.class_map()
     root = description.root
     files = find_pairs(description)
     images = [pair.relative for pair in files.pairs]
@@ -165,33 +168,28 @@ def refuse_other_bands(model: ModelDescription, dataset: Dataset) -> None:
         )
 
 
-def class_map(description: DatasetDescription) -> ClassMap:
-    """Build the class map that a description declares.
-
-    Raises:
-        ConfigError: Its classes contradict each other.
-    """
-    entries = [(entry.name, entry.color, entry.value) for entry in description.classes]
-    return ClassMap.build(entries, description.ignore, mask_kind=description.mask_kind)
-
-
 def samples_of(
     description: DatasetDescription, files: Found, division: Division, options: ReadOptions
 ) -> dict[str, tuple[Sample, ...]]:
     """Return the samples of "train", "val" and "test"; for the ``patches`` split the images' headers are read."""
     pairs = files.pairs
-    labels = vector_labels(description)
+    made = partial(
+        _sample,
+        labels=vector_labels(description),
+        options=options,
+        resize_mask=description.mask_resize is not None,
+    )
     if description.split.patches is not None:
         cut = {position: probe(pairs[position].image) for position in division.train}
         sizes = [(cut[place].height, cut[place].width) if place in cut else (0, 0) for place in range(len(pairs))]
         squares = divide_patches(sizes, description.split)
         return {
-            "train": tuple(_sample(pairs[position], labels, options, window) for position, window in squares.train),
-            "val": tuple(_sample(pairs[position], labels, options, window) for position, window in squares.val),
-            "test": tuple(_sample(pairs[position], labels, options) for position in division.test),
+            "train": tuple(made(pairs[position], window=window) for position, window in squares.train),
+            "val": tuple(made(pairs[position], window=window) for position, window in squares.val),
+            "test": tuple(made(pairs[position]) for position in division.test),
         }
     return {
-        part: tuple(_sample(pairs[index], labels, options) for index in positions)
+        part: tuple(made(pairs[index]) for index in positions)
         for part, positions in (("train", division.train), ("val", division.val), ("test", division.test))
     }
 
@@ -201,6 +199,8 @@ def vector_labels(description: DatasetDescription) -> VectorLabels:
     return VectorLabels(field=description.mask_field, background=description.mask_background)
 
 
-def _sample(pair: Pair, labels: VectorLabels, options: ReadOptions, window: Window | None = None) -> Sample:
+def _sample(
+    pair: Pair, *, labels: VectorLabels, options: ReadOptions, resize_mask: bool, window: Window | None = None
+) -> Sample:
     name = pair.name if window is None else f"{pair.name}-r{window.row:05d}-c{window.col:05d}"
-    return Sample(name, pair.image, pair.mask, window, labels, options)
+    return Sample(name, pair.image, pair.mask, window, labels, options, resize_mask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -121,6 +122,14 @@ def divide_patches(sizes: Sequence[tuple[int, int]], split: Split) -> PatchDivis
     )
 
 
+def find_images(
+    entries: list[str] | str, images: Sequence[str], *, root: Path, field: str
+) -> tuple[set[int], list[str]]:
+    """Return the positions of the images that entries of a description mean, and what is wrong with the entries."""
+    problems: list[str] = []
+    return set(_positions(entries, _Finder(images), root, field, problems)), problems
+
+
 class _Finder:
     """Finds images by path, stem or folder in constant time, by wildcard among those that begin as it does."""
 
@@ -142,6 +151,8 @@ class _Finder:
     def find(self, entry: str) -> list[int]:
         """Return the positions that ``entry`` means; none if it matches nothing.
 
+        Of a line of two columns, "image mask", the image counts. A path that begins elsewhere counts by its end.
+
         Raises:
             DataError: A bare stem that images of several folders have.
         """
@@ -155,7 +166,23 @@ class _Finder:
         if len(positions) > 1:
             shown = ", ".join(self._images[position] for position in positions[:3])
             raise DataError(f"'{entry}' is the stem of {len(positions)} images ({shown}, ...); write its folder too")
-        return positions
+        return positions or self._by_end(text)
+
+    def _by_end(self, text: str) -> list[int]:
+        """Return the images whose path is an end of the line's first column, or the other way round."""
+        columns = [*(text[: gap.start()] for gap in re.finditer(r"\s*[\t,]\s*| +", text)), text]
+        for path in columns:
+            name = path.rpartition("/")[2]
+            ends = [
+                position
+                for position in self._stems.get(name, ())
+                for image in [self._images[position]]
+                for held in [image if PurePosixPath(image).name == name else str(PurePosixPath(image).with_suffix(""))]
+                if f"/{path}".endswith(f"/{held}") or f"/{held}".endswith(f"/{path}")
+            ]
+            if ends:
+                return ends
+        return []
 
     def suggestion(self, entry: str) -> str:
         """Say which folder or image was perhaps meant, or where images are."""
@@ -205,7 +232,7 @@ def _positions(
         shown = ", ".join(f"'{entry}'" for entry in lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
         verb = "matches" if len(lost) == 1 else "match"
         problems.append(f"{source}: {shown} {verb} no image{finder.suggestion(lost[0])}")
-    if not entries and field != "split.test":
+    if not entries and field not in ("split.test", "exclude"):
         problems.append(f"{field} is empty; list folders, wildcards or image stems")
     return positions
 

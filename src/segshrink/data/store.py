@@ -20,6 +20,7 @@ from segshrink.data.sources import Sample
 from segshrink.errors import DataError, FileError
 from segshrink.files import content_key, replacing
 from segshrink.imagery import ReadOptions, VectorLabels, read_mask, read_valid_image
+from segshrink.imagery.masks import resized_mask
 from segshrink.imagery.pictures import files_of_place
 from segshrink.imagery.vrt import vrt_sources
 
@@ -161,19 +162,21 @@ class SceneStore:
         if sample.mask is not None:
             # A mask depends on its image: where that lies, and where it has no values.
             place = [remembered_key(path, self.folder) for path in files_of_place(sample.image)]
+            resized = [list(image.shape[:2])] if sample.resize_mask else []
             meaning = json.dumps(
-                [self.classes.to_dict(), asdict(sample.labels or VectorLabels()), key, *place], sort_keys=True
+                [self.classes.to_dict(), asdict(sample.labels or VectorLabels()), key, *place, *resized], sort_keys=True
             )
             mask_key = hashlib.sha256(f"{remembered_key(sample.mask, self.folder)} {meaning}".encode()).hexdigest()
             mask_path = self._home("masks", mask_key)
             mask = array_header(mask_path)
             if mask is None:
-                write_array(mask_path, self._decoded_mask(sample, known_valid))
+                write_array(mask_path, self._decoded_mask(sample, image.shape[:2], known_valid))
                 mask = _read_back(mask_path)
             if mask.shape != image.shape[:2]:
                 raise DataError(
                     f"{sample.mask} is {mask.shape[0]} × {mask.shape[1]} pixels (height × width) but its image "
-                    f"{sample.image} is {image.shape[0]} × {image.shape[1]}; a mask must have its image's size"
+                    f"{sample.image} is {image.shape[0]} × {image.shape[1]}; a mask must have its image's size (or its "
+                    "proportions, and mask_resize: nearest in the description)"
                 )
         height, width, bands = image.shape
         window = sample.window
@@ -183,11 +186,14 @@ class SceneStore:
             )
         return _Entry(image_path, mask_path, known_valid, height, width, bands, image.dtype.str)
 
-    def _decoded_mask(self, sample: Sample, valid_path: Path | None) -> NDArray[np.uint8]:
-        """Read a sample's mask, ignoring pixels where its image has no value."""
+    def _decoded_mask(self, sample: Sample, shape: tuple[int, ...], valid_path: Path | None) -> NDArray[np.uint8]:
+        """Read a sample's mask, brought to the image's shape where it may be, ignored where its image has no value."""
         if sample.mask is None:
             raise ValueError("an unlabeled sample has no mask to decode")
         mask = read_mask(sample.mask, self.classes, image=sample.image, labels=sample.labels)
+        if sample.resize_mask and mask.shape != shape:
+            resized = resized_mask(mask, (shape[0], shape[1]))
+            mask = mask if resized is None else resized
         if valid_path is not None:
             try:
                 valid: NDArray[np.bool_] | None = self._files.get(valid_path, most=_OPEN_ARRAYS)

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from segshrink.errors import DataError, FileError
 from segshrink.file_search import find_files, find_folders, is_file
@@ -17,6 +17,9 @@ LIST_SUFFIXES = (".txt", ".lst", ".csv", ".tsv")
 # "**/" any folders, "*" any characters of one name, "?" one character, "[...]" one of some characters.
 _TOKEN = re.compile(r"(?<![^/])\*\*/|\*+|\?|\[!?[^\]/]+\]")
 
+# The suffix of a file's name, where no wildcard is in it.
+_SUFFIX = re.compile(r"(?<=[^/])\.[A-Za-z0-9]+$")
+
 
 class Wildcard:
     """A path with ``*``, ``**/``, ``?`` and ``[...]``, relative to a folder; each of these is one part."""
@@ -25,6 +28,8 @@ class Wildcard:
         self.text = text.removeprefix("./")
         self._literals = _TOKEN.split(self.text)
         self._tokens = _TOKEN.findall(self.text)
+        suffix = _SUFFIX.search(self.text)
+        self._suffix = suffix[0] if suffix else ""
 
     @property
     def parts(self) -> int:
@@ -42,7 +47,8 @@ class Wildcard:
         pieces = [re.escape(self._literals[0])]
         for token, literal in zip(self._tokens, self._literals[1:], strict=True):
             pieces += [f"({_translated(token)})", re.escape(literal)]
-        return re.compile("".join(pieces), re.DOTALL)
+        text, suffix = "".join(pieces), re.escape(self._suffix)
+        return re.compile(f"{text.removesuffix(suffix)}(?i:{suffix})" if suffix else text, re.DOTALL)
 
     def match(self, path: str) -> tuple[str, ...] | None:
         """Return what the parts stand for in ``path`` ("/" between folders), None if it doesn't match."""
@@ -59,10 +65,11 @@ class Wildcard:
     def files(self, root: Path) -> dict[str, tuple[str, ...]]:
         """Find files under ``root``: path relative to ``root`` → what the parts stand for, sorted by path.
 
-        Hidden files and folders (a name that starts with a dot) are left out.
+        Hidden files and folders (a name that starts with a dot) are left out. The suffix counts in any case.
         """
         paths: dict[str, tuple[str, ...]] = {}
-        for path in find_files(self.text, root):
+        any_case = "".join(f"[{letter.lower()}{letter.upper()}]" for letter in self._suffix[1:])
+        for path in find_files(f"{self.text.removesuffix(self._suffix[1:])}{any_case}", root):
             parts = self.match(path)
             if parts is not None:
                 paths[path] = parts
@@ -77,6 +84,22 @@ def is_list_file(text: str) -> bool:
 def has_wildcards(text: str) -> bool:
     """Whether ``text`` holds ``*``, ``?`` or ``[...]``."""
     return bool(_TOKEN.search(text))
+
+
+def with_lower_suffix(path: str) -> str:
+    """Return a path with its suffix in lower case."""
+    suffix = PurePosixPath(path).suffix
+    return path.removesuffix(suffix) + suffix.lower()
+
+
+def existing_end(path: str, root: Path) -> str | None:
+    """Return the longest end of a path that is a file under ``root``: lists often begin with another machine's folders.
+
+    None where there is none.
+    """
+    steps = path.split("/")
+    ends = ("/".join(steps[start:]) for start in range(len(steps)))
+    return next((end for end in ends if end and is_file(root / end)), None)
 
 
 def read_lines(path: Path, *, purpose: str) -> list[str]:
@@ -115,7 +138,7 @@ def columns(line: str, root: Path) -> tuple[str, str | None]:
             return first.strip(), second.strip() or None
     if " " in line and not is_file(root / line):
         for spaces in re.finditer(r" +", line):
-            if is_file(root / line[: spaces.start()]):
+            if existing_end(line[: spaces.start()], root) is not None:
                 return line[: spaces.start()], line[spaces.end() :]
     return line, None
 

@@ -63,6 +63,24 @@ def read_mask(
         raise DataError(f"{path}: {error}") from error
 
 
+def resized_mask(mask: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """Bring a mask to its image's size, each pixel from the nearest.
+
+    Args:
+        mask: (h, w) class indices.
+        shape: (height, width) of the image.
+
+    Returns:
+        (height, width) class indices; None where the proportions differ by more than a pixel.
+    """
+    (rows, cols), (height, width) = mask.shape, shape
+    if abs(rows * width / height - cols) > 1 and abs(cols * height / width - rows) > 1:
+        return None
+    row, col = ((np.arange(new) + 0.5) * old / new for new, old in ((height, rows), (width, cols)))
+    nearest: NDArray[np.uint8] = mask[row.astype(np.intp)[:, np.newaxis], col.astype(np.intp)]
+    return nearest
+
+
 def _refuse_other_place(path: Path, image: Path) -> None:
     """Refuse a raster of its image's size that says it lies elsewhere; other sizes are told with both sizes."""
     mask, place = read_georeference(path), read_georeference(image)

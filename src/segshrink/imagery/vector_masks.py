@@ -240,6 +240,7 @@ def _table(classes: ClassMap) -> dict[Any, int]:
     if classes.values is not None:
         table |= dict.fromkeys(map(str, classes.ignored_values), IGNORE_INDEX)
         table |= {str(value): index for index, value in enumerate(classes.values)}
+        table |= {str(value): index for value, index in classes.more_values}
     return table | {_key(name): index for index, name in enumerate(classes.names)}
 
 
