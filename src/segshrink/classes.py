@@ -25,9 +25,9 @@ Entry = tuple[str, str | Sequence[str] | None, int | Sequence[int] | None]
 
 # Okabe and Ito's colors for color-blind readers (black left out), then Paul Tol's "muted" set.
 _DEFAULT_COLORS = (
-    "#E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7 #332288 "
-    "#88CCEE #44AA99 #117733 #999933 #DDCC77 #CC6677 #882255 #AA4499"
-).split()
+    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#332288",
+    "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499",
+)  # fmt: skip
 _IGNORE_COLORS: tuple[Color, ...] = ((0, 0, 0), (128, 128, 128), (255, 255, 255), (64, 64, 64))
 _LARGEST_VALUE = 65535
 # Letters of a class name.
