@@ -226,6 +226,18 @@ def test_inspect_shows_tables_and_json(segshrink, data: Path) -> None:
     assert segshrink("inspect", data, "name=other").out.startswith("other")
 
 
+def test_evaluate_scores_several_models_and_their_average(segshrink, model: Path, data: Path, tmp_path: Path) -> None:
+    result = segshrink("evaluate", model, model, "--data", data, "--out", tmp_path / "both", "--json")
+    assert result.status == 0, result.err
+    scores = {name: evaluation["scores"] for name, evaluation in json.loads(result.out).items()}
+    assert list(scores) == [f"1-{model.name}", f"2-{model.name}", "average"]
+    first, second, average = scores.values()
+    assert first == second == average, "the average of a model with itself"
+    assert sorted(path.name for path in (tmp_path / "both").iterdir()) == sorted(scores)
+    assert segshrink("report", *(tmp_path / "both").iterdir(), "-o", tmp_path / "both.html").status == 0
+    assert "average" in segshrink("evaluate", model, model, "--data", data).out
+
+
 def test_inspect_compares_the_layers_of_models(segshrink, model: Path) -> None:
     result = segshrink("inspect", model, "mobile", "--json")
     assert result.status == 0, result.err

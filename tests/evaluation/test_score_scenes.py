@@ -14,6 +14,7 @@ from segshrink.classes import ClassMap
 from segshrink.errors import DataError, FileError, ModelError
 from segshrink.evaluation import score_scenes
 from segshrink.evaluation.pictures import evenly_spaced
+from segshrink.evaluation.score_scenes import Average
 from segshrink.prediction import Prediction
 
 CLASSES = ClassMap.build([("land", "#C08040", None), ("water", "#0000FF", None), ("road", "#303030", None)])
@@ -124,6 +125,22 @@ def test_writes_the_run_folder_of_the_contract(scenes, tmp_path):
         for path in (item["pictures"]["prediction"], f"evaluation/predictions/{source.name}.png"):
             with Image.open(tmp_path / path) as picture:
                 np.testing.assert_array_equal(np.asarray(picture), index)
+
+
+def test_several_models_are_judged_by_the_mean_of_their_probabilities(scenes):
+    class Fixed:
+        """Says the same of every pixel."""
+
+        def __init__(self, *probabilities):
+            self.probabilities = np.array(probabilities, np.float32)[:, None, None]
+
+        def predict_array(self, image):
+            answer = np.broadcast_to(self.probabilities, (3, *image.shape[:2])).copy()
+            return Prediction(answer.argmax(0).astype(np.uint8), answer)
+
+    prediction = Average([Fixed(0.6, 0.4, 0.0), Fixed(0.0, 0.5, 0.5), Fixed(0.3, 0.3, 0.4)]).predict_scene(scenes[0])
+    assert prediction.probabilities[:, 0, 0].tolist() == pytest.approx([0.3, 0.4, 0.3])
+    assert (prediction.index == 1).all()
 
 
 def test_pictures_are_shrunk_by_nearest_pixel_and_predictions_are_not(tmp_path):

@@ -118,6 +118,22 @@ def print_scores(evaluation: EvaluationRecord) -> None:
         console.print(f"never predicted: {', '.join(evaluation.never_predicted)}", style="bold red", markup=False)
 
 
+def print_averages(evaluations: Mapping[str, EvaluationRecord]) -> None:
+    """Print the scores of several models and of their average, one a row."""
+    per_model = Table(title_justify="left")
+    per_model.add_column("model")
+    first = next(iter(evaluations.values()))
+    for title in ("mIoU", "accuracy", "macro F1"):
+        per_model.add_column(title, justify="right")
+    for entry in first.classes:
+        per_model.add_column(Text.assemble(("■ ", entry.color), entry.name), justify="right")
+    for name, evaluation in evaluations.items():
+        scores = evaluation.scores
+        overall = (scores.mean_iou, scores.accuracy, scores.macro_f1)
+        per_model.add_row(Text(name), *map(formatting.score, (*overall, *scores.iou)))
+    out_console().print(per_model)
+
+
 def print_model(finding: ModelFinding) -> None:
     """Print a model's size and classes, and the table of its features."""
     console = out_console()

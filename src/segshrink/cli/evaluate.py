@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -12,9 +12,13 @@ from segshrink.cli._options import AsJson, Overwrite
 
 
 def evaluate(
-    model: Annotated[
-        Path,
-        typer.Argument(metavar="MODEL", help="Run folder, bank, model folder or exported file.", show_default=False),
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Run folder, bank, model folder or exported file; of several each is scored, and their average.",
+            show_default=False,
+        ),
     ],
     data: Annotated[
         Path | None,
@@ -25,7 +29,12 @@ def evaluate(
     split: Annotated[Literal["train", "val", "test"], typer.Option("--split", help="Part of the data set.")] = "val",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder for evaluation.json and pictures.", show_default=False),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for evaluation.json and pictures; of several models for a folder of each, and average/.",
+            show_default=False,
+        ),
     ] = None,
     border: Annotated[
         int | None,
@@ -44,33 +53,60 @@ def evaluate(
     Every pixel of every image, at native resolution with overlapping tiles.
     """
     from segshrink.cli._console import print_json, progress_bars
-    from segshrink.cli._tables import print_scores
+    from segshrink.cli._tables import print_averages, print_scores
     from segshrink.evaluation import described_data
+    from segshrink.evaluation import evaluate as score
     from segshrink.files import writing
+
+    description = described_data(models[0], data)
+    folders = _folders(models, out)
+    with progress_bars() as progress, writing(out or Path()):
+        opened = [_opened(model, split) for model in models]
+        asked = [*opened, opened] if len(opened) > 1 else opened
+        results = {
+            name: score(
+                model,
+                description,
+                split,
+                out=folder,
+                name=name,
+                border=border,
+                overwrite=overwrite,
+                progress=partial(progress, f"evaluate {name} on {split}" if len(asked) > 1 else f"evaluate {split}"),
+            )
+            for model, (name, folder) in zip(asked, folders.items(), strict=True)
+        }
+    if as_json:
+        parts = {name: result.to_json() for name, result in results.items()}
+        print_json(parts if len(parts) > 1 else next(iter(parts.values())))
+    elif len(results) > 1:
+        print_averages(results)
+    else:
+        print_scores(next(iter(results.values())))
+
+
+def _folders(models: list[Path], out: Path | None) -> dict[str, Path | None]:
+    """Return by its name where each model's evaluation goes, and the average's."""
+    if len(models) == 1:
+        return {models[0].name: out}
+    names = [model.name for model in models]
+    if "average" in names or len(set(names)) < len(names):
+        names = [f"{place}-{name}" for place, name in enumerate(names, start=1)]
+    return {name: out and out / name for name in (*names, "average")}
+
+
+def _opened(model: Path, split: str) -> Any:
+    """Open a bank, whose members answer about training images that they have not seen; leave the rest as it is."""
     from segshrink.model_file import FOLDER, ModelFile
     from segshrink.run_folder import RunFolder
 
-    description = described_data(model, data)
     bank = RunFolder(model).has_bank
     if bank or ModelFile.find(model).kind == FOLDER:
         from segshrink.training.hardware import use_free_threads
 
         use_free_threads()
-    from segshrink.evaluation import evaluate as score
+    if not bank:
+        return model
     from segshrink.teachers import open_bank
 
-    with progress_bars() as progress, writing(out or Path()):
-        result = score(
-            open_bank(model, out_of_fold=split == "train") if bank else model,
-            description,
-            split,
-            out=out,
-            name=model.name,
-            border=border,
-            overwrite=overwrite,
-            progress=partial(progress, f"evaluate {split}"),
-        )
-    if as_json:
-        print_json(result.to_json())
-    else:
-        print_scores(result)
+    return open_bank(model, out_of_fold=split == "train")

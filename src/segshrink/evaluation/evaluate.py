@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from segshrink.config import DatasetDescription, load_dataset
 from segshrink.data import Dataset, SceneStore, open_dataset, refuse_other_bands, refuse_other_classes, scenes
 from segshrink.errors import ConfigError, FileError, UsageError, nearest
-from segshrink.evaluation.score_scenes import AnyPredictor, score_scenes
+from segshrink.evaluation.score_scenes import AnyPredictor, Average, score_scenes
 from segshrink.model_file import FOLDER, ModelFile
 from segshrink.prediction import Backend, Predictor
 from segshrink.run_folder import RunFolder
@@ -19,11 +19,13 @@ from segshrink.run_records import EvaluationRecord
 if TYPE_CHECKING:
     from segshrink.models import SegmentationModel
 
+    Model: TypeAlias = SegmentationModel | Backend | AnyPredictor | str | Path
+
 SPLITS = ("train", "val", "test")
 
 
 def evaluate(
-    model: SegmentationModel | Backend | AnyPredictor | str | Path,
+    model: Model | Sequence[Model],
     data: Dataset | DatasetDescription | str | Path | None = None,
     split: str = "val",
     *,
@@ -43,7 +45,7 @@ def evaluate(
 
     Args:
         model: A run folder, model folder or exported file, a ``SegmentationModel``, a backend, or anything that
-            segments an array as ``Predictor`` does.
+            segments an array as ``Predictor`` does; several are judged by the mean of their probabilities.
         data: An opened data set, a description, or a description's file; a run folder knows its own.
         split: "train", "val" or "test".
         out: Run folder that gets ``evaluation.json`` and ``evaluation/``; None writes nothing.
@@ -69,14 +71,23 @@ def evaluate(
         raise UsageError(f"unknown split '{split}'{nearest(split, SPLITS)}")
     if border is not None and border < 1:
         raise UsageError(f"border is a width in pixels, at least 1, found {border}")
-    if out is not None and isinstance(model, str | Path) and not overwrite:
-        _refuse_other_run(Path(model), Path(out))
-    predictor, parameters = _opened(model, runtime=runtime, precision=precision, threads=threads)
-    description = predictor.backend.description if isinstance(predictor, Predictor) else None
-    dataset = data if isinstance(data, Dataset) else open_dataset(_described(data, model), model=description)
-    if description is not None:
-        refuse_other_classes(description, dataset)
-        refuse_other_bands(description, dataset)
+    models = list(model) if isinstance(model, Sequence) and not isinstance(model, str) else [model]
+    if not models:
+        raise UsageError("there is no model to evaluate; give at least one")
+    if out is not None and isinstance(models[0], str | Path) and not overwrite:
+        _refuse_other_run(Path(models[0]), Path(out))
+    opened = [_opened(source, runtime=runtime, precision=precision, threads=threads) for source in models]
+    predictors = [predictor for predictor, _ in opened]
+    of_parts = [part.backend.description if isinstance(part, Predictor) else None for part in predictors]
+    descriptions = [description for description in of_parts if description is not None]
+    dataset = (
+        data
+        if isinstance(data, Dataset)
+        else open_dataset(_described(data, models[0]), model=next(iter(descriptions), None))
+    )
+    for each in descriptions:
+        refuse_other_classes(each, dataset)
+        refuse_other_bands(each, dataset)
     samples = getattr(dataset, split)
     if not samples:
         raise ConfigError(
@@ -84,14 +95,14 @@ def evaluate(
             "choose another split"
         )
     return score_scenes(
-        predictor,
+        predictors[0] if len(predictors) == 1 else Average(predictors),
         partial(scenes, SceneStore(samples, dataset.classes)),
         classes=dataset.classes,
         split=split,
         data_name=dataset.description.name,
         leaking=dataset.leaking,
-        model_name=name or (Path(model).name if isinstance(model, str | Path) else "model"),
-        parameters=parameters,
+        model_name=name or _named(models),
+        parameters=None if any(count is None for _, count in opened) else sum(count or 0 for _, count in opened),
         out=out,
         pictures=pictures,
         reference=reference,
@@ -135,8 +146,14 @@ def _described(data: DatasetDescription | str | Path | None, model: object) -> D
     return described_data(model if isinstance(model, str | Path) else "", data)
 
 
+def _named(models: Sequence[object]) -> str:
+    if len(models) > 1:
+        return "average"
+    return Path(models[0]).name if isinstance(models[0], str | Path) else "model"
+
+
 def _opened(
-    model: SegmentationModel | Backend | AnyPredictor | str | Path,
+    model: Model,
     *,
     runtime: str | None,
     precision: str,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -68,6 +68,25 @@ class ScenePredictor(Protocol):
 
 
 AnyPredictor = ArrayPredictor | ScenePredictor
+
+
+class Average:
+    """The mean of several predictors' probabilities, as one predictor.
+
+    Attributes:
+        parts: At least one; all of the same classes.
+    """
+
+    def __init__(self, parts: Sequence[AnyPredictor]) -> None:
+        self.parts = tuple(parts)
+
+    def predict_scene(self, scene: LabeledScene, /) -> Prediction:
+        """Segment a scene into classes (H, W) and probabilities (C, H, W)."""
+        first, *others = (_predicted(part, scene).probabilities for part in self.parts)
+        mean = sum(others, np.asarray(first, np.float32)) / np.float32(len(self.parts))
+        return Prediction(mean.argmax(axis=0).astype(np.uint8), mean)
+
+
 Scenes = Iterable[LabeledScene] | Callable[[], Iterable[LabeledScene]]
 
 
@@ -119,7 +138,8 @@ def score_scenes(
         ModelError: The predictor's classes aren't ``classes``, or it can't take the scenes.
         FileError: ``out`` can't be written or holds something else, or the reference holds no prediction of a scene.
     """
-    _check_classes(predictor, classes)
+    for part in predictor.parts if isinstance(predictor, Average) else (predictor,):
+        _check_classes(part, classes)
     folder = None if out is None else RunFolder(out)
     tally = _Tally(
         classes,
