@@ -2,6 +2,8 @@
 # make test      linters, types, walls between rooms, tests
 # make test-old-cpu   the tests as a processor without AVX512 and AMX runs them
 # make docs      the site, with warnings as errors, and the examples in docstrings
+# make web       fetches what web pages carry (installing does, where npm's registry is reached)
+# make lint-web  linter and types of the page's own code; needs Node and npm
 # make size      lines of code of each room
 # make install   .venv with everything both need; done once, again only when what is needed changes
 
@@ -14,7 +16,7 @@ DEMO_OUT ?= runs/demo
 # What is compiled of the libraries is kept: tests start many programs.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-old-cpu docs size install lint clean
+.PHONY: demo test test-old-cpu docs size install lint web lint-web clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -32,6 +34,17 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+web: $(STAMP)
+	$(BIN)/python tools/web/bundle.py
+
+lint-web: tools/web/node_modules/.package-lock.json
+	cd tools/web && npm run --silent types
+	tools/web/node_modules/.bin/eslint --config tools/web/eslint.config.js --max-warnings 0 src/segshrink/export/web
+
+tools/web/node_modules/.package-lock.json: tools/web/package-lock.json
+	cd tools/web && npm ci --silent --ignore-scripts
+	touch $@
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir build/site

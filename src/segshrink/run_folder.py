@@ -15,6 +15,8 @@ from segshrink.run_records import BankRecord, EvaluationRecord, ImageRecord, Pro
 
 CONFIG, METRICS = "config.yaml", "metrics.csv"
 RUN, EVALUATION, PROFILE, BANK = "run.json", "evaluation.json", "profile.json", "bank.json"
+# The model as a page for browsers.
+WEB_PAGE = "map.html"
 # What a report leaves in the folder of its run.
 REPORT, FIGURES = "report.html", "figures"
 REPORT_FILES = (REPORT, "report.md", "report.json", FIGURES)
@@ -72,6 +74,11 @@ class RunFolder:
     def best_checkpoint(self) -> Path:
         """The state of the epoch with the best validation score."""
         return self.checkpoints / "best.ckpt"
+
+    @property
+    def web_page(self) -> Path:
+        """The model as a page for browsers."""
+        return self.path / WEB_PAGE
 
     @property
     def pictures(self) -> Path:
@@ -181,7 +188,7 @@ class RunFolder:
             FileError: Its ``run.json`` isn't one of ours, or there is none and a file that a run writes stands there.
         """
         written = (CONFIG, *RECORDS, self.checkpoints.name, self.model.name, self.pictures.name)
-        names = (RUN,) if self.has_run else (*written, *REPORT_FILES)
+        names = (RUN,) if self.has_run else (*written, *REPORT_FILES, WEB_PAGE)
         refuse_foreign(*(self.path / name for name in names))
 
     def refuse_other_evaluation(self, data: str, split: str) -> None:

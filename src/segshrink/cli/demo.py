@@ -28,6 +28,8 @@ def demo(
     console = out_console()
     console.print(f"scenes: {made.data.parent} ({made.data.name} describes them)", markup=False)
     console.print(f"a segmented scene: {made.overlay}", markup=False)
+    if made.page is not None:
+        console.print(f"the student in any browser, on your own images: {made.page}", markup=False)
     console.print(f"the student for any runtime: {made.onnx}", markup=False)
     plain, small = made.int8.row("onnxruntime", "fp32"), made.int8.row("onnxruntime", "int8")
     console.print(

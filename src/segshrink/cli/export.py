@@ -7,17 +7,19 @@ from typing import Annotated
 
 import typer
 
-from segshrink.cli._options import Model, Overwrite
+from segshrink.cli._options import Overwrite
 
 
 def export(
-    model: Model,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Run folder or model folder; for web also .onnx.", show_default=False)
+    ],
     out: Annotated[
         Path,
         typer.Option(
             "--out",
             "-o",
-            help="File to write (.onnx, .xml or .tflite), or a stem that suffixes are added to.",
+            help="File to write (.onnx, .xml, .tflite or .html), or a stem that suffixes are added to.",
             show_default=False,
         ),
     ],
@@ -25,7 +27,8 @@ def export(
         str | None,
         typer.Option(
             "--format",
-            help="onnx, openvino (.xml and .bin), qgis (.onnx for the plugin Deepness) or tflite; several with commas.",
+            help="onnx, openvino (.xml and .bin), qgis (.onnx for the plugin Deepness), tflite or web (.html); several "
+            "with commas.",
             show_default=False,
         ),
     ] = None,
@@ -38,11 +41,14 @@ def export(
     ] = True,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a model as a file for ONNX Runtime, OpenVINO, LiteRT or QGIS.
+    """Write a model as a file for ONNX Runtime, OpenVINO, LiteRT, QGIS or any browser.
 
     Raw pixels of any size in; normalization, padding and the choice of the class are inside.
     A .tflite file holds a tile of 512 pixels instead, and gives logits alone.
     Each file is compared with PyTorch at four sizes before it gets its name.
+
+    --format web writes the model as one HTML page, to open by double click: it segments images and GeoTIFFs
+    without a network, and sends them nowhere. MODEL may be an .onnx file then, such as one of quantize.
     """
     from segshrink.cli._console import out_console
     from segshrink.export.export import export as export_files

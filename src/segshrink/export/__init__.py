@@ -1,7 +1,8 @@
-"""Writing models for other runtimes, checked against PyTorch before they get their name."""
+"""Writing models for other runtimes, checked against PyTorch before they get their name.
 
-from segshrink.export.onnx import export_onnx
-from segshrink.export.openvino import export_openvino
-from segshrink.export.tflite import export_tflite
+Names are imported when they are first used: a page is made from an ONNX file without torch.
+"""
 
-__all__ = ["export_onnx", "export_openvino", "export_tflite"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

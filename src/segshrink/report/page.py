@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
@@ -25,7 +27,7 @@ from segshrink.report.pictures import ERROR_COLORS, SHOWN, Example, Images, data
 from segshrink.report.runs import Run, collect, focus
 from segshrink.report.stages import stage_rows
 from segshrink.report.summary import Summary, notices, summarize
-from segshrink.run_folder import FIGURES, REPORT
+from segshrink.run_folder import FIGURES, REPORT, WEB_PAGE
 from segshrink.run_records import MachineRecord
 from segshrink.version import __version__
 
@@ -71,7 +73,7 @@ def report(runs: Sequence[Path], out: Path | None = None, *, images: Images = SH
             with replacing(path, overwrite=overwrite) as temporary:
                 temporary.write_bytes(content)
         for path, template in texts.items():
-            write_text(path, contents.rendered(template), overwrite=overwrite)
+            write_text(path, contents.rendered(template, page.parent), overwrite=overwrite)
         write_json(numbers, contents.numbers(), overwrite=overwrite)
     return page
 
@@ -122,8 +124,8 @@ class _Contents:
             **comparison.as_json(self.runs, self.groups | self.class_groups),
         }
 
-    def rendered(self, template: str) -> str:
-        """Fill in the page's or the Markdown's template."""
+    def rendered(self, template: str, folder: Path) -> str:
+        """Fill in the page's or the Markdown's template, for a folder."""
         runs, main = self.runs, focus(self.runs)
         names = [run.name for run in runs]
         script = _file("script.js")
@@ -143,6 +145,7 @@ class _Contents:
             notices=notices(runs),
             leaking=any(run.leaking for run in runs),
             facts=_facts(runs, main),
+            web_page=_web_page(folder, main),
             tiles=[(key, title, cells[key][runs.index(main)]) for key, title in TILES.items() if main and key in cells],
             runs=runs,
             main=main,
@@ -197,6 +200,14 @@ def _collected(runs: Sequence[Path], images: Images) -> _Contents:
 def _markdown(text: str) -> str:
     """Return text whose signs Markdown and HTML would obey are escaped."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", text)
+
+
+def _web_page(folder: Path, main: Run | None) -> str | None:
+    """Return a link to the page that segments images, beside the report or in the run's folder; None without one."""
+    for path in (folder / WEB_PAGE, *([main.folder.web_page] if main else ())):
+        if path.is_file():
+            return quote(Path(os.path.relpath(path, folder)).as_posix())
+    return None
 
 
 def _file(name: str) -> str:

@@ -14,11 +14,12 @@ from segshrink.config import Recipe, as_recipe
 from segshrink.files import refuse_foreign, writing
 from segshrink.folder_lock import claimed
 from segshrink.report import report as write_report
-from segshrink.run_folder import REPORT_FILES
+from segshrink.run_folder import REPORT_FILES, WEB_PAGE
 from segshrink.training.hardware import lightning_precision
 from segshrink.training.terms import student_terms
 from segshrink.workflows.progress import Progress, silent, stages
 from segshrink.workflows.train import quieten_lightning
+from segshrink.workflows.web_page import write_web_page
 
 
 def compress(
@@ -58,11 +59,13 @@ def compress(
     search = SearchStages(recipe, work.resolve(), settings or Settings(), stages(progress))
     with claimed(out), claimed(work), writing(out):
         check_place(out)
-        refuse_foreign(*(out / name for name in REPORT_FILES))
+        refuse_foreign(*(out / name for name in (*REPORT_FILES, WEB_PAGE)))
         outcome = search_models(search, budget, out=out, resume=resume)
         if outcome.chosen.run is not None:
             search.profile(outcome.chosen)
         write_model_card(outcome)
+        if (exported := out / "model.onnx").is_file():
+            write_web_page(exported, out / WEB_PAGE)
         if outcome.chosen.run is not None:
             write_report([Path(outcome.chosen.run), search.teacher_folder], out)
     return outcome

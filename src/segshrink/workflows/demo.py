@@ -16,6 +16,7 @@ from segshrink.files import refuse_foreign, writing
 from segshrink.folder_lock import claimed
 from segshrink.models import load_model
 from segshrink.prediction.scenes import SceneOptions, predict_scene
+from segshrink.run_folder import WEB_PAGE
 from segshrink.workflows.distill import DistillResult, distill, refuse_foreign_runs
 from segshrink.workflows.progress import Progress, silent
 
@@ -32,6 +33,7 @@ class DemoResult:
         data: The data set's description.
         distilled: Student, teacher and control, with the report.
         overlay: A segmented scene.
+        page: The student as a page for browsers; None where it couldn't be written.
         onnx: The student in fp32.
         int8: The student in int8, beside fp32.
     """
@@ -39,6 +41,7 @@ class DemoResult:
     data: Path
     distilled: DistillResult
     overlay: Path
+    page: Path | None
     onnx: Path
     int8: QuantizationResult
 
@@ -86,7 +89,8 @@ def _demo(out: Path, *, seed: int, progress: Progress) -> DemoResult:
             images=TILES,
             progress=partial(progress, "quantize"),
         )
-    return DemoResult(data, distilled, files.overlay or files.classes, onnx, int8)
+    page = distilled.folder / WEB_PAGE
+    return DemoResult(data, distilled, files.overlay or files.classes, page if page.is_file() else None, onnx, int8)
 
 
 def demo_recipe(data: Path, *, seed: int) -> Recipe:

@@ -27,6 +27,7 @@ from segshrink.training.terms import check_teacher, student_terms, teaching_temp
 from segshrink.workflows.diagnose import diagnose_briefly
 from segshrink.workflows.progress import Progress, silent
 from segshrink.workflows.train import measure_run, score_teacher, time_runs, train_role, train_teacher
+from segshrink.workflows.web_page import write_web_page
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ def distill(
 ) -> DistillResult:
     """Teach a small student with a big teacher, and measure and report what came of it.
 
+    ``out/map.html`` is the student as a page for browsers, where it can be exported.
+
     Args:
         recipe: The recipe, or its file; when nothing names a teacher, its own is trained into ``out/teacher-run``.
         out: The student's run folder; the control goes to ``out/control``, the teacher's measures to ``out/teacher``.
@@ -81,6 +84,7 @@ def distill(
     with claimed(out):
         refuse_foreign_runs(out)
         _distill(recipe, out=out, control=control, resume=resume, doctor=doctor, progress=progress)
+        write_web_page(out, RunFolder(out).web_page)
         report = write_report([out])
     folder = RunFolder(out)
     folders = {"teacher": folder.teacher, "student": folder, **({"control": folder.control} if control else {})}

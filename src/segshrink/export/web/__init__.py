@@ -1,0 +1,5 @@
+"""A model as one HTML file that segments images in any browser; the page's own code lies beside this file."""
+
+from segshrink.export.web.page import export_web
+
+__all__ = ["export_web"]
