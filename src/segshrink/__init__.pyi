@@ -27,6 +27,7 @@ from .evaluation import welch_interval as welch_interval
 from .export import export_onnx as export_onnx
 from .export import export_openvino as export_openvino
 from .export import export_tflite as export_tflite
+from .export import export_web as export_web
 from .export.export import export as export
 from .model_description import Normalization as Normalization
 from .models import SegmentationModel as SegmentationModel

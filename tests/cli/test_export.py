@@ -62,6 +62,7 @@ def test_nobodys_page_is_replaced(segshrink, model, tmp_path):
         (("-o", "x", "--format", "onx"), "did you mean 'onnx'"),
         (("-o", "x.onnx", "--format", "openvino"), "is a file for onnx"),
         (("-o", "x.onnx", "--output", "class"), "did you mean 'classes'"),
+        (("-o", "x.onnx", "--format", "web"), "is a file for onnx"),
     ],
 )
 def test_wrong_wishes_are_refused_at_once(segshrink, model, tmp_path, monkeypatch, arguments, told):
@@ -78,6 +79,10 @@ def test_an_xml_alone_is_refused(segshrink, data, tmp_path):
 
 
 def test_names_of_files(tmp_path):
+    page = plan_files(tmp_path / "map.html", None)
+    assert (page.files, page.page) == ({}, tmp_path / "map.html")
+    with_page = plan_files(tmp_path / "a", ["onnx", "web"])
+    assert (with_page.files, with_page.page) == ({"onnx": tmp_path / "a.onnx"}, tmp_path / "a.html")
     assert plan_files(tmp_path / "a.onnx", None).files == {"onnx": tmp_path / "a.onnx"}
     assert plan_files(tmp_path / "a", None).files == {"onnx": tmp_path / "a.onnx"}
     both = plan_files(tmp_path / "a.xml", ["openvino", "onnx"])

@@ -130,6 +130,20 @@ def test_out_is_a_folder_or_a_page(tmp_path: Path, write_run: Writer) -> None:
     assert not (run / "report.html").exists()
 
 
+def test_a_page_for_browsers_is_linked_to(tmp_path: Path, write_run: Writer) -> None:
+    run = write_run(tmp_path / "my run", "student", images=2, leave_out=("metrics.csv",))
+    assert 'class="try"' not in write_report([run]).read_text()
+    (run / "map.html").write_text("page")
+    links = {}
+    for out in (run, tmp_path / "elsewhere"):
+        tags = Elements(write_report([run], out).read_text()).tags
+        links[out] = next(attrs["href"] for tag, attrs in tags if tag == "a" and attrs.get("class") == "try")
+    assert links == {
+        run: "map.html",
+        tmp_path / "elsewhere": f"../{run.relative_to(tmp_path)}/map.html".replace(" ", "%20"),
+    }
+
+
 def test_nothing_is_left_when_writing_fails(tmp_path: Path, write_run: Writer) -> None:
     run = write_run(tmp_path / "run", "model", leave_out=("evaluation.json", "metrics.csv"))
     (tmp_path / "file").write_text("in the way")
