@@ -53,6 +53,7 @@ const answers = {
     if (document.body.dataset.state !== "running") return;
     viewer.add(piece);
     bar.value = done / job.tiles;
+    if (!done) return;
     const seconds = ((performance.now() - job.began) / done) * (job.tiles - done) / 1000;
     const left = done > 2 && seconds > 3 ? `, about ${duration(seconds)} left` : "";
     element("share").textContent = `${Math.floor((100 * done) / job.tiles)} %`;

@@ -12,6 +12,7 @@ import { layOut } from "./tiling.js";
 /** @typedef {import("./tiling.js").Window} Window */
 /** @typedef {import("./tiling.js").Tile} Tile */
 /** @typedef {import("./bands.js").Pixels} Pixels */
+/** @typedef {import("./scene.js").Reading} Reading */
 /** @typedef {{model: Model, session: import("onnxruntime-web").InferenceSession, ort: import("onnxruntime-web")}} Engine */
 /** @typedef {{scene: Scene, classes: Uint8Array}} Result */
 /** @typedef {{rows: Int32Array, cols: Int32Array}} Display The scene's pixels that are shown. */
@@ -85,23 +86,30 @@ async function segment(file, job) {
   const tiles = spans.reduce((sum, span) => sum + span.tiles.length, 0);
   const stretch = model.dtype === "uint8" ? null : await stretchOf(scene, model);
   const shown = { height: display.rows.length, width: display.cols.length };
+  if (job !== current) return;
   self.postMessage({ kind: "opened", name: scene.name, height, width, shown, tiles, pixel: size });
   const classes = new Uint8Array(height * width).fill(NODATA), totals = new Totals(model.classes.length, area);
   let done = 0;
   for (const span of spans) {
-    const { pixels, valid } = await scene.read(span.window);
+    const reading = await scene.read(span.window);
+    const show = (/** @type {Window} */ kept, /** @type {Decided | null} */ decided) => {
+      const piece = pieceOf(reading, decided, span.window, kept, display, stretch);
+      const transfer = [piece.photo.buffer, piece.classes.buffer, piece.confidence.buffer];
+      self.postMessage({ kind: "piece", done, piece }, { transfer });
+    };
+    if (job === current) show(span.kept, null);
     for (const tile of span.tiles) {
       await new Promise((resolve) => setTimeout(resolve)); // lets "cancel" in
       if (job !== current) return;
-      const decided = await decide(pixels, valid, span.window, tile);
+      const decided = await decide(reading, span.window, tile);
+      if (job !== current) return;
+      done++;
       totals.add(decided, tile.kept);
       for (let row = 0; row < tile.kept.height; row++) {
         const line = decided.classes.subarray(row * tile.kept.width, (row + 1) * tile.kept.width);
         classes.set(line, (tile.kept.row + row) * width + tile.kept.col);
       }
-      const piece = pieceOf(pixels, decided, span.window, tile.kept, display, stretch);
-      const transfer = [piece.photo.buffer, piece.classes.buffer, piece.confidence.buffer];
-      self.postMessage({ kind: "piece", done: ++done, piece }, { transfer });
+      show(tile.kept, decided);
     }
   }
   result = { scene, classes };
@@ -111,13 +119,12 @@ async function segment(file, job) {
 /** @typedef {{classes: Uint8Array, confidence: Uint8Array}} Decided Of the kept pixels; 255 where there is no data. */
 /**
  * Runs the network on a tile.
- * @param {Pixels} pixels Of the span.
- * @param {Uint8Array | null} valid
+ * @param {Reading} reading Of the span.
  * @param {Window} span
  * @param {Tile} tile
  * @returns {Promise<Decided>}
  */
-async function decide(pixels, valid, span, { window, kept }) {
+async function decide({ pixels, valid }, span, { window, kept }) {
   const decided = { classes: new Uint8Array(kept.height * kept.width), confidence: new Uint8Array(kept.height * kept.width) };
   const seen = !valid || anyValid(valid, span, window);
   const logits = seen ? await run(pixels, span, window) : null;
@@ -237,15 +244,15 @@ function displayOf(height, width) {
 }
 
 /**
- * Returns what is shown of a tile.
- * @param {Pixels} pixels
- * @param {Decided} decided
+ * Returns what is shown of a tile, or of a span that isn't decided yet.
+ * @param {Reading} reading
+ * @param {Decided | null} decided
  * @param {Window} span
  * @param {Window} kept
  * @param {Display} display
  * @param {[number, number][] | null} stretch
  */
-function pieceOf(pixels, decided, span, kept, display, stretch) {
+function pieceOf({ pixels, valid }, decided, span, kept, display, stretch) {
   const top = firstFrom(display.rows, kept.row), bottom = firstFrom(display.rows, kept.row + kept.height);
   const left = firstFrom(display.cols, kept.col), right = firstFrom(display.cols, kept.col + kept.width);
   const height = bottom - top, width = right - left;
@@ -255,15 +262,15 @@ function pieceOf(pixels, decided, span, kept, display, stretch) {
   for (let row = 0, at = 0; row < height; row++) {
     for (let col = 0; col < width; col++, at++) {
       const down = display.rows[top + row], across = display.cols[left + col];
-      const from = ((down - span.row) * span.width + across - span.col) * bands;
+      const from = (down - span.row) * span.width + across - span.col;
       const inside = (down - kept.row) * kept.width + across - kept.col;
-      classes[at] = decided.classes[inside];
-      confidence[at] = decided.confidence[inside];
+      classes[at] = decided ? decided.classes[inside] : NODATA;
+      confidence[at] = decided ? decided.confidence[inside] : NODATA;
       colors.forEach((band, color) => {
-        const value = pixels[from + band];
+        const value = pixels[from * bands + band];
         photo[4 * at + color] = stretch ? (value - stretch[band][0]) * stretch[band][1] : value;
       });
-      photo[4 * at + 3] = classes[at] === NODATA ? 0 : 255;
+      photo[4 * at + 3] = valid && !valid[from] ? 0 : 255;
     }
   }
   return { row: top, col: left, height, width, photo, classes, confidence };
