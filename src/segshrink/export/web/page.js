@@ -63,6 +63,7 @@ const answers = {
   done({ totals, seconds }) {
     show("done");
     tell(totals);
+    element("took").dataset.seconds = String(seconds);
     element("took").textContent = `Segmented on this device in ${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s.`;
     say(`${job.name} is segmented.`);
   },
