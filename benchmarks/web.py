@@ -54,7 +54,7 @@ class Page:
         options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
         for flag in (*FLAGS, f"--user-data-dir={folder / 'profile'}"):
             options.add_argument(flag)
-        self._browser = webdriver.Chrome(options=options, service=webdriver.ChromeService("chromedriver"))
+        self._browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
         self._folder = folder
         settings = {"behavior": "allow", "downloadPath": str(folder)}
         self._browser.execute_cdp_cmd("Browser.setDownloadBehavior", settings)
