@@ -96,8 +96,8 @@ def quick_runs() -> Iterator[None]:
     Every latency is 7 ms, or 70 ms of a model that isn't ours; a figure shows the first run that had one of its kind.
     """
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("segshrink.profiling.profile", "segshrink.compression.search.candidate_files"):
-            patch.setattr(f"{module}.measure", _measured_at_once)
+        for module in ("profiling.profile", "compression.search.candidate_files", "compression.quantization.pipeline"):
+            patch.setattr(f"segshrink.{module}.measure", _measured_at_once)
         for name in ("to_png", "to_svg", "to_titled_svg", "composite"):
             patch.setattr(import_module("segshrink.report.page"), name, _drawn_once(name))
         yield

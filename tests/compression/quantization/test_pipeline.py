@@ -16,6 +16,7 @@ from segshrink.models import SegmentationModel
 from segshrink.prediction import open_backend
 
 pytest.importorskip("nncf", reason="NNCF is not installed")
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 StandIn = Callable[[str, str], None]
 
