@@ -252,9 +252,8 @@ class TeacherLearner(Learner):
     @model_validator(mode="before")
     @classmethod
     def _first_member_stands_for_all(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("members") and "model" not in value:
-            return {**value, "model": value["members"][0]}
-        return value
+        members = value.get("members") if isinstance(value, dict) and "model" not in value else None
+        return {**value, "model": members[0]} if isinstance(members, list) and members else value
 
     @model_validator(mode="after")
     def _enough_members(self) -> TeacherLearner:
