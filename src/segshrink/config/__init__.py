@@ -8,6 +8,7 @@ from segshrink.config.loading import (
     dump_yaml,
     load_adapter,
     load_dataset,
+    load_open_recipe,
     load_recipe,
     read_yaml,
 )
@@ -23,6 +24,7 @@ from segshrink.config.recipe import (
     Term,
     Training,
 )
+from segshrink.config.search_space import OpenValue, Space
 from segshrink.config.teachers import Adapter, TeacherSource, Teaching
 
 __all__ = [
@@ -35,7 +37,9 @@ __all__ = [
     "Distillation",
     "Learner",
     "ModelChoice",
+    "OpenValue",
     "Recipe",
+    "Space",
     "Split",
     "TeacherLearner",
     "TeacherSource",
@@ -48,6 +52,7 @@ __all__ = [
     "dump_yaml",
     "load_adapter",
     "load_dataset",
+    "load_open_recipe",
     "load_recipe",
     "read_yaml",
 ]

@@ -10,6 +10,8 @@ from pydantic_core import PydanticCustomError
 
 # The largest seed that every library takes.
 LARGEST_SEED = 2**32 - 1
+# Keys of a mapping that stands for a value which a study chooses.
+OPEN_KINDS = ("log", "uniform", "int", "choice")
 
 
 class Strict(BaseModel):
@@ -46,3 +48,10 @@ def _finite(value: Any) -> Any:
 
 # Options by name: any plain values, numbers finite.
 Options = Annotated[dict[str, Any], AfterValidator(_finite)]
+
+
+def is_open(value: object) -> bool:
+    """Whether a recipe's value is written as an open one."""
+    return (
+        isinstance(value, dict) and set(value) <= {*OPEN_KINDS, "default"} and any(kind in value for kind in OPEN_KINDS)
+    )

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from segshrink.config.base import Strict
+from segshrink.config.base import Strict, is_open
 from segshrink.config.dataset import DatasetDescription
 from segshrink.config.messages import explain
 from segshrink.config.recipe import Recipe
+from segshrink.config.search_space import OpenValue, close, parse_open, with_values
 from segshrink.config.teachers import Adapter
 from segshrink.config.yaml_text import format_yaml, parse_yaml
 from segshrink.errors import ConfigError, FileError, UsageError
@@ -71,7 +72,45 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), data: Path | None = N
         FileError: A file is missing or unreadable.
         ConfigError: Not YAML, an unknown key (the nearest is named), a value of the wrong kind.
     """
-    path = Path(path)
+    return _validate(Recipe, _overridden(str(path), _recipe_mapping(Path(path), data), overrides))
+
+
+def load_open_recipe(
+    path: Path, overrides: Sequence[str] = (), data: Path | None = None
+) -> tuple[Recipe, dict[str, OpenValue]]:
+    """Read a recipe with open values, such as ``learning_rate: {log: [1e-4, 1e-2]}``, in it or in overrides.
+
+    Args:
+        path: As in ``load_recipe``.
+        overrides: As in ``load_recipe``; one may open a value, ``crops.size='{choice: [128, 256]}'``.
+        data: As in ``load_recipe``.
+
+    Returns:
+        The recipe with each open value's own value in its place, and the open values by place.
+
+    Raises:
+        FileError: As ``load_recipe``.
+        ConfigError: As ``load_recipe``, or an open value is written wrongly.
+    """
+    mapping, space = close(_recipe_mapping(Path(path), data))
+    opening = {place: value for place, value in map(_placed, overrides) if is_open(value)}
+    closing = [text for text in overrides if _placed(text)[0] not in opening]
+    recipe = _validate(Recipe, _overridden(str(path), mapping, closing))
+    opened = {place: parse_open(value, place) for place, value in opening.items()}
+    replaced = tuple(f"{_placed(text)[0]}." for text in closing)
+    kept = {place: value for place, value in space.items() if not f"{place}.".startswith(replaced)}
+    defaults = {place: value.default for place, value in opened.items() if value.default is not None}
+    return with_values(recipe, defaults), {**kept, **opened}
+
+
+def _placed(text: str) -> tuple[str, Any]:
+    """Read an override: the place of its value, and the value."""
+    keys, value = _parsed(text)
+    return ".".join(keys), value
+
+
+def _recipe_mapping(path: Path, data: Path | None) -> dict[str, Any]:
+    """Read a recipe's file with the data set description that it names or that replaces it; paths become absolute."""
     mapping = read_yaml(path)
     if data is not None:
         mapping["data"] = _dataset_mapping(Path(data))
@@ -79,7 +118,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), data: Path | None = N
         mapping["data"] = _dataset_mapping(path.parent / mapping["data"])
     elif isinstance(mapping.get("data"), dict):
         mapping["data"] = {"root": ".", **mapping["data"]}
-    return _validate(Recipe, _overridden(str(path), _anchored_recipe(mapping, path.parent), overrides))
+    return _anchored_recipe(mapping, path.parent)
 
 
 def _overridden(name: str, mapping: dict[str, Any], overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:

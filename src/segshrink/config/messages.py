@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from segshrink.config.base import is_open
 from segshrink.errors import nearest
 
 # Steps that pydantic adds to a place to say which branch of a union it tried.
@@ -59,6 +60,8 @@ def explain(kind: type[BaseModel], error: ValidationError) -> str:
     unquoted = first["type"] == "string_type" and not isinstance(value, (list, dict))
     # An unquoted #3C1098 is a comment, so nothing is found; an unquoted 001 or no is a number or a truth value.
     remedy = "; put texts such as '#3C1098', '001' or 'no' in quotes" if unquoted else ""
+    if is_open(value):
+        remedy = "; ranges and choices are for segshrink tune, whose best.yaml has one value"
     return f"'{field}' is wrong: expected {expected}, found {_shown(value)}{remedy}"
 
 
