@@ -82,6 +82,7 @@ def train(
     terms: Sequence[WeightedTerm] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> RunResult:
     """Train one network of a recipe into the run folder ``out``.
 
@@ -98,6 +99,7 @@ def train(
         resume: Go on from the last whole epoch, with the threads that the run began with; the weights at the end equal
             those of an uninterrupted run.
         progress: Called after every step with (steps done, steps in all, a short text).
+        callbacks: Further callbacks of Lightning.
 
     Raises:
         ConfigError: The recipe lacks what the role needs, or asks for more memory than there is; the role doesn't learn
@@ -116,7 +118,7 @@ def train(
         taught = role == "student"
         terms = student_terms(recipe.distillation, learner.terms) if taught else build_terms(learner.terms)
     with claimed(Path(out)):
-        training = _Training(recipe, role, learner, terms, RunFolder(out), progress)
+        training = _Training(recipe, role, learner, terms, RunFolder(out), progress, callbacks)
         return training.run(teacher, dataset, resume=resume)
 
 
@@ -131,6 +133,7 @@ class _Training:
         terms: What it learns by.
         folder: The run folder.
         progress: As in ``train``.
+        callbacks: As in ``train``.
     """
 
     recipe: Recipe
@@ -139,6 +142,7 @@ class _Training:
     terms: Sequence[WeightedTerm]
     folder: RunFolder
     progress: Progress | None
+    callbacks: Sequence[Callback]
 
     def run(
         self, teacher: Teacher | Callable[[], Teacher] | None, dataset: Dataset | None, *, resume: bool
@@ -262,7 +266,7 @@ class _Training:
             precision=lightning_precision(training.precision),
             accelerator=accelerator(),
             devices=1,
-            callbacks=[*callbacks, last],
+            callbacks=[*callbacks, *self.callbacks, last],
             check_val_every_n_epoch=training.epochs if training.keep == "last" else 1,
             gradient_clip_val=training.clip_norm,
             num_sanity_val_steps=0,
