@@ -101,23 +101,11 @@ def refuse_foreign_runs(out: Path) -> None:
 def _distill(recipe: Recipe, *, out: Path, control: bool, resume: bool, doctor: bool, progress: Progress) -> None:
     if recipe.student is None:
         raise ConfigError(f"recipe '{recipe.name}' has no 'student' section; add one, or give --student")
-    # Wrong terms and networks are refused before a teacher is trained.
     dataset = open_dataset(recipe.data)
-    check_chosen(recipe.student.model, dataset)
-    lightning_precision(recipe.student.training.precision)
-    check_memory(recipe.crops, bands=dataset.bands, classes=len(dataset.classes))
-    terms = student_terms(recipe.distillation, recipe.student.terms)
-    teaching = recipe.distillation
-    if not teaching.teachers:
-        check_own_taps(recipe, terms, dataset)
-        teacher_run = out / "teacher-run"
-        train_teacher(recipe, out=teacher_run, dataset=dataset, resume=resume, progress=progress)
-        teaching = teaching.model_copy(update={"teachers": [TeacherSource(source=str(teacher_run))]})
-    use_free_threads()
-    measure_teachers(teaching, terms, dataset, out=out, resume=resume, progress=progress)
+    teaching, terms = prepare_teachers(recipe, dataset, out=out, resume=resume, progress=progress)
     if doctor and not RunFolder(out).has_run:
         diagnose_briefly(recipe, teaching, dataset)
-    open_again = partial(_opened_quietly, teaching, dataset)
+    open_again = partial(opened_quietly, teaching, dataset)
     train_role(
         recipe,
         out=out,
@@ -135,6 +123,37 @@ def _distill(recipe: Recipe, *, out: Path, control: bool, resume: bool, doctor: 
         train_role(recipe, out=runs[-1], role="control", dataset=dataset, resume=resume, progress=progress)
         measure_run(runs[-1], dataset, reference=out / "teacher", progress=progress)
     time_runs(runs, teacher=open_again, progress=progress)
+
+
+def prepare_teachers(
+    recipe: Recipe, dataset: Dataset, *, out: Path, resume: bool, progress: Progress
+) -> tuple[Distillation, Sequence[WeightedTerm]]:
+    """Check what a student is to learn; where no teacher is named train the recipe's own; measure the teachers.
+
+    Returns:
+        What the student learns from, every teacher named, and its terms.
+
+    Raises:
+        ConfigError: The recipe's student, terms or teachers are wrong.
+        FileError: A teacher's file is missing or can't be read.
+        ModelError: A teacher is damaged, or doesn't fit the data.
+    """
+    if recipe.student is None:
+        raise ConfigError(f"recipe '{recipe.name}' has no 'student' section; add one, or give --student")
+    # Wrong terms and networks are refused before a teacher is trained.
+    check_chosen(recipe.student.model, dataset)
+    lightning_precision(recipe.student.training.precision)
+    check_memory(recipe.crops, bands=dataset.bands, classes=len(dataset.classes))
+    terms = student_terms(recipe.distillation, recipe.student.terms)
+    teaching = recipe.distillation
+    if not teaching.teachers:
+        check_own_taps(recipe, terms, dataset)
+        teacher_run = out / "teacher-run"
+        train_teacher(recipe, out=teacher_run, dataset=dataset, resume=resume, progress=progress)
+        teaching = teaching.model_copy(update={"teachers": [TeacherSource(source=str(teacher_run))]})
+    use_free_threads()
+    measure_teachers(teaching, terms, dataset, out=out, resume=resume, progress=progress)
+    return teaching, terms
 
 
 def measure_teachers(
@@ -194,7 +213,7 @@ def overlooked_classes(teacher: Teacher) -> str | None:
     )
 
 
-def _opened_quietly(teaching: Teaching, dataset: Dataset) -> Teacher:
+def opened_quietly(teaching: Teaching, dataset: Dataset) -> Teacher:
     """Open teachers whose notices were read when they were measured."""
     with without_notices():
         return open_teachers(teaching, dataset.classes, bands=dataset.bands)
