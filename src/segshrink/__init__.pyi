@@ -67,3 +67,5 @@ from .workflows.distill import distill as distill
 from .workflows.prune import prune as prune
 from .workflows.quantize import quantize as quantize
 from .workflows.train import train as train
+from .workflows.tune import TuneResult as TuneResult
+from .workflows.tune import tune as tune

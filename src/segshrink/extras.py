@@ -33,6 +33,7 @@ _EXTRAS = {
     "openvino": frozenset(("openvino",)),
     "vector": frozenset(("pyogrio", "shapely")),
     "compress": frozenset(("nncf", "torch_pruning")),
+    "tune": frozenset(("cmaes", "optuna", "psycopg", "pymysql", "sqlalchemy")),
 }
 
 

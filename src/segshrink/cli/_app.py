@@ -26,6 +26,7 @@ from segshrink.cli.prune import prune
 from segshrink.cli.quantize import quantize
 from segshrink.cli.report import report
 from segshrink.cli.train import train
+from segshrink.cli.tune import tune
 from segshrink.errors import SegshrinkError, UsageError
 from segshrink.extras import missing_extra
 from segshrink.formatting import printable, shortened
@@ -38,6 +39,7 @@ _VERBS = (
     inspect,
     train,
     distill,
+    tune,
     evaluate,
     predict,
     report,

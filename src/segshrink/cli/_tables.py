@@ -18,7 +18,9 @@ from segshrink.report import Run, collect
 from segshrink.report.class_scores import class_rows
 from segshrink.report.comparison import Cell, table
 from segshrink.report.stages import stage_rows
+from segshrink.report.study import best_first, trial_cells, trial_headings
 from segshrink.report.summary import speed_notices, summarize
+from segshrink.study_records import STUDY, TuningRecord
 
 if TYPE_CHECKING:
     from segshrink.models.inspection import ModelFinding
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 # What a terminal shows of a model's accuracy; the page shows more.
 _ACCURACY = ("mean_iou", "accuracy")
+# Trials of a study that it shows.
+_TRIALS = 8
 
 
 def print_comparison(page: Path, runs: Sequence[Path] | None = None) -> None:
@@ -35,7 +39,11 @@ def print_comparison(page: Path, runs: Sequence[Path] | None = None) -> None:
         page: The report.
         runs: Run folders it is about; by default the folder that it lies in.
     """
-    collected = collect(list(runs) if runs else [page.parent])
+    folders = list(runs) if runs else [page.parent]
+    if len(folders) == 1 and (folders[0] / STUDY).is_file():
+        print_study(page, folders[0])
+        return
+    collected = collect(folders)
     comparison = Table(title_justify="left")
     comparison.add_column("")
     for run in collected:
@@ -71,6 +79,22 @@ def _class_table(runs: Sequence[Run]) -> Table:
         columns = zip(*(row.cells for row in rows), strict=True)
         per_class.add_row(label, *(" ".join(cell.text for cell in cells) for cells in columns))
     return per_class
+
+
+def print_study(page: Path, folder: Path) -> None:
+    """Print the best trials of a study beside the recipe itself, and where its page and its recipes are."""
+    study = TuningRecord.read(folder / STUDY)
+    console = out_console()
+    for each in study.studies:
+        trials = Table(title=f"Trials of the {each.role}", title_justify="left")
+        for heading in trial_headings(study):
+            trials.add_column(heading, justify="right")
+        shown = best_first(study, each)
+        for place, trial in enumerate(shown):
+            if place < _TRIALS or trial.recipe:
+                trials.add_row(*trial_cells(study, trial), style="bold" if trial.number == each.best else "")
+        console.print(trials)
+    console.print(f"{study.status}; report: {page}", markup=False)
 
 
 def print_scores(evaluation: EvaluationRecord) -> None:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from segshrink import formatting
 from segshrink.files import refuse_foreign, replacing, write_json, write_text
@@ -22,13 +16,16 @@ from segshrink.folder_lock import claimed
 from segshrink.report import comparison, figures
 from segshrink.report.class_scores import class_rows
 from segshrink.report.composite import composite
-from segshrink.report.panels import DARK, LIGHT, Panel, slug, to_png, to_svg, to_titled_svg
-from segshrink.report.pictures import ERROR_COLORS, SHOWN, Example, Images, data_uri, examples
+from segshrink.report.panels import DARK, LIGHT, Panel, slug
+from segshrink.report.pictures import ERROR_COLORS, SHOWN, Example, Images, examples
+from segshrink.report.rendering import figure_files, render
 from segshrink.report.runs import Run, collect, focus
 from segshrink.report.stages import stage_rows
+from segshrink.report.study import study_files, study_page
 from segshrink.report.summary import Summary, notices, summarize
 from segshrink.run_folder import FIGURES, REPORT, WEB_PAGE
 from segshrink.run_records import MachineRecord
+from segshrink.study_records import STUDY, TuningRecord
 from segshrink.version import __version__
 
 # The numbers at the head of the page.
@@ -44,8 +41,10 @@ TILES = {
 def report(runs: Sequence[Path], out: Path | None = None, *, images: Images = SHOWN, overwrite: bool = False) -> Path:
     """Write ``report.html``, ``report.md``, ``report.json`` and ``figures/`` (PNG, SVG) from the files of run folders.
 
+    A study's folder gets a page about its trials and figures; ``study.json`` has the numbers.
+
     Args:
-        runs: Run folders; each brings its ``teacher`` and ``control`` folders along.
+        runs: Run folders; each brings its ``teacher`` and ``control`` folders along. Or one study's folder.
         out: Folder of the report, or its ``.html`` file; by default the first run's folder.
         images: Which images are shown: how many, best, median and worst by score; "random" for ten by chance, the same
             in every report; or their names.
@@ -60,22 +59,32 @@ def report(runs: Sequence[Path], out: Path | None = None, *, images: Images = SH
         UsageError: No picture was kept of an image that is named.
         DataError: A run's file holds something else than it should.
     """
-    page = Path(out) if out is not None else Path(runs[0])
+    page = Path(out) if out is not None else Path(runs[0]) if runs else Path()
     if page.suffix.lower() not in (".html", ".htm"):
         page = page / REPORT
-    contents = _collected(runs, images)
-    numbers = page.with_suffix(".json")
-    texts = {page: "report.html", page.with_suffix(".md"): "report.md"}
+    if len(runs) == 1 and (Path(runs[0]) / STUDY).is_file():
+        study = TuningRecord.read(Path(runs[0]) / STUDY)
+        _write({page: study_page(study)}, study_files(study), overwrite=overwrite)
+        return page
+    contents, numbers = _collected(runs, images), page.with_suffix(".json")
+    templates = {page: "report.html", page.with_suffix(".md"): "report.md"}
     with claimed(page.parent, tidy=False):
-        pictures = {page.parent / FIGURES / name: content for name, content in contents.files().items()}
-        refuse_foreign(*texts, numbers, *pictures, overwrite=overwrite)
-        for path, content in pictures.items():
-            with replacing(path, overwrite=overwrite) as temporary:
-                temporary.write_bytes(content)
-        for path, template in texts.items():
-            write_text(path, contents.rendered(template, page.parent), overwrite=overwrite)
+        texts = {path: contents.rendered(template, page.parent) for path, template in templates.items()}
+        _write(texts, contents.files(), numbers, overwrite=overwrite)
         write_json(numbers, contents.numbers(), overwrite=overwrite)
     return page
+
+
+def _write(texts: dict[Path, str], pictures: dict[str, bytes], *further: Path, overwrite: bool) -> None:
+    """Write a page, its Markdown and its pictures, where neither they nor further files replace what isn't ours."""
+    folder = next(iter(texts)).parent / FIGURES
+    files = {folder / name: content for name, content in pictures.items()}
+    refuse_foreign(*texts, *further, *files, overwrite=overwrite)
+    for path, content in files.items():
+        with replacing(path, overwrite=overwrite) as temporary:
+            temporary.write_bytes(content)
+    for path, text in texts.items():
+        write_text(path, text, overwrite=overwrite)
 
 
 @dataclass(frozen=True)
@@ -103,9 +112,7 @@ class _Contents:
 
     def files(self) -> dict[str, bytes]:
         """Return the content of every picture by its file name."""
-        panels = [panel for panels in self.sections.values() for panel in panels]
-        files = {f"{panel.key}.png": to_png(panel) for panel in panels}
-        files |= {f"{panel.key}.svg": to_titled_svg(panel) for panel in panels}
+        files = figure_files([panel for panels in self.sections.values() for panel in panels])
         main = focus(self.runs)
         classes = main.evaluation.classes if main and main.evaluation else ()
         label = "the student" if main and main.label == "Student" else main.label if main else ""
@@ -128,18 +135,9 @@ class _Contents:
         """Fill in the page's or the Markdown's template, for a folder."""
         runs, main = self.runs, focus(self.runs)
         names = [run.name for run in runs]
-        script = _file("script.js")
-        environment = Environment(
-            loader=FunctionLoader(_file),
-            autoescape=template.endswith(".html"),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters["md"] = _markdown
         cells = {row.measure.key: row.cells for group in self.groups.values() for row in group}
-        return environment.get_template(template).render(
-            version=__version__,
+        return render(
+            template,
             built=self.built.strftime("%Y-%m-%d %H:%M"),
             summary=self.summary,
             notices=notices(runs),
@@ -160,7 +158,6 @@ class _Contents:
             ),
             order=sorted(range(len(runs)), key=lambda place: runs[place] is not main),
             sections=self.sections,
-            drawn=lambda panel: [data_uri(svg, "image/svg+xml") for svg in to_svg(panel)],
             figures_folder=FIGURES,
             composites=self._composites(),
             examples=self.examples,
@@ -168,9 +165,6 @@ class _Contents:
             compared=any(row.compared for row in self.examples),
             error_colors={key: "#{:02x}{:02x}{:02x}".format(*color) for key, color in ERROR_COLORS.items()},
             classes=main.evaluation.classes if main and main.evaluation else (),
-            style=_file("style.css"),
-            script=script,
-            script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
         )
 
     def _composites(self) -> dict[str, Example]:
@@ -197,21 +191,12 @@ def _collected(runs: Sequence[Path], images: Images) -> _Contents:
     )
 
 
-def _markdown(text: str) -> str:
-    """Return text whose signs Markdown and HTML would obey are escaped."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", text)
-
-
 def _web_page(folder: Path, main: Run | None) -> str | None:
     """Return a link to the page that segments images, beside the report or in the run's folder; None without one."""
     for path in (folder / WEB_PAGE, *([main.folder.web_page] if main else ())):
         if path.is_file():
             return quote(Path(os.path.relpath(path, folder)).as_posix())
     return None
-
-
-def _file(name: str) -> str:
-    return resources.files("segshrink.report").joinpath("template", name).read_text(encoding="utf-8")
 
 
 def _facts(runs: Sequence[Run], main: Run | None) -> list[tuple[str, str]]:
