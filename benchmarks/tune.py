@@ -112,11 +112,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--trial-epochs", type=int, default=14, help="of 74 steps")
     parser.add_argument("--final-epochs", type=int, default=55)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102, 103])
+    parser.add_argument("--seeds", type=lambda text: [*map(int, text.split(","))], default=[101, 102, 103])
     parser.add_argument("--threads", type=int, default=1, help="threads of each training")
     parser.add_argument("--workers", type=int, default=1, help="trials side by side")
-    given, overrides = parser.parse_known_args(arguments)
-    given.common = [f"teacher.training.threads={given.threads}", *overrides]
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    given = parser.parse_args(arguments)
+    given.common = [f"teacher.training.threads={given.threads}", *given.overrides]
     if given.data is not None:
         given.common += [f"data.root={given.data.resolve()}", f"data.split={SPLIT}"]
     if given.weights is not None:
