@@ -183,7 +183,8 @@ def test_a_worker_that_slept_too_long_leaves_its_trial_to_others(tmp_path: Path)
 def test_a_second_worker_is_refused_at_sqlite(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, f"sqlite:///{tmp_path}/study.db", trials=1)
     with join(plan, resume=False) as studies:
-        studies[0].study.ask()
+        with pytest.warns(UserWarning, match="Heartbeat"):  # which the worker has stopped for now
+            studies[0].study.ask()
         with pytest.raises(UsageError, match="SQLite"), join(plan, resume=True):
             pass
 
