@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from optuna import TrialPruned
 from optuna.trial import TrialState
 
+from segshrink.config import OpenValue
 from segshrink.errors import ConfigError, FileError, TrainingError, UsageError
 from segshrink.signals import Terminated
 from segshrink.tuning.study import SAMPLERS, RoleStudy, Settings, join, work
@@ -206,6 +208,17 @@ def test_one_worker_draws_the_same_values_again(sampler: str, tmp_path: Path) ->
     assert drawn[0] == drawn[1]
     assert all(first != second for first, second in pairwise(drawn[0]))
     assert all(1e-4 <= rate <= 1e-1 for rate in drawn[0])
+
+
+def test_a_grid_is_gone_through_once(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, tmp_path / "journal.log", trials=9, sampler="grid")
+    points = [(size, epochs) for size in (64, 128) for epochs in (49, 50, 51)]
+    space = {"crops.size": OpenValue(choice=[64, 128]), "student.training.epochs": OpenValue(whole=(49, 51))}
+    plan = replace(plan, spaces={"control": space})
+    with join(plan, resume=False) as (study,):
+        assert study.limit == len(points)
+        assert work([study], plan, lambda *parts: [0.5], lambda: None)
+        assert sorted(tuple(trial.params[place] for place in space) for trial in study.trials()) == points
 
 
 def test_unknown_names_are_refused() -> None:

@@ -220,7 +220,7 @@ class RoleStudy:
             # A process that slept for long may find that its trial was given to another worker.
             if error is self._error or self._current is None or self._trial().state != TrialState.FAIL:
                 raise
-        if self._error is not None and self._trial().user_attrs.get(RECIPE):
+        if isinstance(self._error, FAILURES) and self._trial().user_attrs.get(RECIPE):
             raise self._error
 
     def _trial(self) -> FrozenTrial:
