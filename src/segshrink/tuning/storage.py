@@ -14,7 +14,7 @@ import psutil
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages._heartbeat import BaseHeartbeat
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from segshrink.errors import FileError, MissingExtraError, UsageError, first_line
@@ -43,7 +43,8 @@ class LeasedJournal(JournalStorage, BaseHeartbeat):
         self._leases = file.with_name(f"{file.name}.leases")
         self._leases.mkdir(parents=True, exist_ok=True)
         self._retry = RetryHeartbeatStaleTrialCallback(RETRIES, inherit_intermediate_values=True)
-        super().__init__(JournalFileBackend(str(file)))
+        # Optuna's usual lock is a link, which Windows lets few users make.
+        super().__init__(JournalFileBackend(str(file), lock_obj=JournalFileOpenLock(str(file))))
 
     def record_heartbeat(self, trial_id: int) -> None:
         """Renew the lease of a trial."""
