@@ -76,9 +76,9 @@ def _measured_at_once(jobs: Sequence[Any], **_: object) -> list[Any]:
 
 
 @cache
-def _drawn_once(name: str) -> Callable[[Any], Any]:
+def _drawn_once(module: str, name: str) -> Callable[[Any], Any]:
     """Return one of the report's ways to draw a figure, which draws each figure only the first time it is asked for."""
-    draw, drawn = getattr(import_module("segshrink.report.page"), name), {}
+    draw, drawn = getattr(import_module(module), name), {}
 
     def drawing(subject: Any, *others: Any) -> Any:
         key = getattr(subject, "key", "an image")
@@ -99,7 +99,8 @@ def quick_runs() -> Iterator[None]:
         for module in ("profiling.profile", "compression.search.candidate_files", "compression.quantization.pipeline"):
             patch.setattr(f"segshrink.{module}.measure", _measured_at_once)
         for name in ("to_png", "to_svg", "to_titled_svg", "composite"):
-            patch.setattr(import_module("segshrink.report.page"), name, _drawn_once(name))
+            module = f"segshrink.report.{'page' if name == 'composite' else 'rendering'}"
+            patch.setattr(import_module(module), name, _drawn_once(module, name))
         yield
 
 

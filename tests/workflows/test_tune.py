@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,9 @@ from segshrink.errors import ConfigError, FileError
 from segshrink.study_records import TuningRecord
 from segshrink.tuning.study import Settings
 
-from ..cli.conftest import quick_profiles
 from .test_verbs import tiny_recipe
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
 RATE = "student.training.learning_rate"
 SPACE = {RATE: {"log": [1e-3, 1e-1]}, "distillation.alpha": {"uniform": [0.2, 0.8]}}
 
@@ -129,15 +128,17 @@ def test_a_killed_worker_leaves_a_run_that_another_ends(tuned: segshrink.TuneRes
     assert [path.name for path in (out / "student").iterdir()] == ["0000"]
 
 
-def test_accuracy_against_latency(tuned: segshrink.TuneResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("segshrink.training.evaluate_run"), "profile_models", quick_profiles)
+def test_accuracy_against_latency(tuned: segshrink.TuneResult, tmp_path: Path) -> None:
     settings = Settings(trials=2, objectives=("miou", "latency", "parameters"), sampler="nsga2")
     space = {"student.model.options.width": {"choice": [4, 8]}}
     result = segshrink.tune(
         tiny_recipe(tmp_path), out=tmp_path / "study", space=space, settings=settings, control=False
     )
     (study,) = result.studies.values()
-    assert [trial.values[1:] for trial in study.trials] == [(7, 1234), (7, 1234)]
+    assert [trial.values[1] for trial in study.trials] == [7, 7]
+    for trial in study.trials:
+        run = segshrink.RunFolder(result.folder / "student" / f"{trial.number:04d}")
+        assert trial.values[2] == segshrink.count_parameters(segshrink.load_model(run.path))
     assert study.best in study.front
     assert (result.folder / "figures" / "pareto_latency.png").exists()
 
