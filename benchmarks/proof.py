@@ -26,12 +26,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from dubai_overlap import main as write_consensus
 from proof_cells import BUILDINGS, PLACES, Cell, cells, epochs
 from proof_data import write_buildings, write_pool
 from proof_results import Results, check, plan_table
 from segshrink import (
     Dataset,
+    Predictor,
     Recipe,
     RunFolder,
     SceneStore,
@@ -146,15 +149,39 @@ class Proof:
         else:
             teacher = (lambda: self.teacher(recipe, dataset)) if cell.role == "student" else None
             train(recipe, out=folder.path, role=cell.role, teacher=teacher, dataset=dataset, resume=True)
-        evaluation = evaluate(model, dataset, out=folder.path, name=cell.role, border=BORDER, pictures=0)
+        reference = self.runs / f"{cell.teacher}-answers" if cell.role == "student" else None
+        evaluation = evaluate(
+            model, dataset, out=folder.path, name=cell.role, border=BORDER, pictures=0, reference=reference
+        )
         consensus = None
         if cell.consensus:
             masks = self.consensus / "dataset.yaml"
             consensus = evaluate(model, masks, out=folder.path / "consensus", border=BORDER, pictures=0)
         spent = folder.run().processor_seconds if folder.has_run and cell.role != "bank" else None
         self.results.record(
-            cell, evaluation, consensus, seconds=spent or processor_seconds() - began, weights=folder.model
+            cell,
+            evaluation,
+            consensus,
+            seconds=spent or processor_seconds() - began,
+            pool_agreement=self.pool_agreement(recipe, dataset, folder.model) if cell.role == "student" else None,
+            weights=folder.model,
         )
+
+    def pool_agreement(self, recipe: Recipe, dataset: Dataset, student: Path) -> float | None:
+        """Return the share of pixels of every tenth pool image that a student and its teacher call the same."""
+        store = _store(dataset, "unlabeled")
+        if not len(store):
+            return None
+        cache = TeacherCache(self.teacher(recipe, dataset), [store], folder=self.runs / "answers")
+        predictor, equal, pixels = Predictor(student), 0, 0
+        for number in range(0, len(store), 10):
+            image, valid = np.asarray(store.image(number)), store.valid(number)
+            same = predictor.predict_array(image).index == cache.scene_logits(image, store.samples[number].name).argmax(
+                0
+            )
+            inside = np.ones_like(same) if valid is None else np.asarray(valid)
+            equal, pixels = equal + int((same & inside).sum()), pixels + int(inside.sum())
+        return equal / pixels if pixels else None
 
     def teacher(self, recipe: Recipe, dataset: Dataset) -> Teacher:
         """Open the teacher that a cell learns from."""

@@ -72,6 +72,7 @@ class Results:
         consensus: EvaluationRecord | None,
         *,
         seconds: float,
+        pool_agreement: float | None,
         weights: Path,
     ) -> None:
         """Write what a cell came to, the tables, and where it is asked for its weights in half precision."""
@@ -81,6 +82,7 @@ class Results:
             "steps": cell.steps,
             "seed": cell.seed,
             "processor_seconds": round(seconds, 1),
+            "pool_agreement": pool_agreement,
             "segshrink": __version__,
             "machine": describe_machine(),
             "evaluation": _compact(evaluation),
@@ -100,7 +102,17 @@ class Results:
         """Write ``proof.json`` and ``proof.md``."""
         records = dict(sorted(self.records.items()))
         write_json(self.folder / "proof.json", {"cells": records})
-        head = ["cell", "steps", "mIoU", "95 % over images", "3 px from borders", "consensus", "processor hours"]
+        head = [
+            "cell",
+            "steps",
+            "mIoU",
+            "95 % over images",
+            "3 px from borders",
+            "consensus",
+            "as its teacher",
+            "on the pool",
+            "processor hours",
+        ]
         rows = [head, ["---"] * len(head)]
         for name, record in records.items():
             evaluation = EvaluationRecord.model_validate(record["evaluation"])
@@ -114,6 +126,8 @@ class Results:
                     f"{span[0]:.3f} to {span[1]:.3f}" if span else "–",
                     f"{evaluation.inner.scores.mean_iou:.3f}" if evaluation.inner else "–",
                     f"{consensus.scores.mean_iou:.3f}" if consensus else "–",
+                    f"{evaluation.agreement.accuracy:.3f}" if evaluation.agreement else "–",
+                    f"{record['pool_agreement']:.3f}" if record["pool_agreement"] else "–",
                     f"{record['processor_seconds'] / 3600:.2f}",
                 ]
             )
