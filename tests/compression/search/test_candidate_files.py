@@ -42,9 +42,7 @@ def test_untrained_files_compute_as_much_as_trained_ones(tmp_path: Path) -> None
 def test_a_runtime_that_dies_costs_its_own_file_only(tmp_path: Path, stand_in: Callable[[str, str], None]) -> None:
     stand_in("onnxruntime", "aborts")  # with 8 bits alone
     runtimes = ("onnxruntime", "openvino")
-    files, refused = export_untrained(
-        build_model("unet", CLASSES, options={"width": 4, "depth": 2}), tmp_path, runtimes
-    )
+    files, refused = export_untrained(candidate(trained=False), tmp_path, runtimes)
     assert len(refused) == 1
     assert "SIGABRT" in refused[0]
     assert [(file.runtime, Path(file.path or "").name) for file in files] == [
