@@ -64,6 +64,8 @@ from .workflows.demo import demo as demo
 from .workflows.diagnose import diagnose as diagnose
 from .workflows.distill import DistillResult as DistillResult
 from .workflows.distill import distill as distill
+from .workflows.init import InitResult as InitResult
+from .workflows.init import init as init
 from .workflows.prune import prune as prune
 from .workflows.quantize import quantize as quantize
 from .workflows.train import train as train

@@ -20,6 +20,7 @@ from segshrink.cli.distill import distill
 from segshrink.cli.doctor import doctor
 from segshrink.cli.evaluate import evaluate
 from segshrink.cli.export import export
+from segshrink.cli.init import init
 from segshrink.cli.inspect import inspect
 from segshrink.cli.predict import predict
 from segshrink.cli.prune import prune
@@ -34,6 +35,7 @@ from segshrink.signals import Terminated, ending_on_signals
 from segshrink.version import __version__
 
 _VERBS = (
+    init,
     demo,
     doctor,
     inspect,

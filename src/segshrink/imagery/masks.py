@@ -95,10 +95,11 @@ def _read_small(path: Path, header: Header, classes: ClassMap) -> NDArray[np.uin
     """Read a mask that Pillow decodes, upright: numbers or colors, and an alpha band that masks them."""
     with open_pillow(path) as image:
         orientation = orientation_of(image)
-        if image.mode == "1" or (image.mode == "P" and classes.values is not None):
-            return _encoded(classes, upright(np.array(image), orientation), None)
-        plain = image if image.mode in ("L", "LA", "RGB", "RGBA") else image.convert("RGB")
+        as_numbers = image.mode == "1" or (image.mode == "P" and classes.values is not None)
+        plain = image if as_numbers or image.mode in ("L", "LA", "RGB", "RGBA") else image.convert("RGB")
         array = upright(np.array(plain).reshape(image.height, image.width, -1), orientation)
+    if as_numbers:
+        return _encoded(classes, array[:, :, 0], None)
     masked = array[:, :, -1] == 0 if array.shape[2] in (2, 4) else None
     if array.shape[2] > 2:
         return _encoded(classes, array[:, :, :3], masked)

@@ -1,0 +1,49 @@
+"""``segshrink init``: from a folder to a data set description and a recipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images and masks.", show_default=False)],
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", "-t", help="A teacher that is there already, as in distill.", show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for data.yaml and recipe.yaml.")] = Path(),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing, take what is likeliest.")] = False,
+) -> None:
+    """Look at a folder and write a description and a recipe for it.
+
+    Finds out which files are images and masks, how they are split, and what classes they hold, from names of folders
+    and files, lists, and what the masks hold. Writes nothing inside FOLDER. What isn't sure is asked on a terminal;
+    elsewhere, and with --yes, the likeliest is taken and marked with (?) in the files.
+    """
+    from segshrink.cli._console import out_console, progress_bars
+    from segshrink.formatting import percent
+    from segshrink.workflows.init import init as run_init
+    from segshrink.workflows.init import take_first
+
+    ask = take_first if yes or not sys.stdin.isatty() else _asked
+    with progress_bars() as progress:
+        made = run_init(folder, teacher=teacher, out=out, ask=ask, progress=progress)
+    console = out_console()
+    shares = ", ".join(f"{name} {percent(share)}" for name, share in made.classes.items())
+    console.print(f"{made.pairs} images with masks; classes: {shares}", markup=False)
+    for doubt in made.unsure:
+        console.print(f"please check  {doubt}", markup=False)
+    hours = "" if made.hours is None else f" (about {made.hours:.2g} hours here)"
+    console.print(f"wrote {made.data} and {made.recipe}; next:", markup=False)
+    console.print(f"  segshrink inspect {made.data}", markup=False)
+    console.print(f"  segshrink distill {made.recipe} --control --out runs/student{hours}", markup=False)
+
+
+def _asked(question: str, answers: Sequence[str]) -> str:
+    """Ask on the terminal; Enter takes the first answer."""
+    return str(typer.prompt(f"{question} ({', '.join(answers)})", default=answers[0], err=True))

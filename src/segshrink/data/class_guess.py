@@ -1,0 +1,172 @@
+"""Naming what masks hold: values and colors become classes, as far as files beside them say what they mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from segshrink.classes import IGNORE_INDEX
+from segshrink.data.class_names import NamedClass
+from segshrink.data.mask_survey import MOST_KINDS, MaskSurvey
+from segshrink.errors import DataError
+from segshrink.formatting import listed, percent
+
+# A question and its possible answers, the first of which is taken where nobody answers; any other text names a class.
+Ask = Callable[[str, Sequence[str]], str]
+
+_VOID = re.compile(r"(?i)unlabell?ed|void|ignored?|unknown|no[ _-]?data|out of roi|dontcare")
+_VOC = (
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
+    "pottedplant sheep sofa train tvmonitor"
+)
+# Colors of VOC's palette that no other common one has at these values.
+_VOC_COLORS = {1: "#800000", 2: "#008000", 9: "#C00000", 15: "#C08080", 20: "#004080"}
+
+
+@dataclass(frozen=True)
+class GuessedClass:
+    """A class of the description to write.
+
+    Attributes:
+        name: What it is called.
+        mask: Its color or value in masks; None where the description lists names alone.
+        color: What it is drawn in, where something says.
+        share: Of the pixels that were looked at, 0 to 1.
+        unsure: What should be checked; empty where files say it.
+    """
+
+    name: str
+    mask: str | int
+    color: str | None
+    share: float
+    unsure: str = ""
+
+
+@dataclass(frozen=True)
+class GuessedClasses:
+    """All classes, what carries no label, and what was found listed but in no mask."""
+
+    classes: tuple[GuessedClass, ...]
+    ignored: tuple[GuessedClass, ...]
+    absent: tuple[str, ...]
+
+
+def guess_classes(survey: MaskSurvey, named: Sequence[NamedClass], *, source: str | None, ask: Ask) -> GuessedClasses:
+    """Name what masks hold.
+
+    Args:
+        survey: What was seen in the masks.
+        named: What a file lists.
+        source: That file.
+        ask: Answers what isn't sure.
+
+    Raises:
+        DataError: What masks hold can't be classes: JPEG's blur, smooth edges, ids of objects, or one value alone.
+    """
+    _refuse_what_is_no_class(survey)
+    labels = _by_color(survey, named) if survey.in_color else _by_value(survey, named)
+    classes: list[GuessedClass] = []
+    ignored: list[GuessedClass] = []
+    for value, share in sorted(survey.shares.items(), key=lambda item: _order(item[0], named)):
+        name, unsure = labels.get(value, ("", ""))
+        void = bool(_VOID.fullmatch(name)) or (not name and _carries_no_label(value, survey, named))
+        if not name and not void:
+            shown = value if isinstance(value, str) else f"class-{value}"
+            default = f"color-{value[1:]}" if isinstance(value, str) else str(shown)
+            what = f"nothing says what {value} is"
+            answer = ask(f"{what} ({percent(share)} of the pixels in masks): its class's name?", [default, "ignore"])
+            void, name = answer == "ignore", answer
+            unsure = what if answer == default else ""
+        elif void and not name:
+            unsure = "taken for 'no label', as nothing names it"
+        color = value if isinstance(value, str) else survey.palette.get(value)
+        listed_color = next((entry.color for entry in named if entry.name == name and entry.color), None)
+        entry = GuessedClass(name or "no label", value, color or listed_color, share, unsure)
+        (ignored if void else classes).append(entry)
+    if len(classes) < 2:
+        raise DataError(
+            f"the masks hold {len(classes)} class ({listed([str(value) for value in survey.pixels], 6)}), and a "
+            "segmentation needs two; give masks that also say where it is not"
+        )
+    known = {entry.name for entry in (*classes, *ignored)}
+    absent = tuple(entry.name for entry in named if entry.name not in known) if source else ()
+    return GuessedClasses(tuple(_unique(classes)), tuple(ignored), absent)
+
+
+def _refuse_what_is_no_class(survey: MaskSurvey) -> None:
+    kinds = len(survey.pixels)
+    if survey.jpeg and kinds > 2:
+        raise DataError(
+            f"{survey.jpeg} masks are JPEG files, whose compression blurs classes into {kinds} others; export them "
+            "again as PNG (indexed or 8-bit gray) or TIFF"
+        )
+    if kinds > MOST_KINDS:
+        ids = not survey.in_color and max(value for value in survey.pixels if isinstance(value, int)) > IGNORE_INDEX
+        cause = "as ids of single objects do" if ids else "as masks do that were resized smoothly or saved with loss"
+        raise DataError(
+            f"the masks hold {kinds} different {'colors' if survey.in_color else 'values'}, {cause}; export a mask of "
+            "class numbers, resized by nearest neighbor"
+        )
+
+
+def _by_color(survey: MaskSurvey, named: Sequence[NamedClass]) -> dict[str | int, tuple[str, str]]:
+    return {
+        entry.color: (entry.name, "") for entry in named if entry.color is not None and entry.color in survey.pixels
+    }
+
+
+def _by_value(survey: MaskSurvey, named: Sequence[NamedClass]) -> dict[str | int, tuple[str, str]]:
+    """Return value → (name, what is unsure about it)."""
+    values = sorted(value for value in survey.pixels if isinstance(value, int))
+    by_color = {entry.color: entry.name for entry in named if entry.color}
+    if by_color and all(survey.palette.get(value) in by_color for value in values if value != IGNORE_INDEX):
+        return {
+            value: (by_color[survey.palette[value]], "") for value in values if survey.palette.get(value) in by_color
+        }
+    if any(entry.value is not None for entry in named):
+        return {entry.value: (entry.name, "") for entry in named if entry.value is not None}
+    plain = [value for value in values if value != IGNORE_INDEX] if len(values) > 2 else values
+    names = [entry.name for entry in named]
+    if names and plain and plain[-1] < len(names):
+        return {value: (name, "") for value, name in enumerate(names)}
+    unsure = "named by the order of the list, check it"
+    if len(names) == len(plain):
+        return {value: (name, unsure) for value, name in zip(plain, names, strict=True)}
+    if len(names) + 1 == len(plain) and plain[0] == 0:
+        return {value: (name, unsure) for value, name in zip(plain, ["background", *names], strict=True)}
+    if not names and plain[-1] <= 20 and _has_voc_palette(survey):
+        return {value: (name, "named as in Pascal VOC, for its palette") for value, name in enumerate(_VOC.split())}
+    if len(plain) == 2 and plain[0] == 0 and plain[1] in (1, IGNORE_INDEX):
+        unsure = "a mask of two values, name them"
+        return {0: ("background", unsure), plain[1]: ("foreground", unsure)}
+    return {}
+
+
+def _has_voc_palette(survey: MaskSurvey) -> bool:
+    held = {value: color for value, color in survey.palette.items() if value in _VOC_COLORS}
+    return bool(held) and all(_VOC_COLORS[value] == color for value, color in held.items())
+
+
+def _carries_no_label(value: str | int, survey: MaskSurvey, named: Sequence[NamedClass]) -> bool:
+    if isinstance(value, str):
+        return value == "#000000" and any(entry.color in survey.pixels for entry in named)
+    others = [other for other in survey.pixels if isinstance(other, int) and other != IGNORE_INDEX]
+    return value == IGNORE_INDEX and len(others) > 1 and max(others) < IGNORE_INDEX // 2
+
+
+def _order(value: str | int, named: Sequence[NamedClass]) -> tuple[int, str | int]:
+    if isinstance(value, int):
+        return 0, value
+    colors = [entry.color for entry in named]
+    return colors.index(value) if value in colors else len(colors), value
+
+
+def _unique(classes: Sequence[GuessedClass]) -> list[GuessedClass]:
+    """Refuse names that two values share."""
+    names = [entry.name for entry in classes]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(
+            f"two values in the masks are called '{twice}'; give each a name, or merge them in the description"
+        )
+    return list(classes)

@@ -1,0 +1,152 @@
+"""What masks hold before anybody has said what it means, and which pairs are broken."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from segshrink.classes import ClassMap, UndeclaredError, format_color
+from segshrink.data.store import Progress
+from segshrink.errors import DataError, SegshrinkError
+from segshrink.imagery import probe, read_mask
+from segshrink.imagery.masks import resized_mask
+from segshrink.imagery.raster_files import open_pillow, read_header
+
+# Of more pairs than this so many, evenly spaced, are looked at.
+MOST_PAIRS = 2000
+# More values or colors than this are no classes.
+MOST_KINDS = 64
+# A value and a color that no mask holds: all that a mask holds is undeclared then, and counted.
+_BY_VALUE = ClassMap(("nothing",), ((1, 2, 3),), values=(65535,))
+_BY_COLOR = ClassMap(("nothing",), ((1, 2, 3),))
+
+
+@dataclass
+class MaskSurvey:
+    """What was seen in pairs of images and masks.
+
+    Attributes:
+        looked: How many pairs were looked at.
+        pixels: Color "#RRGGBB" or value → pixels, of all masks together.
+        by_image: The same for each image.
+        broken: Image → why it and its mask can't be used.
+        resized: How many masks have another size than their image, but its proportions.
+        sizes: (height, width) of the images that were looked at.
+        palette: Value → color of the first palette mask.
+        jpeg: How many masks are JPEG files, which blur classes.
+        bands: Bands of the first image.
+        dtype: Its data type.
+    """
+
+    looked: int = 0
+    pixels: Counter[str | int] = field(default_factory=Counter)
+    by_image: dict[str, Counter[str | int]] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    resized: int = 0
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    palette: dict[int, str] = field(default_factory=dict)
+    jpeg: int = 0
+    bands: int = 3
+    dtype: str = "uint8"
+
+    @property
+    def in_color(self) -> bool:
+        """Whether masks are in colors."""
+        return any(isinstance(value, str) for value in self.pixels)
+
+    @property
+    def shares(self) -> dict[str | int, float]:
+        """Color or value → share of all pixels, 0 to 1, the largest first."""
+        total = max(sum(self.pixels.values()), 1)
+        return {value: count / total for value, count in self.pixels.most_common()}
+
+
+def survey_masks(root: Path, pairs: Sequence[tuple[str, str]], *, progress: Progress | None = None) -> MaskSurvey:
+    """Look at pairs of images and raster masks; of very many at an even sample.
+
+    Args:
+        root: The folder.
+        pairs: (image, mask) relative to it.
+        progress: Called with (pairs done, all pairs) after each.
+    """
+    step = -(-len(pairs) // MOST_PAIRS)
+    chosen = pairs[:: max(step, 1)]
+    try:
+        return _look(root, chosen, _BY_VALUE, progress)
+    except _ColorsError:
+        return _look(root, chosen, _BY_COLOR, progress)
+
+
+def _look(root: Path, pairs: Sequence[tuple[str, str]], classes: ClassMap, progress: Progress | None) -> MaskSurvey:
+    """Look at pairs; raises _ColorsError where a mask is in colors and ``classes`` has values."""
+    survey = MaskSurvey()
+    for number, (image, mask) in enumerate(pairs, start=1):
+        try:
+            found, shape = _held(root / mask, classes)
+            info = probe(root / image)
+            _note(survey, root, image, mask, found, shape, (info.height, info.width))
+            if survey.looked == 1:
+                survey.bands, survey.dtype = info.bands, info.dtype
+                survey.palette = _palette_of(root / mask)
+        except SegshrinkError as error:
+            survey.broken[image] = str(error)
+        if progress is not None:
+            progress(number, len(pairs))
+    return survey
+
+
+class _ColorsError(Exception):
+    """A mask is in colors."""
+
+
+def _held(mask: Path, classes: ClassMap) -> tuple[Counter[str | int], tuple[int, int]]:
+    info = probe(mask)
+    try:
+        read_mask(mask, classes)
+    except UndeclaredError as error:
+        return Counter(error.found), (info.height, info.width)
+    except DataError as error:
+        if classes.values is not None and "in colors" in str(error):
+            raise _ColorsError from error
+        raise
+    raise DataError(f"{mask} holds nothing but no-data")
+
+
+def _note(
+    survey: MaskSurvey,
+    root: Path,
+    image: str,
+    mask: str,
+    found: Counter[str | int],
+    shape: tuple[int, int],
+    size: tuple[int, int],
+) -> None:
+    if shape != size:
+        if resized_mask(np.empty(shape, np.uint8), size) is None:
+            raise DataError(f"{mask} is {shape[0]} × {shape[1]} pixels, {image} {size[0]} × {size[1]}")
+        survey.resized += 1
+    survey.looked += 1
+    survey.jpeg += read_header(root / mask).format == "JPEG"
+    survey.sizes.append(size)
+    survey.pixels += found
+    survey.by_image[image] = found
+
+
+def _palette_of(mask: Path) -> dict[int, str]:
+    if not read_header(mask).by_pillow:
+        return {}
+    with open_pillow(mask) as picture:
+        if picture.mode != "P":
+            return {}
+        colors = picture.getpalette("RGB") or []
+        used = Image.Image.getcolors(picture, 256) or []
+    return {
+        int(index): format_color(colors[3 * index : 3 * index + 3])
+        for _, index in used
+        if isinstance(index, int) and len(colors) >= 3 * index + 3
+    }

@@ -1,0 +1,144 @@
+"""Choosing a split: what lists or folders say, else by scenes, else at random."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from segshrink.config import Split
+from segshrink.data.layout import part_of, scenes_of
+from segshrink.data.splits import divide, find_images
+from segshrink.data.wildcards import LIST_SUFFIXES
+
+_SHARE, _TRIES = 0.2, 50
+
+
+class GuessedSplit(NamedTuple):
+    """A split to write, where it comes from, and what should be checked about it (may be empty)."""
+
+    fields: dict[str, Any]
+    reason: str
+    unsure: str = ""
+
+
+def guess_split(
+    root: Path,
+    names: Sequence[str],
+    images: Sequence[str],
+    unpaired: Sequence[str],
+    held: Mapping[str, Set[str | int]],
+) -> GuessedSplit:
+    """Choose a split for images that have masks.
+
+    Args:
+        root: The folder.
+        names: All files, relative to it.
+        images: Those that are images with masks.
+        unpaired: Images without.
+        held: Image → what its mask holds, of those that were looked at.
+    """
+    return (
+        _by_lists(root, names, images, unpaired)
+        or _by_folders(images)
+        or _by_scenes(images, held)
+        or _at_random(root, images, held)
+    )
+
+
+def _by_lists(root: Path, names: Sequence[str], images: Sequence[str], unpaired: Sequence[str]) -> GuessedSplit | None:
+    by_folder: dict[str, dict[str, str]] = defaultdict(dict)
+    for name in names:
+        path = PurePosixPath(name)
+        part = part_of(path.stem)
+        if part and path.suffix.lower() in LIST_SUFFIXES and "class" not in path.stem:
+            by_folder[str(path.parent)].setdefault(part, name)
+    best: tuple[int, dict[str, str]] = (0, {})
+    everything = [*images, *unpaired]
+    for lists in by_folder.values():
+        found: dict[str, set[int]] = {}
+        for part, name in lists.items():
+            positions, problems = find_images([name], everything, root=root, field=part)
+            if positions and not problems and max(positions) < len(images):
+                found[part] = positions
+        count = len(set().union(*found.values()))
+        if "train" in found and len(found) > 1 and count == sum(map(len, found.values())) and count > best[0]:
+            best = count, {part: lists[part] for part in found}
+    if not best[0]:
+        return None
+    return _judged(best[1], f"by {', '.join(best[1].values())}")
+
+
+def _by_folders(images: Sequence[str]) -> GuessedSplit | None:
+    entries: dict[str, dict[str, None]] = defaultdict(dict)
+    for image in images:
+        steps = image.split("/")[:-1]
+        place = next((place for place, step in enumerate(steps) if part_of(step)), None)
+        if place is None:
+            return None
+        entries[part_of(steps[place]) or ""]["/".join(steps[: place + 1])] = None
+    if "train" not in entries or len(entries) < 2:
+        return None
+    return _judged({part: list(folders) for part, folders in entries.items()}, "by folders")
+
+
+def _judged(parts: dict[str, Any], reason: str) -> GuessedSplit:
+    """Let the test part judge where there is no other."""
+    unsure = ""
+    if "val" not in parts:
+        parts = {"train": parts["train"], "val": parts["test"]}
+        unsure = "nothing but the test part is there to judge"
+    return GuessedSplit({part: parts[part] for part in ("train", "val", "test") if part in parts}, reason, unsure)
+
+
+def _by_scenes(images: Sequence[str], held: Mapping[str, Set[str | int]]) -> GuessedSplit | None:
+    scenes = scenes_of(images)
+    if len(scenes) < 2:
+        return None
+    names = list(scenes)
+    best: tuple[tuple[int, float], list[str]] | None = None
+    for seed in range(_TRIES):
+        judged: list[str] = []
+        count = 0
+        for place in np.random.default_rng(seed).permutation(len(names)):
+            scene = names[place]
+            if count < _SHARE * len(images) and len(judged) < len(names) - 1:
+                judged.append(scene)
+                count += len(scenes[scene])
+        val = [image for scene in judged for image in scenes[scene]]
+        score = _missing(val, held), abs(count / len(images) - _SHARE)
+        if best is None or score < best[0]:
+            best = score, sorted(judged)
+    if best is None:
+        return None
+    fields = {"train": [name for name in names if name not in best[1]], "val": best[1]}
+    return GuessedSplit(
+        fields, "by scene, so that neighbors stay on one side", "scenes are told by names of folders and files"
+    )
+
+
+def _at_random(root: Path, images: Sequence[str], held: Mapping[str, Set[str | int]]) -> GuessedSplit:
+    if len(images) < 2:
+        unsure = "one image has to train and to judge: scores are too good"
+        return GuessedSplit({"patches": 64}, "squares of the only image", unsure)
+    scored = []
+    for seed in range(_TRIES if len(images) <= 10 * _TRIES else 1):
+        division = divide(Split(random=_SHARE, seed=seed), images, root=root)
+        scored.append((_missing([images[place] for place in division.val], held), seed))
+    unsure = "images of one place or film must not stand on both sides; give folders instead if they do"
+    return GuessedSplit(
+        {"random": _SHARE, "seed": min(scored)[1]}, "at random, as no name speaks of parts or scenes", unsure
+    )
+
+
+def _missing(val: Sequence[str], held: Mapping[str, Set[str | int]]) -> int:
+    """Count what masks hold that training doesn't have, thousandfold, and what judging doesn't."""
+    judged = set(val)
+    train: set[str | int] = set()
+    other: set[str | int] = set()
+    for image, values in held.items():
+        (other if image in judged else train).update(values)
+    return 1000 * len(other - train) + len(train - other)

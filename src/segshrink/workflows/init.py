@@ -1,0 +1,334 @@
+"""From a folder that nobody has described to a data set description and a recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from segshrink.config import load_dataset
+from segshrink.data.class_guess import Ask, GuessedClasses, guess_classes
+from segshrink.data.class_names import category_names, find_class_names
+from segshrink.data.layout import IMAGE_SUFFIXES, Layout, find_layout, layout_from_lists
+from segshrink.data.mask_survey import MaskSurvey, survey_masks
+from segshrink.data.pairing import find_pairs, refuse_unpaired
+from segshrink.data.split_guess import GuessedSplit, guess_split
+from segshrink.data.splits import divide, find_images
+from segshrink.errors import DataError, FileError
+from segshrink.files import scratch_folder, write_text, writing
+from segshrink.formatting import listed, percent, printable
+from segshrink.imagery.vector_masks import is_vector
+from segshrink.workflows.progress import Progress, silent
+from segshrink.workflows.starting_recipe import recipe_text, starting_sizes
+
+DATA, RECIPE, PAIRS, UNLABELED, EXCLUDED = "data.yaml", "recipe.yaml", "pairs.txt", "unlabeled.txt", "exclude.txt"
+# Broken pairs that the description itself names; more stand in a file.
+_FEW = 20
+_PLAIN = re.compile(r"[A-Za-z][\w ./*+()-]*(?<! )")
+_WORDS = ("yes", "no", "on", "off", "true", "false", "null", "y", "n")
+
+
+@dataclass(frozen=True)
+class InitResult:
+    """What was written, and what should be looked at.
+
+    Attributes:
+        data: The data set description.
+        recipe: The recipe.
+        pairs: Images with masks.
+        classes: Class name → share of the pixels that were looked at, 0 to 1.
+        unsure: What wasn't sure, one sentence each; marked in the files, too.
+        hours: To expect for ``distill``; None where nothing could be measured.
+    """
+
+    data: Path
+    recipe: Path
+    pairs: int
+    classes: dict[str, float]
+    unsure: tuple[str, ...]
+    hours: float | None
+
+
+def take_first(question: str, answers: Sequence[str]) -> str:
+    """Answer every question with what is likeliest."""
+    return answers[0]
+
+
+def init(
+    folder: str | Path,
+    *,
+    teacher: str | Path | None = None,
+    out: str | Path = ".",
+    ask: Ask = take_first,
+    progress: Progress = silent,
+) -> InitResult:
+    """Look at a folder of images and masks, and write a description and a recipe for it.
+
+    Pairs, split and classes are found by names of files, lists beside them, and by what masks hold. Nothing is written
+    inside the folder.
+
+    Args:
+        folder: Images and masks, in any of the layouts of public data sets.
+        teacher: A teacher that is there already, for the recipe, as in ``distill``; None trains one.
+        out: Where ``data.yaml`` and ``recipe.yaml`` go, outside of the folder.
+        ask: Answers what isn't sure; by default the likeliest is taken.
+        progress: Told how many masks were looked at.
+
+    Raises:
+        FileError: There is no such folder, ``out`` lies in it or holds these files already.
+        DataError: No image has a mask, or masks hold no classes; says what is there and what helps.
+    """
+    folder, out = Path(folder).resolve(), Path(out)
+    _check_places(folder, out)
+    names = _names(folder)
+    layout = find_layout(names) or layout_from_lists(folder, names)
+    if layout is None or not layout.pairs:
+        raise DataError(f"no image with its mask was found in {folder}: {_whats_there(names)}")
+    if layout.others:
+        chosen = ask("several masks belong to each image; which?", [layout.masks or "", *layout.others])
+        layout = find_layout(names, masks=chosen) or layout
+    if is_vector(Path(layout.pairs[0][1])):
+        raise DataError(
+            f"the masks in {folder} are polygons ({layout.pairs[0][1]}), which init doesn't read yet; write a "
+            "description with 'mask_field' (README, Describe the data)"
+        )
+    survey = survey_masks(folder, layout.pairs, progress=partial(progress, "look at masks"))
+    if not survey.looked:
+        image, reason = next(iter(survey.broken.items()))
+        raise DataError(f"none of the {len(layout.pairs)} pairs in {folder} can be used; {image}: {reason}")
+    named, source = find_class_names(folder, names)
+    if not named:
+        named, source = category_names(folder / layout.pairs[0][1]), f"{layout.pairs[0][1]}.aux.xml"
+    classes = guess_classes(survey, named, source=source if named else None, ask=ask)
+    good = [pair for pair in layout.pairs if pair[0] not in survey.broken]
+    held = {image: set(values) for image, values in survey.by_image.items()}
+    split = guess_split(folder, names, [image for image, _ in good], layout.unpaired, held)
+    draft = _Draft(folder, out, layout, survey, classes, split, source if named else None)
+    return _written(draft, teacher)
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """All that was found out."""
+
+    folder: Path
+    out: Path
+    layout: Layout
+    survey: MaskSurvey
+    classes: GuessedClasses
+    split: GuessedSplit
+    source: str | None
+
+    @property
+    def name(self) -> str:
+        return re.sub(r"[^\w.-]+", "-", self.folder.name).strip("-.") or "data"
+
+    @property
+    def unsure(self) -> tuple[str, ...]:
+        several = f"masks are {self.layout.masks}; there are also {listed(list(self.layout.others))}"
+        entries = [
+            f"{entry.mask}: {entry.unsure}" for entry in (*self.classes.classes, *self.classes.ignored) if entry.unsure
+        ]
+        return tuple(
+            text
+            for text in (several if self.layout.others else "", f"split: {self.split.unsure}", *entries)
+            if text and text != "split: "
+        )
+
+
+def _written(draft: _Draft, teacher: str | Path | None) -> InitResult:
+    """Write the files; wildcards where they mean exactly the pairs that were found, else a list."""
+    out = draft.out
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        by_wildcards = draft.layout.images is not None and _means_the_pairs(draft)
+        files = _data_files(draft, by_wildcards=by_wildcards)
+        for name, text in files.items():
+            write_text(out / name, text)
+        description = load_dataset(out / DATA)
+        images = [pair.relative for pair in find_pairs(description).pairs]
+        division = divide(description.split, images, root=description.root)
+        pixels = sum(height * width for height, width in draft.survey.sizes) / draft.survey.looked
+        sizes = starting_sizes(
+            train_pixels=pixels * len(division.train),
+            val_pixels=pixels * len(division.val),
+            smallest_side=min(min(size) for size in draft.survey.sizes),
+            classes=len(draft.classes.classes),
+            bands=draft.survey.bands,
+            own_teacher=teacher is None,
+        )
+        plain = draft.survey.bands == 3 and draft.survey.dtype == "uint8"
+        named = None if teacher is None else json.dumps(_teacher_source(str(teacher)), ensure_ascii=False)
+        write_text(out / RECIPE, recipe_text(_yaml(draft.name), sizes, teacher=named, plain_bytes=plain))
+    shares = {entry.name: entry.share for entry in draft.classes.classes}
+    return InitResult(out / DATA, out / RECIPE, len(images), shares, draft.unsure, sizes.hours)
+
+
+def _means_the_pairs(draft: _Draft) -> bool:
+    """Try whether the wildcards, read as any description is, lead to a split without a fault."""
+    with scratch_folder() as scratch:
+        for name, text in _data_files(replace(draft, out=scratch), by_wildcards=True).items():
+            write_text(scratch / name, text)
+        description = load_dataset(scratch / DATA)
+        try:
+            found = find_pairs(description)
+            division = divide(description.split, [pair.relative for pair in found.pairs], root=description.root)
+            refuse_unpaired(description, found, division)
+        except DataError:
+            return False
+    return not division.problems
+
+
+def _data_files(draft: _Draft, *, by_wildcards: bool) -> dict[str, str]:
+    """Return the description and the lists that it names."""
+    layout, survey = draft.layout, draft.survey
+    good = [pair for pair in layout.pairs if pair[0] not in survey.broken]
+    outside = os.path.relpath(draft.out.resolve(), draft.folder).replace(os.sep, "/")
+    files: dict[str, str] = {}
+    looked = f"{survey.looked} of {len(layout.pairs)} pairs were looked at" if survey.looked < len(good) else ""
+    lines = [
+        "# Written by segshrink init from what lies in the folder; what it wasn't sure of is marked with (?).",
+        *([f"# {looked}: more may be wrong, and segshrink inspect looks at all."] if looked else []),
+        f"name: {_yaml(draft.name)}",
+        f"root: {_yaml(_relative(draft))}",
+    ]
+    doubt = f"  # (?) there are also {listed(list(layout.others))}" if layout.others else ""
+    if by_wildcards:
+        lines += [
+            f"images: {_yaml(layout.images)}  # {len(layout.pairs)} pairs",
+            f"masks: {_yaml(layout.masks)}{doubt}",
+        ]
+    else:
+        files[PAIRS] = "".join(f"{image}\t{mask}\n" for image, mask in good)
+        lines.append(
+            f"images: {_yaml(f'{outside}/{PAIRS}')}  # {len(good)} pairs, by a list: no wildcard means just these"
+        )
+    if survey.broken:
+        lines += _broken_lines(survey.broken, f"{outside}/{EXCLUDED}", files, excluded=by_wildcards)
+    if survey.resized:
+        lines.append(f"mask_resize: nearest  # {survey.resized} masks have another size than their image")
+    lines += _class_lines(draft)
+    lines += _split_lines(draft.split)
+    if layout.unpaired and not by_wildcards:
+        files[UNLABELED] = "".join(f"{image}\n" for image in layout.unpaired)
+        lines.append(f"unlabeled: {_yaml(f'{outside}/{UNLABELED}')}  # {len(layout.unpaired)} images without a mask")
+    elif layout.unpaired:
+        lines.append(f"unlabeled: {_yaml(layout.images)}  # {len(layout.unpaired)} images without a mask")
+    return {DATA: "\n".join(lines) + "\n", **files}
+
+
+def _broken_lines(broken: dict[str, str], list_file: str, files: dict[str, str], *, excluded: bool) -> list[str]:
+    lines = [f"# {len(broken)} pairs are broken and left out:"]
+    if excluded and len(broken) > _FEW:
+        files[EXCLUDED] = "".join(f"{image}\n" for image in broken)
+        lines.append(f"exclude: {_yaml(list_file)}")
+    elif excluded:
+        lines.append("exclude:")
+    shown = list(broken.items())[:_FEW]
+    for image, reason in shown:
+        entry = f"  - {_yaml(image)}  " if excluded and len(broken) <= _FEW else f"#   {printable(image)}  "
+        lines.append(f"{entry}# {printable(reason)[:200]}")
+    return lines
+
+
+def _class_lines(draft: _Draft) -> list[str]:
+    guessed, survey = draft.classes, draft.survey
+    key = "color" if survey.in_color else "value"
+    lines = [f"classes:  # names by {draft.source}" if draft.source else "classes:"]
+    for entry in guessed.classes:
+        parts = [f"name: {_yaml(entry.name)}", f"{key}: {_yaml(entry.mask)}"]
+        if entry.color and not survey.in_color:
+            parts.append(f"color: {_yaml(entry.color)}")
+        doubt = f" (?) {entry.unsure}" if entry.unsure else ""
+        lines.append(f"  - {{{', '.join(parts)}}}  # {percent(entry.share)}{doubt}")
+    if guessed.absent:
+        lines.append(f"# listed, but in no mask that was looked at: {printable(listed(list(guessed.absent), 30))}")
+    if guessed.ignored:
+        values = ", ".join(_yaml(entry.mask) for entry in guessed.ignored)
+        doubts = [f"{entry.mask} {percent(entry.share)}: {entry.unsure or entry.name}" for entry in guessed.ignored]
+        mark = "(?) " if any(entry.unsure for entry in guessed.ignored) else ""
+        lines.append(f"ignore: [{values}]  # {mark}{printable('; '.join(doubts))}")
+    if not survey.in_color:
+        lines.append("mask_kind: index")
+    if absent := _absent_from_training(draft):
+        lines.append(f"allow_absent: [{', '.join(map(_yaml, absent))}]  # in no training mask that was looked at")
+    return lines
+
+
+def _absent_from_training(draft: _Draft) -> list[str]:
+    """Return the classes that only judged images hold."""
+    fields = draft.split.fields
+    if "train" not in fields:
+        return []
+    images = list(draft.survey.by_image)
+    train, _ = find_images(fields["train"], images, root=draft.folder, field="train")
+    held = set().union(*(draft.survey.by_image[images[place]] for place in train))
+    return [entry.name for entry in draft.classes.classes if entry.mask not in held]
+
+
+def _split_lines(split: GuessedSplit) -> list[str]:
+    doubt = f"; (?) {split.unsure}" if split.unsure else ""
+    lines = [f"split:  # {split.reason}{doubt}"]
+    for part, entries in split.fields.items():
+        given = f"[{', '.join(map(_yaml, entries))}]" if isinstance(entries, list) else _yaml(entries)
+        lines.append(f"  {part}: {given}")
+    return lines
+
+
+def _check_places(folder: Path, out: Path) -> None:
+    if not folder.is_dir():
+        raise FileError(f"there is no folder {folder}; give the folder that holds images and masks")
+    if out.resolve().is_relative_to(folder):
+        raise FileError(f"{out.resolve()} lies in {folder}, where nothing is written; choose another place with --out")
+    for name in (DATA, RECIPE, PAIRS, UNLABELED, EXCLUDED):
+        if (out / name).exists():
+            raise FileError(f"{out / name} is there already; move it away, or choose another place with --out")
+
+
+def _names(folder: Path) -> list[str]:
+    """Return all files in a folder, relative to it, but hidden ones, sorted."""
+    names = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        prefix = Path(place).relative_to(folder).as_posix()
+        names += [name if prefix == "." else f"{prefix}/{name}" for name in files if not name.startswith(".")]
+    return sorted(names)
+
+
+def _whats_there(names: Sequence[str]) -> str:
+    """Say what was found instead of pairs, and what helps."""
+    images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    notes = [name for name in names if Path(name).suffix.lower() in (".json", ".txt", ".xml")]
+    if not names:
+        return "it holds no file; check the path"
+    if not images:
+        return f"it holds {len(names)} files ({listed(list(names))}) and none is an image; check the path"
+    beside = f", and {listed(notes)}, which may be annotations: export them as mask images (PNG)" if notes else ""
+    return (
+        f"it holds {len(images)} images ({listed(images)}){beside}; put images into images/ and masks of the same "
+        "names into masks/, or give masks the suffix _mask"
+    )
+
+
+def _relative(draft: _Draft) -> str:
+    return os.path.relpath(draft.folder, draft.out.resolve()).replace(os.sep, "/")
+
+
+def _teacher_source(source: str) -> str:
+    """Make the path in "FOLDER" or "onnx:FILE" absolute, where there is one: the recipe may lie elsewhere."""
+    kind, _, name = source.rpartition(":")
+    path = Path(name).expanduser()
+    return f"{kind}:{path.resolve()}".removeprefix(":") if path.exists() else source
+
+
+def _yaml(value: Any) -> str:
+    """Write a plain value as YAML, texts in quotes where they need them."""
+    text = str(value)
+    if isinstance(value, str) and not (_PLAIN.fullmatch(text) and text.lower() not in _WORDS):
+        return json.dumps(text, ensure_ascii=False)
+    return text
