@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from segshrink.config import Recipe, TeacherSource, Teaching, load_adapter, load_dataset, load_recipe
 from segshrink.data import CropModule, open_dataset
-from segshrink.data.sources import class_map
 from segshrink.models import load_model
 from segshrink.teachers import Teacher, open_teachers
 from segshrink.training import train
@@ -246,7 +245,7 @@ class DeepLab(nn.Module):
         super().__init__()
         adapter = load_adapter(ROOT / "configs" / "teachers" / "deeplab_voc.yaml")
         adapter = adapter.model_copy(update={"fit": "tile", "mean": 0.0, "std": 1.0})
-        classes = class_map(load_dataset(ROOT / "configs" / "data" / "voc.yaml"))
+        classes = load_dataset(ROOT / "configs" / "data" / "voc.yaml").class_map()
         source = TeacherSource(source=f"tflite:{file}", adapter=adapter)
         teaching = Teaching(teachers=[source], flips="left-right" if mirrored else False)
         self._teacher: Teacher = open_teachers(teaching, classes)
