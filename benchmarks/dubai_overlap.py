@@ -23,8 +23,8 @@ from PIL import Image
 from scipy import ndimage, signal
 
 from segshrink import Confusion, Dataset, SceneStore, load_dataset, open_dataset
+from segshrink.evaluation_records import ScoresRecord
 from segshrink.files import write_json, write_text
-from segshrink.run_records import ScoresRecord
 
 ROOT = Path(__file__).resolve().parents[1]
 PAIRS = ((7, 8), (4, 8))

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from proof_cells import BUILDINGS, GROUPS, LENGTHS, PLACES, Cell
 from segshrink import EvaluationRecord, __version__, paired_bootstrap, welch_interval
+from segshrink.evaluation_records import CalibrationRecord
 from segshrink.files import read_json, write_json, write_text
 from segshrink.machine import describe_machine
-from segshrink.run_records import CalibrationRecord
 
 JUDGED = "judged.json"
 # Points of IoU that are hoped for, by labeled tiles.

@@ -9,9 +9,10 @@ import pytest
 
 import segshrink
 from segshrink.errors import DataError, FileError
+from segshrink.evaluation_records import ClassRecord, EvaluationRecord, ImageRecord, ScoresRecord
 from segshrink.files import write_json
 from segshrink.run_folder import RunFolder
-from segshrink.run_records import ClassRecord, EvaluationRecord, ImageRecord, ProfileRecord, RunRecord, ScoresRecord
+from segshrink.run_records import ProfileRecord, RunRecord
 
 NAMES = {"run.json", "evaluation.json", "profile.json"}
 

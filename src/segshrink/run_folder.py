@@ -8,10 +8,11 @@ from pathlib import Path
 
 from segshrink.config import Recipe, dump_yaml, load_recipe
 from segshrink.errors import FileError
+from segshrink.evaluation_records import EvaluationRecord, ImageRecord
 from segshrink.files import refuse_foreign, write_text
 from segshrink.formatting import printable
 from segshrink.model_file import MODEL_FOLDER_NAME
-from segshrink.run_records import BankRecord, EvaluationRecord, ImageRecord, ProfileRecord, RunRecord
+from segshrink.run_records import BankRecord, ProfileRecord, RunRecord
 
 CONFIG, METRICS = "config.yaml", "metrics.csv"
 RUN, EVALUATION, PROFILE, BANK = "run.json", "evaluation.json", "profile.json", "bank.json"

@@ -18,9 +18,9 @@ from segshrink.doctor.findings import RecipeTerms
 from segshrink.doctor.gradients import balance_findings, gradient_norms
 from segshrink.doctor.sample import Sample
 from segshrink.errors import ConfigError, ModelError
+from segshrink.evaluation_records import ClassRecord, EvaluationRecord, ScoresRecord
 from segshrink.models import SegmentationModel
 from segshrink.run_folder import RunFolder
-from segshrink.run_records import ClassRecord, EvaluationRecord, ScoresRecord
 from segshrink.teachers import TorchTeacher
 from segshrink.training.terms import student_terms
 

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from segshrink.errors import DataError
 from segshrink.evaluation import Confusion
-from segshrink.run_records import ScoresRecord
+from segshrink.evaluation_records import ScoresRecord
 from segshrink.scores import marginals, mean_iou_of_marginals, scores_of
 
 ORACLES = ["metric_basic", "metric_binary", "metric_absent_label_only"]

@@ -8,7 +8,7 @@ from scipy import stats
 
 from segshrink.errors import DataError
 from segshrink.evaluation import bootstrap_interval, paired_bootstrap, welch_interval
-from segshrink.run_records import ClassRecord, EvaluationRecord, ImageRecord, ScoresRecord
+from segshrink.evaluation_records import ClassRecord, EvaluationRecord, ImageRecord, ScoresRecord
 from segshrink.scores import marginals, scores_of
 
 

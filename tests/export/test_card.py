@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from segshrink.evaluation_records import EvaluationRecord
 from segshrink.export import export_onnx
 from segshrink.export.card import model_card
 from segshrink.export.metadata import ExportedFile
-from segshrink.run_records import EvaluationRecord, ProfileRecord
+from segshrink.run_records import ProfileRecord
 
 
 def card_of(model, paths, outputs=("logits", "classes"), **measured):

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segshrink.errors import UsageError
+from segshrink.evaluation_records import ImageRecord
 from segshrink.report import collect
 from segshrink.report.composite import composite
 from segshrink.report.pictures import ERROR_COLORS, SIDE, choose, examples
-from segshrink.run_records import ImageRecord
 
 Writer = Callable[..., Path]
 SCORES = st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=40)

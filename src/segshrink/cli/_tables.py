@@ -23,8 +23,9 @@ from segshrink.report.summary import speed_notices, summarize
 from segshrink.study_records import STUDY, TuningRecord
 
 if TYPE_CHECKING:
+    from segshrink.evaluation_records import EvaluationRecord
     from segshrink.models.inspection import ModelFinding
-    from segshrink.run_records import EvaluationRecord, StageRecord
+    from segshrink.run_records import StageRecord
 
 # What a terminal shows of a model's accuracy; the page shows more.
 _ACCURACY = ("mean_iou", "accuracy")

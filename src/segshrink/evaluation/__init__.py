@@ -6,7 +6,7 @@ from segshrink.evaluation.curves import ProbabilityHistograms
 from segshrink.evaluation.evaluate import described_data, evaluate
 from segshrink.evaluation.intervals import bootstrap_interval, paired_bootstrap, welch_interval
 from segshrink.evaluation.score_scenes import ArrayPredictor, LabeledScene, ScenePredictor, score_scenes
-from segshrink.run_records import EvaluationRecord
+from segshrink.evaluation_records import EvaluationRecord
 from segshrink.scores import Scores, error_adjusted_areas
 
 __all__ = [

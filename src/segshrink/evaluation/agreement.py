@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.errors import DataError, FileError
 from segshrink.evaluation.confusion import Confusion
+from segshrink.evaluation_records import AgreementRecord
 from segshrink.formatting import printable
 from segshrink.imagery import read_mask
 from segshrink.run_folder import RunFolder
-from segshrink.run_records import AgreementRecord
 
 
 class Comparison:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from segshrink.run_records import AreaRecord
+from segshrink.evaluation_records import AreaRecord
 from segshrink.scores import error_adjusted_areas
 
 # Numbers worked on at once: 8 MB of float64.

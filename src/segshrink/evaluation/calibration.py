@@ -11,7 +11,7 @@ from torch import Tensor
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.evaluation.curves import as_image_tensors, as_tensor
-from segshrink.run_records import CalibrationBin, CalibrationRecord
+from segshrink.evaluation_records import CalibrationBin, CalibrationRecord
 
 DEFAULT_BINS = 15
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.errors import DataError
-from segshrink.run_records import CurveRecord
+from segshrink.evaluation_records import CurveRecord
 
 MAXIMUM_POINTS = 200
 

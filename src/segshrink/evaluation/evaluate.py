@@ -11,10 +11,10 @@ from segshrink.config import DatasetDescription, load_dataset
 from segshrink.data import Dataset, SceneStore, open_dataset, refuse_other_bands, refuse_other_classes, scenes
 from segshrink.errors import ConfigError, FileError, UsageError, nearest
 from segshrink.evaluation.score_scenes import AnyPredictor, Average, score_scenes
+from segshrink.evaluation_records import EvaluationRecord
 from segshrink.model_file import FOLDER, ModelFile
 from segshrink.prediction import Backend, Predictor
 from segshrink.run_folder import RunFolder
-from segshrink.run_records import EvaluationRecord
 
 if TYPE_CHECKING:
     from segshrink.models import SegmentationModel

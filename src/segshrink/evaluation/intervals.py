@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segshrink.errors import DataError
-from segshrink.run_records import EvaluationRecord, IntervalRecord
+from segshrink.evaluation_records import EvaluationRecord, IntervalRecord
 from segshrink.scores import mean_iou_of_marginals
 
 # Numbers worked on at once: 8 MB of float64.

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segshrink.classes import ClassMap
+from segshrink.evaluation_records import PicturesRecord
 from segshrink.imagery import to_display, write_image, write_index_png
-from segshrink.run_records import PicturesRecord
 
 LONGEST_SIDE = 1024
 

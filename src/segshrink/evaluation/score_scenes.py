@@ -22,11 +22,7 @@ from segshrink.evaluation.curves import ProbabilityHistograms
 from segshrink.evaluation.intervals import bootstrap_interval
 from segshrink.evaluation.pictures import SceneFiles
 from segshrink.evaluation.soft_answers import SoftAnswers
-from segshrink.files import replacing
-from segshrink.folder_lock import claimed
-from segshrink.prediction import Prediction
-from segshrink.run_folder import RunFolder
-from segshrink.run_records import (
+from segshrink.evaluation_records import (
     ClassRecord,
     EvaluationRecord,
     ImageRecord,
@@ -34,6 +30,10 @@ from segshrink.run_records import (
     ModelRecord,
     ScoresRecord,
 )
+from segshrink.files import replacing
+from segshrink.folder_lock import claimed
+from segshrink.prediction import Prediction
+from segshrink.run_folder import RunFolder
 from segshrink.scores import marginals, scores_of
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segshrink.classes import IGNORE_INDEX
-from segshrink.run_records import SoftAnswersRecord
+from segshrink.evaluation_records import SoftAnswersRecord
 
 # Every so many rows and columns are counted: the mean of many neighbors differs little, and powers cost time.
 _STEP = 4

@@ -8,10 +8,11 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined, select_autoescape
 
 from segshrink.classes import format_color
+from segshrink.evaluation_records import EvaluationRecord
 from segshrink.export.metadata import ExportedFile, band_names
 from segshrink.formatting import percent
 from segshrink.model_description import ModelDescription
-from segshrink.run_records import EvaluationRecord, ProfileRecord
+from segshrink.run_records import ProfileRecord
 
 _SHAPES = {
     "logits": "(N, C, H, W) float32",

@@ -9,9 +9,9 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from segshrink.evaluation_records import ClassRecord
 from segshrink.report.panels import LIGHT, STYLE, figure_png, set_title
 from segshrink.report.pictures import ERROR_COLORS, Example
-from segshrink.run_records import ClassRecord
 
 # Inches: the width of a page's text, and what a title and a line of the legend need. At 200 dots per inch a third of
 # the width is as wide as the pictures are.

@@ -15,9 +15,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, ScalarF
 from numpy.typing import NDArray
 
 from segshrink import formatting
+from segshrink.evaluation_records import EvaluationRecord
 from segshrink.report.panels import DASHES, LIGHT, Dash, Panel, plain_logarithmic, slug
 from segshrink.report.runs import Run, comparable, focus, same_machine
-from segshrink.run_records import EvaluationRecord
 
 # How much of its color a bin of hardly any pixels keeps.
 FAINTEST = 0.12

@@ -16,8 +16,8 @@ from PIL import Image, ImageColor
 from segshrink import formatting
 from segshrink.classes import IGNORE_INDEX
 from segshrink.errors import UsageError, nearest
+from segshrink.evaluation_records import ClassRecord, ImageRecord
 from segshrink.report.runs import Run, comparable, first, focus
-from segshrink.run_records import ClassRecord, ImageRecord
 
 Index = npt.NDArray[np.uint8]
 # Which images are shown: so many by their score, ten by chance, or those of these names.

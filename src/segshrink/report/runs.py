@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import get_args
 
 from segshrink.errors import FileError
+from segshrink.evaluation_records import EvaluationRecord
 from segshrink.run_folder import RECORDS, Metrics, RunFolder
-from segshrink.run_records import EvaluationRecord, ProfileRecord, Role, RunRecord
+from segshrink.run_records import ProfileRecord, Role, RunRecord
 
 ROLES: tuple[Role, ...] = get_args(Role)
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from segshrink.data import Dataset
 from segshrink.evaluation.evaluate import evaluate
+from segshrink.evaluation_records import EvaluationRecord
 from segshrink.machine import default_threads
 from segshrink.models import SegmentationModel, load_model
 from segshrink.prediction.runtimes.torch import TorchBackend
 from segshrink.profiling.latency import Progress
 from segshrink.profiling.profile import ForeignModel, Source, profile_models
 from segshrink.run_folder import RunFolder
-from segshrink.run_records import EvaluationRecord, ProfileRecord, RunRecord
+from segshrink.run_records import ProfileRecord, RunRecord
 from segshrink.teachers import Teacher
 from segshrink.teachers.teacher import TeacherModule
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from segshrink.config import Distillation, Recipe, absolute_recipe, as_recipe
 from segshrink.data import Dataset, SceneStore, open_dataset
 from segshrink.errors import ConfigError, FileError
+from segshrink.evaluation_records import EvaluationRecord
 from segshrink.files import writing
 from segshrink.folder_lock import claimed
 from segshrink.losses import WeightedTerm
 from segshrink.report import report as write_report
 from segshrink.run_folder import RunFolder
-from segshrink.run_records import EvaluationRecord, RunRecord
+from segshrink.run_records import RunRecord
 from segshrink.teachers import Teacher, open_bank
 from segshrink.training.bank import bank_record, member_recipes
 from segshrink.training.checkpoints import check_checkpoint
