@@ -1,4 +1,4 @@
-"""The schema of ``run.json``, ``bank.json`` and ``profile.json``, as a program writes them and as it reads them back."""
+"""The schema of ``run.json``, ``bank.json`` and ``profile.json``, both as written and as read back."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def _worker(plan: Plan, errors: Any) -> None:
             _work(plan, open_dataset(plan.recipe.data), studies, lambda: None, silent)
     except KeyboardInterrupt:
         raise SystemExit(_INTERRUPTED) from None
-    except Exception as error:
+    except Exception as error:  # the process that waits for it raises it again
         errors.put(error)
 
 
