@@ -90,8 +90,8 @@ LAYOUTS = {
             "train": "VOC2012/ImageSets/Segmentation/train.txt",
             "val": "VOC2012/ImageSets/Segmentation/val.txt",
         },
-        (0, 1),
-        ("background", "aeroplane"),
+        (0, 2),
+        ("background", "bicycle"),
         {
             "VOC2012/ImageSets/Segmentation/train.txt": "2007_000032\n2007_000033\n",
             "VOC2012/ImageSets/Segmentation/val.txt": "2008_000042\n",

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from segshrink.classes import ClassMap, UndeclaredError, format_color
 from segshrink.data.store import Progress
@@ -144,9 +143,4 @@ def _palette_of(mask: Path) -> dict[int, str]:
         if picture.mode != "P":
             return {}
         colors = picture.getpalette("RGB") or []
-        used = Image.Image.getcolors(picture, 256) or []
-    return {
-        int(index): format_color(colors[3 * index : 3 * index + 3])
-        for _, index in used
-        if isinstance(index, int) and len(colors) >= 3 * index + 3
-    }
+    return {index: format_color(colors[3 * index : 3 * index + 3]) for index in range(len(colors) // 3)}
