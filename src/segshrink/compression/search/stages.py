@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 
 from segshrink.compression.pruning.prune import prune
 from segshrink.compression.search.candidate_files import export_trained, export_untrained, measure_files
@@ -40,6 +41,14 @@ from segshrink.training import describe_teacher, evaluate_run, profile_runs, tra
 
 # Options of a network that fetch weights; an untrained candidate needs none.
 _FETCHING = ("weights",)
+# Keys that recipes of version 0.1 didn't have, and what they say where they are left out.
+_LATER: dict[str, Any] = {
+    **dict.fromkeys(("cutmix", "mixup"), 0.0),
+    **{key: [] for key in ("colors", "values", "exclude", "overlaps", "members")},
+    **dict.fromkeys(("mask_resize", "soft_weight", "consistency", "folds")),
+    "out_of_fold": False,
+    "keep": "best",
+}
 
 
 class _ScoredFiles(Record):
@@ -88,7 +97,7 @@ class SearchStages:
     @cached_property
     def teacher_folder(self) -> Path:
         """Where the teacher's measures stand, as the report reads them."""
-        data = self.recipe.data.model_dump(mode="json")
+        data = _content(self.recipe.data)
         return self.work / f"teacher-{_hash({'teacher': self.identity, 'data': data})}"
 
     def measure(self, candidate: Candidate) -> CandidateResult:
@@ -341,8 +350,22 @@ def _divided(measured: Sequence[CandidateFile | str]) -> tuple[list[CandidateFil
 
 def _training_content(recipe: Recipe) -> dict[str, Any]:
     """Return what a training depends on: a recipe without its name."""
-    content = recipe.model_dump(mode="json")
-    return {key: value for key, value in content.items() if key != "name"}
+    return {key: value for key, value in _content(recipe).items() if key != "name"}
+
+
+def _content(section: BaseModel) -> Any:
+    """Return a recipe's section without later keys that say what they say where they are left out.
+
+    So the folders of a search that an older version began have the same names.
+    """
+
+    def without_later(value: Any) -> Any:
+        if isinstance(value, dict):
+            pairs = ((key, without_later(inner)) for key, inner in value.items())
+            return {key: inner for key, inner in pairs if key not in _LATER or inner != _LATER[key]}
+        return [without_later(inner) for inner in value] if isinstance(value, list) else value
+
+    return without_later(section.model_dump(mode="json"))
 
 
 def _hash(content: Any) -> str:
