@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
+
     from segshrink.models import SegmentationModel
 
 
@@ -15,6 +17,11 @@ def count_macs(model: SegmentationModel, *, size: int) -> int:
 
     Convolutions, matrix products and attention count; element-wise operations don't, as is usual in the field.
     """
+    return int(count_flops(model, size=size).get_total_flops()) // 2
+
+
+def count_flops(model: SegmentationModel, *, size: int) -> FlopCounterMode:
+    """Run a model on one image of ``size`` x ``size`` pixels, in eval mode, and return torch's counter of its FLOPs."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,7 +35,7 @@ def count_macs(model: SegmentationModel, *, size: int) -> int:
             model(image)
     finally:
         model.train(was_training)
-    return int(counter.get_total_flops()) // 2
+    return counter
 
 
 def count_file_parameters(file: Path) -> int | None:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from segshrink.profiling.parameters_and_macs import count_flops
 from segshrink.run_records import StageRecord
 
 if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
+
     from segshrink.models import SegmentationModel
 
 
@@ -42,16 +43,9 @@ def count_stages(model: SegmentationModel, *, size: int) -> tuple[StageRecord, .
 
     modules = dict(model.network.named_modules())
     handles = [module.register_forward_hook(partial(watch, path)) for path, module in modules.items()]
-    counter = FlopCounterMode(display=False)
-    device = next(model.parameters()).device
-    image = torch.zeros(1, model.description.bands, size, size, dtype=torch.uint8, device=device)
-    training = model.training
-    model.eval()
     try:
-        with torch.no_grad(), counter:
-            model(image)
+        counter = count_flops(model, size=size)
     finally:
-        model.train(training)
         for handle in handles:
             handle.remove()
     flops = _own_flops(counter, f"{type(model).__name__}.network", list(made))
