@@ -211,7 +211,7 @@ def test_memory_that_is_used_up_is_one_sentence(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr("segshrink.training.run._build", fail)
+    monkeypatch.setattr("segshrink.training.run.build_for_data", fail)
     result = segshrink("train", recipe, "-o", tmp_path / "run")
     assert result.status == 1
     assert "memory" in result.sentence

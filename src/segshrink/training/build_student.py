@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from segshrink.config import ModelChoice
-from segshrink.data import Dataset, refuse_other_bands
+from segshrink.data import CropModule, Dataset, image_statistics, refuse_other_bands
 from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.model_description import Normalization
 from segshrink.models import SegmentationModel, build_model, inherit_encoder, load_model
@@ -42,6 +43,20 @@ def build_chosen(choice: ModelChoice, dataset: Dataset, statistics: Callable[[],
         encoder_weights=choice.encoder_weights,
         sigmoid=choice.sigmoid,
     )
+
+
+def build_for_data(choice: ModelChoice, data: CropModule) -> SegmentationModel:
+    """Build a network as ``build_chosen`` does, described with what the data set's files say of their pixels."""
+    dataset = data.dataset
+    model = build_chosen(choice, dataset, lambda: image_statistics(data.train_store))
+    model.description = replace(
+        model.description,
+        dtype=dataset.dtype,
+        band_names=dataset.band_names or model.description.band_names,
+        scaling=dataset.scaling or model.description.scaling,
+        resolution=dataset.resolution or model.description.resolution,
+    )
+    return model
 
 
 def check_chosen(choice: ModelChoice, dataset: Dataset) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.config import Learner, Recipe, absolute_recipe
-from segshrink.data import CropModule, Dataset, SceneStore, absent_classes, image_statistics, open_dataset
+from segshrink.data import CropModule, Dataset, SceneStore, absent_classes, open_dataset
 from segshrink.errors import ConfigError, DataError, FileError, TrainingError
 from segshrink.folder_lock import claimed
 from segshrink.losses import WeightedTerm, build_terms
@@ -29,7 +29,7 @@ from segshrink.run_records import ImageCounts, MachineRecord, RunRecord
 from segshrink.signals import Terminated
 from segshrink.teachers import Teacher, TeacherCache
 from segshrink.teachers.low_precision import in_precision
-from segshrink.training.build_student import build_chosen, check_teacher_bands, inherit_from, tell_random_start
+from segshrink.training.build_student import build_for_data, check_teacher_bands, inherit_from, tell_random_start
 from segshrink.training.callbacks import (
     MEAN_IOU,
     BestCheckpoint,
@@ -158,7 +158,7 @@ class _Training:
         torch.set_num_threads(threads)
         data = self._opened(dataset or open_dataset(self.recipe.data))
         lightning.seed_everything(self.recipe.seed, workers=False, verbose=False)
-        model = _build(self.learner, data)
+        model = build_for_data(self.learner.model, data)
         inherits = teacher is not None and self.recipe.distillation.inherit_encoder
         if not resume and not inherits:
             tell_random_start(self.learner.model)
@@ -369,19 +369,6 @@ def _threads_of(record: RunRecord | None) -> int | None:
     """Return the threads that a run began with; other numbers of them add up to other weights."""
     threads = record.machine.threads if record else None
     return threads if threads and 0 < threads <= LARGEST_THREADS else None
-
-
-def _build(learner: Learner, data: CropModule) -> SegmentationModel:
-    dataset = data.dataset
-    model = build_chosen(learner.model, dataset, lambda: image_statistics(data.train_store))
-    model.description = replace(
-        model.description,
-        dtype=dataset.dtype,
-        band_names=dataset.band_names or model.description.band_names,
-        scaling=dataset.scaling or model.description.scaling,
-        resolution=dataset.resolution or model.description.resolution,
-    )
-    return model
 
 
 def cached_answers(
