@@ -98,7 +98,7 @@ def quick_runs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in ("profiling.profile", "compression.search.candidate_files", "compression.quantization.pipeline"):
             patch.setattr(f"segshrink.{module}.measure", _measured_at_once)
-        for name in ("to_png", "to_svg", "to_titled_svg", "composite"):
+        for name in ("to_files", "to_svg", "composite"):
             module = f"segshrink.report.{'page' if name == 'composite' else 'rendering'}"
             patch.setattr(import_module(module), name, _drawn_once(module, name))
         yield

@@ -188,10 +188,12 @@ def to_png(panel: Panel) -> bytes:
         return figure_png(panel.figure(titled=True))
 
 
-def to_titled_svg(panel: Panel) -> bytes:
-    """Return the titled figure as SVG on white."""
+def to_files(panel: Panel) -> dict[str, bytes]:
+    """Return the titled figure on white by the names of its files: PNG at 200 dots per inch, and SVG."""
     with mpl.rc_context(STYLE):
-        return _saved(panel.figure(titled=True), "svg", {"Date": None, "Creator": _MAKER}, LIGHT.surface)
+        figure = panel.figure(titled=True)
+        svg = _saved(figure, "svg", {"Date": None, "Creator": _MAKER}, LIGHT.surface)
+        return {f"{panel.key}.png": figure_png(figure), f"{panel.key}.svg": svg}
 
 
 def figure_png(figure: Figure) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from segshrink.report.panels import Panel, to_png, to_svg, to_titled_svg
+from segshrink.report.panels import Panel, to_files, to_svg
 from segshrink.report.pictures import data_uri
 from segshrink.version import __version__
 
@@ -42,8 +42,7 @@ def render(template: str, **values: Any) -> str:
 
 def figure_files(panels: Sequence[Panel]) -> dict[str, bytes]:
     """Return figures as PNG and SVG by the names of their files."""
-    files = {f"{panel.key}.png": to_png(panel) for panel in panels}
-    return files | {f"{panel.key}.svg": to_titled_svg(panel) for panel in panels}
+    return {name: content for panel in panels for name, content in to_files(panel).items()}
 
 
 def _markdown(text: str) -> str:
