@@ -5,6 +5,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from optuna import create_study
 from optuna.storages import RDBStorage
 
 from segshrink.errors import FileError, UsageError
@@ -42,3 +43,15 @@ def test_a_database_that_can_not_be_reached_is_named_without_its_password() -> N
     assert "secret" not in str(error.value)
     with pytest.raises(UsageError, match="URL"):
         check_storage("postgresql//://")
+
+
+def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path: Path) -> None:
+    journal, notes = tmp_path / "study.log", tmp_path / "notes.txt"
+    with open_storage(journal) as storage:
+        create_study(storage=storage, study_name="mine")
+    with open_storage(journal) as storage:
+        assert [study.study_name for study in storage.get_all_studies()] == ["mine"]
+    notes.write_text("mine\n")
+    with pytest.raises(FileError, match=rf"^{notes} is no journal of a study"), open_storage(notes):
+        pass
+    assert notes.read_text() == "mine\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ HEARTBEAT, GRACE = 15, 60
 # How often a trial may lose its worker: one that takes too much memory ends every worker.
 RETRIES = 3
 JOURNAL = "journal.log"
+_FIRST = 64  # bytes of a file that tell whether it is one
 _DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
 _REMEDY = "keep the study in PostgreSQL or MySQL, --storage postgresql://USER:PASSWORD@HOST/DATABASE"
 ONE_WORKER = f"SQLite loses trials when several workers write to it; leave --storage out, or {_REMEDY}"
@@ -104,15 +106,15 @@ def open_storage(place: str | Path) -> Iterator[LeasedJournal | RDBStorage]:
         place: As in ``check_storage``.
 
     Raises:
-        FileError: A database can't be reached.
-        MissingExtraError: Its driver is absent.
+        FileError: A database can't be reached, or a file is no journal.
+        MissingExtraError: A database's driver is absent.
     """
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            storage = _open_database(str(place)) if "://" in str(place) else LeasedJournal(Path(place))
+            storage = _open_database(str(place)) if "://" in str(place) else _open_journal(Path(place))
             try:
                 yield storage
             finally:
@@ -121,6 +123,15 @@ def open_storage(place: str | Path) -> Iterator[LeasedJournal | RDBStorage]:
                     storage.engine.dispose()
     finally:
         optuna.logging.set_verbosity(verbosity)
+
+
+def _open_journal(file: Path) -> LeasedJournal:
+    """Open a journal, or begin one; a file of another kind is left as it is."""
+    if file.exists() and file.stat().st_size:
+        with file.open("rb") as stream:
+            if not re.match(rb'\{"op_code": ?\d', stream.readline(_FIRST)):
+                raise FileError(f"{file} is no journal of a study, so nothing is written to it; choose another file")
+    return LeasedJournal(file)
 
 
 def _open_database(place: str) -> RDBStorage:

@@ -95,13 +95,14 @@ def tune(
     recipe = absolute_recipe(as_recipe(recipe))
     refuse_foreign(*(out / name for name in (STUDY, *BEST.values(), *REPORT_FILES)))
     earlier = TuningRecord.read_if_present(out / STUDY)
-    if earlier is not None and not resume:
-        raise FileError(f"{out} already holds a study; add --resume to go on with it, or choose another folder")
     if workers < 1:
         raise UsageError(f"give at least one worker, found {workers}")
     roles: tuple[Role, ...] = ("student", "control") if control else ("student",)
     if recipe.student is None:
         roles = ("teacher",)
+    for name in () if resume else (STUDY, JOURNAL, "teacher-run", "teacher", *roles):
+        if (out / name).exists():
+            raise FileError(f"{out / name} is there already; go on with it by --resume, or choose another folder")
     place = storage or out / JOURNAL
     check_storage(place, workers=workers)
     widths = len(settings.objectives) > 1
