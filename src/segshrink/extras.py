@@ -32,6 +32,7 @@ _EXTRAS = {
     "litert": frozenset(("litert_torch",)),
     "openvino": frozenset(("openvino",)),
     "vector": frozenset(("pyogrio", "shapely")),
+    "coco": frozenset(("pycocotools",)),
     "compress": frozenset(("nncf", "torch_pruning")),
     "tune": frozenset(("cmaes", "optuna", "psycopg", "pymysql", "sqlalchemy")),
 }

@@ -17,7 +17,7 @@ from segshrink.data import CropDataset, SceneStore, cut
 from segshrink.data.crop_dataset import FixedCrops
 from segshrink.data.sources import Sample
 from segshrink.errors import DataError
-from segshrink.imagery import ReadOptions, VectorLabels, read_image, read_valid_image
+from segshrink.imagery import MaskOptions, ReadOptions, read_image, read_valid_image
 from segshrink.tiling import Window
 
 CLASSES = ClassMap.build([("ground", None, 0), ("house", None, 1)])
@@ -120,12 +120,12 @@ def test_polygons_are_asked_for_what_the_sample_says(sample: Sample, tmp_path: P
         f'"geometry": {{"type": "Polygon", "coordinates": [{corners}]}}}}'
     )
     for background, outside in ((None, IGNORE_INDEX), ("ground", 0)):
-        labels = VectorLabels(field="use", background=background)
-        store = SceneStore([Sample("a", sample.image, path, labels=labels)], CLASSES, folder=tmp_path / "cache")
+        labels = MaskOptions(field="use", background=background)
+        store = SceneStore([Sample("a", sample.image, path, mask_options=labels)], CLASSES, folder=tmp_path / "cache")
         assert (store.mask(0)[11:20, 11:20] == 1).all()
         assert store.mask(0)[10, 10] == IGNORE_INDEX
         assert store.mask(0)[2, 20] == outside
-    wrong = Sample("a", sample.image, path, labels=VectorLabels(field="kind"))
+    wrong = Sample("a", sample.image, path, mask_options=MaskOptions(field="kind"))
     with pytest.raises(DataError, match="no attribute 'kind'"):
         SceneStore([wrong], CLASSES, folder=tmp_path / "cache")
 

@@ -15,7 +15,7 @@ from rasterio.warp import transform_geom
 
 from segshrink.classes import ClassMap, UndeclaredError
 from segshrink.errors import DataError, FileError, MissingExtraError
-from segshrink.imagery import VectorLabels, read_mask
+from segshrink.imagery import MaskOptions, read_mask
 
 Paint = Callable[..., Path]
 CLASSES = ClassMap.build([("ground", None, None), ("house", None, None)])
@@ -67,7 +67,7 @@ def test_classes_are_told_by_the_attribute(paint: Paint, draw: Callable[..., Pat
     expected[30:35, :5] = 2
     expected[35:, :5] = 255
 
-    with_ground = read_mask(path, THREE, image=image, labels=VectorLabels(background="ground"))
+    with_ground = read_mask(path, THREE, image=image, options=MaskOptions(background="ground"))
     np.testing.assert_array_equal(with_ground, expected)
 
     without = read_mask(path, THREE, image=image)
@@ -82,12 +82,12 @@ def test_polygons_without_attribute_are_the_other_of_two_classes(paint: Paint, d
     expected[2:12, 3:23] = 1
 
     np.testing.assert_array_equal(read_mask(path, CLASSES, image=image), expected)
-    turned = read_mask(path, CLASSES, image=image, labels=VectorLabels(background="house"))
+    turned = read_mask(path, CLASSES, image=image, options=MaskOptions(background="house"))
     np.testing.assert_array_equal(turned, 1 - expected)
     with pytest.raises(DataError, match=r"no attribute 'class' \(they have: name\); say with 'mask_field'"):
         read_mask(path, THREE, image=image)
     with pytest.raises(DataError, match="no attribute 'kind'"):
-        read_mask(path, CLASSES, image=image, labels=VectorLabels(field="kind"))
+        read_mask(path, CLASSES, image=image, options=MaskOptions(field="kind"))
 
 
 @pytest.mark.parametrize("features", [(), ((None, {"name": "x"}),), ((EMPTY, {}), (None, {}))])
@@ -99,7 +99,7 @@ def test_no_polygon_at_all_is_ignored_but_for_a_background(
     for classes in (CLASSES, THREE):
         assert (read_mask(draw(*features), classes, image=image) == 255).all()
         for index, name in enumerate(classes.names):
-            mask = read_mask(draw(*features), classes, image=image, labels=VectorLabels(background=name))
+            mask = read_mask(draw(*features), classes, image=image, options=MaskOptions(background=name))
             assert (mask == index).all()
 
 
@@ -151,7 +151,7 @@ def test_undeclared_classes_are_told_with_their_pixels(paint: Paint, draw: Calla
     with pytest.raises(UndeclaredError, match=r"labels\.geojson: undeclared classes .*: shed \(1 polygons\)") as caught:
         read_mask(path, THREE, image=image)
     assert caught.value.found == {"shed": 25}
-    mask = read_mask(path, THREE, image=image, labels=VectorLabels(background="ground", tolerant=True))
+    mask = read_mask(path, THREE, image=image, options=MaskOptions(background="ground", tolerant=True))
     assert (mask == 255).sum() == 25
     assert (mask == 1).sum() == 30
 
@@ -201,14 +201,14 @@ def test_geopackages_give_what_geojson_gives(paint: Paint, tmp_path: Path, suffi
         crs="EPSG:32633",
     )
 
-    mask = read_mask(path, THREE, image=image, labels=VectorLabels(background="ground"))
+    mask = read_mask(path, THREE, image=image, options=MaskOptions(background="ground"))
 
     expected = np.zeros((40, 60), dtype=np.uint8)
     expected[1:6, 1:6] = 1
     expected[10:14, 10:14] = 2
     expected[20:23, 20:23] = 255
     np.testing.assert_array_equal(mask, expected)
-    assert read_mask(path, CLASSES, image=image, labels=VectorLabels(tolerant=True)).max() == 255
+    assert read_mask(path, CLASSES, image=image, options=MaskOptions(tolerant=True)).max() == 255
 
 
 def test_damaged_geopackages_are_refused(paint: Paint, tmp_path: Path) -> None:

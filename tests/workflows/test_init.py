@@ -366,7 +366,7 @@ def test_jpeg_masks_are_refused_with_the_remedy(tmp_path: Path) -> None:
         image(root / f"images/{number}.png")
         noisy = np.random.default_rng(0).integers(0, 30, (SIZE, SIZE), dtype=np.uint8)
         draw(root / f"masks/{number}.jpg", noisy)
-    with pytest.raises(DataError, match=r"2 masks are JPEG files, .* export them again as PNG"):
+    with pytest.raises(DataError, match=r"none of the 2 pairs .*masks can't be JPEG files, .* as PNG"):
         segshrink.init(root, out=tmp_path / "out")
 
 

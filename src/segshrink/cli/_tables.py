@@ -272,6 +272,8 @@ def _print_sizes(console: Console, inspection: Inspection) -> None:
         )
     for name, held in inspection.merged.items():
         console.print(f"{name} is {', '.join(map(str, held))} in masks", markup=False)
+    for source, count in inspection.drawn_from.items():
+        console.print(f"masks of {count} images are drawn from {source}", markup=False)
     if inspection.resized_masks:
         count = len(inspection.resized_masks)
         console.print(f"mask_resize: {count} masks are brought to their image's size", markup=False)

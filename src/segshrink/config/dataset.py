@@ -45,6 +45,9 @@ class ClassEntry(Strict):
     """Its colors, where masks hold it in several; it is drawn in ``color``, else in the first of these."""
     values: list[Value] = Field(default=[])
     """Its numbers, where index masks hold it in several."""
+    labels: list[str] = Field(default=[])
+    """What annotations, attributes of polygons or folders of masks call it, where that isn't its name; "*" is all that
+    nothing else names."""
 
     @model_validator(mode="before")
     @classmethod
@@ -127,11 +130,15 @@ class DatasetDescription(Strict):
     """Wildcard relative to root ("Tile */images/*.jpg"), or a list file of "image" or "image mask" lines. A suffix
     counts in any case: *.jpg finds a.JPG, too. Paths of a list that begin elsewhere are matched by their end."""
     masks: str | None = None
-    """Wildcard with the same number of * parts, paired by them; empty with a two-column list file."""
+    """Wildcard with the same number of * parts, paired by them; empty with a two-column list file. Masks are images,
+    polygons on the ground (.geojson, .gpkg, .fgb), or annotations of COCO, CVAT, LabelMe or YOLO. One file for many
+    images has fewer * parts; {class} stands for each class that has masks of its own ("masks/{class}/*.png")."""
     classes: list[ClassEntry] = Field(min_length=2, max_length=255)
     """The classes, in the order of the model's outputs; names alone count 0, 1, 2 ... in index masks."""
     ignore: list[Color | int] = Field(default=[])
     """Mask colors ("#RRGGBB", black, [0, 0, 0]) or values that carry no label."""
+    ignore_labels: list[str] = Field(default=[])
+    """Labels of annotations, polygons or folders of masks that carry no class: their pixels are ignored."""
     exclude: list[str] | str = Field(default=[])
     """Images to leave out: folders or wildcards relative to root, stems, or a text file with one of these a line."""
     mask_resize: Literal["nearest"] | None = None
@@ -158,8 +165,12 @@ class DatasetDescription(Strict):
     """Masks as polygons (.geojson, .gpkg): the attribute that holds a class's name or value. None takes "class"; where
     polygons don't have it and there are two classes, all polygons are the one that isn't mask_background."""
     mask_background: str | None = None
-    """Masks as polygons: the class where no polygon lies. None ignores these pixels; where all polygons are one class
-    of two, it is the first class."""
+    """Masks as shapes: the class where no shape lies. None ignores these pixels, but takes the first class where all
+    polygons on the ground are one class of two, and a class called background or other in annotations."""
+    mask_instances: Annotated[int, Field(ge=2)] | Literal["all"] | None = None
+    """Masks that hold ids of objects: the number that the class's value was multiplied by (1000: 26003 is an object of
+    value 26, and what is less than 1000 a value), or "all": every id but 0 is an object of the second of two classes.
+    """
 
     @model_validator(mode="after")
     def _meaningful(self) -> DatasetDescription:
@@ -169,6 +180,8 @@ class DatasetDescription(Strict):
             raise ValueError(f"mask_background must be one of the classes {', '.join(classes.names)}")
         if unknown := [name for name in self.allow_absent if name not in classes.names]:
             raise ValueError(f"allow_absent names '{unknown[0]}', which is none of {', '.join(classes.names)}")
+        if self.mask_instances == "all" and classes.values != (0, 1):
+            raise ValueError("mask_instances: all needs two classes without color or value, background and object")
         return self
 
     def class_map(self) -> ClassMap:

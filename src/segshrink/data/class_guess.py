@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.data.class_names import NamedClass
@@ -16,6 +17,8 @@ from segshrink.formatting import listed, percent
 Ask = Callable[[str, Sequence[str]], str]
 
 _VOID = re.compile(r"(?i)unlabell?ed|void|ignored?|unknown|no[ _-]?data|out of roi|dontcare")
+# Ids of objects are a class's value times this and a count, which stays below that, in Cityscapes and its kin.
+_INSTANCES, _MOST_OBJECTS = 1000, 300
 _VOC = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
     "pottedplant sheep sofa train tvmonitor"
@@ -62,7 +65,7 @@ def guess_classes(survey: MaskSurvey, named: Sequence[NamedClass], *, source: st
         ask: Answers what isn't sure.
 
     Raises:
-        DataError: What masks hold can't be classes: JPEG's blur, smooth edges, ids of objects, or one value alone.
+        DataError: What masks hold can't be classes: smooth edges, or one value alone.
     """
     _refuse_what_is_no_class(survey)
     labels = _by_color(survey, named) if survey.in_color else _by_value(survey, named)
@@ -84,29 +87,58 @@ def guess_classes(survey: MaskSurvey, named: Sequence[NamedClass], *, source: st
         listed_color = next((entry.color for entry in named if entry.name == name and entry.color), None)
         entry = GuessedClass(name or "no label", value, color or listed_color, share, unsure)
         (ignored if void else classes).append(entry)
-    if len(classes) < 2:
-        raise DataError(
-            f"the masks hold {len(classes)} class ({listed([str(value) for value in survey.pixels], 6)}), and a "
-            "segmentation needs two; give masks that also say where it is not"
-        )
+    _refuse_one_class(classes, survey)
     known = {entry.name for entry in (*classes, *ignored)}
     absent = tuple(entry.name for entry in named if entry.name not in known) if source else ()
     return GuessedClasses(tuple(_unique(classes)), tuple(ignored), absent)
 
 
+def guess_labels(survey: MaskSurvey, labels: Mapping[str, str], colors: Mapping[str, str]) -> GuessedClasses:
+    """Name what masks hold that are drawn by labels.
+
+    Args:
+        survey: What was seen in the masks.
+        labels: Label → the class's name, in the order of the classes.
+        colors: Label → "#RRGGBB", where something says it.
+
+    Raises:
+        DataError: Masks hold one class alone.
+    """
+    entries = [
+        GuessedClass(name, label, colors.get(label), survey.shares.get(label, 0.0)) for label, name in labels.items()
+    ]
+    seen = [entry for entry in entries if entry.share]
+    classes = [entry for entry in seen if not _VOID.fullmatch(entry.name)]
+    _refuse_one_class(classes, survey)
+    absent = tuple(entry.name for entry in entries if not entry.share)
+    return GuessedClasses(tuple(_unique(classes)), tuple(entry for entry in seen if entry not in classes), absent)
+
+
+def guess_instances(survey: MaskSurvey) -> int | Literal["all"] | None:
+    """Tell what the values of masks of objects' ids are made of, as ``MaskOptions.instances``; None for no ids."""
+    values = [value for value in survey.pixels if isinstance(value, int)]
+    if len(values) < len(survey.pixels) or max(values, default=0) <= IGNORE_INDEX:
+        return None
+    objects = [value for value in values if value >= _INSTANCES]
+    if objects and all(value < _INSTANCES * _INSTANCES and value % _INSTANCES < _MOST_OBJECTS for value in objects):
+        return _INSTANCES
+    return "all" if len(values) > MOST_KINDS else None
+
+
+def _refuse_one_class(classes: Sequence[GuessedClass], survey: MaskSurvey) -> None:
+    if len(classes) < 2:
+        raise DataError(
+            f"the masks hold {len(classes)} class ({listed([str(value) for value in survey.pixels], 6)}), and a "
+            "segmentation needs two; give masks that also say where it is not"
+        )
+
+
 def _refuse_what_is_no_class(survey: MaskSurvey) -> None:
     kinds = len(survey.pixels)
-    if survey.jpeg and kinds > 2:
-        raise DataError(
-            f"{survey.jpeg} masks are JPEG files, whose compression blurs classes into {kinds} others; export them "
-            "again as PNG (indexed or 8-bit gray) or TIFF"
-        )
     if kinds > MOST_KINDS:
-        ids = not survey.in_color and max(value for value in survey.pixels if isinstance(value, int)) > IGNORE_INDEX
-        cause = "as ids of single objects do" if ids else "as masks do that were resized smoothly or saved with loss"
         raise DataError(
-            f"the masks hold {kinds} different {'colors' if survey.in_color else 'values'}, {cause}; export a mask of "
-            "class numbers, resized by nearest neighbor"
+            f"the masks hold {kinds} different {'colors' if survey.in_color else 'values'}, as masks do that were "
+            "resized smoothly or saved with loss; export a mask of class numbers, resized by nearest neighbor"
         )
 
 

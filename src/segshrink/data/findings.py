@@ -146,6 +146,7 @@ class Inspection:
         excluded: Images that the description excludes.
         resized_masks: Masks that are brought to their image's size.
         merged: Class name → its colors or values in masks, of classes that have several.
+        drawn_from: What masks are drawn from where they are no images, such as "COCO annotations" → how many.
     """
 
     name: str
@@ -166,6 +167,7 @@ class Inspection:
     excluded: tuple[str, ...] = ()
     resized_masks: tuple[str, ...] = ()
     merged: dict[str, tuple[str | int, ...]] = field(default_factory=dict)
+    drawn_from: dict[str, int] = field(default_factory=dict)
 
     @property
     def augmentation(self) -> Literal["aerial", "photo"]:

@@ -28,14 +28,14 @@ from segshrink.data.folds import grouped, independent_groups
 from segshrink.data.image_kinds import ImageKind, common_kind, read_options
 from segshrink.data.label_checks import compare_classes, propose_values
 from segshrink.data.pairing import Found, Pair, find_pairs, find_unlabeled, meant_orphans
-from segshrink.data.sources import vector_labels
+from segshrink.data.sources import mask_options
 from segshrink.data.splits import PARTS, Division, divide, divide_patches
 from segshrink.data.store import Progress
 from segshrink.errors import DataError, SegshrinkError
 from segshrink.files import content_key
 from segshrink.formatting import listed
 from segshrink.imagery import ImageInfo, probe, read_mask, read_valid_image
-from segshrink.imagery.masks import resized_mask
+from segshrink.imagery.masks import drawn_from, resized_mask
 from segshrink.imagery.reading import transparency_shares
 from segshrink.imagery.vector_masks import is_vector, misplaced
 from segshrink.tiling import Window
@@ -87,8 +87,8 @@ def inspect_dataset(description: DatasetDescription, *, progress: Progress | Non
         survey.problems += duplicate_problems(survey.duplicates)
     _tell_misplaced(survey)
     if "train" in survey.counts:
-        survey.problems += propose_values(classes, survey.mask_values, survey.undeclared)
-        drawn = any(pair.mask is not None and is_vector(pair.mask) for pair, _ in work)
+        drawn = bool(survey.drawn_from)
+        survey.problems += [] if drawn else propose_values(classes, survey.mask_values, survey.undeclared)
         survey.problems += compare_classes(classes, survey.counts, allowed=description.allow_absent, drawn=drawn)
     return survey.result()
 
@@ -115,6 +115,7 @@ class _Survey:
     ground: tuple[tuple[str, ...], ...] = ()
     excluded: tuple[str, ...] = ()
     resized: list[str] = field(default_factory=list)
+    drawn_from: Counter[str] = field(default_factory=Counter)
 
     def tell(
         self,
@@ -185,20 +186,23 @@ class _Survey:
         if pair.mask is None or self.classes is None:
             return None
         name = pair.expected or str(pair.mask)
-        labels = vector_labels(self.description)
+        options = mask_options(self.description)
+        if drawn := drawn_from(pair.mask):
+            self.drawn_from[drawn] += 1
         try:
-            mask = read_mask(pair.mask, self.classes, image=pair.image, labels=labels)
+            mask = read_mask(pair.mask, self.classes, image=pair.image, options=options)
             if is_vector(pair.mask) and self.elsewhere.get(pair.mask, "") is not None:
                 # Where a polygon leaves a trace the mask has two values.
                 self.elsewhere[pair.mask] = misplaced(pair.mask, pair.image) if (mask == mask[0, 0]).all() else None
             return mask
         except UndeclaredError as error:
             for value, pixels in error.found.items():
-                self.undeclared.setdefault(value, {})[name] = pixels
+                files = self.undeclared.setdefault(value, {})
+                files[name] = files.get(name, 0) + pixels  # a file may be that of many images
             try:
-                if is_vector(pair.mask):
-                    return read_mask(pair.mask, self.classes, image=pair.image, labels=replace(labels, tolerant=True))
-                return read_mask(pair.mask, _tolerant(self.classes, error.found))
+                if drawn:
+                    return read_mask(pair.mask, self.classes, image=pair.image, options=replace(options, tolerant=True))
+                return read_mask(pair.mask, _tolerant(self.classes, error.found), options=options)
             except SegshrinkError:
                 return None
         except SegshrinkError as error:
@@ -237,6 +241,7 @@ class _Survey:
             excluded=self.excluded,
             resized_masks=tuple(self.resized),
             merged=_merged(self.classes),
+            drawn_from=dict(self.drawn_from),
         )
 
 

@@ -20,13 +20,13 @@ def compare_classes(
         classes: What masks mean.
         counts: For each part of the split, pixels by class index.
         allowed: Classes that training masks need not hold.
-        drawn: Whether masks are polygons.
+        drawn: Whether labels of shapes or folders say what masks mean.
     """
     problems = []
     nothing = np.zeros(256, dtype=np.int64)
     train = counts.get("train", nothing)
     judged = counts.get("val", nothing) + counts.get("test", nothing)
-    correct = "'mask_field' or the polygons' attribute" if drawn else "its color or value"
+    correct = "its labels, 'mask_background' or 'mask_field'" if drawn else "its color or value"
     for index, name in enumerate(classes.names):
         if train[index] == 0 and name not in allowed:
             where = "no training mask has it" if judged[index] else "no mask has it"

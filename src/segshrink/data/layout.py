@@ -139,6 +139,11 @@ def layout_from_lists(root: Path, names: Sequence[str]) -> Layout | None:
     return Layout(None, None, tuple(sorted(pairs.items())), ()) if pairs else None
 
 
+def is_mask_folder(name: str) -> bool:
+    """Whether a folder's name speaks of masks."""
+    return _split_step(name)[0] == "mask"
+
+
 def _groups(names: Sequence[str], *, strip_images: bool) -> tuple[list[_Group], list[_Group]]:
     """Return the largest groups of images and of masks; ``strip_images`` takes words such as "_sat" out of names."""
     roles: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {"image": defaultdict(dict), "mask": defaultdict(dict)}

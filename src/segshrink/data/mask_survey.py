@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ import numpy as np
 from segshrink.classes import ClassMap, UndeclaredError, format_color
 from segshrink.data.store import Progress
 from segshrink.errors import DataError, SegshrinkError
-from segshrink.imagery import probe, read_mask
-from segshrink.imagery.masks import resized_mask
+from segshrink.imagery import MaskOptions, probe, read_mask
+from segshrink.imagery.masks import drawn_from, resized_mask
 from segshrink.imagery.raster_files import open_pillow, read_header
 
 # Of more pairs than this so many, evenly spaced, are looked at.
@@ -23,6 +24,8 @@ MOST_KINDS = 64
 # A value and a color that no mask holds: all that a mask holds is undeclared then, and counted.
 _BY_VALUE = ClassMap(("nothing",), ((1, 2, 3),), values=(65535,))
 _BY_COLOR = ClassMap(("nothing",), ((1, 2, 3),))
+# What a mask holds, and its (height, width).
+_Held = tuple[Counter[str | int], tuple[int, int]]
 
 
 @dataclass
@@ -37,7 +40,7 @@ class MaskSurvey:
         resized: How many masks have another size than their image, but its proportions.
         sizes: (height, width) of the images that were looked at.
         palette: Value → color of the first palette mask.
-        jpeg: How many masks are JPEG files, which blur classes.
+        by_label: Whether masks are drawn by labels, which stand where colors or values do.
         bands: Bands of the first image.
         dtype: Its data type.
     """
@@ -49,14 +52,14 @@ class MaskSurvey:
     resized: int = 0
     sizes: list[tuple[int, int]] = field(default_factory=list)
     palette: dict[int, str] = field(default_factory=dict)
-    jpeg: int = 0
+    by_label: bool = False
     bands: int = 3
     dtype: str = "uint8"
 
     @property
     def in_color(self) -> bool:
         """Whether masks are in colors."""
-        return any(isinstance(value, str) for value in self.pixels)
+        return not self.by_label and any(isinstance(value, str) for value in self.pixels)
 
     @property
     def shares(self) -> dict[str | int, float]:
@@ -65,28 +68,45 @@ class MaskSurvey:
         return {value: count / total for value, count in self.pixels.most_common()}
 
 
-def survey_masks(root: Path, pairs: Sequence[tuple[str, str]], *, progress: Progress | None = None) -> MaskSurvey:
-    """Look at pairs of images and raster masks; of very many at an even sample.
+def survey_masks(
+    root: Path,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    labels: Sequence[str] = (),
+    options: MaskOptions | None = None,
+    progress: Progress | None = None,
+) -> MaskSurvey:
+    """Look at pairs of images and masks; of very many at an even sample.
 
     Args:
         root: The folder.
         pairs: (image, mask) relative to it.
+        labels: What may stand on masks that are drawn by labels; none where pixels are the mask.
+        options: How masks are read.
         progress: Called with (pairs done, all pairs) after each.
     """
     step = -(-len(pairs) // MOST_PAIRS)
     chosen = pairs[:: max(step, 1)]
+    options = options or MaskOptions()
+    read = partial(_held, options=options)
+    if labels:
+        survey = _look(root, chosen, partial(_drawn, classes=ClassMap.build(labels), options=options), progress)
+        survey.by_label = True
+        return survey
     try:
-        return _look(root, chosen, _BY_VALUE, progress)
+        return _look(root, chosen, partial(read, classes=_BY_VALUE), progress)
     except _ColorsError:
-        return _look(root, chosen, _BY_COLOR, progress)
+        return _look(root, chosen, partial(read, classes=_BY_COLOR), progress)
 
 
-def _look(root: Path, pairs: Sequence[tuple[str, str]], classes: ClassMap, progress: Progress | None) -> MaskSurvey:
-    """Look at pairs; raises _ColorsError where a mask is in colors and ``classes`` has values."""
+def _look(
+    root: Path, pairs: Sequence[tuple[str, str]], read: Callable[[Path, Path], _Held], progress: Progress | None
+) -> MaskSurvey:
+    """Look at pairs; raises _ColorsError where a mask is in colors and ``read`` expects values."""
     survey = MaskSurvey()
     for number, (image, mask) in enumerate(pairs, start=1):
         try:
-            found, shape = _held(root / mask, classes)
+            found, shape = read(root / mask, root / image)
             info = probe(root / image)
             _note(survey, root, image, mask, found, shape, (info.height, info.width))
             if survey.looked == 1:
@@ -103,10 +123,11 @@ class _ColorsError(Exception):
     """A mask is in colors."""
 
 
-def _held(mask: Path, classes: ClassMap) -> tuple[Counter[str | int], tuple[int, int]]:
+def _held(mask: Path, image: Path, *, classes: ClassMap, options: MaskOptions) -> _Held:
+    """Count what a mask of pixels holds."""
     info = probe(mask)
     try:
-        read_mask(mask, classes)
+        read_mask(mask, classes, options=options)
     except UndeclaredError as error:
         return Counter(error.found), (info.height, info.width)
     except DataError as error:
@@ -114,6 +135,14 @@ def _held(mask: Path, classes: ClassMap) -> tuple[Counter[str | int], tuple[int,
             raise _ColorsError from error
         raise
     raise DataError(f"{mask} holds nothing but no-data")
+
+
+def _drawn(mask: Path, image: Path, *, classes: ClassMap, options: MaskOptions) -> _Held:
+    """Count the labels of a mask that is drawn."""
+    drawn = read_mask(mask, classes, image=image, options=options)
+    counts = np.bincount(drawn.reshape(-1), minlength=256)
+    held = {name: int(count) for name, count in zip(classes.names, counts, strict=False) if count}
+    return Counter(held), (drawn.shape[0], drawn.shape[1])
 
 
 def _note(
@@ -130,14 +159,13 @@ def _note(
             raise DataError(f"{mask} is {shape[0]} × {shape[1]} pixels, {image} {size[0]} × {size[1]}")
         survey.resized += 1
     survey.looked += 1
-    survey.jpeg += read_header(root / mask).format == "JPEG"
     survey.sizes.append(size)
     survey.pixels += found
     survey.by_image[image] = found
 
 
 def _palette_of(mask: Path) -> dict[int, str]:
-    if not read_header(mask).by_pillow:
+    if drawn_from(mask) or not read_header(mask).by_pillow:
         return {}
     with open_pillow(mask) as picture:
         if picture.mode != "P":

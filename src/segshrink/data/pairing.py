@@ -25,6 +25,12 @@ from segshrink.data.wildcards import (
 from segshrink.errors import ConfigError, DataError, FileError
 from segshrink.file_search import is_file
 from segshrink.formatting import listed
+from segshrink.imagery.annotations import annotation_kind, annotations_of
+from segshrink.imagery.mask_options import ANY_LABEL
+from segshrink.imagery.masks import CLASS_PART, mask_files
+
+# Files that may hold the masks of many images.
+_MANY_IMAGES = (".json", ".xml", ".geojson", ".gpkg", ".fgb")
 
 
 @dataclass(frozen=True)
@@ -84,22 +90,25 @@ def _by_path(description: DatasetDescription, root: Path) -> Found:
     masks = Wildcard(description.masks)
     if masks.text == images.text:
         raise ConfigError(f"{description.name}: 'images' and 'masks' are both '{masks.text}'; correct one of them")
-    if masks.parts != images.parts:
+    shared = masks.parts < images.parts and masks.text.lower().endswith(_MANY_IMAGES)
+    if masks.parts != images.parts and not shared:
         raise ConfigError(
             f"{description.name}: images '{images.text}' has {images.parts} * parts but masks '{masks.text}' has "
             f"{masks.parts}; give both the same number, masks are paired by them"
         )
-    expected = {image: masks.fill(parts) for image, parts in candidates.items()}
+    expected = {image: masks.fill(parts[: masks.parts]) for image, parts in candidates.items()}
     # "a.png" with "a_mask.png" beside it: the pattern *.png finds both, but the second is a mask.
     foreign = {with_lower_suffix(mask) for image, mask in expected.items() if image != mask}
     kept = [image for image in candidates if with_lower_suffix(image) not in foreign]
     names = _names([(image, _pattern_name(images, image)) for image in kept])
-    existing = masks.files(root)
+    existing = _existing(masks, description, root)
     in_any_case = {with_lower_suffix(mask): mask for mask in existing}
     found = {
         image: mask if mask in existing else in_any_case.get(with_lower_suffix(mask))
         for image, mask in expected.items()
     }
+    if shared:
+        found = {image: mask if _lists(root, mask, image) else None for image, mask in found.items()}
     pairs = tuple(
         Pair(
             names[image],
@@ -114,9 +123,25 @@ def _by_path(description: DatasetDescription, root: Path) -> Found:
     orphans = tuple(
         (mask, images.fill(parts))
         for mask, parts in existing.items()
-        if mask not in wanted_masks and mask not in candidates
+        if mask not in wanted_masks and mask not in candidates and not shared
     )
     return Found(pairs, orphans)
+
+
+def _existing(masks: Wildcard, description: DatasetDescription, root: Path) -> dict[str, tuple[str, ...]]:
+    """Find the masks: path, with "{class}" where each class has one → what the parts stand for."""
+    if CLASS_PART not in masks.text:
+        return masks.files(root)
+    folders = [name for entry in description.classes for name in (entry.name, *entry.labels) if name != ANY_LABEL]
+    held = (Wildcard(masks.text.replace(CLASS_PART, name)).files(root).values() for name in folders)
+    return {masks.fill(parts): parts for found in held for parts in found}
+
+
+def _lists(root: Path, mask: str | None, image: str) -> bool:
+    """Whether a file of many images' masks speaks of an image: annotations list it, polygons on the ground may."""
+    if mask is None:
+        return False
+    return annotation_kind(root / mask) is None or annotations_of(root / mask, root / image) is not None
 
 
 def find_unlabeled(description: DatasetDescription) -> tuple[Pair, ...]:
@@ -212,7 +237,8 @@ def _matching(pattern: Wildcard, root: Path, field: str) -> dict[str, tuple[str,
 
 def _from_list(description: DatasetDescription, root: Path) -> Found:
     masks = None if description.masks is None else Wildcard(description.masks)
-    if masks is not None and masks.parts != 1:
+    shared = masks is not None and masks.parts == 0 and masks.text.lower().endswith(_MANY_IMAGES)
+    if masks is not None and masks.parts != 1 and not shared:
         raise ConfigError(
             f"{description.name}: with a list file of images 'masks' must have one * part, which stands for the "
             f"image's stem; '{masks.text}' has {masks.parts}"
@@ -227,8 +253,9 @@ def _from_list(description: DatasetDescription, root: Path) -> Found:
     names = _names([(image, _path_name(image)) for image in images])
     pairs = []
     for image, mask in rows:
-        expected = mask if masks is None else masks.fill([PurePosixPath(image).stem])
-        exists = expected is not None and is_file(root / expected)
+        expected = mask if masks is None else masks.fill([PurePosixPath(image).stem][: masks.parts])
+        exists = expected is not None and any(is_file(file) for file in mask_files(root / expected))
+        exists = exists and (not shared or _lists(root, expected, image))
         pairs.append(
             Pair(names[image], image, root / image, root / expected if expected and exists else None, expected)
         )

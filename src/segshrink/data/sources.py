@@ -13,7 +13,7 @@ from segshrink.data.image_kinds import common_kind, read_options
 from segshrink.data.pairing import Found, Pair, find_pairs, find_unlabeled, refuse_unpaired
 from segshrink.data.splits import Division, divide, divide_patches
 from segshrink.errors import DataError, ModelError
-from segshrink.imagery import ReadOptions, VectorLabels, probe
+from segshrink.imagery import MaskOptions, ReadOptions, probe
 from segshrink.imagery.bands import same_bands
 from segshrink.imagery.scaling import Scaling
 from segshrink.model_description import ModelDescription
@@ -29,7 +29,7 @@ class Sample:
         image: The image file.
         mask: The mask file; None for images without labels.
         window: Part of both in pixels; None is the whole. Only the leaking ``patches`` split gives one.
-        labels: How polygons become classes, where the mask is drawn as such.
+        mask_options: How the mask is read; None is ``MaskOptions()``.
         options: How the image is read; None is ``ReadOptions()``.
         resize_mask: Whether a mask of other size but the same proportions is brought to the image's.
     """
@@ -38,7 +38,7 @@ class Sample:
     image: Path
     mask: Path | None
     window: Window | None = None
-    labels: VectorLabels | None = None
+    mask_options: MaskOptions | None = None
     options: ReadOptions | None = None
     resize_mask: bool = False
 
@@ -175,7 +175,7 @@ def samples_of(
     pairs = files.pairs
     made = partial(
         _sample,
-        labels=vector_labels(description),
+        mask_options=mask_options(description),
         options=options,
         resize_mask=description.mask_resize is not None,
     )
@@ -194,13 +194,19 @@ def samples_of(
     }
 
 
-def vector_labels(description: DatasetDescription) -> VectorLabels:
-    """Return how polygons become classes."""
-    return VectorLabels(field=description.mask_field, background=description.mask_background)
+def mask_options(description: DatasetDescription) -> MaskOptions:
+    """Return how masks are read."""
+    return MaskOptions(
+        field=description.mask_field,
+        background=description.mask_background,
+        labels=tuple((label, entry.name) for entry in description.classes for label in entry.labels),
+        ignored_labels=tuple(description.ignore_labels),
+        instances=description.mask_instances,
+    )
 
 
 def _sample(
-    pair: Pair, *, labels: VectorLabels, options: ReadOptions, resize_mask: bool, window: Window | None = None
+    pair: Pair, *, mask_options: MaskOptions, options: ReadOptions, resize_mask: bool, window: Window | None = None
 ) -> Sample:
     name = pair.name if window is None else f"{pair.name}-r{window.row:05d}-c{window.col:05d}"
-    return Sample(name, pair.image, pair.mask, window, labels, options, resize_mask)
+    return Sample(name, pair.image, pair.mask, window, mask_options, options, resize_mask)

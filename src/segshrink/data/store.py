@@ -19,8 +19,8 @@ from segshrink.data.checked_arrays import ArrayHeader, CheckedArrays, DamagedErr
 from segshrink.data.sources import Sample
 from segshrink.errors import DataError, FileError
 from segshrink.files import content_key, replacing
-from segshrink.imagery import ReadOptions, VectorLabels, read_mask, read_valid_image
-from segshrink.imagery.masks import resized_mask
+from segshrink.imagery import MaskOptions, ReadOptions, read_mask, read_valid_image
+from segshrink.imagery.masks import mask_files, mask_identity, resized_mask
 from segshrink.imagery.pictures import files_of_place
 from segshrink.imagery.vrt import vrt_sources
 
@@ -163,10 +163,11 @@ class SceneStore:
             # A mask depends on its image: where that lies, and where it has no values.
             place = [remembered_key(path, self.folder) for path in files_of_place(sample.image)]
             resized = [list(image.shape[:2])] if sample.resize_mask else []
-            meaning = json.dumps(
-                [self.classes.to_dict(), asdict(sample.labels or VectorLabels()), key, *place, *resized], sort_keys=True
-            )
-            mask_key = hashlib.sha256(f"{remembered_key(sample.mask, self.folder)} {meaning}".encode()).hexdigest()
+            options = asdict(sample.mask_options or MaskOptions())
+            identity = mask_identity(sample.mask, sample.image)
+            files = [remembered_key(file, self.folder) for file in mask_files(sample.mask)]
+            meaning = json.dumps([self.classes.to_dict(), options, key, *place, *resized, *identity], sort_keys=True)
+            mask_key = hashlib.sha256(f"{' '.join(files)} {meaning}".encode()).hexdigest()
             mask_path = self._home("masks", mask_key)
             mask = array_header(mask_path)
             if mask is None:
@@ -190,7 +191,7 @@ class SceneStore:
         """Read a sample's mask, brought to the image's shape where it may be, ignored where its image has no value."""
         if sample.mask is None:
             raise ValueError("an unlabeled sample has no mask to decode")
-        mask = read_mask(sample.mask, self.classes, image=sample.image, labels=sample.labels)
+        mask = read_mask(sample.mask, self.classes, image=sample.image, options=sample.mask_options)
         if sample.resize_mask and mask.shape != shape:
             resized = resized_mask(mask, (shape[0], shape[1]))
             mask = mask if resized is None else resized

@@ -33,12 +33,16 @@ _CRS_WKT = re.compile(r"[A-Z_]+\s*[\[(]")
 
 
 class Features(NamedTuple):
-    """GeoJSON geometries (None for empty ones), the value of one attribute (None where absent), all attributes."""
+    """GeoJSON geometries (None for empty ones), the value of one attribute (None where absent), all attributes.
+
+    ``drawn`` says whether the file holds any geometry, be it left out here.
+    """
 
     crs: CRS
     geometries: list[dict[str, Any] | None]
     values: list[Any]
     fields: tuple[str, ...]
+    drawn: bool
 
 
 def read_geojson(path: Path, field: str) -> Features:
@@ -66,7 +70,7 @@ def read_geojson(path: Path, field: str) -> Features:
         raise FileError(f"can't read {path}: {error.strerror or error}; check its permissions") from error
     except (ValueError, RecursionError) as error:
         raise FileError(f"{path} is no GeoJSON ({error}); write it again") from error
-    return Features(crs_named(name, path), geometries, values, tuple(fields))
+    return Features(crs_named(name, path), geometries, values, tuple(fields), any(geometries))
 
 
 def crs_named(name: str, path: Path) -> CRS:

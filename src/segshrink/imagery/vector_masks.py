@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
 from segshrink.errors import DataError, FileError, MissingExtraError, SegshrinkError
 from segshrink.file_search import is_file
 from segshrink.formatting import listed
+from segshrink.imagery.annotations import annotation_kind
 from segshrink.imagery.geojson import DEFAULT_CRS, Features, checked_polygons, crs_named, read_geojson
 from segshrink.imagery.georeference import Georeference, read_georeference
+from segshrink.imagery.mask_options import ANY_LABEL, MaskOptions, label_key
 
 _DEFAULT_FIELD = "class"
 _TEXT_SUFFIXES = (".geojson", ".json")
@@ -38,32 +41,17 @@ _PLAIN_SQL = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class VectorLabels:
-    """How polygons become classes.
-
-    Attributes:
-        field: The attribute that holds a class's name or value; None is "class". Where None is given, no polygon has
-            "class" and there are two classes, all polygons are one class: the one that isn't ``background``.
-        background: The class of pixels that no polygon covers; None ignores them, or, where all polygons are one class
-            of two, is the first class.
-        tolerant: Whether polygons of an undeclared class are ignored instead of refused.
-    """
-
-    field: str | None = None
-    background: str | None = None
-    tolerant: bool = False
-
-
 def is_vector(path: Path) -> bool:
-    """Whether a mask is drawn as polygons, by its suffix."""
-    return Path(path).suffix.lower() in VECTOR_SUFFIXES
+    """Whether a mask is drawn as polygons on the ground, by its suffix and, of .json, its content."""
+    suffix = Path(path).suffix.lower()
+    return suffix in VECTOR_SUFFIXES and not (suffix == ".json" and annotation_kind(path))
 
 
-def read_vector_mask(path: Path, image: Path, classes: ClassMap, labels: VectorLabels) -> NDArray[np.uint8]:
+def read_vector_mask(path: Path, image: Path, classes: ClassMap, options: MaskOptions) -> NDArray[np.uint8]:
     """Burn polygons onto the grid of an image: a pixel belongs to the last polygon that holds its center.
 
     Polygons are transformed into the image's coordinate reference system. Those without a class (null) are ignored.
+    A file may hold the polygons of many images; only those near the image are looked at.
 
     Returns:
         (H, W) class indices, 255 where ignored.
@@ -76,11 +64,11 @@ def read_vector_mask(path: Path, image: Path, classes: ClassMap, labels: VectorL
     """
     path = Path(path)
     place = _checked_place(path, image)
-    field = labels.field or _DEFAULT_FIELD
-    layer = _read(path, field)
-    indices, background, undeclared = _meanings(path, layer, classes, labels)
+    field = options.field or _DEFAULT_FIELD
+    layer = _read(path, field, near=place)
+    indices, background, undeclared = _meanings(path, layer, classes, options)
     geometries = _on_grid(path, layer, place)
-    if undeclared and not labels.tolerant:
+    if undeclared and not options.tolerant:
         pixels = _pixels_of(geometries, layer.values, undeclared, place)
         values = listed([f"{value} ({count} polygons)" for value, count in undeclared.items()], 8)
         raise UndeclaredError(
@@ -89,6 +77,16 @@ def read_vector_mask(path: Path, image: Path, classes: ClassMap, labels: VectorL
             pixels,
         )
     return _burned(geometries, indices, place, fill=background)
+
+
+def attribute_values(path: Path, field: str) -> tuple[tuple[str, ...], list[Any]]:
+    """Return the names of all attributes of a file's polygons, and the values of one.
+
+    Raises:
+        FileError, DataError, MissingExtraError: As ``read_vector_mask``.
+    """
+    layer = _read(path, field)
+    return layer.fields, layer.values
 
 
 def misplaced(path: Path, image: Path) -> str | None:
@@ -151,11 +149,57 @@ def _checked_place(path: Path, image: Path) -> Georeference:
     return place
 
 
-def _read(path: Path, field: str) -> Features:
-    return (read_geojson if path.suffix.lower() in _TEXT_SUFFIXES else _read_binary)(path, field)
+def _read(path: Path, field: str, *, near: Georeference | None = None) -> Features:
+    """Read polygons; where ``near`` is given those whose bounds touch that grid, of others perhaps."""
+    if path.suffix.lower() not in _TEXT_SUFFIXES:
+        return _read_binary(path, field, near)
+    if not is_file(path):
+        raise FileError(f"{path} does not exist or is no file; check the path")
+    status = path.stat()
+    layer, bounds = _bounded_geojson(path, field, status.st_mtime_ns, status.st_size)
+    box = None if near is None else _box_in(layer.crs, near)
+    if box is None or (layer.crs.is_geographic and np.abs(bounds).max(initial=0) > 360):
+        return layer
+    left, bottom, right, top = bounds.T
+    kept = np.flatnonzero(~((left > box[2]) | (right < box[0]) | (bottom > box[3]) | (top < box[1])))
+    return layer._replace(
+        geometries=[layer.geometries[place] for place in kept], values=[layer.values[place] for place in kept]
+    )
 
 
-def _read_binary(path: Path, field: str) -> Features:
+@lru_cache(maxsize=4)
+def _bounded_geojson(path: Path, field: str, modified: int, size: int) -> tuple[Features, NDArray[np.float64]]:
+    """Read a file once, however many images it covers, and the bounds of its polygons, 0 for empty ones, (N, 4).
+
+    The other arguments tell when the file has changed.
+    """
+    layer = read_geojson(path, field)
+    bounds = [
+        rasterio.features.bounds(geometry) if geometry and geometry["coordinates"] else (0.0,) * 4
+        for geometry in layer.geometries
+    ]
+    return layer, np.array(bounds, dtype=np.float64).reshape(-1, 4)
+
+
+def _box_in(crs: CRS, place: Georeference) -> tuple[float, float, float, float] | None:
+    """Return the bounds of a grid in a coordinate reference system, a tenth wider; None where they don't exist."""
+    ground = Affine(*(place.transform or Affine.identity()))
+    corners = list(itertools.product((0, place.width), (0, place.height)))
+    xs = [ground.a * col + ground.b * row + ground.c for col, row in corners]
+    ys = [ground.d * col + ground.e * row + ground.f for col, row in corners]
+    try:
+        left, bottom, right, top = transform_bounds(
+            CRS.from_wkt(str(place.crs)), crs, min(xs), min(ys), max(xs), max(ys)
+        )
+    except (RasterioError, CRSError, ValueError):
+        return None
+    if not np.isfinite((left, bottom, right, top)).all() or left > right:  # it crosses the date line
+        return None
+    across, up = 0.1 * (right - left), 0.1 * (top - bottom)
+    return left - across, bottom - up, right + across, top + up
+
+
+def _read_binary(path: Path, field: str, near: Georeference | None) -> Features:
     """Read the only layer of polygons of what GDAL's vector drivers open."""
     try:
         import pyogrio
@@ -167,9 +211,13 @@ def _read_binary(path: Path, field: str) -> Features:
         layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
         if len(layers) != 1:
             raise DataError(f"{path} has {len(layers)} layers ({', '.join(layers)}); keep one layer of polygons a file")
-        fields = tuple(pyogrio.read_info(path, layer=layers[0])["fields"])
+        info = pyogrio.read_info(path, layer=layers[0])
+        if not info["crs"]:
+            raise DataError(f"{path} doesn't say its coordinate reference system; set it (QGIS: assign projection)")
+        crs, fields = crs_named(info["crs"], path), tuple(info["fields"])
         columns = [field] if field in fields else []
-        meta, _, shapes, values = pyogrio.raw.read(path, layer=layers[0], columns=columns)
+        box = None if near is None else _box_in(crs, near)
+        _, _, shapes, values = pyogrio.raw.read(path, layer=layers[0], columns=columns, bbox=box)
         geometries = [
             None if shape is None else checked_polygons(shapely.from_wkb(shape).__geo_interface__) for shape in shapes
         ]
@@ -177,10 +225,8 @@ def _read_binary(path: Path, field: str) -> Features:
         raise
     except (RuntimeError, ValueError, sqlite3.Error, shapely.errors.ShapelyError) as error:
         raise FileError(f"{path} can't be read as polygons ({error}); save it again") from error
-    if not meta["crs"]:
-        raise DataError(f"{path} doesn't say its coordinate reference system; set it (QGIS: assign projection)")
     attributes = [_python_value(value) for value in values[0]] if columns else [None] * len(geometries)
-    return Features(crs_named(meta["crs"], path), geometries, attributes, fields)
+    return Features(crs, geometries, attributes, fields, drawn=info["features"] != 0)
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -206,49 +252,37 @@ def _python_value(value: Any) -> Any:
 
 
 def _meanings(
-    path: Path, layer: Features, classes: ClassMap, labels: VectorLabels
+    path: Path, layer: Features, classes: ClassMap, options: MaskOptions
 ) -> tuple[list[int], int, Counter[Any]]:
     """Return the class index of each polygon, that of uncovered pixels, and how many polygons are of what else."""
-    names = list(classes.names)
-    if labels.background is not None and labels.background not in names:
-        raise DataError(f"the background '{labels.background}' is no class; classes are {', '.join(names)}")
-    background = IGNORE_INDEX if labels.background is None else names.index(labels.background)
-    field = labels.field or _DEFAULT_FIELD
-    if field not in layer.fields:
-        if labels.field is None and len(names) == 2 and any(layer.geometries):
+    background = options.background_index(classes)
+    field = options.field or _DEFAULT_FIELD
+    if field not in layer.fields and layer.drawn:
+        if options.field is None and len(classes) == 2:
             background = 0 if background == IGNORE_INDEX else background
             return [1 - background] * len(layer.geometries), background, Counter()
-        if any(layer.geometries):
-            fields = ", ".join(layer.fields[:8]) or "none"
-            raise DataError(
-                f"{path}: its polygons have no attribute '{field}' (they have: {fields}); say with 'mask_field' which "
-                "one names the class"
-            )
-    table = _table(classes)
+        fields = ", ".join(layer.fields[:8]) or "none"
+        raise DataError(
+            f"{path}: its polygons have no attribute '{field}' (they have: {fields}); say with 'mask_field' which "
+            "one names the class"
+        )
+    table = _values_table(classes) | options.label_table(classes)
     indices, undeclared = [], Counter[Any]()
     for value in layer.values:
-        index = table.get(_key(value))
+        index = table.get(label_key(value), table.get(ANY_LABEL))
         if index is None:
             undeclared[value] += 1
         indices.append(IGNORE_INDEX if index is None else index)
     return indices, background, undeclared
 
 
-def _table(classes: ClassMap) -> dict[Any, int]:
-    """Return what an attribute may hold → class index."""
-    table: dict[Any, int] = {None: IGNORE_INDEX}
-    if classes.values is not None:
-        table |= dict.fromkeys(map(str, classes.ignored_values), IGNORE_INDEX)
-        table |= {str(value): index for index, value in enumerate(classes.values)}
-        table |= {str(value): index for value, index in classes.more_values}
-    return table | {_key(name): index for index, name in enumerate(classes.names)}
-
-
-def _key(value: Any) -> str | None:
-    """Return a class's name or value as it is compared: in any case, 3.0 as 3; None for empty ones."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return None if value is None else str(value).strip().casefold() or None
+def _values_table(classes: ClassMap) -> dict[str | None, int]:
+    """Return the numbers that an attribute may hold, as texts → class index."""
+    if classes.values is None:
+        return {}
+    table: dict[str | None, int] = dict.fromkeys(map(str, classes.ignored_values), IGNORE_INDEX)
+    table |= {str(value): index for index, value in enumerate(classes.values)}
+    return table | {str(value): index for value, index in classes.more_values}
 
 
 def _on_grid(path: Path, layer: Features, place: Georeference) -> list[dict[str, Any] | None]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from segshrink.config import load_dataset
-from segshrink.data.class_guess import Ask, GuessedClasses, guess_classes
+from segshrink.data.annotation_layout import LabeledLayout, find_labeled_layout
+from segshrink.data.class_guess import Ask, GuessedClasses, guess_classes, guess_instances, guess_labels
 from segshrink.data.class_names import category_names, find_class_names
 from segshrink.data.layout import IMAGE_SUFFIXES, Layout, find_layout, layout_from_lists
 from segshrink.data.mask_survey import MaskSurvey, survey_masks
@@ -22,7 +23,8 @@ from segshrink.data.splits import divide, find_images
 from segshrink.errors import DataError, FileError
 from segshrink.files import scratch_folder, write_text, writing
 from segshrink.formatting import listed, percent, printable
-from segshrink.imagery.vector_masks import is_vector
+from segshrink.imagery import MaskOptions
+from segshrink.imagery.mask_options import BACKGROUNDS
 from segshrink.workflows.progress import Progress, silent
 from segshrink.workflows.starting_recipe import recipe_text, starting_sizes
 
@@ -87,29 +89,49 @@ def init(
     _check_places(folder, out)
     names = _names(folder)
     layout = find_layout(names) or layout_from_lists(folder, names)
+    labeled = find_labeled_layout(folder, names, layout, ask)
+    layout = labeled.layout if labeled else layout
     if layout is None or not layout.pairs:
         raise DataError(f"no image with its mask was found in {folder}: {_whats_there(names)}")
-    if layout.others:
+    if layout.others and not labeled:
         chosen = ask("several masks belong to each image; which?", [layout.masks or "", *layout.others])
         layout = find_layout(names, masks=chosen) or layout
-    if is_vector(Path(layout.pairs[0][1])):
-        raise DataError(
-            f"the masks in {folder} are polygons ({layout.pairs[0][1]}), which init doesn't read yet; write a "
-            "description with 'mask_field' (README, Describe the data)"
-        )
-    survey = survey_masks(folder, layout.pairs, progress=partial(progress, "look at masks"))
-    if not survey.looked:
-        image, reason = next(iter(survey.broken.items()))
-        raise DataError(f"none of the {len(layout.pairs)} pairs in {folder} can be used; {image}: {reason}")
-    named, source = find_class_names(folder, names)
-    if not named:
-        named, source = category_names(folder / layout.pairs[0][1]), f"{layout.pairs[0][1]}.aux.xml"
-    classes = guess_classes(survey, named, source=source if named else None, ask=ask)
+    survey, options, classes, source = _look(folder, names, layout, labeled, ask, progress)
     good = [pair for pair in layout.pairs if pair[0] not in survey.broken]
     held = {image: set(values) for image, values in survey.by_image.items()}
     split = guess_split(folder, names, [image for image, _ in good], layout.unpaired, held)
-    draft = _Draft(folder, out, layout, survey, classes, split, source if named else None)
-    return _written(draft, teacher)
+    return _written(_Draft(folder, out, layout, survey, classes, split, source, options), teacher)
+
+
+def _look(
+    folder: Path,
+    names: Sequence[str],
+    layout: Layout,
+    labeled: LabeledLayout | None,
+    ask: Ask,
+    progress: Progress,
+) -> tuple[MaskSurvey, MaskOptions, GuessedClasses, str | None]:
+    """Look at masks; return what was seen, how they are read, their classes, and what names these."""
+    options = labeled.options if labeled else MaskOptions()
+    labels = labeled.labels if labeled else {}
+    if labeled:
+        background = next((label for label in labels if label.casefold() in BACKGROUNDS), BACKGROUNDS[0])
+        options, labels = replace(options, background=background), {background: background, **labels}
+    look = partial(survey_masks, folder, layout.pairs, labels=list(labels), progress=partial(progress, "look at masks"))
+    survey = look(options=options)
+    if not labeled and (instances := guess_instances(survey)):
+        options = replace(options, instances=instances)
+        survey = look(options=options)
+    if not survey.looked:
+        image, reason = next(iter(survey.broken.items()))
+        raise DataError(f"none of the {len(layout.pairs)} pairs in {folder} can be used; {image}: {reason}")
+    if labeled:
+        return survey, options, guess_labels(survey, labels, labeled.colors), labeled.source
+    named, source = find_class_names(folder, names)
+    if not named:
+        named, source = category_names(folder / layout.pairs[0][1]), f"{layout.pairs[0][1]}.aux.xml"
+    source = source if named else None
+    return survey, options, guess_classes(survey, named, source=source, ask=ask), source
 
 
 @dataclass(frozen=True)
@@ -123,6 +145,7 @@ class _Draft:
     classes: GuessedClasses
     split: GuessedSplit
     source: str | None
+    options: MaskOptions
 
     @property
     def name(self) -> str:
@@ -241,7 +264,11 @@ def _class_lines(draft: _Draft) -> list[str]:
     key = "color" if survey.in_color else "value"
     lines = [f"classes:  # names by {draft.source}" if draft.source else "classes:"]
     for entry in guessed.classes:
-        parts = [f"name: {_yaml(entry.name)}", f"{key}: {_yaml(entry.mask)}"]
+        parts = [f"name: {_yaml(entry.name)}"]
+        if not survey.by_label:
+            parts.append(f"{key}: {_yaml(entry.mask)}")
+        elif entry.mask != entry.name:
+            parts.append(f"labels: [{_yaml(entry.mask)}]")
         if entry.color and not survey.in_color:
             parts.append(f"color: {_yaml(entry.color)}")
         doubt = f" (?) {entry.unsure}" if entry.unsure else ""
@@ -252,8 +279,16 @@ def _class_lines(draft: _Draft) -> list[str]:
         values = ", ".join(_yaml(entry.mask) for entry in guessed.ignored)
         doubts = [f"{entry.mask} {percent(entry.share)}: {entry.unsure or entry.name}" for entry in guessed.ignored]
         mark = "(?) " if any(entry.unsure for entry in guessed.ignored) else ""
-        lines.append(f"ignore: [{values}]  # {mark}{printable('; '.join(doubts))}")
-    if not survey.in_color:
+        key = "ignore_labels" if survey.by_label else "ignore"
+        lines.append(f"{key}: [{values}]  # {mark}{printable('; '.join(doubts))}")
+    options = draft.options
+    if survey.by_label and options.background in {entry.name for entry in guessed.classes}:
+        lines.append(f"mask_background: {_yaml(options.background)}  # what nobody drew")
+    if options.field is not None:
+        lines.append(f"mask_field: {_yaml(options.field)}")
+    if options.instances is not None:
+        lines.append(f"mask_instances: {options.instances}  # values of masks are ids of objects")
+    if not survey.in_color and not survey.by_label:
         lines.append("mask_kind: index")
     if absent := _absent_from_training(draft):
         lines.append(f"allow_absent: [{', '.join(map(_yaml, absent))}]  # in no training mask that was looked at")

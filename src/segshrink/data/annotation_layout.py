@@ -1,0 +1,235 @@
+"""Finding out which files of a folder are annotations, polygons or folders of masks a class, and of which images."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from segshrink.data.class_guess import Ask
+from segshrink.data.layout import IMAGE_SUFFIXES, Layout, is_mask_folder
+from segshrink.errors import DataError, SegshrinkError
+from segshrink.formatting import listed
+from segshrink.imagery import MaskOptions
+from segshrink.imagery.annotations import ANNOTATION_SUFFIXES, annotations_of, read_annotation_file
+from segshrink.imagery.georeference import read_georeference
+from segshrink.imagery.masks import CLASS_PART
+from segshrink.imagery.vector_masks import VECTOR_SUFFIXES, attribute_values
+
+# Attributes that name a class, the most telling first.
+_FIELDS = re.compile(r"(?i)class(_?name)?|label|type|category|kind|name|landuse|land_cover|code")
+_MOST_LABELS = 254
+
+
+@dataclass(frozen=True)
+class LabeledLayout:
+    """Images and what their masks are drawn from.
+
+    Attributes:
+        layout: The pairs.
+        source: What the masks are drawn from, such as "COCO annotations".
+        labels: Label in the files → the class's name, in the order of the classes.
+        colors: Label → "#RRGGBB", where a file says it.
+        options: How the masks are read.
+    """
+
+    layout: Layout
+    source: str
+    labels: dict[str, str]
+    colors: dict[str, str]
+    options: MaskOptions
+
+
+def find_labeled_layout(root: Path, names: Sequence[str], layout: Layout | None, ask: Ask) -> LabeledLayout | None:
+    """Look for annotations (COCO, CVAT, LabelMe, YOLO), polygons on the ground, and masks in a folder a class.
+
+    Args:
+        root: The folder.
+        names: All files in it, relative to it.
+        layout: Pairs that were found by names, which may be images with polygons each.
+        ask: Answers which attribute of polygons names their class, where several may.
+
+    Returns:
+        What is there for most images; None where there is nothing of it.
+
+    Raises:
+        DataError: Annotations are damaged or hold boxes only; polygons have no class that can be told.
+    """
+    images = [name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
+    if layout is not None and Path(layout.pairs[0][1]).suffix.lower() in VECTOR_SUFFIXES:
+        return _from_polygons(root, dict(layout.pairs), images, ask)
+    if layout is not None:
+        return None
+    found = [_from_annotations(root, names, images), _from_folders(names, images)]
+    best = max((each for each in found if each), key=lambda each: len(each.layout.pairs), default=None)
+    polygons = [name for name in names if PurePosixPath(name).suffix.lower() in VECTOR_SUFFIXES]
+    if best is not None or len(polygons) != 1:
+        return best
+    return _from_polygons(root, dict.fromkeys(_on_the_ground(root, images), polygons[0]), images, ask)
+
+
+def _from_annotations(root: Path, names: Sequence[str], images: Sequence[str]) -> LabeledLayout | None:
+    """Take the format that annotates most images."""
+    pairs: dict[str, dict[str, str]] = defaultdict(dict)
+    labels: dict[str, dict[str, None]] = defaultdict(dict)
+    colors: dict[str, str] = {}
+    damaged: list[str] = []
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for image in images:
+        by_stem[PurePosixPath(image).stem].append(image)
+    for name in names:
+        if PurePosixPath(name).suffix.lower() not in ANNOTATION_SUFFIXES:
+            continue
+        own = by_stem.get(PurePosixPath(name).stem, [])
+        if PurePosixPath(name).suffix.lower() == ".txt" and not own:
+            continue
+        try:
+            content = read_annotation_file(root / name)
+            if content is None:
+                continue
+            candidates = sorted(own, key=lambda image: -_alike(image, name))[:1]
+            if "" not in content.images:
+                candidates = [image for image in images if annotations_of(root / name, root / image) is not None]
+        except SegshrinkError as error:
+            damaged += [str(error)] if own or name.lower().endswith(".json") else []
+            continue
+        pairs[content.kind] |= dict.fromkeys(candidates, name)
+        labels[content.kind] |= dict.fromkeys(content.labels)
+        colors |= content.colors
+    kind = max(pairs, key=lambda kind: len(pairs[kind]), default=None)
+    if damaged and kind is None:
+        raise DataError(f"the annotations in {root} can't be used: {damaged[0]}")
+    if kind is None or not pairs[kind]:
+        return None
+    named = {label: label for label in labels[kind]}
+    if kind == "YOLO":
+        listed_names = _yolo_names(root, names)
+        numbers = sorted({*map(int, named), *range(len(listed_names))})
+        named = {str(n): listed_names[n] if n < len(listed_names) else f"class-{n}" for n in numbers}
+    options = MaskOptions(labels=tuple((label, label) for label in named))
+    return LabeledLayout(_layout(pairs[kind], images), f"{kind} annotations", named, colors, options)
+
+
+def _alike(image: str, annotations: str) -> int:
+    """Count the steps that two paths share."""
+    return sum((Counter(image.split("/")) & Counter(annotations.split("/"))).values())
+
+
+def _yolo_names(root: Path, names: Iterable[str]) -> list[str]:
+    """Return the names that a YOLO data set's YAML file gives its numbers."""
+    for name in names:
+        if PurePosixPath(name).suffix.lower() not in (".yaml", ".yml"):
+            continue
+        try:
+            content = yaml.safe_load((root / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            continue
+        given = content.get("names") if isinstance(content, Mapping) else None
+        if isinstance(given, Mapping) and all(isinstance(key, int) for key in given):
+            return [str(given.get(number, f"class-{number}")) for number in range(max(given, default=-1) + 1)]
+        if isinstance(given, list):
+            return [str(entry) for entry in given]
+    return []
+
+
+def _from_folders(names: Sequence[str], images: Sequence[str]) -> LabeledLayout | None:
+    """Look for masks/CLASS/x.png of images x, where several classes have masks of the same images."""
+    folders: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for name in images:
+        path = PurePosixPath(name)
+        if len(path.parts) > 2 and is_mask_folder(path.parts[-3]):
+            folders[str(path.parent.parent), path.suffix][path.parent.name].add(path.stem)
+    best: dict[str, str] = {}
+    classes: list[str] = []
+    kept: list[str] = []
+    for (home, suffix), held in folders.items():
+        stems = set().union(*held.values())
+        outside = {PurePosixPath(image).stem: image for image in images if not image.startswith(f"{home}/")}
+        pairs = {outside[stem]: f"{home}/{CLASS_PART}/{stem}{suffix}" for stem in stems & set(outside)}
+        if len(held) > 1 and len(pairs) > len(best) and sum(map(len, held.values())) > len(stems):
+            best, classes, kept = pairs, sorted(held), list(outside.values())
+    if not best:
+        return None
+    named = {name: name for name in classes}
+    return LabeledLayout(_layout(best, kept), "an image for each class", named, {}, MaskOptions())
+
+
+def _from_polygons(root: Path, pairs: Mapping[str, str], images: Sequence[str], ask: Ask) -> LabeledLayout | None:
+    """Tell classes by the attribute that names them, or take all polygons for one class that is called as the file."""
+    if not pairs:
+        return None
+    files = list(dict.fromkeys(pairs.values()))
+    fields = attribute_values(root / files[0], "class")[0]
+    telling = [field for field in fields if _FIELDS.fullmatch(field)]
+    telling.sort(key=lambda field: (field != "class", fields.index(field)))
+    if not telling:
+        stem = PurePosixPath(files[0]).stem if len(files) == 1 else "foreground"
+        options = MaskOptions()
+        return LabeledLayout(_layout(pairs, images), "polygons on the ground", {stem: stem}, {}, options)
+    field = telling[0] if len(telling) == 1 else ask("which attribute of the polygons names a class?", telling)
+    held = [value for file in files for value in attribute_values(root / file, field)[1]]
+    values = {str(value) for value in held if value is not None}
+    if not 0 < len(values) <= _MOST_LABELS:
+        raise DataError(
+            f"the attribute '{field}' of {files[0]} has {len(values)} values ({listed(list(values))}), which are no "
+            "classes; write a description with 'mask_field' (docs/annotations.md)"
+        )
+    options = MaskOptions(field=field)
+    named = {value: value for value in sorted(values)}
+    return LabeledLayout(_layout(pairs, images), "polygons on the ground", named, {}, options)
+
+
+def _on_the_ground(root: Path, images: Sequence[str]) -> Iterator[str]:
+    """Yield the images that say where they lie."""
+    for image in images:
+        try:
+            if read_georeference(root / image).crs is not None:
+                yield image
+        except SegshrinkError:
+            continue
+
+
+def _layout(pairs: Mapping[str, str], images: Sequence[str]) -> Layout:
+    """Return the pairs with the wildcards that may lead to them."""
+    unpaired = tuple(image for image in images if image not in pairs)
+    ordered = tuple(sorted(pairs.items()))
+    masks = set(pairs.values())
+    own = len(masks) == len(pairs)
+    return Layout(_wildcard(list(pairs), own=True), _wildcard(sorted(masks), own=own), ordered, unpaired)
+
+
+def _wildcard(paths: Sequence[str], *, own: bool) -> str | None:
+    """Return a wildcard with * where paths differ, and for the stem where each image has its ``own`` file.
+
+    None where paths are built differently.
+
+    Example:
+        >>> _wildcard(["train2017/a.jpg", "val2017/b.jpg"], own=True)
+        '*2017/*.jpg'
+    """
+    steps = [path.split("/") for path in paths]
+    if len({len(each) for each in steps}) > 1 or len({PurePosixPath(path).suffix for path in paths}) > 1:
+        return None
+    columns = [sorted(set(column)) for column in zip(*steps, strict=True)]
+    suffix = PurePosixPath(paths[0]).suffix
+    last = f"*{suffix}" if own else _step(columns[-1])
+    return "/".join([*(_step(column) for column in columns[:-1]), last])
+
+
+def _step(names: Sequence[str]) -> str:
+    """Return what names have in common at both ends, in whole words, with * between; the name where it is one."""
+    if len(names) == 1:
+        return names[0]
+    before = re.sub(r"[A-Za-z]+$", "", _common_start(names))
+    after = re.sub(r"^[A-Za-z]+", "", _common_start([name[len(before) :][::-1] for name in names])[::-1])
+    return f"{before}*{after}"
+
+
+def _common_start(names: Sequence[str]) -> str:
+    columns = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in columns)

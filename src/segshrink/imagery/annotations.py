@@ -1,0 +1,131 @@
+"""Masks from files of annotations: which format a file has, which of its images is meant, and what its labels mean."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
+from segshrink.errors import DataError, FileError
+from segshrink.file_search import is_file
+from segshrink.imagery.annotation_formats import AnnotationFile, ImageAnnotations, parse_cvat, parse_json, parse_yolo
+from segshrink.imagery.mask_options import ANY_LABEL, MaskOptions, label_key
+from segshrink.imagery.reading import probe
+
+ANNOTATION_SUFFIXES = (".json", ".xml", ".txt")
+_PARSERS = {".json": parse_json, ".xml": parse_cvat, ".txt": parse_yolo}
+
+
+def read_annotation_file(path: Path) -> AnnotationFile | None:
+    """Read a file of annotations, whose format is told by its content; None for a JSON file that is none, as GeoJSON.
+
+    Raises:
+        FileError: The file is missing, unreadable or damaged; says what is wrong in it.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in ANNOTATION_SUFFIXES:
+        return None
+    if not is_file(path):
+        raise FileError(f"{path} does not exist or is no file; check the path")
+    status = path.stat()
+    return _parsed(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=4)
+def _parsed(path: Path, modified: int, size: int) -> AnnotationFile | None:
+    """Read a file once, however many images it annotates; the other arguments tell when it has changed."""
+    try:
+        return _PARSERS[path.suffix.lower()](path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise FileError(f"can't read {path}: {error.strerror or error}; check its permissions") from error
+    except KeyError as error:
+        raise FileError(f"{path} can't be read as annotations: {error} is missing; export them again") from error
+    except (ValueError, TypeError, AttributeError, IndexError) as error:
+        raise FileError(f"{path} can't be read as annotations ({error}); export them again") from error
+
+
+def annotation_kind(path: Path) -> str | None:
+    """Return the format of a file of annotations, "damaged" where it can't be read; None where it is none."""
+    try:
+        content = read_annotation_file(path)
+    except FileError:
+        return "damaged"  # how, reading tells
+    return None if content is None else content.kind
+
+
+def annotations_of(path: Path, image: Path) -> ImageAnnotations | None:
+    """Return what a file says of an image, which it names by a path with the same end; None where it names it not.
+
+    Raises:
+        FileError: As ``read_annotation_file``.
+        DataError: Several images in the file are it just as well.
+    """
+    content = read_annotation_file(path)
+    if content is None or "" in content.images:
+        return None if content is None else content.images[""]
+    steps = tuple(reversed(Path(os.path.abspath(image)).parts))  # noqa: PTH100  # keeps links
+    alike = {}
+    for name in content.by_file_name.get(image.name, ()):
+        other = tuple(reversed(PurePosixPath(name.replace("\\", "/")).parts))
+        alike[name] = next((n for n, (a, b) in enumerate(zip(steps, other, strict=False)) if a != b), len(other))
+    best = [name for name, count in alike.items() if count == max(alike.values())]
+    if len(best) > 1:
+        raise DataError(f"{path} names {best[0]} and {best[1]}, and {image} may be each; give them different names")
+    return content.images[best[0]] if best else None
+
+
+def read_annotated_mask(path: Path, image: Path, classes: ClassMap, options: MaskOptions) -> NDArray[np.uint8]:
+    """Draw the mask of an image from annotations; later shapes lie over earlier ones.
+
+    Labels are names of classes, in any case, or what ``options.labels`` says; YOLO's numbers count the classes beside
+    the background. Of COCO a pixel is what pycocotools says; of others it belongs to the shape that holds its center.
+
+    Returns:
+        (H, W) class indices, 255 where ignored, in the size that the file says, else in the image's.
+
+    Raises:
+        FileError: A file is missing, unreadable or damaged.
+        DataError: The file doesn't name the image.
+        UndeclaredError: Shapes have a label that is none of the classes'; ``found`` counts their pixels.
+        MissingExtraError: COCO needs ``segshrink[coco]``.
+    """
+    annotated = annotations_of(path, image)
+    content = read_annotation_file(path)
+    if annotated is None or content is None:
+        raise DataError(f"{path} doesn't name the image {image.name}; add it, or leave the image out")
+    size = annotated.size
+    if size is None:
+        info = probe(image)
+        size = info.height, info.width
+    background = options.background_index(classes, guess=True)
+    table = options.label_table(classes)
+    if content.kind == "YOLO":
+        drawn = [index for index in range(len(classes)) if index != background]
+        table = {str(number): index for number, index in enumerate(drawn)} | {
+            key: index for key, index in table.items() if key not in map(label_key, classes.names)
+        }
+    mask = np.full(size, background, dtype=np.uint8)
+    undeclared: dict[str | int, int] = {}
+    try:
+        for label, paint in annotated.shapes:
+            index = table.get(label_key(label), table.get(ANY_LABEL))
+            if index is None:
+                area = np.zeros(size, dtype=np.uint8)
+                paint(area, 1)
+                if area.any():
+                    undeclared[label] = undeclared.get(label, 0) + int(area.sum(dtype=np.int64))
+            paint(mask, IGNORE_INDEX if index is None else index)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise FileError(f"{path} can't be drawn ({error}); export it again") from error
+    if undeclared and not options.tolerant:
+        shown = ", ".join(f"{label} ({pixels} pixels)" for label, pixels in undeclared.items())
+        raise UndeclaredError(
+            f"undeclared labels of {image.name}: {shown}; declare them as classes, as 'labels' of a class, or under "
+            "'ignore_labels'",
+            undeclared,
+        )
+    return mask
