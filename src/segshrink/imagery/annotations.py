@@ -105,9 +105,9 @@ def read_annotated_mask(path: Path, image: Path, classes: ClassMap, options: Mas
     table = options.label_table(classes)
     if content.kind == "YOLO":
         drawn = [index for index in range(len(classes)) if index != background]
-        table = {str(number): index for number, index in enumerate(drawn)} | {
-            key: index for key, index in table.items() if key not in map(label_key, classes.names)
-        }
+        numbers: dict[str | None, int] = {str(number): index for number, index in enumerate(drawn)}
+        names = set(map(label_key, classes.names))
+        table = numbers | {key: index for key, index in table.items() if key not in names}
     mask = np.full(size, background, dtype=np.uint8)
     undeclared: dict[str | int, int] = {}
     try:

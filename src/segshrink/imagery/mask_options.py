@@ -71,10 +71,10 @@ class MaskOptions:
     def values_of(self, ids: NDArray[Any]) -> NDArray[Any]:
         """Turn (H, W) ids of objects, or (H, W, bands) colors of all of them, into (H, W) values of classes."""
         if self.instances == "all":
-            return ((ids != 0) if ids.ndim == 2 else ids.any(axis=2)).astype(np.uint8)
+            return np.atleast_3d(ids).astype(bool).any(axis=2, keepdims=True)[:, :, 0].astype(np.uint8)
         if self.instances is None or not np.issubdtype(ids.dtype, np.integer):
             return ids
-        return np.where(ids >= self.instances, ids // self.instances, ids)
+        return np.asarray(np.where(ids >= self.instances, ids // self.instances, ids))
 
 
 def label_key(value: Any) -> str | None:

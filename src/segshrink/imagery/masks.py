@@ -141,8 +141,8 @@ def _read_each_class(path: Path, classes: ClassMap, options: MaskOptions) -> NDA
         raise FileError(f"{path} stands for no file of a class; classes are {', '.join(classes.names)}")
     if undeclared and not options.tolerant:
         raise UndeclaredError(
-            f"undeclared masks: {', '.join(undeclared)}; declare them as classes, as 'labels' of a class, or under "
-            "'ignore_labels'",
+            f"undeclared masks: {', '.join(map(str, undeclared))}; declare them as classes, as 'labels' of a class, or "
+            "under 'ignore_labels'",
             undeclared,
         )
     return mask

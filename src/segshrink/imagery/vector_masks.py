@@ -158,7 +158,7 @@ def _read(path: Path, field: str, *, near: Georeference | None = None) -> Featur
     status = path.stat()
     layer, bounds = _bounded_geojson(path, field, status.st_mtime_ns, status.st_size)
     box = None if near is None else _box_in(layer.crs, near)
-    if box is None or (layer.crs.is_geographic and np.abs(bounds).max(initial=0) > 360):
+    if box is None or (layer.crs.is_geographic and (np.abs(bounds) > 360).any()):
         return layer
     left, bottom, right, top = bounds.T
     kept = np.flatnonzero(~((left > box[2]) | (right < box[0]) | (bottom > box[3]) | (top < box[1])))
@@ -169,13 +169,13 @@ def _read(path: Path, field: str, *, near: Georeference | None = None) -> Featur
 
 @lru_cache(maxsize=4)
 def _bounded_geojson(path: Path, field: str, modified: int, size: int) -> tuple[Features, NDArray[np.float64]]:
-    """Read a file once, however many images it covers, and the bounds of its polygons, 0 for empty ones, (N, 4).
+    """Read a file once, however many images it covers, and the bounds of its polygons, NaN without any, (N, 4).
 
     The other arguments tell when the file has changed.
     """
     layer = read_geojson(path, field)
     bounds = [
-        rasterio.features.bounds(geometry) if geometry and geometry["coordinates"] else (0.0,) * 4
+        rasterio.features.bounds(geometry) if geometry and geometry["coordinates"] else (np.nan,) * 4
         for geometry in layer.geometries
     ]
     return layer, np.array(bounds, dtype=np.float64).reshape(-1, 4)
