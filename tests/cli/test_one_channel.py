@@ -66,7 +66,7 @@ def mean_iou(run: Path) -> float:
 def test_a_one_channel_student_of_a_two_class_teacher(segshrink, recipe: Path, tmp_path: Path) -> None:
     out, data = tmp_path / "run", tmp_path / "scenes/dataset.yaml"
     images = sorted((tmp_path / "scenes/val/images").iterdir())
-    result = segshrink("distill", recipe, "--out", out, "--control")
+    result = segshrink("distill", recipe, "--out", out, "--control", "--force")
     assert result.status == 0, result.err
     channels = {run: output_channels(out / run / "model") for run in (".", "control", "teacher-run")}
     assert channels == {".": 1, "control": 1, "teacher-run": 2}

@@ -20,7 +20,7 @@ def test_a_preset_on_features_trains_beside_its_control(
     segshrink: Callable[..., Any], recipe: Path, model: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    result = segshrink("distill", recipe, "-t", model, "-o", out, "--control", "distillation.preset=fitnet")
+    result = segshrink("distill", recipe, "-t", model, "-o", out, "--control", "--force", "distillation.preset=fitnet")
     assert result.status == 0, result.err
     assert columns(out) == {"train/loss", "train/cross_entropy", "train/pixel_kl", "train/hint"}
     assert columns(out / "control") == {"train/loss", "train/cross_entropy"}

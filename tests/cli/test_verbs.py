@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from segshrink.cli import main
+from segshrink.run_folder import RunFolder
 from segshrink.workflows import demo
 
 VERBS = (
@@ -29,6 +30,9 @@ VERBS = (
     "compress",
     "prune",
 )
+# The scenes are learned within seconds, or hardly at all.
+WELL = "{epochs: 8, learning_rate: 0.02, validate_every: 8, precision: '32', threads: 1}"
+BADLY = "{epochs: 1, learning_rate: 1.0e-6, precision: '32', threads: 1}"
 
 
 def picture(path: Path) -> Image.Image:
@@ -85,7 +89,7 @@ def test_distill_trains_measures_compares_and_resumes_without_doing_anything_twi
     segshrink, recipe: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    result = segshrink("distill", recipe, "--out", out, "--control")
+    result = segshrink("distill", recipe, "--out", out, "--control", "--force")
     assert result.status == 0, result.err
     roles = {
         folder: json.loads((out / folder / "run.json").read_text())["role"] for folder in (".", "teacher", "control")
@@ -119,6 +123,31 @@ def test_distill_trains_measures_compares_and_resumes_without_doing_anything_twi
     other = segshrink("distill", recipe, "--out", out, "--resume", "--teacher", out / "control")
     assert other.status == 1
     assert "teacher-run" in other.sentence
+
+
+def test_distill_stops_before_the_student_and_goes_on_when_forced(
+    segshrink, recipe: Path, model: Path, tmp_path: Path
+) -> None:
+    out, trained = tmp_path / "run", f"student.training={WELL}"
+    stopped = segshrink("distill", recipe, "-t", model, "-o", out, "--control", trained)
+    assert stopped.status == 1
+    assert "--resume --force" in stopped.sentence
+    control = RunFolder(out).control
+    assert f"{control.evaluation().scores.mean_iou:.3f}" in stopped.sentence
+    assert not RunFolder(out).has_run
+    weights = (control.model / "model.safetensors").stat().st_mtime_ns
+    forced = segshrink("distill", recipe, "-t", model, "-o", out, "--control", trained, "--resume", "--force")
+    assert forced.status == 0, forced.err
+    assert "little to distil" in forced.err
+    assert RunFolder(out).run().role == "student"
+    assert (control.model / "model.safetensors").stat().st_mtime_ns == weights
+
+
+def test_distill_goes_on_where_the_teacher_leads(segshrink, recipe: Path, tmp_path: Path) -> None:
+    trainings = f"teacher.training={WELL}", f"student.training={BADLY}"
+    result = segshrink("distill", recipe, "-o", tmp_path / "run", "--control", *trainings)
+    assert result.status == 0, result.err
+    assert "little to distil" not in result.err
 
 
 def test_distill_from_a_teacher_folder_with_another_student(

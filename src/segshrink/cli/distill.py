@@ -36,11 +36,15 @@ def distill(
     doctor: Annotated[
         bool, typer.Option("--doctor/--no-doctor", help="Look for the usual faults on a few crops first.")
     ] = True,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on where the teacher leads the control by too little to be copied.")
+    ] = False,
 ) -> None:
     """Teach a small student with a big teacher.
 
     Trains the recipe's student, measures it and its teacher, and writes the report. Where neither recipe nor command
-    names a teacher, the recipe's own is trained first.
+    names a teacher, the recipe's own is trained first. With --control the control comes before the student: where the
+    teacher hardly knows more than it does, there is little to distil, and the command ends with status 1.
 
     Inside OUT: the student's run; control/ and teacher-run/ where they are trained; teacher/, the teacher's measures.
     """
@@ -52,5 +56,7 @@ def distill(
     from segshrink.workflows.distill import distill as run_distillation
 
     with progress_bars() as progress:
-        result = run_distillation(loaded, out=out, control=control, resume=resume, doctor=doctor, progress=progress)
+        result = run_distillation(
+            loaded, out=out, control=control, resume=resume, doctor=doctor, force=force, progress=progress
+        )
     print_comparison(result.report)

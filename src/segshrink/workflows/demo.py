@@ -73,7 +73,7 @@ def _demo(out: Path, *, seed: int, progress: Progress) -> DemoResult:
         data = write_scenes(out / "scenes", train=TRAIN, val=VAL, unlabeled=UNLABELED, size=SIZE, seed=seed)
     progress("generate scenes", TRAIN + VAL + UNLABELED, TRAIN + VAL + UNLABELED)
     recipe = demo_recipe(data, seed=seed)
-    distilled = distill(recipe, out=out, control=True, resume=True, progress=progress)
+    distilled = distill(recipe, out=out, control=True, resume=True, force=True, progress=progress)
     with writing(out):
         onnx = export_onnx(load_model(out), out / "student.onnx")
         progress("segment, export", 1, 2)

@@ -24,6 +24,7 @@ from segshrink.training.features import check_own_taps
 from segshrink.training.hardware import check_memory, lightning_precision, use_free_threads
 from segshrink.training.run import check_same_teacher
 from segshrink.training.terms import check_teacher, student_terms, teaching_temperature
+from segshrink.workflows.advantage import check_advantage
 from segshrink.workflows.diagnose import diagnose_briefly
 from segshrink.workflows.progress import Progress, silent
 from segshrink.workflows.train import measure_run, score_teacher, time_runs, train_role, train_teacher
@@ -56,11 +57,13 @@ def distill(
     control: bool = False,
     resume: bool = False,
     doctor: bool = True,
+    force: bool = False,
     progress: Progress = silent,
 ) -> DistillResult:
     """Teach a small student with a big teacher, and measure and report what came of it.
 
-    ``out/map.html`` is the student as a page for browsers, where it can be exported.
+    A control is trained first: it says how much there is to distil. ``out/map.html`` is the student as a page for
+    browsers, where it can be exported.
 
     Args:
         recipe: The recipe, or its file; when nothing names a teacher, its own is trained into ``out/teacher-run``.
@@ -71,19 +74,20 @@ def distill(
         control: Also train the same student without the teacher.
         resume: Go on with what an interrupted call left; what is finished is skipped.
         doctor: Look for what keeps the teacher from teaching before the student's training begins.
+        force: Train the student even where the teacher leads the control by too little.
         progress: Told how far each stage has come.
 
     Raises:
         ConfigError: The recipe has no student or a wrong one, or the run in ``out`` learned from another teacher.
         FileError: A file is missing; ``out`` is in use, or holds what this program didn't write.
         ModelError: A teacher is damaged, or doesn't fit the data.
-        TrainingError: A loss became NaN or infinite.
+        TrainingError: There is little to distil, see ``force``; or a loss became NaN or infinite.
     """
     out = Path(out)
     recipe = as_recipe(recipe, distillation_overrides(teacher, student))
     with claimed(out):
         refuse_foreign_runs(out)
-        _distill(recipe, out=out, control=control, resume=resume, doctor=doctor, progress=progress)
+        _distill(recipe, out=out, control=control, resume=resume, doctor=doctor, force=force, progress=progress)
         write_web_page(out, RunFolder(out).web_page)
         report = write_report([out])
     folder = RunFolder(out)
@@ -98,14 +102,23 @@ def refuse_foreign_runs(out: Path) -> None:
         RunFolder(folder).refuse_foreign()
 
 
-def _distill(recipe: Recipe, *, out: Path, control: bool, resume: bool, doctor: bool, progress: Progress) -> None:
+def _distill(
+    recipe: Recipe, *, out: Path, control: bool, resume: bool, doctor: bool, force: bool, progress: Progress
+) -> None:
     if recipe.student is None:
         raise ConfigError(f"recipe '{recipe.name}' has no 'student' section; add one, or give --student")
     dataset = open_dataset(recipe.data)
     teaching, terms = prepare_teachers(recipe, dataset, out=out, resume=resume, progress=progress)
-    if doctor and not RunFolder(out).has_run:
-        diagnose_briefly(recipe, teaching, dataset)
     open_again = partial(opened_quietly, teaching, dataset)
+    runs = [out]
+    if control:
+        runs.append(out / "control")
+        train_role(recipe, out=runs[-1], role="control", dataset=dataset, resume=resume, progress=progress)
+        measure_run(runs[-1], dataset, reference=out / "teacher", progress=progress)
+    if not RunFolder(out).has_run:
+        check_advantage(recipe, dataset, out=out, teacher=open_again, force=force)
+        if doctor:
+            diagnose_briefly(recipe, teaching, dataset)
     train_role(
         recipe,
         out=out,
@@ -117,11 +130,6 @@ def _distill(recipe: Recipe, *, out: Path, control: bool, resume: bool, doctor: 
         progress=progress,
     )
     measure_run(out, dataset, reference=out / "teacher", progress=progress)
-    runs = [out]
-    if control:
-        runs.append(out / "control")
-        train_role(recipe, out=runs[-1], role="control", dataset=dataset, resume=resume, progress=progress)
-        measure_run(runs[-1], dataset, reference=out / "teacher", progress=progress)
     time_runs(runs, teacher=open_again, progress=progress)
 
 
