@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from segshrink.errors import ConfigError, ModelError
-from segshrink.losses import cross_entropy, dice, jaccard
+from segshrink.losses import boundary, cross_entropy, dice, focal, jaccard, lovasz, ohem_cross_entropy
 
-LOSSES = [cross_entropy, jaccard, dice]
+LOSSES = [cross_entropy, jaccard, dice, lovasz, focal, ohem_cross_entropy, boundary]
 
 
 @pytest.fixture
@@ -68,6 +68,50 @@ def test_dice_is_its_formula(batch):
     assert dice(*batch).item() == pytest.approx(expected, rel=1e-9)
 
 
+def test_lovasz_of_hard_answers_is_one_minus_the_intersection_over_union():
+    labels = torch.tensor([[[0, 0, 1, 1], [0, 0, 1, 255]]])
+    answers = torch.tensor([[[0, 1, 1, 1], [0, 0, 2, 2]]])
+    logits = 1000 * F.one_hot(answers, 4).movedim(-1, 1).double()
+    # Class 0: 3 of 4 pixels, none more; class 1: 2 shared of 3 + 1; classes 2 and 3 have no true pixel.
+    assert lovasz(logits, labels).item() == pytest.approx((1 / 4 + 2 / 4) / 2)
+
+
+def test_focal_is_its_formula(batch):
+    logits, labels = batch
+    chance = logits.softmax(1).gather(1, labels.masked_fill(labels == 255, 0).unsqueeze(1)).squeeze(1)[labels != 255]
+    for gamma in (0.0, 0.5, 2.0):
+        expected = ((1 - chance) ** gamma * -chance.log()).mean()
+        assert focal(*batch, gamma=gamma).item() == pytest.approx(expected.item(), rel=1e-9)
+    assert focal(*batch, gamma=0).item() == pytest.approx(cross_entropy(*batch).item(), rel=1e-9)
+
+
+def test_only_hard_pixels_and_a_least_share_count():
+    chances = torch.tensor([0.9, 0.8, 0.6, 0.1], dtype=torch.float64)
+    logits = torch.stack([chances.log(), (1 - chances).log()]).reshape(1, 2, 2, 2)
+    labels = torch.zeros(1, 2, 2, dtype=torch.long)
+    mean = {number: float(-chances.log()[4 - number :].mean()) for number in (1, 2, 3, 4)}
+    assert ohem_cross_entropy(logits, labels).item() == pytest.approx(mean[2])
+    assert ohem_cross_entropy(logits, labels, threshold=0.5).item() == pytest.approx(mean[1])
+    assert ohem_cross_entropy(logits, labels, threshold=0.5, least=0.7).item() == pytest.approx(mean[3])
+    assert ohem_cross_entropy(logits, labels, threshold=1.0).item() == pytest.approx(mean[4])
+
+
+def test_boundaries_match_within_their_tolerance():
+    labels = torch.zeros(1, 12, 12, dtype=torch.long)
+    labels[0, :, 6:] = 1
+    moved = {shift: 1000.0 * F.one_hot(labels.roll(shift, 2), 2).movedim(-1, 1).double() for shift in (0, 1, 2, 3)}
+    for maps in moved.values():
+        maps[..., :4] = moved[0][..., :4]  # what comes in at the other side
+    assert boundary(moved[0], labels).item() == 0
+    # Borders are 1 pixel wide on either side of the edge; a window of 5 reaches 2 further.
+    assert boundary(moved[2], labels).item() == 0
+    assert boundary(moved[3], labels).item() == pytest.approx(1)
+    assert boundary(moved[3], labels, tolerance=7).item() == 0
+    assert boundary(moved[1], labels, tolerance=3).item() == 0
+    assert boundary(torch.zeros_like(moved[0]), labels).item() == pytest.approx(1)
+    assert boundary(moved[1], torch.zeros_like(labels)).item() == 0
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_is_zero_with_a_gradient_of_zero_when_nothing_is_valid(loss):
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
@@ -123,6 +167,16 @@ def test_is_float32_inside_autocast_and_float64_stays(loss, batch):
 def test_refuses_labels_of_another_size(loss):
     with pytest.raises(ModelError, match="labels of shape"):
         loss(torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 5, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("loss", "option", "value"),
+    [(focal, "gamma", -1), (ohem_cross_entropy, "least", 0), (ohem_cross_entropy, "threshold", 2)]
+    + [(boundary, "tolerance", side) for side in (1, 4)],
+)
+def test_refuses_options_out_of_range(batch, loss, option, value):
+    with pytest.raises(ConfigError, match=f"^{option} of {loss.__name__} must be .* found {value}$"):
+        loss(*batch, **{option: value})
 
 
 def test_refuses_a_wrong_number_of_class_weights(batch):

@@ -47,6 +47,7 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "classes": (lambda value: value in ("all", "present"), "'all' or 'present'"),
     "gamma": (_at_least_zero, "a number of at least 0"),
     "label_smoothing": (lambda value: is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
+    "least": (lambda value: is_number(value) and 0 < value <= 1, "a number above 0 and at most 1"),
     "mask_ratio": (lambda value: is_number(value) and 0 <= value < 1, "a number of at least 0 and below 1"),
     "mode": (lambda value: value in ("code", "paper"), "'code' or 'paper'"),
     "pool": (lambda value: isinstance(value, int) and is_number(value) and value >= 1, "a whole number of at least 1"),
@@ -55,4 +56,9 @@ RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "smooth": (_at_least_zero, "a number of at least 0"),
     "standardize": (lambda value: isinstance(value, bool), "true or false"),
     "temperature": (lambda value: is_number(value) and value > 0, "a number above 0"),
+    "threshold": (lambda value: is_number(value) and 0 < value <= 1, "a number above 0 and at most 1"),
+    "tolerance": (
+        lambda value: isinstance(value, int) and is_number(value) and value >= 3 and value % 2 == 1,
+        "an odd number of at least 3",
+    ),
 }

@@ -126,6 +126,13 @@ PRESETS: Mapping[str, Preset] = {
         f"Romero et al. 2015, arXiv:1412.6550; for segmentation {_CIRKD} scripts/train_kd/train_fitnet.sh",
         (_term("pixel_kl", temperature=1.0), _term("hint", 10.0)),
     ),
+    # hidden_rep_loss_weight and ce_loss_weight of the tutorial.
+    "cosine": Preset(
+        "Chariton 2023, pytorch.org, Knowledge Distillation Tutorial (cosine loss minimization)",
+        (_term("cosine_hint", 0.25),),
+        labels=0.75,
+        note="Published for classification: there one vector an image, here one at every place of the feature map.",
+    ),
     "at": Preset(
         f"Zagoruyko and Komodakis 2017, arXiv:1612.03928; for segmentation {_CIRKD} train_scripts/train_kd/train_at.sh",
         (_term("pixel_kl", temperature=1.0), _term("attention_transfer", 10000.0, mode="code")),

@@ -10,9 +10,11 @@ from typing import Literal
 from torch import Tensor, nn
 
 from segshrink.losses.binary import binary_kl
+from segshrink.losses.boundary import boundary
 from segshrink.losses.correlation import dist
 from segshrink.losses.decoupled import decoupled_kl, normalized_kl
 from segshrink.losses.features import attention_transfer, cosine_hint, hint, pearson_hint
+from segshrink.losses.hard_pixels import focal, ohem_cross_entropy
 from segshrink.losses.logits import pixel_kl
 from segshrink.losses.masked_generation import MaskedGeneration
 from segshrink.losses.overlap import soft_jaccard
@@ -23,7 +25,7 @@ from segshrink.losses.relations import (
     pairwise_similarity,
 )
 from segshrink.losses.spatial import channel_kl
-from segshrink.losses.supervised import cross_entropy, dice, jaccard
+from segshrink.losses.supervised import cross_entropy, dice, jaccard, lovasz
 
 # Keyword arguments that a term fills in itself: no options of a recipe.
 _FILLED_IN = frozenset({"ignore_index", "num_classes", "weights"})
@@ -76,6 +78,10 @@ REGISTRY: Mapping[str, Loss] = {
     "cross_entropy": Loss(cross_entropy, "labels", "labeled"),
     "dice": Loss(dice, "labels", "labeled"),
     "jaccard": Loss(jaccard, "labels", "labeled"),
+    "lovasz": Loss(lovasz, "labels", "labeled"),
+    "focal": Loss(focal, "labels", "labeled"),
+    "ohem_cross_entropy": Loss(ohem_cross_entropy, "labels", "labeled"),
+    "boundary": Loss(boundary, "labels", "labeled"),
     "pixel_kl": Loss(pixel_kl, "logits", "inside"),
     "binary_kl": Loss(binary_kl, "logits", "inside", least_classes=1),
     "channel_kl": Loss(channel_kl, "either", "inside", adapter="differing", least_classes=1),

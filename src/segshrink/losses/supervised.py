@@ -112,6 +112,34 @@ def dice(student: Tensor, target: Tensor, *, smooth: float = 0.0, ignore_index: 
         return result
 
 
+def lovasz(student: Tensor, target: Tensor, *, ignore_index: int = IGNORE_INDEX) -> Tensor:
+    """Lovász-Softmax loss of segmentation-models-pytorch over the valid pixels of the batch; 0 when none is valid.
+
+    The Lovász extension of the Jaccard loss, mean over the classes that have a true pixel.
+
+    Args:
+        student: Logits (N, C, H, W); computed in float32, also under autocast.
+        target: Class indices (N, H, W).
+        ignore_index: Label of pixels that don't count.
+
+    Returns:
+        Scalar in [0, 1].
+
+    Raises:
+        ModelError: Shapes of logits and labels contradict each other.
+
+    Source:
+        Berman et al. 2018 (arXiv:1705.08790).
+    """
+    from segmentation_models_pytorch.losses import LovaszLoss
+
+    with torch.autocast(student.device.type, enabled=False):
+        logits, labels = _valid_columns(student, target, ignore_index)
+        # The library knows no float64, and gives an empty array where no pixel is valid.
+        result: Tensor = LovaszLoss(mode="multiclass")(logits.unsqueeze(-1).float(), labels.unsqueeze(-1))
+        return result.sum().to(logits.dtype)
+
+
 def _valid_columns(student: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Return logits (1, C, P) and labels (1, P) of the P valid pixels: what is ignored can't leak into a sum."""
     logits = student.to(computing_dtype(student))
