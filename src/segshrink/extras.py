@@ -34,6 +34,7 @@ _EXTRAS = {
     "vector": frozenset(("pyogrio", "shapely")),
     "coco": frozenset(("pycocotools",)),
     "compress": frozenset(("nncf", "torch_pruning")),
+    "trackers": frozenset(("mlflow", "tensorboard", "wandb")),
     "tune": frozenset(("cmaes", "optuna", "psycopg", "pymysql", "sqlalchemy")),
 }
 

@@ -17,18 +17,24 @@ def train(
     out: Out = Path("runs/teacher"),
     control: Annotated[bool, typer.Option("--control", help="Train the recipe's student, without a teacher.")] = False,
     resume: Resume = False,
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", help="Choose batches and crops that stay below: 4GB, 800MB.", show_default=False),
+    ] = None,
 ) -> None:
     """Train a network on the labels alone.
 
     The recipe's teacher or bank of teachers or, with --control, its student; measured and reported at the end.
     """
+    from segshrink.compression.budget import Budget
     from segshrink.config import load_recipe
 
     loaded = load_recipe(recipe, overrides or (), data)
+    limit = None if memory is None else Budget.parse(f"memory<={memory}").limit("memory")
     from segshrink.cli._console import progress_bars
     from segshrink.cli._tables import print_comparison
     from segshrink.workflows.train import train as run_training
 
     with progress_bars() as progress:
-        result = run_training(loaded, out=out, control=control, resume=resume, progress=progress)
+        result = run_training(loaded, out=out, control=control, resume=resume, memory=limit, progress=progress)
     print_comparison(result.report)

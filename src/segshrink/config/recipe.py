@@ -107,17 +107,41 @@ class Augmentation(Strict):
         return self
 
 
+class NamedOptions(Strict):
+    """Something by name, with its options. A text alone is its ``name``."""
+
+    name: str
+    """Its name."""
+    options: Options = Field(default={})
+    """Its options by name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
 class Training(Strict):
     """How long and how a network is optimized."""
 
     epochs: int = Field(default=50, ge=1, le=10**6)
     """Number of epochs; an epoch has as many crops as ``crops.per_epoch`` says."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Largest learning rate of AdamW, reached after the warm-up."""
+    """Largest learning rate, reached after the warm-up."""
     weight_decay: float = Field(default=0.01, ge=0)
-    """Weight decay of AdamW."""
+    """Weight decay; norms and biases have none."""
+    optimizer: NamedOptions = NamedOptions(name="adamw")
+    """A name of timm's ("adamw", "sgd", "lamb", "lion", ...), or a class of torch.optim ("SGD", "Muon", ...); with
+    options: {name: sgd, options: {momentum: 0.95}}."""
+    schedule: NamedOptions = NamedOptions(name="cosine")
+    """How the learning rate falls: "cosine" to zero; another name of timm's ("poly", "step", "constant", ...; options
+    in epochs), or a class of torch.optim.lr_scheduler ("PolynomialLR", "OneCycleLR", ...; options in steps, the length
+    of the training is filled in)."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
-    """Share of all steps in which the learning rate rises linearly; then it falls along a half cosine to zero."""
+    """Share of all steps in which the learning rate rises linearly to what the schedule says."""
+    accumulate: int = Field(default=1, ge=1, le=65536)
+    """Batches whose gradients are averaged into one step: as many crops as of larger batches, in less memory. Batch
+    normalization sees each batch by itself."""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """Largest norm of the gradient; None doesn't clip."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
@@ -278,6 +302,13 @@ class TeacherLearner(Learner):
         return {"model": value} if isinstance(value, str) else value
 
 
+class Tracker(NamedOptions):
+    """An experiment tracker. A text alone is its ``name``."""
+
+    name: Literal["tensorboard", "mlflow", "wandb"]
+    """Which."""
+
+
 class Recipe(Strict):
     """Everything a run depends on. ``segshrink train`` trains ``teacher``; ``segshrink distill`` trains ``student``."""
 
@@ -297,6 +328,10 @@ class Recipe(Strict):
     """The small network, and how it and its control are trained."""
     distillation: Distillation = Distillation()
     """What the student learns from."""
+    trackers: list[Tracker] = Field(default=[])
+    """Experiment trackers that follow each training beside ``metrics.csv``, with pictures of validation scenes:
+    "tensorboard" (writes into the run folder), "mlflow" (too, or to $MLFLOW_TRACKING_URI), "wandb" ($WANDB_MODE=offline
+    stays here); with options of Lightning's logger: {name: wandb, options: {project: mine}}."""
 
     @model_validator(mode="after")
     def _two_classes_for_a_sigmoid(self) -> Recipe:

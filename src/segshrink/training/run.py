@@ -14,7 +14,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
-from segshrink.classes import IGNORE_INDEX
+from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.config import Learner, Recipe, absolute_recipe
 from segshrink.data import CropModule, Dataset, SceneStore, absent_classes, open_dataset
 from segshrink.errors import ConfigError, DataError, FileError, TrainingError
@@ -55,6 +55,7 @@ from segshrink.training.hardware import (
 from segshrink.training.lightning_fit import fit
 from segshrink.training.task import SegmentationTask
 from segshrink.training.terms import check_teacher, student_terms
+from segshrink.training.trackers import ScenePictures, build_trackers
 
 Role = Literal["teacher", "student", "control"]
 
@@ -180,7 +181,7 @@ class _Training:
             self.folder.write_run(record.model_copy(update={**use.record(earlier), **changes}))
 
         metrics = MetricsFile(self.folder.metrics_file)
-        trainer = self._trainer(metrics)
+        trainer = self._trainer(metrics, data.dataset.classes)
         try:
             write(status="running")
             fit(trainer, task, data, checkpoint=self.folder.last_checkpoint if resume else None)
@@ -247,11 +248,14 @@ class _Training:
             consistency=self.learner.consistency,
         )
 
-    def _trainer(self, metrics: MetricsFile) -> lightning.Trainer:
+    def _trainer(self, metrics: MetricsFile, classes: ClassMap) -> lightning.Trainer:
+        trackers = build_trackers(self.recipe, self.folder.path, self.role)
         training, checkpoints = self.learner.training, self.folder.checkpoints
         callbacks: list[Callback] = [metrics, InterruptBetweenSteps()]
         if self.progress is not None:
             callbacks.append(StepProgress(self.progress))
+        if trackers:
+            callbacks.append(ScenePictures(classes))
         if training.ema_decay is not None:
             callbacks.append(EMAWeightAveraging(decay=training.ema_decay))
         if training.patience is not None:
@@ -269,10 +273,12 @@ class _Training:
             callbacks=[*callbacks, *self.callbacks, last],
             check_val_every_n_epoch=training.epochs if training.keep == "last" else 1,
             gradient_clip_val=training.clip_norm,
+            accumulate_grad_batches=training.accumulate,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             plugins=[WholeCheckpointIO()],
-            logger=False,
+            logger=trackers,
+            log_every_n_steps=1,
             enable_progress_bar=False,
             enable_model_summary=False,
         )

@@ -6,14 +6,14 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from segshrink.classes import IGNORE_INDEX
@@ -29,6 +29,7 @@ from segshrink.prediction import Predictor
 from segshrink.prediction.logits import most_likely
 from segshrink.prediction.runtimes.torch import TorchBackend
 from segshrink.training.consistency import PSEUDO, SelfTeacher, consistency_loss
+from segshrink.training.optimizers import build_optimizer, build_schedule
 
 Batch = Mapping[str, Any]
 # Parameters that learn → what ``configure_optimizers`` of a Lightning module may return.
@@ -61,7 +62,7 @@ class SegmentationTask(lightning.LightningModule):
         terms: Weighted losses; cross-entropy with weight 1 when None.
         training: Settings of the optimizer.
         optimizer: Given the parameters that learn, returns an optimizer, or whatever else ``configure_optimizers`` may
-            return; None: AdamW with warm-up and a half cosine, as ``training`` says.
+            return; None: as ``training`` says.
         seed: Random numbers inside the network (dropout) and of mixing derive from (seed, epoch, batch).
         augmentation: How crops are mixed with each other in training; None: they aren't.
         consistency: Learn from crops without labels by consistency; batches then hold ``recolored`` images, too. Logged
@@ -92,6 +93,9 @@ class SegmentationTask(lightning.LightningModule):
         self.seed = seed
         self.sample_names: Sequence[str] = ()
         self._optimizer = optimizer
+        if optimizer is None:  # a wrong name is told before anything is loaded
+            build_optimizer(self.settings, [nn.Parameter(torch.zeros(1))])
+            build_schedule(self.settings, total=100, epochs=10)
         self._confusion: Confusion | None = None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -123,19 +127,16 @@ class SegmentationTask(lightning.LightningModule):
         }
 
     def configure_optimizers(self) -> Any:
-        """AdamW with linear warm-up and a half cosine, stepped at every batch; no decay on norms and biases."""
+        """The optimizer and schedule that the settings name, stepped at every batch; no decay on norms and biases."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if self._optimizer is not None:
             return self._optimizer(parameters)
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.settings.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = AdamW(groups, lr=self.settings.learning_rate)
+        optimizer = build_optimizer(self.settings, parameters)
         total = self.trainer.estimated_stepping_batches
         if math.isinf(total):  # nobody says how long this training is
             return optimizer
-        schedule = LambdaLR(optimizer, partial(warmup_cosine, total=int(total), warmup=self.settings.warmup))
+        factor = build_schedule(self.settings, total=int(total), epochs=self.trainer.max_epochs or 1)
+        schedule = LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @property
@@ -176,18 +177,21 @@ class SegmentationTask(lightning.LightningModule):
         if self.self_teacher is not None:
             self.self_teacher.update(self.model)
 
-    def validation_step(self, batch: Batch | Sequence[Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Score a scene at native resolution, or take the losses of a batch of crops."""
+    def validation_step(self, batch: Batch | Sequence[Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """Score a scene at native resolution, or take the losses of a batch of crops.
+
+        Returns:
+            The classes of a scene, (H, W) uint8; None of crops, and in epochs in which no scene is scored.
+        """
         batch = named_parts(batch)
         if batch["image"].ndim == 3:
-            if self.scores_scenes:
-                self._score_scene(batch)
-            return
+            return self._score_scene(batch) if self.scores_scenes else None
         logits, loss, values = self._weighted(batch)
         if len(self.trainer.num_val_batches) == 1:
             self._score(logits.argmax(1), batch["target"].long(), classes=logits.shape[1])
         for name, value in {"loss": loss, **values}.items():
             self.log(f"val/{name}", value, add_dataloader_idx=False, batch_size=len(batch["image"]))
+        return None
 
     def on_validation_epoch_start(self) -> None:
         """Begin a new confusion matrix over the whole validation set."""
@@ -222,11 +226,12 @@ class SegmentationTask(lightning.LightningModule):
             batch = blended(batch, settings.mixup, generator, labels=labels)
         return batch
 
-    def _score_scene(self, batch: Batch) -> None:
+    def _score_scene(self, batch: Batch) -> NDArray[np.uint8]:
         precision = "bf16" if str(self.trainer.precision).startswith("bf16") else "32"
         backend = TorchBackend(self.model, precision=precision, device=str(self.device))
         classes = most_likely(Predictor(backend).predict_logits(batch["image"]))
         self._score(classes, batch["target"], classes=backend.num_classes)
+        return classes
 
     def _score(self, predicted: Any, target: Any, *, classes: int) -> None:
         if self._confusion is None:
@@ -298,23 +303,6 @@ def units_notice(network: nn.Module, images: Tensor, name: str) -> str | None:
         f"{name} ({network.description.id}) normalizes raw pixels from 0 to 255 itself, but gets {low:.3g} to "
         f"{high:.3g}; leave normalization out of the data loader, or give its bare network"
     )
-
-
-def warmup_cosine(step: int, *, total: int, warmup: float) -> float:
-    """Return the factor of the learning rate at ``step``: linear warm-up, then a half cosine down to zero.
-
-    Args:
-        step: Optimization steps done, 0 to ``total``.
-        total: Steps of the whole run.
-        warmup: Share of the steps in which the rate rises, in [0, 1).
-
-    Source: Loshchilov & Hutter, SGDR, 2017 (one cycle); Goyal et al., 2017 (warm-up).
-    """
-    rising = round(total * warmup)
-    if step < rising:
-        return (step + 1) / rising
-    share = min(1.0, (step - rising) / max(1, total - rising))
-    return 0.5 * (1.0 + math.cos(math.pi * share))
 
 
 def derived_seed(*parts: object) -> int:

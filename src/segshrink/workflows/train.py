@@ -26,6 +26,7 @@ from segshrink.training.evaluate_run import describe_teacher, evaluate_run, prof
 from segshrink.training.hardware import use_free_threads
 from segshrink.training.run import Role, RunResult, cached_answers
 from segshrink.training.run import train as train_network
+from segshrink.workflows.memory import fit_memory
 from segshrink.workflows.progress import Progress, silent
 
 
@@ -50,6 +51,7 @@ def train(
     out: str | Path,
     control: bool = False,
     resume: bool = False,
+    memory: float | None = None,
     progress: Progress = silent,
 ) -> TrainResult:
     """Train the recipe's teacher or bank, or its student without a teacher, on the labels; measure and report it.
@@ -59,16 +61,21 @@ def train(
         out: Run folder to write.
         control: Train the student instead of the teacher.
         resume: Go on with an interrupted run in ``out``.
+        memory: Choose batches and crops that stay below so many bytes, see ``fit_memory``; None takes the recipe's. A
+            run that is resumed keeps its own.
         progress: Told how far each stage has come.
 
     Raises:
         ConfigError: The recipe lacks what is to be trained.
         FileError: ``out`` holds another run or what this program didn't write.
-        TrainingError: The loss became NaN or infinite.
+        TrainingError: The loss became NaN or infinite, or nothing fits into the memory.
     """
     out, recipe = Path(out), as_recipe(recipe)
-    dataset = open_dataset(recipe.data)
     folder = RunFolder(out)
+    role: Role = "control" if control else "teacher"
+    if memory is not None:
+        recipe = _fitted(recipe, folder, role, memory, resume=resume, progress=progress)
+    dataset = open_dataset(recipe.data)
     runs = [out]
     if control:
         train_role(recipe, out=out, role="control", dataset=dataset, resume=resume, progress=progress)
@@ -82,6 +89,15 @@ def train(
         measure_run(out, dataset, progress=progress)
         time_runs([out], progress=progress)
     return TrainResult(out, folder.evaluation().scores.mean_iou, write_report(runs))
+
+
+def _fitted(recipe: Recipe, folder: RunFolder, role: Role, limit: float, *, resume: bool, progress: Progress) -> Recipe:
+    """Fit a recipe into a limit of memory, as it was when the run in a folder began."""
+    if resume and folder.has_run:
+        earlier = folder.recipe()
+        return recipe.model_copy(update={name: getattr(earlier, name) for name in ("crops", "teacher", "student")})
+    quieten_lightning()
+    return fit_memory(recipe, role=role, limit_mb=limit / 1e6, progress=progress)
 
 
 def train_role(

@@ -44,10 +44,13 @@ _FETCHING = ("weights",)
 # Keys that recipes of version 0.1 didn't have, and what they say where they are left out.
 _LATER: dict[str, Any] = {
     **dict.fromkeys(("cutmix", "mixup"), 0.0),
-    **{key: [] for key in ("colors", "values", "exclude", "overlaps", "members")},
+    **{key: [] for key in ("colors", "values", "exclude", "overlaps", "members", "trackers")},
     **dict.fromkeys(("mask_resize", "soft_weight", "consistency", "folds")),
     "out_of_fold": False,
     "keep": "best",
+    "accumulate": 1,
+    "optimizer": {"name": "adamw", "options": {}},
+    "schedule": {"name": "cosine", "options": {}},
 }
 
 

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from segshrink import RunFolder, load_recipe, train
+from segshrink.config import Recipe
+from segshrink.errors import ConfigError, TrainingError
+from segshrink.workflows import memory
+from segshrink.workflows.memory import fit_memory, measured_memory
+
+from .test_verbs import tiny_recipe
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
+
+def sizes(recipe: Recipe) -> tuple[int, int, int]:
+    assert recipe.teacher is not None
+    return recipe.crops.size, recipe.crops.batch_size, recipe.teacher.training.accumulate
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Recipe:
+    return load_recipe(tiny_recipe(tmp_path), ["crops={size: 160, batch_size: 4, per_epoch: 8, workers: 0}"])
+
+
+def test_smaller_batches_come_before_smaller_crops(opened: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def take(recipe: Recipe, *, role: str) -> float | None:
+        asked.append(sizes(recipe))
+        size, batch, _ = asked[-1]
+        return None if batch == 4 else 100 + batch * size**2 / 100
+
+    monkeypatch.setattr(memory, "measured_memory", take)
+    assert sizes(fit_memory(opened, role="teacher", limit_mb=700)) == (160, 2, 2)
+    assert sizes(fit_memory(opened, role="teacher", limit_mb=250)) == (64, 2, 2)
+    assert asked[2:] == [(160, 4, 1), (160, 2, 2), (160, 1, 4), (64, 4, 1), (64, 2, 2)]
+    with pytest.raises(
+        TrainingError, match=r"^batches of 1 crops of 64 pixels, 4 a step take 141 MB, more than .* 120 MB"
+    ):
+        fit_memory(opened, role="teacher", limit_mb=120)
+    with pytest.raises(ConfigError, match="no 'student'"):
+        fit_memory(opened.model_copy(update={"student": None}), role="control", limit_mb=120)
+
+
+def test_a_training_stays_below_what_was_measured_of_it(opened: Recipe, tmp_path: Path) -> None:
+    measured = measured_memory(opened, role="teacher")
+    assert measured is not None
+    out = tmp_path / "run"
+    train(opened, out=out, memory=2 * measured * 1e6)
+    assert sizes(RunFolder(out).recipe()) == (160, 4, 1)
+    wrong = opened.model_copy(update={"data": opened.data.model_copy(update={"images": "nothing/*.png"})})
+    with pytest.raises(Exception, match=re.escape("nothing/*.png")):
+        measured_memory(wrong, role="teacher")
