@@ -1,4 +1,4 @@
-"""Keeping a folder to one process: who holds it stands in a locked file inside it."""
+"""Keeping a folder, or a name, to one process: who holds it stands in a locked file."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ _LOCK = ".segshrink-lock"
 _CLAIMS: dict[Path, int] = {}
 
 
+class InUseError(FileError):
+    """Another process has it."""
+
+
 @contextmanager
 def claimed(folder: Path, *, tidy: bool = True) -> Iterator[None]:
     """Keep a folder to this process during the block; it is made where it is missing, and removed if it stays empty.
@@ -33,7 +37,8 @@ def claimed(folder: Path, *, tidy: bool = True) -> Iterator[None]:
             which takes long to look through.
 
     Raises:
-        FileError: Another process holds it (its id, host and start are named), or it can't be written.
+        InUseError: Another process holds it (its id, host and start are named).
+        FileError: It can't be written.
     """
     place = resolved(folder)
     if _CLAIMS.get(place) == threading.get_ident():
@@ -42,7 +47,9 @@ def claimed(folder: Path, *, tidy: bool = True) -> Iterator[None]:
     missing = [parent for parent in (place, *place.parents) if not parent.exists()]
     try:
         place.mkdir(parents=True, exist_ok=True)
-        stream = _locked(place, name=str(folder))
+        if place in _CLAIMS:  # not opened: closing it would give the lock away
+            raise InUseError(f"{folder} is in use by another thread of this process; wait or choose another folder")
+        stream = _locked(place / _LOCK, name=str(folder))
     except FileError:
         raise
     except OSError as error:
@@ -54,23 +61,51 @@ def claimed(folder: Path, *, tidy: bool = True) -> Iterator[None]:
         yield
     finally:
         del _CLAIMS[place]
-        with suppress(OSError), stream:
-            if _is_at(stream, place / _LOCK):  # not where the whole folder was replaced and is another's already
-                (place / _LOCK).unlink()
+        _release(stream, place / _LOCK)  # not where the whole folder was replaced and is another's already
         with suppress(OSError):
             for parent in missing:
                 parent.rmdir()
 
 
-def _locked(place: Path, *, name: str) -> IO[str]:
-    """Open and lock the file that says who holds a folder.
+@contextmanager
+def claimed_name(lock: Path, *, name: str) -> Iterator[None]:
+    """Keep something to this process during the block, by a file that is removed afterwards.
+
+    The lock dies with its process.
+
+    Args:
+        lock: The file; its folder is made.
+        name: What it stands for, in errors.
 
     Raises:
-        FileError: Somebody does.
+        InUseError: Another process holds it.
+        FileError: It can't be written.
     """
-    path = place / _LOCK
-    if place in _CLAIMS:  # not opened: closing it would give the lock away
-        raise FileError(f"{name} is in use by another thread of this process; wait for it or choose another folder")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        stream = _locked(lock, name=name)
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(f"can't write {lock}: {error.strerror or error}; choose another folder") from error
+    try:
+        yield
+    finally:
+        _release(stream, lock)
+
+
+def _release(stream: IO[str], path: Path) -> None:
+    with suppress(OSError), stream:
+        if _is_at(stream, path):
+            path.unlink()
+
+
+def _locked(path: Path, *, name: str) -> IO[str]:
+    """Open and lock the file that says who holds something.
+
+    Raises:
+        InUseError: Somebody does.
+    """
     while True:
         stream = path.open("a+", encoding="utf-8")
         try:
@@ -107,7 +142,7 @@ def _refuse_held(stream: IO[str], name: str) -> None:
         return
     holder_name = f"process {owner.pid} on {holder['host']} since {holder['since']}" if owner else "another process"
     remedy = "" if locked is False else f", or delete {stream.name} if that process is gone"
-    raise FileError(f"{name} is in use by {holder_name}; wait for it or choose another folder{remedy}")
+    raise InUseError(f"{name} is in use by {holder_name}; wait for it or choose another folder{remedy}")
 
 
 def _is_at(stream: IO[str], path: Path) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from segshrink.errors import UsageError
+
+if TYPE_CHECKING:
+    from segshrink.prediction.scenes import Estimate
 
 
 class Blending(StrEnum):
@@ -30,14 +33,25 @@ def predict(
         Path,
         typer.Argument(metavar="MODEL", help="Run or model folder, .onnx, .xml or .tflite file.", show_default=False),
     ],
-    scenes: Annotated[
-        list[str],
-        typer.Argument(metavar="SCENE...", help="Images, folders, 'wildcards' or URLs.", show_default=False),
-    ],
     out: Annotated[
         Path,
         typer.Option("--out", "-o", help="A folder; for one scene also a .tif or .png file.", show_default=False),
     ],
+    scenes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SCENE...", help="Images, folders, 'wildcards' or URLs.", show_default=False),
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option("--manifest", help="A list of scenes, one a line.", show_default=False)
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="I/N", help="Predict this share only.", show_default=False)
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only tell how long it will take, from a few scenes.")] = False,
+    average: Annotated[
+        list[Path] | None,
+        typer.Option("--average", help="Another model: the mean of all decides. Any number.", show_default=False),
+    ] = None,
     tile: Annotated[int | None, typer.Option(help="Side of a tile in pixels; by default about 512.", min=16)] = None,
     overlap: Annotated[
         int | None, typer.Option(help="Pixels that neighboring tiles share; by default 4 strides, at least 64.", min=0)
@@ -83,13 +97,14 @@ def predict(
     from segshrink.cli._console import out_console, progress_bar, tell
     from segshrink.files import writing
     from segshrink.formatting import printable
-    from segshrink.prediction.scenes import SceneOptions, predict_scenes
+    from segshrink.prediction.scenes import SceneOptions, Shard, estimate_scenes, predict_scenes, read_manifest
 
+    models = [model, *(average or ())]
     options = SceneOptions(
         tile=tile,
         overlap=overlap,
         batch=batch,
-        threads=_free_threads() if threads is None and model.is_dir() else threads,
+        threads=_free_threads() if threads is None and any(path.is_dir() for path in models) else threads,
         runtime=runtime,
         bands=None if bands is None else [band.strip() for band in bands.split(",") if band.strip()],
         scale=None if scale is None else _scale(scale),
@@ -104,12 +119,17 @@ def predict(
         overlay=overlay,
         overwrite=overwrite,
     )
+    sources = [*(scenes or ()), *(read_manifest(manifest) if manifest else ())]
+    share = None if shard is None else Shard.parse(shard)
+    if plan:
+        _print_plan(estimate_scenes(models, sources, out, options, shard=share))
+        return
     with progress_bar("predict", unit="Mpixel") as advance, writing(out):
 
         def progress(done: int, total: int, name: str) -> None:
             advance(done / 1e6, total / 1e6, name)
 
-        results = predict_scenes(model, scenes, out, options, progress=progress)
+        results = predict_scenes(models, sources, out, options, shard=share, progress=progress)
     skipped = sum(result.skipped for result in results)
     if skipped:
         tell(
@@ -119,6 +139,17 @@ def predict(
     for result in results:
         if not result.skipped:
             out_console().print("\n".join(printable(str(path)) for path in result.files.paths), markup=False)
+
+
+def _print_plan(estimate: Estimate) -> None:
+    from segshrink.cli._console import out_console
+    from segshrink.formatting import duration, size
+
+    out_console().print(
+        f"{estimate.scenes} scenes, {estimate.pixels / 1e6:,.1f} megapixels: about {duration(estimate.seconds)} and "
+        f"{size(estimate.bytes)} of results (judged by {estimate.tried} of them, on this machine)",
+        markup=False,
+    )
 
 
 def _scale(text: str) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from segshrink.prediction.runtimes.litert import LiteRtBackend
 from segshrink.prediction.runtimes.onnx import OnnxBackend
 from segshrink.prediction.runtimes.openvino import OpenVinoBackend
 from segshrink.prediction.runtimes.torch import TorchBackend
-from segshrink.prediction.scenes import SceneOptions, predict_scene, predict_scenes
+from segshrink.prediction.scenes import SceneOptions, Shard, estimate_scenes, predict_scene, predict_scenes
 
 __all__ = [
     "Backend",
@@ -16,7 +16,9 @@ __all__ = [
     "Prediction",
     "Predictor",
     "SceneOptions",
+    "Shard",
     "TorchBackend",
+    "estimate_scenes",
     "open_backend",
     "predict_scene",
     "predict_scenes",

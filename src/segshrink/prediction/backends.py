@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,12 @@ from segshrink.errors import ModelError, UsageError, nearest
 from segshrink.machine import default_threads
 from segshrink.model_description import ModelDescription
 from segshrink.model_file import FOLDER, RUNTIMES, ModelFile
+from segshrink.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from segshrink.models import SegmentationModel
+
+    Model: TypeAlias = "str | Path | SegmentationModel | Backend"
 
 PRECISIONS = ("32", "bf16", "auto")
 
@@ -49,7 +53,7 @@ class Backend(Protocol):
 
 
 def open_backend(
-    source: str | Path | SegmentationModel | Backend,
+    source: Model | Sequence[Model],
     *,
     runtime: str | None = None,
     precision: str = "auto",
@@ -60,7 +64,8 @@ def open_backend(
 
     Args:
         source: A file written by segshrink (``.onnx``, ``.xml`` with its ``.bin``, ``.tflite``), a model or run folder
-            (needs torch), a ``SegmentationModel``, or a backend, which is returned as it is.
+            (needs torch), a ``SegmentationModel``, or a backend, which is returned as it is. Several are opened as
+            the mean of their probabilities, as are the members of a bank's folder.
         runtime: "torch" or "torch-compile" for folders and models, "onnxruntime" or "openvino" for
             ``.onnx`` files, "openvino" for ``.xml``, "litert" for ``.tflite``; None takes the first of these.
         precision: ``"32"``, ``"bf16"`` or ``"auto"`` (torch and OpenVINO: bf16 where the processor computes in it).
@@ -74,6 +79,12 @@ def open_backend(
         ModelError: What is at ``source`` is not a model, or the runtime or precision doesn't suit it.
         MissingExtraError: The runtime isn't installed.
     """
+    if isinstance(source, Sequence) and not isinstance(source, str):
+        from segshrink.prediction.average import AverageBackend
+
+        settings: dict[str, Any] = {"runtime": runtime, "precision": precision, "threads": threads, "streams": streams}
+        parts = [open_backend(each, **settings) for each in source]
+        return parts[0] if len(parts) == 1 else AverageBackend(parts)
     if _is_backend(source):
         return source
     if precision not in PRECISIONS:
@@ -83,6 +94,8 @@ def open_backend(
 
         compiled = _runtime("the model", RUNTIMES[FOLDER], runtime) == "torch-compile"
         return TorchBackend(cast("SegmentationModel", source), precision=precision, compiled=compiled, threads=threads)
+    if members := bank_members(source):
+        return open_backend(members, runtime=runtime, precision=precision, threads=threads, streams=streams)
     file = ModelFile.find(source)
     runtime = _runtime(str(file.path), file.runtimes, runtime)
     if runtime in ("torch", "torch-compile"):
@@ -103,6 +116,12 @@ def open_backend(
     from segshrink.prediction.runtimes.onnx import OnnxBackend
 
     return OnnxBackend(file.path, threads=each)
+
+
+def bank_members(source: str | Path) -> list[Path]:
+    """Return the run folders of a bank's members; empty where ``source`` is no bank."""
+    folder = RunFolder(source)
+    return [folder.member(number).path for number in range(len(folder.bank().members))] if folder.has_bank else []
 
 
 def _runtime(model: str, runtimes: tuple[str, ...], runtime: str | None) -> str:

@@ -1,7 +1,18 @@
 """Whole scenes: tiles without seams, read, predicted and written at the same time."""
 
+from segshrink.prediction.scenes.archive import Estimate, Shard, read_manifest
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.plan import SceneFiles
-from segshrink.prediction.scenes.predict import SceneResult, predict_scene, predict_scenes
+from segshrink.prediction.scenes.predict import SceneResult, estimate_scenes, predict_scene, predict_scenes
 
-__all__ = ["SceneFiles", "SceneOptions", "SceneResult", "predict_scene", "predict_scenes"]
+__all__ = [
+    "Estimate",
+    "SceneFiles",
+    "SceneOptions",
+    "SceneResult",
+    "Shard",
+    "estimate_scenes",
+    "predict_scene",
+    "predict_scenes",
+    "read_manifest",
+]

@@ -9,7 +9,7 @@ import json
 import re
 import unicodedata
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from segshrink.errors import ConfigError
+from segshrink.errors import ConfigError, DataError, FileError, SegshrinkError
 from segshrink.imagery.cog import auxiliary_path
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.raster_files import Source, is_remote
@@ -117,7 +117,14 @@ def open_for(source: Source, backend: Backend, options: SceneOptions) -> Scene:
     return scene
 
 
-def plan_scenes(sources: Mapping[Source, Path], out: Path, backend: Backend, options: SceneOptions) -> list[ScenePlan]:
+def plan_scenes(
+    sources: Mapping[Source, Path],
+    out: Path,
+    backend: Backend,
+    options: SceneOptions,
+    *,
+    failed: Callable[[Source, SegshrinkError], None] | None = None,
+) -> list[ScenePlan]:
     """Open every scene once and say what is written for it.
 
     Args:
@@ -125,6 +132,7 @@ def plan_scenes(sources: Mapping[Source, Path], out: Path, backend: Backend, opt
         out: A folder; or, for one scene, a ``.tif`` or ``.png`` file for the classes, beside which the rest goes.
         backend: The model.
         options: The options.
+        failed: Called with a scene that can't be read by the model, and why; None raises that.
 
     Raises:
         ConfigError: Two scenes would get files of one name, a scene would be overwritten, ``out`` suits nothing, or a
@@ -139,8 +147,14 @@ def plan_scenes(sources: Mapping[Source, Path], out: Path, backend: Backend, opt
     taken: dict[Path, Source] = {}
     plans = []
     for source, folder in sources.items():
-        with open_for(source, backend, options) as scene:
-            plan = _plan(scene, out if as_file else out / folder, options, as_file=as_file)
+        try:
+            with open_for(source, backend, options) as scene:
+                plan = _plan(scene, out if as_file else out / folder, options, as_file=as_file)
+        except (FileError, DataError) as error:
+            if failed is None:
+                raise
+            failed(source, error)
+            continue
         for path in plan.files.all_paths:
             if path in taken:
                 raise ConfigError(f"{taken[path]} and {source} would both become {path}; predict them into two folders")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from segshrink.errors import FileError
+from segshrink.errors import DataError, FileError, SegshrinkError
 from segshrink.files import is_utf8
+from segshrink.folder_lock import InUseError, claimed_name
 from segshrink.formatting import listed
 from segshrink.imagery.polygons import require_vector_extra
 from segshrink.imagery.raster_files import Source
 from segshrink.imagery.scenes import expand_sources
-from segshrink.prediction.backends import Backend
+from segshrink.prediction.scenes.archive import Estimate, Shard, Trial
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.plan import SceneFiles, ScenePlan, is_file_name, open_for, plan_scenes
 from segshrink.prediction.scenes.records import Records, model_key
@@ -24,10 +27,12 @@ from segshrink.prediction.scenes.write import open_results
 from segshrink.prediction.tiled import choose_tiling
 
 if TYPE_CHECKING:
-    from segshrink.models import SegmentationModel
+    from segshrink.prediction.backends import Model
 
 # Why GDAL opens no such file.
 _ODD_NAME = "a name that isn't UTF-8"
+# Seconds between two looks at scenes that other processes have under way.
+_PATIENCE = 0.5
 # Called with (pixels done, pixels in all, name of the scene).
 Progress = Callable[[int, int, str], None]
 
@@ -48,7 +53,7 @@ class SceneResult:
 
 
 def predict_scene(
-    model: str | Path | SegmentationModel | Backend,
+    model: Model | Sequence[Model],
     source: Source,
     out: str | Path,
     options: SceneOptions | None = None,
@@ -64,11 +69,12 @@ def predict_scene(
 
 
 def predict_scenes(
-    model: str | Path | SegmentationModel | Backend,
+    model: Model | Sequence[Model],
     sources: Sequence[Source],
     out: str | Path,
     options: SceneOptions | None = None,
     *,
+    shard: Shard | None = None,
     progress: Progress | None = None,
 ) -> list[SceneResult]:
     """Predict scenes of any size.
@@ -81,11 +87,12 @@ def predict_scenes(
     predict into one folder.
 
     Args:
-        model: What ``open_backend`` takes.
+        model: What ``open_backend`` takes; of several, or a bank, the mean of their probabilities decides.
         sources: Images, folders of images, wildcards, URLs; anything GDAL reads. A folder that holds folders of images
             becomes such folders of results.
         out: Folder for the results; or, for one scene, a ``.tif`` or ``.png`` file.
         options: The options; by default those that suit the model.
+        shard: Predict this share of the scenes only.
         progress: Called after every piece with (pixels done, pixels in all, name of the scene).
 
     Returns:
@@ -98,71 +105,176 @@ def predict_scenes(
         ModelError: The model can't be opened, or fails.
         MissingExtraError: Polygons are asked for, and what writes them isn't installed.
 
-    Scenes of a folder or wildcard whose name isn't UTF-8 can't be opened: they are left out and noted in
-    ``predictions.sqlite``, the others are predicted, and then FileError says so.
+    A scene that can't be read, or whose name isn't UTF-8, is left out and noted in ``predictions.sqlite`` (table
+    ``left_out``), the others are predicted, and then FileError says so; that of a single scene is its own.
     """
-    options = options or SceneOptions()
-    out = Path(out)
-    folder = out.parent if is_file_name(out) else out
-    with (
-        Streams(model, runtime=options.runtime, cores=options.threads) as streams,
-        Records(folder, model_key(model), options) as records,
-    ):
-        scenes = expand_sources(sources, leave_out=folder.resolve())
-        left_out = _left_out(scenes, sources, records)
-        plans = plan_scenes(
-            {scene: place for scene, place in scenes.items() if scene not in left_out}, out, streams.backend, options
-        )
-        finished = {plan.files.classes for plan in plans if not options.overwrite and records.holds(plan)}
-        open_plans = [plan for plan in plans if plan.files.classes not in finished]
-        records.refuse_foreign(open_plans)
-        if open_plans and (vectors := open_plans[0].files.vectors) is not None:
+    with _Archive(model, sources, Path(out), options or SceneOptions(), shard) as archive:
+        return archive.predict(progress)
+
+
+def estimate_scenes(
+    model: Model | Sequence[Model],
+    sources: Sequence[Source],
+    out: str | Path,
+    options: SceneOptions | None = None,
+    *,
+    shard: Shard | None = None,
+) -> Estimate:
+    """Tell what ``predict_scenes`` would take, by predicting a few scenes of all sizes into a temporary folder.
+
+    Scenes whose results are there already don't count.
+
+    Raises:
+        FileError, DataError, ConfigError, ModelError: As ``predict_scenes``.
+    """
+    with _Archive(model, sources, Path(out), options or SceneOptions(), shard) as archive:
+        return archive.estimate()
+
+
+class _SceneError(Exception):
+    """A scene can't be read or predicted; the others may be."""
+
+
+class _Archive:
+    """Some scenes, a model, and the folder of their results; a context manager."""
+
+    def __init__(
+        self,
+        model: Model | Sequence[Model],
+        sources: Sequence[Source],
+        out: Path,
+        options: SceneOptions,
+        shard: Shard | None,
+    ) -> None:
+        self.sources, self.out, self.options = sources, out, options
+        self.folder = out.parent if is_file_name(out) else out
+        scenes = expand_sources(sources, leave_out=self.folder.resolve())
+        self.scenes = scenes if shard is None else shard.of(scenes)
+        self.failed: dict[Source, SegshrinkError] = {}
+        self._stack = ExitStack()
+        with ExitStack() as stack:
+            self.streams = stack.enter_context(Streams(model, runtime=options.runtime, cores=options.threads))
+            self.records = stack.enter_context(Records(self.folder, model_key(model), options))
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def predict(self, progress: Progress | None) -> list[SceneResult]:
+        """Predict what isn't yet, scene by scene; what another process has under way is waited for."""
+        plans = self._plans()
+        finished = {plan.files.classes for plan in plans if self._held(plan)}
+        waiting = deque(plan for plan in plans if plan.files.classes not in finished)
+        self.records.refuse_foreign(waiting)
+        if waiting and (vectors := waiting[0].files.vectors) is not None:
             require_vector_extra(vectors)
-        total = sum(plan.pixels for plan in open_plans)
-        done = 0
-        for plan in open_plans:
-            report = partial(_report, progress, done, total)
-            # Another process may have come first since the plans were made.
-            held = not options.overwrite and records.holds(plan)
-            if held or not _predict_one(plan, streams, options, records, report):
-                finished.add(plan.files.classes)
-            done += plan.pixels
-    if left_out:
-        raise FileError(
-            f"{len(left_out)} of {len(scenes)} scenes were left out, {listed([str(scene) for scene in left_out])}: "
-            f"{_ODD_NAME}; rename them and start again, which predicts no other anew"
+        total, done, busy = sum(plan.pixels for plan in waiting), 0, 0
+        while waiting:
+            plan = waiting.popleft()
+            try:
+                with claimed_name(_lock_of(plan), name=str(plan.files.classes)):
+                    # Another process may have come first since the plans were made.
+                    if self._held(plan) or not self._write(plan, self.records, partial(_report, progress, done, total)):
+                        finished.add(plan.files.classes)
+            except InUseError:
+                waiting.append(plan)
+                busy += 1
+                if busy >= len(waiting):  # others have all that is left
+                    time.sleep(_PATIENCE)
+                continue
+            except _SceneError as error:
+                self._note(plan.source, error.__cause__)
+            done, busy = done + plan.pixels, 0
+        self._tell_failures()
+        return [SceneResult(plan.source, plan.files, plan.files.classes in finished) for plan in plans]
+
+    def estimate(self) -> Estimate:
+        """Tell what predicting will take."""
+        plans = [plan for plan in self._plans() if not self._held(plan)]
+
+        def predict(plan: ScenePlan, folder: Path) -> int:
+            moved = replace(plan, files=plan.files.moved(folder))
+            folder.mkdir()
+            with Records(folder, None, self.options) as records:
+                self._write(moved, records, lambda done, name: None)
+            return sum(path.stat().st_size for path in moved.files.all_paths)
+
+        return Trial(plans).run(predict)
+
+    def _plans(self) -> list[ScenePlan]:
+        named = {str(source) for source in self.sources}
+        for scene in self.scenes:
+            if not is_utf8(str(scene)) and str(scene) not in named:
+                self._note(scene, FileError(f"{scene} has {_ODD_NAME}; rename it"))
+        left = {scene: place for scene, place in self.scenes.items() if scene not in self.failed}
+        plans = plan_scenes(left, self.out, self.streams.backend, self.options, failed=self._note)
+        if self.scenes and len(self.failed) == len(self.scenes):
+            self._tell_failures()
+        return plans
+
+    def _held(self, plan: ScenePlan) -> bool:
+        return not self.options.overwrite and self.records.holds(plan)
+
+    def _write(self, plan: ScenePlan, records: Records, report: Callable[[int, str], None]) -> bool:
+        """Predict a scene and publish its results; False where another process has published the same meanwhile."""
+        backend, options, done = self.streams.backend, self.options, 0
+        tiling = choose_tiling(
+            backend.description,
+            runtime=backend.runtime,
+            tile=options.tile,
+            overlap=options.overlap,
+            batch=options.batch,
         )
-    return [SceneResult(plan.source, plan.files, plan.files.classes in finished) for plan in plans]
+        with ExitStack() as stack:
+            with _failing_alone():
+                scene = stack.enter_context(open_for(plan.source, backend, options))
+            results = stack.enter_context(open_results(plan, backend.classes, options, records))
+            # No thread may read a closed scene.
+            pieces = stack.enter_context(closing(predict_pieces(scene, self.streams, tiling, options)))
+            while True:
+                with _failing_alone():
+                    piece = next(pieces, None)
+                if piece is None:
+                    break
+                results.write(piece)
+                done += piece.window.height * piece.window.width
+                report(done, scene.name)
+        return results.published
+
+    def _note(self, scene: Source, error: BaseException | None) -> None:
+        """Write down that a scene can't be predicted, and why."""
+        assert isinstance(error, SegshrinkError)  # noqa: S101
+        self.failed[scene] = error
+        if len(self.scenes) > 1:
+            self.records.leave_out(scene, str(error))
+
+    def _tell_failures(self) -> None:
+        if not self.failed:
+            return
+        error = next(iter(self.failed.values()))
+        if len(self.failed) == len(self.scenes):
+            raise error
+        raise FileError(
+            f"{len(self.failed)} of {len(self.scenes)} scenes were left out, "
+            f"{listed([str(failed) for failed in self.failed])}: {error}. The others are done; mend them and start "
+            "again, which predicts no other anew"
+        ) from error
 
 
-def _left_out(scenes: Collection[Source], sources: Sequence[Source], records: Records) -> list[Source]:
-    """Return the scenes that can't be opened by their name, noting them; one that the user named is refused instead."""
-    named = {str(source) for source in sources}
-    left_out = [scene for scene in scenes if not is_utf8(str(scene)) and str(scene) not in named]
-    for scene in left_out:
-        records.leave_out(scene, _ODD_NAME)
-    return left_out
+@contextmanager
+def _failing_alone() -> Iterator[None]:
+    """Tell what is wrong with a scene from what is wrong with the folder of results."""
+    try:
+        yield
+    except (FileError, DataError) as error:
+        raise _SceneError from error
 
 
-def _predict_one(
-    plan: ScenePlan, streams: Streams, options: SceneOptions, records: Records, report: Callable[[int, str], None]
-) -> bool:
-    """Predict a scene and publish its results; False where another process has published the same meanwhile."""
-    backend = streams.backend
-    tiling = choose_tiling(
-        backend.description, runtime=backend.runtime, tile=options.tile, overlap=options.overlap, batch=options.batch
-    )
-    done = 0
-    with (
-        open_for(plan.source, backend, options) as scene,
-        open_results(plan, backend.classes, options, records) as results,
-        closing(predict_pieces(scene, streams, tiling, options)) as pieces,  # no thread may read a closed scene
-    ):
-        for piece in pieces:
-            results.write(piece)
-            done += piece.window.height * piece.window.width
-            report(done, scene.name)
-    return results.published
+def _lock_of(plan: ScenePlan) -> Path:
+    return plan.files.classes.with_name(f".{plan.files.classes.name}.segshrink-lock")
 
 
 def _report(progress: Progress | None, before: int, total: int, done: int, name: str) -> None:

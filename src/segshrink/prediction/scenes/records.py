@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -15,6 +16,7 @@ from segshrink.errors import ConfigError, FileError
 from segshrink.files import read_json, scratch_folder
 from segshrink.formatting import printable
 from segshrink.model_file import ModelFile
+from segshrink.prediction.backends import bank_members
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.plan import ScenePlan
 
@@ -25,6 +27,7 @@ _EARLIER_NAME = "predictions.json"
 _APPLICATION = 0x73656773
 # Seconds to wait while another process writes; it never takes longer than renaming a scene's files.
 _PATIENCE = 120
+_LEFT_OUT = "CREATE TABLE IF NOT EXISTS left_out (source TEXT PRIMARY KEY, reason TEXT, date TEXT)"
 _TABLES = """
 CREATE TABLE scenes (name TEXT PRIMARY KEY, record TEXT, publisher TEXT) WITHOUT ROWID;
 CREATE TABLE files (name TEXT PRIMARY KEY, scene TEXT NOT NULL) WITHOUT ROWID;
@@ -87,7 +90,7 @@ class Records:
         """
         self._create()
         with self._transaction("IMMEDIATE") as database:
-            database.execute("CREATE TABLE IF NOT EXISTS left_out (source TEXT PRIMARY KEY, reason TEXT, date TEXT)")
+            database.execute(_LEFT_OUT)
             database.execute(
                 "INSERT OR REPLACE INTO left_out VALUES (?, ?, datetime())", (printable(str(source)), printable(reason))
             )
@@ -131,6 +134,8 @@ class Records:
                 move()
                 record = json.dumps(self._record(plan))
                 database.execute("UPDATE scenes SET record = ?, publisher = NULL WHERE name = ?", (record, scene))
+                database.execute(_LEFT_OUT)
+                database.execute("DELETE FROM left_out WHERE source = ?", (printable(str(plan.source)),))
             return True
 
     def _holds(self, database: sqlite3.Connection, plan: ScenePlan) -> bool:
@@ -207,8 +212,16 @@ class Records:
 
 
 def model_key(source: object) -> str | None:
-    """Return a name for the content of a model file or folder; None for a model in memory."""
-    return ModelFile.find(source).sha256() if isinstance(source, str | Path) else None
+    """Return a name for the content of a model file or folder, or of several; None for a model in memory."""
+    if isinstance(source, str | Path):
+        members = bank_members(source)
+        return model_key(members) if members else ModelFile.find(source).sha256()
+    if not isinstance(source, Sequence):
+        return None
+    keys = [model_key(each) for each in source]
+    if len(keys) == 1:
+        return keys[0]
+    return None if None in keys else hashlib.sha256(" ".join(map(str, keys)).encode()).hexdigest()
 
 
 def _earlier_records(folder: Path) -> sqlite3.Connection:

@@ -27,7 +27,7 @@ from segshrink.prediction.tiled import Tile, Tiling
 from segshrink.tiling import Window
 
 if TYPE_CHECKING:
-    from segshrink.models import SegmentationModel
+    from segshrink.prediction.backends import Model
 
 # Runtimes whose calls may run at once in several threads: they share one copy of the model.
 _SHAREABLE = ("onnxruntime", "openvino")
@@ -59,9 +59,10 @@ class Streams:
     """
 
     def __init__(
-        self, source: str | Path | SegmentationModel | Backend, *, runtime: str | None = None, cores: int | None = None
+        self, source: Model | Sequence[Model], *, runtime: str | None = None, cores: int | None = None
     ) -> None:
-        spread = not isinstance(source, str | Path) or Path(source).is_dir()
+        sources = [source] if isinstance(source, str) or not isinstance(source, Sequence) else source
+        spread = any(not isinstance(each, str | Path) or Path(each).is_dir() for each in sources)
         self.count = 1 if spread else cores or default_threads()
         self._open = partial(open_backend, source, runtime=runtime, threads=cores, streams=self.count)
         self.backend = self._open()

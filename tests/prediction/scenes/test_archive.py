@@ -1,0 +1,186 @@
+"""Many scenes: shares, lists, failures of single ones, several workers, and what it will take."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from rasterio import Affine
+
+from segshrink import build_model, export_onnx
+from segshrink.classes import ClassMap
+from segshrink.errors import FileError, UsageError
+from segshrink.folder_lock import claimed_name
+from segshrink.prediction.scenes import SceneOptions, Shard, estimate_scenes, predict_scenes, read_manifest
+
+from ..conftest import BoxBackend
+
+PLAIN = SceneOptions(overlay=False)
+
+
+@pytest.fixture
+def box() -> Any:
+    return BoxBackend(reach=1)
+
+
+def draw(folder: Path, names: list[str], *, size: int = 40, bands: str = "LA") -> list[Path]:
+    rng = np.random.default_rng(0)
+    files = []
+    for name in names:
+        pixels = rng.integers(0, 256, (size, size, len(bands)), dtype=np.uint8)
+        pixels[..., -1] |= 1
+        file = folder / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels, bands).save(file)
+        files.append(file)
+    return files
+
+
+def two_bands(folder: Path, names: list[str], *, size: int = 40) -> list[Path]:
+    """Draw TIFFs of two bands, as the box takes them."""
+    rng = np.random.default_rng(0)
+    place = {"crs": "EPSG:32633", "transform": Affine(1, 0, 5e5, 0, -1, 5e6)}
+    files = []
+    for name in names:
+        file = folder / f"{name}.tif"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        kind = {"driver": "GTiff", "height": size, "width": size, "count": 2, "dtype": "uint8", **place}
+        with rasterio.open(file, "w", **kind) as target:
+            target.write(rng.integers(0, 256, (2, size, size), dtype=np.uint8))
+        files.append(file)
+    return files
+
+
+def test_every_scene_has_one_share_on_every_machine() -> None:
+    scenes: dict[Any, Path] = {Path(f"in/{number}.tif"): Path("sub") for number in range(200)}
+    shares = [Shard(number, 7).of(scenes) for number in range(1, 8)]
+    assert sorted(str(scene) for share in shares for scene in share) == sorted(map(str, scenes))
+    assert all(15 < len(share) < 45 for share in shares)
+    assert Shard.parse("3/7").of({Path("/other/0.tif"): Path("sub")}) == (
+        {Path("/other/0.tif"): Path("sub")} if Path("in/0.tif") in shares[2] else {}
+    )
+    assert [number for number in range(1, 17) if Shard(number, 16).holds("a")] == [11]
+    for wrong in ("0/4", "5/4", "4", "a/b", "-1/3"):
+        with pytest.raises(UsageError, match="share"):
+            Shard.parse(wrong)
+
+
+def test_a_list_names_scenes_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "scenes.txt"
+    file.write_text("# mine\n\n  a b.tif \n/data/c.tif\nhttps://host/d.tif\n")
+    assert read_manifest(file) == [tmp_path / "a b.tif", Path("/data/c.tif"), "https://host/d.tif"]
+    file.write_text("# nothing\n")
+    with pytest.raises(FileError, match="names no scene"):
+        read_manifest(file)
+
+
+def test_a_scene_that_fails_is_noted_and_the_others_go_on(tmp_path: Path, box: Any) -> None:
+    one, broken, three, odd = (*two_bands(tmp_path / "in", ["1", "2", "3"]), *draw(tmp_path / "in", ["4"], bands="RGB"))
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:200])
+    out = tmp_path / "out"
+    with pytest.raises(FileError, match=r"^2 of 4 scenes were left out, .*2\.tif.*4\.png"):
+        predict_scenes(box, [tmp_path / "in"], out, PLAIN)
+    assert {path.name for path in out.glob("[0-9].tif")} == {one.name, three.name}
+    with closing(sqlite3.connect(out / "predictions.sqlite")) as database:
+        noted = dict(database.execute("SELECT source, reason FROM left_out").fetchall())
+    assert set(noted) == {str(broken), str(odd)}
+    broken.write_bytes(whole)
+    odd.unlink()
+    assert len(predict_scenes(box, [tmp_path / "in"], out, SceneOptions(overlay=False, overwrite=True))) == 3
+    with closing(sqlite3.connect(out / "predictions.sqlite")) as database:
+        assert database.execute("SELECT source FROM left_out").fetchall() == [(str(odd),)]
+
+
+def test_what_can_not_be_written_ends_all(tmp_path: Path, box: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_bands(tmp_path / "in", ["1", "2"])
+
+    def full(*_: Any) -> None:
+        raise FileError("can't write: no space left")
+
+    monkeypatch.setattr("segshrink.prediction.scenes.write.SceneResults.write", full)
+    with pytest.raises(FileError, match="no space left"):
+        predict_scenes(box, [tmp_path / "in"], tmp_path / "out", PLAIN)
+
+
+def test_a_scene_under_way_elsewhere_is_waited_for(tmp_path: Path, box: Any) -> None:
+    first, _ = two_bands(tmp_path / "in", ["1", "2"])
+    out = tmp_path / "out"
+    release = threading.Event()
+    child = os.fork()
+    if not child:
+        with claimed_name(out / ".1.tif.segshrink-lock", name="1"):
+            (tmp_path / "held").touch()
+            time.sleep(600)
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+
+    def end() -> None:
+        while not (out / "2.tif").exists():
+            time.sleep(0.01)
+        assert not (out / "1.tif").exists()
+        release.set()
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+    other = threading.Thread(target=end)
+    other.start()
+    found = predict_scenes(box, [tmp_path / "in"], out, PLAIN)
+    other.join()
+    assert release.is_set()
+    assert [result.files.classes.name for result in found] == ["1.tif", "2.tif"]
+    assert (out / "1.tif").exists()
+    assert not list(out.glob(".*lock"))
+    assert first.exists()
+
+
+def test_workers_that_are_killed_leave_every_scene_to_the_others(tmp_path: Path) -> None:
+    classes = ClassMap.build(["land", "water"])
+    model = export_onnx(build_model("unet", classes, options={"width": 2, "depth": 2}).eval(), tmp_path / "m.onnx")
+    draw(tmp_path / "in", [f"s{number}" for number in range(24)], bands="RGB")
+    predict_scenes(model, [tmp_path / "in"], tmp_path / "alone", PLAIN)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "segshrink.cli", "predict", model, tmp_path / "in", "-o", out, "--no-overlay"]
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    workers = [start() for _ in range(3)]
+    while not list(out.glob("*.png")) and workers[0].poll() is None:
+        time.sleep(0.01)
+    workers[0].kill()
+    workers.append(start())
+    made = [worker.communicate()[0].decode().split() for worker in workers]
+    assert [worker.returncode for worker in workers[1:]] == [0, 0, 0]
+    assert {path.name: path.read_bytes() for path in out.glob("s*.png")} == {
+        path.name: path.read_bytes() for path in (tmp_path / "alone").glob("s*.png")
+    }
+    told = [name for names in made[1:] for name in names]
+    assert len(told) == len(set(told))  # nobody did another's work again
+    assert not list(out.glob(".*lock"))
+
+
+def test_what_it_will_take_is_judged_by_scenes_of_all_sizes(tmp_path: Path, box: Any) -> None:
+    for size, count in ((40, 12), (200, 4)):
+        two_bands(tmp_path / "in", [f"{size}-{number}" for number in range(count)], size=size)
+    estimate = estimate_scenes(box, [tmp_path / "in"], tmp_path / "out", PLAIN)
+    assert (estimate.scenes, estimate.pixels) == (16, 12 * 40**2 + 4 * 200**2)
+    assert estimate.tried == 8
+    assert estimate.seconds > 0
+    assert not (tmp_path / "out").exists()
+    predict_scenes(box, [tmp_path / "in"], tmp_path / "out", PLAIN)
+    written = sum(path.stat().st_size for path in (tmp_path / "out").glob("*.tif*"))
+    assert estimate.bytes == pytest.approx(written, rel=0.2)
+    assert estimate_scenes(box, [tmp_path / "in"], tmp_path / "out", PLAIN).scenes == 16  # a box has no name to know by
