@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from segshrink.config import Adapter, as_recipe, dump_yaml, load_adapter, load_dataset, load_recipe, read_yaml
+from segshrink.config import (
+    Adapter,
+    TeacherSource,
+    as_recipe,
+    dump_yaml,
+    load_adapter,
+    load_dataset,
+    load_recipe,
+    read_yaml,
+)
 from segshrink.errors import ConfigError, FileError
 
 DATA = """\
@@ -379,6 +388,12 @@ distillation:
   flips: left-right
   scales: [0.75, 1.0]
 """
+
+
+def test_published_weights_of_torchvision_stand_behind_the_network() -> None:
+    source = TeacherSource.model_validate("torchvision:fcn_resnet50@COCO_WITH_VOC_LABELS_V1")
+    assert (source.source, source.weights) == ("torchvision:fcn_resnet50", Path("COCO_WITH_VOC_LABELS_V1"))
+    assert TeacherSource.model_validate({"source": "runs/big@home"}).source == "runs/big@home"
 
 
 def test_files_of_teachers_are_found_beside_the_recipe_and_other_names_are_left(

@@ -49,8 +49,8 @@ class TeacherSource(Strict):
     """One teacher. A text alone is its ``source``."""
 
     source: str
-    """Run or model folder; "smp:...", "torchvision:...", "hf:FOLDER or hub name", "module:function"; "onnx:FILE",
-    "tflite:FILE"; "labels:FOLDER" of soft (.npy) or hard (.png) label maps."""
+    """Run or model folder; "smp:...", "torchvision:NAME@WEIGHTS", "hf:FOLDER or hub name", "module:function";
+    "onnx:FILE", "tflite:FILE"; "labels:FOLDER" of soft (.npy) or hard (.png) label maps."""
     adapter: Adapter | Path | None = None
     """How it takes pixels and what it answers, written here or in a file of its own."""
     weights: Path | None = None
@@ -67,7 +67,12 @@ class TeacherSource(Strict):
     @model_validator(mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
-        return {"source": value} if isinstance(value, str) else value
+        value = {"source": value} if isinstance(value, str) else value
+        source = value.get("source") if isinstance(value, dict) else None
+        if isinstance(source, str) and source.startswith("torchvision:") and "@" in source and "weights" not in value:
+            name, _, weights = source.partition("@")
+            return {**value, "source": name, "weights": weights}
+        return value
 
 
 class Teaching(Strict):
