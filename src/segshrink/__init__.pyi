@@ -37,6 +37,8 @@ from .models import load_model as load_model
 from .prediction import Prediction as Prediction
 from .prediction import Predictor as Predictor
 from .prediction import SceneOptions as SceneOptions
+from .prediction import Shard as Shard
+from .prediction import estimate_scenes as estimate_scenes
 from .prediction import open_backend as open_backend
 from .prediction import predict_scene as predict_scene
 from .prediction import predict_scenes as predict_scenes
@@ -71,3 +73,5 @@ from .workflows.quantize import quantize as quantize
 from .workflows.train import train as train
 from .workflows.tune import TuneResult as TuneResult
 from .workflows.tune import tune as tune
+from .workflows.watch import TrainingState as TrainingState
+from .workflows.watch import watch as watch

@@ -28,6 +28,7 @@ from segshrink.cli.quantize import quantize
 from segshrink.cli.report import report
 from segshrink.cli.train import train
 from segshrink.cli.tune import tune
+from segshrink.cli.watch import watch
 from segshrink.errors import SegshrinkError, UsageError
 from segshrink.extras import missing_extra
 from segshrink.formatting import printable, shortened
@@ -42,6 +43,7 @@ _VERBS = (
     train,
     distill,
     tune,
+    watch,
     evaluate,
     predict,
     report,
