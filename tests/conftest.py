@@ -124,6 +124,82 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractCont
     return limited
 
 
+def _keras_unet(keras: Any, size: int | None, classes: int, head: str, width: int = 2) -> Any:
+    """The U-Net of the Keras tutorials, layer by layer, for images whose pixels are scaled before it."""
+    layers = keras.layers
+
+    def double(features: Any, channels: int) -> Any:
+        settings = {"activation": "relu", "kernel_initializer": "he_normal", "padding": "same"}
+        features = layers.Conv2D(channels, (3, 3), **settings)(features)
+        features = layers.Dropout(0.1)(features)
+        return layers.Conv2D(channels, (3, 3), **settings)(features)
+
+    inputs = layers.Input((size, size, 3))
+    features, skips = inputs, []
+    for level in range(4):
+        skips.append(double(features, width * 2**level))
+        features = layers.MaxPooling2D((2, 2))(skips[-1])
+    features = double(features, width * 16)
+    for level in reversed(range(4)):
+        features = layers.Conv2DTranspose(width * 2**level, (2, 2), strides=(2, 2), padding="same")(features)
+        features = double(layers.concatenate([features, skips[level]]), width * 2**level)
+    return keras.Model(inputs, layers.Conv2D(classes, (1, 1), activation=head)(features))
+
+
+def _keras_nested(keras: Any, size: int | None, classes: int, head: str) -> Any:
+    """A model in a model, with a layer that scales pixels, batch normalization, and an activation of its own."""
+    layers = keras.layers
+    pixels = layers.Input((size, size, 3))
+    features = layers.DepthwiseConv2D(3, strides=2, padding="same")(layers.Rescaling(1 / 127.5, offset=-1)(pixels))
+    encoder = keras.Model(pixels, layers.BatchNormalization()(layers.Conv2D(4, 1, activation="relu")(features)))
+    inputs = layers.Input((size, size, 3))
+    scores = layers.SeparableConv2D(classes, 3, padding="same")(encoder(inputs))
+    scores = layers.UpSampling2D(2, interpolation="bilinear")(scores)
+    return keras.Model(inputs, layers.Softmax()(scores) if head == "softmax" else layers.Activation(head)(scores))
+
+
+def _keras_of_one_size(keras: Any, size: int | None, classes: int, head: str) -> Any:
+    """Pools the whole image, as the DeepLab of Keras's examples does, so that it takes images of one size only."""
+    layers = keras.layers
+    inputs = layers.Input((size, size, 3))
+    features = layers.Conv2D(4, 3, padding="same")(layers.Rescaling(1 / 255)(inputs))
+    pooled = layers.UpSampling2D(size)(layers.AveragePooling2D(size)(features))
+    return keras.Sequential(
+        [keras.Model(inputs, layers.Concatenate()([features, pooled])), layers.Conv2D(classes, 1, activation=head)]
+    )
+
+
+_KERAS = {"unet": _keras_unet, "nested": _keras_nested, "one-size": _keras_of_one_size}
+
+
+@pytest.fixture
+def keras_file(tmp_path: Path) -> Callable[..., tuple[Path, Any]]:
+    """Let Keras save an untrained network: ``keras_file("unet", size=64)`` gives its file and Keras's model."""
+
+    def save(
+        kind: str,
+        *,
+        size: int | None = 32,
+        classes: int = 3,
+        head: str = "softmax",
+        name: str = "net.keras",
+        **options: int,
+    ) -> tuple[Path, Any]:
+        from segshrink.models.keras_file import import_keras
+
+        keras = import_keras()
+        keras.utils.set_random_seed(0)
+        model = _KERAS[kind](keras, size, classes, head, **options)
+        # Unlike those at the start, these are no zeros and ones.
+        model.set_weights(
+            [weight + 0.1 * abs(keras.random.normal(weight.shape).numpy()) for weight in model.get_weights()]
+        )
+        model.save(tmp_path / name)
+        return tmp_path / name, model
+
+    return save
+
+
 _BROWSER_FLAGS = (
     "--headless=new",
     "--no-sandbox",

@@ -47,6 +47,17 @@ def test_an_openvino_graph_has_its_weights_beside_it(tmp_path: Path) -> None:
         model.sha256()
 
 
+def test_what_is_said_about_a_keras_file_belongs_to_it(tmp_path: Path) -> None:
+    file = write(tmp_path / "unet.keras", b"1234")
+    model = ModelFile.find(f"keras:{file}")
+    assert model == ModelFile.find(file)
+    assert (model.kind, model.name, model.parts, model.is_torch) == (".keras", "unet", (file,), True)
+    alone = model.sha256()
+    said = write(tmp_path / "unet.keras.yaml", b"order: bgr")
+    assert (model.parts, model.size_bytes) == ((file, said), 4)
+    assert model.sha256() != alone
+
+
 def test_a_file_that_is_yet_to_be_written_has_its_parts() -> None:
     assert ModelFile(Path("out/model.onnx")).parts == (Path("out/model.onnx"),)
     assert graph_of(Path("out/model.onnx")) == Path("out/model.onnx")

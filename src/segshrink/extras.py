@@ -28,6 +28,7 @@ _EXTRAS = {
         )
     ),
     "hf": frozenset(("transformers",)),
+    "keras": frozenset(("h5py", "keras")),
     "tflite": frozenset(("ai_edge_litert",)),
     "litert": frozenset(("litert_torch",)),
     "openvino": frozenset(("openvino",)),

@@ -171,6 +171,11 @@ class ModelDescription:
                 f"{len(self.classes)}: {', '.join(self.classes.names)}; leave 'sigmoid' out"
             )
 
+    @property
+    def is_custom(self) -> bool:
+        """Whether only its owner's code can build the network."""
+        return self.id.startswith(CUSTOM)
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able mapping that ``from_dict`` reads back."""
         return {

@@ -1,4 +1,4 @@
-"""A model on disk, of whatever kind: a run folder, a model folder, or a file of ONNX, OpenVINO or TFLite."""
+"""A model on disk, of whatever kind: a run folder, a model folder, or a file of ONNX, OpenVINO, TFLite or Keras."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 # Inside a run folder.
 MODEL_FOLDER_NAME = "model"
 FOLDER = "folder"
+# May stand before the path of a Keras file, as recipes write it.
+KERAS = "keras:"
+KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 # Kind of a model → the runtimes that can run it; the first is taken when nobody says.
 RUNTIMES = {
     FOLDER: ("torch", "torch-compile"),
     ".onnx": ("onnxruntime", "openvino"),
     ".xml": ("openvino",),
     ".tflite": ("litert",),
+    **dict.fromkeys(KERAS_SUFFIXES, ("torch",)),
 }
+_DESCRIBING = (".json", ".yaml")
 # Suffix of a file that holds the weights of another → that one's suffix.
 _GRAPHS = {".bin": ".xml"}
 
@@ -28,7 +33,7 @@ class ModelFile:
     """A model folder or an exported file, there or yet to be written.
 
     Attributes:
-        path: The folder with ``config.json``, or the ``.onnx``, ``.xml`` or ``.tflite`` file.
+        path: The folder with ``config.json``, or the file.
 
     Example:
         >>> [part.name for part in ModelFile(Path("small.xml")).parts]
@@ -39,13 +44,15 @@ class ModelFile:
 
     @classmethod
     def find(cls, source: str | Path) -> ModelFile:
-        """Return the model at a path: an exported file, a model folder, or the ``model/`` of a run folder.
+        """Return the model at a path: a file, a model folder, or the ``model/`` of a run folder.
+
+        ``keras:FILE`` is the file.
 
         Raises:
             FileError: Nothing is there, or a folder without a model.
             ModelError: A file of another kind is there.
         """
-        path = Path(source)
+        path = keras_path(source) or Path(source)
         if not path.exists():
             raise FileError(
                 f"{path} does not exist; give a model folder, a run folder or an exported file such as .onnx"
@@ -54,16 +61,26 @@ class ModelFile:
             return cls(_model_folder(path))
         if path.suffix.lower() not in RUNTIMES:
             raise ModelError(
-                f"{path} is neither a model folder nor a file with the suffix .onnx, .xml or .tflite; give the folder "
-                f"with {CONFIG_FILE}"
+                f"{path} is neither a model folder nor a file with the suffix .onnx, .xml, .tflite, .keras or .h5; "
+                f"give the folder with {CONFIG_FILE}"
             )
         return cls(path)
 
     @property
     def kind(self) -> str:
-        """What it is: "folder", ".onnx", ".xml" or ".tflite"."""
+        """What it is: "folder", or a file's suffix, such as ".onnx"."""
         suffix = self.path.suffix.lower()
         return suffix if suffix in RUNTIMES and not self.path.is_dir() else FOLDER
+
+    @property
+    def is_torch(self) -> bool:
+        """Whether torch runs it, so that it can be exported for other runtimes."""
+        return "torch" in self.runtimes
+
+    @property
+    def adapter(self) -> Path:
+        """The file beside a Keras file that says what it doesn't: class names, how pixels are scaled."""
+        return self.path.with_name(f"{self.path.name}.yaml")
 
     @property
     def name(self) -> str:
@@ -75,9 +92,11 @@ class ModelFile:
 
     @property
     def parts(self) -> tuple[Path, ...]:
-        """The files that belong together: of an ``.xml``, its weights as well."""
+        """The files that belong together: of an ``.xml``, its weights as well; of a Keras file, its adapter."""
         if self.kind == FOLDER:
             return (self.path / CONFIG_FILE, self.path / WEIGHTS_FILE)
+        if self.kind in KERAS_SUFFIXES:
+            return (self.path, self.adapter) if self.adapter.exists() else (self.path,)
         beside = [suffix for suffix, graph in _GRAPHS.items() if graph == self.kind]
         return (self.path, *(self.path.with_suffix(suffix) for suffix in beside))
 
@@ -88,14 +107,13 @@ class ModelFile:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of graph and weights; of a folder, its weights.
+        """Bytes of graph and weights, without the file that describes them.
 
         Raises:
             FileError: A part is missing.
         """
-        counted = self.parts[1:] if self.kind == FOLDER else self.parts
         try:
-            return sum(part.stat().st_size for part in counted)
+            return sum(part.stat().st_size for part in self.parts if part.suffix not in _DESCRIBING)
         except FileNotFoundError as error:
             raise FileError(f"{error.filename} is missing, which belongs to {self.path}; copy all its files") from error
 
@@ -115,6 +133,18 @@ class ModelFile:
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
+def keras_path(source: str | Path) -> Path | None:
+    """Return the path in ``keras:FILE``, or one with the suffix of a Keras file; None: it is neither."""
+    text = str(source)
+    path = Path(text.removeprefix(KERAS)).expanduser()
+    return path if text.startswith(KERAS) or path.suffix.lower() in KERAS_SUFFIXES else None
+
+
+def runs_in_torch(source: str | Path) -> bool:
+    """Tell whether torch runs what is at a path: a folder, be it a bank's, or a Keras file."""
+    return Path(source).is_dir() or keras_path(source) is not None
+
+
 def graph_of(path: Path) -> Path:
     """Return the file that says what is in ``path``: weights beside an OpenVINO graph belong to that graph."""
     suffix = _GRAPHS.get(path.suffix.lower())
@@ -125,4 +155,10 @@ def _model_folder(folder: Path) -> Path:
     for candidate in (folder, folder / MODEL_FOLDER_NAME):
         if (candidate / CONFIG_FILE).is_file():
             return candidate
+    if (folder / "saved_model.pb").is_file():
+        raise ModelError(
+            f"{folder} is a TensorFlow SavedModel, which TensorFlow alone can open; where it is installed (pip install "
+            'tensorflow tf-keras), save the model as .h5: TF_USE_LEGACY_KERAS=1 python -c "import tensorflow as tf; '
+            f"tf.keras.models.load_model('{folder}').save('{folder}.h5')\""
+        )
     raise FileError(f"{folder} has no {CONFIG_FILE}; give a model folder or a run folder that has {MODEL_FOLDER_NAME}/")

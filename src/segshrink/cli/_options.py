@@ -24,4 +24,10 @@ Overwrite = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the results as JSON to standard output, and nothing else there.")
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Let a Keras file run code: its Lambda layers, and the module that the .yaml beside it names."
+    ),
+]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Run folder or model folder.", show_default=False)]

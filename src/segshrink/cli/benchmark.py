@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from segshrink.cli._options import AsJson, Overwrite
+from segshrink.cli._options import AsJson, Overwrite, Trust
 from segshrink.machine import default_threads
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def benchmark(
         list[Path],
         typer.Argument(
             metavar="MODEL...",
-            help="Run folders, model folders, .onnx, .xml or .tflite files.",
+            help="Run folders, model folders, .onnx, .xml, .tflite or Keras files.",
             show_default=False,
         ),
     ],
@@ -51,12 +51,13 @@ def benchmark(
         Path | None,
         typer.Option("--out", "-o", help="Folder for benchmark.json, .md and .png.", show_default=False),
     ] = None,
+    trust: Trust = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure models on this machine's CPU.
 
-    Size, latency, throughput, memory and, with data, mIoU on every runtime. Folders are exported for
+    Size, latency, throughput, memory and, with data, mIoU on every runtime. Folders and Keras files are exported for
     ONNX Runtime and OpenVINO.
     """
     from segshrink.cli._console import out_console, print_json, progress_bars
@@ -80,6 +81,7 @@ def benchmark(
                 batches=batches,
                 threads=thread_counts,
                 runs=runs,
+                trust=trust,
                 progress=partial(progress, "benchmark"),
             )
         if as_json:

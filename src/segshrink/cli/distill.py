@@ -19,8 +19,8 @@ def distill(
         typer.Option(
             "--teacher",
             "-t",
-            help="Run or model folder, smp:..., torchvision:..., hf:..., onnx:FILE, tflite:FILE, labels:FOLDER or "
-            "module:function, instead of the recipe's teachers; several are averaged.",
+            help="Run or model folder, smp:..., torchvision:..., hf:..., onnx:FILE, tflite:FILE, keras:FILE, "
+            "labels:FOLDER or module:function, instead of the recipe's teachers; several are averaged.",
             show_default=False,
         ),
     ] = None,

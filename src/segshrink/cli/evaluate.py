@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from segshrink.cli._options import AsJson, Overwrite
+from segshrink.cli._options import AsJson, Overwrite, Trust
 
 
 def evaluate(
@@ -16,7 +16,8 @@ def evaluate(
         list[Path],
         typer.Argument(
             metavar="MODEL...",
-            help="Run folder, bank, model folder or exported file; of several each is scored, and their average.",
+            help="Run folder, bank, model folder, Keras or exported file; of several each is scored, and their "
+            "average.",
             show_default=False,
         ),
     ],
@@ -45,6 +46,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    trust: Trust = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -61,7 +63,7 @@ def evaluate(
     description = described_data(models[0], data)
     folders = _folders(models, out)
     with progress_bars() as progress, writing(out or Path()):
-        opened = [_opened(model, split) for model in models]
+        opened = [_opened(model, split, trust=trust) for model in models]
         asked = [*opened, opened] if len(opened) > 1 else opened
         results = {
             name: score(
@@ -95,18 +97,19 @@ def _folders(models: list[Path], out: Path | None) -> dict[str, Path | None]:
     return {name: out and out / name for name in (*names, "average")}
 
 
-def _opened(model: Path, split: str) -> Any:
-    """Open a bank, whose members answer about training images that they have not seen; leave the rest as it is."""
-    from segshrink.model_file import FOLDER, ModelFile
+def _opened(model: Path, split: str, *, trust: bool) -> Any:
+    """Open a bank, whose members answer about training images that they have not seen, and a trusted Keras file."""
+    from segshrink.cli._trust import opened_if_trusted
+    from segshrink.model_file import ModelFile
     from segshrink.run_folder import RunFolder
 
     bank = RunFolder(model).has_bank
-    if bank or ModelFile.find(model).kind == FOLDER:
+    if bank or ModelFile.find(model).is_torch:
         from segshrink.training.hardware import use_free_threads
 
         use_free_threads()
     if not bank:
-        return model
+        return opened_if_trusted(model, trust=trust)
     from segshrink.teachers import open_bank
 
     return open_bank(model, out_of_fold=split == "train")

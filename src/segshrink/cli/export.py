@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from segshrink.cli._options import Overwrite
+from segshrink.cli._options import Overwrite, Trust
 
 
 def export(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Run folder or model folder; for web also .onnx.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Run folder, model folder or Keras file; for web also .onnx.", show_default=False
+        ),
     ],
     out: Annotated[
         Path,
@@ -39,6 +42,7 @@ def export(
     card: Annotated[
         bool, typer.Option("--card/--no-card", help="Write a model card (.md) and a STAC item (.stac.json), too.")
     ] = True,
+    trust: Trust = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model as a file for ONNX Runtime, OpenVINO, LiteRT, QGIS or any browser.
@@ -51,10 +55,12 @@ def export(
     without a network, and sends them nowhere. MODEL may be an .onnx file then, such as one of quantize.
     """
     from segshrink.cli._console import out_console
+    from segshrink.cli._trust import opened_if_trusted
     from segshrink.export.export import export as export_files
 
     names = None if formats is None else [name.strip() for name in formats.split(",")]
     outputs = [name.strip() for name in output.split(",")]
-    result = export_files(model, out, formats=names, outputs=outputs, half=half, card=card, overwrite=overwrite)
+    source = opened_if_trusted(model, trust=trust)
+    result = export_files(source, out, formats=names, outputs=outputs, half=half, card=card, overwrite=overwrite)
     for path in result.paths:
         out_console().print(f"{path} ({path.stat().st_size / 1e6:.3f} MB)", markup=False)

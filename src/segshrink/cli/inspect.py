@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from segshrink.cli._options import AsJson
+from segshrink.cli._options import AsJson, Trust
 from segshrink.errors import ModelError, UsageError
 
 _YAML = (".yaml", ".yml")
@@ -19,7 +19,8 @@ def inspect(
         str,
         typer.Argument(
             metavar="DATA|MODEL",
-            help="Data set description (YAML); or run folder, model folder or network id such as smp:Unet/resnet34.",
+            help="Data set description (YAML); or run folder, model folder, Keras file or network id such as "
+            "smp:Unet/resnet34.",
             show_default=False,
         ),
     ],
@@ -31,6 +32,7 @@ def inspect(
             show_default=False,
         ),
     ] = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Look for what is wrong with a data set, or at the features inside a model.
@@ -49,9 +51,9 @@ def inspect(
     if wrong := next((text for text in others if "=" in text), None):
         raise UsageError(f"'{wrong}' is an override for a data set, but {source} is none; leave it out")
     if others:
-        _compare_models([source, *others], as_json)
+        _compare_models([source, *others], as_json, trust=trust)
     else:
-        _inspect_model(source, as_json)
+        _inspect_model(source, as_json, trust=trust)
 
 
 def _is_dataset(source: str) -> bool:
@@ -60,7 +62,11 @@ def _is_dataset(source: str) -> bool:
     Raises:
         ModelError: It is a file of weights alone.
     """
+    from segshrink.model_file import keras_path
+
     path = Path(source)
+    if keras_path(source) is not None:
+        return False
     if path.suffix.lower() in _WEIGHTS and path.is_file():
         raise ModelError(
             f"{source} is neither a data set description (YAML) nor a model with its description; give a run folder or "
@@ -87,25 +93,25 @@ def _inspect_data(data: Path, overrides: list[str], as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _inspect_model(source: str, as_json: bool) -> None:
+def _inspect_model(source: str, as_json: bool, *, trust: bool) -> None:
     from segshrink.cli._console import print_json
     from segshrink.cli._tables import print_model
     from segshrink.models.inspection import inspect_model
 
-    finding = inspect_model(source)
+    finding = inspect_model(source, trust=trust)
     if as_json:
         print_json(finding.to_dict())
     else:
         print_model(finding)
 
 
-def _compare_models(sources: list[str], as_json: bool) -> None:
+def _compare_models(sources: list[str], as_json: bool, *, trust: bool) -> None:
     from segshrink.cli._console import print_json
     from segshrink.cli._tables import print_stages
     from segshrink.models.inspection import SIZE, open_source
     from segshrink.profiling.stages import count_stages
 
-    stages = {source: count_stages(open_source(source)[0], size=SIZE) for source in sources}
+    stages = {source: count_stages(open_source(source, trust=trust)[0], size=SIZE) for source in sources}
     if as_json:
         print_json({source: [stage.to_json() for stage in of_model] for source, of_model in stages.items()})
     else:

@@ -97,6 +97,7 @@ def predict(
     from segshrink.cli._console import out_console, progress_bar, tell
     from segshrink.files import writing
     from segshrink.formatting import printable
+    from segshrink.model_file import runs_in_torch
     from segshrink.prediction.scenes import SceneOptions, Shard, estimate_scenes, predict_scenes, read_manifest
 
     models = [model, *(average or ())]
@@ -104,7 +105,7 @@ def predict(
         tile=tile,
         overlap=overlap,
         batch=batch,
-        threads=_free_threads() if threads is None and any(path.is_dir() for path in models) else threads,
+        threads=_free_threads() if threads is None and any(map(runs_in_torch, models)) else threads,
         runtime=runtime,
         bands=None if bands is None else [band.strip() for band in bands.split(",") if band.strip()],
         scale=None if scale is None else _scale(scale),

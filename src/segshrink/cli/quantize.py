@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segshrink.cli._options import AsJson, Overwrite
+from segshrink.cli._options import AsJson, Overwrite, Trust
 
 if TYPE_CHECKING:
     from segshrink.compression.quantization import QuantizationResult
 
 
 def quantize(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run folder or model folder.", show_default=False)],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Run folder, model folder or Keras file.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.", show_default=False)],
     data: Annotated[
         Path | None,
@@ -46,6 +48,7 @@ def quantize(
             show_default=False,
         ),
     ] = None,
+    trust: Trust = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -58,11 +61,12 @@ def quantize(
     Inside OUT: fp32.onnx, int8.onnx, int8.xml with int8.bin, quantization.json.
     """
     from segshrink.cli._console import print_json, progress_bars
+    from segshrink.cli._trust import opened_if_trusted
     from segshrink.workflows.quantize import quantize as quantize_model
 
     with progress_bars() as progress:
         result = quantize_model(
-            model,
+            opened_if_trusted(model, trust=trust),
             data,
             out=out,
             runtimes=[name.strip() for name in runtime.split(",") if name.strip()],

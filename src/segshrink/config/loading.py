@@ -18,6 +18,7 @@ from segshrink.config.teachers import Adapter
 from segshrink.config.yaml_text import format_yaml, parse_yaml
 from segshrink.errors import ConfigError, FileError, UsageError
 from segshrink.files import is_utf8
+from segshrink.model_file import ModelFile
 
 Section = TypeVar("Section", bound=Strict)
 
@@ -26,7 +27,7 @@ _PATH_KEYS = ("root", "encoder_weights", "teacher_cache")
 # What may stand there instead of a path.
 _NO_PATHS = {("encoder_weights", "imagenet")}
 # Kinds of teachers whose name is, or may be, that of a file or folder.
-_FILE_KINDS = ("hf", "labels", "onnx", "tflite")
+_FILE_KINDS = ("hf", "keras", "labels", "onnx", "tflite")
 # Characters of a YAML file.
 _LARGEST = 4_000_000
 
@@ -172,6 +173,15 @@ def load_adapter(path: Path) -> Adapter:
     """
     path = Path(path)
     return _validate(Adapter, [(str(path), _anchored(read_yaml(path), "classes", path.parent))])
+
+
+def keras_adapter(file: ModelFile) -> Adapter:
+    """Read what the file beside a Keras file says about it; nothing where there is none.
+
+    Raises:
+        ConfigError: As ``load_adapter``.
+    """
+    return load_adapter(file.adapter) if file.adapter.is_file() else Adapter()
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from segshrink.config.base import Options, Strict
+from segshrink.errors import ConfigError, FileError
+from segshrink.model_description import Normalization
 
 
 class Adapter(Strict):
@@ -43,6 +47,51 @@ class Adapter(Strict):
     """Which of several outputs, by name or position."""
     classes: list[str] | Path | None = None
     """Its class names in order, or a text file with one a line."""
+    module: str | None = None
+    """Keras files: the Python module of layers and functions that aren't Keras's own; it is imported only where the
+    file is trusted."""
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """Return the model's class names in order; None where nothing is said about them.
+
+        A text file holds one name a line; spaces around it and empty lines at the end don't count.
+
+        Raises:
+            FileError: The text file is missing, unreadable or no text.
+            ConfigError: There is no name, an empty one, or one that comes twice (upper and lower case are alike).
+        """
+        if self.classes is None:
+            return None
+        where = "the adapter's 'classes'" if isinstance(self.classes, list) else str(self.classes)
+        lines = self.classes if isinstance(self.classes, list) else _lines(self.classes)
+        names = [line.strip() for line in lines]
+        if not names:
+            raise ConfigError(f"{where} names no class; give one name for each, in order")
+        if "" in names:
+            raise ConfigError(f"{where} has no name for class {names.index('')} (counted from 0); give one for each")
+        (first, count), *_ = Counter(name.casefold() for name in names).most_common(1)
+        if count > 1:
+            raise ConfigError(f"{where} names the class '{first}' {count} times; each name must be given once")
+        return tuple(names)
+
+    def normalization(self, bands: int) -> Normalization:
+        """Return the scaling that is written down, one number for each band or for all.
+
+        Raises:
+            ConfigError: There are more or fewer numbers than bands, or impossible ones.
+        """
+        values = {"mean": self.mean, "std": self.std}
+        listed = {name: value if isinstance(value, list) else [value] * bands for name, value in values.items()}
+        for name, numbers in listed.items():
+            if len(numbers) != bands:
+                raise ConfigError(
+                    f"the adapter's '{name}' has {len(numbers)} values, but the images have {bands} bands"
+                )
+            if not all(math.isfinite(number) for number in numbers):
+                raise ConfigError(f"the adapter's '{name}' must be finite numbers, found {numbers}")
+        if min(listed["std"]) <= 0:
+            raise ConfigError(f"the adapter's 'std' must be above 0, found {min(listed['std']):g}")
+        return Normalization(tuple(listed["mean"]), tuple(listed["std"]))
 
 
 class TeacherSource(Strict):
@@ -50,9 +99,10 @@ class TeacherSource(Strict):
 
     source: str
     """Run or model folder; "smp:...", "torchvision:NAME@WEIGHTS", "hf:FOLDER or hub name", "module:function";
-    "onnx:FILE", "tflite:FILE"; "labels:FOLDER" of soft (.npy) or hard (.png) label maps."""
+    "onnx:FILE", "tflite:FILE", "keras:FILE"; "labels:FOLDER" of soft (.npy) or hard (.png) label maps."""
     adapter: Adapter | Path | None = None
-    """How it takes pixels and what it answers, written here or in a file of its own."""
+    """How it takes pixels and what it answers, written here or in a file of its own; of "keras:unet.keras" by default
+    in unet.keras.yaml beside it, where there is such a file."""
     weights: Path | None = None
     """Weights for a network that the source names (.safetensors or weights-only .pth), or the name of published ones of
     torchvision ("COCO_WITH_VOC_LABELS_V1")."""
@@ -61,6 +111,8 @@ class TeacherSource(Strict):
     classes: dict[str, str | list[str]] = Field(default={})
     """Class of the student -> class or classes of the teacher, where names differ. Classes with equal names need none.
     """
+    trust: bool = False
+    """Let a Keras file run code: its Lambda layers, and the ``module`` of its adapter."""
     weight: float = Field(default=1.0, gt=0)
     """Its share among several teachers."""
 
@@ -95,3 +147,15 @@ class Teaching(Strict):
     """The precision that they compute in on a CPU: "bf16" or "int8" through OpenVINO, where it can run them so and the
     answers stay nearly the same. "auto" leaves them to their own runtime, which is bf16 for networks of PyTorch where
     the processor computes in it. Losses on features need "auto"."""
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        # Text files from Windows may begin with a byte order mark.
+        return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path} is not a text file of class names ({error.reason}); give one name a line") from error
+    except OSError as error:
+        raise FileError(
+            f"can't read the class names in {path}: {error.strerror or error}; the path is relative to the adapter file"
+        ) from error

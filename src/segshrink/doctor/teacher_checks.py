@@ -16,7 +16,7 @@ from segshrink.doctor.sample import Sample, gain, level, majority_iou, mean_iou
 from segshrink.doctor.teacher_outputs import CERTAIN, TeacherOutputs
 from segshrink.models import SegmentationModel
 from segshrink.teachers import Teacher
-from segshrink.teachers.adapter import adapter_normalization, adapter_of
+from segshrink.teachers.adapter import adapter_of
 from segshrink.teachers.teacher import TILE
 from segshrink.teachers.torch_teacher import AdaptedNetwork
 
@@ -91,7 +91,7 @@ class TeacherEntry:
         if isinstance(network, SegmentationModel):
             normalization = network.description.normalization
         else:
-            normalization = adapter_normalization(adapter_of(self.source), self.bands)
+            normalization = adapter_of(self.source).normalization(self.bands)
         return Scaling("", normalization.mean, normalization.std)
 
     def line(self, **changes: Any) -> str:

@@ -12,7 +12,7 @@ from segshrink.data import Dataset, SceneStore, open_dataset, refuse_other_bands
 from segshrink.errors import ConfigError, FileError, UsageError, nearest
 from segshrink.evaluation.score_scenes import AnyPredictor, Average, score_scenes
 from segshrink.evaluation_records import EvaluationRecord
-from segshrink.model_file import FOLDER, ModelFile
+from segshrink.model_file import ModelFile
 from segshrink.prediction import Backend, Predictor
 from segshrink.run_folder import RunFolder
 
@@ -44,7 +44,7 @@ def evaluate(
     """Score a model on every labeled pixel of every scene of a split, with overlapping tiles at native resolution.
 
     Args:
-        model: A run folder, model folder or exported file, a ``SegmentationModel``, a backend, or anything that
+        model: A run folder, model folder, Keras or exported file, a ``SegmentationModel``, a backend, or anything that
             segments an array as ``Predictor`` does; several are judged by the mean of their probabilities.
         data: An opened data set, a description, or a description's file; a run folder knows its own.
         split: "train", "val" or "test".
@@ -162,7 +162,7 @@ def _opened(
     """Return what segments scenes, and how many parameters it has; None where it can't tell."""
     if hasattr(model, "predict_array") or hasattr(model, "predict_scene"):
         return cast("AnyPredictor", model), getattr(model, "parameters", None)
-    if isinstance(model, str | Path) and runtime is None and (file := ModelFile.find(model)).kind == FOLDER:
+    if isinstance(model, str | Path) and runtime is None and (file := ModelFile.find(model)).is_torch:
         from segshrink.models import load_model
 
         model = load_model(file.path)

@@ -58,7 +58,7 @@ def export(
     """Write a model as files for other runtimes, each proven against PyTorch before it gets its name.
 
     Args:
-        model: Run folder, model folder, or a model; for "web" alone also an .onnx file.
+        model: Run folder, model folder, Keras file, or a model; for "web" alone also an .onnx file.
         out: A file whose suffix (.onnx, .xml, .tflite, .html) says the format, or a stem that suffixes are added to.
         formats: "onnx", "openvino", "qgis", "tflite", "web"; None takes that of the suffix.
         outputs: What a file gives: "logits", "probabilities", "classes".

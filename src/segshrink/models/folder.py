@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,23 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
+from segshrink.config import keras_adapter
 from segshrink.errors import FileError, ModelError, SegshrinkError
 from segshrink.files import FolderKind, read_json, replacing
 from segshrink.formatting import printable, shortened
-from segshrink.model_description import CUSTOM, ModelDescription
-from segshrink.model_file import CONFIG_FILE, WEIGHTS_FILE, ModelFile
+from segshrink.model_description import ModelDescription
+from segshrink.model_file import CONFIG_FILE, WEIGHTS_FILE, ModelFile, keras_path
 from segshrink.models.adapters import WEIGHTS_OPTION, first_line, measured_stride
 from segshrink.models.empty_parameters import empty_parameters, fill_parameters
 from segshrink.models.huggingface import CONFIG_OPTION, HuggingFaceNetwork, try_network
+from segshrink.models.keras import load_keras
 from segshrink.models.model import SegmentationModel
 from segshrink.models.registry import build_model, build_network
 from segshrink.models.structure import apply_structure
 from segshrink.models.weights import read_tensors
 from segshrink.version import __version__
 
+_LOGGER = logging.getLogger(__name__)
 MODEL_FOLDER = FolderKind("a model", (CONFIG_FILE, WEIGHTS_FILE))
 # Raised when a folder written from now on can't be read by older versions.
 FORMAT = 1
@@ -42,7 +46,7 @@ def save_model(model: SegmentationModel, folder: Path, *, overwrite: bool = Fals
         ModelError: The network has an id of the registry and isn't what that builds, so it couldn't be loaded again.
     """
     folder = Path(folder)
-    if not model.description.id.startswith(CUSTOM):
+    if not model.description.is_custom:
         _refuse_unloadable(model)
     config = {"format": FORMAT, "segshrink": __version__, **model.description.to_dict()}
     # Safetensors want plain memory order and no two names for one tensor.
@@ -65,23 +69,30 @@ def load_model(
     classes: ClassMap | None = None,
     bands: int | None = None,
     network: nn.Module | None = None,
+    trust: bool = False,
 ) -> SegmentationModel:
-    """Load a model folder, the ``model/`` of a run folder, or build a network by id with random weights.
+    """Load a model folder, the ``model/`` of a run folder, a Keras file, or build a network by id with random weights.
+
+    What a Keras file ``unet.keras`` doesn't say, its class names and how its pixels are scaled, is read from
+    ``unet.keras.yaml`` beside it.
 
     Random numbers that others draw from torch are not disturbed by loading a folder.
 
     Args:
-        source: A folder, or an id such as "mobile" or "smp:Unet/resnet34".
-        classes: Needed with an id. With a folder: the model must have these class names, in any order.
-        bands: Bands of the images, with an id 3 by default. With a folder: the model must take as many.
+        source: A folder, a Keras file, or an id such as "mobile" or "smp:Unet/resnet34".
+        classes: Needed with an id. With a folder or file: the model must have these class names, in any order.
+        bands: Bands of the images, with an id 3 by default. With a folder or file: the model must take as many.
         network: The network that a folder's weights belong to, where no id builds it (``SegmentationModel.wrap``); it
             gets them.
+        trust: Let a Keras file run code: its Lambda layers, and the module that the file beside it names.
 
     Raises:
         FileError: A file of the folder is missing or can't be read.
         ModelError: The folder is damaged, its model has other classes or bands, or its weights belong to another
             network.
     """
+    if keras_path(source) is not None:
+        return _load_keras(ModelFile.find(source), classes=classes, bands=bands, trust=trust)
     path = Path(source)
     if path.is_dir():
         return _load_folder(path, classes=classes, bands=bands, network=network)
@@ -97,13 +108,24 @@ def load_model(
     return build_model(identity, classes, bands=3 if bands is None else bands)
 
 
+def _load_keras(file: ModelFile, *, classes: ClassMap | None, bands: int | None, trust: bool) -> SegmentationModel:
+    adapter = keras_adapter(file)
+    if adapter.classes is None:
+        _LOGGER.warning(
+            "%s doesn't name its classes; name them in order in %s: classes: [..., ...]", file.path, file.adapter
+        )
+    model = load_keras(file.path, adapter, trust=trust)
+    _check_match(model.description, file.path, classes=classes, bands=bands)
+    return model
+
+
 def _load_folder(
     folder: Path, *, classes: ClassMap | None, bands: int | None, network: nn.Module | None
 ) -> SegmentationModel:
     folder = ModelFile.find(folder).path
     description = _read_description(folder / CONFIG_FILE)
     _check_match(description, folder, classes=classes, bands=bands)
-    if network is None and description.id.startswith(CUSTOM):
+    if network is None and description.is_custom:
         raise ModelError(
             f"{folder / CONFIG_FILE}: '{description.id}' is a network of somebody's own code, which only that code "
             "builds; give it: load_model(folder, network=...), or use the model's .onnx file"

@@ -8,6 +8,7 @@ from typing import Any
 
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError, ModelError
+from segshrink.model_file import keras_path
 from segshrink.models.feature_roles import Role, list_roles
 from segshrink.models.folder import load_model
 from segshrink.models.huggingface import load_huggingface
@@ -47,17 +48,18 @@ class ModelFinding:
         return asdict(self)
 
 
-def inspect_model(source: str) -> ModelFinding:
+def inspect_model(source: str, *, trust: bool = False) -> ModelFinding:
     """Look into a model.
 
     Args:
-        source: Run folder, model folder, or network id.
+        source: Run folder, model folder, Keras file, or network id.
+        trust: Let a Keras file run code; see ``load_model``.
 
     Raises:
         FileError: There is nothing of this name, or a file of a folder can't be read.
         ModelError: A folder is damaged, or the id is unknown.
     """
-    model, trained = open_source(source)
+    model, trained = open_source(source, trust=trust)
     description = model.description
     return ModelFinding(
         source=source,
@@ -70,9 +72,11 @@ def inspect_model(source: str) -> ModelFinding:
     )
 
 
-def open_source(source: str) -> tuple[SegmentationModel, bool]:
+def open_source(source: str, *, trust: bool = False) -> tuple[SegmentationModel, bool]:
     """Open a model as ``inspect_model`` does; also tell whether it knows its classes."""
     path = Path(source)
+    if keras_path(source) is not None:
+        return load_model(source, trust=trust), True
     if path.is_dir():
         if not (path / "config.json").exists() and not (path / "model").is_dir():
             raise FileError(

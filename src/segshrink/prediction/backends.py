@@ -59,13 +59,14 @@ def open_backend(
     precision: str = "auto",
     threads: int | None = None,
     streams: int = 1,
+    trust: bool = False,
 ) -> Backend:
     """Open a model for prediction.
 
     Args:
         source: A file written by segshrink (``.onnx``, ``.xml`` with its ``.bin``, ``.tflite``), a model or run folder
-            (needs torch), a ``SegmentationModel``, or a backend, which is returned as it is. Several are opened as
-            the mean of their probabilities, as are the members of a bank's folder.
+            or a Keras file (need torch), a ``SegmentationModel``, or a backend, which is returned as it is. Several are
+            opened as the mean of their probabilities, as are the members of a bank's folder.
         runtime: "torch" or "torch-compile" for folders and models, "onnxruntime" or "openvino" for
             ``.onnx`` files, "openvino" for ``.xml``, "litert" for ``.tflite``; None takes the first of these.
         precision: ``"32"``, ``"bf16"`` or ``"auto"`` (torch and OpenVINO: bf16 where the processor computes in it).
@@ -73,6 +74,7 @@ def open_backend(
         threads: Threads to run on; by default all cores, in torch its own setting.
         streams: How many threads will call it at once (ONNX Runtime and OpenVINO can be); each gets its part of
             ``threads``.
+        trust: Let a Keras file run code; see ``load_model``.
 
     Raises:
         FileError: Nothing is at ``source``.
@@ -83,7 +85,7 @@ def open_backend(
         from segshrink.prediction.average import AverageBackend
 
         settings: dict[str, Any] = {"runtime": runtime, "precision": precision, "threads": threads, "streams": streams}
-        parts = [open_backend(each, **settings) for each in source]
+        parts = [open_backend(each, trust=trust, **settings) for each in source]
         return parts[0] if len(parts) == 1 else AverageBackend(parts)
     if _is_backend(source):
         return source
@@ -101,7 +103,8 @@ def open_backend(
     if runtime in ("torch", "torch-compile"):
         from segshrink.prediction.runtimes.torch import load_torch_backend
 
-        return load_torch_backend(file.path, precision=precision, compiled=runtime != "torch", threads=threads)
+        compiled = runtime != "torch"
+        return load_torch_backend(file.path, precision=precision, compiled=compiled, threads=threads, trust=trust)
     if runtime == "openvino":
         from segshrink.prediction.runtimes.openvino import OpenVinoBackend
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from segshrink.classes import ClassMap
 from segshrink.errors import DataError, ModelError
+from segshrink.model_file import runs_in_torch
 from segshrink.prediction.backends import Backend, open_backend
 from segshrink.prediction.logits import most_likely, softmax_in_place
 from segshrink.prediction.tiled import Blending, choose_tiling, predict_tiles
@@ -155,7 +156,7 @@ class Predictor:
             options = SceneOptions(
                 tile=cut.tile, overlap=cut.overlap, batch=cut.batch, runtime=self._runtime, threads=self._threads
             )
-        in_memory = not isinstance(self._source, str | Path) or Path(self._source).is_dir()
+        in_memory = not isinstance(self._source, str | Path) or runs_in_torch(self._source)
         # A folder's model is loaded already; files are opened once for each core.
         return predict_scene(self.backend if in_memory else self._source, source, out, options, progress=progress)
 

@@ -22,7 +22,7 @@ from segshrink.errors import (
 )
 from segshrink.files import scratch_folder
 from segshrink.machine import default_threads
-from segshrink.model_file import FOLDER, ModelFile
+from segshrink.model_file import ModelFile, keras_path
 from segshrink.prediction.backends import PRECISIONS
 from segshrink.prediction.isolated import check_isolated
 from segshrink.profiling.latency import (
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from segshrink.data import Dataset
     from segshrink.models import SegmentationModel
 
-# What a folder is exported to, so that other runtimes can be measured with it: runtime → suffix of the file.
+# What a model of torch is exported to, so that other runtimes can be measured with it: runtime → suffix of the file.
 EXPORTED = {"onnxruntime": ".onnx", "openvino": ".xml"}
 # What one model's failure looks like; the others go on.
 _FAILURES = (ModelError, FileError, MissingExtraError)
@@ -63,14 +63,15 @@ def benchmark(
     threads: Sequence[int] | None = None,
     runs: int = 20,
     rounds: int = 5,
+    trust: bool = False,
     progress: Progress | None = None,
 ) -> BenchmarkResult:
     """Measure models on this machine's CPU.
 
-    Folders are run in PyTorch, and exported to a temporary folder for ONNX Runtime and OpenVINO.
+    Folders and Keras files are run in PyTorch, and exported to a temporary folder for ONNX Runtime and OpenVINO.
 
     Args:
-        sources: Model folders, run folders, .onnx, .xml and .tflite files.
+        sources: Model folders, run folders, .onnx, .xml, .tflite and Keras files.
         runtimes: "torch", "torch-compile", "onnxruntime", "openvino", "litert"; by default all that suit a source and
             are installed.
         precisions: For PyTorch and OpenVINO: "auto" leaves bf16 to them, "32", "bf16"; a row for each.
@@ -81,6 +82,7 @@ def benchmark(
         threads: Numbers of threads; by default 1 and as many as this process has cores, or ``OMP_NUM_THREADS`` if less.
         runs: Timed runs of each row and shape, over all rounds.
         rounds: Turns of each.
+        trust: Let Keras files run code; see ``load_model``.
         progress: Called with (steps done, steps in all, what is being done).
 
     Returns:
@@ -108,12 +110,12 @@ def benchmark(
             progress(done, total, note)
 
     with scratch_folder() as scratch:
-        _prepare(rows, scratch, size=size, tell=tell)
+        _prepare(rows, scratch, size=size, trust=trust, tell=tell)
         runnable = [(row, row.file) for row in rows if row.file is not None]
         if dataset is not None:
-            _score(runnable, dataset, split, before=len(rows), tell=tell)
+            _score(runnable, dataset, split, trust=trust, before=len(rows), tell=tell)
         jobs = [
-            Job(file, row.runtime, row.precision, size, batch, count)
+            Job(file, row.runtime, row.precision, size, batch, count, trust=trust)
             for batch, count in shapes  # those of one shape are measured beside each other
             for row, file in runnable
         ]
@@ -147,7 +149,7 @@ def plan(
     """Combine sources, runtimes and precisions.
 
     Args:
-        sources: Model and run folders, .onnx, .xml and .tflite files.
+        sources: Model and run folders, .onnx, .xml, .tflite and Keras files.
         runtimes: Those to measure; by default all that suit a source.
         precisions: For runtimes that may compute in bf16; the others have one row.
 
@@ -166,14 +168,14 @@ def plan(
     missing: dict[str, None] = {}
     for name, path in zip(_names(paths), paths, strict=True):
         model_file = ModelFile.find(path)
-        suitable = (*model_file.runtimes, *EXPORTED) if model_file.kind == FOLDER else model_file.runtimes
+        suitable = (*model_file.runtimes, *EXPORTED) if model_file.is_torch else model_file.runtimes
         for runtime in runtimes or suitable:
             if runtime not in suitable:
                 titles = [other.title for key, other in RUNTIMES.items() if key in suitable]
                 notes.append(f"{path} can't run in {RUNTIMES[runtime].title}, but in {' and '.join(titles)}")
             elif find_spec(RUNTIMES[runtime].module) is None:
                 missing.setdefault(runtime)
-            elif path.is_dir() and find_spec("torch") is None:
+            elif model_file.is_torch and find_spec("torch") is None:
                 missing.setdefault("torch")
             else:
                 choices = precisions if runtime in OWN_PRECISION else ("auto",)
@@ -203,14 +205,14 @@ def open_for_scores(data: Dataset | DatasetDescription | str | Path, split: str)
     return dataset
 
 
-def _prepare(rows: Sequence[Row], scratch: Path, *, size: int, tell: _Tell) -> None:
-    """Load, count and export the models; each folder is loaded once and exported once for each runtime."""
+def _prepare(rows: Sequence[Row], scratch: Path, *, size: int, trust: bool, tell: _Tell) -> None:
+    """Load, count and export the models; each model of torch is loaded once and exported once for each runtime."""
 
     @cache
     def loaded(source: Path) -> tuple[SegmentationModel, int, int]:
         from segshrink.models import count_parameters, load_model
 
-        model = load_model(source).eval()
+        model = load_model(source, trust=trust).eval()
         return model, count_parameters(model), count_macs(model, size=size)
 
     @cache
@@ -226,7 +228,7 @@ def _prepare(rows: Sequence[Row], scratch: Path, *, size: int, tell: _Tell) -> N
         tell(done, f"prepare {row.title}")
         try:
             file = row.source
-            if not row.source.is_dir():
+            if not ModelFile.find(row.source).is_torch:
                 row.parameters = count_file_parameters(row.source)
             else:
                 _, row.parameters, row.macs = loaded(row.source)
@@ -238,7 +240,9 @@ def _prepare(rows: Sequence[Row], scratch: Path, *, size: int, tell: _Tell) -> N
             row.errors.append(f"{row.title}: {error}")
 
 
-def _score(rows: Sequence[tuple[Row, Path]], dataset: Dataset, split: str, *, before: int, tell: _Tell) -> None:
+def _score(
+    rows: Sequence[tuple[Row, Path]], dataset: Dataset, split: str, *, trust: bool, before: int, tell: _Tell
+) -> None:
     """Score each model through its own runtime; ``before`` steps are done."""
     from segshrink.evaluation import evaluate
 
@@ -248,10 +252,15 @@ def _score(rows: Sequence[tuple[Row, Path]], dataset: Dataset, split: str, *, be
             tell(step, f"evaluate {title} ({scene}/{scenes} images)")
 
         try:
-            if file.is_file():  # a runtime that ends its process must not end this one
+            model: SegmentationModel | Path = file
+            if keras_path(file) is not None:
+                from segshrink.models import load_model
+
+                model = load_model(file, trust=trust)
+            elif file.is_file():  # a runtime that ends its process must not end this one
                 check_isolated(file, runtime=row.runtime, precision=row.precision)
             evaluation = evaluate(
-                file, dataset, split, runtime=row.runtime, precision=row.precision, progress=tell_scenes
+                model, dataset, split, runtime=row.runtime, precision=row.precision, progress=tell_scenes
             )
             row.mean_iou = evaluation.scores.mean_iou
             row.mean_iou_interval = None if evaluation.interval is None else evaluation.interval.mean_iou

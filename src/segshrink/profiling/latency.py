@@ -64,7 +64,7 @@ class Job:
     """One thing to measure: a file or folder on one runtime, with images of one shape.
 
     Attributes:
-        source: What ``segshrink.prediction.open_backend`` takes: a model or run folder, .onnx, .xml or .tflite.
+        source: What ``segshrink.prediction.open_backend`` takes: a model or run folder, or a file.
         runtime: One of ``RUNTIMES``.
         precision: "auto" leaves bf16 to the runtime, "32" computes in fp32, "bf16" insists.
         size: Side in pixels of the square images.
@@ -73,6 +73,7 @@ class Job:
         name: What progress bars call it; by default the source's name.
         backend: A model that is open already and is timed in this process, with its own threads; its memory isn't
             measured, and ``source`` only names it.
+        trust: As ``open_backend`` takes it.
 
     Raises:
         ConfigError: The runtime or precision is unknown, or a number is below 1.
@@ -86,6 +87,7 @@ class Job:
     threads: int | None = None
     name: str = ""
     backend: Backend | None = None
+    trust: bool = False
 
     def __post_init__(self) -> None:
         check_runtime(self.runtime)

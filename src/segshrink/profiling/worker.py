@@ -57,7 +57,7 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self._title = job.title
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        settings = {name: getattr(job, name) for name in ("runtime", "module", "precision", "size", "batch")}
+        settings = {name: getattr(job, name) for name in ("runtime", "module", "precision", "size", "batch", "trust")}
         request = json.dumps({**settings, "source": str(job.source), "threads": job.cores})
         threads = dict.fromkeys(_THREAD_VARIABLES, str(job.cores))
         try:
@@ -183,7 +183,8 @@ def _serve(job: dict[str, Any], requests: TextIO, answer: Callable[[dict[str, An
     baseline = peak_memory_mb()
     from segshrink.prediction import open_backend
 
-    backend = open_backend(job["source"], runtime=job["runtime"], precision=job["precision"], threads=job["threads"])
+    options = {name: job[name] for name in ("runtime", "precision", "threads", "trust")}
+    backend = open_backend(job["source"], **options)
     images = _noise(job["batch"], job["size"], backend.bands)
     backend.classify(images)
     answer({"peak_memory_mb": peak_memory_mb(), "baseline_memory_mb": baseline})

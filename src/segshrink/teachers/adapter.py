@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segshrink.config import Adapter, TeacherSource, load_adapter
-from segshrink.errors import ConfigError, FileError, ModelError, nearest
+from segshrink.config import Adapter, TeacherSource, keras_adapter, load_adapter
+from segshrink.errors import ConfigError, ModelError, nearest
 from segshrink.model_description import Normalization
+from segshrink.model_file import ModelFile, keras_path
 from segshrink.prediction.runtimes.network import Network, Port
 from segshrink.teachers.probabilities import (
     channels_for,
@@ -152,53 +151,17 @@ class OutputFormat:
 def adapter_of(source: TeacherSource) -> Adapter:
     """Return how a teacher takes pixels and what it answers, from the source or the file that it names.
 
+    Of a Keras file the file beside it is read where the source says nothing.
+
     Raises:
         FileError: The adapter file is missing or unreadable.
         ConfigError: The adapter file is wrong.
     """
-    return load_adapter(source.adapter) if isinstance(source.adapter, Path) else source.adapter or Adapter()
-
-
-def class_names(adapter: Adapter) -> tuple[str, ...] | None:
-    """Return the teacher's class names in order; None where the adapter says nothing about them.
-
-    A text file holds one name a line; spaces around it and empty lines at the end don't count.
-
-    Raises:
-        FileError: The text file is missing, unreadable or no text.
-        ConfigError: There is no name, an empty one, or one that comes twice (upper and lower case are alike).
-    """
-    if adapter.classes is None:
-        return None
-    where = "the adapter's 'classes'" if isinstance(adapter.classes, list) else str(adapter.classes)
-    lines = adapter.classes if isinstance(adapter.classes, list) else _lines(adapter.classes)
-    names = [line.strip() for line in lines]
-    if not names:
-        raise ConfigError(f"{where} names no class; give one name for each, in order")
-    if "" in names:
-        raise ConfigError(f"{where} has no name for class {names.index('')} (counted from 0); give one for each")
-    (first, count), *_ = Counter(name.casefold() for name in names).most_common(1)
-    if count > 1:
-        raise ConfigError(f"{where} names the class '{first}' {count} times; each name must be given once")
-    return tuple(names)
-
-
-def adapter_normalization(adapter: Adapter, bands: int) -> Normalization:
-    """Return the scaling that an adapter writes down, one number for each band or for all.
-
-    Raises:
-        ConfigError: There are more or fewer numbers than bands, or impossible ones.
-    """
-    values = {"mean": adapter.mean, "std": adapter.std}
-    listed = {name: value if isinstance(value, list) else [value] * bands for name, value in values.items()}
-    for name, numbers in listed.items():
-        if len(numbers) != bands:
-            raise ConfigError(f"the adapter's '{name}' has {len(numbers)} values, but the images have {bands} bands")
-        if not all(math.isfinite(number) for number in numbers):
-            raise ConfigError(f"the adapter's '{name}' must be finite numbers, found {numbers}")
-    if min(listed["std"]) <= 0:
-        raise ConfigError(f"the adapter's 'std' must be above 0, found {min(listed['std']):g}")
-    return Normalization(tuple(listed["mean"]), tuple(listed["std"]))
+    if isinstance(source.adapter, Path):
+        return load_adapter(source.adapter)
+    if source.adapter is None and (path := keras_path(source.source)):
+        return keras_adapter(ModelFile(path))
+    return source.adapter or Adapter()
 
 
 def check_order(adapter: Adapter, bands: int, name: str) -> None:
@@ -235,7 +198,7 @@ def read_input(network: Network, adapter: Adapter, *, bands: int, described: boo
     if adapter.dtype is not None and adapter.dtype != port.dtype.name:
         raise ConfigError(f"{path} takes {port.dtype.name} numbers, but the adapter says 'dtype: {adapter.dtype}'")
     check_order(adapter, bands, str(path))
-    scaling = adapter_normalization(adapter, bands)
+    scaling = adapter.normalization(bands)
     scaled = any(scaling.mean) or any(value != 1 for value in scaling.std)
     if scaled and described:
         raise ConfigError(f"{path} was written by segshrink and scales pixels itself; leave out 'mean' and 'std'")
@@ -288,18 +251,6 @@ def read_output(network: Network, adapter: Adapter, classes: int, *, named: str,
             "('classes')"
         )
     return OutputFormat(str(network.path), kind, classes, axis, adapter.confidence, number, port)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        # Text files from Windows may begin with a byte order mark.
-        return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except UnicodeDecodeError as error:
-        raise FileError(f"{path} is not a text file of class names ({error.reason}); give one name a line") from error
-    except OSError as error:
-        raise FileError(
-            f"can't read the class names in {path}: {error.strerror or error}; the path is relative to the adapter file"
-        ) from error
 
 
 def _layout(network: Network, bands: int) -> Literal["NCHW", "NHWC"]:

@@ -89,7 +89,7 @@ class BlackBox(Teacher):
     def identity(self) -> str:
         """SHA-256 of the file's bytes, the adapter's settings, the class mapping, and the answer to a fixed image."""
         # Where the names are written changes nothing.
-        settings = self._adapter.model_dump(mode="json", exclude={"classes"})
+        settings = self._adapter.model_dump(mode="json", exclude={"classes", "module"})
         sizes = {} if self._resizing.size is None else {"sizes": [self._resizing.size]}
         answer = answer_to_fixed_image(self._answer, self._input.scaling.bands, **sizes)
         runtime, classes = _RUNTIMES[self.network.runtime], self._output.classes

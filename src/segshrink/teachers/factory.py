@@ -13,11 +13,14 @@ from torch import nn
 from segshrink.classes import ClassMap
 from segshrink.config import Adapter, TeacherSource, Teaching
 from segshrink.errors import ConfigError, FileError, ModelError
+from segshrink.model_file import keras_path
 from segshrink.models import SegmentationModel, load_model, read_tensors
 from segshrink.models.huggingface import load_huggingface
+from segshrink.models.keras import load_keras
+from segshrink.models.user_module import one_line
 from segshrink.models.whole_weights import load_network, published_classes
 from segshrink.run_folder import RunFolder
-from segshrink.teachers.adapter import adapter_normalization, adapter_of, class_names
+from segshrink.teachers.adapter import adapter_of
 from segshrink.teachers.augmented import Augmented
 from segshrink.teachers.bank import Bank
 from segshrink.teachers.black_box import open_black_box
@@ -26,16 +29,16 @@ from segshrink.teachers.label_folder import LabelFolder
 from segshrink.teachers.mapping import map_classes
 from segshrink.teachers.teacher import Teacher
 from segshrink.teachers.torch_teacher import AdaptedNetwork, TorchTeacher
-from segshrink.teachers.user_functions import call_function, is_function, one_line
+from segshrink.teachers.user_functions import call_function, is_function
 
 _LOGGER = logging.getLogger(__name__)
 _LIBRARIES = ("smp", "torchvision")
-_FILES = ("onnx", "tflite", "labels")
+_FILES = ("onnx", "tflite", "keras", "labels")
 # Settings of an adapter that a network can't follow by itself; scaling and classes are settings of the model.
 _WRAPPING = {"layout", "size", "order", "dtype", "output_name"}
 _KINDS = (
     "a run folder, model folder or bank, smp:ARCHITECTURE/ENCODER, torchvision:NAME, hf:FOLDER or hub name, "
-    "module:function, onnx:FILE, tflite:FILE or labels:FOLDER"
+    "module:function, onnx:FILE, tflite:FILE, keras:FILE or labels:FOLDER"
 )
 # Side of the images that a foreign network is tried with.
 _TRIAL = 64
@@ -106,7 +109,9 @@ def open_teacher(
     if kind in _FILES and not name:
         raise ConfigError(f"teacher '{source.source}' has no path; write {kind}:PATH")
     adapter = adapter_of(source)
-    names = class_names(adapter)
+    if keras_path(source.source) is None and (source.trust or adapter.module):
+        raise ConfigError(f"the teacher {source.source} is no Keras file; leave 'trust' and 'module' out")
+    names = adapter.class_names()
     if kind in ("onnx", "tflite"):
         return open_black_box(source, names, classes, bands=bands)
     if kind == "labels":
@@ -146,6 +151,8 @@ def is_data(source: TeacherSource) -> bool:
     if kind in _LIBRARIES:
         asks = any("weights" in key for key in source.options)
         return source.weights is not None and source.weights.is_file() and not asks
+    if keras_path(source.source):
+        return not source.trust
     return kind in _FILES or Path(source.source).is_dir()
 
 
@@ -153,7 +160,10 @@ def _open_torch(
     source: TeacherSource, adapter: Adapter, named: tuple[str, ...] | None, classes: ClassMap, bands: int
 ) -> TorchTeacher:
     """Open a network of torch; ``named`` are the class names in its adapter."""
-    opened = _opened(source, named, classes, bands)
+    if keras_path(source.source):
+        opened, adapter = _Opened(load_keras(source.source, adapter, trust=source.trust), named), Adapter()
+    else:
+        opened = _opened(source, named, classes, bands)
     names = named or opened.names
     module = _adapted(opened, adapter, source.source, bands=bands, classes=len(names or classes))
     count = _count(module, bands, source.source)
@@ -175,7 +185,7 @@ def _open_torch(
         classes,
         map_classes(classes.names, names, source.classes, name=source.source),
         output="logits" if adapter.output == "labels" else adapter.output,
-        scaling=adapter_normalization(adapter, bands) if adapter.model_fields_set & {"mean", "std"} else None,
+        scaling=adapter.normalization(bands) if adapter.model_fields_set & {"mean", "std"} else None,
         name=source.source,
     )
 
@@ -244,7 +254,7 @@ def _adapted(opened: _Opened, adapter: Adapter, name: str, *, bands: int, classe
         if network.description.bands != bands:
             raise ModelError(f"the model in {name} takes {network.description.bands} bands, but images have {bands}")
         if stated & {"mean", "std"}:
-            scaling = adapter_normalization(adapter, bands)
+            scaling = adapter.normalization(bands)
             network = SegmentationModel(network.network, replace(network.description, normalization=scaling))
         if not stated & _WRAPPING and adapter.output != "labels":
             return network.eval()

@@ -19,7 +19,7 @@ from segshrink.model_description import Normalization
 from segshrink.models import SegmentationModel
 from segshrink.models.dry_run import bands_of, dry_run
 from segshrink.models.outputs import chosen_output
-from segshrink.teachers.adapter import InputFormat, OutputFormat, adapter_normalization, check_order
+from segshrink.teachers.adapter import InputFormat, OutputFormat, check_order
 from segshrink.teachers.fixed_image import answer_to_fixed_image
 from segshrink.teachers.mapping import ClassMapping
 from segshrink.teachers.pixel_units import check_units
@@ -65,7 +65,7 @@ class AdaptedNetwork(nn.Module):
         self._classes = classes
         self._input = InputFormat(
             name,
-            adapter_normalization(adapter if scaled else Adapter(), bands),
+            (adapter if scaled else Adapter()).normalization(bands),
             layout=adapter.layout or "NCHW",
             dtype=np.dtype(adapter.dtype or "float32"),
             bgr=adapter.order == "bgr",
@@ -169,7 +169,7 @@ class TorchTeacher(Teacher):
         ]
         if isinstance(self.module, AdaptedNetwork):
             # Where the class names are written changes nothing.
-            settings += [self.module.origin, adapter.model_dump(mode="json", exclude={"classes"})]
+            settings += [self.module.origin, adapter.model_dump(mode="json", exclude={"classes", "module"})]
         digest.update(json.dumps(settings, sort_keys=True).encode())
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(name.encode())

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
-from importlib import import_module
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from segshrink.errors import ModelError, nearest
+from segshrink.models.user_module import import_user_module, one_line
 
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-_LONGEST = 200  # letters of a foreign error
 
 
 def is_function(source: str) -> bool:
@@ -34,7 +30,7 @@ def call_function(source: str, options: Mapping[str, Any]) -> nn.Module:
         ModelError: There is no such module or function, it fails, or it doesn't return a network.
     """
     module_name, _, name = source.partition(":")
-    module = _imported(source, module_name)
+    module = import_user_module(module_name, subject=f"teacher '{source}'")
     function = getattr(module, name, None)
     if not callable(function):
         public = [entry for entry in vars(module) if not entry.startswith("_")]
@@ -48,27 +44,3 @@ def call_function(source: str, options: Mapping[str, Any]) -> nn.Module:
             f"teacher '{source}': {name}() returned {type(network).__name__}, expected a torch.nn.Module; correct it"
         )
     return network
-
-
-def one_line(error: Exception | str) -> str:
-    """Return what a foreign error says on one line, cut where it is very long."""
-    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())[:_LONGEST]
-
-
-def _imported(source: str, module_name: str) -> ModuleType:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        return import_module(module_name)
-    except Exception as error:  # anything may go wrong in a user's code
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing is not None and f"{module_name}.".startswith(f"{missing}."):
-            raise ModelError(
-                f"teacher '{source}': there is no module {missing} in {here} or among the installed packages; write "
-                "package.module:function"
-            ) from error
-        raise ModelError(
-            f"teacher '{source}': importing {module_name} failed with {one_line(error)}; correct it"
-        ) from error

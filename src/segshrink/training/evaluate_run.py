@@ -117,8 +117,8 @@ def describe_teacher(
 
 
 def _teacher_source(teacher: Teacher, *, bands: int) -> Source | None:
-    """Return what can be measured of a teacher: models of ours, other networks of torch, no black box."""
-    if isinstance(teacher.module, SegmentationModel):
+    """Return what can be measured of a teacher: models that can be saved, other networks of torch, no black box."""
+    if isinstance(teacher.module, SegmentationModel) and not teacher.module.description.is_custom:
         return teacher.module
     if teacher.parameters is None:
         return None

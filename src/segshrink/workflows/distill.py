@@ -69,7 +69,8 @@ def distill(
         recipe: The recipe, or its file; when nothing names a teacher, its own is trained into ``out/teacher-run``.
         out: The student's run folder; the control goes to ``out/control``, the teacher's measures to ``out/teacher``.
         teacher: Sources instead of the recipe's teachers: a run or model folder, ``smp:...``, ``torchvision:...``,
-            ``hf:...``, ``onnx:FILE``, ``tflite:FILE``, ``labels:FOLDER``, ``module:function``; several are averaged.
+            ``hf:...``, ``onnx:FILE``, ``tflite:FILE``, ``keras:FILE``, ``labels:FOLDER``, ``module:function``; several
+            are averaged.
         student: Network id or model folder instead of the recipe's student.
         control: Also train the same student without the teacher.
         resume: Go on with what an interrupted call left; what is finished is skipped.

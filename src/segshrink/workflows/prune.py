@@ -19,7 +19,7 @@ from segshrink.data.calibration import example_pixels
 from segshrink.errors import FileError, ModelError, UsageError
 from segshrink.files import refuse_foreign, writing
 from segshrink.folder_lock import claimed
-from segshrink.model_file import CONFIG_FILE, MODEL_FOLDER_NAME
+from segshrink.model_file import CONFIG_FILE, MODEL_FOLDER_NAME, keras_path
 from segshrink.models import SegmentationModel, load_model
 from segshrink.models.folder import MODEL_FOLDER
 from segshrink.profiling.profile import profile_models
@@ -110,7 +110,7 @@ def prune(
     """Write a smaller copy of a trained model; with a recipe the model then teaches it.
 
     Args:
-        model: Run folder or model folder.
+        model: Run folder or model folder, or a Keras file of the tutorials' U-Net.
         out: Model folder to write, with a recipe a run folder that has the copy in ``pruned/``.
         width: Share of the channels that every layer keeps, above 0 up to 1; may be given with ``depth``.
         depth: Share of the removable residual blocks to keep, 0 to 1.
@@ -133,7 +133,7 @@ def prune(
         FileError: There is no model, or ``out`` is the model itself or something else.
         ModelError: The model can't be made as small.
     """
-    source, out = Path(model), Path(out)
+    source, out = keras_path(model) or Path(model), Path(out)
     target = _Target(width, depth, ratio, macs, parameters, size, steps)
     if recipe is not None:
         return _taught_copy(source, target, out, as_recipe(recipe), control=control, resume=resume, progress=progress)

@@ -38,7 +38,7 @@ def quantize(
     """Write a model in 8-bit integers for each runtime, and compare it with float32 on the validation images.
 
     Args:
-        model: Run folder, model folder, or a model.
+        model: Run folder, model folder, Keras file, or a model.
         data: The data set, or its description's file; a run folder knows its own.
         out: Folder to write.
         runtimes: "onnxruntime", "openvino" or both.

@@ -294,12 +294,12 @@ class SearchStages:
         return folder
 
     def _teacher_model(self, teacher: Teacher) -> ModelFile | None:
-        """Return the model folder of a teacher, written where it has none; None for what is no model of ours."""
+        """Return the model folder of a teacher, written where it has none; None for what can't be saved."""
         with suppress(FileError, ModelError):
             file = ModelFile.find(teacher.name)
             if file.kind == FOLDER and file.size_bytes:
                 return file
-        if not isinstance(teacher.module, SegmentationModel):
+        if not isinstance(teacher.module, SegmentationModel) or teacher.module.description.is_custom:
             return None
         folder = self.teacher_folder / "model"
         if not folder.exists():

@@ -114,9 +114,9 @@ class TorchBackend:
 
 
 def load_torch_backend(
-    path: Path, *, precision: str = "auto", compiled: bool = False, threads: int | None = None
+    path: Path, *, precision: str = "auto", compiled: bool = False, threads: int | None = None, trust: bool = False
 ) -> TorchBackend:
-    """Load a model or run folder for prediction, on the GPU where there is one.
+    """Load a model or run folder or a Keras file for prediction, on the GPU where there is one.
 
     Raises:
         MissingExtraError: torch isn't installed.
@@ -127,7 +127,7 @@ def load_torch_backend(
 
     from segshrink.models import load_model
 
-    model = load_model(path).eval().to(memory_format=torch.channels_last)
+    model = load_model(path, trust=trust).eval().to(memory_format=torch.channels_last)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return TorchBackend(model, precision=precision, compiled=compiled, threads=threads, device=device)
 

@@ -19,6 +19,7 @@ from segshrink.classes import IGNORE_INDEX
 from segshrink.imagery.cog import encode_probabilities
 from segshrink.imagery.scenes import Scene
 from segshrink.machine import default_threads
+from segshrink.model_file import runs_in_torch
 from segshrink.prediction.backends import Backend, open_backend
 from segshrink.prediction.logits import most_likely, softmax_in_place
 from segshrink.prediction.scenes.options import SceneOptions
@@ -62,7 +63,7 @@ class Streams:
         self, source: Model | Sequence[Model], *, runtime: str | None = None, cores: int | None = None
     ) -> None:
         sources = [source] if isinstance(source, str) or not isinstance(source, Sequence) else source
-        spread = any(not isinstance(each, str | Path) or Path(each).is_dir() for each in sources)
+        spread = any(not isinstance(each, str | Path) or runs_in_torch(each) for each in sources)
         self.count = 1 if spread else cores or default_threads()
         self._open = partial(open_backend, source, runtime=runtime, threads=cores, streams=self.count)
         self.backend = self._open()
