@@ -45,8 +45,8 @@ _FETCHING = ("weights",)
 _LATER: dict[str, Any] = {
     **dict.fromkeys(("cutmix", "mixup"), 0.0),
     **{key: [] for key in ("colors", "values", "exclude", "overlaps", "members", "trackers")},
-    **dict.fromkeys(("mask_resize", "soft_weight", "consistency", "folds")),
-    "out_of_fold": False,
+    **dict.fromkeys(("mask_resize", "soft_weight", "consistency", "folds", "module")),
+    **dict.fromkeys(("out_of_fold", "trust"), False),
     "keep": "best",
     "accumulate": 1,
     "optimizer": {"name": "adamw", "options": {}},
