@@ -120,6 +120,19 @@ def test_missing_root_is_named(painter):
         open_dataset(painter.describe(root=painter.root / "file"))
 
 
+def test_a_published_data_set_that_is_absent_says_where_it_comes_from(painter):
+    painter.pairs("north/a", "south/a")
+    origin = {"address": "https://example.org/set", "license": "CC0 1.0", "command": "fetch set && mv set data"}
+    empty = painter.root / "empty"
+    empty.mkdir()
+    for root, state in ((empty, "is empty"), (painter.root / "absent", "does not exist")):
+        with pytest.raises(FileError) as caught:
+            open_dataset(painter.describe(root=root, origin=origin))
+        for words in (state, *origin.values()):
+            assert words in str(caught.value)
+    assert len(open_dataset(painter.describe(origin=origin)).train) > 0
+
+
 def test_no_image_names_the_pattern_and_what_is_there(painter):
     painter.pairs("north/a", "south/a")
     with pytest.raises(DataError, match=r"'images: \*/pictures/\*\.png'.*north holds images/, masks/"):

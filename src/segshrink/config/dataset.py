@@ -119,6 +119,17 @@ class Split(Strict):
         return self.patches is not None
 
 
+class Origin(Strict):
+    """Where a published data set comes from, which is said when it isn't there yet."""
+
+    address: str
+    """Web page of its publisher."""
+    license: str
+    """What it may be used for, by the name of its license."""
+    command: str | None = None
+    """Command that fetches it, typed where the paths below end up right."""
+
+
 class DatasetDescription(Strict):
     """A data set: where images and masks are, and what the masks mean."""
 
@@ -126,6 +137,8 @@ class DatasetDescription(Strict):
     """Name of the data set in reports."""
     root: Path = Path()
     """Folder that the patterns below start from; relative to the description file."""
+    origin: Origin | None = None
+    """Where it is published; the command line says so where ``root`` is absent or empty."""
     images: str
     """Wildcard relative to root ("Tile */images/*.jpg"), or a list file of "image" or "image mask" lines. A suffix
     counts in any case: *.jpg finds a.JPG, too. Paths of a list that begin elsewhere are matched by their end."""

@@ -75,7 +75,7 @@ def find_pairs(description: DatasetDescription) -> Found:
         ConfigError: ``images`` and ``masks`` can't be paired.
         DataError: No image matches, or nothing matches what is excluded.
     """
-    root = _checked_root(description.root)
+    root = _checked_root(description)
     listed_images = is_list_file(description.images)
     return _without_excluded(
         description, _from_list(description, root) if listed_images else _by_path(description, root)
@@ -153,7 +153,7 @@ def find_unlabeled(description: DatasetDescription) -> tuple[Pair, ...]:
     """
     if description.unlabeled is None:
         return ()
-    root = _checked_root(description.root)
+    root = _checked_root(description)
     if is_list_file(description.unlabeled):
         lines = read_lines(root / description.unlabeled, purpose="unlabeled")
         images = list(dict.fromkeys(_listed_path(columns(line, root)[0], root) for line in lines))
@@ -214,13 +214,28 @@ def meant_orphans(description: DatasetDescription, files: Found) -> list[tuple[s
     return [orphan for number, orphan in enumerate(orphans) if len(files.pairs) + number in used]
 
 
-def _checked_root(root: Path) -> Path:
+def _checked_root(description: DatasetDescription) -> Path:
+    root = description.root
     if not root.is_dir():
         kind = "is a file, not a folder" if root.exists() else "does not exist"
-        raise FileError(f"the data set's root {root} {kind}; correct 'root' (it is relative to the description file)")
+        raise FileError(
+            f"the data set's root {root} {kind}; {_where_from(description)}correct 'root' (it is relative to the "
+            "description file)"
+        )
     if not os.access(root, os.R_OK | os.X_OK):
         raise FileError(f"no permission to read the data set's root {root}; change its permissions")
+    if description.origin is not None and not any(root.iterdir()):
+        raise FileError(f"the data set's root {root} is empty; {_where_from(description)}correct 'root'")
     return root
+
+
+def _where_from(description: DatasetDescription) -> str:
+    """Say how a published data set is fetched; nothing where the description doesn't."""
+    origin = description.origin
+    if origin is None:
+        return ""
+    fetch = f", fetched by: {origin.command}" if origin.command else ""
+    return f"the data set is published at {origin.address} ({origin.license}){fetch}; or "
 
 
 def _matching(pattern: Wildcard, root: Path, field: str) -> dict[str, tuple[str, ...]]:

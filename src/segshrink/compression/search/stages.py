@@ -45,7 +45,7 @@ _FETCHING = ("weights",)
 _LATER: dict[str, Any] = {
     **dict.fromkeys(("cutmix", "mixup"), 0.0),
     **{key: [] for key in ("colors", "values", "exclude", "overlaps", "members", "trackers")},
-    **dict.fromkeys(("mask_resize", "soft_weight", "consistency", "folds", "module")),
+    **dict.fromkeys(("mask_resize", "soft_weight", "consistency", "folds", "module", "origin")),
     **dict.fromkeys(("out_of_fold", "trust"), False),
     "keep": "best",
     "accumulate": 1,
