@@ -190,10 +190,9 @@ def keras_file(tmp_path: Path) -> Callable[..., tuple[Path, Any]]:
         keras = import_keras()
         keras.utils.set_random_seed(0)
         model = _KERAS[kind](keras, size, classes, head, **options)
-        # Unlike those at the start, these are no zeros and ones.
-        model.set_weights(
-            [weight + 0.1 * abs(keras.random.normal(weight.shape).numpy()) for weight in model.get_weights()]
-        )
+        for weight in model.weights:
+            if len(weight.shape) == 1:  # biases and averages, which begin as zeros and ones
+                weight.assign(weight + 0.1 * abs(keras.random.normal(weight.shape)))
         model.save(tmp_path / name)
         return tmp_path / name, model
 

@@ -28,7 +28,7 @@ _SAID = {"classes", "mean", "std", "order", "output", "output_name", "module"}
 _STRIDES = (1, 2, 4, 8, 16, 32, 64)
 # Side of the images that a network of any size is tried with.
 _TRIAL = 64
-# How far our U-Net's answers may be from those of the Keras model whose weights it has.
+# How far our U-Net's answers may be from those of the Keras model whose weights it has, as a share of the largest.
 _CLOSE = 1e-4
 
 
@@ -59,17 +59,19 @@ class KerasNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits; of probabilities their logarithms, of a single one (a sigmoid's) its logit."""
         pixels = images if self.order == sorted(self.order) else images[:, self.order]
-        if self.side is None:
-            scores = self._scores(pixels)
-        else:
-            rows, columns = (length // self.side for length in images.shape[2:])
-            squares = pixels.unflatten(3, (columns, self.side)).unflatten(2, (rows, self.side))
-            scores = self._scores(squares.permute(0, 2, 4, 1, 3, 5).flatten(0, 2))
-            squares = scores.unflatten(0, (-1, rows, columns)).permute(0, 3, 1, 4, 2, 5)
-            scores = squares.flatten(4, 5).flatten(2, 3)
+        scores = self._scores(pixels) if self.side is None else self._scores_of_squares(pixels, self.side)
         if not self.probabilities:
             return scores
         return scores.logit(1e-7) if scores.shape[1] == 1 else scores.clamp_min(1e-7).log()
+
+    def _scores_of_squares(self, images: Tensor, side: int) -> Tensor:
+        count, bands, height, width = images.shape
+        rows, columns = height // side, width // side
+        squares = images.reshape(count, bands, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
+        scores = self._scores(squares.reshape(-1, bands, side, side))
+        classes, height, width = scores.shape[1:]
+        maps = scores.reshape(count, rows, columns, classes, height, width).permute(0, 3, 1, 4, 2, 5)
+        return maps.reshape(count, classes, rows * height, columns * width)
 
     def _scores(self, images: Tensor) -> Tensor:
         with import_keras().device(str(images.device)):
@@ -179,7 +181,7 @@ def _as_unet(model: Any, bands: int, channels: int, order: list[int]) -> UNet | 
 
     A kernel (h, w, inputs, outputs) of Keras, or (h, w, outputs, inputs) where transposed, is turned round for torch.
     """
-    weights = [torch.from_numpy(values) for values in model.get_weights()]
+    weights = [weight.value.detach() for weight in model.weights]
     kernels, biases = weights[::2], weights[1::2]
     depth, rest = divmod(len(kernels) + 2, 5)  # two layers a level down, three up, one at the end
     if rest or len(kernels) != len(biases) or any(kernel.ndim != 4 for kernel in kernels):
@@ -188,7 +190,7 @@ def _as_unet(model: Any, bands: int, channels: int, order: list[int]) -> UNet | 
         unet = UNet(channels, bands, width=kernels[0].shape[3], depth=depth, batch_norm=False).eval()
     except ModelError:  # no such width or depth
         return None
-    layers = [layer for layer in unet.encoder.modules() if isinstance(layer, nn.Conv2d)]
+    layers: list[Any] = [layer for layer in unet.encoder.modules() if isinstance(layer, nn.Conv2d)]
     for up, block in zip(unet.up, unet.decoder, strict=True):
         layers += [up, *(layer for layer in block.modules() if isinstance(layer, nn.Conv2d))]
     for layer, kernel, bias in zip([*layers, unet.head], kernels, biases, strict=True):
@@ -197,7 +199,8 @@ def _as_unet(model: Any, bands: int, channels: int, order: list[int]) -> UNet | 
             return None
         layer.load_state_dict({"weight": kernel, "bias": bias})
     with torch.no_grad(), suppress(RuntimeError):  # of sides that are no multiples of its stride
-        if torch.allclose(unet(_noise(model)), _answer(model), rtol=0, atol=_CLOSE):
+        expected = _answer(model)
+        if torch.allclose(unet(_noise(model)), expected, rtol=0, atol=_CLOSE * float(expected.abs().max())):
             first = layers[0].weight
             first.copy_(first[:, order].clone())
             return unet
@@ -216,7 +219,8 @@ def _as_network(
     free = model if side is None and width is None else _without_size(model, objects)
     if free is not None:
         network = KerasNetwork(free, probabilities=probabilities, order=order)
-        if (stride := _stride(network)) is not None:
+        # One that pools an image of its own size takes multiples of that size, too, and pools parts of them.
+        if (stride := _stride(network)) is not None and 2 * stride <= (side or 2 * stride):
             return network, stride
     if side is None or side != width:
         raise ModelError(
@@ -236,7 +240,7 @@ def _without_size(model: Any, objects: Mapping[str, Any]) -> Any:
                 batch, *_, bands = part["config"]["batch_shape"]
                 part["config"]["batch_shape"] = (batch, None, None, bands)
         copy = type(model).from_config(config)
-        copy.set_weights(model.get_weights())
+        copy.set_weights([weight.value for weight in model.weights])
         return copy
     return None
 
