@@ -22,6 +22,8 @@ from segshrink.models.keras import load_keras
 from segshrink.models.keras_file import import_keras
 
 NOTHING = Adapter()
+# Written by TensorFlow 2.21 with tf_keras 2.21, with what its predict answers about one image.
+KERAS_2 = Path(__file__).resolve().parents[1] / "data" / "keras2"
 CUSTOM_LAYER = """
 import keras
 
@@ -65,6 +67,18 @@ def test_answers_are_those_of_keras(keras_file, kind: str, name: str, size: int 
     expected = predicted(model, images, divide=255.0 if kind == "unet" else 1.0)
     assert expected.std() > 0.003
     assert torch.allclose(probabilities(path, images), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "identity"),
+    [("unet.h5", "unet"), ("nested.h5", "custom:nested.h5"), ("nested.keras", "custom:nested.keras")],
+)
+def test_files_of_tensorflows_keras(name: str, identity: str) -> None:
+    answers = np.load(KERAS_2 / "answers.npz")
+    images = torch.from_numpy(answers["pixels"]).permute(0, 3, 1, 2)
+    expected = torch.from_numpy(answers[name.partition(".")[0]]).permute(0, 3, 1, 2)
+    assert torch.allclose(probabilities(KERAS_2 / name, images), expected, rtol=0, atol=1e-4)
+    assert load_keras(KERAS_2 / name, NOTHING).description.id == identity
 
 
 @pytest.mark.parametrize("kind", ["unet", "nested", "one-size"])
@@ -269,6 +283,11 @@ def test_harmful_descriptions_are_one_sentence(tmp_path: Path, monkeypatch, harm
         archive.attrs["model_config"] = json.dumps({"class_name": "Lambda", "config": {}})
     with pytest.raises(ModelError, match="--trust"):
         load_keras(tmp_path / "net.h5", NOTHING)
+    with h5py.File(tmp_path / "odd.h5", "w") as archive:
+        layers = [{"config": {"name": ["a"], "layers": 1}, "inbound_nodes": [[3]]}]
+        archive.attrs["model_config"] = json.dumps({"class_name": "Functional", "config": {"layers": layers}})
+    with pytest.raises(ModelError, match="can't be opened"):
+        load_keras(tmp_path / "odd.h5", NOTHING)
 
 
 def test_the_backend_is_chosen_for_the_import_alone(monkeypatch) -> None:

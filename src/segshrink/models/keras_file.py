@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -14,11 +15,19 @@ from typing import Any
 from segshrink.config import Adapter
 from segshrink.errors import ConfigError, MissingExtraError, ModelError, SegshrinkError, first_line
 from segshrink.extras import quiet_library
+from segshrink.files import scratch_folder
 from segshrink.formatting import printable
 from segshrink.model_file import ModelFile
 from segshrink.models.user_module import import_user_module
 
 _LARGEST_CONFIG = 64_000_000  # bytes
+_LARGEST_RATIO = 100  # of what a .keras file holds, which Keras doesn't compress, to the file
+# What Keras 2 says of layers and Keras 3 doesn't take; a number of groups is 1 wherever it could be trained on a CPU.
+_ONLY_IN_KERAS_2 = {
+    "Conv2DTranspose": ("groups",),
+    "DepthwiseConv2D": ("groups",),
+    "SeparableConv2D": ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint"),
+}
 # What runs code that stands in the file, or that it names.
 _CODE = ("Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer")
 
@@ -37,8 +46,9 @@ def read_model(file: ModelFile, adapter: Adapter, *, trust: bool) -> tuple[Any, 
     objects: dict[str, Any] = {}
     if trust and adapter.module:
         objects = dict(vars(import_user_module(adapter.module, subject=str(file.path))))
-    with _loading(file) as keras:
-        model = keras.saving.load_model(file.path, objects, compile=False, safe_mode=not trust)
+    with _loading(file) as keras, scratch_folder() as scratch:
+        path = _copy_with(config, file.path, scratch) if _in_words_of_keras_3(config) else file.path
+        model = keras.saving.load_model(path, objects, compile=False, safe_mode=not trust)
         return _one_output(model, adapter), objects
 
 
@@ -119,6 +129,53 @@ def _config_text(path: Path) -> str | bytes | None:
     return text
 
 
+def _in_words_of_keras_3(config: dict[str, Any]) -> bool:
+    """Rewrite what Keras 2, TensorFlow's, says otherwise of models and layers; tell whether there was anything."""
+    mended = False
+    for part in parts(config):
+        mended |= _count_from_zero(part.get("config"))
+        if part["class_name"] == "Functional" and str(part.get("module")).endswith("engine.functional"):
+            part["module"], mended = "keras.src.models.functional", True
+        for key in _ONLY_IN_KERAS_2.get(str(part["class_name"]), ()):
+            if isinstance(inner := part.get("config"), dict) and key in inner:
+                del inner[key]
+                mended = True
+    return mended
+
+
+def _count_from_zero(config: Any) -> bool:
+    """Count the calls of models inside a model from 0, where Keras 2 counts from 1; tell whether there were any."""
+    layers = config.get("layers") if isinstance(config, dict) else None
+    found = False
+    inner = {layer["config"].get("name") for layer in layers or () if "layers" in (layer.get("config") or ())}
+    for layer in layers or ():
+        for node in layer.get("inbound_nodes") or ():
+            for call in node if isinstance(node, list) else ():  # [layer, number of its call, of its output, arguments]
+                if call[0] in inner:
+                    call[1] -= 1
+                    found = True
+    return found
+
+
+def _copy_with(config: dict[str, Any], path: Path, folder: Path) -> Path:
+    """Write a file again with another description of its layers; return the copy."""
+    copy = folder / f"model{path.suffix}"
+    if path.suffix.lower() != ".keras":
+        import h5py
+
+        shutil.copyfile(path, copy)
+        with h5py.File(copy, "r+") as archive:
+            archive.attrs["model_config"] = json.dumps(config)
+        return copy
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(copy, "w") as target:
+        if sum(entry.file_size for entry in source.infolist()) > _LARGEST_RATIO * path.stat().st_size:
+            raise ModelError("it claims to be far larger than its file")
+        for entry in source.infolist():
+            is_config = entry.filename == "config.json"
+            target.writestr(entry.filename, json.dumps(config) if is_config else source.read(entry))
+    return copy
+
+
 def _refuse_code(config: Any, file: ModelFile) -> None:
     """Raise ModelError where a file holds or names code that isn't Keras's own; losses and metrics aren't loaded."""
     for part in parts({**config, "compile_config": None}):
@@ -128,7 +185,8 @@ def _refuse_code(config: Any, file: ModelFile) -> None:
                 f"{file.path} has a layer of the kind {name}, which runs code of whoever wrote the file; give --trust "
                 "(in a recipe 'trust: true' beside the teacher) if you trust them"
             )
-        if module.partition(".")[0] not in ("keras", "builtins"):
+        # Of models by TensorFlow's Keras, Keras 3 builds its own; it never imports theirs.
+        if module.partition(".")[0] not in ("keras", "builtins") and not module.startswith("tf_keras.src.engine."):
             raise ModelError(
                 f"{file.path} needs {name} of the Python module {module}, whose code would run; name it in "
                 f"{file.adapter} ('module: {module}') and give --trust (in a recipe 'trust: true' beside the teacher)"
