@@ -71,7 +71,7 @@ class MaskOptions:
     def values_of(self, ids: NDArray[Any]) -> NDArray[Any]:
         """Turn (H, W) ids of objects, or (H, W, bands) colors of all of them, into (H, W) values of classes."""
         if self.instances == "all":
-            return np.atleast_3d(ids).astype(bool).any(axis=2, keepdims=True)[:, :, 0].astype(np.uint8)
+            return np.asarray((np.atleast_3d(ids) != 0).any(axis=2), dtype=np.uint8)
         if self.instances is None or not np.issubdtype(ids.dtype, np.integer):
             return ids
         return np.asarray(np.where(ids >= self.instances, ids // self.instances, ids))
