@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
@@ -209,6 +209,7 @@ class EvaluationRecord(Record):
         data: Name of the data set.
         split: Such as "val".
         leaking: Whether parts of one scene stand on both sides of the split, so that scores are too good.
+        truth: What judged: labels, or the answers of the student's teacher, so that scores are the agreement with it.
         model: What was evaluated.
         classes: The C classes scored.
         images: How many.
@@ -234,6 +235,7 @@ class EvaluationRecord(Record):
     data: Text
     split: Text
     leaking: Flag = False
+    truth: Literal["labels", "teacher"] = "labels"
     model: ModelRecord = ModelRecord()
     classes: Annotated[Many[ClassRecord], Field(min_length=1)]
     images: Count = 0

@@ -52,6 +52,7 @@ class RunRecord(Record):
             the next two are.
         memory_beyond_libraries_mb: What of it came on top of Python and the imported libraries.
         gpu_peak_memory_mb: Largest memory of tensors on the GPU, where one trained.
+        judged_by: What validation scores compare with: labels, or the teacher's answers where no image has a mask.
         best_mean_iou: Validation mIoU of the state that is handed over, in [0, 1].
     """
 
@@ -63,6 +64,7 @@ class RunRecord(Record):
     created: Text | None = None
     seed: Count | None = None
     images: ImageCounts = ImageCounts()
+    judged_by: Literal["labels", "teacher"] | None = None
     machine: MachineRecord = MachineRecord()
     teacher: str | None = None
     teachers: Many[dict[str, Any]] = ()

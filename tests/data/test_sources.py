@@ -169,8 +169,8 @@ def test_patterns_that_cannot_be_paired(painter):
     painter.pairs("north/a", "south/a")
     with pytest.raises(ConfigError, match=r"2 \* parts but masks 'masks/\*\.png' has 1"):
         open_dataset(painter.describe(masks="masks/*.png"))
-    with pytest.raises(ConfigError, match="'masks' is missing"):
-        open_dataset(painter.describe(masks=None))
+    with pytest.raises(DataError, match=r"split\.train is empty"):
+        open_dataset(painter.describe(split={"train": [], "val": ["south"]}))
     with pytest.raises(ConfigError, match="are both"):
         open_dataset(painter.describe(masks="*/images/*.png"))
 

@@ -76,7 +76,6 @@ def test_leave_one_group_out():
         ({"train": ["."], "val": ["Tile 4"]}, r"Tile 4/images/part_1\.jpg, .* in both 'train' and 'val'"),
         ({"train": ["odd"], "val": ["Tile 4"], "test": ["Tile 4"]}, r"in both 'val' and 'test'"),
         ({"train": ["part_1"], "val": ["odd"]}, r"'part_1' is the stem of 3 images"),
-        ({"train": [], "val": ["odd"]}, r"split\.train is empty"),
         ({"train": "gone.txt", "val": ["odd"]}, r"can't read the list file .*gone\.txt of 'split\.train'"),
         ({"groups": {"a": ["Tile 2"], "b": ["."]}, "held_out": "a"}, r"split\.groups: .* in both 'a' and 'b'"),
     ],

@@ -128,6 +128,8 @@ def print_scores(evaluation: EvaluationRecord) -> None:
         low, high = evaluation.interval.mean_iou
         interval = f" ({evaluation.interval.level:.0%} interval over images {low:.3f} to {high:.3f})"
     leaking = " (the split leaks: these scores are too good)" if evaluation.leaking else ""
+    if evaluation.truth == "teacher":
+        leaking += " (no image has a mask: this is agreement with the teacher)"
     console.print(
         f"mIoU {scores.mean_iou:.3f}{interval}, {overall}; {evaluation.data}, {evaluation.split} split, "
         f"{evaluation.images} images, {evaluation.pixels:,} labeled pixels{leaking}",

@@ -33,6 +33,15 @@ def distill(
         bool, typer.Option("--control", help="Also train the same student without the teacher, and compare.")
     ] = False,
     resume: Resume = False,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            "--time",
+            metavar="TIME",
+            help="Choose the steps so that all of it ends in this time, such as 2h or 90m.",
+            show_default=False,
+        ),
+    ] = None,
     doctor: Annotated[
         bool, typer.Option("--doctor/--no-doctor", help="Look for the usual faults on a few crops first.")
     ] = True,
@@ -57,6 +66,13 @@ def distill(
 
     with progress_bars() as progress:
         result = run_distillation(
-            loaded, out=out, control=control, resume=resume, doctor=doctor, force=force, progress=progress
+            loaded,
+            out=out,
+            control=control,
+            resume=resume,
+            doctor=doctor,
+            force=force,
+            time=time,
+            progress=progress,
         )
     print_comparison(result.report)

@@ -157,8 +157,11 @@ class DatasetDescription(Strict):
     mask_resize: Literal["nearest"] | None = None
     """Bring masks of another size than their image to its size, pixel by nearest pixel, where the proportions agree;
     None refuses them."""
-    split: Split
-    """Which images train and which judge."""
+    split: Split = Split(random=0.2)
+    """Which images train and which judge; needed where there are masks."""
+    truth: Literal["labels", "teacher"] = "labels"
+    """What masks say: "labels", or the answers of a "teacher", which ``distill`` names here where no image has a mask:
+    then training images need none, and scores are the agreement with it."""
     unlabeled: str | None = None
     """Wildcard or list file of images without masks, for distillation."""
     bands: Annotated[int, Field(ge=1)] | Annotated[list[int | str], Field(min_length=1)] | None = None
@@ -187,6 +190,8 @@ class DatasetDescription(Strict):
 
     @model_validator(mode="after")
     def _meaningful(self) -> DatasetDescription:
+        if self.masks is not None and "split" not in self.model_fields_set:
+            raise ValueError("'split' is missing; say which images train and which judge, such as split: {random: 0.2}")
         # A ConfigError is a ValueError, which pydantic reports with the field.
         classes = self.class_map()
         if self.mask_background not in (None, *classes.names):

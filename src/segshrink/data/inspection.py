@@ -21,13 +21,12 @@ from segshrink.data.findings import (
     PartFinding,
     Problem,
     ProblemKind,
-    UndeclaredFinding,
 )
 from segshrink.data.fingerprints import fingerprint
 from segshrink.data.folds import grouped, independent_groups
 from segshrink.data.image_kinds import ImageKind, common_kind, read_options
-from segshrink.data.label_checks import compare_classes, propose_values
-from segshrink.data.pairing import Found, Pair, find_pairs, find_unlabeled, meant_orphans
+from segshrink.data.label_checks import compare_classes, propose_values, undeclared_findings, undeclared_problem
+from segshrink.data.pairing import Found, Pair, find_pairs, find_unlabeled, meant_orphans, needs_mask
 from segshrink.data.sources import mask_options
 from segshrink.data.splits import PARTS, Division, divide, divide_patches
 from segshrink.data.store import Progress
@@ -40,7 +39,6 @@ from segshrink.imagery.reading import transparency_shares
 from segshrink.imagery.vector_masks import is_vector, misplaced
 from segshrink.tiling import Window
 
-_MOST_UNDECLARED = 256
 # A transparency band with more than this share of values between clear and opaque looks like a measured one.
 _MEASURED = 0.1
 
@@ -72,11 +70,14 @@ def inspect_dataset(description: DatasetDescription, *, progress: Progress | Non
     for message in division.problems:
         survey.tell("split", f"{description.name}: {message}")
     work = _regions_of(files, division, survey)
-    _tell_unpaired(files, [pair for pair, _ in work], survey)
+    _tell_unpaired(files, division, survey)
     survey.unused = len(files.pairs) - len(work)
     survey.ground = _independent_ground(files, division)
     labeled = {pair.image for pair, _ in work}
-    work += [(pair, [("unlabeled", None)]) for pair in _unlabeled(survey) if pair.image not in labeled]
+    unlabeled = _unlabeled(survey)
+    if not (division.train or division.problems or unlabeled):
+        survey.tell("split", f"{description.name}: split.train is empty; list folders, wildcards or image stems")
+    work += [(pair, [("unlabeled", None)]) for pair in unlabeled if pair.image not in labeled]
     for number, (pair, regions) in enumerate(work):
         survey.look(pair, regions)
         if progress is not None:
@@ -211,9 +212,9 @@ class _Survey:
 
     def result(self) -> Inspection:
         """Put everything together."""
-        undeclared = _undeclared(self.undeclared)
+        undeclared = undeclared_findings(self.undeclared)
         if undeclared:
-            self.problems.insert(0, _undeclared_problem(self.undeclared, undeclared))
+            self.problems.insert(0, undeclared_problem(self.undeclared, undeclared))
         if self.description.split.leaking:
             self.tell(
                 "leaking",
@@ -295,14 +296,23 @@ def _unlabeled(survey: _Survey) -> tuple[Pair, ...]:
         return ()
 
 
-def _tell_unpaired(files: Found, used: Sequence[Pair], survey: _Survey) -> None:
-    bare = [pair for pair in used if pair.mask is None]
+def _tell_unpaired(files: Found, division: Division, survey: _Survey) -> None:
+    needing = needs_mask(survey.description, files, division)
+    bare = [files.pairs[position] for position in needing if files.pairs[position].mask is None]
     if bare:
         described = [f"{pair.relative} (expected {pair.expected or 'a second column'})" for pair in bare]
         survey.tell(
             "unpaired",
-            f"{len(bare)} of {len(used)} images have no mask: {listed(described)}; add the masks or correct 'masks'",
+            f"{len(bare)} of {len(needing)} images have no mask: {listed(described)}; add the masks or correct 'masks'",
             [pair.relative for pair in bare],
+        )
+    elif all(files.pairs[position].mask is None for position in division.train):
+        judged = any(files.pairs[position].mask is not None for position in division.val)
+        survey.tell(
+            "unpaired",
+            "no training image has a mask: distill learns from a teacher alone (--teacher), judged by "
+            f"{'the validation masks' if judged else 'agreement with it'}; train and a control need masks",
+            severity="warning",
         )
     lost = meant_orphans(survey.description, files)
     if lost:
@@ -358,29 +368,6 @@ def _tolerant(classes: ClassMap, undeclared: dict[Any, int]) -> ClassMap:
         colors = tuple(parse_color(value) for value in undeclared)
         return replace(classes, ignored_colors=(*classes.ignored_colors, *colors))
     return replace(classes, ignored_values=(*classes.ignored_values, *undeclared))
-
-
-def _undeclared(table: dict[str | int, dict[str, int]]) -> tuple[UndeclaredFinding, ...]:
-    findings = [
-        UndeclaredFinding(value, sum(files.values()), dict(sorted(files.items(), key=lambda item: -item[1])))
-        for value, files in table.items()
-    ]
-    return tuple(sorted(findings, key=lambda finding: -finding.pixels)[:_MOST_UNDECLARED])
-
-
-def _undeclared_problem(table: dict[str | int, dict[str, int]], findings: Sequence[UndeclaredFinding]) -> Problem:
-    described = []
-    for finding in findings[:6]:
-        first, *rest = finding.files
-        more = f" and {len(rest)} more files" if rest else ""
-        described.append(f"{finding.value} ({finding.pixels} pixels in {first}{more})")
-    more = f"; and {len(table) - 6} more" if len(table) > 6 else ""
-    colors = [value for value in table if isinstance(value, str) and value.startswith("#")]
-    kind = "colors" if colors else "values"
-    cause = "; so many look like masks that were saved as JPEG or resized smoothly" if len(table) > 64 else ""
-    files = tuple(sorted({name for files in table.values() for name in files}))
-    message = f"undeclared mask {kind}: {'; '.join(described)}{more}; declare them under classes or ignore{cause}"
-    return Problem("undeclared", "error", message, files)
 
 
 def _merged(classes: ClassMap | None) -> dict[str, tuple[str | int, ...]]:

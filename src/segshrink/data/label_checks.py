@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segshrink.classes import IGNORE_INDEX, ClassMap
-from segshrink.data.findings import Problem
+from segshrink.data.findings import Problem, UndeclaredFinding
+
+_MOST_UNDECLARED = 256
 
 
 def compare_classes(
@@ -68,3 +70,28 @@ def propose_values(
     in_masks, meant = (" and ".join(map(str, sorted(numbers))) for numbers in (held & {0, *values}, classes.values))
     message = f"masks hold the values {in_masks}, but classes mean {meant}; perhaps write classes: [{entries}]{ignore}"
     return [Problem("classes", "error", message)]
+
+
+def undeclared_findings(table: Mapping[str | int, Mapping[str, int]]) -> tuple[UndeclaredFinding, ...]:
+    """Return what is undeclared, value or color → pixels by file, the most frequent first; at most 256."""
+    findings = [
+        UndeclaredFinding(value, sum(files.values()), dict(sorted(files.items(), key=lambda item: -item[1])))
+        for value, files in table.items()
+    ]
+    return tuple(sorted(findings, key=lambda finding: -finding.pixels)[:_MOST_UNDECLARED])
+
+
+def undeclared_problem(table: Mapping[str | int, Mapping[str, int]], findings: Sequence[UndeclaredFinding]) -> Problem:
+    """Tell what is undeclared, how often, in which files."""
+    described = []
+    for finding in findings[:6]:
+        first, *rest = finding.files
+        more = f" and {len(rest)} more files" if rest else ""
+        described.append(f"{finding.value} ({finding.pixels} pixels in {first}{more})")
+    more = f"; and {len(table) - 6} more" if len(table) > 6 else ""
+    colors = [value for value in table if isinstance(value, str) and value.startswith("#")]
+    kind = "colors" if colors else "values"
+    cause = "; so many look like masks that were saved as JPEG or resized smoothly" if len(table) > 64 else ""
+    files = tuple(sorted({name for files in table.values() for name in files}))
+    message = f"undeclared mask {kind}: {'; '.join(described)}{more}; declare them under classes or ignore{cause}"
+    return Problem("undeclared", "error", message, files)

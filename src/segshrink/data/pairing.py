@@ -86,7 +86,8 @@ def _by_path(description: DatasetDescription, root: Path) -> Found:
     images = Wildcard(description.images)
     candidates = _matching(images, root, "images")
     if description.masks is None:
-        raise ConfigError(f"{description.name}: 'masks' is missing; give the masks' path with the * parts of 'images'")
+        names = _names([(image, _pattern_name(images, image)) for image in candidates])
+        return Found(tuple(Pair(name, image, root / image, None, None) for image, name in names.items()))
     masks = Wildcard(description.masks)
     if masks.text == images.text:
         raise ConfigError(f"{description.name}: 'images' and 'masks' are both '{masks.text}'; correct one of them")
@@ -186,7 +187,7 @@ def _without_excluded(description: DatasetDescription, found: Found) -> Found:
 
 def refuse_unpaired(description: DatasetDescription, files: Found, division: Division) -> None:
     """Raise DataError if an image of the split has no mask, or a mask that the split means has no image."""
-    used = sorted({*division.train, *division.val, *division.test})
+    used = needs_mask(description, files, division)
     bare = [files.pairs[position] for position in used if files.pairs[position].mask is None]
     if bare:
         described = [f"{pair.relative} (expected {pair.expected or 'a second column'})" for pair in bare]
@@ -201,6 +202,17 @@ def refuse_unpaired(description: DatasetDescription, files: Found, division: Div
             f"{description.name}: {len(lost)} masks have no image: {listed(described)} under {description.root}; "
             "add the images or move these masks away"
         )
+
+
+def needs_mask(description: DatasetDescription, files: Found, division: Division) -> list[int]:
+    """Return the positions of the images of a split that need a mask.
+
+    Without any mask none does; where a teacher's answers judge, those that train don't.
+    """
+    if description.masks is None and all(pair.mask is None for pair in files.pairs):
+        return []
+    judge = {*division.val, *division.test}
+    return sorted(judge if description.truth == "teacher" else {*division.train, *judge})
 
 
 def meant_orphans(description: DatasetDescription, files: Found) -> list[tuple[str, str]]:

@@ -51,7 +51,7 @@ class Dataset:
         description: What it was opened from.
         classes: What masks mean.
         bands: Bands of every image.
-        train: Samples that train.
+        train: Samples that train; where no image with a mask does, the unlabeled ones.
         val: Samples that judge during development.
         test: Samples that judge at the end; often empty.
         unlabeled: Images without masks, none of which is in the other parts.
@@ -78,6 +78,11 @@ class Dataset:
     georeferenced: bool = False
     groups: dict[str, frozenset[str]] = field(default_factory=dict)
     overlaps: tuple[frozenset[str], ...] = ()
+
+    @property
+    def labeled(self) -> bool:
+        """Whether any training image has a mask."""
+        return any(sample.mask is not None for sample in self.train)
 
     @property
     def leaking(self) -> bool:
@@ -122,6 +127,13 @@ def open_dataset(description: DatasetDescription, *, model: ModelDescription | N
         if problem.severity == "error":
             raise DataError(f"{description.name}: {problem.message}")
     parts = samples_of(description, files, division, kind.options)
+    without_masks = tuple(Sample(pair.name, pair.image, None, options=kind.options) for pair in unlabeled)
+    if not parts["train"]:
+        parts["train"], without_masks = without_masks, ()
+    if not parts["train"]:
+        raise DataError(
+            f"{description.name}: split.train is empty; list folders, wildcards or image stems, or unlabeled images"
+        )
     return Dataset(
         description=description,
         classes=classes,
@@ -129,7 +141,7 @@ def open_dataset(description: DatasetDescription, *, model: ModelDescription | N
         train=parts["train"],
         val=parts["val"],
         test=parts["test"],
-        unlabeled=tuple(Sample(pair.name, pair.image, None, options=kind.options) for pair in unlabeled),
+        unlabeled=without_masks,
         dtype=kind.dtype,
         band_names=kind.band_names,
         scaling=kind.scaling,

@@ -232,7 +232,7 @@ def _positions(
         shown = ", ".join(f"'{entry}'" for entry in lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
         verb = "matches" if len(lost) == 1 else "match"
         problems.append(f"{source}: {shown} {verb} no image{finder.suggestion(lost[0])}")
-    if not entries and field not in ("split.test", "exclude"):
+    if not entries and field not in ("split.train", "split.test", "exclude"):
         problems.append(f"{field} is empty; list folders, wildcards or image stems")
     return positions
 

@@ -101,6 +101,7 @@ def evaluate(
         split=split,
         data_name=dataset.description.name,
         leaking=dataset.leaking,
+        truth=dataset.description.truth,
         model_name=name or _named(models),
         parameters=None if any(count is None for _, count in opened) else sum(count or 0 for _, count in opened),
         out=out,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +98,7 @@ def score_scenes(
     split: str,
     data_name: str,
     leaking: bool,
+    truth: Literal["labels", "teacher"] = "labels",
     model_name: str,
     parameters: int | None,
     out: Path | None,
@@ -118,6 +119,7 @@ def score_scenes(
         split: Name of the split, such as "val".
         data_name: Name of the data set.
         leaking: Whether parts of one scene stand on both sides of the split.
+        truth: What the targets are.
         model_name: Name of the model.
         parameters: Number of its parameters; None when unknown.
         out: Run folder that gets ``evaluation.json``, ``evaluation/`` with pictures, and the prediction of every scene
@@ -165,6 +167,7 @@ def score_scenes(
             data=data_name,
             split=split,
             leaking=leaking,
+            truth=truth,
             model=ModelRecord(name=model_name, parameters=parameters),
             **tally.results(),
         )

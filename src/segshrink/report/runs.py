@@ -70,6 +70,11 @@ class Run:
         return self.profile.latency_ms.median if self.profile and self.profile.latency_ms else None
 
     @property
+    def judged_by_teacher(self) -> bool:
+        """Whether its scores are the agreement with the teacher, for want of masks."""
+        return self.evaluation is not None and self.evaluation.truth == "teacher"
+
+    @property
     def leaking(self) -> bool:
         """Whether its scores come from a leaking split."""
         return self.evaluation is not None and self.evaluation.leaking

@@ -55,6 +55,8 @@ def summarize(runs: Sequence[Run]) -> Summary:
 def _one_result(runs: Sequence[Run], main: Run) -> str:
     if main.role != "student":
         return f"{main.label} reaches {_result(main, words=True)}."
+    if main.judged_by_teacher:
+        return f"The student agrees with its teacher to {_result(main, words=True)}."
     text = f"The student reaches {_result(main, words=True)}"
     control = _against(main, first(runs, "control"), "its control, the same network trained without the teacher")
     teacher = _against(main, first(runs, "teacher"), "its teacher")
@@ -104,6 +106,8 @@ def _caveats(main: Run, control: Run | None, students: int) -> Iterator[str]:
     images = main.evaluation.images if main.evaluation else 0
     if images < FEW_IMAGES:
         yield f"Only {images} image{' was' if images == 1 else 's were'} judged: take the interval as rough."
+    if main.judged_by_teacher:
+        yield "No image has a mask, so nothing says how often both are wrong."
     if main.leaking:
         yield "The split leaks, so every score here is too good."
 
@@ -135,6 +139,9 @@ def notices(runs: Sequence[Run]) -> list[Notice]:
 def _doubts(runs: Sequence[Run]) -> Iterator[Notice]:
     if leaked := [run.label for run in runs if run.leaking]:
         yield Notice("Leaking split", f"{LEAKING} Concerned: {formatting.listing(leaked)}.", loud=True)
+    if any(run.judged_by_teacher for run in runs):
+        text = "No image has a mask: the truth here is what the teacher answers, so its own scores are perfect."
+        yield Notice("Judged by agreement with the teacher", text, loud=True)
     dead = {run.label: list(run.evaluation.never_predicted) for run in runs if run.evaluation}
     if texts := [f"{label} never predicts {formatting.listing(names)}" for label, names in dead.items() if names]:
         loud = any(dead.get(run.label) and run.role == "student" for run in runs)

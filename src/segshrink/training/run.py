@@ -203,6 +203,11 @@ class _Training:
         """Decode the images, and look whether they can teach and judge."""
         recipe = self.recipe
         check_memory(recipe.crops, bands=dataset.bands, classes=len(dataset.classes))
+        if self.role != "student" and not dataset.labeled:
+            raise DataError(
+                f"no training image of '{dataset.description.name}' has a mask, and a {self.role} learns from masks; "
+                "give some, or distill from a teacher that is there (segshrink distill --teacher)"
+            )
         if self.learner.consistency is not None and not dataset.unlabeled:
             raise ConfigError(
                 f"'consistency' learns from unlabeled images, but '{dataset.description.name}' has none; name some "
@@ -302,10 +307,11 @@ class _Training:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             seed=self.recipe.seed,
             images=ImageCounts(
-                labeled=len(dataset.train),
-                unlabeled=len(dataset.unlabeled) if self._learns_unlabeled else 0,
+                labeled=len(dataset.train) if dataset.labeled else 0,
+                unlabeled=len(dataset.unlabeled if dataset.labeled else dataset.train) if self._learns_unlabeled else 0,
                 val=len(dataset.val),
             ),
+            judged_by=self.recipe.data.truth,
             machine=MachineRecord(**describe_machine(), device=device_name(), precision=precision),
             **taught,
         )

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from segshrink.config import Distillation, Recipe, TeacherSource, Teaching, as_recipe, distillation_overrides
-from segshrink.data import Dataset, open_dataset
+from segshrink.data import Dataset
 from segshrink.errors import ConfigError
 from segshrink.files import writing
 from segshrink.folder_lock import claimed
@@ -27,7 +28,9 @@ from segshrink.training.terms import check_teacher, student_terms, teaching_temp
 from segshrink.workflows.advantage import check_advantage
 from segshrink.workflows.diagnose import diagnose_briefly
 from segshrink.workflows.progress import Progress, silent
+from segshrink.workflows.time_limit import TimeLimit, seconds_of
 from segshrink.workflows.train import measure_run, score_teacher, time_runs, train_role, train_teacher
+from segshrink.workflows.unlabeled import with_judge
 from segshrink.workflows.web_page import write_web_page
 
 _LOGGER = logging.getLogger(__name__)
@@ -58,6 +61,7 @@ def distill(
     resume: bool = False,
     doctor: bool = True,
     force: bool = False,
+    time: str | float | None = None,
     progress: Progress = silent,
 ) -> DistillResult:
     """Teach a small student with a big teacher, and measure and report what came of it.
@@ -76,6 +80,8 @@ def distill(
         resume: Go on with what an interrupted call left; what is finished is skipped.
         doctor: Look for what keeps the teacher from teaching before the student's training begins.
         force: Train the student even where the teacher leads the control by too little.
+        time: Choose the steps so that all of it ends in time, such as "2h" or seconds; the recipe's epochs stay, and
+            with ``resume`` what was chosen before.
         progress: Told how far each stage has come.
 
     Raises:
@@ -86,9 +92,12 @@ def distill(
     """
     out = Path(out)
     recipe = as_recipe(recipe, distillation_overrides(teacher, student))
+    limit = None if time is None else TimeLimit(seconds_of(time), 2 if control else 1)
     with claimed(out):
         refuse_foreign_runs(out)
-        _distill(recipe, out=out, control=control, resume=resume, doctor=doctor, force=force, progress=progress)
+        _distill(
+            recipe, out=out, control=control, resume=resume, doctor=doctor, force=force, limit=limit, progress=progress
+        )
         write_web_page(out, RunFolder(out).web_page)
         report = write_report([out])
     folder = RunFolder(out)
@@ -104,13 +113,31 @@ def refuse_foreign_runs(out: Path) -> None:
 
 
 def _distill(
-    recipe: Recipe, *, out: Path, control: bool, resume: bool, doctor: bool, force: bool, progress: Progress
+    recipe: Recipe,
+    *,
+    out: Path,
+    control: bool,
+    resume: bool,
+    doctor: bool,
+    force: bool,
+    limit: TimeLimit | None,
+    progress: Progress,
 ) -> None:
     if recipe.student is None:
         raise ConfigError(f"recipe '{recipe.name}' has no 'student' section; add one, or give --student")
-    dataset = open_dataset(recipe.data)
-    teaching, terms = prepare_teachers(recipe, dataset, out=out, resume=resume, progress=progress)
+    recipe, dataset = with_judge(recipe, out=out, control=control, progress=progress)
+    taught = recipe
+    if limit is not None and not recipe.distillation.teachers and recipe.teacher is not None:
+        earlier = RunFolder(out / "teacher-run")
+        taught = _as_before(recipe, earlier, "teacher") if earlier.has_run else limit.for_teacher(recipe, dataset)
+    teaching, terms = prepare_teachers(taught, dataset, out=out, resume=resume, progress=progress)
     open_again = partial(opened_quietly, teaching, dataset)
+    if limit is not None:
+        begun = next((run for run in (RunFolder(out), RunFolder(out).control) if run.has_run), None)
+        if begun is None:
+            recipe = limit.for_students(recipe, dataset, teacher=open_again, terms=terms)
+        else:
+            recipe = _as_before(recipe, begun, "student")
     runs = [out]
     if control:
         runs.append(out / "control")
@@ -132,6 +159,12 @@ def _distill(
     )
     measure_run(out, dataset, reference=out / "teacher", progress=progress)
     time_runs(runs, teacher=open_again, progress=progress)
+
+
+def _as_before(recipe: Recipe, folder: RunFolder, role: Literal["teacher", "student"]) -> Recipe:
+    """Return a recipe with the steps that were chosen when a run began."""
+    earlier = folder.recipe()
+    return recipe.model_copy(update={"crops": earlier.crops, role: getattr(earlier, role)})
 
 
 def prepare_teachers(

@@ -31,6 +31,7 @@ from segshrink.tuning.trial import Measurer
 from segshrink.workflows.distill import opened_quietly, prepare_teachers
 from segshrink.workflows.progress import Progress, silent
 from segshrink.workflows.train import quieten_lightning
+from segshrink.workflows.unlabeled import with_judge
 
 # Seconds between two looks at what the workers have done, and a worker's exit status after Ctrl-C.
 _POLL, _INTERRUPTED = 2.0, 130
@@ -110,7 +111,7 @@ def tune(
     if settings.sampler == "grid":
         list(map(grid, spaces.values()))
     quieten_lightning()
-    dataset = open_dataset(recipe.data)
+    recipe, dataset = with_judge(recipe, out=out, control=False, progress=progress)
     if recipe.student is not None:
         with claimed(out / "teacher"), writing(out):
             teaching, _ = prepare_teachers(recipe, dataset, out=out, resume=True, progress=progress)
