@@ -144,3 +144,52 @@ def test_teachers_that_learned_from_other_bands_are_refused(
     teacher = Augmented(Ensemble([TorchTeacher(model), TorchTeacher(model)], [1.0, 1.0]), flips=True)
     with nullcontext() if fits else pytest.raises(ModelError, match=r"red, green, blue.*'bands'"):
         check_teacher_bands(teacher, dataset)
+
+
+def head_of(model: SegmentationModel, name: str) -> torch.Tensor:
+    return model.network.state_dict()["head.weight"][model.description.classes.names.index(name)]
+
+
+@pytest.mark.parametrize("told", ["by the recipe", "by labels", "by name alone"])
+def test_training_goes_on_with_another_class_list(recipe: Recipe, tmp_path: Path, told: str) -> None:
+    """Water and Ground are found by name in another order; Roof is the old House where something says so."""
+    old = started(["Water", "House", "Ground", "Tree"])
+    old.save(tmp_path / "old")
+    content = json.loads(recipe.model_dump_json())
+    content["student"]["model"] = {}
+    if told == "by the recipe":
+        content["student"]["model"] = {"start_classes": {"Roof": "House"}}
+    elif told == "by labels":
+        content["data"]["classes"][1]["labels"] = ["House"]
+    recipe_file = tmp_path / "recipe.yaml"
+    recipe_file.write_text(json.dumps({**content, "start": "old"}))
+    loaded = load_recipe(recipe_file)
+    assert loaded.student is not None
+    choice = loaded.student.model
+    assert choice.start == choice.id == str(tmp_path / "old")
+
+    model = build_chosen(choice, open_dataset(loaded.data), lambda: SCALING)
+    assert model.description.classes.names == ("Ground", "Roof", "Water")
+    assert model.description.normalization == SCALING
+    for name in ("Ground", "Water"):
+        assert torch.equal(head_of(model, name), head_of(old, name))
+    assert torch.equal(head_of(model, "Roof"), head_of(old, "House")) == (told != "by name alone")
+    kept = {name: value for name, value in old.network.state_dict().items() if not name.startswith("head.")}
+    assert all(torch.equal(model.network.state_dict()[name], value) for name, value in kept.items())
+    (tmp_path / "config.yaml").write_text(dump_yaml(loaded))
+    assert load_recipe(tmp_path / "config.yaml") == loaded
+
+
+def test_a_start_that_contradicts_itself_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    started(["Water", "House"]).save(tmp_path / "old")
+    with pytest.raises(ModelError, match=r"has no class 'Hut'"):
+        chosen(recipe, start=str(tmp_path / "old"), start_classes={"Roof": "Hut"})
+    started(["Sea", "House"]).save(tmp_path / "other")
+    with pytest.raises(ModelError, match=r"share no name with the data set's"):
+        chosen(recipe, start=str(tmp_path / "other"))
+    with pytest.raises(FileError, match="no model folder"):
+        chosen(recipe, start=str(tmp_path / "gone"))
+    with pytest.raises(ValueError, match="start brings its own network; leave id: mobile out"):
+        ModelChoice.model_validate({"id": "mobile", "start": "old"})
+    with pytest.raises(ValueError, match="start_classes says"):
+        ModelChoice.model_validate({"id": "mobile", "start_classes": {"a": "b"}})

@@ -214,13 +214,13 @@ def dump_yaml(section: Strict) -> str:
 
 def _anchored_recipe(mapping: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Make the paths of a recipe absolute; a data set's root too, where it stands in the recipe."""
-    mapping = dict(mapping)
+    mapping = _anchored(dict(mapping), "start", folder)
     if isinstance(mapping.get("data"), dict):
         mapping["data"] = _anchored(mapping["data"], "root", folder)
     for role in ("teacher", "student"):
         learner = _unfolded(mapping.get(role), "model")
         if isinstance(learner, dict) and isinstance(model := _unfolded(learner.get("model"), "id"), dict):
-            model = _anchored(model, "encoder_weights", folder)
+            model = _anchored(_anchored(model, "encoder_weights", folder), "start", folder)
             mapping[role] = {**learner, "model": _anchored_model(model, folder)}
     if isinstance(bank := mapping.get("teacher"), dict) and isinstance(bank.get("members"), list):
         mapping["teacher"] = {**bank, "members": _anchored_members(bank["members"], folder)}

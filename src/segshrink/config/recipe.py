@@ -29,11 +29,29 @@ class ModelChoice(Strict):
     ("half": (x - 128) / 128)."""
     sigmoid: bool = False
     """One output channel (a sigmoid) instead of two, for data of exactly two classes, the background first."""
+    start: str | None = None
+    """A run or model folder, relative to the recipe, whose network and weights training goes on from though the list of
+    classes has changed since: classes go by name. It stands for ``id``, and may be written beside ``student``."""
+    start_classes: dict[str, str | list[str]] = Field(default={})
+    """Class -> class or classes of ``start`` that it comes from, where it is split or merged: {conifer: forest,
+    broadleaf: forest, vehicle: [car, truck]}. The ``labels`` of a class count as well."""
 
     @model_validator(mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
-        return {"id": value} if isinstance(value, str) else value
+        if isinstance(value, str):
+            return {"id": value}
+        if isinstance(value, dict) and isinstance(value.get("start"), str):
+            return {"id": value["start"], **value}
+        return value
+
+    @model_validator(mode="after")
+    def _one_network(self) -> ModelChoice:
+        if self.start is not None and self.id != self.start:
+            raise ValueError(f"start brings its own network; leave id: {self.id} out")
+        if self.start_classes and self.start is None:
+            raise ValueError("start_classes says what becomes of the classes of 'start'; give that, too")
+        return self
 
 
 class Crops(Strict):
@@ -332,6 +350,20 @@ class Recipe(Strict):
     """Experiment trackers that follow each training beside ``metrics.csv``, with pictures of validation scenes:
     "tensorboard" (writes into the run folder), "mlflow" (too, or to $MLFLOW_TRACKING_URI), "wandb" ($WANDB_MODE=offline
     stays here); with options of Lightning's logger: {name: wandb, options: {project: mine}}."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _started(cls, value: Any) -> Any:
+        """Let ``start`` beside ``student`` be that of its network; in a recipe without a student of its teacher's."""
+        if not isinstance(value, dict) or "start" not in value:
+            return value
+        role = "student" if value.get("student") is not None or value.get("teacher") is None else "teacher"
+        learner = value.get(role) or {}
+        learner = {"model": learner} if isinstance(learner, str) else learner
+        model = learner.get("model") or {}
+        model = {"id": model} if isinstance(model, str) else model
+        rest = {key: given for key, given in value.items() if key != "start"}
+        return {**rest, role: {**learner, "model": {**model, "start": value["start"]}}}
 
     @model_validator(mode="after")
     def _two_classes_for_a_sigmoid(self) -> Recipe:

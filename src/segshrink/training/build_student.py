@@ -10,10 +10,13 @@ from pathlib import Path
 from segshrink.config import ModelChoice
 from segshrink.data import CropModule, Dataset, image_statistics, refuse_other_bands
 from segshrink.errors import ConfigError, FileError, ModelError
+from segshrink.formatting import listing
 from segshrink.model_description import Normalization
 from segshrink.models import SegmentationModel, build_model, inherit_encoder, load_model
+from segshrink.models.class_change import with_classes
 from segshrink.models.imagenet import IMAGENET, may_have_imagenet_weights
 from segshrink.teachers import Teacher
+from segshrink.teachers.mapping import map_classes
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ def build_chosen(choice: ModelChoice, dataset: Dataset, statistics: Callable[[],
         FileError: There is no such folder, or a file of it is missing.
         ModelError: The id is unknown, the folder damaged, or its model has other classes or bands.
     """
-    if is_folder(choice.id):
+    if is_folder(choice.id) or choice.start is not None:
         return _load(choice, dataset)
     by_data = choice.normalization == "data"
     return build_model(
@@ -124,6 +127,8 @@ def _load(choice: ModelChoice, dataset: Dataset) -> SegmentationModel:
     ):
         if given:
             raise ConfigError(f"the model in {folder} brings its own '{name}'; leave it out of the recipe")
+    if choice.start is not None:
+        return _with_classes_of(dataset, load_model(folder, bands=dataset.bands), choice).train()
     model = load_model(folder, classes=dataset.classes, bands=dataset.bands)
     if model.description.classes.names != dataset.classes.names:
         raise ModelError(
@@ -131,3 +136,19 @@ def _load(choice: ModelChoice, dataset: Dataset) -> SegmentationModel:
             f"data set in the order {', '.join(dataset.classes.names)}; list them alike"
         )
     return model.train()
+
+
+def _with_classes_of(dataset: Dataset, model: SegmentationModel, choice: ModelChoice) -> SegmentationModel:
+    """Return a trained model for a data set's classes, which come from its own by name, label or as the recipe says."""
+    old = model.description.classes.names
+    known = {name.casefold() for name in old}
+    merged = {
+        entry.name: [name for name in (entry.name, *entry.labels) if name.casefold() in known]
+        for entry in dataset.description.classes
+    }
+    aliases = {name: names for name, names in merged.items() if names} | choice.start_classes
+    mapping = map_classes(dataset.classes.names, old, aliases, name=f"the model in {choice.start}")
+    fresh = [name for name, group in zip(dataset.classes.names, mapping.channels, strict=True) if not group]
+    if fresh:
+        _LOGGER.info("%s: %s in no class of it, so learned anew", choice.start, listing(fresh))
+    return with_classes(model, dataset.classes, mapping.channels)
