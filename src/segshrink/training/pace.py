@@ -18,7 +18,7 @@ from segshrink.losses import WeightedTerm
 from segshrink.teachers import Teacher
 from segshrink.training.run import Role, train
 
-# Steps that are taken to measure them; the first ones are left out, in which a processor's caches and torch warm up.
+# Batches that are measured; the first are left out, in which caches and torch warm up.
 _STEPS, _WARM_UP = 10, 3
 
 
@@ -27,7 +27,7 @@ class Pace:
     """What a training takes.
 
     Attributes:
-        step: Seconds a step, with the loading of its crops.
+        step: Seconds a batch of crops, with their loading.
         validation: Seconds a validation on whole scenes.
     """
 
