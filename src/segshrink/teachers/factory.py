@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
 from segshrink.config import Adapter, TeacherSource, Teaching
 from segshrink.errors import ConfigError, FileError, ModelError
+from segshrink.files import content_key
 from segshrink.model_file import keras_path
 from segshrink.models import SegmentationModel, load_model, read_tensors
 from segshrink.models.huggingface import load_huggingface
@@ -27,13 +29,16 @@ from segshrink.teachers.black_box import open_black_box
 from segshrink.teachers.ensemble import Ensemble
 from segshrink.teachers.label_folder import LabelFolder
 from segshrink.teachers.mapping import map_classes
+from segshrink.teachers.recognition import recognized
 from segshrink.teachers.teacher import Teacher
+from segshrink.teachers.torch_programs import open_program
 from segshrink.teachers.torch_teacher import AdaptedNetwork, TorchTeacher
 from segshrink.teachers.user_functions import call_function, is_function
 
 _LOGGER = logging.getLogger(__name__)
 _LIBRARIES = ("smp", "torchvision")
-_FILES = ("onnx", "tflite", "keras", "labels")
+_FILES = ("onnx", "tflite", "keras", "labels", "torchscript", "exported")
+_PROGRAMS = ("torchscript", "exported")
 # Settings of an adapter that a network can't follow by itself; scaling and classes are settings of the model.
 _WRAPPING = {"layout", "size", "order", "dtype", "output_name"}
 _KINDS = (
@@ -102,6 +107,7 @@ def open_teacher(
     """
     if not isinstance(source, TeacherSource):
         source = TeacherSource(source=str(source))
+    source = recognized(source)
     kind, _, name = source.source.partition(":")
     for key in () if kind in _LIBRARIES or _is_function(source) else ("weights", "options"):
         if getattr(source, key):
@@ -199,6 +205,8 @@ def _opened(source: TeacherSource, named: tuple[str, ...] | None, classes: Class
     family, _, name = source.source.partition(":")
     if family in _LIBRARIES:
         return _library_network(source, named, classes, bands)
+    if family in _PROGRAMS:
+        return _Opened(open_program(family, Path(name)), None, content_key(Path(name)))
     if family == "hf":
         model = load_huggingface(name)
         has_names = getattr(model.network, "class_names", None) is not None
@@ -235,15 +243,26 @@ def _library_network(source: TeacherSource, named: tuple[str, ...] | None, class
 def _function_network(source: TeacherSource) -> _Opened:
     network = call_function(source.source, source.options)
     if source.weights is not None:
-        tensors = read_tensors(source.weights)
         try:
-            network.load_state_dict(tensors)
+            network.load_state_dict(_renamed(read_tensors(source.weights), network))
         except RuntimeError as error:
             reason = one_line(str(error))
             raise ModelError(f"{source.weights} doesn't fit the network of '{source.source}': {reason}") from error
     origin = json.dumps([source.source, source.options], sort_keys=True, default=str)
     names = network.description.classes.names if isinstance(network, SegmentationModel) else None
     return _Opened(network, names, origin)
+
+
+def _renamed(tensors: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:
+    """Take away the prefix of training code that a network's tensors have in a file, and what stands beside them."""
+    expected = network.state_dict()
+    for name in tensors:
+        for wanted in expected if expected.keys() - tensors.keys() else ():
+            if name.endswith(f".{wanted}") and (prefix := name.removesuffix(wanted)):
+                found = {key: tensors[prefix + key] for key in expected if prefix + key in tensors}
+                if len(found) == len(expected):
+                    return found
+    return tensors
 
 
 def _adapted(opened: _Opened, adapter: Adapter, name: str, *, bands: int, classes: int) -> nn.Module:

@@ -1,0 +1,141 @@
+"""What a file or folder is that a source names without saying so: told by its content, never by running it."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from segshrink.config import TeacherSource
+from segshrink.errors import FileError, ModelError
+from segshrink.models import read_tensors
+
+# Bytes of a pickle that are searched for the packages it was made with.
+_LOOKED_AT = 1 << 22
+# Package whose objects a checkpoint holds → what it is, and how its users make a file of it that anybody can open.
+_PACKAGES = {
+    "ultralytics": ("a checkpoint of Ultralytics", "export it: yolo export model={file} format=onnx"),
+    "mmengine": (
+        "a checkpoint of OpenMMLab",
+        "export it with MMDeploy: python tools/deploy.py DEPLOY_CONFIG MODEL_CONFIG {file} IMAGE --work-dir onnx",
+    ),
+    "fastai": (
+        "a learner of fastai",
+        "save the network's weights: torch.save(learn.model.state_dict(), 'weights.pth')",
+    ),
+}
+_HEADS = {"decode_head.": _PACKAGES["mmengine"]}
+_WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+
+
+def recognized(source: TeacherSource) -> TeacherSource:
+    """Return a source with its kind in front, where it names an existing file or folder of a known one.
+
+    Raises:
+        FileError: It can't be read.
+        ModelError: It needs something beside it, or another program's export first; says what.
+    """
+    path = Path(source.source)
+    if path.is_dir():
+        return _folder(source, path)
+    if not path.is_file():
+        return source
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(16)
+    except OSError as error:
+        raise FileError(f"can't read {path}: {error.strerror or error}; check the path") from error
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
+        return _as(source, f"onnx:{path}")
+    if head[4:8] == b"TFL3":
+        return _as(source, f"tflite:{path}")
+    if suffix == ".xml":
+        raise ModelError(f"{path} is a graph of OpenVINO, which doesn't teach; give the .onnx file it was made from")
+    if head[:2] == b"PK" and (kind := _zip_kind(path)) is not None:
+        return _as(source, f"{kind}:{path}")
+    if suffix in _WEIGHTS:
+        raise _needs_its_network(path)
+    if suffix == ".py":
+        raise ModelError(f"{path} is code; name its function as {path.stem}:FUNCTION, in this folder or on the path")
+    return source
+
+
+def _folder(source: TeacherSource, path: Path) -> TeacherSource:
+    """Tell folders that segmentation-models-pytorch and transformers saved."""
+    config = _config(path)
+    if isinstance(config.get("model_type"), str):
+        return _as(source, f"hf:{path}")
+    encoder = config.get("encoder_name")
+    if not isinstance(encoder, str):
+        return source
+    architecture = config.get("_model_class") or _in_card(path)
+    if not isinstance(architecture, str):
+        raise ModelError(
+            f"{path} was saved by segmentation-models-pytorch, which didn't write its architecture; give "
+            f"{{source: smp:ARCHITECTURE/{encoder}, weights: {path / 'model.safetensors'}}}"
+        )
+    known = ("_model_class", "encoder_name", "encoder_weights", "classes", "in_channels", "activation")
+    options = {key: value for key, value in config.items() if key not in known and value is not None}
+    weights = path / "model.safetensors"
+    if not weights.is_file():
+        raise FileError(f"{path} holds no model.safetensors, the weights of its {architecture}; save it again")
+    changes = {"source": f"smp:{architecture}/{encoder}", "weights": weights, "options": {**options, **source.options}}
+    return source.model_copy(update=changes)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Read a folder's ``config.json``; empty where there is none that can be read."""
+    try:
+        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _in_card(path: Path) -> str | None:
+    """Find the architecture in the model card that segmentation-models-pytorch writes beside the weights."""
+    try:
+        text = (path / "README.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    match = re.search(r"^# (\w+) Model Card", text, flags=re.MULTILINE)
+    return match[1] if match else None
+
+
+def _zip_kind(path: Path) -> str | None:
+    """Tell programs of torch from mere weights, by the names inside."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return None
+    if any(name.endswith("/constants.pkl") for name in names):
+        return "torchscript"
+    if any(name.endswith(("models/model.json", "serialized_exported_program.json")) for name in names):
+        return "exported"
+    return None
+
+
+def _needs_its_network(path: Path) -> ModelError:
+    """Say what a file of weights needs, or which program exports it."""
+    packages = _PACKAGES.items() if path.suffix.lower() != ".safetensors" else ()
+    with path.open("rb") as stream:
+        content = stream.read(_LOOKED_AT)
+    for package, (what, remedy) in packages:
+        if re.search(rb"%s(\.|\n)" % package.encode(), content):
+            return ModelError(f"{path} is {what}; {remedy.format(file=path)}, and give that file")
+    names = read_tensors(path)
+    for prefix, (what, remedy) in _HEADS.items():
+        if any(prefix in name for name in names):
+            return ModelError(f"{path} is {what}; {remedy.format(file=path)}, and give that file")
+    return ModelError(
+        f"{path} holds the weights of a network and not how it is built ({', '.join(list(names)[:2])}, ...); write "
+        f"{{source: MODULE:FUNCTION, weights: {path}}}, or {{source: smp:ARCHITECTURE/ENCODER, weights: {path}}}"
+    )
+
+
+def _as(source: TeacherSource, text: str) -> TeacherSource:
+    return source.model_copy(update={"source": text})
