@@ -294,17 +294,17 @@ def test_report_of_several_runs(segshrink, model: Path, data: Path, tmp_path: Pa
 def test_demo_on_a_few_tiny_scenes(segshrink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("TRAIN", 1), ("VAL", 2), ("UNLABELED", 2), ("SIZE", 64)):
         monkeypatch.setattr(demo, name, value)
-    whole = demo.demo_recipe
+    whole = demo.demo_recipes
     short = {
         role: {"model": {"id": "unet", "options": {"width": 4, "depth": 2}}, "training": {"epochs": 1, "threads": 1}}
         for role in ("teacher", "student")
     }
 
-    def tiny(data: Path, *, seed: int) -> Any:
-        recipe = whole(data, seed=seed).model_dump()
-        return type(whole(data, seed=seed)).model_validate({**recipe, **short})
+    def tiny(data: Path, **arguments: Any) -> Any:
+        recipes = whole(data, **arguments)
+        return tuple(type(recipe).model_validate({**recipe.model_dump(), **short}) for recipe in recipes)
 
-    monkeypatch.setattr(demo, "demo_recipe", tiny)
+    monkeypatch.setattr(demo, "demo_recipes", tiny)
     out = tmp_path / "demo"
     result = segshrink("demo", "--out", out, "--seed", "3")
     assert result.status == 0, result.err
@@ -328,7 +328,7 @@ def test_the_demos_recipe_is_whole(tmp_path: Path) -> None:
         "split": {"random": 0.5},
     }
     path.write_text(yaml.safe_dump(description))
-    recipe = demo.demo_recipe(path, seed=7)
+    recipe, _ = demo.demo_recipes(path, seed=7, teacher=tmp_path)
     assert recipe.seed == 7
     assert recipe.teacher is not None
     assert recipe.student is not None

@@ -10,7 +10,7 @@ import typer
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for scenes, runs and report.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option("--seed", help="Random seed for scenes and training.", min=0, max=2**32 - 1)] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the trainings.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Run everything once on generated scenes.
 

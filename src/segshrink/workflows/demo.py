@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segshrink.compression.quantization import QuantizationResult, quantize
 from segshrink.compression.quantization.pipeline import QUANTIZATION
-from segshrink.config import Recipe, load_recipe
+from segshrink.config import Recipe, distillation_overrides, load_recipe
 from segshrink.data import open_dataset, write_scenes
 from segshrink.export import export_onnx
 from segshrink.files import refuse_foreign, writing
@@ -19,8 +19,13 @@ from segshrink.prediction.scenes import SceneOptions, predict_scene
 from segshrink.run_folder import WEB_PAGE
 from segshrink.workflows.distill import DistillResult, distill, refuse_foreign_runs
 from segshrink.workflows.progress import Progress, silent
+from segshrink.workflows.train import train_teacher
 
+# Scenes that the teacher has labels of, that judge, and without labels; and those whose labels the student has, too.
 TRAIN, VAL, UNLABELED, SIZE = 6, 10, 40, 384
+LABELED = 1
+# The scenes are the same whatever the seed of the trainings.
+SCENES_SEED = 0
 # Tiles that the int8 file is calibrated with, and points of mIoU that it may lose.
 TILES, MAX_DROP = 16, 1.0
 
@@ -53,7 +58,7 @@ def demo(out: str | Path, *, seed: int = 0, progress: Progress = silent) -> Demo
 
     Args:
         out: Folder for scenes, runs and report.
-        seed: Random seed for scenes and training.
+        seed: Random seed of the trainings; the scenes are always the same.
         progress: Told how far each stage has come.
 
     Raises:
@@ -70,9 +75,11 @@ def demo(out: str | Path, *, seed: int = 0, progress: Progress = silent) -> Demo
 
 def _demo(out: Path, *, seed: int, progress: Progress) -> DemoResult:
     with writing(out):
-        data = write_scenes(out / "scenes", train=TRAIN, val=VAL, unlabeled=UNLABELED, size=SIZE, seed=seed)
+        data = write_scenes(out / "scenes", train=TRAIN, val=VAL, unlabeled=UNLABELED, size=SIZE, seed=SCENES_SEED)
     progress("generate scenes", TRAIN + VAL + UNLABELED, TRAIN + VAL + UNLABELED)
-    recipe = demo_recipe(data, seed=seed)
+    of_teacher, recipe = demo_recipes(data, seed=seed, teacher=(out / "teacher-run").resolve())
+    dataset = open_dataset(of_teacher.data)
+    train_teacher(of_teacher, out=out / "teacher-run", dataset=dataset, resume=True, progress=progress)
     distilled = distill(recipe, out=out, control=True, resume=True, force=True, progress=progress)
     with writing(out):
         onnx = export_onnx(load_model(out), out / "student.onnx")
@@ -93,7 +100,9 @@ def _demo(out: Path, *, seed: int, progress: Progress) -> DemoResult:
     return DemoResult(data, distilled, files.overlay or files.classes, page if page.is_file() else None, onnx, int8)
 
 
-def demo_recipe(data: Path, *, seed: int) -> Recipe:
-    """Read the demo's recipe, which comes with the package, for a data set."""
+def demo_recipes(data: Path, *, seed: int, teacher: Path) -> tuple[Recipe, Recipe]:
+    """Read the demo's recipe, which comes with the package, for a data set: the teacher's, and the student's."""
+    few = ", ".join(f"train/images/train_{number:03d}.jpg" for number in range(LABELED))
+    of_student = [f"data.split={{train: [{few}], val: [val]}}", *distillation_overrides([teacher])]
     with resources.as_file(resources.files("segshrink.workflows") / "demo.yaml") as path:
-        return load_recipe(path, [f"seed={seed}"], data)
+        return load_recipe(path, [f"seed={seed}"], data), load_recipe(path, [f"seed={seed}", *of_student], data)
