@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ import rasterio
 from PIL import Image
 from rasterio.transform import Affine
 
-from segshrink.classes import ClassMap
+from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.data import Sample, SceneStore, checked_arrays
 from segshrink.data.checked_arrays import CheckedArrays, DamagedError, array_header, write_array
 from segshrink.data.store import remembered_key
 from segshrink.errors import FileError
+from segshrink.imagery import ReadOptions
 
 CLASSES = ClassMap.build([("Land", None, 0), ("Road", None, 1)])
 # Three blocks of bytes.
@@ -169,6 +171,22 @@ def test_a_store_mends_itself(
             os.utime(path)
     again = store if running else SceneStore(samples, CLASSES, folder=cache)
     for one, two in zip(contents(again), expected, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_a_mask_is_decoded_anew_with_the_no_data_value_that_its_sample_declares(
+    samples: list[Sample], tmp_path: Path
+) -> None:
+    declared = [replace(samples[0], options=ReadOptions(nodata=0))]
+    expected = contents(SceneStore(declared, CLASSES, folder=tmp_path / "cache"))
+    assert (expected[1][:50] == IGNORE_INDEX).all()
+    for path in tmp_path.glob("cache/v*/valid/*/*.npy"):
+        flip(5000)(path)
+        os.utime(path)
+    for path in tmp_path.glob("cache/v*/masks/*/*.npy"):
+        path.unlink()
+    again = contents(SceneStore(declared, CLASSES, folder=tmp_path / "cache"))
+    for one, two in zip(again, expected, strict=True):
         np.testing.assert_array_equal(one, two)
 
 

@@ -199,7 +199,7 @@ class SceneStore:
             try:
                 valid: NDArray[np.bool_] | None = self._files.get(valid_path, most=_OPEN_ARRAYS)
             except (DamagedError, FileNotFoundError):
-                valid = read_valid_image(sample.image)[1]
+                valid = read_valid_image(sample.image, sample.options)[1]
             if valid is not None and valid.shape == mask.shape:
                 mask[~valid] = IGNORE_INDEX
         return mask
