@@ -126,16 +126,32 @@ def test_memory_is_that_of_the_result():
         def run(self, images):
             return np.zeros((len(images), 8, *images.shape[1:3]), np.float32)
 
+        def classify(self, images):
+            return np.zeros(images.shape[:3], np.uint8)
+
     image = np.zeros((1200, 1200, 1), np.uint8)
     predictor = Predictor(Flat(), tile=128, overlap=16, batch=2)
-    tracemalloc.start()
-    try:
-        predictor.predict_array(image)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    logits_and_weights = 9 * 1200 * 1200 * 4
-    assert peak < 1.2 * logits_and_weights
+    logits_and_weights = 9 * 4
+    for predict, bytes_a_pixel in ((predictor.predict_array, 1.2 * logits_and_weights), (predictor.predict_classes, 2)):
+        tracemalloc.start()
+        try:
+            predict(image)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < bytes_a_pixel * image.size
+
+
+@pytest.mark.parametrize("blend", ["center", "cosine"])
+def test_classes_alone_are_those_of_the_prediction(box_backend, blend):
+    predictor = Predictor(box_backend(reach=2), tile=24, overlap=8, batch=3, blend=blend)
+    image = noise(70, 55, seed=4)
+    classes = predictor.predict_classes(image)
+    assert classes.dtype == np.uint8
+    assert len(np.unique(classes)) == 3
+    np.testing.assert_array_equal(classes, predictor.predict_array(image).index)
+    with pytest.raises(ModelError, match=r"1 band\(s\)"):
+        predictor.predict_classes(noise(9, 9, bands=1))
 
 
 def test_wrong_band_count_says_so(box_backend):

@@ -102,17 +102,17 @@ class Predictor:
             DataError: The image has no pixels or not three axes.
             ModelError: The image's number of bands is not the model's.
         """
-        self._check(image)
-        cut = self.tiling
-        return predict_tiles(
-            image,
-            self.backend.run,
-            tile=cut.tile,
-            overlap=cut.overlap,
-            align=cut.stride,
-            batch=cut.batch,
-            blend=self._blend,
-        )
+        return self._tiled(image, self.backend.run)
+
+    def predict_classes(self, image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        """Return the most likely class of each pixel (H, W), the first of equals, and hold no more than that.
+
+        Args:
+            image: As in ``predict_logits``, which raises the same errors.
+        """
+        if self._blend == "cosine":
+            return most_likely(self.predict_logits(image))
+        return np.asarray(self._tiled(image, lambda tiles: self.backend.classify(tiles)[:, np.newaxis])[0])
 
     def predict_array(self, image: Any) -> Prediction:
         """Segment an image.
@@ -159,6 +159,21 @@ class Predictor:
         in_memory = not isinstance(self._source, str | Path) or runs_in_torch(self._source)
         # A folder's model is loaded already; files are opened once for each core.
         return predict_scene(self.backend if in_memory else self._source, source, out, options, progress=progress)
+
+    def _tiled(
+        self, image: npt.NDArray[Any], answer: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+    ) -> npt.NDArray[Any]:
+        self._check(image)
+        cut = self.tiling
+        return predict_tiles(
+            image,
+            answer,
+            tile=cut.tile,
+            overlap=cut.overlap,
+            align=cut.stride,
+            batch=cut.batch,
+            blend=self._blend,
+        )
 
     def _check(self, image: npt.NDArray[Any]) -> None:
         if image.ndim != 3 or 0 in image.shape:

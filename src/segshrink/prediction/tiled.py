@@ -123,19 +123,19 @@ def rows_of_tiles(
 
 def predict_tiles(
     image: NDArray[Any],
-    answer: Callable[[NDArray[Any]], NDArray[np.float32]],
+    answer: Callable[[NDArray[Any]], NDArray[Any]],
     *,
     tile: int | tuple[int, int],
     overlap: int,
     align: int = 1,
     batch: int = 1,
     blend: Blending = "center",
-) -> NDArray[np.float32]:
-    """Return the logits (C, H, W) of an image; one that fits into a tile is given to the model as it is.
+) -> NDArray[Any]:
+    """Return the answer (C, H, W) about an image; one that fits into a tile is given to the model as it is.
 
     Args:
         image: (H, W, bands) pixels.
-        answer: Runs the model: (n, h, w, bands) pixels to (n, C, h, w) logits.
+        answer: Runs the model: (n, h, w, bands) pixels to (n, C, h, w) logits, or with "center" anything else.
         tile: As ``tiling.grid`` takes it.
         overlap: As ``tiling.grid`` takes it.
         align: As ``tiling.grid`` takes it.
@@ -158,16 +158,16 @@ def predict_tiles(
         for each, logits in answers:
             average.add(logits, each.window, weights(each.window.height, each.window.width))
         return average.result()
-    nearest = np.empty((channels, height, width), np.float32)
-    for each, logits in answers:
-        nearest[:, *each.kept.slices] = logits[:, *each.kept.slices_in(each.window)]
+    nearest = np.empty((channels, height, width), first[1].dtype)
+    for each, values in answers:
+        nearest[:, *each.kept.slices] = values[:, *each.kept.slices_in(each.window)]
     return nearest
 
 
 def _answers(
-    image: NDArray[Any], tiles: Sequence[Tile], answer: Callable[[NDArray[Any]], NDArray[np.float32]], batch: int
-) -> Iterator[tuple[Tile, NDArray[np.float32]]]:
-    """Yield tiles with their logits (C, h, w); those of one size go to the model together."""
+    image: NDArray[Any], tiles: Sequence[Tile], answer: Callable[[NDArray[Any]], NDArray[Any]], batch: int
+) -> Iterator[tuple[Tile, NDArray[Any]]]:
+    """Yield tiles with the answers (C, h, w) about them; those of one size go to the model together."""
     for _, equal in groupby(tiles, key=lambda tile: (tile.window.height, tile.window.width)):
         group = list(equal)
         for start in range(0, len(group), batch):

@@ -26,7 +26,6 @@ from segshrink.losses.shapes import resized
 from segshrink.models import SegmentationModel
 from segshrink.models.outputs import chosen_output
 from segshrink.prediction import Predictor
-from segshrink.prediction.logits import most_likely
 from segshrink.prediction.runtimes.torch import TorchBackend
 from segshrink.training.consistency import PSEUDO, SelfTeacher, consistency_loss
 from segshrink.training.optimizers import build_optimizer, build_schedule
@@ -229,7 +228,7 @@ class SegmentationTask(lightning.LightningModule):
     def _score_scene(self, batch: Batch) -> NDArray[np.uint8]:
         precision = "bf16" if str(self.trainer.precision).startswith("bf16") else "32"
         backend = TorchBackend(self.model, precision=precision, device=str(self.device))
-        classes = most_likely(Predictor(backend).predict_logits(batch["image"]))
+        classes = Predictor(backend).predict_classes(batch["image"])
         self._score(classes, batch["target"], classes=backend.num_classes)
         return classes
 
