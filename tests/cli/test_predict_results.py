@@ -112,6 +112,16 @@ def test_one_file_asked_for_by_name_is_recorded_too(segshrink, onnx_file: Path, 
     assert segshrink(*run, "--confidence", "--overwrite").status == 0
 
 
+def test_what_gdal_notes_beside_a_scene_counts_but_for_statistics(segshrink, onnx_file: Path, tmp_path: Path) -> None:
+    run = ("predict", onnx_file, write(tmp_path / "s.tif"), "-o", tmp_path / "out", "--no-overlay")
+    assert segshrink(*run).status == 0
+    notes, band = tmp_path / "s.tif.aux.xml", '<PAMDataset><PAMRasterBand band="1">{}</PAMRasterBand></PAMDataset>'
+    notes.write_text(band.format('<Metadata><MDI key="STATISTICS_MEAN">90</MDI></Metadata>'))
+    assert "predicted before" in segshrink(*run).err
+    notes.write_text(band.format("<NoDataValue>7</NoDataValue>"))
+    assert "--overwrite" in segshrink(*run).sentence
+
+
 def test_folders_inside_a_folder_become_folders_of_results(segshrink, onnx_file: Path, tmp_path: Path) -> None:
     for name in ("north/a.tif", "south/a.tif", "south/deep/b.png", ".hidden/c.tif"):
         write(tmp_path / "in" / name)

@@ -17,7 +17,7 @@ from segshrink.data import CropDataset, SceneStore, cut
 from segshrink.data.crop_dataset import FixedCrops
 from segshrink.data.sources import Sample
 from segshrink.errors import DataError
-from segshrink.imagery import MaskOptions, ReadOptions, read_image, read_valid_image
+from segshrink.imagery import MaskOptions, ReadOptions, open_scene, read_image, read_valid_image
 from segshrink.tiling import Window
 
 CLASSES = ClassMap.build([("ground", None, 0), ("house", None, 1)])
@@ -66,6 +66,26 @@ def test_windows_and_images_without_masks_know_it_too(sample: Sample, tmp_path: 
     expected[5:, 5:] = IGNORE_INDEX
     np.testing.assert_array_equal(store.mask(0), expected)
     assert np.isfinite(store.image(1)).all()
+
+
+def test_no_data_that_gdal_notes_beside_a_file_counts_in_training_as_in_prediction(tmp_path: Path) -> None:
+    image = RANDOM.integers(1, 255, (30, 40, 3), dtype=np.uint8)
+    image[:, :10] = 0
+    Image.fromarray(TARGET).save(tmp_path / "mask.png")
+    sample = Sample("a", write(tmp_path / "a.tif", image), tmp_path / "mask.png")
+    assert SceneStore([sample], CLASSES, folder=tmp_path / "cache").valid(0) is None
+
+    bands = "".join(f'<PAMRasterBand band="{band}"><NoDataValue>0</NoDataValue></PAMRasterBand>' for band in (1, 2, 3))
+    (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
+    expected = image.any(axis=2)
+    store = SceneStore([sample], CLASSES, folder=tmp_path / "cache")
+    with open_scene(sample.image) as scene:
+        _, predicted = scene.read(Window(0, 0, 30, 40))
+    for valid in (store.valid(0), predicted):
+        assert valid is not None
+        np.testing.assert_array_equal(valid, expected)
+    np.testing.assert_array_equal(store.mask(0), np.where(expected, TARGET, IGNORE_INDEX))
+    assert {path.name for path in tmp_path.glob("a.*")} == {"a.tif", "a.tif.aux.xml"}
 
 
 def test_a_mask_is_read_anew_for_another_image(sample: Sample, tmp_path: Path) -> None:

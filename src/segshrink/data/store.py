@@ -36,8 +36,9 @@ _OPEN_ARRAYS = 256
 # Noted beside a decoded image: whether all its pixels have a value, or an array of its own says which.
 _VALID, _PARTLY_VALID = "a", "p"
 
-# Endings of files that belong to one: GDAL's masks, and what a GeoPackage hasn't taken in yet.
-_BESIDE = (".msk", ".MSK", "-wal")
+# Endings of files that belong to one: GDAL's masks and notes (no-data values, band names), and what a GeoPackage
+# hasn't taken in yet.
+_BESIDE = (".msk", ".MSK", ".aux.xml", "-wal")
 
 Progress = Callable[[int, int], None]
 
@@ -245,7 +246,8 @@ def cache_folder() -> Path:
 def remembered_key(path: Path, folder: Path) -> str:
     """Return the SHA-256 of a file's content; an unchanged (path, size, modification time) isn't hashed again.
 
-    Where more files belong to it (a VRT's sources, ``.msk`` beside a raster) it is the SHA-256 of all of theirs.
+    Where more files belong to it (a VRT's sources, ``.msk`` and ``.aux.xml`` beside a raster) it is the SHA-256 of all
+    of theirs.
 
     Args:
         path: The file.

@@ -177,7 +177,7 @@ def open_raster(path: Path, header: Header, *, trusted: bool = False) -> Iterato
     ratio = _UNLIMITED if trusted else _IMAGE_RATIO
     with (
         _damage_as_file_errors(path, "is damaged or truncated", "copy or download it again"),
-        gdal_settings(GDAL_PAM_ENABLED=False),
+        gdal_settings(),
         _open_local(path, header, ratio=ratio) as dataset,
     ):
         if not trusted:

@@ -85,6 +85,13 @@ class Scene:
         """All files that the scene is read from: itself, a VRT's sources, masks, world files."""
         return list(self._reader.dataset.files)
 
+    @property
+    def notes(self) -> list[str]:
+        """What the file, or GDAL's ``.aux.xml`` beside it, says of its place, bands, no-data values and numbers."""
+        dataset = self._reader.dataset
+        notes = (self.georeference, self.band_names, dataset.nodatavals, dataset.scales, dataset.offsets)
+        return list(map(repr, notes))
+
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Read a window.
 

@@ -28,7 +28,7 @@ from segshrink.version import __version__
 
 # Bytes at the start and at the end of a file that are looked at.
 _SAMPLE = 1 << 16
-# Files beside a scene that don't change its pixels.
+# Files beside a scene that don't change its pixels; what GDAL's notes may say besides statistics is told by itself.
 _HARMLESS = (".aux.xml", ".ovr")
 # Keys of a query that say who may read, and until when: they change while the file stays the same, and are secret.
 _SIGNATURE = re.compile(
@@ -194,7 +194,11 @@ def _plan(scene: Scene, out: Path, options: SceneOptions, *, as_file: bool) -> S
         world=beside("pgw", as_picture and place.transform is not None),
         auxiliary=auxiliary_path(classes) if place.known or not as_picture else None,
     )
-    identity = remote_identity(str(scene.source)) if remote else local_identity(Path(scene.source), scene.files)
+    if remote:
+        identity = remote_identity(str(scene.source))
+    else:
+        notes = hashlib.sha256(json.dumps(scene.notes).encode()).hexdigest()
+        identity = {**local_identity(Path(scene.source), scene.files), "notes": notes}
     return ScenePlan(scene.source, identity, files, place)
 
 
