@@ -249,6 +249,18 @@ def is_utf8(path: str | Path) -> bool:
     return True
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path that may begin with a user's home, "~" or "~name".
+
+    Raises:
+        FileError: There is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise FileError(f"{path} can't be found: there is no user of that name; check the path") from error
+
+
 def resolved(path: Path) -> Path:
     """Return where a path leads, through links."""
     try:

@@ -254,6 +254,9 @@ def test_the_cache_follows_the_environment(samples, tmp_path, monkeypatch):
     monkeypatch.setenv("SEGSHRINK_CACHE", str(tmp_path / "mine"))
     SceneStore(samples, CLASSES)
     assert list((tmp_path / "mine").rglob("*.npy"))
+    monkeypatch.setenv("SEGSHRINK_CACHE", "~nobody-has-this-name/mine")
+    with pytest.raises(FileError, match=r"~nobody-has-this-name/mine can't be found: there is no user of that name"):
+        SceneStore(samples, CLASSES)
     monkeypatch.delenv("SEGSHRINK_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     assert SceneStore([], CLASSES).folder == tmp_path / "home" / "segshrink"

@@ -74,5 +74,7 @@ def test_what_is_not_there_is_told(folder: Path) -> None:
         expand_sources([f"{folder}/*.vrt"])
     with pytest.raises(FileError, match="none holds no image"):
         expand_sources([folder / "none"])
+    with pytest.raises(FileError, match=r"~nobody-has-this-name/a\.tif can't be found: there is no user of that name"):
+        expand_sources(["~nobody-has-this-name/a.tif"])
     with pytest.raises(FileError, match="no scene was named"):
         expand_sources([])

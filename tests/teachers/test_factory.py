@@ -262,6 +262,8 @@ def test_a_model_folder_takes_an_adapter_too(tmp_path: Path) -> None:
     assert "takes no 'weights'" in refused(ConfigError, str(tmp_path / "model"), weights=tmp_path / "x.pth")
     assert "no teacher at absent; give a run folder" in refused(FileError, "absent")
     assert "no teacher at absent/x/y" in refused(FileError, "absent/x/y")
+    for kind in ("onnx", "tflite", "labels"):
+        assert "there is no user of that name" in refused(FileError, f"{kind}:~nobody-has-this-name/x")
     with pytest.raises(ModelError, match="takes 3 bands, but images have 4"):
         open_teacher(tmp_path / "model", CLASSES, bands=4)
 

@@ -18,7 +18,7 @@ from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.data.checked_arrays import ArrayHeader, CheckedArrays, DamagedError, array_header, write_array
 from segshrink.data.sources import Sample
 from segshrink.errors import DataError, FileError
-from segshrink.files import content_key, replacing
+from segshrink.files import content_key, expanded, replacing
 from segshrink.imagery import MaskOptions, ReadOptions, read_mask, read_valid_image
 from segshrink.imagery.masks import mask_files, mask_identity, resized_mask
 from segshrink.imagery.pictures import files_of_place
@@ -238,9 +238,9 @@ def cache_folder() -> Path:
     """Return ``$SEGSHRINK_CACHE``, or ``segshrink`` in the user's cache folder (``$XDG_CACHE_HOME``)."""
     chosen = os.environ.get("SEGSHRINK_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "segshrink"
+    return (Path(home) if home else expanded("~/.cache")) / "segshrink"
 
 
 def remembered_key(path: Path, folder: Path) -> str:

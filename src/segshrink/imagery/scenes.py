@@ -21,6 +21,7 @@ from rasterio.windows import Window as RasterWindow
 
 from segshrink.errors import ConfigError, DataError, FileError, UsageError
 from segshrink.file_search import WILDCARD, find_files, is_file
+from segshrink.files import expanded
 from segshrink.imagery.bands import choose_bands
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.pictures import Picture, refuse_orientation, refuse_turned
@@ -291,10 +292,7 @@ def scene_name(source: Source) -> str:
 def _expanded(source: Source, leave_out: Path | None) -> dict[Source, Path]:
     if is_remote(source):
         return {str(source): Path()}
-    try:
-        path = Path(source).expanduser()
-    except RuntimeError as error:
-        raise FileError(f"{source} can't be found: there is no user of that name; check the path") from error
+    path = expanded(source)
     if is_file(path):
         return {path: Path()}
     if path.is_dir():

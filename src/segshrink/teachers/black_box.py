@@ -17,6 +17,7 @@ from torch import Tensor
 from segshrink.classes import ClassMap
 from segshrink.config import Adapter, TeacherSource
 from segshrink.errors import FileError, MissingExtraError, ModelError, first_line
+from segshrink.files import expanded
 from segshrink.prediction.exported import read_description
 from segshrink.prediction.runtimes.litert import LiteRtNetwork
 from segshrink.prediction.runtimes.network import Network, read_file
@@ -177,7 +178,7 @@ def open_black_box(source: TeacherSource, names: tuple[str, ...] | None, classes
         MissingExtraError: The library that runs the file isn't installed.
     """
     kind, _, file = source.source.partition(":")
-    path, adapter, threads = Path(file).expanduser(), adapter_of(source), torch.get_num_threads()
+    path, adapter, threads = expanded(file), adapter_of(source), torch.get_num_threads()
     read = partial(_self_contained if kind == "onnx" else read_file, path)
     network: Network
     if kind == "onnx":

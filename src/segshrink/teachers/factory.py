@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from segshrink.classes import ClassMap
 from segshrink.config import Adapter, TeacherSource, Teaching
 from segshrink.errors import ConfigError, FileError, ModelError
-from segshrink.files import content_key
+from segshrink.files import content_key, expanded
 from segshrink.model_file import keras_path
 from segshrink.models import SegmentationModel, load_model, read_tensors
 from segshrink.models.huggingface import load_huggingface
@@ -122,8 +122,7 @@ def open_teacher(
         return open_black_box(source, names, classes, bands=bands)
     if kind == "labels":
         mapping = map_classes(classes.names, names or classes.names, source.classes, name=source.source)
-        folder = Path(name).expanduser()
-        return LabelFolder(folder, adapter, names or classes.names, classes, mapping, name=source.source)
+        return LabelFolder(expanded(name), adapter, names or classes.names, classes, mapping, name=source.source)
     if (bank := RunFolder(source.source)).has_bank:
         record = bank.bank()
         runs = [bank.member(number).path for number in range(len(record.members))]

@@ -21,7 +21,7 @@ from segshrink.data.pairing import find_pairs, refuse_unpaired
 from segshrink.data.split_guess import GuessedSplit, guess_split
 from segshrink.data.splits import divide, find_images
 from segshrink.errors import DataError, FileError
-from segshrink.files import scratch_folder, write_text, writing
+from segshrink.files import expanded, scratch_folder, write_text, writing
 from segshrink.formatting import listed, percent, printable
 from segshrink.imagery import MaskOptions
 from segshrink.imagery.mask_options import BACKGROUNDS
@@ -357,7 +357,7 @@ def _relative(draft: _Draft) -> str:
 def _teacher_source(source: str) -> str:
     """Make the path in "FOLDER" or "onnx:FILE" absolute, where there is one: the recipe may lie elsewhere."""
     kind, _, name = source.rpartition(":")
-    path = Path(name).expanduser()
+    path = expanded(name)
     return f"{kind}:{path.resolve()}".removeprefix(":") if path.exists() else source
 
 
