@@ -17,6 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Self
 
+# More threads than this end the process on some machines.
+LARGEST_THREADS = 1024
+
 
 @dataclass(frozen=True)
 class ProcessIdentity:

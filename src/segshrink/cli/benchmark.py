@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from segshrink.cli._options import AsJson, Overwrite, Trust
-from segshrink.machine import default_threads
+from segshrink.machine import LARGEST_THREADS, default_threads
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -101,7 +102,7 @@ def _words(text: str) -> list[str]:
 
 
 def _counts(text: str, *, option: str) -> list[int]:
-    """Read numbers of 1 and more, with commas; "all" is the cores this process may use, or ``OMP_NUM_THREADS`` if less.
+    """Read numbers from 1, with commas; "all" is the cores this process may use, or ``OMP_NUM_THREADS`` if less.
 
     Raises:
         BadParameter: Something else was found.
@@ -109,9 +110,10 @@ def _counts(text: str, *, option: str) -> list[int]:
     numbers_or_none = [
         default_threads() if word == "all" and option == "--threads" else _number(word) for word in _words(text)
     ]
-    numbers = [number for number in numbers_or_none if number is not None and number >= 1]
+    most = LARGEST_THREADS if option == "--threads" else sys.maxsize
+    numbers = [number for number in numbers_or_none if number is not None and 1 <= number <= most]
     if not numbers or len(numbers) < len(numbers_or_none):
-        every = " or all" if option == "--threads" else ""
+        every = f" to {most} or all" if option == "--threads" else ""
         raise typer.BadParameter(f"'{text}' is no list of numbers from 1{every}, such as 1,8", param_hint=option)
     return list(dict.fromkeys(numbers))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from segshrink.cli._options import Data, Overrides, RecipeFile
+from segshrink.machine import LARGEST_THREADS
 
 if TYPE_CHECKING:
     from segshrink.compression.search import Outcome
@@ -42,7 +43,10 @@ def compress(
     ] = "onnxruntime",
     size: Annotated[int, typer.Option("--size", help="Side in pixels of the image that is timed.", min=32)] = 512,
     threads: Annotated[
-        int | None, typer.Option("--threads", help="Of the runtime; by default all cores.", min=1, show_default=False)
+        int | None,
+        typer.Option(
+            "--threads", help="Of the runtime; by default all cores.", min=1, max=LARGEST_THREADS, show_default=False
+        ),
     ] = None,
     families: Annotated[
         str | None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from segshrink.errors import UsageError
+from segshrink.machine import LARGEST_THREADS
 
 if TYPE_CHECKING:
     from segshrink.prediction.scenes import Estimate
@@ -57,7 +58,9 @@ def predict(
         int | None, typer.Option(help="Pixels that neighboring tiles share; by default 4 strides, at least 64.", min=0)
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Tiles run at once.", min=1)] = None,
-    threads: Annotated[int | None, typer.Option(help="Cores to use; by default all.", min=1)] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Cores to use; by default all.", min=1, max=LARGEST_THREADS)
+    ] = None,
     runtime: Annotated[
         str | None, typer.Option(help="onnxruntime, openvino, litert, torch; by default what suits MODEL.")
     ] = None,

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from segshrink.config.base import LARGEST_SEED, Options, Strict
 from segshrink.config.dataset import DatasetDescription
 from segshrink.config.teachers import Teaching
+from segshrink.machine import LARGEST_THREADS
 
 
 class ModelChoice(Strict):
@@ -178,7 +179,7 @@ class Training(Strict):
     fp16 on a CPU are refused."""
     compile: bool = False
     """torch.compile the network."""
-    threads: int | None = Field(default=None, ge=1, le=1024)
+    threads: int | None = Field(default=None, ge=1, le=LARGEST_THREADS)
     """CPU threads; None takes the cores that are free."""
 
     @model_validator(mode="after")

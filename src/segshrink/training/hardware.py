@@ -22,8 +22,6 @@ from segshrink.run_records import RunRecord
 
 # What Python and the libraries hold: read when this room has just been imported, before there are images and networks.
 LIBRARIES_MB = resident_memory_mb()
-# More threads than this end the process on some machines.
-LARGEST_THREADS = 1024
 LightningPrecision = Literal["bf16-mixed", "16-mixed", "32-true"]
 
 

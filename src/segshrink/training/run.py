@@ -20,7 +20,7 @@ from segshrink.data import CropModule, Dataset, SceneStore, absent_classes, open
 from segshrink.errors import ConfigError, DataError, FileError, TrainingError
 from segshrink.folder_lock import claimed
 from segshrink.losses import WeightedTerm, build_terms
-from segshrink.machine import describe_machine
+from segshrink.machine import LARGEST_THREADS, describe_machine
 from segshrink.models import SegmentationModel
 from segshrink.models.memory_efficient_relu import use_memory_efficient_relu
 from segshrink.models.weights import read_checkpoint
@@ -44,7 +44,6 @@ from segshrink.training.checkpoints import WholeCheckpointIO, check_checkpoint
 from segshrink.training.consistency import recolored
 from segshrink.training.distiller import CACHED, Distiller
 from segshrink.training.hardware import (
-    LARGEST_THREADS,
     ResourceUse,
     accelerator,
     check_memory,
