@@ -242,7 +242,13 @@ def test_a_value_without_data_can_be_named(segshrink, onnx_file: Path, tmp_path:
 
 @pytest.mark.parametrize(
     ("options", "word", "status"),
-    [(("--overlap", 600), "overlap", 2), (("--runtime", "cuda"), "cuda", 2), (("--bands", "1,2,9"), "band", 1)],
+    [
+        (("--overlap", 600), "overlap", 2),
+        (("--runtime", "cuda"), "cuda", 2),
+        (("--bands", "1,2,9"), "band", 1),
+        (("--scale", "5:5"), "--scale takes two different numbers", 2),
+        (("--out", "map.jpg"), "--out map.jpg can't be written", 2),
+    ],
 )
 def test_senseless_options_say_so(
     segshrink, onnx_file: Path, scene: Path, tmp_path: Path, options, word, status

@@ -69,7 +69,7 @@ def test_what_says_nothing_is_taken_as_it_is(tmp_path: Path) -> None:
 
 def test_an_offset_that_only_one_side_says_is_refused_with_the_line(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", np.full((4, 5, 2), 7, np.uint16), 1.0, 0.0)
-    with pytest.raises(DataError, match=r"a\.tif.*--scale 0,65535"):
+    with pytest.raises(DataError, match=r"a\.tif.*--scale 0:65535"):
         open_scene(path, scaling=((1e-4, -0.1),) * 2)
     with open_scene(path, scaling=((1e-4, -0.1),) * 2, scale=(0, 65535)) as scene:
         assert (scene.read(Window(0, 0, 4, 5))[0] == 7).all()

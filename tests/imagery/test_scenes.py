@@ -283,7 +283,7 @@ def test_a_palette_is_read_as_colors(paint: Paint) -> None:
 def test_other_numbers_than_the_models_need_a_scale(paint: Paint) -> None:
     path = paint("deep.tif", RGB.astype(np.uint16) * 10)
 
-    with pytest.raises(DataError, match=r"holds uint16 numbers but the model takes uint8; .* --scale LOW,HIGH"):
+    with pytest.raises(DataError, match=r"holds uint16 numbers but the model takes uint8; .* --scale LOW:HIGH"):
         open_scene(path, dtype="uint8")
     pixels, _ = whole(path, dtype="uint8", scale=(0, 2550))
     assert pixels.dtype == np.uint8
@@ -323,7 +323,7 @@ def test_a_scale_is_applied_after_nodata_was_found(paint: Paint) -> None:
 def test_impossible_scales_and_resolutions_are_refused(paint: Paint) -> None:
     path = paint("scene.tif", RGB)
 
-    with pytest.raises(ConfigError, match="--scale takes two different numbers, found 5,5"):
+    with pytest.raises(ConfigError, match="--scale takes two different numbers, found 5:5"):
         open_scene(path, scale=(5, 5))
     with pytest.raises(DataError, match=r"doesn't say how large its pixels are.*leave --resolution out"):
         open_scene(path, resolution=1)

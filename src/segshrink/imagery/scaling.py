@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segshrink.errors import ConfigError, DataError
+from segshrink.errors import ConfigError, DataError, UsageError
 from segshrink.imagery.bands import Bands
 
 # (scale, offset) of each band, in order.
@@ -32,11 +32,12 @@ def rescaling(source: str, target: str, scale: tuple[float, float]) -> PixelMap:
     Whole numbers are rounded, and clipped beyond the scale; float32 goes on below 0 and above 1.
 
     Raises:
-        ConfigError: low and high are equal or not finite, or a model can't take numbers of the type ``target``.
+        UsageError: low and high are equal or not finite.
+        ConfigError: A model can't take numbers of the type ``target``.
     """
     low, high = scale
     if not (math.isfinite(low) and math.isfinite(high)) or low == high:
-        raise ConfigError(f"--scale takes two different numbers, found {low:g},{high:g}; give the dark one first")
+        raise UsageError(f"--scale takes two different numbers, found {low:g}:{high:g}; give the dark one first")
     if target not in _HIGHEST:
         raise ConfigError(f"a model takes {', '.join(_HIGHEST)}, not {target}")
 
@@ -89,7 +90,7 @@ class ScalingChange:
             raise DataError(
                 f"the scale and offset tags of {name} are {describe_scaling(file)}, but {describe_scaling(model)} in "
                 "the images that the model is for; set the missing tags (gdal_edit.py -scale -offset), or predict with "
-                f"the numbers as they are: --scale 0,{_HIGHEST.get(dtype, 1)}"
+                f"the numbers as they are: --scale 0:{_HIGHEST.get(dtype, 1)}"
             )
         if set(changes) != {_NO_TAGS}:
             self._changes = [change for change in changes if change is not None]

@@ -180,7 +180,7 @@ def open_scene(
         if dtype not in (None, reader.dtype) and scale is None:
             raise DataError(
                 f"{source} holds {reader.dtype} numbers but the model takes {dtype}; say which of its values are dark "
-                "and bright with --scale LOW,HIGH"
+                "and bright with --scale LOW:HIGH"
             )
         change: PixelMap = ScalingChange(
             scaling_of(dataset, chosen), None if scale else scaling, dtype=reader.dtype, name=str(source)

@@ -13,7 +13,7 @@ from segshrink.classes import ClassMap
 from segshrink.compression import prune
 from segshrink.compression.pruning.importance import example_images
 from segshrink.compression.pruning.smaller_copy import reestimate_statistics
-from segshrink.errors import ModelError
+from segshrink.errors import ModelError, UsageError
 from segshrink.model_description import ModelDescription, Normalization
 from segshrink.models import SegmentationModel, build_model, count_parameters, list_roles, load_model
 from segshrink.profiling.parameters_and_macs import count_macs
@@ -176,15 +176,15 @@ def test_what_cannot_be_pruned_is_named(unet):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "words", "kind"),
     [
-        ({}, "found none"),
-        ({"ratio": 0.5, "macs": 10}, "found ratio, macs"),
-        ({"ratio": 1.5}, "between 0 and 1, found 1.5"),
-        ({"parameters": 10**9}, "already"),
-        ({"ratio": 0.5, "steps": 0}, "at least 1, found 0"),
+        ({}, "found none", UsageError),
+        ({"ratio": 0.5, "macs": 10}, "found ratio, macs", UsageError),
+        ({"ratio": 1.5}, "between 0 and 1, found 1.5", UsageError),
+        ({"parameters": 10**9}, "already", ModelError),
+        ({"ratio": 0.5, "steps": 0}, "at least 1, found 0", UsageError),
     ],
 )
-def test_wrong_targets(unet, options, words):
-    with pytest.raises(ModelError, match=words):
+def test_wrong_targets(unet, options, words, kind):
+    with pytest.raises(kind, match=words):
         prune(unet, **options)

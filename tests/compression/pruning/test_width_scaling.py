@@ -10,7 +10,7 @@ from segshrink.classes import ClassMap
 from segshrink.compression import shrink
 from segshrink.compression.pruning.importance import example_images
 from segshrink.compression.pruning.width_scaling import removable_blocks
-from segshrink.errors import ModelError
+from segshrink.errors import ModelError, UsageError
 from segshrink.models import build_model, load_model
 from segshrink.models.structure import RemovedBlock
 
@@ -90,16 +90,16 @@ def test_residual_blocks_of_libraries(identity, blocks):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "words", "kind"),
     [
-        ({}, "both 1"),
-        ({"width": 0}, "width is the share that stays, above 0 and at most 1, found 0"),
-        ({"depth": 1.5}, "depth is the share"),
-        ({"depth": 0.5}, "'unet' has no residual block"),
+        ({}, "both 1", UsageError),
+        ({"width": 0}, "width is the share that stays, above 0 and at most 1, found 0", UsageError),
+        ({"depth": 1.5}, "depth is the share", UsageError),
+        ({"depth": 0.5}, "'unet' has no residual block", ModelError),
     ],
 )
-def test_what_cannot_be_shrunk(options, words):
-    with pytest.raises(ModelError, match=words):
+def test_what_cannot_be_shrunk(options, words, kind):
+    with pytest.raises(kind, match=words):
         shrink(built("unet", width=8, depth=2), **options)
 
 

@@ -14,7 +14,7 @@ from segshrink.compression.search.candidates import (
     pruned,
 )
 from segshrink.config import ModelChoice
-from segshrink.errors import ConfigError, FileError
+from segshrink.errors import ConfigError, FileError, UsageError
 from segshrink.models import build_model
 
 CLASSES = ClassMap.build([("a", "#000000", None), ("b", "#FFFFFF", None)])
@@ -58,7 +58,7 @@ def test_families_may_be_chosen_and_any_id_is_a_family() -> None:
     assert [one.id for one in listed] == ["mobile", "torchvision:lraspp_mobilenet_v3_large"]
     with pytest.raises(ConfigError, match="unknown family 'mobil' in --families; did you mean 'mobile'"):
         list_candidates(student, ["mobil"])
-    with pytest.raises(ConfigError, match="--families names nothing"):
+    with pytest.raises(UsageError, match="--families names nothing"):
         list_candidates(student, [" "])
 
 

@@ -11,7 +11,7 @@ from segshrink.compression.pruning.channels import Axis, Block, Numbers
 from segshrink.compression.pruning.costs import Cost, cost_of
 from segshrink.compression.pruning.importance import Scores, example_images, unit_importance
 from segshrink.compression.pruning.smaller_copy import channel_graph, check_runs, finished, thawed_copy
-from segshrink.errors import ModelError
+from segshrink.errors import ModelError, UsageError
 from segshrink.models import SegmentationModel
 
 # Share of its channels that a layer keeps at least.
@@ -52,13 +52,14 @@ def prune(
         progress: Called after every step with (steps done, steps in all).
 
     Raises:
-        ModelError: Not exactly one target, one that is reached already or can't be; a network whose layers can't be
-            followed; a layer that doesn't follow when others lose channels.
+        UsageError: Not exactly one target, or a number out of range.
+        ModelError: A target that is reached already or can't be; a network whose layers can't be followed; a layer that
+            doesn't follow when others lose channels.
         MissingExtraError: Torch-Pruning isn't installed.
     """
     measure, amount = _goal(ratio=ratio, macs=macs, parameters=parameters)
     if steps < 1 or round_to < 1:
-        raise ModelError(f"steps and round_to must be at least 1, found {steps} and {round_to}")
+        raise UsageError(f"steps and round_to must be at least 1, found {steps} and {round_to}")
     smaller = thawed_copy(model)
     examples = example_images(smaller) if images is None else images
     floors: dict[frozenset[Axis], int] = {}
@@ -106,10 +107,10 @@ def _goal(*, ratio: float | None, macs: float | None, parameters: float | None) 
     chosen = {measure: amount for measure, amount in targets.items() if amount is not None}
     if len(chosen) != 1:
         names = ", ".join(chosen).replace("channels", "ratio")
-        raise ModelError(f"give one of ratio, macs and parameters, found {names or 'none'}")
+        raise UsageError(f"give one of ratio, macs and parameters, found {names or 'none'}")
     ((measure, amount),) = chosen.items()
     if measure == "channels" and not 0 < amount < 1:
-        raise ModelError(f"ratio is the share of channels to remove, between 0 and 1, found {amount}")
+        raise UsageError(f"ratio is the share of channels to remove, between 0 and 1, found {amount}")
     return measure, amount
 
 

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from segshrink.compression.pruning.importance import example_images, unit_importance
 from segshrink.compression.pruning.prune import best_units, removable
 from segshrink.compression.pruning.smaller_copy import channel_graph, check_runs, finished, thawed_copy
-from segshrink.errors import ModelError
+from segshrink.errors import ModelError, UsageError
 from segshrink.models import SegmentationModel
 from segshrink.models.structure import remove_block
 
@@ -42,15 +42,16 @@ def shrink(
             normalizes with say what matters.
 
     Raises:
-        ModelError: A share out of range, or both 1; no such residual blocks; a network whose layers can't be followed;
-            a layer that doesn't follow when others lose channels.
+        UsageError: A share out of range, or both 1.
+        ModelError: No such residual blocks; a network whose layers can't be followed; a layer that doesn't follow when
+            others lose channels.
         MissingExtraError: Torch-Pruning isn't installed.
     """
     for name, share in (("width", width), ("depth", depth)):
         if not 0 < share <= 1:
-            raise ModelError(f"{name} is the share that stays, above 0 and at most 1, found {share}")
+            raise UsageError(f"{name} is the share that stays, above 0 and at most 1, found {share}")
     if width == depth == 1:
-        raise ModelError("width and depth are both 1, which changes nothing; make one of them smaller")
+        raise UsageError("width and depth are both 1, which changes nothing; make one of them smaller")
     smaller = thawed_copy(model)
     examples = example_images(smaller) if images is None else images
     if depth < 1:

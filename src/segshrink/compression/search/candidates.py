@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from segshrink.config import ModelChoice
-from segshrink.errors import ConfigError, FileError, UsageError, nearest
+from segshrink.errors import FileError, UsageError, nearest
 from segshrink.model_file import ModelFile
 from segshrink.profiling.load import is_busy
 from segshrink.records import Record
@@ -235,11 +235,11 @@ def list_candidates(student: ModelChoice, families: Sequence[str] | None = None)
             for itself, or "student", which adds nothing to it; None takes the student's family and ours.
 
     Raises:
-        ConfigError: A family is unknown (the nearest is named), or none is given.
+        UsageError: A family is unknown (the nearest is named), or none is given.
     """
     first = _recipe_student(student)
     if families is not None and not any(name.strip() for name in families):
-        raise ConfigError(f"--families names nothing; known are: {', '.join(_GRIDS)}, or any network id")
+        raise UsageError(f"--families names nothing; known are: {', '.join(_GRIDS)}, or any network id")
     names = [name.strip() for name in families] if families is not None else [first.family, *_GRIDS]
     candidates = {first.key: first}
     for family in dict.fromkeys(names):

@@ -103,7 +103,7 @@ async function openTiff(file, model) {
   const bands = isPalette ? { numbers: [1], alpha: null } : chooseBands(titles, alpha, model.bands, model.bandNames);
   if (dtype !== model.dtype) {
     throw new Refusal(`the file holds ${dtype} numbers but the model takes ${model.dtype}; scale them first, or use ` +
-      "segshrink predict --scale LOW,HIGH");
+      "segshrink predict --scale LOW:HIGH");
   }
   const tagged = described.map((band) => [Number(band.SCALE ?? 1), Number(band.OFFSET ?? 0)]);
   const chosen = /** @type {[number, number][]} */ (bands.numbers.map((number) => tagged[number - 1]));

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from segshrink.errors import ConfigError, DataError, FileError, SegshrinkError
+from segshrink.errors import ConfigError, DataError, FileError, SegshrinkError, UsageError
 from segshrink.imagery.cog import auxiliary_path
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.raster_files import Source, is_remote
@@ -135,14 +135,14 @@ def plan_scenes(
         failed: Called with a scene that can't be read by the model, and why; None raises that.
 
     Raises:
-        ConfigError: Two scenes would get files of one name, a scene would be overwritten, ``out`` suits nothing, or a
-            map would be too large.
+        UsageError: ``out`` suits nothing.
+        ConfigError: Two scenes would get files of one name, a scene would be overwritten, or a map would be too large.
         FileError, DataError: A scene can't be read by the model.
     """
     as_file = is_file_name(out)
     if as_file and (out.suffix.lower() not in (".png", *_MAPS) or len(sources) > 1):
         what = f"for {len(sources)} scenes" if len(sources) > 1 else "as class numbers"
-        raise ConfigError(f"--out {out} can't be written {what}; give a folder, or a .tif or .png file for one scene")
+        raise UsageError(f"--out {out} can't be written {what}; give a folder, or a .tif or .png file for one scene")
     local = {Path(source).resolve() for source in sources if not is_remote(source)}
     taken: dict[Path, Source] = {}
     plans = []
