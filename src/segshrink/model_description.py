@@ -29,6 +29,8 @@ _NAMED_NORMALIZATIONS = {
 }
 # Well within float32, in which a model computes.
 _LARGEST_VALUE = 1e30
+# No deviation of pixels from 0 to 1 is this small; one that multiplies them by so much is meant.
+_SMALL_UNIT_STD = 0.02
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,12 @@ class Normalization:
     def bands(self) -> int:
         """How many bands it is for."""
         return len(self.mean)
+
+    @property
+    def for_unit_pixels(self) -> bool:
+        """Whether its numbers are those of pixels from 0 to 1, such as 0.485 and 0.229; 0 and 1 are anybody's."""
+        changes = any(self.mean) or any(value != 1 for value in self.std)
+        return changes and max(*map(abs, self.mean), *self.std) <= 1 and min(self.std) > _SMALL_UNIT_STD
 
     @classmethod
     def named(cls, name: str, bands: int = 3) -> Normalization:

@@ -345,6 +345,15 @@ def test_a_network_of_other_classes_or_bands_is_not_wrapped():
         SegmentationModel.wrap(Own(), classes=["a", "b", "c"], bands=4)
 
 
+def test_a_normalization_of_pixels_from_0_to_1_is_not_taken_for_whole_numbers():
+    unit = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    for dtype in ("uint8", "uint16"):
+        with pytest.raises(ModelError, match=r"0\.485.* are for pixels from 0 to 1.*255"):
+            SegmentationModel.wrap(Own(), classes=["a", "b", "c"], normalization=unit, dtype=dtype)
+    assert SegmentationModel.wrap(Own(), classes=["a", "b", "c"], normalization=unit, dtype="float32")
+    assert SegmentationModel.wrap(Own(), classes=["a", "b", "c"], normalization=Normalization((0,) * 3, (1,) * 3))
+
+
 def test_a_network_of_ones_own_comes_back_with_its_weights(tmp_path):
     classes = ClassMap.build([("a", "#010203", 4), ("b", "#FFFFFF", 9), ("c", "#000000", 1)])
     scale = Normalization((1.5, 2, 3), (4, 5, 6))

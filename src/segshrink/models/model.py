@@ -74,7 +74,8 @@ class SegmentationModel(nn.Module):
             dtype: Kind of the raw pixel values: "uint8", "uint16", "int16" or "float32".
 
         Raises:
-            ModelError: The network can't be run on a small image, or has another number of channels.
+            ModelError: The network can't be run on a small image, or has another number of channels; the normalization
+                is that of pixels from 0 to 1, and the raw ones are whole numbers.
 
         Example:
             >>> model = SegmentationModel.wrap(nn.Conv2d(3, 2, 1), classes=["ground", "roof"])
@@ -98,6 +99,11 @@ class SegmentationModel(nn.Module):
             )
         if isinstance(normalization, str):
             normalization = Normalization.named(normalization, bands)
+        if normalization.for_unit_pixels and dtype != "float32":
+            raise ModelError(
+                f"mean {normalization.mean} and std {normalization.std} are for pixels from 0 to 1, not for {dtype} "
+                "numbers; multiply both by the one that stands for 1, such as 255"
+            )
         sigmoid = channels < len(classes)
         description = ModelDescription(
             f"{CUSTOM}{name}", classes, bands, normalization, stride, dtype=dtype, sigmoid=sigmoid

@@ -14,8 +14,6 @@ from segshrink.model_description import Normalization
 # No pixel from 0 to 1 is this large, be it ever so bright, and no mean or deviation of them.
 _LARGE = 16.0
 _BYTE = 255.0
-# No deviation of pixels from 0 to 1 is this small; one that multiplies them by so much is meant.
-_SMALL = 0.02
 
 
 def check_units(scaling: Normalization | None, pixels: NDArray[Any] | Tensor, name: str) -> None:
@@ -32,7 +30,7 @@ def check_units(scaling: Normalization | None, pixels: NDArray[Any] | Tensor, na
     if scaling is None or (not any(scaling.mean) and all(value == 1 for value in scaling.std)):
         return
     highest, largest = max(*map(abs, scaling.mean), *scaling.std), float(pixels.max())
-    if highest <= 1 and min(scaling.std) > _SMALL and largest > _LARGE:
+    if scaling.for_unit_pixels and largest > _LARGE:
         problem = f"for pixels from 0 to 1, but these images hold values up to {largest:g}"
         if largest <= _BYTE:
             raise ConfigError(f"{_what(scaling, name)} {problem}; write {_lines(scaling, _BYTE)}")
