@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,6 +58,14 @@ def test_an_extra_comes_from_where_the_package_came(
     text = None if record is None else json.dumps(record).replace("{source}", folder.as_uri())
     monkeypatch.setattr(metadata.Distribution, "from_name", lambda _: SimpleNamespace(read_text=lambda _: text))
     assert errors.install_command("train").startswith(command.replace("{folder}", str(folder)))
+
+
+def test_no_document_advises_a_name_that_stands_on_no_index() -> None:
+    root = Path(__file__).parents[1]
+    documents = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("docs/**/*.ipynb")]
+    assert len(documents) > 12
+    advice = re.compile(r"pip install (-\S+ )*['\"]*segshrink\b")
+    assert [path.name for path in documents if advice.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_nearest_names_one_or_all() -> None:
