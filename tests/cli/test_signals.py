@@ -16,6 +16,8 @@ import pytest
 
 from segshrink import signals
 from segshrink.evaluation import Confusion
+from segshrink.prediction.scenes.write import SceneResults
+from segshrink.profiling import latency
 from segshrink.signals import Terminated, ending_on_signals
 from segshrink.teachers import cache
 from segshrink.training import callbacks, run
@@ -27,6 +29,12 @@ STATUS = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGINT: 130}
 
 def left_behind(folder: Path) -> list[Path]:
     return [path for path in folder.rglob(".segshrink-*") if path.name != ".segshrink-scratch" or any(path.iterdir())]
+
+
+def children() -> list[bytes]:
+    """Command lines of this process's children, as far as the system tells."""
+    numbers = Path(f"/proc/self/task/{os.getpid()}/children")
+    return [Path(f"/proc/{n}/cmdline").read_bytes() for n in numbers.read_text().split()] if numbers.exists() else []
 
 
 @pytest.fixture
@@ -91,10 +99,7 @@ def test_a_training_with_loading_processes_ends_with_them(
     at(callbacks.StepProgress, "on_train_batch_end", signal.SIGTERM)
     result = segshrink("train", recipe, "-o", tmp_path / "run", "crops.workers=2")
     assert result.status == 143, result.err
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    if children.exists():
-        names = [Path(f"/proc/{child}/cmdline").read_bytes() for child in children.read_text().split()]
-        assert not [name for name in names if b"pytest" in name and b"resource_tracker" not in name]
+    assert not [name for name in children() if b"pytest" in name and b"resource_tracker" not in name]
 
 
 def test_an_evaluation_that_is_told_to_end_leaves_nothing(
@@ -107,6 +112,34 @@ def test_an_evaluation_that_is_told_to_end_leaves_nothing(
     assert result.err.splitlines()[-1] == "interrupted"
     assert not list(out.rglob("*.png"))
     assert not left_behind(tmp_path)
+
+
+def test_a_prediction_that_is_told_to_end_leaves_nothing_and_goes_on(
+    segshrink, onnx_file: Path, data: Path, tmp_path: Path, at: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "maps"
+    arguments = ("predict", onnx_file, data.parent / "val/images", "-o", out)
+    at(SceneResults, "write", signal.SIGTERM)
+    result = segshrink(*arguments)
+    assert result.status == 143, result.err
+    assert f"go on with: segshrink {' '.join(map(str, arguments))}" in result.err
+    assert not left_behind(tmp_path)
+    assert not list(out.glob("*.png"))
+    monkeypatch.undo()
+    assert segshrink(*arguments).status == 0
+    assert {path.name for path in out.glob("*.png")} == {"v0.png", "v1.png"}
+
+
+def test_a_benchmark_that_is_told_to_end_takes_its_processes_along(
+    segshrink, onnx_file: Path, tmp_path: Path, at: Callable[..., None]
+) -> None:
+    at(latency, "_warm_up", signal.SIGTERM)
+    run = ("--runtime", "onnxruntime", "--size", 32, "--batch", 1, "--threads", 1)
+    result = segshrink("benchmark", onnx_file, *run, "-o", tmp_path / "out")
+    assert result.status == 143, result.err
+    assert not left_behind(tmp_path)
+    assert not (tmp_path / "out/benchmark.json").exists()
+    assert not [name for name in children() if b"worker.py" in name]
 
 
 def test_a_cache_that_is_told_to_end_keeps_what_is_whole(

@@ -68,6 +68,14 @@ def test_help_and_usage_come_with_status_zero_and_two(segshrink) -> None:
     assert segshrink().status == 2
 
 
+def test_the_shell_completes_verbs_and_options(segshrink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_SEGSHRINK_COMPLETE", "complete_bash")
+    for words, completed in (("segshrink pre", "predict"), ("segshrink distill --con", "--control")):
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+        assert segshrink().out.split() == [completed]
+
+
 def test_train_writes_a_run_that_knows_everything(segshrink, recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = segshrink("train", recipe, "--out", out, "teacher.training.epochs=1", "seed=5")

@@ -280,6 +280,14 @@ def test_emulated_bf16_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not computes_in_bf16(torch.device("cuda"))
 
 
+def test_a_mac_trains_on_its_cpu(short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here was tried on Apple's GPUs, so Lightning isn't left to choose them."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    train(changed(short, teacher__training__epochs=1), out=tmp_path)
+    assert record_of(tmp_path)["machine"]["device"] == "cpu"
+
+
 def test_two_processes_do_not_train_into_one_folder(short: Recipe, tmp_path: Path) -> None:
     refused: list[BaseException] = []
 
