@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from segshrink.report import report as write_report
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
@@ -70,14 +73,48 @@ def test_text_is_readable(browser: webdriver.Chrome, hostile_report: Path, schem
     assert shown == (scheme == "dark"), "the dark figure is shown on the dark page only"
 
 
-def test_table_scrolls_inside_its_box_on_a_phone(browser: webdriver.Chrome, hostile_report: Path) -> None:
-    show(browser, hostile_report, width=390, scheme="light")
+@pytest.fixture(scope="module")
+def report_of_seeds(tmp_path_factory: pytest.TempPathFactory, write_student_run: Callable[..., Path]) -> Path:
+    """The page of three students with their controls: seven columns, whose labels are several words."""
+    folder = tmp_path_factory.mktemp("seeds")
+    quick = {"images": 2, "size": (24, 16), "leave_out": ("metrics.csv",)}
+    return write_report(
+        [write_student_run(folder / str(seed), name=f"Dubai seed {seed}", **quick) for seed in range(3)], folder
+    )
+
+
+def test_table_scrolls_inside_its_box_on_a_phone(browser: webdriver.Chrome, report_of_seeds: Path) -> None:
+    show(browser, report_of_seeds, width=390, scheme="light")
     box = "const b = document.querySelector('.scroll'); b.scrollLeft = 9999;"
     moved, right = browser.execute_script(f"{box} return [b.scrollLeft, b.getBoundingClientRect().right]")
     assert moved > 0
     assert right <= 390
     left = browser.execute_script("return document.querySelector('th[scope=row]').getBoundingClientRect().left")
     assert 0 <= left < 40, "the names of the rows stay in view"
+
+
+@pytest.mark.parametrize("page", ["hostile_report", "report_of_seeds"])
+def test_nothing_of_a_table_is_cut_or_torn_apart_on_a_phone(
+    browser: webdriver.Chrome, page: str, request: pytest.FixtureRequest
+) -> None:
+    show(browser, request.getfixturevalue(page), width=390, scheme="light")
+    cut = browser.execute_script(
+        "return [...document.querySelectorAll('.scroll')].flatMap(box => {"
+        " const right = box.getBoundingClientRect().right;"
+        " return [...box.querySelectorAll('td, th:not([colspan])')].map(cell => {"
+        "  const place = cell.getBoundingClientRect();"
+        "  return {left: place.left - right, right: place.right - right,"
+        "          over: cell.scrollWidth - cell.clientWidth, text: cell.innerText};"
+        " }).filter(cell => (cell.left < -2 && cell.right > 1) || cell.over > 1); })"
+    )
+    assert cut == [], "a number shows no other than its own digits"
+    alone = browser.execute_script(
+        "return [...document.querySelectorAll('.named')].filter(named => named.querySelector('i')).filter(named => {"
+        " const [mark, word] = ['i', 'span'].map(kind => named.querySelector(kind).getBoundingClientRect());"
+        " return mark.bottom <= word.top || mark.right > word.left;"
+        "}).map(named => named.outerHTML.slice(0, 160))"
+    )
+    assert alone == [], "dots and swatches stand beside their words"
 
 
 def test_slider_uncovers_the_photograph(browser: webdriver.Chrome, hostile_report: Path) -> None:
