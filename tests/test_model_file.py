@@ -70,3 +70,6 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
         ModelFile.find(tmp_path)
     with pytest.raises(ModelError, match=r"weights\.pth"):
         ModelFile.find(write(tmp_path / "weights.pth", b""))
+    for place in ("~nosuchuser/a.onnx", "keras:~nosuchuser/a.keras"):
+        with pytest.raises(FileError, match=r"~nosuchuser/a\.(onnx|keras) does not exist"):
+            ModelFile.find(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,7 +137,7 @@ class ModelFile:
 def keras_path(source: str | Path) -> Path | None:
     """Return the path in ``keras:FILE``, or one with the suffix of a Keras file; None: it is neither."""
     text = str(source)
-    path = Path(text.removeprefix(KERAS)).expanduser()
+    path = Path(os.path.expanduser(text.removeprefix(KERAS)))  # noqa: PTH111 - leaves users who aren't there as they are
     return path if text.startswith(KERAS) or path.suffix.lower() in KERAS_SUFFIXES else None
 
 
