@@ -132,6 +132,9 @@ def _distill(
         taught = _as_before(recipe, earlier, "teacher") if earlier.has_run else limit.for_teacher(recipe, dataset)
     teaching, terms = prepare_teachers(taught, dataset, out=out, resume=resume, progress=progress)
     open_again = partial(opened_quietly, teaching, dataset)
+    if limit is not None and doctor and not RunFolder(out).has_run:
+        diagnose_briefly(recipe, teaching, dataset)  # what it takes is no longer left
+        doctor = False
     if limit is not None:
         begun = next((run for run in (RunFolder(out), RunFolder(out).control) if run.has_run), None)
         if begun is None:

@@ -22,7 +22,7 @@ _LOGGER = logging.getLogger(__name__)
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1, "": 1}
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)?")
 # What follows the last training doesn't grow with it: speed and memory, the page for browsers, the report.
-_AFTER = 120.0
+_AFTER = 180.0
 # Share of the time that is planned: steps and validations aren't all alike.
 _PLANNED = 0.92
 # Validations take this share of a training at most; there are fewer of them where they'd take more.
