@@ -13,6 +13,7 @@ from .data import Inspection as Inspection
 from .data import SceneStore as SceneStore
 from .data import inspect_dataset as inspect_dataset
 from .data import open_dataset as open_dataset
+from .data import with_files as with_files
 from .data import write_scenes as write_scenes
 from .doctor import Diagnosis as Diagnosis
 from .doctor import Finding as Finding

@@ -161,5 +161,16 @@ def test_the_lines_of_each_format_are_ready_to_train(
 
 
 def test_every_description_of_the_page_is_tried() -> None:
-    tried = ("streets", "roboflow", "yolo", "labelme", "cvat", "folders", "cityscapes", "objects", "tiles")
+    tried = (
+        "streets",
+        "roboflow",
+        "yolo",
+        "labelme",
+        "cvat",
+        "folders",
+        "cityscapes",
+        "objects",
+        "tiles",
+        "tiles-of-mine",
+    )
     assert tuple(DESCRIPTIONS) == tried

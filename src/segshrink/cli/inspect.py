@@ -77,8 +77,9 @@ def _is_dataset(source: str) -> bool:
 
 def _inspect_data(data: Path, overrides: list[str], as_json: bool) -> None:
     from segshrink.config import load_dataset
+    from segshrink.data import with_files
 
-    description = load_dataset(data, overrides)
+    description = with_files(load_dataset(data, overrides))
     from segshrink.cli._console import print_json, progress_bar
     from segshrink.cli._tables import print_inspection
     from segshrink.data import inspect_dataset

@@ -141,7 +141,8 @@ class DatasetDescription(Strict):
     """Where it is published; the command line says so where ``root`` is absent or empty."""
     images: str
     """Wildcard relative to root ("Tile */images/*.jpg"), or a list file of "image" or "image mask" lines. A suffix
-    counts in any case: *.jpg finds a.JPG, too. Paths of a list that begin elsewhere are matched by their end."""
+    counts in any case: *.jpg finds a.JPG, too. Paths of a list that begin elsewhere are matched by their end. Or
+    "module:function", which makes a data set of torch or Hugging Face, masks included."""
     masks: str | None = None
     """Wildcard with the same number of * parts, paired by them; empty with a two-column list file. Masks are images,
     polygons on the ground (.geojson, .gpkg, .fgb), or annotations of COCO, CVAT, LabelMe or YOLO. One file for many

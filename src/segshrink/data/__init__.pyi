@@ -19,3 +19,4 @@ from .store import Scene as Scene
 from .store import SceneStore as SceneStore
 from .store import scenes as scenes
 from .synthetic import write_scenes as write_scenes
+from .user_dataset import with_files as with_files

@@ -17,6 +17,7 @@ from segshrink.data.wildcards import (
     columns,
     existing_end,
     has_wildcards,
+    is_function,
     is_list_file,
     read_lines,
     whats_there,
@@ -75,6 +76,11 @@ def find_pairs(description: DatasetDescription) -> Found:
         ConfigError: ``images`` and ``masks`` can't be paired.
         DataError: No image matches, or nothing matches what is excluded.
     """
+    if is_function(description.images):
+        raise ConfigError(
+            f"{description.name}: 'images: {description.images}' is a function, which only a command that is given "
+            "this description calls; in Python, segshrink.with_files(description) does"
+        )
     root = _checked_root(description)
     listed_images = is_list_file(description.images)
     return _without_excluded(

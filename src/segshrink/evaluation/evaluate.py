@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from segshrink.config import DatasetDescription, load_dataset
-from segshrink.data import Dataset, SceneStore, open_dataset, refuse_other_bands, refuse_other_classes, scenes
+from segshrink.data import (
+    Dataset,
+    SceneStore,
+    open_dataset,
+    refuse_other_bands,
+    refuse_other_classes,
+    scenes,
+    with_files,
+)
 from segshrink.errors import ConfigError, FileError, UsageError, nearest
 from segshrink.evaluation.score_scenes import AnyPredictor, Average, score_scenes
 from segshrink.evaluation_records import EvaluationRecord
@@ -121,7 +129,7 @@ def described_data(model: str | Path, data: str | Path | None = None) -> Dataset
         UsageError: There is neither.
     """
     if data is not None:
-        return load_dataset(Path(data))
+        return with_files(load_dataset(Path(data)))
     folder = RunFolder(model)
     if not folder.config_file.exists():
         raise UsageError(f"{model} is no run folder that knows its data set; give one with --data")

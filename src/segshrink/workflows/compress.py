@@ -11,6 +11,7 @@ from segshrink.compression.search.candidate_files import write_model_card
 from segshrink.compression.search.results import check_place
 from segshrink.compression.search.stages import SearchStages
 from segshrink.config import Recipe, as_recipe
+from segshrink.data.user_dataset import recipe_with_files
 from segshrink.files import refuse_foreign, writing
 from segshrink.folder_lock import claimed
 from segshrink.report import report as write_report
@@ -49,7 +50,7 @@ def compress(
     """
     out = Path(out)
     work = out / "work" if work is None else Path(work)
-    recipe = as_recipe(recipe)
+    recipe = recipe_with_files(as_recipe(recipe))
     budget = Budget.parse(budget) if isinstance(budget, str) else budget
     if recipe.student is not None:
         # What is wrong is refused before anything is measured.

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from segshrink.config import Recipe, TeacherSource, Teaching, as_recipe, load_dataset, load_recipe
 from segshrink.data import Dataset
+from segshrink.data.user_dataset import recipe_with_files
 from segshrink.doctor import Diagnosis, diagnose_recipe
 from segshrink.errors import ConfigError, UsageError
 from segshrink.run_folder import RunFolder
@@ -61,6 +62,8 @@ def diagnose(
         loaded = Recipe(name="doctor", data=load_dataset(Path(data)))
     else:
         raise UsageError("nothing says which images to look at; give a RECIPE, or --data with --teacher")
+    if recipe is not None or data is not None:  # code that a student's run names isn't called
+        loaded = recipe_with_files(loaded)
     teachers = [str(teacher)] if isinstance(teacher, str | Path) else [str(source) for source in teacher]
     sources = _sources(loaded, teachers, run)
     named_by_user = bool(teachers) or (recipe is not None and bool(loaded.distillation.teachers))

@@ -16,6 +16,7 @@ from segshrink.compression.pruning.width_scaling import shrink
 from segshrink.config import DatasetDescription, Recipe, as_recipe, load_dataset
 from segshrink.data import open_dataset
 from segshrink.data.calibration import example_pixels
+from segshrink.data.user_dataset import recipe_with_files
 from segshrink.errors import FileError, ModelError, UsageError
 from segshrink.files import refuse_foreign, writing
 from segshrink.folder_lock import claimed
@@ -136,7 +137,9 @@ def prune(
     source, out = keras_path(model) or Path(model), Path(out)
     target = _Target(width, depth, ratio, macs, parameters, size, steps)
     if recipe is not None:
-        return _taught_copy(source, target, out, as_recipe(recipe), control=control, resume=resume, progress=progress)
+        return _taught_copy(
+            source, target, out, recipe_with_files(as_recipe(recipe)), control=control, resume=resume, progress=progress
+        )
     if out.resolve() in (source.resolve(), (source / MODEL_FOLDER_NAME).resolve()) and not overwrite:
         raise FileError(
             f"{out} is the model itself, which its copy doesn't replace; choose another folder, or allow it with "
@@ -168,7 +171,7 @@ def _taught_copy(
     ]
     with claimed(out):
         refuse_foreign_runs(out)
-        recipe = as_recipe(recipe, overrides)
+        recipe = recipe_with_files(as_recipe(recipe, overrides))
         if RunFolder(out).has_run and not resume:
             raise FileError(f"{out} already holds a run; add --resume to go on with it, or choose another folder")
         before, after = None, None

@@ -10,6 +10,7 @@ from pathlib import Path
 from segshrink.compression.quantization import RUNTIMES, QuantizationResult
 from segshrink.compression.quantization import quantize as quantize_model
 from segshrink.config import DatasetDescription, Recipe, as_recipe
+from segshrink.data.user_dataset import recipe_with_files
 from segshrink.evaluation import described_data
 from segshrink.files import writing
 from segshrink.models import SegmentationModel, load_model
@@ -58,7 +59,9 @@ def quantize(
     description = data if isinstance(data, DatasetDescription) else described_data(folder or "the model", data)
     quieten_lightning()
     use_free_threads()
-    loaded = as_recipe(recipe) if recipe is not None else None if folder is None else _own_recipe(folder)
+    loaded = (
+        recipe_with_files(as_recipe(recipe)) if recipe is not None else None if folder is None else _own_recipe(folder)
+    )
     with writing(Path(out)):
         return quantize_model(
             load_model(model) if isinstance(model, str | Path) else model,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from segshrink.config import Distillation, Recipe, absolute_recipe, as_recipe
 from segshrink.data import Dataset, SceneStore, open_dataset
+from segshrink.data.user_dataset import recipe_with_files
 from segshrink.errors import ConfigError, FileError
 from segshrink.evaluation_records import EvaluationRecord
 from segshrink.files import writing
@@ -70,7 +71,7 @@ def train(
         FileError: ``out`` holds another run or what this program didn't write.
         TrainingError: The loss became NaN or infinite, or nothing fits into the memory.
     """
-    out, recipe = Path(out), as_recipe(recipe)
+    out, recipe = Path(out), recipe_with_files(as_recipe(recipe))
     folder = RunFolder(out)
     role: Role = "control" if control else "teacher"
     if memory is not None:

@@ -14,6 +14,7 @@ from segshrink.classes import ClassMap
 from segshrink.config import Recipe, absolute_recipe
 from segshrink.data import Dataset, SceneStore, open_dataset, scenes
 from segshrink.data.pairing import find_pairs
+from segshrink.data.user_dataset import recipe_with_files
 from segshrink.data.wildcards import has_wildcards, is_list_file
 from segshrink.errors import ConfigError
 from segshrink.files import replacing, writing
@@ -40,6 +41,7 @@ def with_judge(recipe: Recipe, *, out: Path, control: bool, progress: Progress) 
         ConfigError: Nothing names a teacher, or a control is wanted, and no training image has a mask; or the images
             are listed or split in a way that answers can't follow.
     """
+    recipe = recipe_with_files(recipe)
     dataset = open_dataset(recipe.data)
     name = dataset.description.name
     if dataset.labeled:
