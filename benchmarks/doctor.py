@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -116,7 +117,7 @@ def measured(case: Case, recipe: Recipe, dataset: Dataset, images: int) -> dict[
         "severity": first.severity,
         "others": [finding.kind for finding in others if finding.severity != "fine"],
         "message": first.message,
-        "fix": first.fix,
+        "fix": first.fix.replace(str(case.path), os.path.relpath(case.path, ROOT)),
         "mean_iou": score(diagnosis),
         "processor_seconds": round(seconds, 1),
     }
