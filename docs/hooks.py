@@ -20,7 +20,7 @@ from segshrink.config import DatasetDescription, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMAS = {"recipe": Recipe, "dataset": DatasetDescription}
-_OF_DATA = ("ClassEntry", "DatasetDescription", "Origin", "Split")
+_OF_DATA = ("ClassEntry", "DatasetDescription", "LabelDecisions", "Origin", "Split")
 INTRODUCTIONS = {
     "recipe": "# Recipe\n\nEverything that a run depends on, in one YAML file. What is left out has its default.",
     "dataset": "# Data set description\n\nWhere images and masks are, and what the masks mean, in one YAML file.",

@@ -22,7 +22,9 @@ from .evaluation import Confusion as Confusion
 from .evaluation import EvaluationRecord as EvaluationRecord
 from .evaluation import ProbabilityHistograms as ProbabilityHistograms
 from .evaluation import Scores as Scores
+from .evaluation import SelfConfidence as SelfConfidence
 from .evaluation import evaluate as evaluate
+from .evaluation import label_doubt as label_doubt
 from .evaluation import paired_bootstrap as paired_bootstrap
 from .evaluation import welch_interval as welch_interval
 from .export import export_onnx as export_onnx
@@ -56,6 +58,7 @@ from .teachers import Teacher as Teacher
 from .teachers import TeacherCache as TeacherCache
 from .teachers import TorchTeacher as TorchTeacher
 from .teachers import open_bank as open_bank
+from .teachers import open_out_of_fold as open_out_of_fold
 from .teachers import open_teacher as open_teacher
 from .teachers import open_teachers as open_teachers
 from .training import Distiller as Distiller
@@ -69,6 +72,9 @@ from .workflows.distill import DistillResult as DistillResult
 from .workflows.distill import distill as distill
 from .workflows.init import InitResult as InitResult
 from .workflows.init import init as init
+from .workflows.labels import LabelError as LabelError
+from .workflows.labels import LabelErrors as LabelErrors
+from .workflows.labels import find_label_errors as find_label_errors
 from .workflows.prune import prune as prune
 from .workflows.quantize import quantize as quantize
 from .workflows.train import train as train

@@ -21,6 +21,7 @@ VERBS = (
     "demo",
     "doctor",
     "inspect",
+    "labels",
     "train",
     "distill",
     "evaluate",

@@ -22,6 +22,7 @@ from segshrink.cli.evaluate import evaluate
 from segshrink.cli.export import export
 from segshrink.cli.init import init
 from segshrink.cli.inspect import inspect
+from segshrink.cli.labels import labels
 from segshrink.cli.predict import predict
 from segshrink.cli.prune import prune
 from segshrink.cli.quantize import quantize
@@ -40,6 +41,7 @@ _VERBS = (
     demo,
     doctor,
     inspect,
+    labels,
     train,
     distill,
     tune,

@@ -130,6 +130,17 @@ class Origin(Strict):
     """Command that fetches it, typed where the paths below end up right."""
 
 
+class LabelDecisions(Strict):
+    """What was decided about regions whose labels ``segshrink labels`` found doubtful."""
+
+    regions: Path
+    """Folder that it wrote, relative to ``root``. Where a polygon's ``accepted`` is true, the label is what the polygon
+    suggests; where it is false, the label stands."""
+    weight: float = Field(default=1.0, ge=0, le=1)
+    """How much labels count in training where a region is undecided: the share of their pixels that a crop keeps, drawn
+    anew for each; 0 ignores them."""
+
+
 class DatasetDescription(Strict):
     """A data set: where images and masks are, and what the masks mean."""
 
@@ -163,6 +174,8 @@ class DatasetDescription(Strict):
     truth: Literal["labels", "teacher"] = "labels"
     """What masks say: "labels", or the answers of a "teacher", which ``distill`` names here where no image has a mask:
     then training images need none, and scores are the agreement with it."""
+    label_errors: LabelDecisions | None = None
+    """Corrections of masks, and doubts about them."""
     unlabeled: str | None = None
     """Wildcard or list file of images without masks, for distillation."""
     bands: Annotated[int, Field(ge=1)] | Annotated[list[int | str], Field(min_length=1)] | None = None

@@ -48,6 +48,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         layers: More arrays to cut with the crops' plans, by name: (channels, size, size), uint8 or else float32, in the
             items.
         recolored: How the colors of unlabeled crops change once more, in a second image of each item, ``recolored``.
+        doubted_weight: Chance that a pixel whose label is doubted keeps it, drawn anew for each crop.
 
     Raises:
         DataError: There is no labeled scene, or no pixel of the scenes of a kind has a value.
@@ -63,6 +64,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         seed: int,
         layers: Mapping[str, Layer] | None = None,
         recolored: Augmentation | None = None,
+        doubted_weight: float = 1.0,
     ) -> None:
         if len(labeled) == 0:
             raise DataError("there is no labeled image to train on; check the data set's 'split'")
@@ -74,6 +76,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         self._chances = [np.cumsum(_chances(store, crops.draw), dtype=np.float64) for store in self._stores]
         self._layers = dict(layers or {})
         self._recolored = recolored
+        self._doubted_weight = doubted_weight
         self._limits = value_range(labeled.image(index) for index in _spread(len(labeled), _RANGE_IMAGES))
         self._positions: ClassPositions | None = None
         if crops.rare_class_share > 0:
@@ -106,6 +109,9 @@ class CropDataset(TorchDataset[dict[str, Any]]):
             if plan.sample >= labeled:
                 image = photometric(image, rng, settings=self._recolored, limits=self._limits)
             item["recolored"] = image
+        if self._doubted_weight < 1 and (doubted := store.doubted(index, _rows(plan))) is not None:
+            dropped = rng.random(item["target"].shape) >= self._doubted_weight
+            item["target"][dropped & cut(doubted, plan, fill=False, order="nearest")] = IGNORE_INDEX
         return _tensors(item)
 
     def _plan(self, rng: np.random.Generator) -> CropPlan:
@@ -198,7 +204,7 @@ def _stacked(values: list[Any]) -> Tensor:
 
 def _read(store: SceneStore, index: int, plan: CropPlan, layers: Mapping[str, Layer]) -> dict[str, Any]:
     """Cut a crop of the scene with that number in the store; only pixels that have a value are inside."""
-    rows = slice(max(plan.row, 0), plan.row + plan.height)
+    rows = _rows(plan)
     valid = store.valid(index, rows)
     crop = {
         "image": cut(store.image(index, rows), plan),
@@ -247,10 +253,14 @@ def _chances(store: SceneStore, draw: str) -> list[int]:
     return areas if draw == "area" else [min(area, 1) for area in areas]
 
 
+def _rows(plan: CropPlan) -> slice:
+    """Return the rows of the scene that a plan looks at."""
+    return slice(max(plan.row, 0), plan.row + plan.height)
+
+
 def _window(plan: CropPlan, array: NDArray[Any]) -> NDArray[Any]:
     """Return what a plan's window covers of an array."""
-    rows, cols = slice(max(plan.row, 0), plan.row + plan.height), slice(max(plan.col, 0), plan.col + plan.width)
-    return array[rows, cols]
+    return array[_rows(plan), max(plan.col, 0) : plan.col + plan.width]
 
 
 def _spread(count: int, limit: int) -> list[int]:

@@ -55,17 +55,18 @@ def folds(dataset: Dataset, count: int) -> list[Names]:
     return sorted(parts, key=min)
 
 
-def unseen(dataset: Dataset, learned: Set[str]) -> Names:
-    """Return the training images whose ground a network that learned from some images has not seen.
+def unseen(dataset: Dataset, learned: Set[str], images: Set[str] | None = None) -> Names:
+    """Return the images whose ground a network that learned from some images has not seen.
 
     An image's ground is seen with any image of its groups, and with any image that it is declared to overlap with.
 
     Args:
         dataset: Says what shows the same ground.
         learned: Names of the images that the network learned from.
+        images: Names of the images asked about; None: the training images.
     """
     seen = set(learned)
     for together in (*dataset.groups.values(), *dataset.overlaps):
         if together & learned:
             seen |= together
-    return Names(sample.name for sample in dataset.train) - seen
+    return Names({sample.name for sample in dataset.train} if images is None else images) - seen

@@ -120,6 +120,7 @@ class CropModule(lightning.LightningDataModule):
             seed=self.seed,
             layers=self.layers,
             recolored=self._recolored,
+            doubted_weight=1.0 if (decided := self.dataset.description.label_errors) is None else decided.weight,
         )
 
     def train_dataloader(self) -> EpochLoader:

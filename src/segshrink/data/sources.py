@@ -15,6 +15,7 @@ from segshrink.data.splits import Division, divide, divide_patches
 from segshrink.errors import DataError, ModelError
 from segshrink.imagery import MaskOptions, ReadOptions, probe
 from segshrink.imagery.bands import same_bands
+from segshrink.imagery.label_regions import regions_of
 from segshrink.imagery.scaling import Scaling
 from segshrink.model_description import ModelDescription
 from segshrink.tiling import Window
@@ -32,6 +33,7 @@ class Sample:
         mask_options: How the mask is read; None is ``MaskOptions()``.
         options: How the image is read; None is ``ReadOptions()``.
         resize_mask: Whether a mask of other size but the same proportions is brought to the image's.
+        regions: Doubted regions of the mask, some of them corrected, as polygons; None where there are none.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Sample:
     mask_options: MaskOptions | None = None
     options: ReadOptions | None = None
     resize_mask: bool = False
+    regions: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,7 @@ def samples_of(
         mask_options=mask_options(description),
         options=options,
         resize_mask=description.mask_resize is not None,
+        regions=None if description.label_errors is None else description.root / description.label_errors.regions,
     )
     if description.split.patches is not None:
         cut = {position: probe(pairs[position].image) for position in division.train}
@@ -218,7 +222,14 @@ def mask_options(description: DatasetDescription) -> MaskOptions:
 
 
 def _sample(
-    pair: Pair, *, mask_options: MaskOptions, options: ReadOptions, resize_mask: bool, window: Window | None = None
+    pair: Pair,
+    *,
+    mask_options: MaskOptions,
+    options: ReadOptions,
+    resize_mask: bool,
+    regions: Path | None,
+    window: Window | None = None,
 ) -> Sample:
     name = pair.name if window is None else f"{pair.name}-r{window.row:05d}-c{window.col:05d}"
-    return Sample(name, pair.image, pair.mask, window, mask_options, options, resize_mask)
+    doubted = None if regions is None else regions_of(regions, pair.name)
+    return Sample(name, pair.image, pair.mask, window, mask_options, options, resize_mask, doubted)

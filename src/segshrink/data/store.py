@@ -20,6 +20,7 @@ from segshrink.data.sources import Sample
 from segshrink.errors import DataError, FileError
 from segshrink.files import content_key, expanded, replacing
 from segshrink.imagery import MaskOptions, ReadOptions, read_mask, read_valid_image
+from segshrink.imagery.label_regions import read_label_regions
 from segshrink.imagery.masks import mask_files, mask_identity, resized_mask
 from segshrink.imagery.pictures import files_of_place
 from segshrink.imagery.vrt import vrt_sources
@@ -35,6 +36,8 @@ _OPEN_ARRAYS = 256
 
 # Noted beside a decoded image: whether all its pixels have a value, or an array of its own says which.
 _VALID, _PARTLY_VALID = "a", "p"
+# Noted beside a decoded mask: an array of its own says which of its labels are doubted.
+_DOUBTED = "d"
 
 # Endings of files that belong to one: GDAL's masks and notes (no-data values, band names), and what a GeoPackage
 # hasn't taken in yet.
@@ -90,9 +93,9 @@ class SceneStore:
         self.folder = cache_folder() if folder is None else Path(folder)
         self._files = CheckedArrays()
         entries: list[_Entry] = []
-        decoded: dict[tuple[Path, Path | None, ReadOptions | None], _Entry] = {}
+        decoded: dict[tuple[Path, Path | None, ReadOptions | None, Path | None], _Entry] = {}
         for number, sample in enumerate(self.samples):
-            files = (sample.image, sample.mask, sample.options)
+            files = (sample.image, sample.mask, sample.options, sample.regions)
             if files not in decoded:
                 decoded[files] = self._entry(sample)
             entries.append(decoded[files])
@@ -141,6 +144,10 @@ class SceneStore:
         """
         return None if self._entries[index].valid is None else self._array(index, "valid", rows)
 
+    def doubted(self, index: int, rows: slice | None = None) -> NDArray[np.bool_] | None:
+        """Return which of a sample's labels are doubted and undecided, (H, W), memory-mapped; None where none is."""
+        return None if self._entries[index].doubted is None else self._array(index, "doubted", rows)
+
     def image_key(self, index: int) -> str:
         """Return a hash of a sample's image file and of how it is read, as it was when the store was built."""
         return self._entries[index].image.stem
@@ -159,7 +166,7 @@ class SceneStore:
             write_array(image_path, pixels, note=_VALID if valid is None else _PARTLY_VALID)
             image = _read_back(image_path)
         known_valid = valid_path if image.note == _PARTLY_VALID else None
-        mask_path = None
+        mask_path = doubted_path = None
         if sample.mask is not None:
             # A mask depends on its image: where that lies, and where it has no values.
             place = [remembered_key(path, self.folder) for path in files_of_place(sample.image)]
@@ -167,13 +174,21 @@ class SceneStore:
             options = asdict(sample.mask_options or MaskOptions())
             identity = mask_identity(sample.mask, sample.image)
             files = [remembered_key(file, self.folder) for file in mask_files(sample.mask)]
-            meaning = json.dumps([self.classes.to_dict(), options, key, *place, *resized, *identity], sort_keys=True)
+            decided = [] if sample.regions is None else [remembered_key(sample.regions, self.folder)]
+            meaning = json.dumps(
+                [self.classes.to_dict(), options, key, *place, *resized, *identity, *decided], sort_keys=True
+            )
             mask_key = hashlib.sha256(f"{' '.join(files)} {meaning}".encode()).hexdigest()
             mask_path = self._home("masks", mask_key)
-            mask = array_header(mask_path)
-            if mask is None:
-                write_array(mask_path, self._decoded_mask(sample, image.shape[:2], known_valid))
+            mask, doubted_path = array_header(mask_path), self._home("doubted", mask_key)
+            if mask is None or (mask.note == _DOUBTED and array_header(doubted_path) is None):
+                decoded, doubted = self._decoded_mask(sample, image.shape[:2], known_valid)
+                if doubted is not None:
+                    write_array(doubted_path, doubted)
+                write_array(mask_path, decoded, note="-" if doubted is None else _DOUBTED)
                 mask = _read_back(mask_path)
+            if mask.note != _DOUBTED:
+                doubted_path = None
             if mask.shape != image.shape[:2]:
                 raise DataError(
                     f"{sample.mask} is {mask.shape[0]} × {mask.shape[1]} pixels (height × width) but its image "
@@ -186,16 +201,25 @@ class SceneStore:
             raise DataError(
                 f"the window {window} of '{sample.name}' reaches outside {sample.image} ({height} × {width})"
             )
-        return _Entry(image_path, mask_path, known_valid, height, width, bands, image.dtype.str)
+        return _Entry(image_path, mask_path, known_valid, doubted_path, height, width, bands, image.dtype.str)
 
-    def _decoded_mask(self, sample: Sample, shape: tuple[int, ...], valid_path: Path | None) -> NDArray[np.uint8]:
-        """Read a sample's mask, brought to the image's shape where it may be, ignored where its image has no value."""
+    def _decoded_mask(
+        self, sample: Sample, shape: tuple[int, ...], valid_path: Path | None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+        """Read a sample's mask, brought to the image's shape where it may be, corrected, and which labels are doubted.
+
+        Where the image has no value, the mask is ignored.
+        """
         if sample.mask is None:
             raise ValueError("an unlabeled sample has no mask to decode")
         mask = read_mask(sample.mask, self.classes, image=sample.image, options=sample.mask_options)
         if sample.resize_mask and mask.shape != shape:
             resized = resized_mask(mask, (shape[0], shape[1]))
             mask = mask if resized is None else resized
+        doubted = None
+        if sample.regions is not None and mask.shape == shape:
+            corrected, doubted = read_label_regions(sample.regions, sample.image, self.classes, shape)
+            np.copyto(mask, corrected, where=corrected != IGNORE_INDEX)
         if valid_path is not None:
             try:
                 valid: NDArray[np.bool_] | None = self._files.get(valid_path, most=_OPEN_ARRAYS)
@@ -203,12 +227,14 @@ class SceneStore:
                 valid = read_valid_image(sample.image, sample.options)[1]
             if valid is not None and valid.shape == mask.shape:
                 mask[~valid] = IGNORE_INDEX
-        return mask
+        return mask, doubted if doubted is not None and doubted.any() else None
 
     def _home(self, kind: str, key: str) -> Path:
         return self.folder / f"v{FORMAT_VERSION}" / kind / key[:2] / f"{key}.npy"
 
-    def _array(self, index: int, kind: Literal["image", "mask", "valid"], rows: slice | None) -> NDArray[Any]:
+    def _array(
+        self, index: int, kind: Literal["image", "mask", "valid", "doubted"], rows: slice | None
+    ) -> NDArray[Any]:
         """Return one of a sample's arrays; one that is damaged or gone is decoded anew."""
         path: Path = getattr(self._entries[index], kind)
         window = self.samples[index].window
@@ -286,6 +312,7 @@ class _Entry:
     image: Path
     mask: Path | None
     valid: Path | None
+    doubted: Path | None
     height: int
     width: int
     bands: int

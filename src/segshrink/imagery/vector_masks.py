@@ -65,9 +65,9 @@ def read_vector_mask(path: Path, image: Path, classes: ClassMap, options: MaskOp
     path = Path(path)
     place = _checked_place(path, image)
     field = options.field or _DEFAULT_FIELD
-    layer = _read(path, field, near=place)
+    layer = read_features(path, field, near=place)
     indices, background, undeclared = _meanings(path, layer, classes, options)
-    geometries = _on_grid(path, layer, place)
+    geometries = on_grid(path, layer, place)
     if undeclared and not options.tolerant:
         pixels = _pixels_of(geometries, layer.values, undeclared, place)
         values = listed([f"{value} ({count} polygons)" for value, count in undeclared.items()], 8)
@@ -76,7 +76,7 @@ def read_vector_mask(path: Path, image: Path, classes: ClassMap, options: MaskOp
             "of polygons to ignore",
             pixels,
         )
-    return _burned(geometries, indices, place, fill=background)
+    return burned(geometries, indices, place, fill=background)
 
 
 def attribute_values(path: Path, field: str) -> tuple[tuple[str, ...], list[Any]]:
@@ -85,7 +85,7 @@ def attribute_values(path: Path, field: str) -> tuple[tuple[str, ...], list[Any]
     Raises:
         FileError, DataError, MissingExtraError: As ``read_vector_mask``.
     """
-    layer = _read(path, field)
+    layer = read_features(path, field)
     return layer.fields, layer.values
 
 
@@ -96,7 +96,7 @@ def misplaced(path: Path, image: Path) -> str | None:
         FileError, DataError, MissingExtraError: As ``read_vector_mask``.
     """
     place = _checked_place(path, image)
-    layer = _read(path, _DEFAULT_FIELD)
+    layer = read_features(path, _DEFAULT_FIELD)
     drawn = [geometry for geometry in layer.geometries if geometry and geometry["coordinates"]]
     bounds = [rasterio.features.bounds(geometry) for geometry in drawn]
     if not drawn or _touches(bounds, layer.crs, place):
@@ -149,7 +149,7 @@ def _checked_place(path: Path, image: Path) -> Georeference:
     return place
 
 
-def _read(path: Path, field: str, *, near: Georeference | None = None) -> Features:
+def read_features(path: Path, field: str, *, near: Georeference | None = None) -> Features:
     """Read polygons; where ``near`` is given those whose bounds touch that grid, of others perhaps."""
     if path.suffix.lower() not in _TEXT_SUFFIXES:
         return _read_binary(path, field, near)
@@ -285,7 +285,7 @@ def _values_table(classes: ClassMap) -> dict[str | None, int]:
     return table | {str(value): index for value, index in classes.more_values}
 
 
-def _on_grid(path: Path, layer: Features, place: Georeference) -> list[dict[str, Any] | None]:
+def on_grid(path: Path, layer: Features, place: Georeference) -> list[dict[str, Any] | None]:
     """Return the polygons in the image's coordinate reference system; None for empty ones."""
     kinds = {geometry["type"] for geometry in layer.geometries if geometry}
     if kinds - {"Polygon", "MultiPolygon"}:
@@ -318,9 +318,14 @@ def _first(geometry: dict[str, Any]) -> tuple[float, ...]:
     return tuple(corner)
 
 
-def _burned(
+def burned(
     geometries: Sequence[dict[str, Any] | None], indices: Sequence[int], place: Georeference, *, fill: int
 ) -> NDArray[np.uint8]:
+    """Draw each polygon's number on a grid in whose coordinates they are: (H, W), ``fill`` where none is.
+
+    Raises:
+        DataError: A polygon can't be drawn.
+    """
     shapes = [(geometry, index) for geometry, index in zip(geometries, indices, strict=True) if geometry]
     size = (place.height, place.width)
     if not shapes or place.transform is None:
@@ -339,6 +344,6 @@ def _pixels_of(
 ) -> dict[Any, int]:
     """Count the pixels of polygons by what their attribute says."""
     return {
-        value: int(_burned(geometries, [int(other == value) for other in values], place, fill=0).sum(dtype=np.int64))
+        value: int(burned(geometries, [int(other == value) for other in values], place, fill=0).sum(dtype=np.int64))
         for value in list(undeclared)[:64]
     }

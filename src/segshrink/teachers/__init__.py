@@ -6,6 +6,7 @@ from segshrink.teachers.cache import TeacherCache
 from segshrink.teachers.ensemble import Ensemble
 from segshrink.teachers.factory import is_data, open_bank, open_teacher, open_teachers
 from segshrink.teachers.mapping import ClassMapping, map_classes
+from segshrink.teachers.out_of_fold import open_out_of_fold
 from segshrink.teachers.teacher import Teacher
 from segshrink.teachers.torch_teacher import TorchTeacher
 
@@ -20,6 +21,7 @@ __all__ = [
     "is_data",
     "map_classes",
     "open_bank",
+    "open_out_of_fold",
     "open_teacher",
     "open_teachers",
 ]
