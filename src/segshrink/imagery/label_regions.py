@@ -22,7 +22,7 @@ from segshrink.imagery.vector_masks import burned, on_grid, read_features
 SUFFIXES = (".geojson", ".gpkg")
 # Attributes: the class that is suggested, and what somebody decided.
 CLASS, ACCEPTED = "class", "accepted"
-_DECISIONS = {
+_DECISIONS: dict[object, bool | None] = {
     **dict.fromkeys((True, 1, "true", "yes", "1", "t", "y"), True),
     **dict.fromkeys((False, 0, "false", "no", "0", "f", "n"), False),
     **dict.fromkeys((None, ""), None),
