@@ -203,10 +203,8 @@ class _Training:
         recipe = self.recipe
         check_memory(recipe.crops, bands=dataset.bands, classes=len(dataset.classes))
         if self.role != "student" and not dataset.labeled:
-            raise DataError(
-                f"no training image of '{dataset.description.name}' has a mask, and a {self.role} learns from masks; "
-                "give some, or distill from a teacher that is there (segshrink distill --teacher)"
-            )
+            name, remedy = dataset.description.name, "give some, or distill from a teacher that is there"
+            raise DataError(f"no training image of '{name}' has a mask, and a {self.role} learns from masks; {remedy}")
         if self.learner.consistency is not None and not dataset.unlabeled:
             raise ConfigError(
                 f"'consistency' learns from unlabeled images, but '{dataset.description.name}' has none; name some "

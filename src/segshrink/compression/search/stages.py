@@ -44,9 +44,12 @@ _FETCHING = ("weights",)
 # Keys that recipes of version 0.1 didn't have, and what they say where they are left out.
 _LATER: dict[str, Any] = {
     **dict.fromkeys(("cutmix", "mixup"), 0.0),
-    **{key: [] for key in ("colors", "values", "exclude", "overlaps", "members", "trackers")},
+    **{key: [] for key in ("colors", "values", "labels", "ignore_labels", "exclude", "overlaps")},
+    **{key: [] for key in ("members", "trackers")},
     **dict.fromkeys(("mask_resize", "soft_weight", "consistency", "folds", "module", "origin")),
     **dict.fromkeys(("out_of_fold", "trust"), False),
+    "truth": "labels",
+    "start_classes": {},
     "keep": "best",
     "accumulate": 1,
     "optimizer": {"name": "adamw", "options": {}},
