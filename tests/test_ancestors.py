@@ -17,7 +17,7 @@ from segshrink.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = [
-    *("crops.size=32", "crops.batch_size=2", "crops.per_epoch=4", "crops.workers=0", "--no-doctor"),
+    *("crops.size=32", "crops.batch_size=2", "crops.per_epoch=4", "crops.workers=0", "--no-doctor", "--force"),
     *("student.training.epochs=1", "student.training.threads=1"),
 ]
 

@@ -59,10 +59,12 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def handlers() -> Iterator[None]:
     """Every command gives the signals their former meaning, also where the tests run under nohup."""
     hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs of a script's background ignore it
     before = [signal.getsignal(number) for number in STATUS]
     yield
     assert [signal.getsignal(number) for number in STATUS] == before
     signal.signal(signal.SIGHUP, hangup)
+    signal.signal(signal.SIGINT, interrupt)
 
 
 PLACES = {

@@ -341,7 +341,7 @@ def test_unknown_keys_deep_in_a_recipe_name_the_nearest(recipe: Path) -> None:
         load_recipe(recipe, ["student.training.learning_rat=0.1"])
     with pytest.raises(ConfigError, match=r"unknown key 'data\.split\.trainn'; did you mean 'train'"):
         load_recipe(recipe, ["data.split.trainn=[a]"])
-    for far, known in (("student.training.optimizer", "learning_rate"), ("augmentation.rotate", "quarter_turns")):
+    for far, known in (("student.training.speed", "learning_rate"), ("augmentation.rotate", "quarter_turns")):
         with pytest.raises(ConfigError, match=rf"unknown key '{far}'; known are: .*{known}"):
             load_recipe(recipe, [f"{far}=1"])
     with pytest.raises(ConfigError, match=r"'teacher\.model' is missing"):

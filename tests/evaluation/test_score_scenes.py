@@ -105,7 +105,7 @@ def test_writes_the_run_folder_of_the_contract(scenes, tmp_path):
     content = json.loads((tmp_path / "evaluation.json").read_text())
     assert content == json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
     assert list(content) == [
-        *("segshrink", "date", "data", "split", "leaking", "model", "classes", "images", "pixels", "scores"),
+        *("segshrink", "date", "data", "split", "leaking", "truth", "model", "classes", "images", "pixels", "scores"),
         *("confusion", "interval", "areas", "calibration", "curves", "pooled_curve", "soft_answers", "per_image"),
         *("agreement", "inner", "never_predicted"),
     ]

@@ -23,6 +23,7 @@ EXPECTED = {
     "ickd": {"cross_entropy": 1, "channel_correlation": 20},
     "pkd": {"cross_entropy": 1, "pearson_hint": 6},
     "fitnet": {"cross_entropy": 1, "pixel_kl": 1, "hint": 10},
+    "cosine": {"cross_entropy": 0.75, "cosine_hint": 0.25},
     "at": {"cross_entropy": 1, "pixel_kl": 1, "attention_transfer": 10000},
     "nkd": {"cross_entropy": 1, "normalized_kl": 1},
     "dkd": {"cross_entropy": 1, "decoupled_kl": 1},

@@ -18,12 +18,12 @@ from segshrink.prediction.average import AverageBackend
 CLASSES = ClassMap.build(["land", "water", "road"])
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> list[Path]:
-    found = []
-    for seed in range(3):
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    tmp_path, found = tmp_path_factory.mktemp("models"), []
+    for seed in range(2):
         torch.manual_seed(seed)
-        model = build_model("unet", CLASSES, options={"width": 4, "depth": seed + 2}).eval()
+        model = build_model("unet", CLASSES, options={"width": 2, "depth": seed + 2}).eval()
         with torch.no_grad():
             model.network.head.weight *= 20  # type: ignore[union-attr, operator]
         found.append(export_onnx(model, tmp_path / f"{seed}.onnx"))
@@ -38,7 +38,7 @@ def test_the_mean_of_all_probabilities_decides(files: list[Path], box_backend: A
     np.testing.assert_allclose(softmax(average.run(images), axis=1), expected, atol=1e-6)
     np.testing.assert_array_equal(average.classify(images), expected.argmax(axis=1))
     assert average.description is not None
-    assert average.description.stride == 8
+    assert average.description.stride == 4
     assert any((average.classify(images) != part.classify(images)).any() for part in parts)
     assert open_backend(files[:1]).name == parts[0].name
     with pytest.raises(ModelError, match="have no mean; give models of the same classes and bands"):
@@ -52,7 +52,7 @@ def test_scenes_are_predicted_by_several_and_recognized_again(files: list[Path],
     (first,) = predict_scenes(files, [tmp_path / "scene.png"], out)
     assert not first.skipped
     found = np.asarray(Image.open(first.files.classes))
-    expected = open_backend(files).classify(np.pad(pixels, ((0, 10), (0, 6), (0, 0)))[None])[0, :70, :90]
+    expected = open_backend(files).classify(np.pad(pixels, ((0, 2), (0, 2), (0, 0)))[None])[0, :70, :90]
     assert (found == expected).mean() > 0.9  # borders are padded otherwise
     assert predict_scenes(files, [tmp_path / "scene.png"], out)[0].skipped
     alone = tmp_path / "alone"

@@ -46,12 +46,22 @@ def test_smaller_batches_come_before_smaller_crops(opened: Recipe, monkeypatch: 
         fit_memory(opened.model_copy(update={"student": None}), role="control", limit_mb=120)
 
 
-def test_a_training_stays_below_what_was_measured_of_it(opened: Recipe, tmp_path: Path) -> None:
+def test_what_a_training_takes_is_measured_in_a_process_of_its_own(opened: Recipe) -> None:
     measured = measured_memory(opened, role="teacher")
     assert measured is not None
-    out = tmp_path / "run"
-    train(opened, out=out, memory=2 * measured * 1e6)
-    assert sizes(RunFolder(out).recipe()) == (160, 4, 1)
+    assert 100 < measured < 10_000
     wrong = opened.model_copy(update={"data": opened.data.model_copy(update={"images": "nothing/*.png"})})
     with pytest.raises(Exception, match=re.escape("nothing/*.png")):
         measured_memory(wrong, role="teacher")
+
+
+def test_a_run_keeps_what_was_chosen_for_it(opened: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def take(recipe: Recipe, *, role: str) -> float:
+        return 100.0 * recipe.crops.batch_size
+
+    monkeypatch.setattr(memory, "measured_memory", take)
+    out = tmp_path / "run"
+    for resume in (False, True):
+        train(opened, out=out, memory=250e6, resume=resume)
+        assert sizes(RunFolder(out).recipe()) == (160, 2, 2)
+        monkeypatch.setattr(memory, "measured_memory", None)  # a run that is resumed isn't measured again
