@@ -38,12 +38,13 @@ def test_the_script_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 def test_the_open_values_are_read(tmp_path: Path) -> None:
     path = tiny_recipe(tmp_path)
     opened, trained = blocks("yaml")
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **yaml.safe_load(opened)}))
+    own = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**own, **yaml.safe_load(opened)}))
     recipe, space = load_open_recipe(path)
     assert len(space) == 5
     assert recipe.student is not None
     assert (recipe.student.model.options["width"], recipe.student.training.epochs) == (8, 25)
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **yaml.safe_load(trained)}))
+    path.write_text(yaml.safe_dump({**own, **yaml.safe_load(trained)}))
     student = load_recipe(path).student
     assert student is not None
     assert (student.training.optimizer.name, student.training.schedule.name) == ("sgd", "PolynomialLR")
