@@ -54,6 +54,7 @@ NAMES = {
         *("study.json", "best.yaml", "best-control.yaml", "journal.log", *REPORT),
         *("student/0000/run.json", "control/0001/notes.txt", "teacher/run.json"),
     ),
+    "labels": ("val-v0.geojson",),
     "init": ("data.yaml", "recipe.yaml", "pairs.txt", "unlabeled.txt", "exclude.txt"),
 }
 FOREIGN = {".json": b'{"name": "mine"}', ".yaml": b"name: mine\n", ".html": b"<p>mine</p>", ".md": b"# mine\n"}
@@ -86,6 +87,7 @@ class Material:
             "predict": ["predict", self.onnx, self.data.parent / "val" / "images", "--out", out],
             "doctor": ["doctor", self.recipe, "--teacher", self.run, "--json", out / "findings.json"],
             "tune": ["tune", self.recipe, "--out", out, "--trials", 1],
+            "labels": ["labels", self.data, "--bank", self.run, "--split", "val", "--out", out],
             "init": ["init", self.data.parent, "--out", out],
         }[verb]
 
@@ -154,7 +156,7 @@ def test_one_file_of_somebody_else_is_enough_and_named(
     assert content(tmp_path) == before
 
 
-@pytest.mark.parametrize("verb", sorted({*NAMES} - {"prune --recipe", "predict", "doctor", "init", "tune"}))
+@pytest.mark.parametrize("verb", sorted({*NAMES} - {"prune --recipe", "predict", "doctor", "init", "tune", "labels"}))
 def test_the_second_process_in_a_folder_refuses_and_names_the_first(
     segshrink: Run, material: Material, holder: tuple[Path, int], verb: str
 ) -> None:

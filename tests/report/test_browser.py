@@ -44,7 +44,8 @@ def show(browser: webdriver.Chrome, page: Path, *, width: int, scheme: str, scri
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_page_shows_whole(browser: webdriver.Chrome, hostile_report: Path, width: int, scheme: str) -> None:
-    browser.get_log("performance")
+    for kind in ("performance", "browser"):  # what other pages left
+        browser.get_log(kind)
     show(browser, hostile_report, width=width, scheme=scheme)
     browser.execute_async_script("Promise.all([...document.images].map(i => i.decode())).then(arguments[0])")
     pictures = browser.execute_script("return [...document.images].map(i => [i.naturalWidth, i.clientWidth])")
