@@ -36,14 +36,16 @@ def build_optimizer(settings: Training, parameters: Iterable[nn.Parameter]) -> O
     try:
         if choice.name == "adamw":
             return AdamW(groups, lr=rate, **choice.options)
+        make: Callable[..., Optimizer]
         if choice.name[:1].isupper():
-            built: Optimizer = _of_torch(choice, torch.optim, Optimizer)(groups, lr=rate, **choice.options)
-            return built
-        from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
+            make = _of_torch(choice, torch.optim, Optimizer)
+        else:
+            from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
 
-        if choice.name not in (known := [str(name) for name in list_optimizers()]):
-            raise ValueError(f"timm has none of that name{nearest(choice.name, known)}")
-        return create_optimizer_v2(groups, choice.name, lr=rate, **choice.options)
+            if choice.name not in (known := [str(name) for name in list_optimizers()]):
+                raise ValueError(f"timm has none of that name{nearest(choice.name, known)}")
+            make = partial(create_optimizer_v2, opt=choice.name)
+        return make(groups, lr=rate, **choice.options)
     except _REFUSALS as error:
         raise _refused("optimizer", choice, error) from error
 
