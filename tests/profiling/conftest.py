@@ -18,8 +18,8 @@ NAMES = ("Ground", "Roof", "Water")
 PARAMETERS = 3 * 16 * 9 + 16 + 16 * 3
 
 
-def write_onnx(path: Path) -> Path:
-    rng = np.random.default_rng(0)
+def write_onnx(path: Path, *, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
     weights = {
         "first": rng.normal(size=(16, 3, 3, 3)).astype(np.float32),
         "bias": np.ones(16, np.float32),

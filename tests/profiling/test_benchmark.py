@@ -14,14 +14,15 @@ import pytest
 from PIL import Image
 
 from segshrink.config import DatasetDescription
-from segshrink.errors import ConfigError, FileError, MissingExtraError, ModelError, install_command
+from segshrink.errors import ConfigError, FileError, MissingExtraError, ModelError, UsageError, install_command
+from segshrink.evaluation import evaluate
 from segshrink.profiling import Job, Measurement
 from segshrink.profiling import benchmark as comparison
 from segshrink.profiling.benchmark import benchmark, plan
 from segshrink.profiling.load import Load
 from segshrink.profiling.results import table, write_results
 
-from .conftest import NAMES, PARAMETERS
+from .conftest import NAMES, PARAMETERS, write_onnx
 
 
 @pytest.fixture
@@ -180,6 +181,7 @@ def sources(tmp_path: Path) -> dict[str, Path]:
 
 
 def combined(*arguments: Path, **options: object) -> list[tuple[str, str, str]]:
+    """Model, runtime and precision of each row."""
     entries, _ = plan(arguments, **({"runtimes": None, "precisions": ("auto",)} | options))  # type: ignore[arg-type]
     return [(entry.model, entry.runtime, entry.precision) for entry in entries]
 
@@ -245,3 +247,47 @@ def test_wrong_input(sources: dict[str, Path]) -> None:
         combined(sources["small.onnx"], runtimes=("tensorrt",))
     with pytest.raises(ConfigError, match="precision 'fp16' is unknown"):
         combined(sources["small.onnx"], precisions=("fp16",))
+
+
+def test_the_mean_of_models_has_rows_on_what_runs_all(
+    sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "find_spec", lambda name: object())
+    student, teacher = sources["runs"] / "student", sources["runs"] / "teacher"
+    found = combined(student, sources["small.onnx"], average=True, runtimes=("torch", "openvino"))
+    assert found[-1] == ("average", "openvino", "auto")
+    assert ("average", "torch", "auto") not in found
+    rows, notes = plan([sources["small.onnx"], student], runtimes=("torch",), precisions=("auto",), average=True)
+    assert [row.model for row in rows] == ["student"]
+    assert notes[-1] == "no runtime was measured with all models of average, so their mean wasn't"
+    monkeypatch.setattr(comparison, "bank_members", lambda path: [student, teacher] if path.name == "bank" else [])
+    bank = [("student", "torch", "auto"), ("teacher", "torch", "auto"), ("bank", "torch", "auto")]
+    for average in (False, True):
+        assert combined(sources["root"] / "bank", runtimes=("torch",), average=average) == bank
+    with pytest.raises(UsageError, match="two models"):
+        combined(student, average=True)
+
+
+def test_an_average_is_timed_and_scored_as_one_model(onnx_model: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / part / "a.png")
+        Image.fromarray(rng.integers(0, 3, (32, 32), np.uint8)).save(tmp_path / part / "a.mask.png")
+    classes = [{"name": name, "value": value} for value, name in enumerate(NAMES)]
+    files = {"images": "*/a.png", "masks": "*/a.mask.png", "split": {"train": ["train"], "val": ["val"]}}
+    data = DatasetDescription.model_validate({"name": "noise", "root": str(tmp_path), "classes": classes, **files})
+    other = write_onnx(tmp_path / "other.onnx", seed=1)
+    result = benchmark(
+        [onnx_model, other], runtimes=("onnxruntime",), average=True, data=data, batches=(1,), threads=(1,), size=32,
+        runs=1, rounds=1,
+    )  # fmt: skip
+    *single, mean = result.rows
+    assert not mean.errors
+    assert mean.measurements[0].latency_ms
+    assert mean.measurements[0].peak_memory_mb
+    assert mean.parameters == 2 * PARAMETERS
+    assert mean.file_bytes == sum(path.stat().st_size for path in (onnx_model, other))
+    assert mean.mean_iou == evaluate([onnx_model, other], data).scores.mean_iou
+    assert mean.mean_iou not in [row.mean_iou for row in single]
+    assert result.to_dict()["rows"][2]["average_of"] == ["tiny", "other"]

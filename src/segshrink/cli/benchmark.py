@@ -24,7 +24,7 @@ def benchmark(
         list[Path],
         typer.Argument(
             metavar="MODEL...",
-            help="Run folders, model folders, .onnx, .xml, .tflite or Keras files.",
+            help="Run folders, banks, model folders, .onnx, .xml, .tflite or Keras files.",
             show_default=False,
         ),
     ],
@@ -52,6 +52,9 @@ def benchmark(
         Path | None,
         typer.Option("--out", "-o", help="Folder for benchmark.json, .md and .png.", show_default=False),
     ] = None,
+    average: Annotated[
+        bool, typer.Option("--average", help="Also measure the mean of all models as one, as of a bank's teachers.")
+    ] = False,
     trust: Trust = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -82,6 +85,7 @@ def benchmark(
                 batches=batches,
                 threads=thread_counts,
                 runs=runs,
+                average=average,
                 trust=trust,
                 progress=partial(progress, "benchmark"),
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.util import find_spec
@@ -23,7 +23,7 @@ from segshrink.errors import (
 from segshrink.files import scratch_folder
 from segshrink.machine import default_threads
 from segshrink.model_file import ModelFile, keras_path
-from segshrink.prediction.backends import PRECISIONS
+from segshrink.prediction.backends import PRECISIONS, bank_members
 from segshrink.prediction.isolated import check_isolated
 from segshrink.profiling.latency import (
     OWN_PRECISION,
@@ -63,6 +63,7 @@ def benchmark(
     threads: Sequence[int] | None = None,
     runs: int = 20,
     rounds: int = 5,
+    average: bool = False,
     trust: bool = False,
     progress: Progress | None = None,
 ) -> BenchmarkResult:
@@ -71,7 +72,8 @@ def benchmark(
     Folders and Keras files are run in PyTorch, and exported to a temporary folder for ONNX Runtime and OpenVINO.
 
     Args:
-        sources: Model folders, run folders, .onnx, .xml, .tflite and Keras files.
+        sources: Model folders, run folders, banks, .onnx, .xml, .tflite and Keras files. Of a bank each teacher is
+            measured, and their mean.
         runtimes: "torch", "torch-compile", "onnxruntime", "openvino", "litert"; by default all that suit a source and
             are installed.
         precisions: For PyTorch and OpenVINO: "auto" leaves bf16 to them, "32", "bf16"; a row for each.
@@ -82,6 +84,7 @@ def benchmark(
         threads: Numbers of threads; by default 1 and as many as this process has cores, or ``OMP_NUM_THREADS`` if less.
         runs: Timed runs of each row and shape, over all rounds.
         rounds: Turns of each.
+        average: Also measure the mean of all models' probabilities as one model, on runtimes that suit all.
         trust: Let Keras files run code; see ``load_model``.
         progress: Called with (steps done, steps in all, what is being done).
 
@@ -99,7 +102,7 @@ def benchmark(
     shapes = [(batch, count) for batch in dict.fromkeys(batches) for count in _threads(threads)]
     for batch, count in shapes:
         Job(Path(), "onnxruntime", size=size, batch=batch, threads=count)  # refuses numbers that make no sense
-    rows, notes = plan(sources, runtimes=runtimes, precisions=precisions)
+    rows, notes = plan(sources, runtimes=runtimes, precisions=precisions, average=average)
     dataset = None if data is None else open_for_scores(data, split)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     before = len(rows) * (1 if dataset is None else 2)
@@ -115,17 +118,19 @@ def benchmark(
         if dataset is not None:
             _score(runnable, dataset, split, trust=trust, before=len(rows), tell=tell)
         jobs = [
-            Job(file, row.runtime, row.precision, size, batch, count, trust=trust)
+            Job(file, row.runtime, row.precision, size, batch, count, trust=trust, others=_others(row))
             for batch, count in shapes  # those of one shape are measured beside each other
             for row, file in runnable
         ]
         measurements = measure(jobs, runs=runs, rounds=rounds, progress=lambda done, _, note: tell(before + done, note))
         tell(total, "")
-    for place, (row, file) in enumerate(runnable):
+    for place, (row, _) in enumerate(runnable):
         row.measurements = measurements[place :: len(runnable)]
-        # An exported file has a name that nobody gave and that is gone when its error is read.
-        failures = [measurement.error for measurement in row.measurements if measurement.error]
-        row.errors += [error.replace(str(file), str(row.source)) for error in failures]
+        for error in (measurement.error for measurement in row.measurements if measurement.error):
+            # An exported file has a name that nobody gave and that is gone when its error is read.
+            for model in row.models:
+                error = error.replace(str(model.file), str(model.source))
+            row.errors.append(error)
     if not any(measurement.latency_ms for measurement in measurements):
         raise ModelError(next(error for row in rows for error in row.errors))
     load = total_load(measurements)
@@ -144,17 +149,22 @@ def benchmark(
 
 
 def plan(
-    sources: Sequence[str | Path], *, runtimes: Sequence[str] | None, precisions: Sequence[str]
+    sources: Sequence[str | Path],
+    *,
+    runtimes: Sequence[str] | None,
+    precisions: Sequence[str],
+    average: bool = False,
 ) -> tuple[list[Row], list[str]]:
     """Combine sources, runtimes and precisions.
 
     Args:
-        sources: Model and run folders, .onnx, .xml, .tflite and Keras files.
+        sources: Model and run folders, banks, .onnx, .xml, .tflite and Keras files.
         runtimes: Those to measure; by default all that suit a source.
         precisions: For runtimes that may compute in bf16; the others have one row.
+        average: Whether the mean of all sources has rows, too, as that of a bank's teachers has.
 
     Returns:
-        The rows, source by source, and sentences about what was left out.
+        The rows, source by source and then the means, and sentences about what was left out.
 
     Raises:
         ConfigError: There is no source, or a runtime or precision is unknown.
@@ -162,7 +172,7 @@ def plan(
         ModelError: A source is no model, or nothing is left to measure.
         MissingExtraError: Nothing is left because no runtime is installed.
     """
-    paths = _checked(sources, runtimes, precisions)
+    paths, means = _models(_checked(sources, runtimes, precisions), average=average)
     rows: list[Row] = []
     notes: list[str] = []
     missing: dict[str, None] = {}
@@ -185,7 +195,37 @@ def plan(
         raise MissingExtraError(f"measuring with {RUNTIMES[runtime].title}", RUNTIMES[runtime].extra or "train")
     if not rows:
         raise ModelError(f"nothing can be measured: {'; '.join(notes)}; choose other runtimes or export the model")
+    for name, members in means.items():
+        of_mean = list(_mean_rows(name, members, rows))
+        if not of_mean:
+            notes.append(f"no runtime was measured with all models of {name}, so their mean wasn't")
+        rows += of_mean
     return rows, notes + [_absent(runtime) for runtime in missing]
+
+
+def _models(paths: Sequence[Path], *, average: bool) -> tuple[list[Path], dict[str, list[Path]]]:
+    """Return every single model, and by name those of which the mean is to be measured."""
+    banks = {path: members for path in paths if (members := bank_members(path))}
+    models = list(dict.fromkeys(model for path in paths for model in banks.get(path, [path])))
+    means = {path.resolve().name: members for path, members in banks.items()}
+    if average and len(models) < 2:
+        raise UsageError("an average is of two models at least; name some more, or a bank")
+    if average and models not in means.values():
+        means["average"] = models
+    return models, means
+
+
+def _mean_rows(name: str, members: Sequence[Path], rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield a row of the mean of some models for each runtime and precision that all of them have."""
+    for runtime, precision in dict.fromkeys((row.runtime, row.precision) for row in rows if not row.parts):
+        alike = [row for row in rows if (row.runtime, row.precision) == (runtime, precision) and not row.parts]
+        parts = tuple(row for row in alike if row.source in members)
+        if len(parts) == len(members):
+            yield Row(name, Path(name), runtime, precision, parts=parts)
+
+
+def _others(row: Row) -> tuple[Path, ...]:
+    return tuple(part.file for part in row.parts[1:] if part.file is not None)
 
 
 def open_for_scores(data: Dataset | DatasetDescription | str | Path, split: str) -> Dataset:
@@ -226,6 +266,9 @@ def _prepare(rows: Sequence[Row], scratch: Path, *, size: int, trust: bool, tell
 
     for done, row in enumerate(rows):
         tell(done, f"prepare {row.title}")
+        if row.parts:
+            _combine(row)
+            continue
         try:
             file = row.source
             if not ModelFile.find(row.source).is_torch:
@@ -240,27 +283,47 @@ def _prepare(rows: Sequence[Row], scratch: Path, *, size: int, trust: bool, tell
             row.errors.append(f"{row.title}: {error}")
 
 
+def _combine(row: Row) -> None:
+    """Fill in what the mean of models costs: as much as all of them."""
+    for name in ("parameters", "macs", "file_bytes"):
+        counts = [getattr(part, name) for part in row.parts]
+        setattr(row, name, None if None in counts else sum(counts))
+    missing = [part.title for part in row.parts if part.file is None]
+    if missing:
+        row.errors.append(f"{row.title} can't be measured without {', '.join(missing)}")
+    else:
+        row.file = row.parts[0].file
+
+
 def _score(
     rows: Sequence[tuple[Row, Path]], dataset: Dataset, split: str, *, trust: bool, before: int, tell: _Tell
 ) -> None:
     """Score each model through its own runtime; ``before`` steps are done."""
     from segshrink.evaluation import evaluate
 
-    for done, (row, file) in enumerate(rows, start=before):
+    for done, (row, _) in enumerate(rows, start=before):
 
         def tell_scenes(scene: int, scenes: int, *, step: int = done, title: str = row.title) -> None:
             tell(step, f"evaluate {title} ({scene}/{scenes} images)")
 
         try:
-            model: SegmentationModel | Path = file
-            if keras_path(file) is not None:
-                from segshrink.models import load_model
+            models: list[SegmentationModel | Path] = []
+            for file in (model.file for model in row.models if model.file is not None):
+                if keras_path(file) is not None:
+                    from segshrink.models import load_model
 
-                model = load_model(file, trust=trust)
-            elif file.is_file():  # a runtime that ends its process must not end this one
-                check_isolated(file, runtime=row.runtime, precision=row.precision)
+                    models.append(load_model(file, trust=trust))
+                    continue
+                if file.is_file():  # a runtime that ends its process must not end this one
+                    check_isolated(file, runtime=row.runtime, precision=row.precision)
+                models.append(file)
             evaluation = evaluate(
-                model, dataset, split, runtime=row.runtime, precision=row.precision, progress=tell_scenes
+                models if row.parts else models[0],
+                dataset,
+                split,
+                runtime=row.runtime,
+                precision=row.precision,
+                progress=tell_scenes,
             )
             row.mean_iou = evaluation.scores.mean_iou
             row.mean_iou_interval = None if evaluation.interval is None else evaluation.interval.mean_iou

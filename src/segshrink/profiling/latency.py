@@ -74,6 +74,7 @@ class Job:
         backend: A model that is open already and is timed in this process, with its own threads; its memory isn't
             measured, and ``source`` only names it.
         trust: As ``open_backend`` takes it.
+        others: Further models, whose mean with ``source`` is what is measured.
 
     Raises:
         ConfigError: The runtime or precision is unknown, or a number is below 1.
@@ -88,6 +89,7 @@ class Job:
     name: str = ""
     backend: Backend | None = None
     trust: bool = False
+    others: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         check_runtime(self.runtime)
@@ -112,7 +114,8 @@ class Job:
     def title(self) -> str:
         """Source, runtime and shape, for errors."""
         images = f"{self.batch} image{'s' if self.batch > 1 else ''} of {self.size} × {self.size}"
-        return f"{self.source} on {runtime_title(self.runtime, self.precision)} ({images}, {threads_title(self.cores)})"
+        sources = f"the mean of {', '.join(map(str, (self.source, *self.others)))}" if self.others else self.source
+        return f"{sources} on {runtime_title(self.runtime, self.precision)} ({images}, {threads_title(self.cores)})"
 
     @property
     def short_title(self) -> str:

@@ -37,6 +37,7 @@ class Row:
         mean_iou_interval: Its bootstrap interval over images.
         measurements: What it took here, one for each batch and number of threads.
         errors: Sentences about what failed.
+        parts: The models whose mean it is, on the same runtime; empty: it is one model.
     """
 
     model: str
@@ -51,6 +52,12 @@ class Row:
     mean_iou_interval: tuple[float, float] | None = None
     measurements: list[Measurement] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    parts: tuple[Row, ...] = ()
+
+    @property
+    def models(self) -> tuple[Row, ...]:
+        """Itself, or the models whose mean it is."""
+        return self.parts or (self,)
 
     @property
     def runtime_title(self) -> str:
@@ -67,6 +74,7 @@ class Row:
         return {
             "model": self.model,
             "source": str(self.source),
+            "average_of": [part.model for part in self.parts],
             "runtime": self.runtime,
             "runtime_title": self.runtime_title,
             "precision": self.precision,

@@ -58,7 +58,8 @@ class Worker:
         self._title = job.title
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         settings = {name: getattr(job, name) for name in ("runtime", "module", "precision", "size", "batch", "trust")}
-        request = json.dumps({**settings, "source": str(job.source), "threads": job.cores})
+        sources = [str(source) for source in (job.source, *job.others)]
+        request = json.dumps({**settings, "sources": sources, "threads": job.cores})
         threads = dict.fromkeys(_THREAD_VARIABLES, str(job.cores))
         try:
             # -P: a file beside the program must not stand in for one of Python's own modules.
@@ -184,7 +185,7 @@ def _serve(job: dict[str, Any], requests: TextIO, answer: Callable[[dict[str, An
     from segshrink.prediction import open_backend
 
     options = {name: job[name] for name in ("runtime", "precision", "threads", "trust")}
-    backend = open_backend(job["source"], **options)
+    backend = open_backend(job["sources"], **options)
     images = _noise(job["batch"], job["size"], backend.bands)
     backend.classify(images)
     answer({"peak_memory_mb": peak_memory_mb(), "baseline_memory_mb": baseline})
