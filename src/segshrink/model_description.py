@@ -10,6 +10,7 @@ from typing import Any
 from segshrink.classes import ClassMap
 from segshrink.errors import ConfigError, ModelError, nearest
 from segshrink.formatting import printable, shortened
+from segshrink.working_size import Resize, checked
 
 # Begins the id of a network that only its owner's code can build.
 CUSTOM = "custom:"
@@ -126,6 +127,8 @@ class ModelDescription:
         scaling: (scale, offset) of each band's raw numbers, as the tags of the files it was trained on say; None where
             they say nothing.
         resolution: Ground size of a pixel in meters that it was trained on, when known.
+        resize: The size at which the network works on an image, as ``working_size`` says it; logits come at the image's
+            own size. None: the image's.
         structure: How the network differs from the one that ``id`` and ``options`` build, as ``models.structure`` says
             it; None where it doesn't.
     """
@@ -142,8 +145,11 @@ class ModelDescription:
     resolution: float | None = None
     scaling: tuple[tuple[float, float], ...] | None = None
     structure: Mapping[str, Any] | None = None
+    resize: Resize | None = None
 
     def __post_init__(self) -> None:
+        if self.resize is not None:
+            object.__setattr__(self, "resize", checked(self.resize))
         for name in (self.id, *(self.band_names or ())):
             if not 0 < len(name) <= _LONGEST_NAME or printable(name) != name:
                 shown = printable(shortened(name, 60))
@@ -199,6 +205,8 @@ class ModelDescription:
             "resolution": self.resolution,
             "scaling": None if self.scaling is None else [list(tags) for tags in self.scaling],
             "structure": self.structure,
+            # Absent from older files, and from the identities of teachers that have none.
+            **({} if self.resize is None else {"resize": self.resize}),
         }
 
     @classmethod
@@ -232,6 +240,7 @@ class ModelDescription:
                 resolution=None if resolution is None else float(resolution),
                 scaling=None if scaling is None else tuple((float(scale), float(offset)) for scale, offset in scaling),
                 structure=None if structure is None else dict(structure),
+                resize=mapping.get("resize"),
             )
         except (ModelError, ConfigError) as error:
             raise ModelError(f"the model description is damaged: {error}") from error

@@ -15,7 +15,7 @@ from segshrink.config import (
     load_recipe,
     read_yaml,
 )
-from segshrink.errors import ConfigError, FileError
+from segshrink.errors import ConfigError, FileError, UsageError
 
 DATA = """\
 name: fields
@@ -484,3 +484,18 @@ def test_the_share_of_the_teacher_is_one_minus_alpha(recipe: Path) -> None:
     recipe.write_text(f"{RECIPE}distillation: {{soft_weight: 1.9}}\n")
     with pytest.raises(ConfigError, match="soft_weight"):
         load_recipe(recipe)
+
+
+def test_a_recipe_changes_keys_of_its_description(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "d.yaml").write_text("{name: d, images: '*.png', classes: [a, b], root: images}")
+    (tmp_path / "r.yaml").write_text("data: {file: data/d.yaml, resize: [256, 128], name: small}")
+    data = load_recipe(tmp_path / "r.yaml", ["data.resolution=0.5"]).data
+    assert (data.name, data.resize, data.resolution) == ("small", (256, 128), 0.5)
+    assert data.root == tmp_path / "data" / "images"
+    again = load_recipe(tmp_path / "r.yaml", ["data.resize={longest: 500}"])
+    (tmp_path / "again.yaml").write_text(dump_yaml(again))
+    assert load_recipe(tmp_path / "again.yaml") == again
+    for wrong in ("0", "half", "[256]", "{shortest: 5}", "{}"):
+        with pytest.raises(UsageError, match=r"data\.resize"):
+            load_recipe(tmp_path / "r.yaml", [f"data.resize={wrong}"])

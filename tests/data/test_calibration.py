@@ -53,3 +53,12 @@ def test_an_empty_set_and_a_bad_count_are_named(dataset: Dataset) -> None:
         calibration_tiles(replace(dataset, train=(), unlabeled=()), count=4)
     with pytest.raises(ConfigError, match="at least 1 image, found 0"):
         calibration_tiles(dataset, count=0)
+
+
+def test_a_model_is_calibrated_on_what_its_working_size_shows_it(dataset: Dataset) -> None:
+    (whole,) = calibration_tiles(dataset, count=1, resize={"longest": 64})
+    shapes = {SceneStore(dataset.train, dataset.classes).shape(index) for index in range(len(dataset.train))}
+    assert whole.shape[1:] in shapes
+    small, large = (calibration_tiles(dataset, count=1, resize=share)[0].shape for share in (8.0, 0.5))
+    assert small[1:] == (64, 64)
+    assert large[1:] in shapes

@@ -18,7 +18,7 @@ from rasterio.transform import Affine
 from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.data import Sample, SceneStore, checked_arrays
 from segshrink.data.checked_arrays import CheckedArrays, DamagedError, array_header, write_array
-from segshrink.data.store import remembered_key
+from segshrink.data.file_keys import remembered_key
 from segshrink.errors import FileError
 from segshrink.imagery import ReadOptions
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -366,3 +367,22 @@ def test_training_resumes_with_the_crops_it_would_have_seen(dataset: Dataset, tm
         for name in (f"step-step={stop}", "broken-off"):
             resumed = fit(dataset, folder, workers=workers, checkpoint=str(folder / f"{name}.ckpt"))
             assert resumed.seen == whole[stop:]
+
+
+def test_crops_come_at_the_working_size_and_scenes_as_they_are(dataset: Dataset, tmp_path: Path) -> None:
+    description = dataset.description.model_copy(update={"resize": 0.5})
+    data = CropModule(
+        replace(dataset, description=description),
+        crops=Crops(size=32, batch_size=4),
+        augmentation=PLAIN,
+        use_unlabeled=True,
+        folder=tmp_path,
+    )
+    stores = (data.train_store, data.unlabeled_store, data.val_store, data.val_crops_store)
+    assert [store.shape(0) for store in stores] == [(50, 60), (64, 64), (90, 100), (45, 50)]
+    scenes, crops = data.val_dataloader()
+    assert [scene["image"].shape[:2] for scene in scenes] == [(90, 100), (30, 64)]
+    shown = next(iter(crops))
+    plan = crops.dataset.plans[0]  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(shown["image"][0].permute(1, 2, 0), cut(data.val_crops_store.image(0), plan))
+    assert len(data.train_crops()) == 16, "an epoch covers the area at the working size"

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
-from segshrink.config import load_dataset
+from segshrink.config import DatasetDescription, load_dataset
 from segshrink.data import open_dataset
 from segshrink.data.wildcards import Wildcard, columns
 from segshrink.errors import ConfigError, DataError, FileError
@@ -225,3 +226,20 @@ def test_the_pascal_voc_layout(shared_data):
     for part in ("train", "val"):
         stems = np.loadtxt(root / f"ImageSets/Segmentation/{part}.txt", dtype=str)
         assert {sample.name for sample in getattr(dataset, part)} == set(stems.tolist())
+
+
+def test_a_working_size_that_depends_on_the_image_is_refused_on_the_ground(tmp_path: Path) -> None:
+    for part in ("north", "south"):
+        (tmp_path / part).mkdir()
+        with rasterio.open(
+            tmp_path / part / "a.tif", "w", driver="GTiff", height=8, width=8, count=3, dtype="uint8",
+            crs="EPSG:32640", transform=rasterio.Affine(0.5, 0, 0, 0, -0.5, 0),
+        ) as file:  # fmt: skip
+            file.write(np.zeros((3, 8, 8), np.uint8))
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / part / "a.png")
+    fields = {"name": "ground", "root": tmp_path, "images": "*/*.tif", "masks": "*/*.png", "classes": ["land", "water"]}
+    described = {**fields, "split": {"train": ["north"], "val": ["south"]}}
+    halved = DatasetDescription.model_validate({**described, "resize": 0.5})
+    assert open_dataset(halved).georeferenced
+    with pytest.raises(ConfigError, match=r"longest.*give a factor"):
+        open_dataset(DatasetDescription.model_validate({**described, "resize": {"longest": 500}}))

@@ -16,7 +16,7 @@ from PIL import Image
 
 from segshrink.classes import ClassMap
 from segshrink.config import load_dataset
-from segshrink.data import Sample, SceneStore, open_dataset, scenes
+from segshrink.data import Sample, SceneStore, file_keys, open_dataset, scenes
 from segshrink.data import store as store_module
 from segshrink.errors import DataError, FileError
 from segshrink.files import content_key
@@ -49,18 +49,18 @@ def decoded(monkeypatch):
     """Names of files that were decoded or hashed, as they are."""
     calls: dict[str, list[str]] = {"decoded": [], "hashed": []}
 
-    def spy(name, kind):
-        original = getattr(store_module, name)
+    def spy(name, kind, module=store_module):
+        original = getattr(module, name)
 
         def wrapped(path, *arguments, **options):
             calls[kind].append(Path(path).name)
             return original(path, *arguments, **options)
 
-        monkeypatch.setattr(store_module, name, wrapped)
+        monkeypatch.setattr(module, name, wrapped)
 
     spy("read_valid_image", "decoded")
     spy("read_mask", "decoded")
-    spy("content_key", "hashed")
+    spy("content_key", "hashed", file_keys)
     return calls
 
 
@@ -272,3 +272,47 @@ def test_palette_masks_of_the_dubai_tiles_hold_classes(shared_data, tmp_path):
         colors = np.asarray(image.convert("RGB"))
     for index, color in enumerate(dataset.classes.colors):
         np.testing.assert_array_equal(store.mask(0) == index, (colors == color).all(axis=2))
+
+
+def test_images_are_brought_to_the_working_size_once(painter, tmp_path, decoded):
+    pixels = painter.image("a.png", (40, 60))
+    painter.mask("a_mask.png", (40, 60))
+    settle(painter.root)
+    samples = [Sample("a", painter.root / "a.png", painter.root / "a_mask.png")]
+    for _ in range(2):
+        store = SceneStore(samples, CLASSES, resize=0.5, folder=tmp_path / "cache")
+    assert decoded["decoded"] == ["a.png", "a_mask.png"]
+    assert store.shape(0) == (20, 30)
+    means = pixels.reshape(20, 2, 30, 2, 3).astype(float).mean(axis=(1, 3))
+    np.testing.assert_allclose(store.image(0), means, atol=0.5)
+    assert store.image(0).dtype == np.uint8
+    assert (store.mask(0)[:10] == 0).all()
+    assert (store.mask(0)[10:] == 1).all()
+    np.testing.assert_array_equal(store.original(0), pixels)
+    plain = SceneStore(samples, CLASSES, folder=tmp_path / "cache")
+    np.testing.assert_array_equal(plain.image(0), pixels)
+    assert plain.image_key(0) != store.image_key(0)
+
+
+def test_a_window_is_resized_as_an_image_of_its_own(painter, tmp_path):
+    pixels = painter.image("a.png", (40, 60))
+    windows = [Window(0, 0, 16, 16), Window(20, 30, 16, 24)]
+    samples = [Sample(f"a{n}", painter.root / "a.png", None, window) for n, window in enumerate(windows)]
+    store = SceneStore(samples, CLASSES, resize={"longest": 8}, folder=tmp_path / "cache")
+    assert [store.shape(index) for index in range(2)] == [(8, 8), (5, 8)]
+    part = pixels[:16, :16].reshape(8, 2, 8, 2, 3).astype(float).mean(axis=(1, 3))
+    np.testing.assert_allclose(store.image(0), part, atol=0.5)
+    np.testing.assert_array_equal(store.original(1), pixels[windows[1].slices])
+
+
+@pytest.mark.parametrize("kind", ["images", "resized"])
+def test_damaged_arrays_at_the_working_size_are_made_anew(samples, tmp_path, kind):
+    cache = tmp_path / "cache"
+    whole = np.array(SceneStore(samples[:1], CLASSES, resize=0.5, folder=cache).image(0))
+    for path in cache.glob(f"*/{kind}/*/*.npy"):
+        content = bytearray(path.read_bytes())
+        content[200] ^= 255
+        path.write_bytes(content)
+    for path in cache.glob("*/resized/*/*.npy") if kind == "images" else ():
+        path.unlink()
+    np.testing.assert_array_equal(SceneStore(samples[:1], CLASSES, resize=0.5, folder=cache).image(0), whole)

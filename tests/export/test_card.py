@@ -12,6 +12,7 @@ from PIL import Image
 from segshrink.evaluation_records import EvaluationRecord
 from segshrink.export import export_onnx
 from segshrink.export.card import model_card
+from segshrink.export.export import export
 from segshrink.export.metadata import ExportedFile
 from segshrink.run_records import ProfileRecord
 
@@ -122,3 +123,12 @@ def test_the_load_stands_beside_the_latency(small, tmp_path, load, busy, told):
     (line,) = (line for line in card.splitlines() if line.startswith("| Latency"))
     assert f"{100 * load:.3g}\N{NO-BREAK SPACE}%" in line
     assert told in line
+
+
+def test_the_card_and_the_item_say_the_working_size(small, tmp_path):
+    files = export(small.with_resize(0.5), tmp_path / "small.onnx")
+    card, item = (
+        next(path for path in files.extra if path.suffix == suffix).read_text() for suffix in (".md", ".json")
+    )
+    assert "| Working size | 0.5 of the image's height and width |" in card
+    assert "brings them to 0.5 of the image's height and width" in item

@@ -13,9 +13,10 @@ from torch import nn
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError, ModelError
 from segshrink.export import export_onnx
+from segshrink.export.export import export
 from segshrink.model_description import ModelDescription, Normalization
 from segshrink.models import SegmentationModel, build_model
-from segshrink.prediction import OnnxBackend
+from segshrink.prediction import OnnxBackend, open_backend
 
 CLASSES = ClassMap.build([("water", "#0000FF", None), ("land", "#00FF00", None), ("road", "#FF0000", None)])
 
@@ -180,3 +181,31 @@ def test_unwritable_places_say_so(unet, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match="can't write"):
         export_onnx(model_of(Difference(), stride=4), tmp_path / "file" / "model.onnx")
+
+
+@pytest.mark.parametrize("resize", [0.5, 0.3, 1 / 6, 2.0, {"longest": 40}, (24, 32)])
+def test_the_working_size_is_part_of_the_graph_in_every_runtime(small, tmp_path, resize):
+    model = small.with_resize(resize)
+    path = export_onnx(model, tmp_path / "small.onnx")
+    files = [open_backend(path, runtime=runtime, precision="32", threads=1) for runtime in ("onnxruntime", "openvino")]
+    for size in ((2, 64, 48), (1, 97, 130), (1, 5, 3)):
+        images = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        with torch.no_grad():
+            expected = model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+            assert not np.allclose(expected, small(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy(), atol=0.1)
+        for backend in files:
+            assert backend.description == model.description
+            np.testing.assert_allclose(backend.run(images), expected, atol=2e-3)
+            assert (backend.classify(images) == expected.argmax(axis=1)).mean() > 0.99
+
+
+def test_files_for_tiles_are_refused_where_the_image_says_the_working_size(small, tmp_path):
+    model = small.with_resize({"longest": 40})
+    for kind in ("qgis", "tflite"):
+        with pytest.raises(ModelError, match=f"{kind} file is given tiles.*40 pixels on the image's longer side"):
+            export(model, tmp_path / "small", formats=["onnx", kind])
+    assert not list(tmp_path.iterdir())
+    session = onnxruntime.InferenceSession(export_onnx(model, tmp_path / "whole.onnx"))
+    assert set(session.get_modelmeta().custom_metadata_map) == {"segshrink"}
+    halved = onnxruntime.InferenceSession(export_onnx(small.with_resize(0.5), tmp_path / "half.onnx"))
+    assert json.loads(halved.get_modelmeta().custom_metadata_map["tile_size"]) == 1024

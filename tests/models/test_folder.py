@@ -378,3 +378,18 @@ def test_a_network_that_an_id_builds_may_be_given_as_well(classes, saved):
     loaded = load_model(saved, network=built)
     assert loaded.description == load_model(saved).description
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), load_model(saved).parameters(), strict=True))
+
+
+def test_the_working_size_is_saved_and_older_versions_refuse_it(classes, tmp_path):
+    model = build_model("unet", classes, options=UNET).eval()
+    model.save(tmp_path / "plain")
+    small = model.with_resize({"longest": 30})
+    small.save(tmp_path / "small")
+    formats = [json.loads((tmp_path / name / "config.json").read_text())["format"] for name in ("plain", "small")]
+    assert formats == [1, 2]
+    loaded = load_model(tmp_path / "small").eval()
+    assert loaded.description == small.description
+    images = torch.randint(0, 256, (1, 3, 50, 60), dtype=torch.uint8)
+    torch.testing.assert_close(loaded(images), small(images))
+    assert not torch.allclose(loaded(images), model(images))
+    assert "resize" not in json.loads((tmp_path / "plain" / "config.json").read_text())

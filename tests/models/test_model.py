@@ -11,6 +11,7 @@ from segshrink.classes import ClassMap
 from segshrink.errors import ModelError
 from segshrink.model_description import ModelDescription, Normalization
 from segshrink.models import SegmentationModel, build_model, count_parameters
+from segshrink.working_size import Resize
 
 SMALL = [
     ("mobile", {"width": 0.25, "blocks": 7}),
@@ -156,3 +157,25 @@ def test_statistics_are_not_among_the_weights(classes):
     assert set(model.state_dict()) == {"network.weight", "network.bias"}
     assert count_parameters(model) == 3 * 6 + 6
     assert model.num_classes == 6
+
+
+@pytest.mark.parametrize("resize", [0.5, {"longest": 30}, (20, 30)])
+def test_the_network_sees_the_working_size_and_logits_come_at_the_images(resize: Resize) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Seeing(nn.Identity):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(tuple(images.shape))
+            return images
+
+    plain = Normalization((0.0,) * 3, (1.0,) * 3)
+    classes = ClassMap.build(["a", "b", "c"])
+    model = SegmentationModel(Seeing(), ModelDescription("custom:seeing", classes, 3, plain, 2, resize=resize))
+    images = torch.randint(0, 256, (2, 3, 40, 60), dtype=torch.uint8)
+    means = images.float().reshape(2, 3, 20, 2, 30, 2).mean(dim=(3, 5))
+    logits = model(images)
+    assert seen == [(2, 3, 20, 30)]
+    assert logits.shape == (2, 3, 40, 60)
+    rows = 0.75 * means[:, :, 0] + 0.25 * means[:, :, 1]  # pixel (1, 1) lies a quarter of a small pixel inwards
+    torch.testing.assert_close(logits[:, :, 1, 1], 0.75 * rows[:, :, 0] + 0.25 * rows[:, :, 1], atol=1e-3, rtol=0)
+    torch.testing.assert_close(model.with_resize(None)(images), images.float())

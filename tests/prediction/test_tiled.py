@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from segshrink.classes import ClassMap
-from segshrink.errors import UsageError
+from segshrink.errors import DataError, UsageError
+from segshrink.model_description import ModelDescription, Normalization
 from segshrink.models import build_model
 from segshrink.prediction import Predictor, SceneOptions, predict_scene
 from segshrink.prediction.runtimes.torch import TorchBackend
 from segshrink.prediction.tiled import Tiling, choose_tiling, predict_tiles, rows_of_tiles
 from segshrink.tiling import cosine_weights, grid
+from segshrink.working_size import Resize
 
 
 class Numbered:
@@ -131,3 +135,46 @@ def test_what_is_evaluated_is_what_is_deployed(tmp_path: Path) -> None:
     with rasterio.open(files.classes) as written:
         np.testing.assert_array_equal(written.read(1), evaluated.index)
     np.testing.assert_array_equal(evaluated.probabilities.argmax(axis=0), evaluated.index)
+
+
+def test_tiles_are_what_the_network_sees_at_its_usual_size(classes_of_two: ClassMap) -> None:
+    described = partial(ModelDescription, "unet", classes_of_two, 3, Normalization.named("half"), 32)
+    whole = choose_tiling(described(), runtime="onnxruntime")
+    halved = choose_tiling(described(resize=0.5), runtime="onnxruntime")
+    assert (halved.tile, halved.overlap, halved.stride) == (2 * whole.tile, 2 * whole.overlap, 64)
+    odd = choose_tiling(described(resize=0.37), runtime="onnxruntime")
+    assert (odd.tile, odd.stride) == (1384, 1)
+    one = choose_tiling(described(resize={"longest": 300}), runtime="onnxruntime")
+    assert len(rows_of_tiles(5000, 7000, tile=one.tile, overlap=one.overlap)) == 1
+    with pytest.raises(UsageError, match="takes no tiles"):
+        choose_tiling(described(resize=(256, 256)), runtime="onnxruntime", tile=512)
+
+
+@pytest.mark.parametrize("resize", [0.5, (48, 32)])
+def test_a_scene_is_predicted_at_the_working_size_and_one_on_the_ground_at_a_share_only(
+    classes_of_two: ClassMap, tmp_path: Path, resize: Resize
+) -> None:
+    torch.manual_seed(0)
+    model = build_model("unet", classes_of_two, options={"width": 2, "depth": 2}).eval().with_resize(resize)
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    predictor = Predictor(model)
+    expected = predictor.backend.classify(pixels[None])[0]
+    np.testing.assert_array_equal(predictor.predict_classes(pixels), expected)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    photo = predictor.predict_scene(tmp_path / "photo.png", tmp_path / "maps")
+    np.testing.assert_array_equal(np.asarray(Image.open(photo.classes)), expected)
+    place = {"transform": rasterio.Affine(0.5, 0, 0, 0, -0.5, 0), "crs": "EPSG:32640"}
+    with rasterio.open(
+        tmp_path / "ground.tif", "w", driver="GTiff", height=90, width=70, count=3, dtype="uint8", **place
+    ) as file:
+        file.write(pixels.transpose(2, 0, 1))
+    if isinstance(resize, float):
+        assert predictor.predict_scene(tmp_path / "ground.tif", tmp_path / "maps").classes.is_file()
+    else:
+        with pytest.raises(DataError, match=r"ground\.tif lies on the ground.*48 × 32"):
+            predictor.predict_scene(tmp_path / "ground.tif", tmp_path / "maps")
+
+
+@pytest.fixture
+def classes_of_two() -> ClassMap:
+    return ClassMap.build(["ground", "roof"])

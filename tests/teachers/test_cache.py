@@ -260,3 +260,14 @@ def test_two_processes_build_one_cache(store: SceneStore, tmp_path: Path) -> Non
     alone = TeacherCache(teacher, [store], folder=tmp_path / "alone")
     assert all(np.array_equal(built.codes(number), alone.codes(number)) for number in range(SCENES))
     assert {path.suffix for path in (store.folder / "teachers").rglob("*") if path.is_file()} == {".npy"}
+
+
+def test_answers_lie_on_the_grid_of_images_at_the_working_size(store: SceneStore) -> None:
+    teacher = new_teacher()
+    small = SceneStore(store.samples, CLASSES, resize=0.5, folder=store.folder)
+    cached = TeacherCache(teacher, [small])
+    assert answer(cached, 0).shape == (2, 20, 25)
+    whole = torch.from_numpy(teacher.scene_logits(np.array(store.image(0)), "0")).softmax(dim=0)
+    expected = whole.reshape(2, 20, 2, 25, 2).mean(dim=(2, 4))
+    torch.testing.assert_close(answer(cached, 0).softmax(dim=0), expected, atol=0.01, rtol=0)
+    assert answer(TeacherCache(teacher, [store]), 0).shape == (2, 40, 50), "about the same images as they are"

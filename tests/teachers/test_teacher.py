@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
 from segshrink.config import TeacherSource
-from segshrink.errors import ModelError
+from segshrink.errors import ConfigError, ModelError
 from segshrink.models import build_model
 from segshrink.teachers import Augmented, Ensemble, TorchTeacher, open_teacher, probabilities
 from segshrink.teachers.probabilities import are_sigmoids
+from segshrink.teachers.torch_teacher import for_crops
+from segshrink.working_size import Resize
 
 CLASSES = ClassMap.build([("Land", "#804000", None), ("Water", "#0000FF", None), ("Road", "#808080", None)])
 
@@ -234,3 +236,34 @@ def test_labels_become_logits_where_they_are() -> None:
     assert probabilities._peaked(labels, 3, 2.0).device.type == "meta"
     one_hot = probabilities.one_hot_logits(torch.tensor([[[0, 2]]]), 3, 0.8, "net").softmax(1)
     assert torch.allclose(one_hot[0, :, 0].T, torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]))
+
+
+def test_asked_about_crops_at_its_working_size_it_leaves_the_images_alone(images: Tensor) -> None:
+    network = build_model("unet", CLASSES, options={"width": 4, "depth": 2}).eval()
+    halved = TorchTeacher(network.with_resize(0.5))
+    assert torch.equal(for_crops(halved, 0.5).logits(images), TorchTeacher(network).logits(images))
+    assert for_crops(halved, None) is halved, "crops of images as they are"
+    plain = TorchTeacher(network)
+    assert for_crops(plain, 0.5) is plain
+    both = for_crops(Ensemble([Augmented(halved, flips=True), plain], [1, 1]), 0.5)
+    expected = Ensemble([Augmented(plain, flips=True), plain], [1, 1]).logits(images)
+    torch.testing.assert_close(both.logits(images), expected)
+    assert halved.resize == 0.5
+
+
+@pytest.mark.parametrize(("own", "crops"), [(0.5, 0.25), ({"longest": 64}, None), ((64, 64), 0.5)])
+def test_a_teacher_whose_working_size_crops_dont_tell_wants_a_cache(own: Resize, crops: Resize | None) -> None:
+    teacher = TorchTeacher(build_model("unet", CLASSES, options={"width": 4, "depth": 2}).with_resize(own))
+    with pytest.raises(ConfigError, match="teacher_cache=true"):
+        for_crops(teacher, crops)
+
+
+def test_a_whole_scene_is_seen_at_the_working_size() -> None:
+    network = build_model("unet", CLASSES, options={"width": 4, "depth": 2}).eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (700, 90, 3), dtype=np.uint8)
+    for resize in (0.25, {"longest": 64}):
+        model = network.with_resize(resize)
+        found = TorchTeacher(model).scene_logits(pixels, "scene")
+        with torch.no_grad():
+            expected = model(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
+        torch.testing.assert_close(torch.from_numpy(found), expected, atol=0.05, rtol=0.01)

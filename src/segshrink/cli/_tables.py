@@ -169,6 +169,8 @@ def print_model(finding: ModelFinding) -> None:
         f"{finding.parameters:,} parameters, {finding.bands} bands, images padded to multiples of {finding.stride} "
         "pixels"
     )
+    if finding.resize is not None:
+        console.print(f"working size: {finding.resize}", markup=False)
     unknown = "those of the data set that it is trained on (parameters are counted with two)"
     classes = unknown if finding.classes is None else ", ".join(finding.classes)
     console.print(f"classes: {classes}", markup=False)
@@ -252,6 +254,8 @@ def _print_sizes(console: Console, inspection: Inspection) -> None:
         console.print(f"bands: {', '.join(inspection.band_names)}", markup=False)
     if inspection.resolution is not None:
         console.print(f"ground resolution: {inspection.resolution:g} m a pixel", markup=False)
+    if inspection.resize is not None:
+        console.print(f"working size: {inspection.resize}", markup=False)
     if inspection.images:
         says, changes = (
             ("images say where on the ground they lie", "mirrored both ways and turned")

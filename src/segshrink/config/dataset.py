@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from segshrink.classes import ClassMap, format_color
 from segshrink.config.base import LARGEST_SEED, Strict
+from segshrink.working_size import LARGEST_SHARE, LARGEST_SIDE, LEAST_SHARE, checked
 
 
 def _color(value: Any) -> Any:
@@ -29,6 +30,12 @@ def _color(value: Any) -> Any:
 
 Color = Annotated[str, BeforeValidator(_color)]
 Value = Annotated[int, Field(ge=0, le=65535)]
+Share = Annotated[float, Field(ge=LEAST_SHARE, le=LARGEST_SHARE)]
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+WorkingSize = Annotated[
+    Share | dict[str, Side] | tuple[Side, Side] | None,
+    BeforeValidator(lambda value: None if value is None else checked(value)),
+]
 
 
 class ClassEntry(Strict):
@@ -169,6 +176,10 @@ class DatasetDescription(Strict):
     mask_resize: Literal["nearest"] | None = None
     """Bring masks of another size than their image to its size, pixel by nearest pixel, where the proportions agree;
     None refuses them."""
+    resize: WorkingSize = None
+    """Working size: networks learn from images, and work on them, at 0.5 of their height and width, with
+    {longest: 500} pixels on the longer side, or all at [256, 256] (height, width). The model brings images there and
+    its answers back by itself, and is judged at the images' own size. Images on the ground take a factor only."""
     split: Split = Split(random=0.2)
     """Which images train and which judge; needed where there are masks."""
     truth: Literal["labels", "teacher"] = "labels"

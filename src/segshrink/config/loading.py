@@ -63,6 +63,8 @@ def as_recipe(recipe: Recipe | str | Path, overrides: Sequence[str] = ()) -> Rec
 def load_recipe(path: Path, overrides: Sequence[str] = (), data: Path | None = None) -> Recipe:
     """Read a recipe; its ``data`` may be the path of a description, relative to the recipe, or stand in it whole.
 
+    ``data: {file: PATH, key: value}`` changes keys of a description in a file.
+
     Args:
         path: The YAML file.
         overrides: ``key=value`` texts, dots reach into sections (``student.training.epochs=5``); paths in them are
@@ -117,6 +119,9 @@ def _recipe_mapping(path: Path, data: Path | None) -> dict[str, Any]:
         mapping["data"] = _dataset_mapping(Path(data))
     elif isinstance(mapping.get("data"), str):
         mapping["data"] = _dataset_mapping(path.parent / mapping["data"])
+    elif isinstance(given := mapping.get("data"), dict) and isinstance(given.get("file"), str):
+        changes = {key: value for key, value in given.items() if key != "file"}
+        mapping["data"] = _dataset_mapping(path.parent / given["file"]) | changes
     elif isinstance(mapping.get("data"), dict):
         mapping["data"] = {"root": ".", **mapping["data"]}
     return _anchored_recipe(mapping, path.parent)

@@ -336,7 +336,8 @@ class Recipe(Strict):
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Random seed of weights, crops and augmentation."""
     data: DatasetDescription
-    """The data set: its description, or the path of the description's file, relative to the recipe."""
+    """The data set: its description, or the path of the description's file, relative to the recipe; {file: PATH, ...}
+    gives keys of that file other values."""
     crops: Crops = Crops()
     """How training samples are drawn."""
     augmentation: Augmentation = Augmentation()

@@ -11,6 +11,7 @@ from segshrink.data.sources import Dataset, Sample
 from segshrink.data.store import SceneStore
 from segshrink.errors import ConfigError
 from segshrink.tiling import Window, grid
+from segshrink.working_size import Resize, depends_on_image, zoom
 
 # What ``Predictor`` cuts by default: a model is calibrated on what it will see.
 TILE, OVERLAP = 512, 64
@@ -18,7 +19,9 @@ TILE, OVERLAP = 512, 64
 _EXAMPLES, _LARGEST_EXAMPLE = 8, 256
 
 
-def calibration_tiles(dataset: Dataset, *, count: int, seed: int = 0) -> list[NDArray[Any]]:
+def calibration_tiles(
+    dataset: Dataset, *, count: int, seed: int = 0, resize: Resize | None = None
+) -> list[NDArray[Any]]:
     """Draw tiles of a data set's training and unlabeled images, the same at every call.
 
     As many scenes as possible take part: every scene gives a tile before one gives a second.
@@ -27,9 +30,11 @@ def calibration_tiles(dataset: Dataset, *, count: int, seed: int = 0) -> list[ND
         dataset: The data set; its validation images are left for the judgement.
         count: Tiles wanted, at least 1; fewer come where the images hold fewer.
         seed: Of the draw.
+        resize: Working size of the model that sees them.
 
     Returns:
-        Raw pixel values (bands, H, W) each, H and W at most 512.
+        Raw pixel values (bands, H, W) each, H and W at most 512 at the working size; whole images where only those say
+        what it is.
 
     Raises:
         ConfigError: ``count`` is below 1, or there is no image to draw from.
@@ -48,7 +53,7 @@ def calibration_tiles(dataset: Dataset, *, count: int, seed: int = 0) -> list[ND
     store = SceneStore(drawn, dataset.classes)
     return [
         np.ascontiguousarray(store.image(scene)[window.slices].transpose(2, 0, 1))
-        for scene, window in _draw(store, drawn, count, generator)
+        for scene, window in _draw(store, drawn, count, generator, resize)
     ]
 
 
@@ -65,12 +70,14 @@ def example_pixels(dataset: Dataset) -> NDArray[Any]:
 
 
 def _draw(
-    store: SceneStore, samples: list[Sample], count: int, generator: np.random.Generator
+    store: SceneStore, samples: list[Sample], count: int, generator: np.random.Generator, resize: Resize | None
 ) -> list[tuple[int, Window]]:
     """Return up to ``count`` pairs of scene number and window, scene after scene in turn."""
     windows = []
+    tile, overlap = (round(side / zoom(resize)) for side in (TILE, OVERLAP))
     for scene in range(len(samples)):
-        of_scene = grid(*store.shape(scene), tile=TILE, overlap=OVERLAP)
+        shape = store.shape(scene)
+        of_scene = grid(*shape, tile=max(shape) + overlap if depends_on_image(resize) else tile, overlap=overlap)
         windows.append([of_scene[position] for position in generator.permutation(len(of_scene))])
     turns = range(max(len(of_scene) for of_scene in windows))
     in_turn = [

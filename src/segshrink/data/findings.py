@@ -140,6 +140,7 @@ class Inspection:
         problems: Everything that is wrong, errors first.
         band_names: What the bands are called, as a model records it; None where nothing says.
         resolution: Meters a pixel; None where it isn't known or differs.
+        resize: Working size, in words; None where there is none.
         georeferenced: Whether images say where on the ground they lie, so that crops are turned and mirrored freely.
         ground: Groups of training images that are independent of each other, as the names of the declared groups that
             share ground; an image of no group is one by itself.
@@ -162,6 +163,7 @@ class Inspection:
     problems: tuple[Problem, ...]
     band_names: tuple[str, ...] | None = None
     resolution: float | None = None
+    resize: str | None = None
     georeferenced: bool = False
     ground: tuple[tuple[str, ...], ...] = ()
     excluded: tuple[str, ...] = ()

@@ -38,6 +38,7 @@ from segshrink.imagery.masks import drawn_from, resized_mask
 from segshrink.imagery.reading import transparency_shares
 from segshrink.imagery.vector_masks import is_vector, misplaced
 from segshrink.tiling import Window
+from segshrink.working_size import in_words
 
 # A transparency band with more than this share of values between clear and opaque looks like a measured one.
 _MEASURED = 0.1
@@ -237,6 +238,7 @@ class _Survey:
             problems=tuple(sorted(self.problems, key=lambda problem: problem.severity)),
             band_names=None if self.kind is None else self.kind.band_names,
             resolution=self.description.resolution or (None if self.kind is None else self.kind.resolution),
+            resize=None if self.description.resize is None else in_words(self.description.resize),
             georeferenced=self.kind is not None and self.kind.georeferenced,
             ground=self.ground,
             excluded=self.excluded,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ class CropModule(lightning.LightningDataModule):
     disk where they are used: ``image`` (H, W, bands), ``target`` (H, W) uint8 and ``name``. The second gives batches
     like training ones, of at most 32 crops that are the same every time and not augmented. Distributed processes all
     see all of both.
+
+    Where the data set has a working size, crops are cut from images that were brought there, and whole scenes stay as
+    they are.
 
     Args:
         dataset: What to train and validate on.
@@ -68,7 +72,7 @@ class CropModule(lightning.LightningDataModule):
         self._recolored = recolored
         self._folder = folder
         self._progress = progress
-        self._stores: tuple[SceneStore, SceneStore, SceneStore] | None = None
+        self._stores: tuple[SceneStore, ...] | None = None
 
     @property
     def sample_names(self) -> tuple[str, ...]:
@@ -87,8 +91,13 @@ class CropModule(lightning.LightningDataModule):
 
     @property
     def val_store(self) -> SceneStore:
-        """Decoded validation scenes."""
+        """Decoded validation scenes, as they are."""
         return self._opened()[2]
+
+    @property
+    def val_crops_store(self) -> SceneStore:
+        """Decoded validation scenes at the working size, from which crops are cut."""
+        return self._opened()[3]
 
     def setup(self, stage: str | None = None) -> None:
         """Decode all images that the cache doesn't hold yet.
@@ -146,16 +155,16 @@ class CropModule(lightning.LightningDataModule):
         offset = len(self.dataset.train) + len(self.unlabeled)
         least, most = _LOSS_CROPS
         count = min(most, max(least, int(_LOSS_SHARE * epoch_length(self.train_store, self.crops))))
-        crops = FixedCrops(self.val_store, size=self.crops.size, count=count, offset=offset, layers=self.layers)
+        crops = FixedCrops(self.val_crops_store, size=self.crops.size, count=count, offset=offset, layers=self.layers)
         return [scenes, EpochLoader(crops, batch_size=local_batch_size(self.crops.batch_size), collate_fn=collate)]
 
-    def _opened(self) -> tuple[SceneStore, SceneStore, SceneStore]:
+    def _opened(self) -> tuple[SceneStore, ...]:
         if self._stores is None:
-            parts = (self.dataset.train, self.unlabeled, self.dataset.val)
-            train, unlabeled, val = (
-                SceneStore(part, self.dataset.classes, folder=self._folder, progress=self._progress) for part in parts
-            )
-            self._stores = (train, unlabeled, val)
+            dataset, resize = self.dataset, self.dataset.description.resize
+            store = partial(SceneStore, classes=dataset.classes, folder=self._folder, progress=self._progress)
+            train, unlabeled = (store(part, resize=resize) for part in (dataset.train, self.unlabeled))
+            val = store(dataset.val)
+            self._stores = (train, unlabeled, val, val if resize is None else store(dataset.val, resize=resize))
         return self._stores
 
     def _finished_steps(self) -> int:

@@ -12,13 +12,14 @@ from segshrink.config import DatasetDescription
 from segshrink.data.image_kinds import common_kind, read_options
 from segshrink.data.pairing import Found, Pair, find_pairs, find_unlabeled, refuse_unpaired
 from segshrink.data.splits import Division, divide, divide_patches
-from segshrink.errors import DataError, ModelError
+from segshrink.errors import ConfigError, DataError, ModelError
 from segshrink.imagery import MaskOptions, ReadOptions, probe
 from segshrink.imagery.bands import same_bands
 from segshrink.imagery.label_regions import regions_of
 from segshrink.imagery.scaling import Scaling
 from segshrink.model_description import ModelDescription
 from segshrink.tiling import Window
+from segshrink.working_size import depends_on_image
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ def open_dataset(description: DatasetDescription, *, model: ModelDescription | N
 
     Raises:
         FileError: The root folder or a list file is missing; an image header is unreadable.
-        ConfigError: ``images`` and ``masks`` can't be paired; the classes contradict each other.
+        ConfigError: ``images`` and ``masks`` can't be paired; the classes contradict each other; ``resize`` depends on
+            the image, and images lie on the ground.
         DataError: No image matches; an image of the split has no mask, or a mask no image; a split entry matches
             nothing; an image is in two parts; images differ in bands or data type.
     """
@@ -129,6 +131,11 @@ def open_dataset(description: DatasetDescription, *, model: ModelDescription | N
     for problem in kind.problems:
         if problem.severity == "error":
             raise DataError(f"{description.name}: {problem.message}")
+    if depends_on_image(description.resize) and kind.georeferenced:
+        raise ConfigError(
+            f"{description.name}: the images lie on the ground, where a pixel has one size, and resize: "
+            f"{description.resize} would give it another in each image; give a factor, such as resize: 0.5"
+        )
     parts = samples_of(description, files, division, kind.options)
     without_masks = tuple(Sample(pair.name, pair.image, None, options=kind.options) for pair in unlabeled)
     if not parts["train"]:

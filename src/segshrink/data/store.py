@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,20 +15,15 @@ from numpy.typing import NDArray
 
 from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.data.checked_arrays import ArrayHeader, CheckedArrays, DamagedError, array_header, write_array
+from segshrink.data.file_keys import FORMAT_VERSION, cache_folder, remembered_key
 from segshrink.data.sources import Sample
 from segshrink.errors import DataError, FileError
-from segshrink.files import content_key, expanded, replacing
 from segshrink.imagery import MaskOptions, ReadOptions, read_mask, read_valid_image
 from segshrink.imagery.label_regions import read_label_regions
-from segshrink.imagery.masks import mask_files, mask_identity, resized_mask
+from segshrink.imagery.masks import mask_files, mask_identity, nearest_pixels, resized_mask
 from segshrink.imagery.pictures import files_of_place
-from segshrink.imagery.vrt import vrt_sources
-
-# Part of every key: raise it when decoding changes, and old arrays are no longer found.
-FORMAT_VERSION = 4
-
-# A file that was written this short a time ago may change again without a new time stamp; its key isn't remembered.
-_SETTLED_SECONDS = 2.0
+from segshrink.tiling import Window
+from segshrink.working_size import Resize, working_size
 
 # Arrays held open at once, where the system allows so many open files.
 _OPEN_ARRAYS = 256
@@ -38,10 +32,6 @@ _OPEN_ARRAYS = 256
 _VALID, _PARTLY_VALID = "a", "p"
 # Noted beside a decoded mask: an array of its own says which of its labels are doubted.
 _DOUBTED = "d"
-
-# Endings of files that belong to one: GDAL's masks and notes (no-data values, band names), and what a GeoPackage
-# hasn't taken in yet.
-_BESIDE = (".msk", ".MSK", ".aux.xml", "-wal")
 
 Progress = Callable[[int, int], None]
 
@@ -71,6 +61,8 @@ class SceneStore:
     Args:
         samples: What to hold, in this order.
         classes: What masks mean.
+        resize: Working size that images are brought to as models do it, masks and what else belongs to them pixel by
+            nearest pixel; None leaves them as they are.
         folder: Cache folder; None is ``$SEGSHRINK_CACHE`` or the user's cache folder.
         progress: Called with (samples done, all samples) after each sample.
 
@@ -85,20 +77,24 @@ class SceneStore:
         samples: Sequence[Sample],
         classes: ClassMap,
         *,
+        resize: Resize | None = None,
         folder: Path | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.samples = tuple(samples)
         self.classes = classes
+        self.resize = resize
         self.folder = cache_folder() if folder is None else Path(folder)
         self._files = CheckedArrays()
         entries: list[_Entry] = []
-        decoded: dict[tuple[Path, Path | None, ReadOptions | None, Path | None], _Entry] = {}
+        known: dict[tuple[Any, ...], _Entry] = {}
         for number, sample in enumerate(self.samples):
-            files = (sample.image, sample.mask, sample.options, sample.regions)
-            if files not in decoded:
-                decoded[files] = self._entry(sample)
-            entries.append(decoded[files])
+            # Windows of a file share its arrays, unless each is resized by itself.
+            own = None if resize is None else sample.window
+            files = (sample.image, sample.mask, sample.options, sample.regions, own)
+            if files not in known:
+                known[files] = self._entry(sample)
+            entries.append(known[files])
             _refuse_different(self.samples[0], entries[0], sample, entries[-1])
             if progress is not None:
                 progress(number + 1, len(self.samples))
@@ -119,7 +115,7 @@ class SceneStore:
 
     def shape(self, index: int) -> tuple[int, int]:
         """Return (height, width) of a sample in pixels."""
-        window = self.samples[index].window
+        window = self._window(index)
         return (window.height, window.width) if window else (self._entries[index].height, self._entries[index].width)
 
     def image(self, index: int, rows: slice | None = None) -> NDArray[Any]:
@@ -130,6 +126,11 @@ class SceneStore:
             rows: The only ones that are looked at, and so the only ones that must be undamaged; None: all.
         """
         return self._array(index, "image", rows)
+
+    def original(self, index: int) -> NDArray[Any]:
+        """Return a sample's raw pixel values, (H, W, bands), at the size of its file, whatever ``resize`` says."""
+        sample = self.samples[index]
+        return self.image(index) if self.resize is None else self._original(self._decoded(sample).image, sample)
 
     def mask(self, index: int, rows: slice | None = None) -> NDArray[np.uint8]:
         """Return a sample's class indices, (H, W) uint8, memory-mapped and read-only; all 255 without a mask."""
@@ -153,6 +154,46 @@ class SceneStore:
         return self._entries[index].image.stem
 
     def _entry(self, sample: Sample) -> _Entry:
+        """Decode a sample's files, and bring them to the working size, unless the cache has them."""
+        entry = self._decoded(sample)
+        return entry if self.resize is None else self._resized(entry, sample, self.resize)
+
+    def _resized(self, entry: _Entry, sample: Sample, resize: Resize) -> _Entry:
+        """Write a sample's arrays at the working size; a window is an image of its own."""
+        window = sample.window
+        shape = working_size(resize, *((window.height, window.width) if window else (entry.height, entry.width)))
+        place = json.dumps([resize, window and astuple(window)])
+
+        def written(path: Path, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Path:
+            """Write one of the arrays and return where it lies."""
+            key = hashlib.sha256(f"{path.parts[-3]} {path.stem} {place}".encode()).hexdigest()
+            small = self._home("resized", key)
+            if array_header(small) is None:
+                write_array(small, change(self._original(path, sample)))
+            return small
+
+        image, nearest = (
+            written(entry.image, partial(_resized_pixels, resize=resize)),
+            partial(nearest_pixels, shape=shape),
+        )
+        mask, valid, doubted = (path and written(path, nearest) for path in (entry.mask, entry.valid, entry.doubted))
+        return _Entry(image, mask, valid, doubted, *shape, entry.bands, entry.dtype)
+
+    def _original(self, path: Path, sample: Sample) -> NDArray[Any]:
+        """Return one of a sample's arrays as it was decoded; one that is damaged is decoded anew."""
+        try:
+            array = self._files.get(path, most=_OPEN_ARRAYS)
+        except (DamagedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            self._decoded(sample)
+            array = self._files.get(path, most=_OPEN_ARRAYS)
+        return array[sample.window.slices] if sample.window else array
+
+    def _window(self, index: int) -> Window | None:
+        """Return the part of the arrays that a sample is."""
+        return self.samples[index].window if self.resize is None else None
+
+    def _decoded(self, sample: Sample) -> _Entry:
         """Decode a sample's files unless the cache has them, and check that they fit together."""
         key = remembered_key(sample.image, self.folder)
         if sample.options not in (None, ReadOptions()):
@@ -237,7 +278,7 @@ class SceneStore:
     ) -> NDArray[Any]:
         """Return one of a sample's arrays; one that is damaged or gone is decoded anew."""
         path: Path = getattr(self._entries[index], kind)
-        window = self.samples[index].window
+        window = self._window(index)
         if window:
             start, stop, _ = (rows or slice(None)).indices(window.height)
             rows = slice(window.row + start, window.row + stop)
@@ -260,51 +301,6 @@ def scenes(store: SceneStore) -> Iterator[Scene]:
         yield Scene(sample.name, store.image(index), store.mask(index))
 
 
-def cache_folder() -> Path:
-    """Return ``$SEGSHRINK_CACHE``, or ``segshrink`` in the user's cache folder (``$XDG_CACHE_HOME``)."""
-    chosen = os.environ.get("SEGSHRINK_CACHE")
-    if chosen:
-        return expanded(chosen)
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else expanded("~/.cache")) / "segshrink"
-
-
-def remembered_key(path: Path, folder: Path) -> str:
-    """Return the SHA-256 of a file's content; an unchanged (path, size, modification time) isn't hashed again.
-
-    Where more files belong to it (a VRT's sources, ``.msk`` and ``.aux.xml`` beside a raster) it is the SHA-256 of all
-    of theirs.
-
-    Args:
-        path: The file.
-        folder: Cache folder, where keys are remembered.
-
-    Raises:
-        FileError: The file can't be read.
-    """
-    path = Path(os.path.abspath(path))  # noqa: PTH100  # Path.absolute keeps "..", under which one file has many names
-    files = _files_of(path)
-    try:
-        stats = [file.stat() for file in files]
-    except OSError as error:
-        raise FileError(f"can't read {path}: {error.strerror or error}; check the path") from error
-    stamp = [[str(file), status.st_size, status.st_mtime_ns] for file, status in zip(files, stats, strict=True)]
-    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
-    note = folder / f"v{FORMAT_VERSION}" / "keys" / name[:2] / f"{name}.json"
-    try:
-        note_content = json.loads(note.read_text(encoding="utf-8"))
-        if note_content["stamp"] == stamp:
-            return str(note_content["key"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not known yet, or damaged: hash the file
-    keys = [content_key(file) for file in files]
-    key = keys[0] if len(keys) == 1 else hashlib.sha256(" ".join(keys).encode()).hexdigest()
-    if all(abs(time.time() - status.st_mtime) > _SETTLED_SECONDS for status in stats):
-        with replacing(note) as temporary:
-            temporary.write_text(json.dumps({"stamp": stamp, "key": key}), encoding="utf-8")
-    return key
-
-
 @dataclass(frozen=True)
 class _Entry:
     """Where a sample's arrays lie and what they are."""
@@ -319,18 +315,22 @@ class _Entry:
     dtype: str
 
 
+def _resized_pixels(pixels: NDArray[Any], *, resize: Resize) -> NDArray[Any]:
+    """Bring pixels (H, W, bands) of any type to the working size, as a model does."""
+    import torch
+
+    from segshrink.models.model import at_working_size
+
+    planes = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None]
+    small: NDArray[Any] = at_working_size(planes, resize)[0].permute(1, 2, 0).numpy()
+    return (np.rint(small) if pixels.dtype.kind in "iu" else small).astype(pixels.dtype)
+
+
 def _read_back(path: Path) -> ArrayHeader:
     header = array_header(path)
     if header is None:
         raise FileError(f"can't read back {path}; choose another cache folder with $SEGSHRINK_CACHE")
     return header
-
-
-def _files_of(path: Path) -> list[Path]:
-    """Return a file and the others that its pixels or features come from: a VRT's sources, masks, open transactions."""
-    files = [path, *(vrt_sources(path) if path.suffix.lower() == ".vrt" else ())]
-    beside = [f"{file}{ending}" for file in files for ending in _BESIDE]
-    return [*files, *(Path(file) for file in beside if os.path.exists(file))]  # noqa: PTH110  # texts are quicker
 
 
 def _refuse_different(first: Sample, expected: _Entry, sample: Sample, entry: _Entry) -> None:

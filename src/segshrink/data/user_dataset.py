@@ -14,8 +14,8 @@ from PIL import Image
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.config import DatasetDescription, Recipe, Split
+from segshrink.data.file_keys import cache_folder
 from segshrink.data.layout import part_of
-from segshrink.data.store import cache_folder
 from segshrink.data.wildcards import is_function
 from segshrink.errors import DataError, nearest
 from segshrink.files import replacing, writing

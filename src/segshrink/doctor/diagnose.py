@@ -27,6 +27,7 @@ from segshrink.errors import ConfigError
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import open_teacher, open_teachers
 from segshrink.teachers.teacher import TILE
+from segshrink.teachers.torch_teacher import for_crops
 
 # Crops looked at, as many as have the pixels of so many 256 pixels a side, within limits; and in brief.
 _CROPS, _FEWEST, _BRIEF = 32, 12, 6
@@ -64,15 +65,20 @@ def diagnose_recipe(
         raise ConfigError("there is no teacher to examine; give one with --teacher or in distillation.teachers")
     terms = RecipeTerms.of(recipe)
     dataset = dataset or open_dataset(recipe.data)
-    size = TILE if recipe.distillation.teacher_cache and not brief else recipe.crops.size
+    cached = recipe.distillation.teacher_cache
+    size = TILE if cached and not brief else recipe.crops.size
+    # A teacher whose answers are cached sees images as they are.
+    resize = None if cached else dataset.description.resize
     sample = draw_sample(
         dataset,
         images=images or (_BRIEF if brief else min(max(_CROPS * 256**2 // size**2, _FEWEST), _CROPS)),
         size=size,
         shrink=not terms.learns_features,
         seed=recipe.seed,
+        resize=resize,
     )
     opened = [open_teacher(source, dataset.classes, bands=dataset.bands) for source in sources]
+    opened = opened if cached else [for_crops(teacher, resize) for teacher in opened]
     findings: list[Finding] = []
     for position, teacher in enumerate(opened):
         entry = TeacherEntry(teacher, sources, position, terms, dataset.bands)
@@ -83,6 +89,7 @@ def diagnose_recipe(
         (teacher, *others), teaching = opened, recipe.distillation.model_copy(update={"teachers": sources})
         if others or teaching.flips or teaching.scales != [1.0]:
             teacher = open_teachers(teaching, dataset.classes, bands=dataset.bands)
+            teacher = teacher if cached else for_crops(teacher, resize)
             matrices = VariantScores(teacher, sample).of(InputVariant())
         folder = RunFolder(student) if student is not None and Path(student).is_dir() else None
         findings += student_findings(model, folder, teacher, matrices, sample, recipe, brief=brief)

@@ -25,6 +25,7 @@ from segshrink.evaluation import Confusion
 from segshrink.model_description import Normalization
 from segshrink.scores import marginals, mean_iou_of_marginals
 from segshrink.teachers.teacher import TILE
+from segshrink.working_size import Resize
 
 # Confusion matrices (n, C, C) of [true, predicted] counts, one a crop.
 Matrices = NDArray[np.int64]
@@ -42,7 +43,7 @@ _STAY = 1e-6
 
 @dataclass(frozen=True)
 class Sample:
-    """Crops at the original resolution, in random order.
+    """Crops that aren't zoomed, in random order.
 
     Attributes:
         images: Raw pixel values (n, bands, size, size), uint8 or float32.
@@ -92,7 +93,9 @@ class Sample:
         return _tensor(window).permute(2, 0, 1)[None], (crop_rows, crop_cols)
 
 
-def draw_sample(dataset: Dataset, *, images: int, size: int, shrink: bool = False, seed: int = 0) -> Sample:
+def draw_sample(
+    dataset: Dataset, *, images: int, size: int, shrink: bool = False, seed: int = 0, resize: Resize | None = None
+) -> Sample:
     """Draw crops of validation scenes, each centered on a pixel of a class drawn among those of its scene.
 
     Every scene and every class is looked at about equally often, so scores aren't those of an evaluation.
@@ -103,6 +106,7 @@ def draw_sample(dataset: Dataset, *, images: int, size: int, shrink: bool = Fals
         size: Their side in pixels.
         shrink: Let crops be no larger than the largest scene, in whole multiples of 32 pixels.
         seed: The same seed gives the same crops.
+        resize: Working size of the scenes that crops are cut from.
 
     Raises:
         ConfigError: The validation split is empty.
@@ -112,7 +116,7 @@ def draw_sample(dataset: Dataset, *, images: int, size: int, shrink: bool = Fals
         raise ConfigError(f"data set '{dataset.description.name}' has no images in its val split to judge a teacher by")
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(dataset.val))[: min(images, _SCENES)]
-    store = SceneStore([dataset.val[number] for number in chosen], dataset.classes)
+    store = SceneStore([dataset.val[number] for number in chosen], dataset.classes, resize=resize)
     present = [np.bincount(store.mask(index).ravel(), minlength=256)[:IGNORE_INDEX] for index in range(len(store))]
     labeled = [index for index, counts in enumerate(present) if counts.any()]
     if not labeled:

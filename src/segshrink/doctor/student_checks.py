@@ -17,6 +17,7 @@ from segshrink.doctor.sample import Matrices, Sample, gain, mean_iou
 from segshrink.models import SegmentationModel
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher, open_teacher
+from segshrink.teachers.torch_teacher import for_crops
 from segshrink.training.build_student import build_chosen
 from segshrink.training.terms import student_terms
 
@@ -52,7 +53,8 @@ def open_student(
     choice = recipe.student.model if source is None and recipe.student else ModelChoice(id=str(source))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return build_chosen(choice, dataset, lambda: sample.statistics)
+        model = build_chosen(choice, dataset, lambda: sample.statistics)
+    return model if sample.store.resize is None else model.with_resize(None)
 
 
 def student_findings(
@@ -177,6 +179,8 @@ def _comparison_findings(
 def _matrices(folder: Path, teacher: Teacher, sample: Sample) -> Matrices:
     """Return the confusion matrices (n, C, C) of a model in a folder, on the sample's crops."""
     model = open_teacher(folder, teacher.classes, bands=int(sample.images.shape[1]))
+    if sample.store.resize is not None:
+        model = for_crops(model, sample.store.resize)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     return VariantScores(model, sample).of(InputVariant())
 

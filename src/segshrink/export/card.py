@@ -13,6 +13,7 @@ from segshrink.export.metadata import ExportedFile, band_names
 from segshrink.formatting import percent
 from segshrink.model_description import ModelDescription
 from segshrink.run_records import ProfileRecord
+from segshrink.working_size import in_words
 
 _SHAPES = {
     "logits": "(N, C, H, W) float32",
@@ -49,7 +50,7 @@ def model_card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"plain": _plain, "percent": _percent}
+    environment.filters |= {"plain": _plain, "percent": _percent, "in_words": in_words}
     template = resources.files("segshrink.export").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
     classes = description.classes
     return environment.from_string(template).render(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from segshrink.errors import UsageError, nearest
 from segshrink.export.card import model_card
-from segshrink.export.metadata import ExportedFile
+from segshrink.export.metadata import ExportedFile, refuse_tiles
 from segshrink.export.stac import stac_items
 from segshrink.export.web import export_web
 from segshrink.files import refuse_foreign, write_json, write_text, writing
@@ -85,6 +85,8 @@ def export(
             from segshrink.models import load_model
 
             loaded = load_model(model) if isinstance(model, str | Path) else model
+            for name in plan.files:
+                refuse_tiles(loaded.description, name)
             files = _write_files(loaded, plan, outputs=outputs, half=half, overwrite=overwrite)
             run = Path(model) if isinstance(model, str | Path) else None
             extra = _describe(loaded, run, plan, files, overwrite=overwrite) if card else []

@@ -11,8 +11,11 @@ from segshrink.errors import UsageError, nearest
 from segshrink.export.enlarging import depth_to_space, factor_of, phases_of_classes
 from segshrink.export.tracing import INPUT, LOGITS
 from segshrink.prediction.exported import OUTPUTS
+from segshrink.working_size import LONGEST, Resize, halvings, share
 
 PROBABILITIES, CLASSES = "probabilities", "classes"
+# Begins the names of all that resizes images and logits.
+_RESIZE = "resize/"
 # What a Slice takes beside the value that it crops to the image's size.
 _CROP = ("nothing", "size", "rows_and_columns")
 
@@ -44,10 +47,7 @@ def pad_inside(model: Any, *, stride: int) -> None:
     from onnx import helper, numpy_helper
 
     graph = model.graph
-    renamed = {INPUT: "padded_images", LOGITS: "padded_logits"}
-    for node in graph.node:
-        for values in (node.input, node.output):
-            values[:] = [renamed.get(value, value) for value in values]
+    _rename_ends(graph, images="padded_images", logits="padded_logits")
     constants = {
         "stride": [stride, stride],
         "least_size": [2 * stride, 2 * stride],
@@ -73,6 +73,68 @@ def pad_inside(model: Any, *, stride: int) -> None:
     images = graph.input[0].type.tensor_type
     shape = ["batch", images.shape.dim[1].dim_value, "height", "width"]
     graph.input[0].CopyFrom(helper.make_tensor_value_info(INPUT, images.elem_type, shape))
+
+
+def resize_inside(model: Any, resize: Resize, *, takes_bytes: bool) -> None:
+    """Bring images to the working size before the graph, and logits back after it, as ``SegmentationModel`` does.
+
+    Args:
+        model: An ``onnx.ModelProto`` after ``pad_inside`` that takes float32; changed in place.
+        resize: The model's.
+        takes_bytes: Whether the graph is to take uint8 pixels.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    small_images, small_logits = f"{_RESIZE}images", f"{_RESIZE}logits"
+    _rename_ends(graph, images=small_images, logits=small_logits)
+    inner = list(graph.node)
+    del graph.node[:]
+
+    def node(operator: str, inputs: list[str], name: str, output: str | None = None, **options: Any) -> str:
+        output = output or f"{_RESIZE}{name}"
+        graph.node.append(helper.make_node(operator, inputs, [output], **options))
+        return output
+
+    def constant(*values: int) -> str:
+        name = f"{_RESIZE}{','.join(map(str, values))}"
+        if all(tensor.name != name for tensor in graph.initializer):
+            graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
+    def resized(value: str, size: str, name: str, output: str | None = None) -> str:
+        outer = node("Shape", [value], f"{name}/outer", start=0, end=2)
+        shape = node("Concat", [outer, size], f"{name}/shape", axis=0)
+        how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        return node("Resize", [value, "", "", shape], name, output, **how)
+
+    size = node("Shape", [INPUT], "size", start=2, end=4)
+    if isinstance(resize, tuple):
+        working = constant(*resize)
+    else:  # rounded as working_size rounds
+        numerator, denominator = share(resize) if isinstance(resize, float) else (resize[LONGEST], 0)
+        whole = constant(denominator) if denominator else node("ReduceMax", [size], "longest", keepdims=1)
+        product = node("Mul", [size, constant(2 * numerator)], "product")
+        rounding, divisor = node("Add", [product, whole], "rounding"), node("Mul", [whole, constant(2)], "divisor")
+        working = node("Max", [node("Div", [rounding, divisor], "quotient"), constant(1)], "working_size")
+    images, half = node("Cast", [INPUT], "pixels", to=TensorProto.FLOAT), size
+    for number in range(halvings(resize)):
+        halved = node("Div", [node("Add", [half, constant(1)], f"more{number}"), constant(2)], f"halved{number}")
+        half = node("Max", [halved, working], f"half{number}")
+        images = resized(images, half, f"images{number}")
+    resized(images, working, "last", small_images)
+    graph.node.extend(inner)
+    resized(small_logits, size, "enlarged", LOGITS)
+    if takes_bytes:
+        graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+
+
+def _rename_ends(graph: Any, *, images: str, logits: str) -> None:
+    """Give what a graph takes and gives other names inside it."""
+    renamed = {INPUT: images, LOGITS: logits}
+    for node in graph.node:
+        for values in (node.input, node.output):
+            values[:] = [renamed.get(value, value) for value in values]
 
 
 def give(model: Any, outputs: Sequence[str], *, classes: int) -> None:

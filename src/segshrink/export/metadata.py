@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segshrink.classes import format_color
+from segshrink.errors import ModelError
 from segshrink.model_description import ModelDescription
 from segshrink.model_file import ModelFile
 from segshrink.prediction.exported import METADATA_KEY
-
-TILE = 512
+from segshrink.prediction.tiled import choose_tiling
+from segshrink.working_size import depends_on_image, in_words
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,23 @@ def band_names(description: ModelDescription) -> tuple[str, ...]:
     return usual.get(description.bands, tuple(f"band {number}" for number in range(1, description.bands + 1)))
 
 
+def refuse_tiles(description: ModelDescription, kind: str) -> None:
+    """Refuse a format whose files are given tiles, "qgis" or "tflite", for a model that must see whole images.
+
+    Raises:
+        ModelError: The model's working size depends on the image.
+    """
+    if kind in ("qgis", "tflite") and depends_on_image(description.resize):
+        raise ModelError(
+            f"a {kind} file is given tiles of an image, but this model works at {in_words(description.resize)}; "
+            "export it to onnx, openvino or web, or train one with a factor, such as resize: 0.5"
+        )
+
+
 def describe_onnx(description: ModelDescription, *, takes_bytes: bool) -> dict[str, str]:
     """Return the metadata of an ONNX file: the description for segshrink, and what QGIS's plugin Deepness reads.
+
+    Deepness cuts scenes into tiles, so a file whose working size depends on the image holds nothing for it.
 
     Deepness (https://github.com/PUTvision/qgis-plugin-deepness, ``model_base.py``) divides pixels by 255 and then
     applies ``(x - standardization_mean) / standardization_std``. Files normalize inside their graph, so these two undo
@@ -62,12 +78,15 @@ def describe_onnx(description: ModelDescription, *, takes_bytes: bool) -> dict[s
         description: The model's description.
         takes_bytes: Whether the file takes uint8 pixels.
     """
+    own = {METADATA_KEY: json.dumps(description.to_dict())}
+    if depends_on_image(description.resize):
+        return own
     names, colors = description.classes.names, description.classes.colors
     entries: dict[str, object] = {
         "model_type": "Segmentor",
         "class_names": {str(number): name for number, name in enumerate(names)},
         "class_colors": {str(number): format_color(color) for number, color in enumerate(colors)},
-        "tile_size": -(-TILE // description.stride) * description.stride,
+        "tile_size": choose_tiling(description, runtime="onnxruntime").tile,
         "tiles_overlap": 15,  # percent
         "seg_thresh": 0.0,  # the most likely class, however unlikely it is
     }
@@ -76,5 +95,4 @@ def describe_onnx(description: ModelDescription, *, takes_bytes: bool) -> dict[s
     if not takes_bytes:
         entries["standardization_mean"] = [0.0] * description.bands
         entries["standardization_std"] = [1 / 255] * description.bands
-    texts = {key: json.dumps(value) for key, value in entries.items()}
-    return {METADATA_KEY: json.dumps(description.to_dict()), **texts}
+    return own | {key: json.dumps(value) for key, value in entries.items()}

@@ -11,7 +11,7 @@ import torch
 
 from segshrink.errors import ModelError
 from segshrink.export.enlarging import enlarge_by_convolution
-from segshrink.export.graph_interface import check_outputs, give, pad_inside
+from segshrink.export.graph_interface import check_outputs, give, pad_inside, resize_inside
 from segshrink.export.metadata import describe_onnx
 from segshrink.export.parity import check_parity
 from segshrink.export.tracing import enlargement, require_onnx, trace
@@ -34,8 +34,9 @@ def export_onnx(
 
     The file takes ``images`` (N, bands, H, W), raw uint8 pixel values (float32 for models of other pixel types), with
     any N, H and W, and gives ``logits`` (N, C, H, W) float32, ``probabilities`` (N, C, H, W) float32, and ``classes``
-    (N, H, W) uint8. Normalization, padding to the network's stride and cropping back are part of the graph. The
-    metadata entry "segshrink" holds the model's description as JSON; others serve the plugin Deepness of QGIS.
+    (N, H, W) uint8. Resizing to the working size, normalization, padding to the network's stride and the ways back are
+    part of the graph. The metadata entry "segshrink" holds the model's description as JSON; others serve the plugin
+    Deepness of QGIS.
 
     Before the file gets its name it runs in ONNX Runtime at four sizes, among them odd ones and one smaller than the
     stride, and is compared with the model.
@@ -84,13 +85,15 @@ def to_onnx(model: SegmentationModel, *, outputs: Sequence[str] = DEFAULT_OUTPUT
     require_onnx()
     import onnx
 
-    description = model.description
+    description, resize = model.description, model.description.resize
     takes_bytes = description.dtype == "uint8" and not float_pixels
-    graph = trace(model, pixels=torch.uint8 if takes_bytes else torch.float32)
+    graph = trace(model, pixels=torch.uint8 if takes_bytes and resize is None else torch.float32)
     classes = len(description.classes.names)
-    if (factor := enlargement(model)) is not None:
+    if resize is None and (factor := enlargement(model)) is not None:
         enlarge_by_convolution(graph, factor=factor, classes=classes)
     pad_inside(graph, stride=description.stride)
+    if resize is not None:
+        resize_inside(graph, resize, takes_bytes=takes_bytes)
     give(graph, outputs, classes=classes)
     onnx.helper.set_model_props(graph, describe_onnx(description, takes_bytes=takes_bytes))
     onnx.checker.check_model(graph)

@@ -11,6 +11,7 @@ from typing import Any
 from segshrink.classes import format_color
 from segshrink.export.metadata import ExportedFile, band_names
 from segshrink.model_description import ModelDescription
+from segshrink.working_size import in_words
 
 # https://github.com/stac-extensions/mlm; the version whose schema the tests check against.
 MLM = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
@@ -109,7 +110,7 @@ def _input(description: ModelDescription, file: ExportedFile) -> dict[str, Any]:
     count, tiles = description.bands, file.tiles
     return {
         "name": "images",
-        "description": "Raw pixel values; the file normalizes them itself.",
+        "description": f"Raw pixel values; the file {_prepares(description)} itself.",
         "bands": list(band_names(description)),
         "input": {
             "shape": [1, -1, -1, count] if tiles else [-1, count, -1, -1],
@@ -119,6 +120,11 @@ def _input(description: ModelDescription, file: ExportedFile) -> dict[str, Any]:
         "value_scaling": None,
         "pre_processing_function": None,
     }
+
+
+def _prepares(description: ModelDescription) -> str:
+    resize = "" if description.resize is None else f"brings them to {in_words(description.resize)} and "
+    return f"{resize}normalizes them"
 
 
 def _output(description: ModelDescription, output: str, *, tiles: bool) -> dict[str, Any]:

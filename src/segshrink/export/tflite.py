@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import zipfile
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import torch
 from torch import nn
 
 from segshrink.errors import MissingExtraError, ModelError, first_line
+from segshrink.export.metadata import refuse_tiles
 from segshrink.export.parity import check_parity
 from segshrink.extras import quiet_library
 from segshrink.files import replacing
 from segshrink.models import SegmentationModel
 from segshrink.prediction.runtimes.litert import METADATA_FILE, LiteRtBackend
+from segshrink.working_size import pixels_of_stride, zoom
 
 
 def export_tflite(model: SegmentationModel, path: str | Path, *, tile: int = 512, overwrite: bool = False) -> Path:
@@ -23,21 +26,22 @@ def export_tflite(model: SegmentationModel, path: str | Path, *, tile: int = 512
 
     The file takes ``images`` (1, tile, tile, bands), raw uint8 pixel values (float32 for models of other pixel types),
     and gives logits (1, tile, tile, C) float32; the converter (litert-torch 0.10) can't leave sizes open.
-    Normalization is part of the graph. The model's description stands as JSON in a zip archive at the file's end, where
-    TFLite keeps associated files.
+    Resizing to the working size and normalization are part of the graph. The model's description stands as JSON in a
+    zip archive at the file's end, where TFLite keeps associated files.
 
     Args:
         model: Left as it is, whatever its device and mode.
         path: File to write, ending in ``.tflite``.
-        tile: Side of a tile in pixels; taken up to the next multiple of the network's stride, and twice that at least.
+        tile: Side of a tile in pixels at the working size; taken up to the next multiple of the network's stride, and
+            twice that at least.
         overwrite: Replace a file that this program did not write.
 
     Returns:
         The path.
 
     Raises:
-        ModelError: The network can't be converted, or differs from PyTorch by more than a thousandth of the largest
-            logit. No file is left then.
+        ModelError: The network can't be converted, sees whole images only, or differs from PyTorch by more than a
+            thousandth of the largest logit. No file is left then.
         FileError: The file can't be written.
         MissingExtraError: litert-torch or LiteRT isn't installed.
     """
@@ -45,8 +49,10 @@ def export_tflite(model: SegmentationModel, path: str | Path, *, tile: int = 512
     if path.suffix.lower() != ".tflite":
         raise ModelError(f"{path} must end in .tflite, so that it is recognized when it is opened")
     reference = copy.deepcopy(model).cpu().eval()
-    description, stride = reference.description, reference.description.stride
-    side = max(-(-tile // stride), 2) * stride
+    description, resize = reference.description, reference.description.resize
+    refuse_tiles(description, "tflite")
+    stride = pixels_of_stride(resize, description.stride)
+    side = max(math.ceil(tile / zoom(resize) / stride), 2) * stride
     with replacing(path, overwrite=overwrite) as temporary:
         _convert(reference, side, temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
@@ -64,7 +70,8 @@ class _Tile(nn.Module):
         self.model = model
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.model.forward_aligned(images.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        logits: torch.Tensor = self.model(images.permute(0, 3, 1, 2))
+        return logits.permute(0, 2, 3, 1)
 
 
 def _convert(model: SegmentationModel, side: int, path: Path) -> None:

@@ -167,8 +167,13 @@ def resized_mask(mask: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.
     (rows, cols), (height, width) = mask.shape, shape
     if abs(rows * width / height - cols) > 1 and abs(cols * height / width - rows) > 1:
         return None
-    row, col = ((np.arange(new) + 0.5) * old / new for new, old in ((height, rows), (width, cols)))
-    nearest: NDArray[np.uint8] = mask[row.astype(np.intp)[:, np.newaxis], col.astype(np.intp)]
+    return nearest_pixels(mask, shape)
+
+
+def nearest_pixels(array: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """Bring an array (h, w) to another (height, width), each value from the nearest pixel."""
+    row, col = ((np.arange(new) + 0.5) * old / new for new, old in zip(shape, array.shape, strict=True))
+    nearest: NDArray[Any] = array[row.astype(np.intp)[:, np.newaxis], col.astype(np.intp)]
     return nearest
 
 

@@ -32,8 +32,8 @@ from segshrink.version import __version__
 
 _LOGGER = logging.getLogger(__name__)
 MODEL_FOLDER = FolderKind("a model", (CONFIG_FILE, WEIGHTS_FILE))
-# Raised when a folder written from now on can't be read by older versions.
-FORMAT = 1
+# Raised when a folder written from now on can't be read by older versions; without a resize the first one reads it.
+FORMAT, _WITHOUT_RESIZE = 2, 1
 # Parameters that a network may have while it is built: so many, and so many times those in its file.
 _SPARE_TENSORS, _TENSORS_RATIO = 1000, 10
 
@@ -48,7 +48,8 @@ def save_model(model: SegmentationModel, folder: Path, *, overwrite: bool = Fals
     folder = Path(folder)
     if not model.description.is_custom:
         _refuse_unloadable(model)
-    config = {"format": FORMAT, "segshrink": __version__, **model.description.to_dict()}
+    number = _WITHOUT_RESIZE if model.description.resize is None else FORMAT
+    config = {"format": number, "segshrink": __version__, **model.description.to_dict()}
     # Safetensors want plain memory order and no two names for one tensor.
     tensors = {
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)

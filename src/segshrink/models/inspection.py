@@ -14,6 +14,7 @@ from segshrink.models.folder import load_model
 from segshrink.models.huggingface import load_huggingface
 from segshrink.models.model import SegmentationModel, count_parameters
 from segshrink.models.registry import build_model
+from segshrink.working_size import in_words
 
 # Height and width of the image whose features are shown, in pixels.
 SIZE = 256
@@ -32,6 +33,7 @@ class ModelFinding:
         stride: Sides are padded to multiples of this many pixels.
         roles: The features, at an image of ``size`` × ``size`` pixels.
         size: As above.
+        resize: The size at which it works on images, in words; None: at theirs.
     """
 
     source: str
@@ -42,6 +44,7 @@ class ModelFinding:
     stride: int
     roles: tuple[Role, ...]
     size: int = SIZE
+    resize: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, JSON-able."""
@@ -69,6 +72,7 @@ def inspect_model(source: str, *, trust: bool = False) -> ModelFinding:
         bands=description.bands,
         stride=description.stride,
         roles=tuple(list_roles(model, size=SIZE)),
+        resize=None if description.resize is None else in_words(description.resize),
     )
 
 

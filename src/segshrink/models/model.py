@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -14,13 +15,14 @@ from segshrink.classes import ClassMap
 from segshrink.errors import ModelError
 from segshrink.model_description import CUSTOM, ModelDescription, Normalization
 from segshrink.models.outputs import chosen_output
+from segshrink.working_size import Resize, sizes_on_the_way
 
 # Pixels that the coarsest features of most encoders stand for.
 _STRIDE = 32
 
 
 class SegmentationModel(nn.Module):
-    """Raw pixels in, logits out; normalizes, pads and crops inside itself.
+    """Raw pixels in, logits out; resizes, normalizes, pads and crops inside itself.
 
     Args:
         network: Takes normalized images (N, bands, H, W) whose sides are multiples of ``description.stride``; gives
@@ -119,8 +121,9 @@ class SegmentationModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Segment images of any size.
 
-        Sides are padded right and bottom to a multiple of the stride by repeating the edge, and to twice the stride at
-        least, so that batch normalization has more than one value to average even in training; logits are cropped back.
+        Images are brought to the description's working size first, and logits back at last. In between, sides are
+        padded right and bottom to a multiple of the stride by repeating the edge, and to twice the stride at least, so
+        that batch normalization has more than one value to average even in training; logits are cropped back.
 
         Args:
             images: Raw pixel values (N, bands, H, W), uint8, another whole-number type, or float; H, W ≥ 1.
@@ -132,6 +135,13 @@ class SegmentationModel(nn.Module):
             ModelError: Not four dimensions, another number of bands, or an empty image.
         """
         self._check(images)
+        resize, size = self.description.resize, images.shape[-2:]
+        if resize is None:
+            return self._padded(images)
+        logits = self._padded(at_working_size(images, resize))
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+    def _padded(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         stride = self.description.stride
         below, right = (max(-(-side // stride), 2) * stride - side for side in (height, width))
@@ -143,13 +153,18 @@ class SegmentationModel(nn.Module):
     def forward_aligned(self, images: Tensor) -> Tensor:
         """Segment images whose sides are multiples of ``description.stride``, without a look at their size.
 
-        This is ``forward`` without padding and checks: what exporters trace.
+        This is ``forward`` without resizing, padding and checks: what exporters trace.
         """
         return self._logits(self.normalize(images))
 
     def normalize(self, images: Tensor) -> Tensor:
         """Turn raw pixel values of any type into what the network takes, (x - mean) / std, in float32."""
         return (images.to(torch.float32) - self.mean) / self.std
+
+    def with_resize(self, resize: Resize | None) -> SegmentationModel:
+        """Return the same network, not a copy of it, that works at another size; None: at that of the images."""
+        changed = SegmentationModel(self.network, replace(self.description, resize=resize))
+        return changed.to(self.mean.device)
 
     def save(self, folder: Path, *, overwrite: bool = False) -> None:
         """Write ``config.json`` and ``model.safetensors`` into ``folder``, whole or not at all.
@@ -205,6 +220,14 @@ class SegmentationModel(nn.Module):
             self.mean = _per_band(self.description.normalization.mean).to(device)
             self.std = _per_band(self.description.normalization.std).to(device)
         return self
+
+
+def at_working_size(images: Tensor, resize: Resize) -> Tensor:
+    """Bring images, or other maps (N, channels, H, W), to their working size; float32."""
+    maps = images.to(torch.float32)
+    for size in sizes_on_the_way(resize, *images.shape[-2:]):
+        maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    return maps
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from segshrink.errors import ModelError
 from segshrink.prediction.backends import Backend
 from segshrink.prediction.logits import log_probabilities, softmax_in_place
+from segshrink.working_size import depends_on_image, zoom
 
 
 class AverageBackend:
@@ -23,7 +24,7 @@ class AverageBackend:
 
     Attributes:
         parts: The models.
-        description: The first one's, with a stride that suits all.
+        description: The first one's, with a stride and tiles that suit all.
 
     Raises:
         ModelError: Classes or bands differ.
@@ -42,8 +43,11 @@ class AverageBackend:
         self.name = f"mean of {', '.join(part.name for part in self.parts)}"
         self.classes, self.num_classes, self.bands = first.classes, first.num_classes, first.bands
         self.runtime = first.runtime
-        strides = [part.description.stride for part in self.parts if part.description is not None]
-        self.description = first.description and replace(first.description, stride=math.lcm(*strides))
+        descriptions = [part.description for part in self.parts if part.description is not None]
+        resizes = [description.resize for description in descriptions]
+        largest = next(filter(depends_on_image, resizes), min(resizes, key=zoom, default=None))
+        stride = math.lcm(*(description.stride for description in descriptions))
+        self.description = first.description and replace(first.description, stride=stride, resize=largest)
 
     def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Turn raw pixel values (N, H, W, bands) into the logarithms of the mean probabilities (N, C, H, W)."""

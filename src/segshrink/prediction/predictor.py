@@ -46,7 +46,7 @@ class Predictor:
 
     Args:
         source: What ``open_backend`` takes: a model file or folder, a model, or a backend.
-        tile: Side of a tile in pixels; by default 512, rounded up to the network's stride.
+        tile: Side of a tile in pixels; by default 512 at the model's working size, rounded up to the network's stride.
         overlap: Pixels that neighboring tiles share, less than ``tile``; by default four strides, at least 64.
         batch: Tiles run at once; by default 4 in torch, else 1.
         runtime: As in ``open_backend``.

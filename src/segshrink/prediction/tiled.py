@@ -5,6 +5,7 @@ Scenes, evaluations and teachers use these tiles alike, so that what is evaluate
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -17,8 +18,11 @@ from numpy.typing import NDArray
 from segshrink.errors import UsageError
 from segshrink.model_description import ModelDescription
 from segshrink.tiling import Blend, Window, cosine_weights, grid
+from segshrink.working_size import depends_on_image, in_words, pixels_of_stride, zoom
 
 TILE, OVERLAP = 512, 64
+# Side of a tile that holds any image.
+WHOLE = 1 << 30
 # A network's stride times this is shared by neighboring tiles: half of it lies around each pixel that is kept.
 _STRIDES_SHARED = 4
 
@@ -76,19 +80,31 @@ def choose_tiling(
     """Fill in what is left to the model.
 
     Args:
-        description: The model's, which has the network's stride; None: unknown.
+        description: The model's, which has the network's stride and working size; None: unknown.
         runtime: What runs it.
-        tile: Side of a tile in pixels; None: 512, rounded up to the stride.
-        overlap: Pixels that neighbors share; None: four strides, at least 64 and at most half a tile.
+        tile: Side of a tile in pixels; None: 512 at the working size, rounded up to the stride; the whole image where
+            only that says what the working size is.
+        overlap: Pixels that neighbors share; None: four strides, at least 64 at the working size and at most half a
+            tile.
         batch: Tiles at once; None: 4 in torch, else 1.
 
     Raises:
-        UsageError: A number makes no sense.
+        UsageError: A number makes no sense, or the model takes no tiles.
     """
-    stride = 1 if description is None else description.stride
-    tile = -(-TILE // stride) * stride if tile is None else tile
+    resize = None if description is None else description.resize
+    if depends_on_image(resize):
+        if tile not in (None, WHOLE) or overlap:
+            raise UsageError(f"the model works at {in_words(resize)}, so it takes no tiles; leave tile and overlap out")
+        return Tiling(WHOLE, 0)
+    of_network, scale = 1 if description is None else description.stride, zoom(resize)
+    stride = pixels_of_stride(resize, of_network)
+    if stride > TILE / scale:  # an odd share, which no tile fits
+        stride = 1
+    if tile is None:
+        tile = math.ceil(TILE / scale / stride) * stride
     if overlap is None:
-        overlap = min(-(-max(OVERLAP, _STRIDES_SHARED * stride) // stride) * stride, tile // 2)
+        least = max(OVERLAP, _STRIDES_SHARED * of_network)
+        overlap = min(math.ceil(least / scale / stride) * stride, tile // 2)
     if batch is None:
         batch = 4 if runtime.startswith("torch") else 1
     return Tiling(tile, overlap, stride if tile % stride == overlap % stride == 0 else 1, batch)

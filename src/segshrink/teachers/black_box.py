@@ -201,7 +201,9 @@ def open_black_box(source: TeacherSource, names: tuple[str, ...] | None, classes
     mapping = map_classes(classes.names, names, source.classes, name=source.source)
     key = hashlib.sha256(read()).hexdigest()
     formats = (input_format, output_format)
-    return BlackBox(network, adapter, formats, size, classes, mapping, key=key, name=source.source)
+    box = BlackBox(network, adapter, formats, size, classes, mapping, key=key, name=source.source)
+    box.resize = None if description is None else description.resize
+    return box
 
 
 def _self_contained(path: Path) -> bytes:

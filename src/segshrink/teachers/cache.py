@@ -21,7 +21,9 @@ from torch import Tensor
 from segshrink.data import SceneStore
 from segshrink.data.checked_arrays import CheckedArrays, DamagedError, write_array
 from segshrink.errors import FileError, ModelError
+from segshrink.models.model import at_working_size
 from segshrink.teachers.cache_quantization import VERSION, NotFiniteError, decode, encode
+from segshrink.teachers.probabilities import to_log_probabilities
 from segshrink.teachers.teacher import OVERLAP, TILE, Teacher
 
 # Answers held open at once, so that their pages needn't be mapped anew, where the system allows so many open files.
@@ -43,7 +45,8 @@ class TeacherCache(Teacher):
 
     It stands for the teacher, which may be forgotten: a crop's answer is cut from the scene's with the crop's own plan,
     so a training step doesn't run the teacher. The teacher saw whole scenes, by overlapping tiles, without the
-    student's brightness or noise.
+    student's brightness or noise; about a store at a working size its answers are those about the scenes as they are,
+    whose probabilities are brought to that size as images are.
 
     Files are named by the teacher's identity (weights, preprocessing, classes), the tiling, the code, and the image's
     content: a stale one is never found. They get their name when they are whole; a damaged one is computed again.
@@ -177,7 +180,10 @@ class TeacherCache(Teacher):
 def _asked(teacher: Teacher, store: SceneStore, number: int) -> NDArray[np.uint8]:
     name = store.samples[number].name
     # A copy: the teacher looks at it for long, in which the file behind a map may be cut short.
-    logits = teacher.scene_logits(np.array(store.image(number)), name)
+    logits = teacher.scene_logits(np.array(store.original(number)), name)
+    if store.resize is not None:
+        likely = at_working_size(torch.from_numpy(logits)[None].softmax(dim=1), store.resize)
+        logits = teacher.without_unknown(to_log_probabilities(likely))[0].numpy()
     expected = (len(teacher.classes), *store.shape(number))
     if logits.shape != expected:
         raise ModelError(f"the teacher '{teacher.name}' answers {logits.shape} about scene '{name}', not {expected}")

@@ -232,9 +232,11 @@ def _exported(teacher: TorchTeacher, folder: Path) -> BlackBox:
     if teacher.returns_probabilities is not None:
         output_format.kind = "probabilities" if teacher.returns_probabilities else "logits"
     mapping = teacher.mapping or ClassMapping(tuple((index,) for index in range(count)))
-    return BlackBox(
+    box = BlackBox(
         file, adapter, (input_format, output_format), size, teacher.classes, mapping, key="", name=teacher.name
     )
+    box.resize = teacher.resize
+    return box
 
 
 def _observed(box: BlackBox, tiles: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:

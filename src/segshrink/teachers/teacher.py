@@ -20,8 +20,9 @@ from segshrink.prediction.logits import most_likely, softmax_in_place
 from segshrink.prediction.runtimes.torch import TorchBackend
 from segshrink.teachers.mapping import ClassMapping
 from segshrink.teachers.pixel_units import check_units
+from segshrink.working_size import Resize, depends_on_image, zoom
 
-# Tiles of a scene that a teacher answers about, in pixels; part of every cached answer's name.
+# Tiles of a scene that a teacher answers about, in pixels at its working size; part of every cached answer's name.
 TILE, OVERLAP = 512, 64
 
 
@@ -55,12 +56,14 @@ class Teacher(ABC):
             its cache.
         sees_whole_scenes: Whether it brings an image of any size to its own by itself, so that nothing else should
             tile it.
+        resize: Working size to which its network brings images by itself; scenes are cut into tiles that suit it.
         module: The network whose features a student may learn from; None for a black box.
         parts: The teachers that it asks; none: it answers itself.
     """
 
     whole_scenes: bool = False
     sees_whole_scenes: bool = False
+    resize: Resize | None = None
     module: nn.Module | None = None
 
     def __init__(
@@ -116,11 +119,12 @@ class Teacher(ABC):
             name: The scene's name in its data set.
         """
         check_units(self._scaling, image, self.name)
-        if self.sees_whole_scenes:
+        if self.sees_whole_scenes or depends_on_image(self.resize):
             whole: NDArray[np.float32] = self.logits(scene_tensor(image))[0].numpy()
             return whole
         backend = TorchBackend(TeacherModule(self), precision="auto", classes=self.classes, bands=image.shape[2])
-        return Predictor(backend, tile=TILE, overlap=OVERLAP, blend="cosine").predict_logits(image)
+        tile, overlap = (round(side / zoom(self.resize)) for side in (TILE, OVERLAP))
+        return Predictor(backend, tile=tile, overlap=overlap, blend="cosine").predict_logits(image)
 
     def predict_scene(self, scene: NamedScene) -> Prediction:
         """Segment a scene, as a student is taught about it, into classes (H, W) and probabilities (C, H, W)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from contextlib import suppress
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
 from segshrink.config import Adapter
-from segshrink.errors import ModelError
+from segshrink.errors import ConfigError, ModelError
 from segshrink.losses.shapes import resized
 from segshrink.model_description import Normalization
 from segshrink.models import SegmentationModel
@@ -26,6 +27,7 @@ from segshrink.teachers.pixel_units import check_units
 from segshrink.teachers.probabilities import one_hot_logits
 from segshrink.teachers.resizing import Resizing
 from segshrink.teachers.teacher import Teacher
+from segshrink.working_size import Resize, depends_on_image, in_words
 
 # Sides in pixels of the images that tell how many channels a network gives: most take any.
 _SIZES = (64, 224, 512)
@@ -136,6 +138,9 @@ class TorchTeacher(Teacher):
         super().__init__(classes, mapping=mapping, scaling=scaling, name=name)
         self.module = model.eval().requires_grad_(False)
         self.sees_whole_scenes = isinstance(model, AdaptedNetwork) and model.resizing.size is not None
+        network, _ = self.network_and_adapter
+        if isinstance(network, SegmentationModel):
+            self.resize = network.description.resize
         self._declared = output
         self._output = OutputFormat(name, output)
         self._first_answer: list[float] | None = None
@@ -144,6 +149,14 @@ class TorchTeacher(Teacher):
     def returns_probabilities(self) -> bool | None:
         """Whether the model answers with probabilities; None: not known yet."""
         return self._output.returns_probabilities
+
+    def at_images_size(self) -> Self:
+        """Return the same teacher whose network works at the size of the images that it gets."""
+        other = copy.copy(self)
+        if isinstance(other.module, SegmentationModel):
+            other.module = other.module.with_resize(None).eval()
+            other.resize = None
+        return other
 
     @property
     def network_and_adapter(self) -> tuple[nn.Module, Adapter]:
@@ -229,6 +242,27 @@ class TorchTeacher(Teacher):
     def _bands(self) -> int:
         """Return how many bands it takes, as far as that can be seen."""
         return self.module.bands if isinstance(self.module, AdaptedNetwork) else bands_of(self.module)
+
+
+def for_crops(teacher: Teacher, resize: Resize | None) -> Teacher:
+    """Return a teacher that is asked about crops of images which were brought to a working size.
+
+    A model that brings images there by itself leaves it out; one without a working size gets the crops as they are.
+
+    Raises:
+        ConfigError: It brings images to another size, which crops don't tell.
+    """
+    if teacher.parts:
+        return teacher.of_parts([for_crops(part, resize) for part in teacher.parts])
+    if teacher.resize is None or (resize is None and not depends_on_image(teacher.resize)):
+        return teacher
+    alone = teacher.at_images_size() if isinstance(teacher, TorchTeacher) else teacher
+    if alone.resize is not None or teacher.resize != resize:
+        raise ConfigError(
+            f"the teacher '{teacher.name}' works at {in_words(teacher.resize)}, which crops of images don't tell; set "
+            "distillation.teacher_cache=true, so that it is asked about whole images"
+        )
+    return alone
 
 
 def _numbered_classes(network: nn.Module) -> ClassMap:

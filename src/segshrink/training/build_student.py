@@ -49,7 +49,10 @@ def build_chosen(choice: ModelChoice, dataset: Dataset, statistics: Callable[[],
 
 
 def build_for_data(choice: ModelChoice, data: CropModule) -> SegmentationModel:
-    """Build a network as ``build_chosen`` does, described with what the data set's files say of their pixels."""
+    """Build a network as ``build_chosen`` does, described with what the data set's files say of their pixels.
+
+    It takes images as the data set's crops are, at the working size if there is one.
+    """
     dataset = data.dataset
     model = build_chosen(choice, dataset, lambda: image_statistics(data.train_store))
     model.description = replace(
@@ -58,6 +61,7 @@ def build_for_data(choice: ModelChoice, data: CropModule) -> SegmentationModel:
         band_names=dataset.band_names or model.description.band_names,
         scaling=dataset.scaling or model.description.scaling,
         resolution=dataset.resolution or model.description.resolution,
+        resize=None,
     )
     return model
 

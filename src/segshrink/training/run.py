@@ -29,6 +29,7 @@ from segshrink.run_records import ImageCounts, MachineRecord, RunRecord
 from segshrink.signals import Terminated
 from segshrink.teachers import Teacher, TeacherCache
 from segshrink.teachers.low_precision import in_precision
+from segshrink.teachers.torch_teacher import for_crops
 from segshrink.training.build_student import build_for_data, check_teacher_bands, inherit_from, tell_random_start
 from segshrink.training.callbacks import (
     MEAN_IOU,
@@ -158,7 +159,7 @@ class _Training:
         torch.set_num_threads(threads)
         data = self._opened(dataset or open_dataset(self.recipe.data))
         lightning.seed_everything(self.recipe.seed, workers=False, verbose=False)
-        model = build_for_data(self.learner.model, data)
+        model, resize = build_for_data(self.learner.model, data), data.dataset.description.resize
         inherits = teacher is not None and self.recipe.distillation.inherit_encoder
         if not resume and not inherits:
             tell_random_start(self.learner.model)
@@ -168,13 +169,15 @@ class _Training:
             check_teacher(teacher, self.terms, cached=bool(self.recipe.distillation.teacher_cache))
             if inherits:
                 inherit_from(model, teacher)
+            if not self.recipe.distillation.teacher_cache:
+                teacher = for_crops(teacher, resize)
             teacher = in_precision(teacher, self.recipe.distillation.precision, data.dataset)
             if place := self.recipe.distillation.teacher_cache:
-                stores = (data.train_store, data.unlabeled_store, data.val_store)
+                stores = (data.train_store, data.unlabeled_store, data.val_crops_store)
                 teacher = cached_answers(teacher, stores, place, self.progress)
                 data.add_layer(CACHED, teacher.codes)  # which batches bring along from now on
         task = self._task(model, teacher)
-        task.sample_names = data.sample_names
+        task.sample_names, task.resize = data.sample_names, resize
 
         def write(**changes: Any) -> None:
             self.folder.write_run(record.model_copy(update={**use.record(earlier), **changes}))
@@ -184,7 +187,7 @@ class _Training:
         try:
             write(status="running")
             fit(trainer, task, data, checkpoint=self.folder.last_checkpoint if resume else None)
-            _save_kept(self.folder, model, keep=self.learner.training.keep)
+            _save_kept(self.folder, model.with_resize(resize), keep=self.learner.training.keep)
         except (KeyboardInterrupt, Terminated):
             write(status="stopped")
             raise

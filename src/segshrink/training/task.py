@@ -29,6 +29,7 @@ from segshrink.prediction import Predictor
 from segshrink.prediction.runtimes.torch import TorchBackend
 from segshrink.training.consistency import PSEUDO, SelfTeacher, consistency_loss
 from segshrink.training.optimizers import build_optimizer, build_schedule
+from segshrink.working_size import Resize
 
 Batch = Mapping[str, Any]
 # Parameters that learn → what ``configure_optimizers`` of a Lightning module may return.
@@ -69,6 +70,7 @@ class SegmentationTask(lightning.LightningModule):
 
     Attributes:
         labeled_terms: The terms, each under a name of its own.
+        resize: Working size at which crops come, while the network brings whole scenes there by itself.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class SegmentationTask(lightning.LightningModule):
         self.settings = training or Training()
         self.seed = seed
         self.sample_names: Sequence[str] = ()
+        self.resize: Resize | None = None
         self._optimizer = optimizer
         if optimizer is None:  # a wrong name is told before anything is loaded
             build_optimizer(self.settings, [nn.Parameter(torch.zeros(1))])
@@ -227,7 +230,10 @@ class SegmentationTask(lightning.LightningModule):
 
     def _score_scene(self, batch: Batch) -> NDArray[np.uint8]:
         precision = "bf16" if str(self.trainer.precision).startswith("bf16") else "32"
-        backend = TorchBackend(self.model, precision=precision, device=str(self.device))
+        model = self.model
+        if isinstance(model, SegmentationModel) and self.resize is not None:
+            model = model.with_resize(self.resize)
+        backend = TorchBackend(model, precision=precision, device=str(self.device))
         classes = Predictor(backend).predict_classes(batch["image"])
         self._score(classes, batch["target"], classes=backend.num_classes)
         return classes

@@ -20,6 +20,7 @@ from segshrink.losses import WeightedTerm
 from segshrink.report import report as write_report
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher, open_teachers
+from segshrink.teachers.torch_teacher import for_crops
 from segshrink.training.build_student import check_chosen, check_teacher_bands
 from segshrink.training.features import check_own_taps
 from segshrink.training.hardware import check_memory, lightning_precision, use_free_threads
@@ -222,6 +223,8 @@ def measure_teachers(
     if resume:
         check_same_teacher(out, teacher)
     check_teacher(teacher, terms, cached=bool(teaching.teacher_cache))
+    if not teaching.teacher_cache:
+        for_crops(teacher, dataset.description.resize)  # refuses one that can't follow crops
     if (notice := unknown_classes(teacher, terms)) is not None:
         _LOGGER.warning(notice)
     teacher.check_scenes([sample.name for sample in (*dataset.train, *dataset.unlabeled, *dataset.val)])

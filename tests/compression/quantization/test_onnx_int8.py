@@ -18,6 +18,8 @@ from segshrink.compression.quantization.onnx_int8 import (
     optimized,
     quantizable_nodes,
 )
+from segshrink.export import export_onnx
+from segshrink.models import SegmentationModel
 from segshrink.prediction import OnnxBackend
 
 Images = Sequence[NDArray[np.uint8]]
@@ -119,3 +121,14 @@ def test_minifying_changes_no_value(quantizer: OnnxQuantizer, tiles: Images) -> 
         np.testing.assert_array_equal(one, other)
     assert len(small.graph.initializer) < len(whole.graph.initializer)
     assert len(small.SerializeToString()) < 0.8 * len(whole.SerializeToString())
+
+
+def test_bringing_images_to_the_working_size_stays_exact(
+    model: SegmentationModel, tiles: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    file = export_onnx(model.with_resize(0.5), tmp_path / "half.onnx")
+    quantizer = OnnxQuantizer(file.read_bytes(), tiles)
+    assert quantizer.nodes
+    assert not [name for name in quantizer.nodes if name.startswith("resize/")]
+    assert quantizer.expected[0].shape[1:] == tiles[0].shape[1:]
+    assert quantizer.error() < 0.05

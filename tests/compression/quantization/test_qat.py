@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from segshrink.compression.quantization import qat
 from segshrink.compression.quantization.fake_quantization import fake_quantized, observing
 from segshrink.compression.quantization.qat import quantization_aware_distillation
 from segshrink.config import Recipe, TeacherSource
-from segshrink.data import SceneStore, open_dataset
+from segshrink.data import CropModule, SceneStore, open_dataset
 from segshrink.errors import ConfigError
 from segshrink.evaluation import Confusion
 from segshrink.models import SegmentationModel
@@ -94,3 +95,22 @@ def test_the_teacher_is_the_recipes_where_it_answers_about_crops(
 def test_a_recipe_without_a_student_says_so(model: SegmentationModel, recipe: Recipe) -> None:
     with pytest.raises(ConfigError, match="no 'student' section"):
         quantization_aware_distillation(model, recipe.data, recipe=recipe.model_copy(update={"student": None}))
+
+
+def test_a_model_learns_on_at_its_working_size(
+    model: SegmentationModel, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[CropModule] = []
+
+    class Seen(CropModule):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    monkeypatch.setattr(qat, "CropModule", Seen)
+    halved = model.with_resize(0.5)
+    trained = quantization_aware_distillation(halved, recipe.data, recipe=recipe)
+    assert trained.description == halved.description
+    assert made[0].train_store.shape(0) == (48, 48), "of 96 pixels"
+    before, after = (next(each.network.parameters()) for each in (halved, trained))
+    assert not torch.equal(before, after)

@@ -100,7 +100,7 @@ def quantize(
     dataset = open_dataset(data, model=model.description)
     refuse_other_classes(model.description, dataset)
     refuse_other_bands(model.description, dataset)
-    tiles = calibration_tiles(dataset, count=images)
+    tiles = calibration_tiles(dataset, count=images, resize=model.description.resize)
     replaced = replacing(out, overwrite=overwrite, kind=QUANTIZATION)
     with claimed(out), replaced as folder, scratch_folder() as scratch:
         folder.mkdir()

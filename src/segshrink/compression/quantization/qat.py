@@ -17,6 +17,7 @@ from segshrink.errors import ConfigError
 from segshrink.losses import WeightedTerm
 from segshrink.models import SegmentationModel
 from segshrink.teachers import Teacher, TorchTeacher, open_teachers
+from segshrink.teachers.torch_teacher import for_crops
 from segshrink.training import Distiller
 from segshrink.training.callbacks import InterruptBetweenSteps, Progress, StepProgress
 from segshrink.training.hardware import accelerator
@@ -64,8 +65,9 @@ def quantization_aware_distillation(
     if recipe.student is None:
         raise ConfigError(f"recipe '{recipe.name}' has no 'student' section to say how to train; add one")
     learner = recipe.student
-    dataset = open_dataset(data, model=model.description)
-    student = copy.deepcopy(model)
+    resize = model.description.resize
+    dataset = open_dataset(data.model_copy(update={"resize": resize}), model=model.description)
+    student = copy.deepcopy(model).with_resize(None)  # as crops come at the working size
     student.requires_grad_(True)
     teacher, terms = _teacher(model, recipe.distillation, learner, dataset)
     training = learner.training.model_copy(
@@ -108,7 +110,7 @@ def quantization_aware_distillation(
             enable_model_summary=False,
         )
         fit(trainer, task, crops)
-    return student.cpu().eval()
+    return student.with_resize(resize).cpu().eval()
 
 
 class FrozenBatchNorm(Callback):
@@ -133,8 +135,9 @@ def _teacher(
     if section.teachers:
         teacher = open_teachers(section, dataset.classes, bands=dataset.bands)
         if not teacher.whole_scenes:
+            teacher = for_crops(teacher, model.description.resize)
             return teacher, student_terms(section, learner.terms, teacher)
     if any(term.on_features for _, term in student_terms(section, learner.terms)):
         section = Distillation(alpha=section.alpha, temperature=section.temperature)
-    itself = TorchTeacher(copy.deepcopy(model), output="logits", name="the float32 model")
+    itself = TorchTeacher(copy.deepcopy(model).with_resize(None), output="logits", name="the float32 model")
     return itself, student_terms(section, learner.terms, itself)

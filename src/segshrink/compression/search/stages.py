@@ -49,6 +49,7 @@ _LATER: dict[str, Any] = {
     **dict.fromkeys(("mask_resize", "soft_weight", "consistency", "folds", "module", "origin", "start")),
     **dict.fromkeys(("mask_instances", "label_errors")),
     **dict.fromkeys(("out_of_fold", "trust"), False),
+    "resize": None,
     "truth": "labels",
     "start_classes": {},
     "keep": "best",
@@ -276,15 +277,17 @@ class SearchStages:
         """Build a candidate with random weights."""
         dataset = self.dataset
         if Path(candidate.id).is_dir():
-            return load_model(candidate.id, classes=dataset.classes, bands=dataset.bands)
-        return build_model(
-            candidate.id,
-            dataset.classes,
-            bands=dataset.bands,
-            options={name: value for name, value in candidate.options.items() if name not in _FETCHING},
-            normalization=Normalization.named("half", dataset.bands),
-            sigmoid=self._sigmoid,
-        )
+            model = load_model(candidate.id, classes=dataset.classes, bands=dataset.bands)
+        else:
+            model = build_model(
+                candidate.id,
+                dataset.classes,
+                bands=dataset.bands,
+                options={name: value for name, value in candidate.options.items() if name not in _FETCHING},
+                normalization=Normalization.named("half", dataset.bands),
+                sigmoid=self._sigmoid,
+            )
+        return model.with_resize(dataset.description.resize)
 
     def _pruned(self, candidate: Candidate, base: CandidateResult) -> Path:
         """Return the folder of a candidate's trained base, pruned."""
@@ -320,6 +323,7 @@ class SearchStages:
                 "classes": len(self.dataset.classes),
                 "bands": self.dataset.bands,
                 "sigmoid": self._sigmoid,
+                **({} if (resize := self.recipe.data.resize) is None else {"resize": resize}),
                 "size": self.settings.size,
                 "runtimes": self.settings.runtimes,
                 "machine": {key: machine[key] for key in ("cpu", "cores")},

@@ -27,6 +27,7 @@ from segshrink.prediction.runtimes.onnx import OnnxBackend
 from segshrink.prediction.runtimes.onnx_parts import part
 from segshrink.prediction.tiled import choose_tiling
 from segshrink.version import __version__
+from segshrink.working_size import in_words
 
 if TYPE_CHECKING:
     from segshrink.models import SegmentationModel
@@ -144,6 +145,7 @@ def _facts(description: ModelDescription, network: bytes) -> list[tuple[str, str
         ("Size", formatting.size(len(network))),
         ("Bands", ", ".join(description.band_names or ()) or str(description.bands)),
         ("Numbers", _NUMBERS.get(description.dtype, description.dtype)),
+        *([] if description.resize is None else [("Works at", in_words(description.resize))]),
         ("Resolution", "not known" if resolution is None else f"{resolution:.3g} m a pixel"),
     ]
 

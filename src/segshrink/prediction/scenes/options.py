@@ -20,7 +20,7 @@ class SceneOptions:
     """How to predict scenes and what to write; None leaves a choice to the model.
 
     Attributes:
-        tile: Side of a tile in pixels; 512 rounded up to the network's stride.
+        tile: Side of a tile in pixels; 512 at the model's working size, rounded up to the network's stride.
         overlap: Pixels that neighboring tiles share, less than ``tile``; four strides, at least 64.
         batch: Tiles run at once; 1 on a processor, 4 in torch.
         threads: Cores to use: one stream of tiles on each, or in torch as many threads; by default all, or

@@ -25,6 +25,7 @@ from segshrink.imagery.scenes import Scene, open_scene
 from segshrink.prediction.backends import Backend
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.version import __version__
+from segshrink.working_size import depends_on_image, in_words
 
 # Bytes at the start and at the end of a file that are looked at.
 _SAMPLE = 1 << 16
@@ -95,7 +96,8 @@ def open_for(source: Source, backend: Backend, options: SceneOptions) -> Scene:
 
     Raises:
         FileError: It can't be read.
-        DataError: Its bands or numbers aren't the model's, or its resolution isn't known.
+        DataError: Its bands or numbers aren't the model's, its resolution isn't known, or it lies on the ground and
+            the model's working size depends on the image.
     """
     model = backend.description
     open_at = partial(
@@ -114,6 +116,12 @@ def open_for(source: Source, backend: Backend, options: SceneOptions) -> Scene:
     if options.resolution == "model" and trained_on is not None and scene.georeference.pixel_size is not None:
         scene.close()
         scene = open_at(resolution=trained_on)
+    if model is not None and depends_on_image(model.resize) and scene.georeference.known:
+        scene.close()
+        raise DataError(
+            f"{source} lies on the ground, where a pixel has one size, but the model works at "
+            f"{in_words(model.resize)}; train one with a factor, such as resize: 0.5"
+        )
     return scene
 
 
