@@ -3,7 +3,8 @@ r"""Few labels, many images: a TFLite DeepLab teaches a small U-Net on Pascal VO
     python benchmarks/voc.py --data ../shared/data/VOCdevkit/VOC2012 \
         --teacher ../shared/weights/deeplabv3_257_mv_gpu.tflite
 
-Trains the same ``separable-unet`` with the same steps several times (per seed), judged on the same 194 images:
+Trains the same ``separable-unet`` with the same steps several times (per seed), judged on the same 194 images at their
+own size:
 
 - ``control-150``: on 150 labelled images, without teacher;
 - ``control-772``: on all 772 labelled images, without teacher;
@@ -16,11 +17,9 @@ More tell what the difference comes from:
 - ``answers-772``: as ``control-772``, but the masks of the 622 images are the teacher's likeliest classes;
 - ``student-772``: as the student, but with all masks.
 
-Images and masks are first reduced to a sixth, crops with them, for two CPU cores' sake (``--reduce 1`` leaves them): in
-an hour a network that starts at random learns hardly anything from larger ones. The teacher sees the images as they
-are; its probabilities are averaged to the small images' size and kept as soft label maps, from which the student
-learns.
-Finished runs are skipped; the results of all go to ``benchmarks/results/voc.*``.
+Networks work at a sixth of the images' size, crops with them, for two CPU cores' sake (``--reduce 1`` leaves it out):
+in an hour a network that starts at random learns hardly anything from larger ones. The teacher sees the images as they
+are. Finished runs are skipped; the results of all go to ``benchmarks/results/voc.*``.
 """
 
 from __future__ import annotations
@@ -32,19 +31,18 @@ import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from segshrink import Confusion, Recipe, SceneStore, TeacherCache, load_recipe, open_dataset, open_teachers
 from segshrink.allocator import restart_with_tuned_allocator
 from segshrink.files import read_json, replacing, write_json, write_text
-
-if TYPE_CHECKING:
-    from segshrink.classes import ClassMap
-    from segshrink.config import Teaching
+from segshrink.training import evaluate_run, train
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -90,94 +88,83 @@ VARIANTS = (
 )
 
 
-def prepare(source: Path, out: Path, reduce: int) -> None:
-    """Write the reduced data set and the lists of labelled and unlabelled training images, once."""
-    if out.exists():
-        return
-    train, val = (_lines(source / LISTS / f"{part}.txt") for part in ("train", "val"))
-    order = np.random.default_rng(DRAW_SEED).permutation(len(train))
-    labeled = sorted(train[place] for place in order[:LABELED])
-    unlabeled = sorted(set(train) - set(labeled))
-    with replacing(out) as folder:
-        for part in ("JPEGImages", "SegmentationClass", LISTS):
-            (folder / part).mkdir(parents=True)
-        for stem in (*train, *val):
-            with Image.open(source / "JPEGImages" / f"{stem}.jpg") as image:
-                size = (max(image.width // reduce, 1), max(image.height // reduce, 1))
-                small = image.resize(size, Image.Resampling.LANCZOS) if reduce > 1 else image
-                small.save(folder / "JPEGImages" / f"{stem}.png")
-            with Image.open(source / "SegmentationClass" / f"{stem}.png") as mask:
-                mask.resize(size, Image.Resampling.NEAREST).save(folder / "SegmentationClass" / f"{stem}.png")
-        for name, stems in (("train", train), ("val", val), ("labeled", labeled)):
-            (folder / LISTS / f"{name}.txt").write_text("\n".join(stems) + "\n")
-        images = "\n".join(f"JPEGImages/{stem}.png" for stem in unlabeled)
-        (folder / LISTS / "unlabeled.txt").write_text(images + "\n")
+class Data:
+    """The data set with its lists, and the teacher's answers about it."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.source: Path = given.data.resolve()
+        self.out: Path = given.out.resolve()
+        self.given = given
+        train = _lines(self.source / LISTS / "train.txt")
+        order = np.random.default_rng(DRAW_SEED).permutation(len(train))
+        self.labeled = sorted(train[place] for place in order[:LABELED])
+        self.unlabeled = sorted(set(train) - set(self.labeled))
+        write_text(self.out / "labeled.txt", "\n".join(self.labeled) + "\n")
+        write_text(self.out / "unlabeled.txt", "\n".join(f"JPEGImages/{stem}.jpg" for stem in self.unlabeled) + "\n")
+
+    def recipe(self, overrides: Sequence[str] = ()) -> Recipe:
+        """Return the recipe with this data set and teacher."""
+        share = [] if self.given.reduce == 1 else [f"data.resize={1 / self.given.reduce}"]
+        places = [f"data.root={self.source}", f"distillation.teacher_cache={self.out / 'answers'}"]
+        recipe = load_recipe(ROOT / "configs" / "voc.yaml", [*places, *share, *overrides])
+        (named,) = recipe.distillation.teachers
+        teacher = named.model_copy(update={"source": f"tflite:{self.given.teacher.resolve()}"})
+        taught = recipe.distillation.model_copy(update={"teachers": [teacher]})
+        return recipe.model_copy(update={"distillation": taught})
+
+    def answers(self) -> tuple[SceneStore, TeacherCache]:
+        """Return all labelled images, and what the teacher says about them."""
+        recipe = self.recipe()
+        dataset = open_dataset(recipe.data)
+        store = SceneStore((*dataset.train, *dataset.val), dataset.classes)
+        teacher = open_teachers(recipe.distillation, dataset.classes)
+        return store, TeacherCache(teacher, [store], folder=self.out / "answers")
+
+    def replace_masks(self) -> Path:
+        """Write the data set again, with the teacher's likeliest classes as masks of the unlabelled images, once."""
+        out = self.out / "answered"
+        if out.exists():
+            return out
+        store, answers = self.answers()
+        with replacing(out) as folder:
+            shutil.copytree(self.source / "SegmentationClass", folder / "SegmentationClass")
+            for part in ("JPEGImages", "ImageSets"):
+                (folder / part).symlink_to(self.source / part)
+            for number, sample in enumerate(store.samples):
+                path = folder / "SegmentationClass" / f"{sample.image.stem}.png"
+                if sample.image.stem in self.unlabeled:
+                    likeliest = answers.scene_logits(store.image(number), sample.name).argmax(axis=0)
+                    with Image.open(path) as mask:
+                        palette = mask.getpalette()
+                    picture = Image.fromarray(likeliest.astype(np.uint8), "P")
+                    assert palette is not None  # noqa: S101  # VOC's masks have one
+                    picture.putpalette(palette)
+                    picture.save(path)
+        return out
+
+    def judge_answers(self) -> dict[str, dict[str, float]]:
+        """Score the teacher's answers against the masks of each part of the data set, once."""
+        file = self.out / "answers.json"
+        if not file.exists():
+            store, answers = self.answers()
+            parts = {"150 labelled": self.labeled, "622 unlabelled": self.unlabeled}
+            confusions = {part: Confusion(CLASSES) for part in (*parts, "194 of validation")}
+            for number, sample in enumerate(store.samples):
+                part = next((part for part, stems in parts.items() if sample.image.stem in stems), "194 of validation")
+                likeliest = answers.scene_logits(store.image(number), sample.name).argmax(axis=0)
+                confusions[part].update(likeliest, store.mask(number))
+            write_json(file, {part: _scores(confusion) for part, confusion in confusions.items()})
+        judged: dict[str, dict[str, float]] = read_json(file)
+        return judged
 
 
-def answer(data: Path, source: Path, teaching: Teaching, classes: ClassMap, out: Path) -> None:
-    """Write the teacher's probabilities for every image at its full size, averaged to the reduced size, once."""
-    if out.exists():
-        return
-    import torch
-
-    from segshrink.teachers import open_teachers
-
-    opened = open_teachers(teaching, classes)
-    with replacing(out) as folder:
-        folder.mkdir()
-        for small in sorted((data / "JPEGImages").iterdir()):
-            with Image.open(source / "JPEGImages" / f"{small.stem}.jpg") as image:
-                pixels = np.asarray(image.convert("RGB"))
-            with Image.open(small) as image:
-                size = (image.height, image.width)
-            logits = torch.from_numpy(opened.scene_logits(pixels, small.stem))
-            likely = torch.nn.functional.interpolate(logits.softmax(dim=0)[None], size=size, mode="area")[0]
-            np.save(folder / f"{small.stem}.npy", likely.half().numpy())
-
-
-def replace_masks(data: Path, answers: Path, out: Path) -> None:
-    """Write the data set again, with the likeliest classes of the answers as masks of the unlabelled images, once."""
-    if out.exists():
-        return
-    with replacing(out) as folder:
-        shutil.copytree(data, folder)
-        for stem in _unlabeled(data):
-            path = folder / "SegmentationClass" / f"{stem}.png"
-            with Image.open(path) as mask:
-                palette = mask.getpalette()
-            likeliest = Image.fromarray(np.load(answers / f"{stem}.npy").argmax(axis=0).astype(np.uint8), "P")
-            assert palette is not None  # noqa: S101  # VOC's masks have one
-            likeliest.putpalette(palette)
-            likeliest.save(path)
-
-
-def judge_answers(data: Path, answers: Path) -> dict[str, dict[str, float]]:
-    """Score the teacher's answers, as the student gets them, against the masks of each part of the data set."""
-    from segshrink.evaluation import Confusion
-
-    parts = {
-        "150 labelled": _lines(data / LISTS / "labeled.txt"),
-        "622 unlabelled": _unlabeled(data),
-        "194 of validation": _lines(data / LISTS / "val.txt"),
+def _scores(confusion: Confusion) -> dict[str, float]:
+    scores = confusion.scores()
+    return {
+        "mean_iou": float(scores.mean_iou),
+        "accuracy": float(scores.accuracy),
+        **_background(confusion.matrix),
     }
-    found = {}
-    for part, stems in parts.items():
-        confusion = Confusion(CLASSES)
-        for stem in stems:
-            with Image.open(data / "SegmentationClass" / f"{stem}.png") as mask:
-                confusion.update(np.load(answers / f"{stem}.npy").argmax(axis=0), np.asarray(mask))
-        scores = confusion.scores()
-        found[part] = {
-            "mean_iou": scores.mean_iou,
-            "accuracy": scores.accuracy,
-            **_background(confusion.matrix),
-        }
-    return found
-
-
-def _unlabeled(data: Path) -> list[str]:
-    """Return the names of the training images that the student sees without masks."""
-    return sorted(set(_lines(data / LISTS / "train.txt")) - set(_lines(data / LISTS / "labeled.txt")))
 
 
 def _background(matrix: NDArray[np.int64]) -> dict[str, float]:
@@ -190,44 +177,27 @@ def _background(matrix: NDArray[np.int64]) -> dict[str, float]:
     }
 
 
-def run(variant: Variant, seed: int, *, data: Path, given: argparse.Namespace) -> None:
+def run(variant: Variant, seed: int, *, data: Data, given: argparse.Namespace) -> None:
     """Train and evaluate one variant; a finished one is left as it is."""
-    from segshrink.config import TeacherSource, load_recipe
-    from segshrink.data import open_dataset
-    from segshrink.teachers import open_teacher
-    from segshrink.training import evaluate_run, train
-
-    folder = given.out / f"{variant.name}-{seed}"
+    folder = data.out / f"{variant.name}-{seed}"
     if (folder / "evaluation.json").exists():
         return
-    answers = given.out / f"answers-{given.reduce}"
-    if variant.teacher or variant.answered:
-        whole = load_recipe(ROOT / "configs" / "voc.yaml", [f"data.root={given.data}"])
-        (named,) = whole.distillation.teachers
-        source = named.model_copy(update={"source": f"tflite:{given.teacher.resolve()}"})
-        teaching = whole.distillation.model_copy(update={"teachers": [source]})
-        answer(data, given.data, teaching, open_dataset(whole.data).classes, answers)
-    if variant.answered:
-        taught = data.with_name(f"{data.name}-answered")
-        replace_masks(data, answers, taught)
-        data = taught
+    labeled = data.out / "labeled.txt"
     overrides = [
         f"seed={seed}",
-        f"data.root={data}",
-        "data.images=JPEGImages/*.png",
-        f"data.split.train={LISTS}/{variant.train}",
+        f"data.split.train={labeled if variant.train == labeled.name else f'{LISTS}/{variant.train}'}",
         f"crops.size={CROP // given.reduce}",
         f"student.training.epochs={given.epochs}",
         f"student.training.validate_every={max(given.epochs // VALIDATIONS, 1)}",
         f"student.training.threads={given.threads}",
-        *([f"data.unlabeled={LISTS}/unlabeled.txt"] if variant.unlabeled else []),
+        *([f"data.unlabeled={data.out / 'unlabeled.txt'}"] if variant.unlabeled else []),
+        *([f"data.root={data.replace_masks()}"] if variant.answered else []),
         *variant.settings,
     ]
-    recipe = load_recipe(ROOT / "configs" / "voc.yaml", overrides)
+    recipe = data.recipe(overrides)
     dataset = open_dataset(recipe.data)
     if variant.teacher:
-        teacher = open_teacher(TeacherSource(source=f"labels:{answers}"), dataset.classes)
-        teacher.name = given.teacher.name
+        teacher = partial(open_teachers, recipe.distillation, dataset.classes)
         result = train(recipe, out=folder, role="student", teacher=teacher, dataset=dataset, resume=True)
     else:
         result = train(recipe, out=folder, role="control", dataset=dataset, resume=True)
@@ -235,10 +205,10 @@ def run(variant: Variant, seed: int, *, data: Path, given: argparse.Namespace) -
     print(f"{folder.name}: val mIoU {result.mean_iou:.3f}, {result.steps} steps, {result.seconds / 60:.1f} min")
 
 
-def collect(out: Path, reduce: int) -> dict[str, Any]:
+def collect(data: Data, reduce: int) -> dict[str, Any]:
     """Return what every finished run reached, and how good the answers are that the student learns from."""
-    answers = out / f"answers-{reduce}"
-    taught = judge_answers(out / f"data-{reduce}", answers) if answers.exists() else {}
+    out = data.out
+    taught = data.judge_answers() if (out / "answers").exists() else {}
     runs: dict[str, list[dict[str, Any]]] = {}
     for variant in VARIANTS:
         for folder in sorted(out.glob(f"{variant.name}-[0-9]")):
@@ -276,9 +246,9 @@ def to_markdown(results: dict[str, Any]) -> str:
         "",
         f"Written by `benchmarks/voc.py`, begun {first['created']}, segshrink {first['segshrink']}, {machine['cpu']}, "
         f"torch {machine['torch']}, Python {machine['python']}, {machine['precision']}, threads: {machine['threads']}. "
-        f"Images reduced to 1/{results['reduce']}; teacher: DeepLabv3-MobileNetV2 (TFLite), asked about whole ones "
-        f"by tiles of 257 pixels at three zooms, mirrored too; student: separable-unet, {first['parameters']:,} "
-        "parameters, random weights at first. Judged on 194 reduced images, every pixel.",
+        f"The student works at 1/{results['reduce']} of the images' size; teacher: DeepLabv3-MobileNetV2 (TFLite), "
+        f"asked by tiles of 257 pixels at three zooms, mirrored too; student: separable-unet, {first['parameters']:,} "
+        "parameters, random weights at first. Judged on 194 images at their own size, every pixel.",
         "",
         "| run | labelled | unlabelled | steps | minutes | mIoU | 95 % interval | accuracy | cross-entropy "
         "| calibration error | classes never predicted | called background |",
@@ -318,19 +288,18 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder VOC2012 of the VOCdevkit layout")
     parser.add_argument("--teacher", type=Path, required=True, help="deeplabv3_257_mv_gpu.tflite")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "benchmark-voc")
-    parser.add_argument("--reduce", type=int, default=6, help="images are reduced by this factor")
+    parser.add_argument("--reduce", type=int, default=6, help="networks work at 1 / this of the images' size")
     parser.add_argument("--only", choices=[variant.name for variant in VARIANTS], action="append", default=None)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=240)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
-    data = (given.out / f"data-{given.reduce}").resolve()
-    prepare(given.data, data, given.reduce)
+    data = Data(given)
     for seed in range(given.seeds):
         for variant in VARIANTS:
             if given.only is None or variant.name in given.only:
                 run(variant, seed, data=data, given=given)
-    results = collect(given.out, given.reduce)
+    results = collect(data, given.reduce)
     if results["runs"]:
         write_json(RESULTS / "voc.json", results)
         write_text(RESULTS / "voc.md", to_markdown(results))
