@@ -1,12 +1,13 @@
 """Claim: ten times as many images take at most 11 times as long and no more memory, with 256 open files at most.
 
-    python benchmarks/growth.py                                   # some minutes; results beside the scripts
-    python benchmarks/growth.py --counts 100 1000 --out /tmp/smoke
+    python benchmarks/growth.py                                   # half an hour; results beside the scripts
+    python benchmarks/growth.py --counts 100 1000 --rounds 1 --out /tmp/smoke
     python benchmarks/growth.py --only "read the store"           # that row again, the others as they are
 
 Images of 24 pixels and their masks, half of them judged; a network of 1,000 parameters on one thread. Each row is done
 in a process of its own that may open 256 files: first with 8 images, so that everything is loaded, then with as many as
-the column says. What counts is processor time, and the largest resident set beyond what the first round took.
+the column says. What counts is processor time, and the largest resident set beyond what the first few images took: the
+median of some rounds, which go through all counts and rows in turns.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -196,8 +199,8 @@ def child(row: str, home: Path) -> None:
     print(json.dumps({"seconds": time.process_time() - before, "added_mb": peak_memory_mb() - memory}))
 
 
-def measure(work: Path, counts: Sequence[int], only: Sequence[str]) -> dict[str, list[dict[str, float]]]:
-    """Return for each row what each count took."""
+def measure(work: Path, counts: Sequence[int], only: Sequence[str], rounds: int) -> dict[str, list[dict[str, float]]]:
+    """Return for each row what each count took, the median of all rounds."""
     rows = with_needs(only)
     classes = ClassMap.build([(name, None, value) for value, name in enumerate(CLASSES)])
     model = build_model("unet", classes, options={"width": 4, "depth": 2})
@@ -207,16 +210,23 @@ def measure(work: Path, counts: Sequence[int], only: Sequence[str]) -> dict[str,
         draw(work / str(count), count)
     for row in rows:
         ROWS[row](work / str(FIRST))  # what later rows read
-    found: dict[str, list[dict[str, float]]] = {row: [] for row in rows}
-    for count in counts:
-        for row, taken in found.items():
+    found: dict[tuple[str, int], list[dict[str, float]]] = {(row, count): [] for row in rows for count in counts}
+    for turn in range(rounds):
+        for count, row in product(counts, rows):
             command = [sys.executable, __file__, "--row", row, "--home", str(work / str(count))]
             threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-            environment = {**os.environ, **threads, "SEGSHRINK_CACHE": str(work / f"cache-{count}")}
+            # Nothing is decoded or answered yet when a round begins.
+            environment = {**os.environ, **threads, "SEGSHRINK_CACHE": str(work / f"cache-{count}-{turn}")}
             done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-            taken.append(json.loads(done.stdout.splitlines()[-1]))
-            print(f"{count:6,} {row}: {taken[-1]['seconds']:.1f} s, {taken[-1]['added_mb']:.0f} MB", flush=True)
-    return {row: found[row] for row in only}
+            taken = json.loads(done.stdout.splitlines()[-1])
+            found[row, count].append(taken)
+            print(f"{count:6,} {row}: {taken['seconds']:.2f} s, {taken['added_mb']:.0f} MB", flush=True)
+    return {row: [medians(found[row, count]) for count in counts] for row in only}
+
+
+def medians(taken: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the median of each figure of some rounds."""
+    return {name: statistics.median(one[name] for one in taken) for name in taken[0]}
 
 
 def to_markdown(record: dict[str, Any]) -> str:
@@ -227,8 +237,8 @@ def to_markdown(record: dict[str, Any]) -> str:
         "",
         f"Written by `python benchmarks/growth.py`, {record['created']}, segshrink {record['segshrink']}, "
         f"{machine['cpu']}, Python {machine['python']}. Processor time on one thread, and memory beyond that for "
-        f"{FIRST} images, of processes that may open {FILES} files; images of {SIDE} pixels. Goal: ten times as many "
-        f"within {GOAL:g} times the time.",
+        f"{FIRST} images, of processes that may open {FILES} files; images of {SIDE} pixels; medians of "
+        f"{record['rounds']} rounds. Goal: ten times as many within {GOAL:g} times the time.",
         "",
         f"| work | {' | '.join(f'{count:,} images' for count in counts)} | times as long | more memory |",
         f"| --- |{' ---: |' * (len(counts) + 2)}",
@@ -261,6 +271,7 @@ def main(arguments: Sequence[str]) -> None:
     """Measure and write, or do one row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="numbers of images")
+    parser.add_argument("--rounds", type=int, default=3, help="processes for each row and number")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--only", nargs="+", choices=list(ROWS), metavar="ROW", help="rows to measure again")
     parser.add_argument("--row", help=argparse.SUPPRESS)
@@ -272,7 +283,7 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as work:
         os.environ["SEGSHRINK_CACHE"] = str(Path(work) / "cache")
         watch = LoadWatch([])
-        rows = measure(Path(work), given.counts, given.only or list(ROWS))
+        rows = measure(Path(work), given.counts, given.only or list(ROWS), given.rounds)
         busy = watch.stop().share
     now = datetime.now(UTC).isoformat(timespec="seconds")
     record = {
@@ -280,6 +291,7 @@ def main(arguments: Sequence[str]) -> None:
         "segshrink": __version__,
         "machine": describe_machine(threads=1),
         "counts": list(given.counts),
+        "rounds": given.rounds,
         "rows": rows,
     }
     if given.only:
