@@ -72,6 +72,11 @@ class RunFolder:
         return self.checkpoints / "last.ckpt"
 
     @property
+    def previous_checkpoint(self) -> Path:
+        """The state of the epoch before, until the training has finished."""
+        return self.checkpoints / "previous.ckpt"
+
+    @property
     def best_checkpoint(self) -> Path:
         """The state of the epoch with the best validation score."""
         return self.checkpoints / "best.ckpt"

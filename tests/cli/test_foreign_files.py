@@ -23,6 +23,7 @@ from .conftest import Run, description, learner, write_scene
 REPORT = ("report.html", "report.json", "figures/loss.png")
 RUN = (
     *("config.yaml", "run.json", "metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "profile.json"),
+    "checkpoints/previous.ckpt",
     *("model/config.json", "model/model.safetensors", "evaluation.json", "evaluation/predictions/v0.png"),
     *REPORT[:2],
     "figures/mine.png",

@@ -394,6 +394,25 @@ def test_checkpoints_that_can_not_be_gone_on_with_are_named(short: Recipe, tmp_p
         train(short, out=tmp_path, resume=True)
 
 
+def test_a_damaged_checkpoint_costs_the_last_epoch_only(
+    short: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(short, out=whole)
+    assert {path.name for path in (whole / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    with pytest.raises(KeyboardInterrupt):
+        train(short, out=cut, progress=stop_at(7))
+    last = cut / "checkpoints/last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    train(short, out=cut, resume=True)
+    assert "last.ckpt is damaged" in caplog.text
+    assert "from the epoch before" in caplog.text
+    assert same_weights(whole, cut)
+    assert [row["epoch"] for row in rows_of(cut)] == [row["epoch"] for row in rows_of(whole)]
+
+
 def test_a_run_records_its_memory_and_processor_time_over_resumes(short: Recipe, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(short, out=tmp_path, progress=stop_at(3))

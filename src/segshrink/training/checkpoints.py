@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,28 @@ from torch import nn
 from segshrink.errors import ModelError, TrainingError
 from segshrink.files import replacing
 from segshrink.models.weights import read_checkpoint
+from segshrink.run_folder import RunFolder
 
 # What Lightning needs to go on.
 _PARTS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states", "state_dict"}
+_LOGGER = logging.getLogger(__name__)
+
+
+def mend_checkpoint(folder: RunFolder) -> None:
+    """Put the state of the epoch before in the last one's place where the last one can't be read, and say so.
+
+    Raises:
+        TrainingError: There is no earlier state, or it can't be gone on from, either.
+    """
+    last, previous = folder.last_checkpoint, folder.previous_checkpoint
+    try:
+        check_checkpoint(last)
+    except TrainingError as error:
+        if not (isinstance(error.__cause__, ModelError) and previous.exists()):
+            raise
+        check_checkpoint(previous)
+        _LOGGER.warning("%s, so this training goes on from the epoch before", error.__cause__)
+        previous.replace(last)
 
 
 def check_checkpoint(path: Path, module: nn.Module | None = None) -> None:
@@ -43,7 +65,7 @@ def _shapes(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes beside the final name, then renames.
+    """Writes beside the final name, then renames; keeps the state before the last one.
 
     Lightning's own writer goes through the system's temporary folder; where that is another disk, a run interrupted
     while copying is left with half a checkpoint under the final name.
@@ -57,5 +79,17 @@ class WholeCheckpointIO(TorchCheckpointIO):
         """
         content = io.BytesIO()
         torch.save(checkpoint, content)
+        run = RunFolder(Path(path).parent.parent)
         with replacing(Path(path)) as temporary:
             temporary.write_bytes(content.getbuffer())
+            if Path(path) == run.last_checkpoint and run.last_checkpoint.exists():
+                _keep(run.last_checkpoint, run.previous_checkpoint)
+
+
+def _keep(path: Path, name: Path) -> None:
+    """Give a file a second name, where the disk has none a copy."""
+    with replacing(name) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)

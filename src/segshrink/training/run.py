@@ -41,7 +41,7 @@ from segshrink.training.callbacks import (
     Progress,
     StepProgress,
 )
-from segshrink.training.checkpoints import WholeCheckpointIO, check_checkpoint
+from segshrink.training.checkpoints import WholeCheckpointIO, mend_checkpoint
 from segshrink.training.consistency import recolored
 from segshrink.training.distiller import CACHED, Distiller
 from segshrink.training.hardware import (
@@ -195,6 +195,7 @@ class _Training:
         result = RunResult(self.folder.path, score, trainer.global_step, float(metrics.rows[-1]["seconds"]))
         reached = {"steps": result.steps, "epochs": trainer.current_epoch, "seconds": result.seconds}
         write(status="finished", **reached, best_mean_iou=score)
+        self.folder.previous_checkpoint.unlink(missing_ok=True)
         return result
 
     @property
@@ -367,7 +368,7 @@ def _prepare_folder(
     if teacher is not None:
         check_same_teacher(folder.path, teacher)
     if record.status != "finished":
-        check_checkpoint(folder.last_checkpoint)
+        mend_checkpoint(folder)
     return record
 
 

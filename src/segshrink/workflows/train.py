@@ -22,7 +22,7 @@ from segshrink.run_folder import RunFolder
 from segshrink.run_records import RunRecord
 from segshrink.teachers import Teacher, open_bank
 from segshrink.training.bank import bank_record, member_recipes
-from segshrink.training.checkpoints import check_checkpoint
+from segshrink.training.checkpoints import mend_checkpoint
 from segshrink.training.evaluate_run import describe_teacher, evaluate_run, profile_runs
 from segshrink.training.hardware import use_free_threads
 from segshrink.training.run import Role, RunResult, cached_answers
@@ -115,7 +115,7 @@ def train_role(
     """Train one role of a recipe on its data set; with ``resume`` a finished run is left as it is."""
     quieten_lightning()
     if resume:
-        check_checkpoint(RunFolder(out).last_checkpoint)
+        mend_checkpoint(RunFolder(out))
     with writing(out):
         return train_network(
             recipe,
