@@ -70,8 +70,8 @@ from .workflows.demo import demo as demo
 from .workflows.diagnose import diagnose as diagnose
 from .workflows.distill import DistillResult as DistillResult
 from .workflows.distill import distill as distill
-from .workflows.init import InitResult as InitResult
 from .workflows.init import init as init
+from .workflows.init_files import InitResult as InitResult
 from .workflows.labels import LabelError as LabelError
 from .workflows.labels import LabelErrors as LabelErrors
 from .workflows.labels import find_label_errors as find_label_errors

@@ -11,7 +11,10 @@ import typer
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images and masks.", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Images and masks, or images alone with --teacher.", show_default=False),
+    ],
     teacher: Annotated[
         str | None,
         typer.Option("--teacher", "-t", help="A teacher that is there already, as in distill.", show_default=False),
@@ -34,14 +37,18 @@ def init(
     with progress_bars() as progress:
         made = run_init(folder, teacher=teacher, out=out, ask=ask, progress=progress)
     console = out_console()
-    shares = ", ".join(f"{name} {percent(share)}" for name, share in made.classes.items())
-    console.print(f"{made.pairs} images with masks; classes: {shares}", markup=False)
+    if made.pairs:
+        shares = ", ".join(f"{name} {percent(share)}" for name, share in made.classes.items())
+        console.print(f"{made.pairs} images with masks; classes: {shares}", markup=False)
+    else:
+        console.print(f"no image has a mask; classes of the teacher: {', '.join(made.classes)}", markup=False)
     for doubt in made.unsure:
         console.print(f"please check  {doubt}", markup=False)
     hours = "" if made.hours is None else f" (about {made.hours:.2g} hours here)"
     console.print(f"wrote {made.data} and {made.recipe}; next:", markup=False)
     console.print(f"  segshrink inspect {made.data}", markup=False)
-    console.print(f"  segshrink distill {made.recipe} --control --out runs/student{hours}", markup=False)
+    control = " --control" if made.pairs else ""
+    console.print(f"  segshrink distill {made.recipe}{control} --out runs/student{hours}", markup=False)
 
 
 def _asked(question: str, answers: Sequence[str]) -> str:

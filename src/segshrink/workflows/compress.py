@@ -20,6 +20,7 @@ from segshrink.training.hardware import lightning_precision
 from segshrink.training.terms import student_terms
 from segshrink.workflows.progress import Progress, silent, stages
 from segshrink.workflows.train import quieten_lightning
+from segshrink.workflows.unlabeled import with_judge
 from segshrink.workflows.web_page import write_web_page
 
 
@@ -57,6 +58,8 @@ def compress(
         student_terms(recipe.distillation, recipe.student.terms)
         lightning_precision(recipe.student.training.precision)
     quieten_lightning()
+    if recipe.data.masks is None and recipe.distillation.teachers:
+        recipe, _ = with_judge(recipe, out=work, control=False, progress=progress)
     search = SearchStages(recipe, work.resolve(), settings or Settings(), stages(progress))
     with claimed(out), claimed(work), writing(out):
         check_place(out)

@@ -4,56 +4,42 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from segshrink.config import load_dataset
 from segshrink.data.annotation_layout import LabeledLayout, find_labeled_layout
 from segshrink.data.class_guess import Ask, GuessedClasses, guess_classes, guess_instances, guess_labels
 from segshrink.data.class_names import category_names, find_class_names
-from segshrink.data.layout import IMAGE_SUFFIXES, Layout, find_layout, layout_from_lists
+from segshrink.data.layout import Layout, find_layout, layout_from_lists
 from segshrink.data.mask_survey import MaskSurvey, survey_masks
 from segshrink.data.pairing import find_pairs, refuse_unpaired
 from segshrink.data.split_guess import GuessedSplit, guess_split
 from segshrink.data.splits import divide, find_images
 from segshrink.errors import DataError, FileError
-from segshrink.files import expanded, scratch_folder, write_text, writing
+from segshrink.files import scratch_folder, write_text, writing
 from segshrink.formatting import listed, percent, printable
 from segshrink.imagery import MaskOptions
 from segshrink.imagery.mask_options import BACKGROUNDS
+from segshrink.workflows.init_files import (
+    DATA,
+    EXCLUDED,
+    IMAGES,
+    PAIRS,
+    RECIPE,
+    UNLABELED,
+    InitResult,
+    broken_lines,
+    is_image,
+    name_of,
+    teacher_source,
+    yaml_value,
+)
+from segshrink.workflows.init_images import init_images
 from segshrink.workflows.progress import Progress, silent
 from segshrink.workflows.starting_recipe import recipe_text, starting_sizes
-
-DATA, RECIPE, PAIRS, UNLABELED, EXCLUDED = "data.yaml", "recipe.yaml", "pairs.txt", "unlabeled.txt", "exclude.txt"
-# Broken pairs that the description itself names; more stand in a file.
-_FEW = 20
-_PLAIN = re.compile(r"[A-Za-z][\w ./*+()-]*(?<! )")
-_WORDS = ("yes", "no", "on", "off", "true", "false", "null", "y", "n")
-
-
-@dataclass(frozen=True)
-class InitResult:
-    """What was written, and what should be looked at.
-
-    Attributes:
-        data: The data set description.
-        recipe: The recipe.
-        pairs: Images with masks.
-        classes: Class name → share of the pixels that were looked at, 0 to 1.
-        unsure: What wasn't sure, one sentence each; marked in the files, too.
-        hours: To expect for ``distill``; None where nothing could be measured.
-    """
-
-    data: Path
-    recipe: Path
-    pairs: int
-    classes: dict[str, float]
-    unsure: tuple[str, ...]
-    hours: float | None
 
 
 def take_first(question: str, answers: Sequence[str]) -> str:
@@ -71,8 +57,8 @@ def init(
 ) -> InitResult:
     """Look at a folder of images and masks, and write a description and a recipe for it.
 
-    Pairs, split and classes are found by names of files, lists beside them, and by what masks hold. Nothing is written
-    inside the folder.
+    Pairs, split and classes are found by names of files, lists beside them, and by what masks hold. Images without
+    masks do where a teacher is there: its classes are theirs. Nothing is written inside the folder.
 
     Args:
         folder: Images and masks, in any of the layouts of public data sets.
@@ -83,7 +69,8 @@ def init(
 
     Raises:
         FileError: There is no such folder, ``out`` lies in it or holds these files already.
-        DataError: No image has a mask, or masks hold no classes; says what is there and what helps.
+        DataError: No image has a mask and no teacher names its classes, or masks hold no classes; says what is there
+            and what helps.
     """
     folder, out = Path(folder).resolve(), Path(out)
     _check_places(folder, out)
@@ -92,6 +79,8 @@ def init(
     labeled = find_labeled_layout(folder, names, layout, ask)
     layout = labeled.layout if labeled else layout
     if layout is None or not layout.pairs:
+        if teacher is not None and (images := [name for name in names if is_image(name)]):
+            return init_images(folder, out, images, str(teacher))
         raise DataError(f"no image with its mask was found in {folder}: {_whats_there(names)}")
     if layout.others and not labeled:
         chosen = ask("several masks belong to each image; which?", [layout.masks or "", *layout.others])
@@ -149,7 +138,7 @@ class _Draft:
 
     @property
     def name(self) -> str:
-        return re.sub(r"[^\w.-]+", "-", self.folder.name).strip("-.") or "data"
+        return name_of(self.folder)
 
     @property
     def unsure(self) -> tuple[str, ...]:
@@ -186,8 +175,8 @@ def _written(draft: _Draft, teacher: str | Path | None) -> InitResult:
             own_teacher=teacher is None,
         )
         plain = draft.survey.bands == 3 and draft.survey.dtype == "uint8"
-        named = None if teacher is None else json.dumps(_teacher_source(str(teacher)), ensure_ascii=False)
-        write_text(out / RECIPE, recipe_text(_yaml(draft.name), sizes, teacher=named, plain_bytes=plain))
+        named = None if teacher is None else json.dumps(teacher_source(str(teacher)), ensure_ascii=False)
+        write_text(out / RECIPE, recipe_text(yaml_value(draft.name), sizes, teacher=named, plain_bytes=plain))
     shares = {entry.name: entry.share for entry in draft.classes.classes}
     return InitResult(out / DATA, out / RECIPE, len(images), shares, draft.unsure, sizes.hours)
 
@@ -217,46 +206,33 @@ def _data_files(draft: _Draft, *, by_wildcards: bool) -> dict[str, str]:
     lines = [
         "# Written by segshrink init from what lies in the folder; what it wasn't sure of is marked with (?).",
         *([f"# {looked}: more may be wrong, and segshrink inspect looks at all."] if looked else []),
-        f"name: {_yaml(draft.name)}",
-        f"root: {_yaml(_relative(draft))}",
+        f"name: {yaml_value(draft.name)}",
+        f"root: {yaml_value(_relative(draft))}",
     ]
     doubt = f"  # (?) there are also {listed(list(layout.others))}" if layout.others else ""
     if by_wildcards:
         lines += [
-            f"images: {_yaml(layout.images)}  # {len(layout.pairs)} pairs",
-            f"masks: {_yaml(layout.masks)}{doubt}",
+            f"images: {yaml_value(layout.images)}  # {len(layout.pairs)} pairs",
+            f"masks: {yaml_value(layout.masks)}{doubt}",
         ]
     else:
         files[PAIRS] = "".join(f"{image}\t{mask}\n" for image, mask in good)
         lines.append(
-            f"images: {_yaml(f'{outside}/{PAIRS}')}  # {len(good)} pairs, by a list: no wildcard means just these"
+            f"images: {yaml_value(f'{outside}/{PAIRS}')}  # {len(good)} pairs, by a list: no wildcard means just these"
         )
     if survey.broken:
-        lines += _broken_lines(survey.broken, f"{outside}/{EXCLUDED}", files, excluded=by_wildcards)
+        lines += broken_lines(survey.broken, f"{outside}/{EXCLUDED}", files, excluded=by_wildcards)
     if survey.resized:
         lines.append(f"mask_resize: nearest  # {survey.resized} masks have another size than their image")
     lines += _class_lines(draft)
     lines += _split_lines(draft.split)
     if layout.unpaired and not by_wildcards:
         files[UNLABELED] = "".join(f"{image}\n" for image in layout.unpaired)
-        lines.append(f"unlabeled: {_yaml(f'{outside}/{UNLABELED}')}  # {len(layout.unpaired)} images without a mask")
+        listed_in = yaml_value(f"{outside}/{UNLABELED}")
+        lines.append(f"unlabeled: {listed_in}  # {len(layout.unpaired)} images without a mask")
     elif layout.unpaired:
-        lines.append(f"unlabeled: {_yaml(layout.images)}  # {len(layout.unpaired)} images without a mask")
+        lines.append(f"unlabeled: {yaml_value(layout.images)}  # {len(layout.unpaired)} images without a mask")
     return {DATA: "\n".join(lines) + "\n", **files}
-
-
-def _broken_lines(broken: dict[str, str], list_file: str, files: dict[str, str], *, excluded: bool) -> list[str]:
-    lines = [f"# {len(broken)} pairs are broken and left out:"]
-    if excluded and len(broken) > _FEW:
-        files[EXCLUDED] = "".join(f"{image}\n" for image in broken)
-        lines.append(f"exclude: {_yaml(list_file)}")
-    elif excluded:
-        lines.append("exclude:")
-    shown = list(broken.items())[:_FEW]
-    for image, reason in shown:
-        entry = f"  - {_yaml(image)}  " if excluded and len(broken) <= _FEW else f"#   {printable(image)}  "
-        lines.append(f"{entry}# {printable(reason)[:200]}")
-    return lines
 
 
 def _class_lines(draft: _Draft) -> list[str]:
@@ -264,34 +240,34 @@ def _class_lines(draft: _Draft) -> list[str]:
     key = "color" if survey.in_color else "value"
     lines = [f"classes:  # names by {draft.source}" if draft.source else "classes:"]
     for entry in guessed.classes:
-        parts = [f"name: {_yaml(entry.name)}"]
+        parts = [f"name: {yaml_value(entry.name)}"]
         if not survey.by_label:
-            parts.append(f"{key}: {_yaml(entry.mask)}")
+            parts.append(f"{key}: {yaml_value(entry.mask)}")
         elif entry.mask != entry.name:
-            parts.append(f"labels: [{_yaml(entry.mask)}]")
+            parts.append(f"labels: [{yaml_value(entry.mask)}]")
         if entry.color and not survey.in_color:
-            parts.append(f"color: {_yaml(entry.color)}")
+            parts.append(f"color: {yaml_value(entry.color)}")
         doubt = f" (?) {entry.unsure}" if entry.unsure else ""
         lines.append(f"  - {{{', '.join(parts)}}}  # {percent(entry.share)}{doubt}")
     if guessed.absent:
         lines.append(f"# listed, but in no mask that was looked at: {printable(listed(list(guessed.absent), 30))}")
     if guessed.ignored:
-        values = ", ".join(_yaml(entry.mask) for entry in guessed.ignored)
+        values = ", ".join(yaml_value(entry.mask) for entry in guessed.ignored)
         doubts = [f"{entry.mask} {percent(entry.share)}: {entry.unsure or entry.name}" for entry in guessed.ignored]
         mark = "(?) " if any(entry.unsure for entry in guessed.ignored) else ""
         key = "ignore_labels" if survey.by_label else "ignore"
         lines.append(f"{key}: [{values}]  # {mark}{printable('; '.join(doubts))}")
     options = draft.options
     if survey.by_label and options.background in {entry.name for entry in guessed.classes}:
-        lines.append(f"mask_background: {_yaml(options.background)}  # what nobody drew")
+        lines.append(f"mask_background: {yaml_value(options.background)}  # what nobody drew")
     if options.field is not None:
-        lines.append(f"mask_field: {_yaml(options.field)}")
+        lines.append(f"mask_field: {yaml_value(options.field)}")
     if options.instances is not None:
         lines.append(f"mask_instances: {options.instances}  # values of masks are ids of objects")
     if not survey.in_color and not survey.by_label:
         lines.append("mask_kind: index")
     if absent := _absent_from_training(draft):
-        lines.append(f"allow_absent: [{', '.join(map(_yaml, absent))}]  # in no training mask that was looked at")
+        lines.append(f"allow_absent: [{', '.join(map(yaml_value, absent))}]  # in no training mask that was looked at")
     return lines
 
 
@@ -310,7 +286,7 @@ def _split_lines(split: GuessedSplit) -> list[str]:
     doubt = f"; (?) {split.unsure}" if split.unsure else ""
     lines = [f"split:  # {split.reason}{doubt}"]
     for part, entries in split.fields.items():
-        given = f"[{', '.join(map(_yaml, entries))}]" if isinstance(entries, list) else _yaml(entries)
+        given = f"[{', '.join(map(yaml_value, entries))}]" if isinstance(entries, list) else yaml_value(entries)
         lines.append(f"  {part}: {given}")
     return lines
 
@@ -320,7 +296,7 @@ def _check_places(folder: Path, out: Path) -> None:
         raise FileError(f"there is no folder {folder}; give the folder that holds images and masks")
     if out.resolve().is_relative_to(folder):
         raise FileError(f"{out.resolve()} lies in {folder}, where nothing is written; choose another place with --out")
-    for name in (DATA, RECIPE, PAIRS, UNLABELED, EXCLUDED):
+    for name in (DATA, RECIPE, PAIRS, UNLABELED, EXCLUDED, IMAGES):
         if (out / name).exists():
             raise FileError(f"{out / name} is there already; move it away, or choose another place with --out")
 
@@ -337,7 +313,7 @@ def _names(folder: Path) -> list[str]:
 
 def _whats_there(names: Sequence[str]) -> str:
     """Say what was found instead of pairs, and what helps."""
-    images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    images = [name for name in names if is_image(name)]
     notes = [name for name in names if Path(name).suffix.lower() in (".json", ".txt", ".xml")]
     if not names:
         return "it holds no file; check the path"
@@ -352,18 +328,3 @@ def _whats_there(names: Sequence[str]) -> str:
 
 def _relative(draft: _Draft) -> str:
     return os.path.relpath(draft.folder, draft.out.resolve()).replace(os.sep, "/")
-
-
-def _teacher_source(source: str) -> str:
-    """Make the path in "FOLDER" or "onnx:FILE" absolute, where there is one: the recipe may lie elsewhere."""
-    kind, _, name = source.rpartition(":")
-    path = expanded(name)
-    return f"{kind}:{path.resolve()}".removeprefix(":") if path.exists() else source
-
-
-def _yaml(value: Any) -> str:
-    """Write a plain value as YAML, texts in quotes where they need them."""
-    text = str(value)
-    if isinstance(value, str) and not (_PLAIN.fullmatch(text) and text.lower() not in _WORDS):
-        return json.dumps(text, ensure_ascii=False)
-    return text

@@ -99,7 +99,9 @@ def _seconds_a_crop(identity: str, crop: int, bands: int, classes: int, batch: i
     return min(seconds[1:]) / batch
 
 
-def recipe_text(name: str, sizes: StartingSizes, *, teacher: str | None, plain_bytes: bool) -> str:
+def recipe_text(
+    name: str, sizes: StartingSizes, *, teacher: str | None, plain_bytes: bool, labeled: bool = True
+) -> str:
     """Write the recipe with its comments.
 
     Args:
@@ -107,6 +109,7 @@ def recipe_text(name: str, sizes: StartingSizes, *, teacher: str | None, plain_b
         sizes: How it trains.
         teacher: A teacher that is there already, as YAML; None trains one.
         plain_bytes: Whether images are three bands of 8 bits, as weights of ImageNet expect them.
+        labeled: Whether masks teach as well; else the teacher alone does.
     """
     expected = (
         "unknown until '.[train]' is installed" if sizes.hours is None else f"about {sizes.hours:.2g} on this machine"
@@ -124,9 +127,10 @@ teacher:                         # trained first; init --teacher T takes one tha
   training: {training % "0.0007"}
 """
     named = "" if teacher is None else f"  teachers: [{teacher}]\n"
+    labels = "{name: cross_entropy, weight: 0.25}, {name: jaccard, weight: 0.35}, " if labeled else ""
     return f"""\
 # Written by segshrink init. Hours to expect: {expected}.
-#   segshrink distill recipe.yaml --control --out runs/student
+#   segshrink distill recipe.yaml{" --control" if labeled else ""} --out runs/student
 #   segshrink compress recipe.yaml{trained} --budget "size<=1MB,drop<=2.0" --out runs/small
 name: {name}
 data: data.yaml
@@ -140,6 +144,6 @@ crops: {{size: {sizes.crop}, batch_size: {sizes.batch}, per_epoch: {sizes.per_ep
   training: {training % "0.002"}
 distillation:
 {named}  teacher_cache: true            # the teacher is asked once
-  terms: [{{name: cross_entropy, weight: 0.25}}, {{name: jaccard, weight: 0.35}}, {{name: pixel_kl, weight: 0.5}},
+  terms: [{labels}{{name: pixel_kl, weight: 0.5}},
     {{name: soft_jaccard, weight: 0.35}}]
 """
