@@ -1,4 +1,4 @@
-"""The scripts in docs/ that redo two earlier projects, on tiny data."""
+"""The scripts in docs/: two earlier projects redone, and any folder to a small model, on tiny data."""
 
 from __future__ import annotations
 
@@ -97,3 +97,19 @@ def test_the_challenge_comes_out_of_three_commands(tmp_path: Path, monkeypatch: 
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     assert {model["role"] for model in found["models"]} == {"teacher", "student", "control"}
     assert (tmp_path / "out" / "student.onnx").is_file()
+
+
+def test_three_commands_lead_from_a_folder_to_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, folder = np.random.default_rng(0), tmp_path / "fields"
+    for number in range(8):
+        mask = np.kron(rng.integers(0, 2, (4, 4)), np.ones((16, 16), int)).astype(np.uint8)
+        draw(folder / f"images/{number}.png", folder / f"masks/{number}.png", mask, rng, None)
+    tiny = "{id: unet, options: {width: 2, depth: 2}}"
+    rest = [f"teacher.model={tiny}", f"student.model={tiny}", "teacher.training.epochs=1", *SHORT[:4]]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BUDGET", "size<=1MB,drop<=100")
+    assert run(tmp_path, "three-commands.sh", folder, tmp_path / "out", *rest, *SHORT[6:]) == 3
+    assert (tmp_path / "out/small/model.onnx").stat().st_size < 1_000_000
+    assert "<canvas" in (tmp_path / "out/small/map.html").read_text()
+    found = json.loads((tmp_path / "out/student/report.json").read_text())
+    assert {model["role"] for model in found["models"]} == {"teacher", "student", "control"}
