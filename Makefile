@@ -16,7 +16,7 @@ DEMO_OUT ?= runs/demo
 # What is compiled of the libraries is kept: tests start many programs.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-old-cpu docs size install lint web lint-web clean
+.PHONY: demo test test-old-cpu docs survival size install lint web lint-web clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -49,6 +49,9 @@ tools/web/node_modules/.package-lock.json: tools/web/package-lock.json
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir build/site
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --doctest-modules src/segshrink tests/training/test_lightning_page.py
+
+survival: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/survival.py
 
 size:
 	@python3 tools/size.py

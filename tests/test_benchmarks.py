@@ -1,0 +1,38 @@
+"""Benchmarks in their small form: a GPU's on the processor, and commands that are disturbed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def run(name: str, *options: str, out: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Run a script; return its record."""
+    command = [sys.executable, str(SCRIPTS / f"{name}.py"), *options, "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (out / f"{name}.md").read_text().startswith("# ")
+    record: dict[str, dict[str, dict[str, float]]] = json.loads((out / f"{name}.json").read_text())
+    return record
+
+
+def test_what_a_gpu_is_asked_the_processor_answers(tmp_path: Path) -> None:
+    record = run("gpu", "--device", "cpu", "--steps", "2", "--scenes", "2", "--crop", "64", out=tmp_path)
+    assert set(record["trainings"]) == {"teacher", "student, live teacher", "student, cached teacher"}
+    assert all(0 <= row["waiting"] < 1 for row in record["trainings"].values())
+    assert record["correctness"]["pixels of the same class"] == 1
+    assert record["correctness"]["largest difference of a probability"] == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to kill a group of processes with")
+def test_commands_that_are_disturbed_go_on(tmp_path: Path) -> None:
+    faults = ["killed", "two at once"]
+    record = run("survival", "--attempts", "1", "--jobs", "train", "predict", "--faults", *faults, out=tmp_path)
+    assert set(record["rows"]) == {f"{job}: {fault}" for job in ("train", "predict") for fault in faults}
+    assert all((row["attempts"], row["lost"]) == (1, 0) for row in record["rows"].values())
