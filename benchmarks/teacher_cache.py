@@ -143,8 +143,10 @@ def plain_loader(recipe: Recipe, *, steps: int) -> DataLoader[tuple[torch.Tensor
     return DataLoader(RandomCrops(), batch_size=BATCH)
 
 
-def our_steps(work: Path, teacher_name: str, student_id: str, *, steps: int, cached: bool) -> Clock:
-    """Train with segshrink."""
+def our_steps(
+    work: Path, teacher_name: str, student_id: str, *, steps: int, cached: bool, accumulate: int = 1
+) -> Clock:
+    """Train with segshrink; a step may be made of several smaller batches."""
     import segmentation_models_pytorch  # noqa: F401  # before the clock starts, as part of the libraries
 
     from segshrink.data import open_dataset
@@ -152,7 +154,7 @@ def our_steps(work: Path, teacher_name: str, student_id: str, *, steps: int, cac
     from segshrink.training import train
 
     clock = Clock()
-    recipe = recipe_of(work, student_id, steps=steps, cached=cached)
+    recipe = recipe_of(work, student_id, steps=steps, cached=cached, accumulate=accumulate)
     teacher = partial(open_teacher, str(work / teacher_name), open_dataset(recipe.data).classes)
 
     def note(done: int, total: int, text: str) -> None:
@@ -164,7 +166,7 @@ def our_steps(work: Path, teacher_name: str, student_id: str, *, steps: int, cac
     return clock
 
 
-def recipe_of(work: Path, student_id: str, *, steps: int, cached: bool = False) -> Recipe:
+def recipe_of(work: Path, student_id: str, *, steps: int, cached: bool = False, accumulate: int = 1) -> Recipe:
     """Return the recipe of one epoch of ``steps`` steps."""
     import torch
 
@@ -173,10 +175,10 @@ def recipe_of(work: Path, student_id: str, *, steps: int, cached: bool = False) 
     return Recipe.model_validate(
         {
             "data": load_dataset(work / "scenes" / "dataset.yaml").model_dump(mode="json"),
-            "crops": {"size": CROP, "batch_size": BATCH, "per_epoch": steps * BATCH},
+            "crops": {"size": CROP, "batch_size": BATCH // accumulate, "per_epoch": steps * BATCH},
             "student": {
                 "model": {"id": student_id, "normalization": "imagenet"},
-                "training": {"epochs": 1, "threads": torch.get_num_threads()},
+                "training": {"epochs": 1, "threads": torch.get_num_threads(), "accumulate": accumulate},
             },
             "distillation": {"alpha": ALPHA, "temperature": TEMPERATURE, "teacher_cache": cached},
         }
