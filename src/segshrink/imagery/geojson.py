@@ -86,7 +86,7 @@ def crs_named(name: str, path: Path) -> CRS:
                 return CRS.from_user_input(f"{code[1].upper()}:{code[2]}")
             if _CRS_WKT.match(name):
                 return CRS.from_wkt(name)
-    except (CRSError, OverflowError) as error:
+    except (CRSError, OverflowError, ValueError) as error:
         raise DataError(f"{path}: its 'crs' {shortened(name, 100)!r} is unknown; save it in another one") from error
     raise DataError(f"{path}: its 'crs' {shortened(name, 100)!r} is unknown; name it by a code, such as EPSG:32633")
 

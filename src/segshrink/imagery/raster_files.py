@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import rasterio
 from PIL import Image
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import Interleaving
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
@@ -224,7 +225,7 @@ def _damage_as_file_errors(source: Source, problem: str, remedy: str) -> Iterato
         yield
     except FileError:
         raise
-    except (RasterioError, OSError, MemoryError) as error:
+    except (RasterioError, CPLE_BaseError, OSError, MemoryError) as error:
         raise FileError(f"{source} {problem} ({error.__cause__ or error}); {remedy}") from error
     except UnicodeEncodeError as error:
         raise FileError(f"{source} has a name that isn't UTF-8, which GDAL can't open; rename it") from error

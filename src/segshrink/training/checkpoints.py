@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def check_checkpoint(path: Path, module: nn.Module | None = None) -> None:
     if not path.exists():
         return
     try:
-        content = read_checkpoint(path)
+        content = read_whole_checkpoint(path)
     except ModelError as error:
         raise TrainingError(f"can't go on from {error}; or delete it to begin this training again") from error
     fits = isinstance(content, dict) and content.keys() >= _PARTS and isinstance(content["state_dict"], dict)
@@ -58,6 +59,21 @@ def check_checkpoint(path: Path, module: nn.Module | None = None) -> None:
         raise TrainingError(
             f"can't go on from {path}: it isn't a checkpoint of this training; delete it to begin this training again"
         )
+
+
+def read_whole_checkpoint(path: Path) -> Any:
+    """Read a checkpoint of this program, whose every byte is as it was written; torch itself compares no checksums.
+
+    Raises:
+        FileError: The file can't be read.
+        ModelError: It is damaged, or could run code.
+    """
+    content = read_checkpoint(path)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise ModelError(f"{path} is damaged; its checksums don't fit its content")
+    return content
 
 
 def _shapes(tensors: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from segshrink.losses import WeightedTerm, build_terms
 from segshrink.machine import LARGEST_THREADS, describe_machine
 from segshrink.models import SegmentationModel
 from segshrink.models.memory_efficient_relu import use_memory_efficient_relu
-from segshrink.models.weights import read_checkpoint
 from segshrink.run_folder import RunFolder
 from segshrink.run_records import ImageCounts, MachineRecord, RunRecord
 from segshrink.signals import Terminated
@@ -41,7 +40,7 @@ from segshrink.training.callbacks import (
     Progress,
     StepProgress,
 )
-from segshrink.training.checkpoints import WholeCheckpointIO, mend_checkpoint
+from segshrink.training.checkpoints import WholeCheckpointIO, mend_checkpoint, read_whole_checkpoint
 from segshrink.training.consistency import recolored
 from segshrink.training.distiller import CACHED, Distiller
 from segshrink.training.hardware import (
@@ -397,7 +396,7 @@ def _save_kept(folder: RunFolder, model: SegmentationModel, *, keep: Literal["be
     path = folder.best_checkpoint if keep == "best" else folder.last_checkpoint
     if not path.exists():
         raise TrainingError(f"{path} is missing; train into another folder")
-    state = read_checkpoint(path)["state_dict"]
+    state = read_whole_checkpoint(path)["state_dict"]
     prefix = "model."
     model.load_state_dict({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
     model.save(folder.model)
