@@ -238,7 +238,7 @@ def to_markdown(record: dict[str, Any]) -> str:
         f"Written by `python benchmarks/growth.py`, {record['created']}, segshrink {record['segshrink']}, "
         f"{machine['cpu']}, Python {machine['python']}. Processor time on one thread, and memory beyond that for "
         f"{FIRST} images, of processes that may open {FILES} files; images of {SIDE} pixels; medians of "
-        f"{record['rounds']} rounds. Goal: ten times as many within {GOAL:g} times the time.",
+        f"{record['rounds']} rounds where nothing else is said. Goal: ten times as many within {GOAL:g} times the time.",
         "",
         f"| work | {' | '.join(f'{count:,} images' for count in counts)} | times as long | more memory |",
         f"| --- |{' ---: |' * (len(counts) + 2)}",
@@ -296,7 +296,7 @@ def main(arguments: Sequence[str]) -> None:
     }
     if given.only:
         record = read_json(given.out / "growth.json")
-        note = f"{now} while other programs took {busy or 0:.0%} of the cores"
+        note = f"{now}, {given.rounds} rounds while other programs took {busy or 0:.0%} of the cores"
         record["rows"].update(rows)
         record["again"] = {**record.get("again", {}), **dict.fromkeys(rows, note)}
     write_json(given.out / "growth.json", record)
