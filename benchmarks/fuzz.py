@@ -73,7 +73,7 @@ def geotiff(pixels: np.ndarray) -> bytes:
     with MemoryFile() as memory:
         with memory.open(**profile, crs="EPSG:32640", transform=TRANSFORM) as raster:
             raster.write(pixels, 1)
-        return memory.read()
+        return bytes(memory.read())
 
 
 def targets(home: Path) -> dict[str, Target]:

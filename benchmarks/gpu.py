@@ -127,7 +127,7 @@ def evaluation(work: Path, data: Path) -> float:
     evaluate(model, dataset)
     start = time.perf_counter()
     result = evaluate(model, dataset)
-    return float(result.confusion.matrix.sum()) / 1e6 / (time.perf_counter() - start)
+    return sum(map(sum, result.confusion)) / 1e6 / (time.perf_counter() - start)
 
 
 def to_markdown(record: dict[str, Any]) -> str:

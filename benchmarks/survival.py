@@ -266,6 +266,11 @@ def remount(attempt: Attempt, option: str, *, check: bool = True) -> int:
     return subprocess.run(["mount", "-o", f"remount,{option}", disk], check=check, stderr=subprocess.DEVNULL).returncode
 
 
+def unmount(disk: Path) -> None:
+    """Take a small disk away."""
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
 def possible(job: Job, fault: str) -> bool:
     """Whether a fault can be tried on a job here."""
     if fault in MOUNTED:
@@ -300,7 +305,7 @@ def tried(job: Job, fault: str, home: Path, whole: Whole, seed: str) -> str | No
         (folder / "disk").mkdir()
         if fault in MOUNTED:
             subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", folder / "disk"], check=True)
-            stack.callback(subprocess.run, ["umount", "-l", folder / "disk"], check=True)
+            stack.callback(unmount, folder / "disk")
         attempt = Attempt(job, home, folder, whole, chance.uniform(whole.begins, whole.seconds))
         try:
             FAULTS[fault](attempt, chance)
