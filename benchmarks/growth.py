@@ -238,7 +238,7 @@ def to_markdown(record: dict[str, Any]) -> str:
         f"Written by `python benchmarks/growth.py`, {record['created']}, segshrink {record['segshrink']}, "
         f"{machine['cpu']}, Python {machine['python']}. Processor time on one thread, and memory beyond that for "
         f"{FIRST} images, of processes that may open {FILES} files; images of {SIDE} pixels; medians of "
-        f"{record['rounds']} rounds where nothing else is said. Goal: ten times as many within {GOAL:g} times the time.",
+        f"{record['rounds']} rounds, or as noted. Goal: ten times as many within {GOAL:g} times the time.",
         "",
         f"| work | {' | '.join(f'{count:,} images' for count in counts)} | times as long | more memory |",
         f"| --- |{' ---: |' * (len(counts) + 2)}",

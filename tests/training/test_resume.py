@@ -31,7 +31,7 @@ from segshrink.models import build_model
 from segshrink.prediction.runtimes.torch import computes_in_bf16
 from segshrink.teachers import TorchTeacher
 from segshrink.training import SegmentationTask, evaluate_run, run, train
-from segshrink.training.checkpoints import read_whole_checkpoint
+from segshrink.training.checkpoints import WholeCheckpointIO, read_whole_checkpoint
 
 Scores = Callable[[list[float]], None]
 
@@ -394,6 +394,23 @@ def test_checkpoints_that_can_not_be_gone_on_with_are_named(short: Recipe, tmp_p
         path.write_bytes(path.read_bytes()[: 500 * (spoil == "cut short")])
     with pytest.raises(TrainingError, match=r"last\.ckpt.*delete it to begin"):
         train(short, out=tmp_path, resume=True)
+
+
+def test_an_error_while_a_checkpoint_is_written_keeps_no_view_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that the garbage collector finds in a traceback ends Python 3.12 with a segmentation fault."""
+    views = []
+
+    def full(self: Path, content: memoryview) -> int:
+        views.append(content)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(FileError, match="No space left"):
+        WholeCheckpointIO().save_checkpoint({"epoch": 1}, tmp_path / "run/checkpoints/last.ckpt")
+    with pytest.raises(ValueError, match="released memoryview"):
+        views[0].tobytes()
 
 
 def spoil(checkpoint: Path) -> None:

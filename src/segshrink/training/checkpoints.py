@@ -96,8 +96,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
         content = io.BytesIO()
         torch.save(checkpoint, content)
         run = RunFolder(Path(path).parent.parent)
-        with replacing(Path(path)) as temporary:
-            temporary.write_bytes(content.getbuffer())
+        with replacing(Path(path)) as temporary, content.getbuffer() as written:
+            temporary.write_bytes(written)
             if Path(path) == run.last_checkpoint and run.last_checkpoint.exists():
                 _keep(run.last_checkpoint, run.previous_checkpoint)
 
