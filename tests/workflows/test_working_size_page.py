@@ -44,6 +44,7 @@ def test_the_run_holds_the_size_and_was_judged_at_that_of_the_images(home: Path)
         assert segshrink.load_model(folder.path).description.resize == 0.5
     judged = run.evaluation()
     assert judged.pixels == 2 * SCENE[0] * SCENE[1]
+    assert run.run().best_mean_iou == pytest.approx(judged.scores.mean_iou, abs=1e-3), "as while it was trained"
     model, confusion = segshrink.load_model(run.path).eval(), Confusion(3)
     for scene in segshrink.SceneStore(dataset_of(run.path).val, model.description.classes).samples:
         with Image.open(scene.image) as image:

@@ -11,12 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.transform import Affine
+from torch import nn
 
+from segshrink.export import export_onnx
+from segshrink.export.web import export_web
+from segshrink.models import SegmentationModel
 from segshrink.prediction.scenes import SceneOptions, predict_scene
+from segshrink.working_size import Resize
+
+from .conftest import describe
 
 UTM = {"crs": "EPSG:32640", "transform": Affine(0.3, 0, 300_000, 0, -0.3, 2_800_000)}
 MULTISPECTRAL = {"bands": 4, "dtype": "uint16", "band_names": ("red", "green", "blue", "nir")}
@@ -209,6 +217,23 @@ def test_what_the_model_does_not_take_is_refused_in_a_sentence(
     assert sentence[0].isupper()
     assert sentence.endswith(".")
     assert re.search(told, sentence), sentence
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("resize", [0.5, {"longest": 300}])
+def test_images_get_the_working_size_as_predict_gives_it(
+    resize: Resize, visitor: Any, page_of: PageOf, tmp_path: Path
+) -> None:
+    page_of()  # skips where the parts of pages are missing
+    torch.manual_seed(0)
+    model = SegmentationModel(nn.Conv2d(3, 3, 3, padding=1, stride=2), describe(stride=2, resize=resize))
+    network = export_onnx(model, tmp_path / "small.onnx", outputs=("logits",))
+    pages = network, export_web(network, tmp_path / "map.html")
+    place = UTM if isinstance(resize, float) else {}
+    compare(visitor, pages, write_tiff(tmp_path / "scene.tif", photograph(550, 1100), **place), tmp_path / "maps")
+    if not place:
+        visitor.drop(write_tiff(tmp_path / "ground.tif", photograph(20, 20), **UTM))
+        assert "300 pixels on the image's longer side" in visitor.text("error")
 
 
 def test_large_scenes_show_progress_and_can_be_stopped(visitor: Any, page_of: PageOf, tmp_path: Path) -> None:

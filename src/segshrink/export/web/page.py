@@ -27,7 +27,7 @@ from segshrink.prediction.runtimes.onnx import OnnxBackend
 from segshrink.prediction.runtimes.onnx_parts import part
 from segshrink.prediction.tiled import choose_tiling
 from segshrink.version import __version__
-from segshrink.working_size import in_words
+from segshrink.working_size import depends_on_image, in_words
 
 if TYPE_CHECKING:
     from segshrink.models import SegmentationModel
@@ -132,6 +132,7 @@ def _model(name: str, description: ModelDescription) -> dict[str, Any]:
         "resolution": description.resolution,
         "scaling": description.scaling,
         "tiling": {"tile": tiling.tile, "overlap": tiling.overlap, "stride": tiling.stride},
+        "dependsOnImage": in_words(description.resize) if depends_on_image(description.resize) else None,
         "palette": [*classes.colors, classes.ignore_color],
         "tag": f'<GDALMetadata><Item name="{CLASSES_TAG}">{tag}</Item></GDALMetadata>',
     }

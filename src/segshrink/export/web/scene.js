@@ -17,6 +17,7 @@ import { YCBCR } from "./jpeg.js";
  * @property {number | null} resolution Meters a pixel.
  * @property {[number, number][] | null} scaling
  * @property {import("./tiling.js").Tiling} tiling
+ * @property {string | null} dependsOnImage Its working size, where only the whole image says that.
  * @property {number[][]} palette Red, green and blue of each class and, last, of what has no data.
  * @property {string} tag The class map as GDAL's metadata.
  */
@@ -46,7 +47,12 @@ const RGB = 2, PALETTE = 3;
 export async function openScene(file, model) {
   const start = new Uint8Array(await file.slice(0, 32).arrayBuffer());
   const order = String.fromCharCode(start[0], start[1]);
-  if (["II", "MM"].includes(order) && [42, 43].includes(start[order === "II" ? 2 : 3])) return openTiff(file, model);
+  if (["II", "MM"].includes(order) && [42, 43].includes(start[order === "II" ? 2 : 3])) {
+    const scene = await openTiff(file, model);
+    if (!scene.place || !model.dependsOnImage) return scene;
+    throw new Refusal("the file lies on the ground, where a pixel has one size, but the model works at " +
+      `${model.dependsOnImage}; give a picture`);
+  }
   if (start[1] === 0x50 && start[2] === 0x4e && start[24] === 16) {
     throw new Refusal("the PNG holds 16-bit numbers, which browsers cut to 8; save it as a TIFF");
   }
