@@ -35,7 +35,14 @@ NAMES = {
     "train": RUN,
     "distill": (*RUN, "teacher/run.json", "teacher/evaluation/v0.jpg", "control/metrics.csv", "teacher-run/run.json"),
     "demo": (
-        *(*RUN, "student.onnx", "prediction/scene.png", "prediction/scene.overlay.jpg", "int8/int8.onnx"),
+        *(
+            *RUN,
+            "student.onnx",
+            "prediction/scene.png",
+            "prediction/scene.qml",
+            "prediction/scene.overlay.jpg",
+            "int8/int8.onnx",
+        ),
         *("scenes/dataset.yaml", "scenes/train/images/mine.jpg", "control/run.json"),
     ),
     "evaluate": ("evaluation.json", "evaluation/notes.txt", "evaluation/v0.jpg", "evaluation/predictions/v0.png"),
@@ -49,7 +56,7 @@ NAMES = {
         *("candidates.json", "pareto.json", "pareto.png", "compress.md", "chosen.json", *REPORT),
         *("model.onnx", "model.xml", "model.bin", "model.md", "model.stac.json", "map.html"),
     ),
-    "predict": ("v0.png", "v0.overlay.jpg"),
+    "predict": ("v0.png", "v0.qml", "v0.overlay.jpg"),
     "doctor": ("findings.json",),
     "tune": (
         *("study.json", "best.yaml", "best-control.yaml", "journal.log", *REPORT),

@@ -86,7 +86,8 @@ def test_probabilities_confidence_and_polygons(segshrink, onnx_file: Path, scene
     options = ("--probabilities", "--confidence", "--vectors", "geojson", "--no-overlay", "--tile", 64)
     assert segshrink("predict", onnx_file, scene, "-o", out / "a.tif", *options).status == 0
     assert {path.name for path in out.iterdir()} == {
-        "a.tif", "a.tif.aux.xml", "a.probabilities.tif", "a.confidence.tif", "a.geojson", "predictions.sqlite",
+        "a.tif", "a.tif.aux.xml", "a.qml", "a.probabilities.tif", "a.confidence.tif", "a.geojson",
+        "predictions.sqlite",
     }  # fmt: skip
     with rasterio.open(out / "a.probabilities.tif") as dataset:
         probabilities = dataset.read()
@@ -114,7 +115,7 @@ def test_polygons_alone_leave_no_other_raster(segshrink, onnx_file: Path, tmp_pa
     out = tmp_path / "out"
     assert segshrink("predict", onnx_file, picture, "-o", out, "--vectors", "geojson").status == 0
     assert {path.name for path in out.iterdir()} == {
-        "photo.png", "photo.overlay.jpg", "photo.geojson", "predictions.sqlite",
+        "photo.png", "photo.qml", "photo.overlay.jpg", "photo.geojson", "predictions.sqlite",
     }  # fmt: skip
 
 
@@ -159,7 +160,7 @@ def test_a_damaged_scene_leaves_nothing_but_the_finished_ones(segshrink, onnx_fi
     assert "b.tif" in result.sentence
     assert "row" in result.sentence
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"a.tif", "a.tif.aux.xml", "a.overlay.jpg", "predictions.sqlite"}
+    assert names == {"a.tif", "a.tif.aux.xml", "a.qml", "a.overlay.jpg", "predictions.sqlite"}
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 70), (33, 5)])

@@ -86,12 +86,12 @@ def test_an_older_models_products_go_and_what_is_foreign_stays(
     assert segshrink("predict", another_model, scene, "-o", out).status == 1
     assert segshrink("predict", another_model, scene, "-o", out, "--overwrite", "--no-overlay").status == 0
     assert {path.name for path in out.iterdir()} == {
-        "s.tif", "s.tif.aux.xml", "s.notes.txt", "s.gpkg", "predictions.sqlite",
+        "s.tif", "s.tif.aux.xml", "s.qml", "s.notes.txt", "s.gpkg", "predictions.sqlite",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "name", ["s.tif", "s.overlay.jpg", "s.confidence.tif", "s.geojson", "s.tif.aux.xml", "predictions.sqlite"]
+    "name", ["s.tif", "s.overlay.jpg", "s.confidence.tif", "s.geojson", "s.qml", "s.tif.aux.xml", "predictions.sqlite"]
 )
 def test_somebody_elses_files_stay_as_they_are(segshrink, onnx_file: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"
@@ -129,8 +129,8 @@ def test_folders_inside_a_folder_become_folders_of_results(segshrink, onnx_file:
     assert segshrink(*run).status == 0
     made = [path.relative_to(tmp_path / "in/maps").as_posix() for path in sorted((tmp_path / "in/maps").rglob("*.*"))]
     assert made == [
-        "north/a.tif", "north/a.tif.aux.xml", "predictions.sqlite", "south/a.tif", "south/a.tif.aux.xml",
-        "south/deep/b.png",
+        "north/a.qml", "north/a.tif", "north/a.tif.aux.xml", "predictions.sqlite", "south/a.qml", "south/a.tif",
+        "south/a.tif.aux.xml", "south/deep/b.png", "south/deep/b.qml",
     ]  # fmt: skip
     assert "3 scenes were predicted before" in segshrink(*run).err
 

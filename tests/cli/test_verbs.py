@@ -211,7 +211,7 @@ def test_predict_writes_classes_with_a_palette_and_an_overlay(
     assert np.mean(np.array(index) == np.array(picture(tmp_path / "one.png"))) > 0.9
     assert picture(tmp_path / "one.overlay.jpg").size == index.size == (64, 64)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "predictions.sqlite", "v0.overlay.jpg", "v0.png", "v1.overlay.jpg", "v1.png",
+        "predictions.sqlite", "v0.overlay.jpg", "v0.png", "v0.qml", "v1.overlay.jpg", "v1.png", "v1.qml",
     ]  # fmt: skip
 
 

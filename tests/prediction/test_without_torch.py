@@ -50,7 +50,7 @@ def test_a_scene_is_predicted_where_torch_is_not_installed(python: Path, tmp_pat
     command = [python.with_name("segshrink"), "predict", onnx, tmp_path / "scene.tif", "-o", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".tif", ".xml", ".jpg", ".sqlite"}
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".tif", ".xml", ".qml", ".jpg", ".sqlite"}
     imported = subprocess.run(
         [python, "-W", "error", "-c", "import segshrink.prediction"], capture_output=True, text=True, check=False
     )

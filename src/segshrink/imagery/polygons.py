@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from segshrink.files import replacing
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.pixel_area import PixelGrid
 from segshrink.imagery.polygonize import Regions, Strip, find_regions
+from segshrink.imagery.qgis import polygon_style
 from segshrink.imagery.raster_files import gdal_settings, open_raster, read_header, silent
 
 # Pixels that are traced at once, and polygons that are written at once.
@@ -251,7 +251,7 @@ class GeoPackageWriter:
             "f_table_name": _LAYER,
             "f_geometry_column": "geom",
             "styleName": _LAYER,
-            "styleQML": _style(self._classes),
+            "styleQML": polygon_style(self._classes),
             "useAsDefault": True,
             "update_time": np.datetime64("now", "ms"),
         }
@@ -295,24 +295,3 @@ def _cut(polygons: NDArray[Any]) -> NDArray[Any]:
             pieces += [piece for piece in shapely.get_parts(moved) if piece.geom_type == "Polygon"]
         parts[number] = pieces[0] if len(pieces) == 1 else shapely.multipolygons(pieces)
     return parts
-
-
-def _style(classes: ClassMap) -> str:
-    """Say in QGIS's words: one fill for each class, no outline."""
-    categories = "".join(
-        f'<category symbol="{number}" value="{number}" label={quoteattr(name)} type="long" render="true"/>'
-        for number, name in enumerate(classes.names)
-    )
-    symbols = "".join(
-        f'<symbol type="fill" name="{number}" alpha="1" clip_to_extent="1" force_rhr="0">'
-        '<layer class="SimpleFill" enabled="1" locked="0" pass="0"><Option type="Map">'
-        f'<Option type="QString" name="color" value="{red},{green},{blue},255"/>'
-        '<Option type="QString" name="outline_style" value="no"/>'
-        '<Option type="QString" name="style" value="solid"/></Option></layer></symbol>'
-        for number, (red, green, blue) in enumerate(classes.colors)
-    )
-    return (
-        '<!DOCTYPE qgis PUBLIC "http://mrcc.com/qgis.dtd" "SYSTEM"><qgis version="3.28" styleCategories="Symbology">'
-        '<renderer-v2 type="categorizedSymbol" attr="class_index" symbollevels="0" enableorderby="0" forceraster="0">'
-        f"<categories>{categories}</categories><symbols>{symbols}</symbols></renderer-v2></qgis>"
-    )

@@ -36,7 +36,21 @@ SCENE_SUFFIXES = frozenset(
     (".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".img", ".bmp", ".webp", ".gif", ".dat", ".bil")
 )
 # What stands beside scenes and describes them.
-_SIDECARS = (".aux.xml", ".ovr", ".msk", ".tfw", ".jgw", ".pgw", ".wld", ".prj", ".hdr", ".txt", ".json", ".xml")
+_SIDECARS = (
+    ".aux.xml",
+    ".ovr",
+    ".msk",
+    ".tfw",
+    ".jgw",
+    ".pgw",
+    ".wld",
+    ".prj",
+    ".hdr",
+    ".txt",
+    ".json",
+    ".xml",
+    ".qml",
+)
 # Resolutions that differ by less than this aren't resampled: the map then has the scene's own grid.
 _SAME_RESOLUTION = 0.05
 # Times as many pixels as the scene has that are read from it at most: ten pixels for one each way.

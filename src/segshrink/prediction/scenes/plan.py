@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from segshrink.errors import ConfigError, DataError, FileError, SegshrinkError, UsageError
 from segshrink.imagery.cog import auxiliary_path
 from segshrink.imagery.georeference import Georeference
+from segshrink.imagery.qgis import style_path
 from segshrink.imagery.raster_files import Source, is_remote
 from segshrink.imagery.scenes import Scene, open_scene
 from segshrink.prediction.backends import Backend
@@ -58,15 +59,16 @@ class SceneFiles:
     vectors: Path | None = None
     world: Path | None = None
     auxiliary: Path | None = None
+    style: Path | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """Those that are written, without what only describes the class map."""
-        return tuple(path for path in self.all_paths if path not in (self.world, self.auxiliary))
+        return tuple(path for path in self.all_paths if path not in (self.world, self.auxiliary, self.style))
 
     @property
     def all_paths(self) -> tuple[Path, ...]:
-        """All that are written: also class names beside the class map and, of a picture, its place."""
+        """All that are written: also class names and QGIS's style beside the class map and, of a picture, its place."""
         paths = (getattr(self, field.name) for field in fields(self))
         return tuple(path for path in paths if path is not None)
 
@@ -201,6 +203,7 @@ def _plan(scene: Scene, out: Path, options: SceneOptions, *, as_file: bool) -> S
         vectors=beside(str(options.vectors), options.vectors),
         world=beside("pgw", as_picture and place.transform is not None),
         auxiliary=auxiliary_path(classes) if place.known or not as_picture else None,
+        style=style_path(classes),
     )
     if remote:
         identity = remote_identity(str(scene.source))

@@ -80,11 +80,11 @@ def predict_scenes(
     """Predict scenes of any size.
 
     NAME.tif is a Cloud-Optimized GeoTIFF of class indices on the scene's grid, 255 where the scene has no data; for
-    pictures without a place on the ground it is NAME.png. Beside it stand, where asked for, NAME.probabilities.tif,
-    NAME.confidence.tif, NAME.gpkg or NAME.geojson, and NAME.overlay.jpg. A scene's results get their names when all of
-    them are whole. ``predictions.sqlite`` in the folder remembers what made them: a run that was interrupted goes on
-    where it stopped, and results of another model or other options are never replaced unasked. Several processes may
-    predict into one folder.
+    pictures without a place on the ground it is NAME.png. NAME.qml is its style in QGIS. Beside it stand, where asked
+    for, NAME.probabilities.tif, NAME.confidence.tif, NAME.gpkg or NAME.geojson, and NAME.overlay.jpg. A scene's results
+    get their names when all of them are whole. ``predictions.sqlite`` in the folder remembers what made them: a run
+    that was interrupted goes on where it stopped, and results of another model or other options are never replaced
+    unasked. Several processes may predict into one folder.
 
     Args:
         model: What ``open_backend`` takes; of several, or a bank, the mean of their probabilities decides.
@@ -224,7 +224,7 @@ class _Archive:
         tiling = choose_tiling(
             backend.description,
             runtime=backend.runtime,
-            tile=options.tile,
+            tile=options.tile or getattr(backend, "own_tile", None),
             overlap=options.overlap,
             batch=options.batch,
         )

@@ -16,6 +16,7 @@ from segshrink.files import scratch_folder
 from segshrink.imagery.cog import PROBABILITY_STEPS, CogWriter, open_cog, write_auxiliary
 from segshrink.imagery.display import Thumbnail
 from segshrink.imagery.polygons import write_polygons
+from segshrink.imagery.qgis import write_raster_style
 from segshrink.imagery.writing import write_index_png
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.plan import ScenePlan
@@ -98,6 +99,8 @@ class SceneResults:
                 write_auxiliary(files.classes, self._classes, self._grid)
             if files.world is not None:
                 files.world.write_text(self._grid.world_file(), encoding="ascii")
+        if files.style is not None:
+            write_raster_style(files.style, self._classes)
         if self._thumbnail is not None and files.overlay is not None:
             self._thumbnail.write(files.overlay)
         if files.vectors is not None:
