@@ -104,17 +104,15 @@ def test_streaming_merging_and_one_big_scene_are_the_same():
 @settings(max_examples=200)
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=60))
 def test_bins_never_fall_with_the_probability(values):
-    ordered = torch.tensor(sorted(values), dtype=torch.float32)
-    bins = _bins(ordered)
-    assert (bins.diff() >= 0).all()
+    bins = _bins(np.array(sorted(values), np.float32))
+    assert (np.diff(bins) >= 0).all()
     assert 0 <= int(bins.min()) <= int(bins.max()) < BINS
 
 
 def test_bins_are_fine_near_both_ends():
-    near_zero = torch.tensor([1e-6, 1.01e-6, 1e-4, 1.01e-4])
-    assert _bins(near_zero).unique().numel() == 4
-    assert _bins(torch.tensor([0.99, 0.9901, 0.999, 0.99901])).unique().numel() == 4
-    assert _bins(torch.tensor([0.0, 1.0])).tolist() == [0, BINS - 1]
+    for near in ([1e-6, 1.01e-6, 1e-4, 1.01e-4], [0.99, 0.9901, 0.999, 0.99901]):
+        assert len(np.unique(_bins(np.array(near, np.float32)))) == 4
+    assert _bins(np.array([0.0, 1.0], np.float32)).tolist() == [0, BINS - 1]
 
 
 def test_an_absent_class_has_no_curve():

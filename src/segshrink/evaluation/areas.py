@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from segshrink.evaluation_records import AreaRecord
 from segshrink.scores import error_adjusted_areas
@@ -49,21 +48,28 @@ class MappedAreas:
         total = max(int(self.mapped.sum()), 1)
         if not scenes:
             return ()
-        ends = np.cumsum([0, *map(len, self._entries)])
-        flat = csr_array((np.concatenate(self._counts), np.concatenate(self._entries), ends), (scenes, classes**2))
-        whole = np.asarray(flat.sum(axis=0)).reshape(classes, classes)
-        adjusted = error_adjusted_areas(whole, self.mapped)[0] / total
+        adjusted = error_adjusted_areas(self._weighted(np.ones((1, scenes), np.int64)), self.mapped)[0][0] / total
         low = high = np.full(classes, np.nan)
         if scenes > 1:
             rng = np.random.default_rng(seed)
-            step = max(1, _ENTRIES_AT_ONCE // max(flat.shape))
+            step = max(1, _ENTRIES_AT_ONCE // max(sum(map(len, self._entries)), classes**2))
             drawn = []
             for start in range(0, _RESAMPLES, step):
                 weights = rng.multinomial(scenes, np.full(scenes, 1 / scenes), size=min(step, _RESAMPLES - start))
-                matrices = (flat.T @ weights.T).T.reshape(-1, classes, classes)
-                drawn.append(error_adjusted_areas(matrices, self.mapped)[0] / total)
+                drawn.append(error_adjusted_areas(self._weighted(weights), self.mapped)[0] / total)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a mapped class that is never labeled: all NaN
                 low, high = np.nanquantile(np.concatenate(drawn), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], axis=0)
         values = zip(self.mapped / total, adjusted, low, high, strict=True)
         return tuple(AreaRecord(mapped=m, adjusted=a, low=lo, high=hi) for m, a, lo, hi in values)
+
+    def _weighted(self, weights: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sums (n, C, C) of the scenes' matrices with weights (n, scenes)."""
+        classes = self.mapped.size
+        scenes = np.repeat(np.arange(len(self._entries)), [len(entries) for entries in self._entries])
+        entries, counts = np.concatenate(self._entries), np.concatenate(self._counts)
+        order = np.argsort(entries, kind="stable")
+        places, starts = np.unique(entries[order], return_index=True)
+        sums = np.zeros((len(weights), classes**2), np.int64)
+        sums[:, places] = np.add.reduceat(weights[:, scenes[order]] * counts[order], starts, axis=1)
+        return sums.reshape(-1, classes, classes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from segshrink.classes import IGNORE_INDEX
 
@@ -22,6 +21,8 @@ def without_borders(target: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
         >>> without_borders(np.array([[0, 0, 0, 1, 255, 2, 2]], np.uint8), 1).tolist()
         [[0, 0, 255, 255, 255, 2, 2]]
     """
+    from scipy import ndimage  # evaluating without borders does without it
+
     labels = np.asarray(target)
     side = 2 * width + 1
     lowest = ndimage.minimum_filter(labels, side)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from segshrink.classes import IGNORE_INDEX
-from segshrink.evaluation.curves import as_image_tensors, as_tensor
+from segshrink.evaluation.curves import as_array, as_image
 from segshrink.evaluation_records import CalibrationBin, CalibrationRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DEFAULT_BINS = 15
 
@@ -43,19 +44,18 @@ class CalibrationHistogram:
         Raises:
             DataError: Shapes contradict each other, or a probability is NaN.
         """
-        values, labels = as_image_tensors(probabilities, target, num_classes=self.num_classes)
+        values, labels = as_image(probabilities, target, num_classes=self.num_classes)
         bins = self.count.size
-        predicted = values.max(dim=0).indices if prediction is None else as_tensor(prediction).to(values.device)
-        confidence = values.amax(dim=0)
+        predicted = values.argmax(axis=0) if prediction is None else as_array(prediction)
+        confidence = values.max(axis=0)
         # Bin b holds b / bins <= confidence < (b + 1) / bins, the last one also 1; ignored pixels go behind it.
-        position = (confidence * bins).to(torch.int16).clamp_(max=bins - 1)
-        position = position.masked_fill_(labels == self.ignore_index, bins).reshape(-1)
-        hits = (predicted == labels).reshape(-1)
-        right = torch.bincount(position * 2 + hits, minlength=2 * bins + 2).view(bins + 1, 2)[:bins]
-        summed = torch.bincount(position, weights=confidence.reshape(-1).to(torch.float64), minlength=bins + 1)[:bins]
-        self.count += right.sum(dim=1).cpu().numpy()
-        self.right += right[:, 1].cpu().numpy()
-        self.confidence_sum += summed.cpu().numpy()
+        position = (confidence * bins).astype(np.int16).clip(max=bins - 1)
+        position[labels == self.ignore_index] = bins
+        position, hits = position.reshape(-1), (predicted == labels).reshape(-1)
+        right = np.bincount(position * 2 + hits, minlength=2 * bins + 2).reshape(bins + 1, 2)[:bins]
+        self.count += right.sum(axis=1)
+        self.right += right[:, 1]
+        self.confidence_sum += np.bincount(position, weights=confidence.reshape(-1), minlength=bins + 1)[:bins]
 
     def calibration(self) -> CalibrationRecord:
         """Return the reliability diagram of everything counted so far."""

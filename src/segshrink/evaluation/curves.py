@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.errors import DataError
 from segshrink.evaluation_records import CurveRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAXIMUM_POINTS = 200
 
@@ -49,13 +50,13 @@ class ProbabilityHistograms:
         Raises:
             DataError: Shapes contradict each other, or a probability is NaN.
         """
-        values, labels = as_image_tensors(probabilities, target, num_classes=self.num_classes)
+        values, labels = as_image(probabilities, target, num_classes=self.num_classes)
         ignored = labels == self.ignore_index
         for position in range(self.num_classes):
-            joint = _bins(values[position]).mul_(2).add_(labels == position)
-            joint.masked_fill_(ignored, 2 * BINS)
-            counted = torch.bincount(joint.view(-1), minlength=2 * BINS + 1)
-            self.counts[position] += counted[:-1].view(BINS, 2).cpu().numpy()
+            joint = 2 * _bins(values[position]) + (labels == position)
+            joint[ignored] = 2 * BINS
+            counted = np.bincount(joint.reshape(-1), minlength=2 * BINS + 1)
+            self.counts[position] += counted[:-1].reshape(BINS, 2)
 
     def merge(self, other: ProbabilityHistograms) -> ProbabilityHistograms:
         """Add the counts of ``other``; return this object."""
@@ -76,37 +77,34 @@ class ProbabilityHistograms:
         return _curve("all classes", self.counts.sum(axis=0))
 
 
-def as_image_tensors(
+def as_image(
     probabilities: Tensor | NDArray[np.float32], target: Tensor | NDArray[Any], *, num_classes: int
-) -> tuple[Tensor, Tensor]:
-    """Return probabilities as float32 (C, H, W) and labels (H, W) as tensors.
+) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Return probabilities as float32 (C, H, W) and labels (H, W) as arrays.
 
     Raises:
         DataError: Shapes contradict each other, or a probability is NaN.
     """
-    values = as_tensor(probabilities).to(torch.float32)
-    labels = as_tensor(target).to(values.device)
-    if values.dim() != 3 or values.shape[0] != num_classes or values.shape[1:] != labels.shape:
+    values, labels = as_array(probabilities).astype(np.float32, copy=False), as_array(target)
+    if values.ndim != 3 or values.shape[0] != num_classes or values.shape[1:] != labels.shape:
         raise DataError(
-            f"probabilities of shape {tuple(values.shape)} and a mask of shape {tuple(labels.shape)} don't fit; "
+            f"probabilities of shape {values.shape} and a mask of shape {labels.shape} don't fit; "
             f"expected ({num_classes}, height, width) and (height, width)"
         )
-    if bool(torch.isnan(values.sum())):
+    if np.isnan(values.sum()):
         raise DataError("the predicted probabilities hold NaN; train again with a lower learning rate")
     return values, labels
 
 
-def as_tensor(values: Tensor | NDArray[Any]) -> Tensor:
-    """Return a tensor without gradient; read-only arrays (memory maps of a store) are copied, as torch needs."""
-    if isinstance(values, Tensor):
-        return values.detach()
-    return torch.from_numpy(np.require(values, requirements=["C", "W"]))
+def as_array(values: Tensor | NDArray[Any]) -> NDArray[Any]:
+    """Return an array of a tensor's or an array's values."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
-def _bins(probability: Tensor) -> Tensor:
-    """Return the bin of each probability, int32 from 0 to BINS - 1, never falling with the probability."""
-    code = torch.minimum(probability, 1 - probability).view(torch.int32) >> _SHIFT
-    return torch.where(probability < 0.5, code, 2 * _MIDDLE - code).clamp_(0, BINS - 1)
+def _bins(probability: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Return the bin of each probability, from 0 to BINS - 1, never falling with the probability."""
+    code = np.minimum(probability, 1 - probability).view(np.int32) >> _SHIFT
+    return np.where(probability < 0.5, code, 2 * _MIDDLE - code).clip(0, BINS - 1)
 
 
 def _curve(name: str, counts: NDArray[np.int64]) -> CurveRecord:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.imagery.polygonize import Regions, Strip, find_regions
@@ -96,6 +95,8 @@ def label_doubt(
     Returns:
         (H, W) in [-2, 2], NaN without a label.
     """
+    from scipy import ndimage  # scores do without it
+
     labeled = target != IGNORE_INDEX
     margin = label_margin(probabilities - thresholds[:, np.newaxis, np.newaxis], target)
     side = 2 * width + 1
