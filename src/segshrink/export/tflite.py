@@ -21,7 +21,14 @@ from segshrink.prediction.runtimes.litert import METADATA_FILE, LiteRtBackend
 from segshrink.working_size import pixels_of_stride, zoom
 
 
-def export_tflite(model: SegmentationModel, path: str | Path, *, tile: int = 512, overwrite: bool = False) -> Path:
+def export_tflite(
+    model: SegmentationModel,
+    path: str | Path,
+    *,
+    tile: int = 512,
+    float_pixels: bool = False,
+    overwrite: bool = False,
+) -> Path:
     """Write a model as TFLite and prove that LiteRT gives what PyTorch gives.
 
     The file takes ``images`` (1, tile, tile, bands), raw uint8 pixel values (float32 for models of other pixel types),
@@ -34,6 +41,7 @@ def export_tflite(model: SegmentationModel, path: str | Path, *, tile: int = 512
         path: File to write, ending in ``.tflite``.
         tile: Side of a tile in pixels at the working size; taken up to the next multiple of the network's stride, and
             twice that at least.
+        float_pixels: Take float32 pixel values, still raw ones, which can be quantized from end to end.
         overwrite: Replace a file that this program did not write.
 
     Returns:
@@ -54,7 +62,7 @@ def export_tflite(model: SegmentationModel, path: str | Path, *, tile: int = 512
     stride = pixels_of_stride(resize, description.stride)
     side = max(math.ceil(tile / zoom(resize) / stride), 2) * stride
     with replacing(path, overwrite=overwrite) as temporary:
-        _convert(reference, side, temporary)
+        _convert(reference, side, temporary, float_pixels=float_pixels)
         with zipfile.ZipFile(temporary, "a") as archive:
             archive.writestr(METADATA_FILE, json.dumps(description.to_dict()))
         backend = LiteRtBackend(temporary, threads=torch.get_num_threads())
@@ -74,13 +82,13 @@ class _Tile(nn.Module):
         return logits.permute(0, 2, 3, 1)
 
 
-def _convert(model: SegmentationModel, side: int, path: Path) -> None:
+def _convert(model: SegmentationModel, side: int, path: Path, *, float_pixels: bool) -> None:
     try:
         import litert_torch
     except ImportError as error:
         raise MissingExtraError("exporting to TFLite", "litert") from error
     description = model.description
-    pixels = torch.uint8 if description.dtype == "uint8" else torch.float32
+    pixels = torch.uint8 if description.dtype == "uint8" and not float_pixels else torch.float32
     example = torch.zeros(1, side, side, description.bands, dtype=pixels)
     try:
         with quiet_library():

@@ -75,7 +75,7 @@ def test_any_size_is_filled_up_or_cut_into_tiles(file, size):
 def test_wrong_files_say_so(file, tmp_path, monkeypatch):
     (tmp_path / "foreign.tflite").write_bytes(b"network")
     with pytest.raises(ModelError, match="not written by segshrink"):
-        open_backend(tmp_path / "foreign.tflite")
+        LiteRtBackend(tmp_path / "foreign.tflite")
     (tmp_path / "text.tflite").write_text("hello")
     with pytest.raises(ModelError, match=r"can't be loaded by LiteRT \(Model provided has no header\)"):
         open_backend(tmp_path / "text.tflite")
@@ -102,11 +102,36 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(file):
             open_backend(file)
 
 
-def test_an_archive_that_cannot_be_unpacked_is_none_of_ours(file):
+def test_an_archive_that_cannot_be_unpacked_is_damaged(file):
     content = bytearray(file.read_bytes())
     with zipfile.ZipFile(file) as archive:
         start = archive.getinfo(METADATA_FILE).header_offset
     content[start + 30 + len(METADATA_FILE) + 5] ^= 255  # a letter of the description: its checksum differs now
     file.write_bytes(content)
-    with pytest.raises(ModelError, match="not written by segshrink"):
+    with pytest.raises(ModelError, match=r"segshrink\.json is damaged"):
         open_backend(file)
+
+
+def test_a_file_of_anybody_is_run_as_what_stands_beside_it_says(file, tmp_path):
+    path = tmp_path / "foreign.tflite"
+    path.write_bytes(b"network")
+    (tmp_path / "foreign.tflite.yaml").write_text("order: bgr\nclasses: [red, green, blue]\n")
+    backend = open_backend(path, threads=1)
+    assert (backend.runtime, backend.classes.names, backend.own_tile) == ("litert", ("red", "green", "blue"), SIDE)
+    images = np.random.default_rng(0).integers(0, 256, (2, 5, 40, 3), dtype=np.uint8)
+    np.testing.assert_allclose(backend.run(images), images[..., ::-1].transpose(0, 3, 1, 2), rtol=1e-5)
+
+
+def test_integers_come_back_as_the_logits_they_stand_for(file, monkeypatch):
+    class Quantized(Interpreter):
+        def get_output_details(self):
+            scales = {"scales": np.array([0.5]), "zero_points": np.array([10])}
+            return [{**detail("logits", 1, np.uint8), "quantization_parameters": scales}]
+
+        def get_tensor(self, index):
+            return self.pixels
+
+    monkeypatch.setattr("ai_edge_litert.interpreter.Interpreter", Quantized)
+    images = np.random.default_rng(0).integers(0, 256, (1, 9, 11, 3), dtype=np.uint8)
+    logits = open_backend(file, threads=1).run(images)
+    np.testing.assert_allclose(logits, (images.astype(np.float32).transpose(0, 3, 1, 2) - 10) / 2)

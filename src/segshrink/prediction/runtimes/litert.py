@@ -65,7 +65,7 @@ class LiteRtBackend(ExportedModel):
     are blended where they overlap by an eighth.
 
     Args:
-        path: The file; the archive at its end describes classes and bands.
+        source: The file, or what was opened of it; the archive at its end describes classes and bands.
         threads: Threads of the interpreter; by default all cores.
 
     Raises:
@@ -74,12 +74,15 @@ class LiteRtBackend(ExportedModel):
         MissingExtraError: LiteRT isn't installed.
     """
 
-    def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
-        network = LiteRtNetwork(Path(path), threads=threads)
+    def __init__(self, source: str | Path | Network, *, threads: int | None = None) -> None:
+        network = source if isinstance(source, Network) else LiteRtNetwork(Path(source), threads=threads)
         super().__init__(network, outputs=["logits"])
         self.tile = network.images.shape[1] or 0
+        self._quantization = network.output(0).quantization
         if network.images.shape != (1, self.tile, self.tile, self.bands) or not self.tile:
-            raise ModelError(f"{path} takes images of shape {network.images.shape}, not tiles; export the model again")
+            raise ModelError(
+                f"{self.path} takes images of shape {network.images.shape}, not tiles; export the model again"
+            )
 
     def _fetch(self, images: NDArray[Any], output: str) -> NDArray[Any]:
         overlap = self.tile // 8
@@ -92,7 +95,10 @@ class LiteRtBackend(ExportedModel):
         height, width = images.shape[1:3]
         missing = ((0, 0), (0, self.tile - height), (0, self.tile - width), (0, 0))
         pixels = np.pad(images.astype(self._dtype, copy=False), missing, mode="edge")
-        logits: NDArray[np.float32] = self.network.run(pixels, 0)[:, :height, :width]
+        logits = self.network.run(pixels, 0)[:, :height, :width]
+        if self._quantization is not None:
+            scale, zero = self._quantization
+            logits = (logits.astype(np.float32) - zero) * np.float32(scale)
         return np.ascontiguousarray(logits.transpose(0, 3, 1, 2))
 
 
@@ -136,14 +142,27 @@ def _port(detail: dict[str, Any], path: Path) -> Port:
 
 
 def _description(path: Path) -> str | None:
+    """Read what segshrink wrote behind the network; None where there is nothing of it.
+
+    Raises:
+        ModelError: It is damaged, or no description.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
+            if METADATA_FILE not in archive.namelist():
+                return None
             size = archive.getinfo(METADATA_FILE).file_size
             if size > _LARGEST_DESCRIPTION:
                 raise ModelError(
                     f"{path}: its {METADATA_FILE} of {size:,} bytes is no description of a model, of at most "
                     f"{_LARGEST_DESCRIPTION:,} bytes; export the model again"
                 )
-            return archive.read(METADATA_FILE).decode("utf-8")  # no more than the size it claims
-    except (zipfile.BadZipFile, zlib.error, KeyError, UnicodeDecodeError, NotImplementedError, RuntimeError):
+            try:
+                return archive.read(METADATA_FILE).decode("utf-8")  # no more than the size it claims
+            except (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, NotImplementedError, RuntimeError) as error:
+                reason = first_line(error)
+                raise ModelError(
+                    f"{path}: its {METADATA_FILE} is damaged ({reason}); export the model again"
+                ) from error
+    except zipfile.BadZipFile:
         return None
