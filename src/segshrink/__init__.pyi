@@ -64,6 +64,7 @@ from .teachers import open_teachers as open_teachers
 from .training import Distiller as Distiller
 from .training import SegmentationTask as SegmentationTask
 from .training.bank import member_recipes as member_recipes
+from .user_code import trusted_functions as trusted_functions
 from .version import __version__ as __version__
 from .workflows.compress import compress as compress
 from .workflows.demo import demo as demo

@@ -10,6 +10,7 @@ from typing import Any
 from segshrink.classes import ClassMap
 from segshrink.errors import ConfigError, ModelError, nearest
 from segshrink.formatting import printable, shortened
+from segshrink.user_code import is_function
 from segshrink.working_size import Resize, checked
 
 # Begins the id of a network that only its owner's code can build.
@@ -114,7 +115,8 @@ class ModelDescription:
     """A model in words and numbers.
 
     Attributes:
-        id: The network's id ("mobile", "smp:Unet/resnet34", ...); "custom:<class>" for one of somebody's own code.
+        id: The network's id ("mobile", "smp:Unet/resnet34", ...); of somebody's own code "module:function", or
+            "custom:<class>" where nothing says which function makes it.
         options: Options of the network by name, JSON-able; without those that only fetch weights.
         classes: What the C logits mean, in order.
         bands: Bands of an image.
@@ -188,7 +190,7 @@ class ModelDescription:
     @property
     def is_custom(self) -> bool:
         """Whether only its owner's code can build the network."""
-        return self.id.startswith(CUSTOM)
+        return self.id.startswith(CUSTOM) or is_function(self.id)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able mapping that ``from_dict`` reads back."""

@@ -80,7 +80,7 @@ class ModelFile:
 
     @property
     def adapter(self) -> Path:
-        """The file beside a Keras file that says what it doesn't: class names, how pixels are scaled."""
+        """The file beside one of Keras or of anybody that says what it doesn't: class names, how pixels are scaled."""
         return self.path.with_name(f"{self.path.name}.yaml")
 
     @property
@@ -119,13 +119,14 @@ class ModelFile:
             raise FileError(f"{error.filename} is missing, which belongs to {self.path}; copy all its files") from error
 
     def sha256(self) -> str:
-        """Return a name for its content, in hexadecimal: the same for the same bytes in all parts.
+        """Return a name for its content, in hexadecimal: the same for the same bytes in all parts and in ``adapter``.
 
         Raises:
             FileError: A part can't be read.
         """
         digests = []
-        for part in self.parts:
+        described = (self.adapter,) if self.kind != FOLDER and self.adapter.exists() else ()
+        for part in dict.fromkeys((*self.parts, *described)):
             try:
                 with part.open("rb") as stream:
                     digests.append(hashlib.file_digest(stream, "sha256").hexdigest())

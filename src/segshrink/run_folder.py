@@ -111,6 +111,11 @@ class RunFolder:
         return RunFolder(self.path / f"member-{number}")
 
     @property
+    def members(self) -> list[Path]:
+        """The run folders of a bank's teachers; empty where it holds no bank."""
+        return [self.member(number).path for number in range(len(self.bank().members))] if self.has_bank else []
+
+    @property
     def has_bank(self) -> bool:
         """Whether it holds a whole bank of teachers."""
         return (self.path / BANK).is_file()

@@ -73,7 +73,7 @@ def test_folders_and_files_without_a_description(segshrink, data: Path, tmp_path
     weights = tmp_path / "student.onnx"
     weights.write_bytes(b"weights")
     assert f"the folder {data.parent} holds no model; give a data set" in segshrink("inspect", data.parent).sentence
-    assert "neither a data set description (YAML) nor a model" in segshrink("inspect", weights).sentence
+    assert "can't be loaded by ONNX Runtime" in segshrink("inspect", weights).sentence
 
 
 def test_overrides_are_for_data_sets(segshrink, model: Path) -> None:

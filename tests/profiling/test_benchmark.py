@@ -260,7 +260,8 @@ def test_the_mean_of_models_has_rows_on_what_runs_all(
     rows, notes = plan([sources["small.onnx"], student], runtimes=("torch",), precisions=("auto",), average=True)
     assert [row.model for row in rows] == ["student"]
     assert notes[-1] == "no runtime was measured with all models of average, so their mean wasn't"
-    monkeypatch.setattr(comparison, "bank_members", lambda path: [student, teacher] if path.name == "bank" else [])
+    members = property(lambda run: [student, teacher] if run.path.name == "bank" else [])
+    monkeypatch.setattr(comparison.RunFolder, "members", members)
     bank = [("student", "torch", "auto"), ("teacher", "torch", "auto"), ("bank", "torch", "auto")]
     for average in (False, True):
         assert combined(sources["root"] / "bank", runtimes=("torch",), average=average) == bank

@@ -13,8 +13,8 @@ from segshrink.classes import ClassMap
 from segshrink.config import TeacherSource
 from segshrink.errors import ConfigError, ModelError
 from segshrink.models import build_model
+from segshrink.prediction.probabilities import are_sigmoids
 from segshrink.teachers import Augmented, Ensemble, TorchTeacher, open_teacher, probabilities
-from segshrink.teachers.probabilities import are_sigmoids
 from segshrink.teachers.torch_teacher import for_crops
 from segshrink.working_size import Resize
 

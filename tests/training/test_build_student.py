@@ -20,6 +20,7 @@ from segshrink.models import SegmentationModel, build_model, load_model
 from segshrink.teachers import Augmented, Ensemble, TorchTeacher
 from segshrink.training import train
 from segshrink.training.build_student import build_chosen, check_teacher_bands, tell_random_start
+from segshrink.user_code import trusted_functions
 
 SCALING = Normalization((100.0, 90.0, 80.0), (40.0, 50.0, 60.0))
 
@@ -193,3 +194,21 @@ def test_a_start_that_contradicts_itself_is_refused(recipe: Recipe, tmp_path: Pa
         ModelChoice.model_validate({"id": "mobile", "start": "old"})
     with pytest.raises(ValueError, match="start_classes says"):
         ModelChoice.model_validate({"id": "mobile", "start_classes": {"a": "b"}})
+
+
+def test_a_function_is_called_only_where_the_user_named_it(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run folder's recipe may be a stranger's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = "from pathlib import Path\nfrom torch import nn\nPath('called').touch()\n"
+    (tmp_path / "trusted_by_name.py").write_text(f"{code}def net(classes): return nn.Conv2d(3, classes, 1)\n")
+    named = "trusted_by_name:net"
+    with pytest.raises(ConfigError, match=f"{named}.*--trust"):
+        chosen(recipe, id=named)
+    with trusted_functions("trusted_by_name:other"), pytest.raises(ConfigError, match="--trust"):
+        chosen(recipe, id=named)
+    assert not (tmp_path / "called").exists()
+    with trusted_functions(named):
+        assert chosen(recipe, id=named).description.id == named

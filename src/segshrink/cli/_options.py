@@ -27,7 +27,9 @@ AsJson = Annotated[
 Trust = Annotated[
     bool,
     typer.Option(
-        "--trust", help="Let a Keras file run code: its Lambda layers, and the module that the .yaml beside it names."
+        "--trust",
+        help="Let code run that MODEL names: the function that makes its network; a Keras file's Lambda layers, and "
+        "the module in the .yaml beside it.",
     ),
 ]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Run folder or model folder.", show_default=False)]

@@ -25,6 +25,7 @@ from segshrink.study_records import STUDY, TuningRecord
 if TYPE_CHECKING:
     from segshrink.evaluation_records import EvaluationRecord
     from segshrink.models.inspection import ModelFinding
+    from segshrink.prediction.inspection import FileFinding
     from segshrink.run_records import StageRecord
 
 # What a terminal shows of a model's accuracy; the page shows more.
@@ -184,6 +185,29 @@ def print_model(finding: ModelFinding) -> None:
         shown = "C" if role.name == "logits" and finding.classes is None else str(channels)
         table.add_row(Text(role.name), Text(role.path or "(the model)"), shown, str(role.stride), f"{height} × {width}")
     console.print(table)
+
+
+def print_file(finding: FileFinding, parameters: int | None) -> None:
+    """Print what a file of a network takes and gives, and how it is read."""
+    console = out_console()
+    weights = "" if parameters is None else f", {parameters:,} weights"
+    by = "written by segshrink" if finding.described else "not written by segshrink"
+    console.print(
+        f"{finding.source} ({finding.runtime}, {formatting.size(finding.bytes)}{weights}), {by}", markup=False
+    )
+    table = Table(title_justify="left")
+    for name in ("", "name", "shape", "type"):
+        table.add_column(name)
+    for what, port in (("takes", finding.takes), *(("gives", port) for port in finding.gives)):
+        shape = " × ".join("any" if side is None else str(side) for side in port["shape"])
+        table.add_row(what, Text(printable(port["name"])), shape, port["dtype"])
+    console.print(table)
+    if finding.classes is not None:
+        console.print(f"{finding.bands} bands, classes: {', '.join(finding.classes)}", markup=False)
+    for sentence in finding.reading:
+        console.print(sentence, markup=False)
+    if finding.problem is not None:
+        console.print(finding.problem, markup=False)
 
 
 def print_stages(networks: Mapping[str, Sequence[StageRecord]], *, size: int) -> None:

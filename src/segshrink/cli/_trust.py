@@ -1,9 +1,30 @@
-"""Keras files that may run code, opened before a verb gets them."""
+"""Models that name code of their owners, opened where the user trusts it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from segshrink.user_code import trusted_functions
+
+
+@contextmanager
+def trusting(*models: str | Path, trust: bool) -> Iterator[None]:
+    """Let the functions make networks that model folders name, where these are trusted.
+
+    Raises:
+        FileError: A folder holds no model, or can't be read.
+        ModelError: A folder is damaged.
+    """
+    names: list[str] = []
+    if trust and any(Path(model).is_dir() for model in models):  # files need no torch
+        from segshrink.models.folder import functions_of
+
+        names = functions_of(*models)
+    with trusted_functions(*names):
+        yield
 
 
 def opened_if_trusted(model: str | Path, *, trust: bool) -> Any:

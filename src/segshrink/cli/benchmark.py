@@ -65,6 +65,7 @@ def benchmark(
     ONNX Runtime and OpenVINO.
     """
     from segshrink.cli._console import out_console, print_json, progress_bars
+    from segshrink.cli._trust import trusting
     from segshrink.files import writing
     from segshrink.folder_lock import claimed
     from segshrink.profiling.benchmark import benchmark as measure_models
@@ -74,7 +75,7 @@ def benchmark(
     with nullcontext() if out is None else claimed(out):
         if out is not None:
             check_place(out, overwrite=overwrite)
-        with progress_bars() as progress:
+        with progress_bars() as progress, trusting(*models, trust=trust):
             result = measure_models(
                 models,
                 runtimes=_words(runtime) if runtime else None,

@@ -52,7 +52,7 @@ def doctor(
         bool,
         typer.Option(
             "--trust",
-            help="Let teachers that the student's run folder names run code or ask the network.",
+            help="Let the student's run folder, and teachers that it names, run code or ask the network.",
             show_default=False,
         ),
     ] = False,

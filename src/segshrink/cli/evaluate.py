@@ -56,13 +56,14 @@ def evaluate(
     """
     from segshrink.cli._console import print_json, progress_bars
     from segshrink.cli._tables import print_averages, print_scores
+    from segshrink.cli._trust import trusting
     from segshrink.evaluation import described_data
     from segshrink.evaluation import evaluate as score
     from segshrink.files import writing
 
     description = described_data(models[0], data)
     folders = _folders(models, out)
-    with progress_bars() as progress, writing(out or Path()):
+    with progress_bars() as progress, writing(out or Path()), trusting(*models, trust=trust):
         opened = [_opened(model, split, trust=trust) for model in models]
         asked = [*opened, opened] if len(opened) > 1 else opened
         results = {

@@ -55,12 +55,13 @@ def export(
     without a network, and sends them nowhere. MODEL may be an .onnx file then, such as one of quantize.
     """
     from segshrink.cli._console import out_console
-    from segshrink.cli._trust import opened_if_trusted
+    from segshrink.cli._trust import opened_if_trusted, trusting
     from segshrink.export.export import export as export_files
 
     names = None if formats is None else [name.strip() for name in formats.split(",")]
     outputs = [name.strip() for name in output.split(",")]
     source = opened_if_trusted(model, trust=trust)
-    result = export_files(source, out, formats=names, outputs=outputs, half=half, card=card, overwrite=overwrite)
+    with trusting(model, trust=trust):
+        result = export_files(source, out, formats=names, outputs=outputs, half=half, card=card, overwrite=overwrite)
     for path in result.paths:
         out_console().print(f"{path} ({path.stat().st_size / 1e6:.3f} MB)", markup=False)

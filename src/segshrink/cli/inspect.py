@@ -11,7 +11,8 @@ from segshrink.cli._options import AsJson, Trust
 from segshrink.errors import ModelError, UsageError
 
 _YAML = (".yaml", ".yml")
-_WEIGHTS = (".ckpt", ".onnx", ".pt", ".pth", ".safetensors", ".tflite")
+_WEIGHTS = (".bin", ".ckpt", ".pt", ".pt2", ".pth", ".safetensors")
+_NETWORKS = (".onnx", ".tflite", ".xml")
 
 
 def inspect(
@@ -19,8 +20,8 @@ def inspect(
         str,
         typer.Argument(
             metavar="DATA|MODEL",
-            help="Data set description (YAML); or run folder, model folder, Keras file or network id such as "
-            "smp:Unet/resnet34.",
+            help="Data set description (YAML); or run folder, model folder, Keras, ONNX, OpenVINO or TFLite file, or "
+            "network id such as smp:Unet/resnet34 or my_nets:small.",
             show_default=False,
         ),
     ],
@@ -42,7 +43,8 @@ def inspect(
 
     Of a model: its classes and parameters, and the features that a distillation can tap: their roles (encoder,
     decoder, stage:3), paths, channels, strides and shapes. Of several models: channels, parameters and multiply-adds
-    of their stages side by side.
+    of their stages side by side. Of a file of ONNX, OpenVINO or TFLite, from anybody: what it takes and gives, and how
+    it is read.
     """
     others = others or []
     if _is_dataset(source):
@@ -50,7 +52,9 @@ def inspect(
         return
     if wrong := next((text for text in others if "=" in text), None):
         raise UsageError(f"'{wrong}' is an override for a data set, but {source} is none; leave it out")
-    if others:
+    if Path(source).suffix.lower() in _NETWORKS:
+        _inspect_files([source, *others], as_json)
+    elif others:
         _compare_models([source, *others], as_json, trust=trust)
     else:
         _inspect_model(source, as_json, trust=trust)
@@ -60,14 +64,18 @@ def _is_dataset(source: str) -> bool:
     """Tell whether a source is a data set description rather than a model, by its name and what lies there.
 
     Raises:
-        ModelError: It is a file of weights alone.
+        ModelError: It is a file of weights alone; says what they need.
     """
     from segshrink.model_file import keras_path
 
     path = Path(source)
-    if keras_path(source) is not None:
+    if keras_path(source) is not None or path.suffix.lower() in _NETWORKS:
         return False
     if path.suffix.lower() in _WEIGHTS and path.is_file():
+        from segshrink.config import TeacherSource
+        from segshrink.teachers.recognition import recognized
+
+        recognized(TeacherSource(source=source))
         raise ModelError(
             f"{source} is neither a data set description (YAML) nor a model with its description; give a run folder or "
             "a model folder"
@@ -104,6 +112,21 @@ def _inspect_model(source: str, as_json: bool, *, trust: bool) -> None:
         print_json(finding.to_dict())
     else:
         print_model(finding)
+
+
+def _inspect_files(sources: list[str], as_json: bool) -> None:
+    from segshrink.cli._console import print_json
+    from segshrink.cli._tables import print_file
+    from segshrink.prediction.inspection import inspect_file
+    from segshrink.profiling.parameters_and_macs import count_file_parameters
+
+    findings = {source: (inspect_file(source), count_file_parameters(Path(source))) for source in sources}
+    if not as_json:
+        for finding, parameters in findings.values():
+            print_file(finding, parameters)
+        return
+    parts = {source: {**found.to_dict(), "parameters": count} for source, (found, count) in findings.items()}
+    print_json(parts if len(parts) > 1 else parts[sources[0]])
 
 
 def _compare_models(sources: list[str], as_json: bool, *, trust: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from segshrink.cli._options import AsJson
+from segshrink.cli._options import AsJson, Trust
 
 if TYPE_CHECKING:
     from segshrink.workflows.labels import LabelErrors
@@ -34,6 +34,7 @@ def labels(
     vectors: Annotated[
         Literal["geojson", "gpkg"], typer.Option("--vectors", help="Format; gpkg needs georeferenced images.")
     ] = "geojson",
+    trust: Trust = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace regions of an earlier call, with the decisions in them.")
     ] = False,
@@ -46,11 +47,12 @@ def labels(
     OUT} in the description, accepted ones correct the masks, and its weight says how much undecided ones count.
     """
     from segshrink.cli._console import print_json, progress_bars
+    from segshrink.cli._trust import trusting
     from segshrink.config import load_dataset
     from segshrink.workflows.labels import find_label_errors
 
     description = load_dataset(data, overrides or ())
-    with progress_bars() as progress:
+    with progress_bars() as progress, trusting(*bank, trust=trust):
         found = find_label_errors(
             description,
             bank,

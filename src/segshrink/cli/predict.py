@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from segshrink.cli._options import Trust
 from segshrink.errors import UsageError
 from segshrink.machine import LARGEST_THREADS
 
@@ -89,6 +90,7 @@ def predict(
     min_area: Annotated[float, typer.Option(help="Drop smaller polygons (square meters).", min=0)] = 0.0,
     simplify: Annotated[float, typer.Option(help="Simplification tolerance for polygons, in meters.", min=0)] = 0.0,
     overlay: Annotated[bool, typer.Option(help="Write NAME.overlay.jpg, the classes over the scene.")] = True,
+    trust: Trust = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
 ) -> None:
     """Segment scenes of any size.
@@ -98,6 +100,7 @@ def predict(
     goes on where it stopped when it is started again; several may share a folder. An .onnx file needs no torch.
     """
     from segshrink.cli._console import out_console, progress_bar, tell
+    from segshrink.cli._trust import trusting
     from segshrink.files import writing
     from segshrink.formatting import printable
     from segshrink.model_file import runs_in_torch
@@ -126,9 +129,10 @@ def predict(
     sources = [*(scenes or ()), *(read_manifest(manifest) if manifest else ())]
     share = None if shard is None else Shard.parse(shard)
     if plan:
-        _print_plan(estimate_scenes(models, sources, out, options, shard=share))
+        with trusting(*models, trust=trust):
+            _print_plan(estimate_scenes(models, sources, out, options, shard=share))
         return
-    with progress_bar("predict", unit="Mpixel") as advance, writing(out):
+    with progress_bar("predict", unit="Mpixel") as advance, writing(out), trusting(*models, trust=trust):
 
         def progress(done: int, total: int, name: str) -> None:
             advance(done / 1e6, total / 1e6, name)

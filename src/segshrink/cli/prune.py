@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segshrink.cli._options import Model, Overwrite, Resume
+from segshrink.cli._options import Model, Overwrite, Resume, Trust
 from segshrink.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def prune(
         bool, typer.Option("--control", help="Also train the copy without the original, and compare.")
     ] = False,
     resume: Resume = False,
+    trust: Trust = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Make a smaller copy of a trained model.
@@ -96,9 +97,10 @@ def prune(
     loaded = None if recipe is None else load_recipe(recipe, overrides or (), data)
     from segshrink.cli._console import progress_bars
     from segshrink.cli._tables import print_comparison
+    from segshrink.cli._trust import trusting
     from segshrink.workflows.prune import prune as make_copy
 
-    with progress_bars() as progress:
+    with progress_bars() as progress, trusting(model, trust=trust):
         result = make_copy(
             model,
             out=out,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def quantize(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Run folder, model folder or Keras file.", show_default=False)
+        Path, typer.Argument(metavar="MODEL", help="Run folder, model folder, Keras or ONNX file.", show_default=False)
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.", show_default=False)],
     data: Annotated[
@@ -25,7 +25,7 @@ def quantize(
         ),
     ] = None,
     runtime: Annotated[
-        str, typer.Option("--runtime", help="onnxruntime, openvino, or both, separated by a comma.")
+        str, typer.Option("--runtime", help="Some of onnxruntime, openvino and litert, separated by commas.")
     ] = "onnxruntime,openvino",
     max_drop: Annotated[
         float, typer.Option("--max-drop", help="Points of mIoU that int8 may lose; sensitive layers stay float.")
@@ -58,13 +58,14 @@ def quantize(
     validation images. Layers that lose accuracy in 8 bits stay in float; where that doesn't suffice, a run's model is
     trained for 8 bits.
 
-    Inside OUT: fp32.onnx, int8.onnx, int8.xml with int8.bin, quantization.json.
+    Inside OUT: fp32.onnx, int8.onnx, int8.xml with int8.bin, quantization.json; with --runtime litert int8.tflite,
+    which takes and gives uint8 and computes in integers alone, for Coral, NPUs and phones.
     """
     from segshrink.cli._console import print_json, progress_bars
-    from segshrink.cli._trust import opened_if_trusted
+    from segshrink.cli._trust import opened_if_trusted, trusting
     from segshrink.workflows.quantize import quantize as quantize_model
 
-    with progress_bars() as progress:
+    with progress_bars() as progress, trusting(model, trust=trust):
         result = quantize_model(
             opened_if_trusted(model, trust=trust),
             data,

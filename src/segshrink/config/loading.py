@@ -14,11 +14,11 @@ from segshrink.config.dataset import DatasetDescription
 from segshrink.config.messages import explain
 from segshrink.config.recipe import Recipe
 from segshrink.config.search_space import OpenValue, close, parse_open, with_values
-from segshrink.config.teachers import Adapter
+from segshrink.config.teachers import Adapter, TeacherSource
 from segshrink.config.yaml_text import format_yaml, parse_yaml
 from segshrink.errors import ConfigError, FileError, UsageError
-from segshrink.files import is_utf8
-from segshrink.model_file import ModelFile
+from segshrink.files import expanded, is_utf8
+from segshrink.model_file import ModelFile, keras_path
 
 Section = TypeVar("Section", bound=Strict)
 
@@ -180,13 +180,29 @@ def load_adapter(path: Path) -> Adapter:
     return _validate(Adapter, [(str(path), _anchored(read_yaml(path), "classes", path.parent))])
 
 
-def keras_adapter(file: ModelFile) -> Adapter:
-    """Read what the file beside a Keras file says about it; nothing where there is none.
+def adapter_beside(file: ModelFile) -> Adapter:
+    """Read what ``FILE.yaml`` beside a file of a network says about it; nothing where there is none.
 
     Raises:
         ConfigError: As ``load_adapter``.
     """
     return load_adapter(file.adapter) if file.adapter.is_file() else Adapter()
+
+
+def adapter_of(source: TeacherSource) -> Adapter:
+    """Return how a teacher takes pixels and what it answers, from the source, the file that it names or ``FILE.yaml``.
+
+    Raises:
+        FileError: The adapter file is missing or unreadable.
+        ConfigError: The adapter file is wrong.
+    """
+    if isinstance(source.adapter, Path):
+        return load_adapter(source.adapter)
+    kind, _, name = source.source.partition(":")
+    path = expanded(name) if kind in ("onnx", "tflite") else keras_path(source.source)
+    if source.adapter is None and path is not None:
+        return adapter_beside(ModelFile(path))
+    return source.adapter or Adapter()
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

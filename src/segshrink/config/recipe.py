@@ -11,6 +11,7 @@ from segshrink.config.base import LARGEST_SEED, Options, Strict
 from segshrink.config.dataset import DatasetDescription
 from segshrink.config.teachers import Teaching
 from segshrink.machine import LARGEST_THREADS
+from segshrink.user_code import is_function
 
 
 class ModelChoice(Strict):
@@ -18,9 +19,10 @@ class ModelChoice(Strict):
 
     id: str
     """A network id: "unet", "separable-unet", "mobile", "smp:Unet/resnet34", "torchvision:lraspp_mobilenet_v3_large";
-    or a model or run folder, relative to the recipe, whose network, weights and normalization training starts from."""
+    "module:function" of your own code; or a model or run folder, relative to the recipe, whose network, weights and
+    normalization training starts from."""
     options: Options = Field(default={})
-    """Network options by name (unet: width, depth; separable-unet: width; ...)."""
+    """Network options by name (unet: width, depth; separable-unet: width; ...), or arguments of the function."""
     encoder_weights: Literal["imagenet"] | Path | None = None
     """Where the encoder starts: "imagenet" takes an installed package that carries the weights, or a hub where one is
     reached; or a file of encoder weights (.safetensors or weights-only .pth), relative to the recipe. None starts at
@@ -352,6 +354,12 @@ class Recipe(Strict):
     """Experiment trackers that follow each training beside ``metrics.csv``, with pictures of validation scenes:
     "tensorboard" (writes into the run folder), "mlflow" (too, or to $MLFLOW_TRACKING_URI), "wandb" ($WANDB_MODE=offline
     stays here); with options of Lightning's logger: {name: wandb, options: {project: mine}}."""
+
+    @property
+    def functions(self) -> list[str]:
+        """The functions of the user's own code, "module:function", that make its networks."""
+        learned = [*(self.teacher.models if self.teacher else ()), *([self.student.model] if self.student else ())]
+        return [model.id for model in learned if is_function(model.id)]
 
     @model_validator(mode="before")
     @classmethod

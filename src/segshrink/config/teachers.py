@@ -112,7 +112,8 @@ class TeacherSource(Strict):
     """Class of the student -> class or classes of the teacher, where names differ. Classes with equal names need none.
     """
     trust: bool = False
-    """Let a Keras file run code: its Lambda layers, and the ``module`` of its adapter."""
+    """Let code run that the teacher names: the function that makes a folder's network; a Keras file's Lambda layers,
+    and the ``module`` of its adapter."""
     weight: float = Field(default=1.0, gt=0)
     """Its share among several teachers."""
 

@@ -17,7 +17,6 @@ from segshrink.data.wildcards import (
     columns,
     existing_end,
     has_wildcards,
-    is_function,
     is_list_file,
     read_lines,
     whats_there,
@@ -29,6 +28,7 @@ from segshrink.formatting import listed
 from segshrink.imagery.annotations import annotation_kind, annotations_of
 from segshrink.imagery.mask_options import ANY_LABEL
 from segshrink.imagery.masks import CLASS_PART, mask_files
+from segshrink.user_code import is_function
 
 # Files that may hold the masks of many images.
 _MANY_IMAGES = (".json", ".xml", ".geojson", ".gpkg", ".fgb")

@@ -16,10 +16,10 @@ from segshrink.classes import IGNORE_INDEX
 from segshrink.config import DatasetDescription, Recipe, Split
 from segshrink.data.file_keys import cache_folder
 from segshrink.data.layout import part_of
-from segshrink.data.wildcards import is_function
-from segshrink.errors import DataError, nearest
+from segshrink.errors import DataError
 from segshrink.files import replacing, writing
 from segshrink.imagery import write_image
+from segshrink.user_code import call_function, is_function
 
 _LOGGER = logging.getLogger(__name__)
 # What items that are mappings call an image and its mask.
@@ -66,18 +66,7 @@ def recipe_with_files(recipe: Recipe) -> Recipe:
 
 def _parts(source: str) -> dict[str, Any]:
     """Call the function; return its data sets by part, "all" where there is one."""
-    from segshrink.models.user_module import import_user_module, one_line
-
-    module_name, _, name = source.partition(":")
-    module = import_user_module(module_name, subject=f"images '{source}'")
-    function = getattr(module, name, None)
-    if not callable(function):
-        public = [entry for entry in vars(module) if not entry.startswith("_")]
-        raise DataError(f"images '{source}': {module_name} has no function '{name}'{nearest(name, public)}")
-    try:
-        made = function()
-    except Exception as error:  # anything may go wrong in a user's code
-        raise DataError(f"images '{source}': {name}() failed with {one_line(error)}; correct it") from error
+    made = call_function(source, {}, subject=f"images '{source}'", raises=DataError)
     if not isinstance(made, Mapping):
         made = {"all": made}
     parts = {("all" if key == "all" else part_of(str(key)) or str(key)): dataset for key, dataset in made.items()}

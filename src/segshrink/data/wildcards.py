@@ -20,9 +20,6 @@ _TOKEN = re.compile(r"(?<![^/])\*\*/|\*+|\?|\[!?[^\]/]+\]")
 # The suffix of a file's name, where no wildcard is in it.
 _SUFFIX = re.compile(r"(?<=[^/])\.[A-Za-z0-9]+$")
 
-# "package.module:function".
-_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-
 
 class Wildcard:
     """A path with ``*``, ``**/``, ``?`` and ``[...]``, relative to a folder; each of these is one part."""
@@ -77,11 +74,6 @@ class Wildcard:
             if parts is not None:
                 paths[path] = parts
         return paths
-
-
-def is_function(text: str) -> bool:
-    """Whether ``text`` names a function, "module:function", that makes a data set, rather than files."""
-    return _FUNCTION.fullmatch(text) is not None
 
 
 def is_list_file(text: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from segshrink.config import TeacherSource
+from segshrink.config import TeacherSource, adapter_of
 from segshrink.doctor.cause_search import CLEAR_GAIN, POOR_LEVEL, Cause
 from segshrink.doctor.findings import Finding, RecipeTerms, Severity, percent, recipe_line, rounded
 from segshrink.doctor.input_variants import InputVariant, Scaling, unchanged
@@ -16,7 +16,6 @@ from segshrink.doctor.sample import Sample, gain, level, majority_iou, mean_iou
 from segshrink.doctor.teacher_outputs import CERTAIN, TeacherOutputs
 from segshrink.models import SegmentationModel
 from segshrink.teachers import Teacher
-from segshrink.teachers.adapter import adapter_of
 from segshrink.teachers.teacher import TILE
 from segshrink.teachers.torch_teacher import AdaptedNetwork
 

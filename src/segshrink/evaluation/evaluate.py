@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+from segshrink.classes import ClassMap
 from segshrink.config import DatasetDescription, load_dataset
 from segshrink.data import (
     Dataset,
@@ -52,8 +53,9 @@ def evaluate(
     """Score a model on every labeled pixel of every scene of a split, with overlapping tiles at native resolution.
 
     Args:
-        model: A run folder, model folder, Keras or exported file, a ``SegmentationModel``, a backend, or anything that
-            segments an array as ``Predictor`` does; several are judged by the mean of their probabilities.
+        model: A run folder, model folder, Keras, ONNX, OpenVINO or TFLite file, a ``SegmentationModel``, a backend, or
+            anything that segments an array as ``Predictor`` does; several are judged by the mean of their
+            probabilities. A file of anybody tells the data set's classes apart where nothing beside it names others.
         data: An opened data set, a description, or a description's file; a run folder knows its own.
         split: "train", "val" or "test".
         out: Run folder that gets ``evaluation.json`` and ``evaluation/``; None writes nothing.
@@ -84,15 +86,15 @@ def evaluate(
         raise UsageError("there is no model to evaluate; give at least one")
     if out is not None and isinstance(models[0], str | Path) and not overwrite:
         _refuse_other_run(Path(models[0]), Path(out))
-    opened = [_opened(source, runtime=runtime, precision=precision, threads=threads) for source in models]
+    given = data if isinstance(data, Dataset) else _described(data, models[0])
+    classes = given.classes if isinstance(given, Dataset) else given.class_map()
+    opened = [
+        _opened(source, runtime=runtime, precision=precision, threads=threads, classes=classes) for source in models
+    ]
     predictors = [predictor for predictor, _ in opened]
     of_parts = [part.backend.description if isinstance(part, Predictor) else None for part in predictors]
     descriptions = [description for description in of_parts if description is not None]
-    dataset = (
-        data
-        if isinstance(data, Dataset)
-        else open_dataset(_described(data, models[0]), model=next(iter(descriptions), None))
-    )
+    dataset = given if isinstance(given, Dataset) else open_dataset(given, model=next(iter(descriptions), None))
     for each in descriptions:
         refuse_other_classes(each, dataset)
         refuse_other_bands(each, dataset)
@@ -167,6 +169,7 @@ def _opened(
     runtime: str | None,
     precision: str,
     threads: int | None,
+    classes: ClassMap,
 ) -> tuple[AnyPredictor, int | None]:
     """Return what segments scenes, and how many parameters it has; None where it can't tell."""
     if hasattr(model, "predict_array") or hasattr(model, "predict_scene"):
@@ -176,6 +179,6 @@ def _opened(
 
         model = load_model(file.path)
     source = cast("SegmentationModel | Backend | str | Path", model)
-    predictor = Predictor(source, runtime=runtime, precision=precision, threads=threads)
+    predictor = Predictor(source, runtime=runtime, precision=precision, threads=threads, classes=classes)
     weights = getattr(model, "parameters", None)
     return predictor, None if weights is None else sum(weight.numel() for weight in weights())

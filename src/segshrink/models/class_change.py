@@ -35,7 +35,10 @@ def with_classes(model: SegmentationModel, classes: ClassMap, sources: Sequence[
     """
     old = model.description
     if old.id.startswith(CUSTOM):
-        raise ModelError(f"'{old.id}' is a network of somebody's own code, whose classes can't be changed here")
+        raise ModelError(
+            f"'{old.id}' is a network of somebody's own code, whose classes can't be changed here; save one that a "
+            "function makes: build_model('module:function', classes)"
+        )
     channels = 1 if old.sigmoid else len(old.classes)
     tensors = model.network.state_dict()
     with torch.random.fork_rng(devices=[]):

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
-from segshrink.config import keras_adapter
+from segshrink.config import adapter_beside
 from segshrink.errors import FileError, ModelError, SegshrinkError
 from segshrink.files import FolderKind, read_json, replacing
 from segshrink.formatting import printable, shortened
@@ -28,6 +28,8 @@ from segshrink.models.model import SegmentationModel
 from segshrink.models.registry import build_model, build_network
 from segshrink.models.structure import apply_structure
 from segshrink.models.weights import read_tensors
+from segshrink.run_folder import RunFolder
+from segshrink.user_code import is_function, is_trusted
 from segshrink.version import __version__
 
 _LOGGER = logging.getLogger(__name__)
@@ -85,7 +87,8 @@ def load_model(
         bands: Bands of the images, with an id 3 by default. With a folder or file: the model must take as many.
         network: The network that a folder's weights belong to, where no id builds it (``SegmentationModel.wrap``); it
             gets them.
-        trust: Let a Keras file run code: its Lambda layers, and the module that the file beside it names.
+        trust: Let code run that the model names: the function that makes a folder's network; a Keras file's Lambda
+            layers, and the module that the file beside it names.
 
     Raises:
         FileError: A file of the folder is missing or can't be read.
@@ -96,7 +99,7 @@ def load_model(
         return _load_keras(ModelFile.find(source), classes=classes, bands=bands, trust=trust)
     path = Path(source)
     if path.is_dir():
-        return _load_folder(path, classes=classes, bands=bands, network=network)
+        return _load_folder(path, classes=classes, bands=bands, network=network, trust=trust)
     if path.is_file():
         raise ModelError(f"{path} is a file; give a model folder (with {CONFIG_FILE}) or a run folder")
     identity = str(source)
@@ -110,7 +113,7 @@ def load_model(
 
 
 def _load_keras(file: ModelFile, *, classes: ClassMap | None, bands: int | None, trust: bool) -> SegmentationModel:
-    adapter = keras_adapter(file)
+    adapter = adapter_beside(file)
     if adapter.classes is None:
         _LOGGER.warning(
             "%s doesn't name its classes; name them in order in %s: classes: [..., ...]", file.path, file.adapter
@@ -121,18 +124,16 @@ def _load_keras(file: ModelFile, *, classes: ClassMap | None, bands: int | None,
 
 
 def _load_folder(
-    folder: Path, *, classes: ClassMap | None, bands: int | None, network: nn.Module | None
+    folder: Path, *, classes: ClassMap | None, bands: int | None, network: nn.Module | None, trust: bool
 ) -> SegmentationModel:
     folder = ModelFile.find(folder).path
-    description = _read_description(folder / CONFIG_FILE)
+    description = read_description(folder)
     _check_match(description, folder, classes=classes, bands=bands)
     if network is None and description.is_custom:
-        raise ModelError(
-            f"{folder / CONFIG_FILE}: '{description.id}' is a network of somebody's own code, which only that code "
-            "builds; give it: load_model(folder, network=...), or use the model's .onnx file"
-        )
+        network = _own_network(description, folder / CONFIG_FILE, trust=trust)
     tensors = read_tensors(folder / WEIGHTS_FILE)
     if network is not None:
+        apply_structure(network, description.structure or {})
         _refuse_other_weights(folder, type(network).__name__, network, tensors)
         network.load_state_dict(tensors)
         return SegmentationModel(network, description)
@@ -154,6 +155,46 @@ def _load_folder(
             f"{description.stride}; save the model again"
         )
     return SegmentationModel(network, description)
+
+
+def _own_network(description: ModelDescription, path: Path, *, trust: bool) -> nn.Module:
+    """Make the network of a description by its owner's code, where that is trusted.
+
+    Raises:
+        ModelError: It isn't, nothing says which function makes it, or that fails.
+    """
+    if not is_function(description.id):
+        raise ModelError(
+            f"{path}: '{description.id}' is a network of somebody's own code, which only that code builds; give it: "
+            "load_model(folder, network=...), or use the model's .onnx file"
+        )
+    if not (trust or is_trusted(description.id)):
+        raise ModelError(
+            f"{path}: the code of '{description.id}' makes this network, and isn't run unasked; if you trust it, give "
+            "--trust (in a recipe 'trust: true' beside a teacher, in Python load_model(folder, trust=True)), or use "
+            "the model's .onnx file"
+        )
+    channels = 1 if description.sigmoid else len(description.classes)
+    with torch.random.fork_rng(devices=[]):
+        return build_network(description.id, description.options, num_classes=channels, bands=description.bands)
+
+
+def functions_of(*sources: str | Path) -> list[str]:
+    """Return the functions, ``module:function``, that make the networks of model folders, run folders and banks.
+
+    Other sources have none. Nothing is imported.
+
+    Raises:
+        FileError: Nothing is at a source, or a folder's ``config.json`` can't be read.
+        ModelError: It is damaged, or no model is there.
+    """
+    names = []
+    for source in sources:
+        if members := RunFolder(source).members:
+            names += functions_of(*members)
+        elif Path(source).is_dir() and is_function(name := read_description(ModelFile.find(source).path).id):
+            names.append(name)
+    return names
 
 
 def _build_empty(description: ModelDescription, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -220,7 +261,14 @@ def _differing(network: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
     return sorted(name for name in expected | shapes if expected.get(name) != shapes.get(name))
 
 
-def _read_description(path: Path) -> ModelDescription:
+def read_description(folder: Path) -> ModelDescription:
+    """Read what a model folder says about its network, which isn't built.
+
+    Raises:
+        FileError: ``config.json`` can't be read.
+        ModelError: It is damaged, or of another kind.
+    """
+    path = folder / CONFIG_FILE
     config = read_json(path)
     if not isinstance(config, dict):
         raise ModelError(f"{path} must hold a JSON object, found {type(config).__name__}; save the model again")

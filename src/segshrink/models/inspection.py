@@ -55,8 +55,8 @@ def inspect_model(source: str, *, trust: bool = False) -> ModelFinding:
     """Look into a model.
 
     Args:
-        source: Run folder, model folder, Keras file, or network id.
-        trust: Let a Keras file run code; see ``load_model``.
+        source: Run folder, model folder, Keras file, or network id; ``module:function`` is imported.
+        trust: Let code run that the model names; see ``load_model``.
 
     Raises:
         FileError: There is nothing of this name, or a file of a folder can't be read.
@@ -87,7 +87,7 @@ def open_source(source: str, *, trust: bool = False) -> tuple[SegmentationModel,
                 f"the folder {source} holds no model; give a data set description (YAML), a run folder, a model folder "
                 "or a network id"
             )
-        return load_model(path), True
+        return load_model(path, trust=trust), True
     family, separator, name = source.partition(":")
     if path.is_absolute() or source.startswith((".", "~")) or ("/" in source and not separator):
         raise FileError(

@@ -18,7 +18,7 @@ from segshrink.extras import quiet_library
 from segshrink.files import scratch_folder
 from segshrink.formatting import printable
 from segshrink.model_file import ModelFile
-from segshrink.models.user_module import import_user_module
+from segshrink.user_code import import_user_module
 
 _LARGEST_CONFIG = 64_000_000  # bytes
 _LARGEST_RATIO = 100  # of what a .keras file holds, which Keras doesn't compress, to the file

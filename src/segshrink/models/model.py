@@ -17,9 +17,6 @@ from segshrink.model_description import CUSTOM, ModelDescription, Normalization
 from segshrink.models.outputs import chosen_output
 from segshrink.working_size import Resize, sizes_on_the_way
 
-# Pixels that the coarsest features of most encoders stand for.
-_STRIDE = 32
-
 
 class SegmentationModel(nn.Module):
     """Raw pixels in, logits out; resizes, normalizes, pads and crops inside itself.
@@ -71,8 +68,8 @@ class SegmentationModel(nn.Module):
             classes: What its channels mean: a class map, or names.
             bands: Bands of an image; by default as many as its first convolution takes.
             normalization: What it was trained with, for pixels from 0 to 255: "imagenet", "half" or numbers.
-            stride: The sides of images are padded to a multiple of this many pixels; by default as an encoder of
-                segmentation-models-pytorch says, else 32.
+            stride: The sides of images are padded to a multiple of this many pixels; by default as the network's own
+                ``stride`` or an encoder of segmentation-models-pytorch says, else 32.
             dtype: Kind of the raw pixel values: "uint8", "uint16", "int16" or "float32".
 
         Raises:
@@ -84,21 +81,14 @@ class SegmentationModel(nn.Module):
             >>> model(torch.zeros(1, 3, 20, 30, dtype=torch.uint8)).shape
             torch.Size([1, 2, 20, 30])
         """
-        from segshrink.models.adapters import measured_stride
-        from segshrink.models.dry_run import bands_of, dry_run
+        from segshrink.models.dry_run import bands_of
+        from segshrink.models.own_network import count_channels, own_stride
 
         classes = classes if isinstance(classes, ClassMap) else ClassMap.build(classes)
         bands = bands_of(network) if bands is None else bands
         name = type(network).__name__
-        if stride is None:
-            has_smp_encoder = hasattr(getattr(network, "encoder", None), "output_stride")
-            stride = measured_stride(network, bands) if has_smp_encoder else _STRIDE
-        channels = chosen_output(dry_run(network, bands=bands, size=max(64, 2 * stride)), name=name).shape[1]
-        if channels != len(classes) and (channels, len(classes)) != (1, 2):
-            raise ModelError(
-                f"{name} gives {channels} channels, but {len(classes)} classes are named "
-                f"({', '.join(classes.names)}); name one for each channel"
-            )
+        stride = own_stride(network, bands) if stride is None else stride
+        channels = count_channels(network, classes, bands=bands, stride=stride, name=name)
         if isinstance(normalization, str):
             normalization = Normalization.named(normalization, bands)
         if normalization.for_unit_pixels and dtype != "float32":

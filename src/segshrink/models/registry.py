@@ -1,4 +1,4 @@
-"""Network ids: our own networks, ``smp:``, ``torchvision:`` and ``hf:``."""
+"""Network ids: our own networks, ``smp:``, ``torchvision:``, ``hf:`` and a user's ``module:function``."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ from segshrink.models.huggingface import HuggingFaceNetwork, build_huggingface
 from segshrink.models.imagenet import IMAGENET, load_imagenet_weights
 from segshrink.models.mobile import MobileSegmenter
 from segshrink.models.model import SegmentationModel
+from segshrink.models.own_network import build_own, count_channels, own_stride
 from segshrink.models.separable_unet import SeparableUNet
 from segshrink.models.unet import UNet
 from segshrink.models.weights import load_encoder_weights
+from segshrink.user_code import is_function
 
 # Our networks: a class with the options as keyword arguments, and a ``stride``.
 _OWN: Mapping[str, type[nn.Module]] = {"mobile": MobileSegmenter, "separable-unet": SeparableUNet, "unet": UNet}
@@ -49,8 +51,9 @@ def build_model(
     """Build a network by id, with random weights or an encoder's from a file; nothing is downloaded unasked.
 
     Args:
-        id: "unet", "separable-unet", "mobile", "smp:<Architecture>/<encoder>", "torchvision:<name>", or
-            "hf:<folder or hub name>", which brings its trained weights.
+        id: "unet", "separable-unet", "mobile", "smp:<Architecture>/<encoder>", "torchvision:<name>",
+            "hf:<folder or hub name>", which brings its trained weights, or "module:function" of your own code, which is
+            imported; arguments called ``classes`` and ``bands`` get their numbers.
         classes: What the logits mean.
         bands: Bands of an image.
         options: The network's options by name; for networks of smp and torchvision ``weights="imagenet"`` downloads
@@ -71,6 +74,9 @@ def build_model(
     options = dict(options or {})
     channels = 1 if sigmoid else len(classes)
     network = build_network(id, options, num_classes=channels, bands=bands)
+    stride = own_stride(network, bands) if is_function(id) else measured_stride(network, bands)
+    if is_function(id):
+        sigmoid = count_channels(network, classes, bands=bands, stride=stride, name=f"'{id}'") < len(classes)
     expected = Normalization.named("imagenet", bands)
     if isinstance(network, HuggingFaceNetwork):
         id, options, expected = network.identity, network.options, network.normalization
@@ -87,7 +93,7 @@ def build_model(
         classes=classes,
         bands=bands,
         normalization=normalization or expected,
-        stride=measured_stride(network, bands),
+        stride=stride,
         sigmoid=sigmoid,
     )
     return SegmentationModel(network, description)
@@ -101,6 +107,8 @@ def model_ids() -> list[str]:
 
 def build_network(identity: str, options: Mapping[str, Any], *, num_classes: int, bands: int) -> nn.Module:
     """Build a network by id, without what makes a ``SegmentationModel`` of it; raises what ``build_model`` does."""
+    if is_function(identity):
+        return build_own(identity, options, num_classes=num_classes, bands=bands)
     family, separator, name = identity.partition(":")
     if separator and family in _BORROWED:
         network = _BORROWED[family](name, options, num_classes=num_classes, bands=bands)
@@ -108,7 +116,8 @@ def build_network(identity: str, options: Mapping[str, Any], *, num_classes: int
         return network
     kind = _OWN.get(identity)
     if kind is None:
-        ids = [*_OWN, "smp:<Architecture>/<encoder>", "torchvision:<name>", "hf:<folder or hub name>"]
+        borrowed = ("smp:<Architecture>/<encoder>", "torchvision:<name>", "hf:<folder or hub name>")
+        ids = [*_OWN, *borrowed, "module:function"]
         raise ModelError(f"unknown model '{identity}'{nearest(identity, ids)}")
     network = kind(num_classes, bands, **_checked(identity, kind, options))
     quicken_strided_depthwise(network)

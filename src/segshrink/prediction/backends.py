@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segshrink.classes import ClassMap
+from segshrink.config import adapter_beside
 from segshrink.errors import ModelError, UsageError, nearest
 from segshrink.machine import default_threads
 from segshrink.model_description import ModelDescription
@@ -18,6 +19,7 @@ from segshrink.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from segshrink.models import SegmentationModel
+    from segshrink.prediction.runtimes.network import Network
 
     Model: TypeAlias = "str | Path | SegmentationModel | Backend"
 
@@ -59,14 +61,16 @@ def open_backend(
     precision: str = "auto",
     threads: int | None = None,
     streams: int = 1,
+    classes: ClassMap | None = None,
     trust: bool = False,
 ) -> Backend:
     """Open a model for prediction.
 
     Args:
-        source: A file written by segshrink (``.onnx``, ``.xml`` with its ``.bin``, ``.tflite``), a model or run folder
-            or a Keras file (need torch), a ``SegmentationModel``, or a backend, which is returned as it is. Several are
-            opened as the mean of their probabilities, as are the members of a bank's folder.
+        source: A file (``.onnx``, ``.xml`` with its ``.bin``, ``.tflite``), a model or run folder or a Keras file (need
+            torch), a ``SegmentationModel``, or a backend, which is returned as it is. What a file that segshrink didn't
+            write doesn't say, its class names and how pixels are scaled, is read from ``FILE.yaml`` beside it. Several
+            are opened as the mean of their probabilities, as are the members of a bank's folder.
         runtime: "torch" or "torch-compile" for folders and models, "onnxruntime" or "openvino" for
             ``.onnx`` files, "openvino" for ``.xml``, "litert" for ``.tflite``; None takes the first of these.
         precision: ``"32"``, ``"bf16"`` or ``"auto"`` (torch and OpenVINO: bf16 where the processor computes in it).
@@ -74,7 +78,8 @@ def open_backend(
         threads: Threads to run on; by default all cores, in torch its own setting.
         streams: How many threads will call it at once (ONNX Runtime and OpenVINO can be); each gets its part of
             ``threads``.
-        trust: Let a Keras file run code; see ``load_model``.
+        classes: What a file that segshrink didn't write tells apart, where nothing beside it names its classes.
+        trust: Let code run that the model names; see ``load_model``.
 
     Raises:
         FileError: Nothing is at ``source``.
@@ -85,7 +90,7 @@ def open_backend(
         from segshrink.prediction.average import AverageBackend
 
         settings: dict[str, Any] = {"runtime": runtime, "precision": precision, "threads": threads, "streams": streams}
-        parts = [open_backend(each, trust=trust, **settings) for each in source]
+        parts = [open_backend(each, classes=classes, trust=trust, **settings) for each in source]
         return parts[0] if len(parts) == 1 else AverageBackend(parts)
     if _is_backend(source):
         return source
@@ -96,7 +101,7 @@ def open_backend(
 
         compiled = _runtime("the model", RUNTIMES[FOLDER], runtime) == "torch-compile"
         return TorchBackend(cast("SegmentationModel", source), precision=precision, compiled=compiled, threads=threads)
-    if members := bank_members(source):
+    if members := RunFolder(source).members:
         return open_backend(members, runtime=runtime, precision=precision, threads=threads, streams=streams)
     file = ModelFile.find(source)
     runtime = _runtime(str(file.path), file.runtimes, runtime)
@@ -105,26 +110,49 @@ def open_backend(
 
         compiled = runtime != "torch"
         return load_torch_backend(file.path, precision=precision, compiled=compiled, threads=threads, trust=trust)
-    if runtime == "openvino":
-        from segshrink.prediction.runtimes.openvino import OpenVinoBackend
+    network = open_network(file, runtime, precision=precision, threads=threads, streams=streams)
+    return backend_of(network, file, classes)
 
-        return OpenVinoBackend(file.path, precision=precision, threads=threads, streams=streams)
+
+def backend_of(network: Network, file: ModelFile, classes: ClassMap | None = None) -> Backend:
+    """Return what runs the network that was opened of a file, ours or anybody's; errors as in ``open_backend``."""
+    if network.metadata is None:
+        from segshrink.prediction.foreign import ForeignBackend
+
+        return ForeignBackend(network, adapter_beside(file), classes)
+    if network.runtime == "litert":
+        from segshrink.prediction.runtimes.litert import LiteRtBackend
+
+        return LiteRtBackend(network)
+    from segshrink.prediction.exported import ExportedModel
+
+    return ExportedModel(network)
+
+
+def open_network(
+    file: ModelFile,
+    runtime: str | None = None,
+    *,
+    precision: str = "auto",
+    threads: int | None = None,
+    streams: int = 1,
+) -> Network:
+    """Open the network in a file, from anybody; arguments and errors as in ``open_backend``."""
+    runtime = runtime or file.runtimes[0]
+    if runtime == "openvino":
+        from segshrink.prediction.runtimes.openvino import OpenVinoNetwork
+
+        return OpenVinoNetwork(file.path, precision=precision, threads=threads, streams=streams)
     if precision == "bf16":
         raise ModelError(f"{runtime} doesn't compute in bf16; use precision 32 or auto, or runtime openvino or torch")
     each = threads if streams == 1 else max((threads or default_threads()) // streams, 1)
     if runtime == "litert":
-        from segshrink.prediction.runtimes.litert import LiteRtBackend
+        from segshrink.prediction.runtimes.litert import LiteRtNetwork
 
-        return LiteRtBackend(file.path, threads=each)
-    from segshrink.prediction.runtimes.onnx import OnnxBackend
+        return LiteRtNetwork(file.path, threads=each)
+    from segshrink.prediction.runtimes.onnx import OnnxNetwork
 
-    return OnnxBackend(file.path, threads=each)
-
-
-def bank_members(source: str | Path) -> list[Path]:
-    """Return the run folders of a bank's members; empty where ``source`` is no bank."""
-    folder = RunFolder(source)
-    return [folder.member(number).path for number in range(len(folder.bank().members))] if folder.has_bank else []
+    return OnnxNetwork(file.path, threads=each)
 
 
 def _runtime(model: str, runtimes: tuple[str, ...], runtime: str | None) -> str:

@@ -53,6 +53,7 @@ class Predictor:
         precision: As in ``open_backend``.
         threads: As in ``open_backend``.
         blend: "center", or "cosine": the average of overlapping tiles under weights that fall to their borders.
+        classes: As in ``open_backend``.
 
     Attributes:
         backend: What runs the model.
@@ -73,13 +74,16 @@ class Predictor:
         precision: str = "auto",
         threads: int | None = None,
         blend: Blending = "center",
+        classes: ClassMap | None = None,
     ) -> None:
         self._source, self._runtime, self._threads, self._blend = source, runtime, threads, blend
-        self.backend: Backend = open_backend(source, runtime=runtime, precision=precision, threads=threads)
+        self.backend: Backend = open_backend(
+            source, runtime=runtime, precision=precision, threads=threads, classes=classes
+        )
         self.tiling = choose_tiling(
             self.backend.description,
             runtime=self.backend.runtime,
-            tile=tile,
+            tile=tile or getattr(self.backend, "own_tile", None),
             overlap=overlap,
             batch=batch,
         )

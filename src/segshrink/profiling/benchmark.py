@@ -22,8 +22,8 @@ from segshrink.errors import (
 )
 from segshrink.files import scratch_folder
 from segshrink.machine import default_threads
-from segshrink.model_file import ModelFile, keras_path
-from segshrink.prediction.backends import PRECISIONS, bank_members
+from segshrink.model_file import ModelFile, runs_in_torch
+from segshrink.prediction.backends import PRECISIONS
 from segshrink.prediction.isolated import check_isolated
 from segshrink.profiling.latency import (
     OWN_PRECISION,
@@ -37,6 +37,7 @@ from segshrink.profiling.latency import (
 )
 from segshrink.profiling.parameters_and_macs import count_file_parameters, count_macs
 from segshrink.profiling.results import BenchmarkResult, Row
+from segshrink.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from segshrink.data import Dataset
@@ -85,7 +86,7 @@ def benchmark(
         runs: Timed runs of each row and shape, over all rounds.
         rounds: Turns of each.
         average: Also measure the mean of all models' probabilities as one model, on runtimes that suit all.
-        trust: Let Keras files run code; see ``load_model``.
+        trust: Let code run that the models name; see ``load_model``.
         progress: Called with (steps done, steps in all, what is being done).
 
     Returns:
@@ -205,7 +206,7 @@ def plan(
 
 def _models(paths: Sequence[Path], *, average: bool) -> tuple[list[Path], dict[str, list[Path]]]:
     """Return every single model, and by name those of which the mean is to be measured."""
-    banks = {path: members for path in paths if (members := bank_members(path))}
+    banks = {path: members for path in paths if (members := RunFolder(path).members)}
     models = list(dict.fromkeys(model for path in paths for model in banks.get(path, [path])))
     means = {path.resolve().name: members for path, members in banks.items()}
     if average and len(models) < 2:
@@ -309,7 +310,7 @@ def _score(
         try:
             models: list[SegmentationModel | Path] = []
             for file in (model.file for model in row.models if model.file is not None):
-                if keras_path(file) is not None:
+                if runs_in_torch(file):
                     from segshrink.models import load_model
 
                     models.append(load_model(file, trust=trust))

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from segshrink.errors import ModelError, SegshrinkError
 from segshrink.machine import last_words, peak_memory_mb
+from segshrink.user_code import all_trusted, trusted_functions
 
 if TYPE_CHECKING:
     from segshrink.prediction import Backend
@@ -59,7 +60,8 @@ class Worker:
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         settings = {name: getattr(job, name) for name in ("runtime", "module", "precision", "size", "batch", "trust")}
         sources = [str(source) for source in (job.source, *job.others)]
-        request = json.dumps({**settings, "sources": sources, "threads": job.cores})
+        extent = {"sources": sources, "threads": job.cores, "trusted": all_trusted()}
+        request = json.dumps({**settings, **extent})
         threads = dict.fromkeys(_THREAD_VARIABLES, str(job.cores))
         try:
             # -P: a file beside the program must not stand in for one of Python's own modules.
@@ -185,7 +187,8 @@ def _serve(job: dict[str, Any], requests: TextIO, answer: Callable[[dict[str, An
     from segshrink.prediction import open_backend
 
     options = {name: job[name] for name in ("runtime", "precision", "threads", "trust")}
-    backend = open_backend(job["sources"], **options)
+    with trusted_functions(*job["trusted"]):
+        backend = open_backend(job["sources"], **options)
     images = _noise(job["batch"], job["size"], backend.bands)
     backend.classify(images)
     answer({"peak_memory_mb": peak_memory_mb(), "baseline_memory_mb": baseline})

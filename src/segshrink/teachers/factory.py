@@ -12,17 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
-from segshrink.config import Adapter, TeacherSource, Teaching
+from segshrink.config import Adapter, TeacherSource, Teaching, adapter_of
 from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.files import content_key, expanded
 from segshrink.model_file import keras_path
 from segshrink.models import SegmentationModel, load_model, read_tensors
 from segshrink.models.huggingface import load_huggingface
 from segshrink.models.keras import load_keras
-from segshrink.models.user_module import one_line
+from segshrink.models.own_network import call_network
 from segshrink.models.whole_weights import load_network, published_classes
 from segshrink.run_folder import RunFolder
-from segshrink.teachers.adapter import adapter_of
 from segshrink.teachers.augmented import Augmented
 from segshrink.teachers.bank import Bank
 from segshrink.teachers.black_box import open_black_box
@@ -33,7 +32,7 @@ from segshrink.teachers.recognition import recognized
 from segshrink.teachers.teacher import Teacher
 from segshrink.teachers.torch_programs import open_program
 from segshrink.teachers.torch_teacher import AdaptedNetwork, TorchTeacher
-from segshrink.teachers.user_functions import call_function, is_function
+from segshrink.user_code import is_function, one_line
 
 _LOGGER = logging.getLogger(__name__)
 _LIBRARIES = ("smp", "torchvision")
@@ -115,8 +114,9 @@ def open_teacher(
     if kind in _FILES and not name:
         raise ConfigError(f"teacher '{source.source}' has no path; write {kind}:PATH")
     adapter = adapter_of(source)
-    if keras_path(source.source) is None and (source.trust or adapter.module):
-        raise ConfigError(f"the teacher {source.source} is no Keras file; leave 'trust' and 'module' out")
+    runs_code = {"trust": source.trust and not Path(source.source).is_dir(), "module": adapter.module}
+    if keras_path(source.source) is None and (given := [key for key, value in runs_code.items() if value]):
+        raise ConfigError(f"the teacher {source.source} is no Keras file and takes no '{given[0]}'; leave it out")
     names = adapter.class_names()
     if kind in ("onnx", "tflite"):
         return open_black_box(source, names, classes, bands=bands)
@@ -124,10 +124,9 @@ def open_teacher(
         mapping = map_classes(classes.names, names or classes.names, source.classes, name=source.source)
         return LabelFolder(expanded(name), adapter, names or classes.names, classes, mapping, name=source.source)
     if (bank := RunFolder(source.source)).has_bank:
-        record = bank.bank()
-        runs = [bank.member(number).path for number in range(len(record.members))]
-        members = [open_teacher(source.model_copy(update={"source": str(run)}), classes, bands=bands) for run in runs]
-        return Bank(members, record, out_of_fold=out_of_fold, name=source.source)
+        named = [source.model_copy(update={"source": str(run)}) for run in bank.members]
+        members = [open_teacher(member, classes, bands=bands) for member in named]
+        return Bank(members, bank.bank(), out_of_fold=out_of_fold, name=source.source)
     return _open_torch(source, adapter, names, classes, bands)
 
 
@@ -156,9 +155,8 @@ def is_data(source: TeacherSource) -> bool:
     if kind in _LIBRARIES:
         asks = any("weights" in key for key in source.options)
         return source.weights is not None and source.weights.is_file() and not asks
-    if keras_path(source.source):
-        return not source.trust
-    return kind in _FILES or Path(source.source).is_dir()
+    local = kind in _FILES or keras_path(source.source) is not None or Path(source.source).is_dir()
+    return local and not source.trust
 
 
 def _open_torch(
@@ -196,8 +194,7 @@ def _open_torch(
 
 
 def _is_function(source: TeacherSource) -> bool:
-    kind = source.source.partition(":")[0]
-    return kind not in (*_LIBRARIES, *_FILES, "hf") and is_function(source.source) and not Path(source.source).exists()
+    return is_function(source.source) and not Path(source.source).exists()
 
 
 def _opened(source: TeacherSource, named: tuple[str, ...] | None, classes: ClassMap, bands: int) -> _Opened:
@@ -214,7 +211,7 @@ def _opened(source: TeacherSource, named: tuple[str, ...] | None, classes: Class
         return _function_network(source)
     if not Path(source.source).is_dir():
         raise FileError(f"no teacher at {source.source}; give {_KINDS}")
-    model = load_model(source.source)
+    model = load_model(source.source, trust=source.trust)
     return _Opened(model, model.description.classes.names)
 
 
@@ -240,7 +237,7 @@ def _library_network(source: TeacherSource, named: tuple[str, ...] | None, class
 
 
 def _function_network(source: TeacherSource) -> _Opened:
-    network = call_function(source.source, source.options)
+    network = call_network(source.source, source.options, subject=f"teacher '{source.source}'")
     if source.weights is not None:
         try:
             network.load_state_dict(_renamed(read_tensors(source.weights), network))

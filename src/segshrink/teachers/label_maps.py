@@ -15,13 +15,8 @@ from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
 from segshrink.errors import DataError, FileError
 from segshrink.imagery import read_mask
 from segshrink.imagery.raster_files import read_header
-from segshrink.teachers.probabilities import (
-    are_probabilities,
-    channels_for,
-    one_hot_logits,
-    to_log_probabilities,
-    two_class_logits,
-)
+from segshrink.prediction.probabilities import are_probabilities, channels_for
+from segshrink.teachers.probabilities import one_hot_logits, to_log_probabilities, two_class_logits
 
 SUFFIXES = (".png", ".npy", ".npz")
 

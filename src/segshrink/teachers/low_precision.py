@@ -18,10 +18,10 @@ from segshrink.data import Dataset, calibration_tiles
 from segshrink.errors import ModelError
 from segshrink.files import scratch_folder
 from segshrink.models import SegmentationModel
+from segshrink.prediction.formats import AdaptedFile
 from segshrink.prediction.isolated import check_isolated
 from segshrink.prediction.runtimes.onnx import OnnxNetwork
 from segshrink.prediction.runtimes.openvino import OpenVinoNetwork, openvino_reason, require_openvino
-from segshrink.teachers.adapter import read_input, read_output
 from segshrink.teachers.black_box import BlackBox
 from segshrink.teachers.mapping import ClassMapping
 from segshrink.teachers.teacher import Teacher
@@ -138,13 +138,14 @@ class LowPrecisionTeacher(Teacher):
         """
         teacher = self._teacher
         box = teacher if isinstance(teacher, BlackBox) else _exported(cast("TorchTeacher", teacher), scratch)
-        path = box.network.path
+        path = box.file.network.path
         try:
             model = require_openvino().convert_model(path)
         except Exception as error:  # the front ends' exceptions have no common public base
             raise ModelError(f"OpenVINO can't read {path} ({openvino_reason(error)})") from error
         dtypes = [np.dtype(port.get_element_type().to_dtype()) for port in model.inputs]
-        if dtypes != [box.network.images.dtype] or len(model.outputs) != len(box.network.outputs):
+        network = box.file.network
+        if dtypes != [network.images.dtype] or len(model.outputs) != len(network.outputs):
             raise ModelError(f"OpenVINO reads {path} as a network with other inputs or outputs")
         if self.precision == "int8":
             from segshrink.export.int8_graph import int8_graph
@@ -226,15 +227,12 @@ def _exported(teacher: TorchTeacher, folder: Path) -> BlackBox:
     file = OnnxNetwork(path, threads=torch.get_num_threads())
     # The model scales pixels itself.
     adapter = adapter.model_copy(update={"mean": 0.0, "std": 1.0, "classes": None, "output": "auto"})
-    input_format, size = read_input(file, adapter, bands=model.description.bands, described=True)
-    count = model.num_classes
-    output_format = read_output(file, adapter, count, named=f"it has {count} classes", layout="NCHW")
+    count, bands = model.num_classes, model.description.bands
+    adapted = AdaptedFile.of(file, adapter, count, bands=bands, described=True, named=f"it has {count} classes")
     if teacher.returns_probabilities is not None:
-        output_format.kind = "probabilities" if teacher.returns_probabilities else "logits"
+        adapted.gives.kind = "probabilities" if teacher.returns_probabilities else "logits"
     mapping = teacher.mapping or ClassMapping(tuple((index,) for index in range(count)))
-    box = BlackBox(
-        file, adapter, (input_format, output_format), size, teacher.classes, mapping, key="", name=teacher.name
-    )
+    box = BlackBox(adapted, adapter, teacher.classes, mapping, key="", name=teacher.name)
     box.resize = teacher.resize
     return box
 
@@ -242,9 +240,9 @@ def _exported(teacher: TorchTeacher, folder: Path) -> BlackBox:
 def _observed(box: BlackBox, tiles: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     """Return the batches that a network is given when its teacher is asked about tiles (bands, H, W)."""
     batches: list[NDArray[Any]] = []
-    box.batches = batches
+    box.file.batches = batches
     for tile in tiles:
         if len(batches) < _OBSERVED:
             box.logits(torch.from_numpy(tile)[None])
-    box.batches = None
+    box.file.batches = None
     return batches

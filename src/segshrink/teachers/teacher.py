@@ -17,9 +17,9 @@ from segshrink.model_description import Normalization
 from segshrink.models import count_parameters
 from segshrink.prediction import Prediction, Predictor
 from segshrink.prediction.logits import most_likely, softmax_in_place
+from segshrink.prediction.pixel_units import check_units
 from segshrink.prediction.runtimes.torch import TorchBackend
 from segshrink.teachers.mapping import ClassMapping
-from segshrink.teachers.pixel_units import check_units
 from segshrink.working_size import Resize, depends_on_image, zoom
 
 # Tiles of a scene that a teacher answers about, in pixels at its working size; part of every cached answer's name.

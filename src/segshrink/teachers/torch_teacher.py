@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
@@ -20,12 +21,13 @@ from segshrink.model_description import Normalization
 from segshrink.models import SegmentationModel
 from segshrink.models.dry_run import bands_of, dry_run
 from segshrink.models.outputs import chosen_output
-from segshrink.teachers.adapter import InputFormat, OutputFormat, check_order
+from segshrink.prediction.formats import check_order
+from segshrink.prediction.pixel_units import check_units
+from segshrink.prediction.probabilities import check_probabilities, tell_probabilities
 from segshrink.teachers.fixed_image import answer_to_fixed_image
 from segshrink.teachers.mapping import ClassMapping
-from segshrink.teachers.pixel_units import check_units
-from segshrink.teachers.probabilities import one_hot_logits
-from segshrink.teachers.resizing import Resizing
+from segshrink.teachers.probabilities import one_hot_logits, to_log_probabilities, two_class_logits
+from segshrink.teachers.resizing import TeacherResizing
 from segshrink.teachers.teacher import Teacher
 from segshrink.working_size import Resize, depends_on_image, in_words
 
@@ -65,16 +67,9 @@ class AdaptedNetwork(nn.Module):
         check_order(adapter, bands, name)
         self.network, self.adapter, self.bands, self.name, self.origin = network, adapter, bands, name, origin
         self._classes = classes
-        self._input = InputFormat(
-            name,
-            (adapter if scaled else Adapter()).normalization(bands),
-            layout=adapter.layout or "NCHW",
-            dtype=np.dtype(adapter.dtype or "float32"),
-            bgr=adapter.order == "bgr",
-            quantization=(1.0, 0),
-        )
+        self._scaling = (adapter if scaled else Adapter()).normalization(bands)
         size = (adapter.size, adapter.size) if isinstance(adapter.size, int) else adapter.size
-        self.resizing = Resizing.of(adapter, size)
+        self.resizing = TeacherResizing.of(adapter, size)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return scores (N, K, H, W) at the images' size.
@@ -85,15 +80,32 @@ class AdaptedNetwork(nn.Module):
         Raises:
             ModelError: The network doesn't answer with a map of classes.
         """
-        pixels = images.float()
+        pixels, device = images.float(), images.device
         if self.resizing.size is None:
-            return self.resizing.logits(pixels, self._scores)
+            return resized(self._scores(pixels), (images.shape[2], images.shape[3]))
+
+        def answer(tiles: NDArray[Any]) -> NDArray[np.float32]:
+            scores: NDArray[np.float32] = self._scores(torch.from_numpy(tiles).to(device)).detach().cpu().numpy()
+            return scores
+
         # Images are brought to another size on the CPU.
-        device = images.device
-        return self.resizing.logits(pixels.cpu(), lambda tiles: self._scores(tiles.to(device)).cpu()).to(device)
+        return torch.from_numpy(self.resizing.logits(pixels.cpu().numpy(), answer)).to(device)
+
+    def _given(self, pixels: Tensor) -> Tensor:
+        """Return raw pixels (N, bands, H, W) as the network takes them."""
+        if self.adapter.order == "bgr":
+            pixels = pixels[:, [2, 1, 0, *range(3, pixels.shape[1])]]
+        statistics = self._scaling.mean, self._scaling.std
+        mean, std = (torch.tensor(each, device=pixels.device).view(1, -1, 1, 1) for each in statistics)
+        values, dtype = (pixels - mean) / std, getattr(torch, self.adapter.dtype or "float32")
+        if not dtype.is_floating_point:
+            values = values.round().clamp(torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+        if self.adapter.layout == "NHWC":
+            values = values.permute(0, 2, 3, 1)
+        return values.to(dtype)
 
     def _scores(self, pixels: Tensor) -> Tensor:
-        output = chosen_output(self.network(self._input.tensor(pixels)), self.adapter.output_name, self.name)
+        output = chosen_output(self.network(self._given(pixels)), self.adapter.output_name, self.name)
         if self.adapter.layout == "NHWC" and output.ndim == 4:
             output = output.permute(0, 3, 1, 2)
         if self.adapter.output == "labels":
@@ -142,13 +154,13 @@ class TorchTeacher(Teacher):
         if isinstance(network, SegmentationModel):
             self.resize = network.description.resize
         self._declared = output
-        self._output = OutputFormat(name, output)
+        self._output: Literal["auto", "logits", "probabilities"] = output
         self._first_answer: list[float] | None = None
 
     @property
     def returns_probabilities(self) -> bool | None:
         """Whether the model answers with probabilities; None: not known yet."""
-        return self._output.returns_probabilities
+        return None if self._output == "auto" else self._output == "probabilities"
 
     def at_images_size(self) -> Self:
         """Return the same teacher whose network works at the size of the images that it gets."""
@@ -212,11 +224,23 @@ class TorchTeacher(Teacher):
         """
         if images.dtype == torch.uint8:
             check_units(self._scaling, images, self.name)
-        output = self._output.logits(self._run(images))
+        output = self._as_logits(self._run(images))
         if self.mapping is None:
             return output
         self._overlooked |= self.mapping.overlooked(output)
         return self.mapping.apply(output)
+
+    def _as_logits(self, answer: Tensor) -> Tensor:
+        """Return logits (N, K, H, W) for what the network answered, whose kind the first batch decides."""
+        if answer.ndim != 4:
+            raise ModelError(f"{self.name} answers {tuple(answer.shape)}, expected (N, classes, h, w)")
+        if self._output == "auto":
+            self._output = "probabilities" if tell_probabilities(answer, self.name) else "logits"
+        elif self._output == "probabilities":
+            check_probabilities(answer, self.name)
+        if answer.shape[1] == 1:
+            return two_class_logits(answer, probabilities=self._output == "probabilities")
+        return to_log_probabilities(answer) if self._output == "probabilities" else answer
 
     def _run(self, images: Tensor) -> Tensor:
         """Return what the network answers, on the images' device."""

@@ -17,6 +17,7 @@ from segshrink.models.class_change import with_classes
 from segshrink.models.imagenet import IMAGENET, may_have_imagenet_weights
 from segshrink.teachers import Teacher
 from segshrink.teachers.mapping import map_classes
+from segshrink.user_code import is_function, is_trusted
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -30,12 +31,18 @@ def build_chosen(choice: ModelChoice, dataset: Dataset, statistics: Callable[[],
         statistics: Gives mean and deviation of the training images, where they are asked for.
 
     Raises:
-        ConfigError: A folder is named together with what only a new network takes.
+        ConfigError: A folder is named together with what only a new network takes; or a function that the user
+            didn't, see ``trusted_functions``.
         FileError: There is no such folder, or a file of it is missing.
         ModelError: The id is unknown, the folder damaged, or its model has other classes or bands.
     """
     if is_folder(choice.id) or choice.start is not None:
         return _load(choice, dataset)
+    if is_function(choice.id) and not is_trusted(choice.id):
+        raise ConfigError(
+            f"the run's recipe makes its network by the code of '{choice.id}', which isn't run unasked; give --trust "
+            "or a recipe of your own that names it, if you trust it"
+        )
     by_data = choice.normalization == "data"
     return build_model(
         choice.id,
@@ -93,7 +100,8 @@ def check_teacher_bands(teacher: Teacher, dataset: Dataset) -> None:
 
 def tell_random_start(choice: ModelChoice) -> None:
     """Say so where nothing but chance says what a network's weights are at first."""
-    brought = is_folder(choice.id) or choice.id.startswith("hf:") or "weights" in choice.options
+    own = is_folder(choice.id) or is_function(choice.id)
+    brought = own or choice.id.startswith("hf:") or "weights" in choice.options
     if choice.encoder_weights is None and not brought:
         remedy = "; encoder_weights: imagenet starts it from ImageNet's" if may_have_imagenet_weights(choice.id) else ""
         _LOGGER.warning("%s starts from random weights%s", choice.id, remedy)

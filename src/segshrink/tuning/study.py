@@ -34,6 +34,7 @@ from segshrink.errors import ConfigError, FileError, ModelError, TrainingError, 
 from segshrink.signals import Terminated
 from segshrink.tuning.space import grid, start, suggest
 from segshrink.tuning.storage import ONE_WORKER, open_storage, shown
+from segshrink.user_code import is_function
 
 if TYPE_CHECKING:
     from segshrink.training.run import Role
@@ -128,6 +129,14 @@ class Plan:
         content = [self.recipe.model_dump(mode="json"), spaces, self.settings.objectives]
         text = json.dumps(_without_folders(content), sort_keys=True)
         return f"{self.recipe.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    @property
+    def functions(self) -> list[str]:
+        """The functions of the user's own code that make the networks of its trials."""
+        choices = [choice for space in self.spaces.values() for choice in space.values()]
+        values = [value for choice in choices for value in choice.extremes]
+        ids = [value.get("id") if isinstance(value, dict) else value for value in values]
+        return [*self.recipe.functions, *(name for name in ids if isinstance(name, str) and is_function(name))]
 
     def folder(self, role: Role, trial: FrozenTrial) -> Path:
         """Return the run folder of a trial; one that is begun again goes on in the folder of the first."""

@@ -18,6 +18,7 @@ from segshrink.report import report as write_report
 from segshrink.run_folder import REPORT_FILES, WEB_PAGE
 from segshrink.training.hardware import lightning_precision
 from segshrink.training.terms import student_terms
+from segshrink.user_code import trusted_functions
 from segshrink.workflows.progress import Progress, silent, stages
 from segshrink.workflows.train import quieten_lightning
 from segshrink.workflows.unlabeled import with_judge
@@ -61,7 +62,7 @@ def compress(
     if recipe.data.masks is None and recipe.distillation.teachers:
         recipe, _ = with_judge(recipe, out=work, control=False, progress=progress)
     search = SearchStages(recipe, work.resolve(), settings or Settings(), stages(progress))
-    with claimed(out), claimed(work), writing(out):
+    with claimed(out), claimed(work), writing(out), trusted_functions(*recipe.functions):
         check_place(out)
         refuse_foreign(*(out / name for name in (*REPORT_FILES, WEB_PAGE)))
         outcome = search_models(search, budget, out=out, resume=resume)

@@ -14,9 +14,11 @@ from segshrink.data import Dataset
 from segshrink.data.user_dataset import recipe_with_files
 from segshrink.doctor import Diagnosis, diagnose_recipe
 from segshrink.errors import ConfigError, UsageError
+from segshrink.models.folder import functions_of
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import is_data
 from segshrink.training.hardware import use_free_threads
+from segshrink.user_code import trusted_functions
 from segshrink.workflows.progress import Progress, silent
 
 _LOGGER = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ def diagnose(
         data: Description of a data set instead of the recipe's.
         student: Run or model folder, or network id.
         images: Crops to look at; by default 32.
-        trust: Whether teachers that the student's run names may run code of their own or ask the network.
+        trust: Whether the student's run, and teachers that it names, may run code of their own or ask the network.
         progress: Told how far it has come.
 
     Raises:
@@ -69,8 +71,15 @@ def diagnose(
     named_by_user = bool(teachers) or (recipe is not None and bool(loaded.distillation.teachers))
     if run is not None and not named_by_user and not trust:
         _refuse_code(run, sources)
+    functions = [] if student is None else [str(student)]
+    if recipe is not None or trust:
+        functions += loaded.functions
+    if trust:
+        functions += functions_of(*(source.source for source in sources))
+        functions += functions_of(run.path) if run is not None and run.model.is_dir() else []
     use_free_threads()
-    return diagnose_recipe(loaded, sources, student=student, images=images, progress=partial(progress, "doctor"))
+    with trusted_functions(*functions):
+        return diagnose_recipe(loaded, sources, student=student, images=images, progress=partial(progress, "doctor"))
 
 
 def diagnose_briefly(recipe: Recipe, teaching: Teaching, dataset: Dataset) -> None:

@@ -26,6 +26,7 @@ from segshrink.training.features import check_own_taps
 from segshrink.training.hardware import check_memory, lightning_precision, use_free_threads
 from segshrink.training.run import check_same_teacher
 from segshrink.training.terms import check_teacher, student_terms, teaching_temperature
+from segshrink.user_code import trusted_functions
 from segshrink.workflows.advantage import check_advantage
 from segshrink.workflows.diagnose import diagnose_briefly
 from segshrink.workflows.progress import Progress, silent
@@ -94,7 +95,7 @@ def distill(
     out = Path(out)
     recipe = as_recipe(recipe, distillation_overrides(teacher, student))
     limit = None if time is None else TimeLimit(seconds_of(time), 2 if control else 1)
-    with claimed(out):
+    with claimed(out), trusted_functions(*recipe.functions):
         refuse_foreign_runs(out)
         _distill(
             recipe, out=out, control=control, resume=resume, doctor=doctor, force=force, limit=limit, progress=progress

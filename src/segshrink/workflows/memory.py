@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,6 +16,7 @@ from segshrink.files import scratch_folder
 from segshrink.run_folder import RunFolder
 from segshrink.training.run import Role
 from segshrink.training.run import train as train_network
+from segshrink.user_code import all_trusted, trusted_functions
 from segshrink.workflows.progress import Progress, silent
 
 # Steps after which a training takes no more memory.
@@ -66,7 +67,7 @@ def measured_memory(recipe: Recipe, *, role: Role) -> float | None:
     context = multiprocessing.get_context("spawn")
     with scratch_folder() as folder:
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_train_briefly, args=(recipe, role, folder / "run", theirs))
+        process = context.Process(target=_train_briefly, args=(recipe, role, folder / "run", theirs, all_trusted()))
         process.start()
         theirs.close()
         try:
@@ -80,11 +81,12 @@ def measured_memory(recipe: Recipe, *, role: Role) -> float | None:
         return RunFolder(folder / "run").run().peak_memory_mb
 
 
-def _train_briefly(recipe: Recipe, role: Role, out: Path, answer: Connection) -> None:
+def _train_briefly(recipe: Recipe, role: Role, out: Path, answer: Connection, trusted: Sequence[str]) -> None:
     crops = {"per_epoch": _STEPS * recipe.crops.batch_size * _learner(recipe, role).training.accumulate}
     brief = _changed(recipe, role, crops, epochs=1, patience=None, keep="last")
     try:
-        train_network(brief, out=out, role=role, dataset=_largest_judged(open_dataset(recipe.data)))
+        with trusted_functions(*trusted):
+            train_network(brief, out=out, role=role, dataset=_largest_judged(open_dataset(recipe.data)))
     except Exception as error:  # whoever waits raises it again
         answer.send(error)
     else:

@@ -26,6 +26,7 @@ from segshrink.models.folder import MODEL_FOLDER
 from segshrink.profiling.profile import profile_models
 from segshrink.run_folder import RunFolder
 from segshrink.training.hardware import use_free_threads
+from segshrink.user_code import trusted_functions
 from segshrink.workflows.distill import DistillResult, distill, refuse_foreign_runs
 from segshrink.workflows.progress import Progress, silent
 
@@ -137,9 +138,9 @@ def prune(
     source, out = keras_path(model) or Path(model), Path(out)
     target = _Target(width, depth, ratio, macs, parameters, size, steps)
     if recipe is not None:
-        return _taught_copy(
-            source, target, out, recipe_with_files(as_recipe(recipe)), control=control, resume=resume, progress=progress
-        )
+        taught = recipe_with_files(as_recipe(recipe))
+        with trusted_functions(*taught.functions):
+            return _taught_copy(source, target, out, taught, control=control, resume=resume, progress=progress)
     if out.resolve() in (source.resolve(), (source / MODEL_FOLDER_NAME).resolve()) and not overwrite:
         raise FileError(
             f"{out} is the model itself, which its copy doesn't replace; choose another folder, or allow it with "

@@ -13,10 +13,12 @@ from segshrink.config import DatasetDescription, Recipe, as_recipe
 from segshrink.data.user_dataset import recipe_with_files
 from segshrink.evaluation import described_data
 from segshrink.files import writing
+from segshrink.model_file import ModelFile
 from segshrink.models import SegmentationModel, load_model
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import is_data
 from segshrink.training.hardware import use_free_threads
+from segshrink.user_code import trusted_functions
 from segshrink.workflows.progress import Progress, silent
 from segshrink.workflows.train import quieten_lightning
 
@@ -39,10 +41,10 @@ def quantize(
     """Write a model in 8-bit integers for each runtime, and compare it with float32 on the validation images.
 
     Args:
-        model: Run folder, model folder, Keras file, or a model.
+        model: Run folder, model folder, Keras or ONNX file, or a model.
         data: The data set, or its description's file; a run folder knows its own.
         out: Folder to write.
-        runtimes: "onnxruntime", "openvino" or both.
+        runtimes: Some of "onnxruntime", "openvino" and "litert" (full-integer TFLite).
         max_drop: Points of mIoU that int8 may lose; sensitive layers stay float.
         images: Tiles of 512 x 512 pixels to calibrate with.
         recipe: How to train for 8 bits where int8 loses too much; a run folder knows its own.
@@ -59,12 +61,11 @@ def quantize(
     description = data if isinstance(data, DatasetDescription) else described_data(folder or "the model", data)
     quieten_lightning()
     use_free_threads()
-    loaded = (
-        recipe_with_files(as_recipe(recipe)) if recipe is not None else None if folder is None else _own_recipe(folder)
-    )
-    with writing(Path(out)):
+    given = None if recipe is None else recipe_with_files(as_recipe(recipe))
+    loaded = _own_recipe(folder) if given is None and folder is not None else given
+    with writing(Path(out)), trusted_functions(*(given.functions if given else ())):
         return quantize_model(
-            load_model(model) if isinstance(model, str | Path) else model,
+            _opened(model) if isinstance(model, str | Path) else model,
             description,
             out=Path(out),
             runtimes=runtimes,
@@ -75,6 +76,11 @@ def quantize(
             overwrite=overwrite,
             progress=partial(progress, "quantize"),
         )
+
+
+def _opened(model: str | Path) -> SegmentationModel | Path:
+    file = ModelFile.find(model)
+    return load_model(model) if file.is_torch else file.path
 
 
 def _own_recipe(run: Path) -> Recipe | None:

@@ -27,6 +27,7 @@ from segshrink.training.evaluate_run import describe_teacher, evaluate_run, prof
 from segshrink.training.hardware import use_free_threads
 from segshrink.training.run import Role, RunResult, cached_answers
 from segshrink.training.run import train as train_network
+from segshrink.user_code import trusted_functions
 from segshrink.workflows.memory import fit_memory
 from segshrink.workflows.progress import Progress, silent
 
@@ -74,21 +75,22 @@ def train(
     out, recipe = Path(out), recipe_with_files(as_recipe(recipe))
     folder = RunFolder(out)
     role: Role = "control" if control else "teacher"
-    if memory is not None:
-        recipe = _fitted(recipe, folder, role, memory, resume=resume, progress=progress)
-    dataset = open_dataset(recipe.data)
-    runs = [out]
-    if control:
-        train_role(recipe, out=out, role="control", dataset=dataset, resume=resume, progress=progress)
-    else:
-        train_teacher(recipe, out=out, dataset=dataset, resume=resume, progress=progress)
-    if folder.has_bank:
-        if not folder.has_evaluation:
-            score_teacher(open_bank(out), recipe.distillation, dataset, out=out, progress=progress)
-        runs += [folder.member(number).path for number in range(len(folder.bank().members))]
-    else:
-        measure_run(out, dataset, progress=progress)
-        time_runs([out], progress=progress)
+    with trusted_functions(*recipe.functions):
+        if memory is not None:
+            recipe = _fitted(recipe, folder, role, memory, resume=resume, progress=progress)
+        dataset = open_dataset(recipe.data)
+        runs = [out]
+        if control:
+            train_role(recipe, out=out, role="control", dataset=dataset, resume=resume, progress=progress)
+        else:
+            train_teacher(recipe, out=out, dataset=dataset, resume=resume, progress=progress)
+        if folder.has_bank:
+            if not folder.has_evaluation:
+                score_teacher(open_bank(out), recipe.distillation, dataset, out=out, progress=progress)
+            runs += folder.members
+        else:
+            measure_run(out, dataset, progress=progress)
+            time_runs([out], progress=progress)
     return TrainResult(out, folder.evaluation().scores.mean_iou, write_report(runs))
 
 

@@ -28,6 +28,7 @@ from segshrink.tuning.space import grid, space_of
 from segshrink.tuning.storage import JOURNAL, check_storage
 from segshrink.tuning.study import Plan, RoleStudy, Settings, join, work
 from segshrink.tuning.trial import Measurer
+from segshrink.user_code import trusted_functions
 from segshrink.workflows.distill import opened_quietly, prepare_teachers
 from segshrink.workflows.progress import Progress, silent
 from segshrink.workflows.train import quieten_lightning
@@ -113,14 +114,14 @@ def tune(
     quieten_lightning()
     recipe, dataset = with_judge(recipe, out=out, control=False, progress=progress)
     if recipe.student is not None:
-        with claimed(out / "teacher"), writing(out):
+        with claimed(out / "teacher"), writing(out), trusted_functions(*recipe.functions):
             teaching, _ = prepare_teachers(recipe, dataset, out=out, resume=True, progress=progress)
         recipe = recipe.model_copy(update={"distillation": teaching})
     plan = Plan(recipe, spaces, settings, str(place), out)
     if earlier is not None and earlier.name != plan.name:
         raise ConfigError(f"{out} holds the study of another recipe, space or objectives; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    with join(plan, resume=resume) as studies:
+    with trusted_functions(*plan.functions), join(plan, resume=resume) as studies:
         results = Results(plan, studies)
         results.write("running")
         finished = False
@@ -182,7 +183,7 @@ def _worker(plan: Plan, errors: Any) -> None:
     """Join the studies of a plan from a process of its own; what goes wrong is told by ``errors``."""
     quieten_lightning()
     try:
-        with ending_on_signals(), join(plan, resume=True) as studies:
+        with ending_on_signals(), trusted_functions(*plan.functions), join(plan, resume=True) as studies:
             _work(plan, open_dataset(plan.recipe.data), studies, lambda: None, silent)
     except KeyboardInterrupt:
         raise SystemExit(_INTERRUPTED) from None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from segshrink.errors import MissingExtraError, ModelError
+from segshrink.models.outputs import chosen_output
 from segshrink.models.structure import size_names
 
 Numbers = NDArray[np.int64]
@@ -219,7 +220,7 @@ def _trace(network: nn.Module, image: Tensor) -> Any:
                 network,
                 example_inputs=(image,),
                 # A step behind the last layer, so that the output is always known as such.
-                output_transform=lambda output: output * 1.0,
+                output_transform=lambda output: chosen_output(output) * 1.0,
                 verbose=False,
             )
         except Exception as error:  # anything may go wrong in a foreign network

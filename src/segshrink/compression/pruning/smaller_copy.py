@@ -13,6 +13,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 from segshrink.compression.pruning.channels import ChannelGraph
 from segshrink.errors import ModelError
+from segshrink.model_description import CUSTOM
 from segshrink.models import SegmentationModel, build_model
 from segshrink.models.structure import describe_structure
 
@@ -30,6 +31,11 @@ def thawed_copy(model: SegmentationModel) -> SegmentationModel:
         raise ModelError(
             f"'{model.description.id}' is a network of transformers, whose layers can't be made smaller one by one; "
             "distill it into another network"
+        )
+    if model.description.id.startswith(CUSTOM):
+        raise ModelError(
+            f"'{model.description.id}' is a network of somebody's own code that nothing can build again when it is "
+            "smaller; make it by a function: build_model('module:function', classes)"
         )
     return deepcopy(model).to("cpu").requires_grad_().eval()
 

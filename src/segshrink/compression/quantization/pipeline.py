@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from segshrink.compression.quantization.litert_int8 import require_quantizer, write_litert_int8
 from segshrink.compression.quantization.mixed_precision import INT8_FILES, MixedPrecision, Progress
 from segshrink.compression.quantization.result import (
     Precision,
@@ -25,19 +26,25 @@ from segshrink.config import DatasetDescription, Recipe
 from segshrink.data import Dataset, calibration_tiles, open_dataset, refuse_other_bands, refuse_other_classes
 from segshrink.errors import ModelError, UsageError, nearest
 from segshrink.evaluation import evaluate
-from segshrink.export import export_onnx
+from segshrink.export import export_onnx, export_tflite
+from segshrink.export.foreign_onnx import as_our_onnx
 from segshrink.export.int8_graph import require_nncf
 from segshrink.files import FolderKind, refuse_foreign, replacing, scratch_folder, write_json
 from segshrink.folder_lock import claimed
 from segshrink.model_file import ModelFile
 from segshrink.models import SegmentationModel
+from segshrink.prediction.backends import Backend, open_backend
 from segshrink.prediction.isolated import check_isolated
 from segshrink.profiling import Job, measure
 
+# Those that are written unless others are asked for.
 RUNTIMES = tuple(INT8_FILES)
+LITERT = "litert"
+_ALL = (*RUNTIMES, LITERT)
 RECORD = "quantization.json"
-FLOAT_FILE = "fp32.onnx"
-_FILES = [part.name for name in (FLOAT_FILE, *INT8_FILES.values()) for part in ModelFile(Path(name)).parts]
+FLOAT_FILE, LITERT_FILES = "fp32.onnx", ("fp32.tflite", "int8.tflite")
+_NAMES = (FLOAT_FILE, *INT8_FILES.values(), *LITERT_FILES)
+_FILES = [part.name for name in _NAMES for part in ModelFile(Path(name)).parts]
 QUANTIZATION = FolderKind("a quantization", (RECORD, *_FILES, "model"))
 DEFAULT_TILES = 64
 # Timed runs of each file.
@@ -47,7 +54,7 @@ _RUNTIME_PRECISION: dict[Precision, str] = {"fp32": "32", "int8": "auto"}
 
 
 def quantize(
-    model: SegmentationModel,
+    model: SegmentationModel | Path,
     data: DatasetDescription,
     *,
     out: Path,
@@ -69,14 +76,15 @@ def quantize(
     Every file is opened and run in a process of its own before it is scored: a runtime that fails there, or ends the
     process, is named in the result and left out, and the others go on.
 
-    ``out`` gets ``fp32.onnx``, ``int8.onnx``, ``int8.xml`` with its weights, ``quantization.json``, and ``model/``
-    when weights were trained; as a whole or not at all.
+    ``out`` gets ``fp32.onnx``, ``int8.onnx``, ``int8.xml`` with its weights, for LiteRT ``fp32.tflite`` and
+    ``int8.tflite``, which is in integers from end to end, ``quantization.json``, and ``model/`` when weights were
+    trained; as a whole or not at all.
 
     Args:
-        model: The model; it is left as it is.
+        model: The model, which is left as it is; or an ``.onnx`` file of anybody, whose weights aren't trained.
         data: The data set; files are scored on its validation split.
         out: Folder to write; an earlier quantization in it is replaced.
-        runtimes: Some of "onnxruntime" and "openvino".
+        runtimes: Some of "onnxruntime", "openvino" and "litert".
         max_drop: Points of mIoU (hundredths) that int8 may lose.
         images: Calibration tiles of 512 x 512 pixels.
         recipe: How to train; allows quantization-aware distillation.
@@ -97,20 +105,30 @@ def quantize(
     out = Path(out)
     _check(runtimes, max_drop)
     refuse_foreign(out, overwrite=overwrite, kind=QUANTIZATION)
-    dataset = open_dataset(data, model=model.description)
-    refuse_other_classes(model.description, dataset)
-    refuse_other_bands(model.description, dataset)
-    tiles = calibration_tiles(dataset, count=images, resize=model.description.resize)
+    source = model if isinstance(model, SegmentationModel) else open_backend(model, classes=data.class_map())
+    if quantization_aware_distillation and not isinstance(source, SegmentationModel):
+        raise UsageError(f"{model} is a file, whose weights can't be trained; give the model it was made from")
+    description = source.description
+    dataset = open_dataset(data, model=description)
+    if description is not None:
+        refuse_other_classes(description, dataset)
+        refuse_other_bands(description, dataset)
+    tiles = calibration_tiles(dataset, count=images, resize=None if description is None else description.resize)
     replaced = replacing(out, overwrite=overwrite, kind=QUANTIZATION)
     with claimed(out), replaced as folder, scratch_folder() as scratch:
         folder.mkdir()
-        source = export_onnx(model, folder / FLOAT_FILE)
+        path = folder / FLOAT_FILE
+        float_file = export_onnx(source, path) if isinstance(source, SegmentationModel) else as_our_onnx(source, path)
         work = _Quantization(out, folder, scratch, dataset, tiles, max_drop, progress or _silent)
-        floats = work.float32(source, runtimes)
-        int8 = work.int8(source, list(floats))
+        files = dict.fromkeys(runtimes, float_file)
+        if LITERT in files:
+            files[LITERT] = _litert_file(source, folder)
+        floats = work.float32(files)
+        int8 = work.int8({runtime: files[runtime] for runtime in floats})
         too_bad = any(row.drop > max_drop for row in int8.values())
-        if quantization_aware_distillation or (recipe is not None and too_bad):
-            int8 = work.distilled(model, data, recipe, list(floats), int8)
+        trains = quantization_aware_distillation or (recipe is not None and too_bad)
+        if isinstance(source, SegmentationModel) and trains:
+            int8 = work.distilled(source, data, recipe, [runtime for runtime in floats if runtime != LITERT], int8)
         rows = work.timed(floats, int8)
         measured = {(row.runtime, row.precision) for row in rows}
         refused = tuple(refusal for place, refusal in work.refused.items() if place not in measured)
@@ -147,15 +165,24 @@ class _Quantization:
     refused: dict[tuple[str, str], Refusal] = field(default_factory=dict)
     reference: QuantizationRow | None = None
 
-    def float32(self, file: Path, runtimes: Iterable[str]) -> dict[str, QuantizationRow]:
-        """Score the float32 file in every runtime that can be used here; raises ModelError where none can."""
-        return self._usable(runtimes, "fp32", lambda runtime: self._score(file, runtime, precision="fp32"))
+    def float32(self, files: Mapping[str, Path]) -> dict[str, QuantizationRow]:
+        """Score the float32 file of every runtime that can be used here; raises ModelError where none can."""
+        return self._usable(files, "fp32", lambda runtime: self._score(files[runtime], runtime, precision="fp32"))
 
-    def int8(self, source: Path, runtimes: Iterable[str]) -> dict[str, QuantizationRow]:
-        """Return a float32 file's best int8 file for each runtime that can be used; raises ModelError for none."""
-        folder = self.scratch / source.stem
-        mixed = MixedPrecision(source, self.tiles, folder, self._score, self.max_drop, self.progress)
-        return self._usable(runtimes, "int8", mixed.best)
+    def int8(self, files: Mapping[str, Path]) -> dict[str, QuantizationRow]:
+        """Return the best int8 file of each runtime's float32 file that can be used; raises ModelError for none."""
+
+        def best(runtime: str) -> QuantizationRow:
+            source = files[runtime]
+            folder = self.scratch / source.name
+            if runtime != LITERT:
+                mixed = MixedPrecision(source, self.tiles, folder, self._score, self.max_drop, self.progress)
+                return mixed.best(runtime)
+            folder.mkdir()
+            write_litert_int8(source, folder / LITERT_FILES[1], self.tiles)
+            return self._score(folder / LITERT_FILES[1], runtime)
+
+        return self._usable(files, "int8", best)
 
     def distilled(
         self,
@@ -172,7 +199,7 @@ class _Quantization:
         source = export_onnx(trained, self.scratch / "distilled.onnx")
         best = dict(rows)
         with suppress(ModelError):  # the files before are better than nothing
-            for runtime, row in self.int8(source, runtimes).items():
+            for runtime, row in self.int8(dict.fromkeys(runtimes, source)).items():
                 candidate = replace(row, distilled=True)
                 best[runtime] = min(rows.get(runtime, candidate), candidate, key=lambda row: row.drop)
         if any(row.distilled for row in best.values()):
@@ -244,12 +271,26 @@ def _check(runtimes: Sequence[str], max_drop: float) -> None:
     if not runtimes:
         raise UsageError(f"no runtime is named; give some of {', '.join(RUNTIMES)}")
     for runtime in runtimes:
-        if runtime not in RUNTIMES:
-            raise UsageError(f"can't quantize for runtime '{runtime}'{nearest(runtime, RUNTIMES)}")
+        if runtime not in _ALL:
+            raise UsageError(f"can't quantize for runtime '{runtime}'{nearest(runtime, _ALL)}")
     if not (math.isfinite(max_drop) and max_drop >= 0):
         raise UsageError(f"max_drop must be a number of points of at least 0, found {max_drop}")
     if "openvino" in runtimes:
         require_nncf()
+    if LITERT in runtimes:
+        require_quantizer()
+
+
+def _litert_file(model: SegmentationModel | Backend, folder: Path) -> Path:
+    """Write the float TFLite file that is quantized from end to end.
+
+    Raises:
+        UsageError: The model isn't one of torch, or takes other pixels than bytes.
+        ModelError: It can't be expressed in TFLite.
+    """
+    if not isinstance(model, SegmentationModel) or model.description.dtype != "uint8":
+        raise UsageError(f"runtime '{LITERT}' takes a model of torch for 8-bit images; leave it out of the runtimes")
+    return export_tflite(model, folder / LITERT_FILES[0], float_pixels=True)
 
 
 def _silent(done: int, total: int, text: str) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segshrink.errors import ModelError, first_line
+from segshrink.errors import FileError, MissingExtraError, ModelError, first_line
 from segshrink.prediction.exported import METADATA_KEY, OUTPUTS, ExportedModel
 from segshrink.prediction.runtimes.network import Network, Port, check_inputs, read_file
 from segshrink.prediction.runtimes.onnx_parts import output_names, part
 
+# How the key begins under which a tensor names the file that its values are in.
+_ELSEWHERE = b"\n\x08location\x12"
 # What ONNX Runtime calls the types that images and answers may have.
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -34,27 +34,19 @@ class OnnxNetwork(Network):
         path: The file.
         threads: Threads of the session; by default all cores.
         spinning: Whether threads that wait for the next batch keep their cores busy, which is quicker.
-        read: Gives the file's content; by default what is in the file alone.
 
     Raises:
-        FileError: The file is missing or unreadable.
+        FileError: The file, or one that it keeps weights in, is missing or unreadable.
         ModelError: It isn't ONNX, can't be run, or doesn't take images and nothing else.
+        MissingExtraError: It keeps weights in other files, and what reads those isn't installed.
     """
 
     runtime = "onnxruntime"
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        threads: int | None = None,
-        spinning: bool = True,
-        read: Callable[[], bytes] | None = None,
-    ) -> None:
+    def __init__(self, path: Path, *, threads: int | None = None, spinning: bool = True) -> None:
         self.path = path
-        self._read = read or partial(read_file, path)
         self._threads, self._spinning = threads, spinning
-        content = self._read()
+        content = read_whole(path)
         names = output_names(content)
         first = next((name for name in OUTPUTS if name in names), names[0] if names else "")
         session = self._opened(content, first)
@@ -82,7 +74,7 @@ class OnnxNetwork(Network):
         if name not in self._sessions:
             if self._unused:
                 self._sessions.clear()  # weights needn't lie in memory twice
-            self._sessions[name] = self._opened(self._read(), name)
+            self._sessions[name] = self._opened(read_whole(self.path), name)
         return self._sessions[name]
 
     def _opened(self, content: bytes, output: str) -> Any:
@@ -95,7 +87,7 @@ class OnnxNetwork(Network):
         if not self._spinning:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            # From bytes, so that a file can't make the runtime read other files beside it.
+            # From bytes, so that a file can't make the runtime read other files than those beside it.
             return onnxruntime.InferenceSession(part(content, output), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's exceptions have no common public base
             raise ModelError(
@@ -107,6 +99,38 @@ class OnnxNetwork(Network):
             raise ModelError(f"{self.path}: '{port.name}' is of type {port.type}, which no image or class map has")
         shape = tuple(length if isinstance(length, int) and length > 0 else None for length in port.shape)
         return Port(port.name, shape, np.dtype(_DTYPES[port.type]))
+
+
+def read_whole(path: Path) -> bytes:
+    """Read an ONNX file with the weights that it keeps in other files of its folder.
+
+    Raises:
+        FileError: A file is missing or unreadable.
+        ModelError: It isn't ONNX.
+        MissingExtraError: It keeps weights in other files, and the package onnx isn't installed.
+    """
+    content = read_file(path)
+    if _ELSEWHERE not in content:
+        return content
+    try:
+        import onnx
+        from onnx.external_data_helper import load_external_data_for_model
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("an ONNX file with weights in other files", "train") from error
+    try:
+        model = onnx.load_from_string(content)
+    except Exception as error:  # what protobuf raises isn't public
+        raise ModelError(f"{path} is not an ONNX file ({first_line(error)}); export the model again") from error
+    try:
+        # It refuses files outside of the folder.
+        load_external_data_for_model(model, str(path.parent))
+        whole: bytes = model.SerializeToString()
+    except Exception as error:  # what onnx raises depends on its version
+        raise FileError(
+            f"{path} keeps weights in other files, which can't be read ({first_line(error)}); put them beside it, or "
+            "save the model as one file"
+        ) from error
+    return whole
 
 
 class OnnxBackend(ExportedModel):

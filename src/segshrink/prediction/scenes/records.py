@@ -16,9 +16,9 @@ from segshrink.errors import ConfigError, FileError
 from segshrink.files import read_json, scratch_folder
 from segshrink.formatting import printable
 from segshrink.model_file import ModelFile
-from segshrink.prediction.backends import bank_members
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.plan import ScenePlan
+from segshrink.run_folder import RunFolder
 
 RECORD_NAME = "predictions.sqlite"
 # What earlier versions kept: read once, never written.
@@ -214,7 +214,7 @@ class Records:
 def model_key(source: object) -> str | None:
     """Return a name for the content of a model file or folder, or of several; None for a model in memory."""
     if isinstance(source, str | Path):
-        members = bank_members(source)
+        members = RunFolder(source).members
         return model_key(members) if members else ModelFile.find(source).sha256()
     if not isinstance(source, Sequence):
         return None

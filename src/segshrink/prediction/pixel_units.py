@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from segshrink.errors import ConfigError
 from segshrink.model_description import Normalization
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # No pixel from 0 to 1 is this large, be it ever so bright, and no mean or deviation of them.
 _LARGE = 16.0
@@ -22,7 +24,7 @@ def check_units(scaling: Normalization | None, pixels: NDArray[Any] | Tensor, na
     Args:
         scaling: The adapter's ``mean`` and ``std``; None: it has none.
         pixels: Raw pixel values of any shape.
-        name: How messages call the teacher.
+        name: How messages call the network.
 
     Raises:
         ConfigError: It tells the lines to write.

@@ -1,31 +1,30 @@
-"""How a network takes pixels and what it answers: its adapter, completed and checked by what its file says."""
+"""How a file of anybody takes pixels and what it answers: its adapter, completed and checked by what the file says."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from segshrink.config import Adapter, TeacherSource, keras_adapter, load_adapter
+from segshrink.config import Adapter
 from segshrink.errors import ConfigError, ModelError, nearest
 from segshrink.model_description import Normalization
-from segshrink.model_file import ModelFile, keras_path
-from segshrink.prediction.runtimes.network import Network, Port
-from segshrink.teachers.probabilities import (
+from segshrink.prediction.probabilities import (
     channels_for,
+    check_labels,
     check_probabilities,
-    one_hot_logits,
+    peak,
     tell_probabilities,
-    to_log_probabilities,
-    two_class_logits,
 )
+from segshrink.prediction.resizing import Resizing
+from segshrink.prediction.runtimes.network import Network, Port
 
 # Largest raw value of an image that a network of bytes takes.
 _LARGEST = 255
+# Probabilities are at least this before their logarithm is taken.
+_LEAST = 1e-7
 
 Kind = Literal["auto", "logits", "probabilities", "labels"]
 Size = tuple[int, int]
@@ -51,19 +50,18 @@ class InputFormat:
     bgr: bool = False
     quantization: tuple[float, int] | None = None
 
-    def tensor(self, images: Tensor) -> Tensor:
+    def array(self, images: NDArray[Any]) -> NDArray[Any]:
         """Return raw pixels (N, bands, h, w) as the network takes them.
 
         Raises:
             ModelError: It takes 8-bit pixels and these are larger or negative.
         """
-        values = images.float()
+        values = images.astype(np.float32)
         if self.bgr:
             values = values[:, [2, 1, 0, *range(3, values.shape[1])]]
         integers = self.dtype.kind in "iu"
         if not integers or self.quantization is not None:
-            statistics = self.scaling.mean, self.scaling.std
-            mean, std = (torch.tensor(each, device=values.device).view(1, -1, 1, 1) for each in statistics)
+            mean, std = (np.array(each, np.float32).reshape(-1, 1, 1) for each in (self.scaling.mean, self.scaling.std))
             values = (values - mean) / std
         elif not 0 <= float(values.min()) <= float(values.max()) <= _LARGEST:
             raise ModelError(
@@ -73,10 +71,10 @@ class InputFormat:
         if integers:
             limits = np.iinfo(self.dtype)
             scale, zero = self.quantization or (1.0, limits.min)
-            values = (values / scale + zero).round().clamp(limits.min, limits.max)
+            values = (values / np.float32(scale) + zero).round().clip(limits.min, limits.max)
         if self.layout == "NHWC":
-            values = values.permute(0, 2, 3, 1)
-        return values.to(getattr(torch, self.dtype.name))
+            values = values.transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(values, self.dtype)
 
 
 @dataclass
@@ -86,27 +84,27 @@ class OutputFormat:
     Attributes:
         name: How messages call the network.
         kind: What the output holds. "auto" becomes "logits" or "probabilities" at the first batch.
-        classes: K, how many classes the network knows; None: as many as it has channels.
+        classes: K, how many classes the network knows.
         axis: Where its channels are, 1 or 3; None: it has no such axis.
         confidence: Probability of the class that a label map names.
         number: The output's position.
-        port: What the file says about it; None: there is no file.
+        port: What the file says about it.
     """
 
     name: str
-    kind: Kind = "auto"
-    classes: int | None = None
-    axis: Literal[1, 3] | None = 1
+    kind: Kind
+    classes: int
+    axis: Literal[1, 3] | None
+    port: Port
     confidence: float = 0.9
     number: int = 0
-    port: Port | None = None
 
     @property
     def returns_probabilities(self) -> bool | None:
         """Whether the network answers with probabilities; None: not known yet."""
         return None if self.kind == "auto" else self.kind == "probabilities"
 
-    def logits(self, answer: Tensor) -> Tensor:
+    def logits(self, answer: NDArray[Any]) -> NDArray[np.float32]:
         """Return float32 logits (N, K, h, w).
 
         Probabilities become their logarithms, one channel z becomes (0, z), and a label map becomes logits whose
@@ -122,46 +120,115 @@ class OutputFormat:
             raise self._misshapen(answer)
         maps = answer
         if self.axis != 1:
-            maps = (answer[:, None] if self.axis is None else answer.movedim(self.axis, 1)).contiguous()
-        classes = maps.shape[1] if self.classes is None else self.classes
-        if maps.shape[1] not in ((1,) if self.kind == "labels" else channels_for(classes)):
+            maps = answer[:, None] if self.axis is None else np.moveaxis(answer, self.axis, 1)
+        if maps.shape[1] not in ((1,) if self.kind == "labels" else channels_for(self.classes)):
             raise self._misshapen(answer)
         if self.kind == "labels":
-            return one_hot_logits(maps[:, 0], classes, self.confidence, self.name)
-        values, tolerance = maps.float(), 1e-2
-        if self.port is not None and self.port.quantization is not None:
+            return self._of_labels(maps[:, 0])
+        values, tolerance = np.ascontiguousarray(maps, np.float32), 1e-2
+        if self.port.quantization is not None:
             scale, zero = self.port.quantization
-            values = (values - zero) * scale
-            tolerance = max(tolerance, classes * scale / 2)  # each rounded probability may be half a step off
+            values = (values - zero) * np.float32(scale)
+            tolerance = max(tolerance, self.classes * scale / 2)  # each rounded probability may be half a step off
         if self.kind == "auto":
             self.kind = "probabilities" if tell_probabilities(values, self.name, tolerance=tolerance) else "logits"
         elif self.kind == "probabilities":
             check_probabilities(values, self.name, tolerance=tolerance)
-        if values.shape[1] == 1:
-            return two_class_logits(values, probabilities=self.kind == "probabilities")
-        return to_log_probabilities(values) if self.kind == "probabilities" else values
+        if self.kind == "probabilities":
+            least = np.float32(_LEAST)
+            if values.shape[1] > 1:
+                return np.log(np.maximum(values, least))
+            chance = values.clip(least, 1 - least)
+            values = np.log(chance / (1 - chance))
+        return values if values.shape[1] > 1 else np.concatenate([np.zeros_like(values), values], axis=1)
 
-    def _misshapen(self, answer: Tensor) -> ModelError:
-        channels = 1 if self.kind == "labels" else self.classes or "classes"
+    def _of_labels(self, labels: NDArray[Any]) -> NDArray[np.float32]:
+        index = (labels.round() if labels.dtype.kind == "f" else labels).astype(np.int64)
+        check_labels(int(index.min()), int(index.max()), self.classes, self.name)
+        logits = np.zeros((len(index), self.classes, *index.shape[1:]), np.float32)
+        np.put_along_axis(logits, index[:, None], np.float32(peak(self.classes, self.confidence)), axis=1)
+        return logits
+
+    def _misshapen(self, answer: NDArray[Any]) -> ModelError:
+        channels = 1 if self.kind == "labels" else self.classes
         expected = {None: "(N, h, w)", 1: f"(N, {channels}, h, w)", 3: f"(N, h, w, {channels})"}[self.axis]
-        output = f": '{self.port.name}'" if self.port else ""
-        return ModelError(f"{self.name}{output} answers {tuple(answer.shape)}, expected {expected}")
+        return ModelError(f"{self.name}: '{self.port.name}' answers {answer.shape}, expected {expected}")
 
 
-def adapter_of(source: TeacherSource) -> Adapter:
-    """Return how a teacher takes pixels and what it answers, from the source or the file that it names.
+@dataclass
+class AdaptedFile:
+    """A network in a file with how it takes pixels and what it answers.
 
-    Of a Keras file the file beside it is read where the source says nothing.
-
-    Raises:
-        FileError: The adapter file is missing or unreadable.
-        ConfigError: The adapter file is wrong.
+    Attributes:
+        network: The file.
+        takes: How it takes pixels.
+        gives: How its answers are read.
+        resizing: How images become the size that it takes.
+        batches: Gets what the network is given, while it is a list.
     """
-    if isinstance(source.adapter, Path):
-        return load_adapter(source.adapter)
-    if source.adapter is None and (path := keras_path(source.source)):
-        return keras_adapter(ModelFile(path))
-    return source.adapter or Adapter()
+
+    network: Network
+    takes: InputFormat
+    gives: OutputFormat
+    resizing: Resizing
+    batches: list[NDArray[Any]] | None = None
+
+    @classmethod
+    def of(
+        cls, network: Network, adapter: Adapter, classes: int, *, bands: int, described: bool, named: str
+    ) -> AdaptedFile:
+        """Complete an adapter by what a file says.
+
+        Args:
+            network: The file.
+            adapter: What is said about it.
+            classes: K, how many classes it should know.
+            bands: Bands of the images.
+            described: Whether segshrink wrote the file, which then scales pixels itself.
+            named: Where the number of classes comes from, for messages.
+
+        Raises:
+            ConfigError: The adapter contradicts itself, the images or the file.
+            ModelError: The network takes no images, or images with other bands; its output is no map, or has other
+                channels than classes.
+        """
+        takes, size = _read_input(network, adapter, bands=bands, described=described)
+        gives = _read_output(network, adapter, classes, named=named, layout=takes.layout)
+        return cls(network, takes, gives, Resizing.of(adapter, size))
+
+    def logits(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Return logits (N, K, h, w) for raw pixels (N, bands, H, W) of a size that the network takes."""
+        return self.gives.logits(self.answer(pixels))
+
+    def answer(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Return the network's output for raw pixels (N, bands, H, W); a fixed batch size is kept by repetition.
+
+        Raises:
+            ModelError: The network fails on images of this size.
+        """
+        images = self.takes.array(pixels)
+        step = self.network.images.shape[0] or len(images)
+        answers = []
+        for start in range(0, len(images), step):
+            part = images[start : start + step]
+            missing = step - len(part)
+            batch = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
+            answers.append(self._run(batch)[: len(part)])
+        return np.concatenate(answers)
+
+    def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        if self.batches is not None:
+            self.batches.append(batch)
+        try:
+            answer = self.network.run(batch, self.gives.number)
+        except ModelError as error:
+            raise ModelError(f"{error}; if it takes one size only, say 'size' in its adapter") from error
+        if answer.ndim == 0 or len(answer) != len(batch):
+            raise ModelError(
+                f"{self.network.path} answers {answer.shape} to {len(batch)} image(s); its answer's first axis must "
+                "count the images"
+            )
+        return answer
 
 
 def check_order(adapter: Adapter, bands: int, name: str) -> None:
@@ -174,7 +241,7 @@ def check_order(adapter: Adapter, bands: int, name: str) -> None:
         raise ConfigError(f"{name}: the adapter says 'order: bgr', but the images have {bands} band(s)")
 
 
-def read_input(network: Network, adapter: Adapter, *, bands: int, described: bool) -> tuple[InputFormat, Size | None]:
+def _read_input(network: Network, adapter: Adapter, *, bands: int, described: bool) -> tuple[InputFormat, Size | None]:
     """Complete an adapter by what a file says; return how it takes pixels, and the only size that it takes.
 
     Args:
@@ -189,12 +256,12 @@ def read_input(network: Network, adapter: Adapter, *, bands: int, described: boo
     """
     path, port = network.path, network.images
     if len(port.shape) != 4:
-        raise ModelError(f"{path}: its input '{port.name}' has {len(port.shape)} axes; a teacher takes images (4 axes)")
-    layout = adapter.layout or _layout(network, bands)
+        raise ModelError(f"{path}: its input '{port.name}' has {len(port.shape)} axes; a network takes images (4 axes)")
+    layout = adapter.layout or usual_layout(network, bands)
     channels = port.shape[1 if layout == "NCHW" else 3]
     if channels not in (None, bands):
         reason = f" (as the adapter's 'layout: {adapter.layout}' has it)" if adapter.layout else ""
-        raise ModelError(f"{path} takes {channels} bands{reason}, but the images have {bands}; use another teacher")
+        raise ModelError(f"{path} takes {channels} bands{reason}, but the images have {bands}; use another network")
     if adapter.dtype is not None and adapter.dtype != port.dtype.name:
         raise ConfigError(f"{path} takes {port.dtype.name} numbers, but the adapter says 'dtype: {adapter.dtype}'")
     check_order(adapter, bands, str(path))
@@ -216,7 +283,7 @@ def read_input(network: Network, adapter: Adapter, *, bands: int, described: boo
     return InputFormat(str(path), scaling, layout, port.dtype, adapter.order == "bgr", quantization), size
 
 
-def read_output(network: Network, adapter: Adapter, classes: int, *, named: str, layout: str) -> OutputFormat:
+def _read_output(network: Network, adapter: Adapter, classes: int, *, named: str, layout: str) -> OutputFormat:
     """Find out how a network's output is read, and refuse what can't be.
 
     Args:
@@ -250,10 +317,10 @@ def read_output(network: Network, adapter: Adapter, classes: int, *, named: str,
             f"{subject} has {channels} channel(s), but {named}; give its class names in order in the adapter "
             "('classes')"
         )
-    return OutputFormat(str(network.path), kind, classes, axis, adapter.confidence, number, port)
+    return OutputFormat(str(network.path), kind, classes, axis, port, adapter.confidence, number)
 
 
-def _layout(network: Network, bands: int) -> Literal["NCHW", "NHWC"]:
+def usual_layout(network: Network, bands: int) -> Literal["NCHW", "NHWC"]:
     """Tell the order of axes from where the bands are; if that doesn't say, it is the one usual for the file."""
     first, last = (network.images.shape[axis] == bands for axis in (1, 3))
     if first == last:

@@ -17,8 +17,8 @@ from segshrink.config import Adapter, TeacherSource
 from segshrink.errors import ConfigError
 from segshrink.model_description import Normalization
 from segshrink.models import build_model
+from segshrink.prediction.pixel_units import check_units
 from segshrink.teachers import open_teacher
-from segshrink.teachers.pixel_units import check_units
 
 CLASSES = ClassMap.build([("a", None, None), ("b", None, None), ("c", None, None)])
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}

@@ -1,0 +1,168 @@
+"""An ONNX file of anybody as one of ours: raw pixels of any size in, logits and classes out, all in the graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segshrink.errors import ModelError, first_line
+from segshrink.export.graph_interface import give, pad_inside
+from segshrink.export.metadata import describe_onnx
+from segshrink.export.tracing import INPUT, LOGITS, require_onnx
+from segshrink.files import replacing
+from segshrink.model_file import ModelFile
+from segshrink.prediction.backends import Backend
+from segshrink.prediction.foreign import ForeignBackend
+from segshrink.prediction.formats import InputFormat, OutputFormat
+from segshrink.prediction.runtimes.onnx import OnnxBackend, read_whole
+
+# What the file's own values are called inside the graph.
+_INNER = "network/"
+# Of what stands around it.
+_OPSET, _IR_VERSION = 18, 8
+_LEAST = 1e-7
+# Largest difference of logits, as a share of the largest, between the file and what was made of it.
+_TOLERANCE = 1e-3
+
+
+def as_our_onnx(backend: Backend, path: Path) -> Path:
+    """Write the network of an ONNX file as ``export_onnx`` writes one of torch, with logits and classes.
+
+    Args:
+        backend: The file, opened; one of segshrink's own is copied.
+        path: Where to.
+
+    Raises:
+        ModelError: It gives no scores, takes images of one size only, or its graph can't be put into another.
+        MissingExtraError: The package onnx isn't installed.
+    """
+    source = Path(getattr(backend, "path", ""))
+    if ModelFile(source).kind != ".onnx":
+        raise ModelError(f"{source} is no ONNX file; give the .onnx file or the model that it was made from")
+    require_onnx()
+    if not isinstance(backend, ForeignBackend):
+        if LOGITS not in getattr(backend, "outputs", ()):
+            raise ModelError(f"{source} gives no logits to compare int8's with; export the model with its logits")
+        path.write_bytes(read_whole(source))
+        return path
+    file = backend.file
+    if file.resizing.size is not None:
+        height, width = file.resizing.size
+        raise ModelError(
+            f"{source} takes images of {height} x {width} pixels alone; export it for images of any size (dynamic "
+            "axes) to quantize it"
+        )
+    if file.gives.kind == "labels":
+        raise ModelError(f"{source} answers with class numbers; export it with its scores to quantize it")
+    try:
+        graph = _graph(backend)
+    except Exception as error:  # what the package onnx raises isn't public
+        raise ModelError(f"{source} can't be put into a graph of ours ({first_line(error)})") from error
+    with replacing(path, overwrite=False) as temporary:
+        temporary.write_bytes(graph.SerializeToString())
+        _check(backend, OnnxBackend(temporary), source)
+    return path
+
+
+def _graph(backend: ForeignBackend) -> Any:
+    import onnx
+    from onnx import TensorProto, compose, helper, version_converter
+
+    description, gives = backend.description, backend.file.gives
+    assert description is not None  # noqa: S101  # a foreign file's is made where it is opened
+    theirs = onnx.load_from_string(read_whole(backend.path))
+    opset = next(entry.version for entry in theirs.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset < _OPSET:
+        theirs = version_converter.convert_version(theirs, _OPSET)
+    inner = compose.add_prefix(theirs, _INNER).graph
+    parts = _Parts()
+    parts.before(backend.file.takes, f"{_INNER}{backend.file.network.images.name}")
+    parts.nodes += inner.node
+    parts.after(gives, f"{_INNER}{gives.port.name}")
+    kind = TensorProto.UINT8 if description.dtype == "uint8" else TensorProto.FLOAT
+    images = helper.make_tensor_value_info(INPUT, kind, ["batch", description.bands, "height", "width"])
+    logits = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["batch", gives.classes, "height", "width"])
+    constants = [*inner.initializer, *parts.constants]
+    graph = helper.make_graph(
+        parts.nodes, "network", [images], [logits], constants, sparse_initializer=inner.sparse_initializer
+    )
+    imports = [entry for entry in theirs.opset_import if entry.domain not in ("", "ai.onnx")]
+    imports.append(helper.make_opsetid("", max(opset, _OPSET)))
+    version = max(theirs.ir_version, _IR_VERSION)
+    model = helper.make_model(graph, opset_imports=imports, ir_version=version, functions=theirs.functions)
+    pad_inside(model, stride=description.stride)
+    give(model, (LOGITS, "classes"), classes=gives.classes)
+    helper.set_model_props(model, describe_onnx(description, takes_bytes=kind == TensorProto.UINT8))
+    onnx.checker.check_model(model)
+    return model
+
+
+class _Parts:
+    """What stands around the network in the graph: its nodes in order, and their constants."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def before(self, takes: InputFormat, output: str) -> None:
+        """Turn raw pixels into what the network takes, as ``InputFormat.array`` does."""
+        from onnx import TensorProto, helper
+
+        if takes.dtype.kind in "iu":
+            raise ValueError(f"it takes {takes.dtype.name} numbers")
+        value = self._node("Cast", INPUT, to=TensorProto.FLOAT)
+        if takes.bgr:
+            order = np.array([2, 1, 0, *range(3, takes.scaling.bands)], np.int64)
+            value = self._node("Gather", value, self._constant(order), axis=1)
+        for operator, numbers in (("Sub", takes.scaling.mean), ("Div", takes.scaling.std)):
+            value = self._node(operator, value, self._constant(np.array(numbers, np.float32).reshape(1, -1, 1, 1)))
+        if takes.layout == "NHWC":
+            value = self._node("Transpose", value, perm=[0, 2, 3, 1])
+        self._node("Cast", value, output=output, to=helper.np_dtype_to_tensor_dtype(takes.dtype))
+
+    def after(self, gives: OutputFormat, answer: str) -> None:
+        """Turn the network's answer into logits of the images' size, as ``OutputFormat.logits`` does."""
+        from onnx import TensorProto
+
+        value = self._node("Cast", answer, to=TensorProto.FLOAT)
+        if gives.axis == 3:
+            value = self._node("Transpose", value, perm=[0, 3, 1, 2])
+        single = gives.classes == 2 and gives.port.shape[gives.axis or 1] == 1
+        if gives.kind == "probabilities":
+            least, most, one = (self._constant(np.float32(number)) for number in (_LEAST, 1 - _LEAST, 1))
+            value = self._node("Clip", value, least, most if single else one)
+            chance, value = value, self._node("Log", value)
+            if single:
+                value = self._node("Sub", value, self._node("Log", self._node("Sub", one, chance)))
+        if single:
+            zero = self._node("Mul", value, self._constant(np.float32(0)))
+            value = self._node("Concat", zero, value, axis=1)
+        size = self._node("Shape", INPUT, start=2, end=4)
+        size = self._node("Concat", self._node("Shape", value, start=0, end=2), size, axis=0)
+        self._node("Resize", value, "", "", size, output=LOGITS, mode="linear")
+
+    def _node(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        from onnx import helper
+
+        output = output or f"around/{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def _constant(self, value: Any) -> str:
+        from onnx import numpy_helper
+
+        name = f"around/constant{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+
+def _check(theirs: Backend, ours: Backend, source: Path) -> None:
+    """Compare what was made of a file with the file."""
+    for height, width in ((64, 96), (75, 61)):
+        image = np.random.default_rng(0).integers(0, 256, (1, height, width, theirs.bands), dtype=np.uint8)
+        expected, actual = theirs.run(image), ours.run(image)
+        difference = float(np.abs(expected - actual).max()) if expected.shape == actual.shape else np.inf
+        if not difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
+            raise ModelError(f"{source} can't be put into a graph of ours: its logits differ by {difference:.3g} there")

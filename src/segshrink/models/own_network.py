@@ -1,0 +1,81 @@
+"""Networks that a user's own code makes, ``module:function``: made, and measured by running them once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from segshrink.classes import ClassMap
+from segshrink.errors import ModelError
+from segshrink.models.adapters import measured_stride
+from segshrink.models.dry_run import dry_run
+from segshrink.models.outputs import chosen_output
+from segshrink.user_code import argument_names, call_function, user_function
+
+# Pixels that the coarsest features of most encoders stand for.
+_STRIDE = 32
+# What the function may call the number of classes and the number of bands.
+_CLASSES, _BANDS = ("classes", "num_classes"), ("bands", "in_channels")
+
+
+def call_network(source: str, options: Mapping[str, Any], *, subject: str) -> nn.Module:
+    """Return the network that a function makes; the working folder is searched first.
+
+    Args:
+        source: ``package.module:function``; a class does as well.
+        options: Its keyword arguments.
+        subject: What names it, for messages.
+
+    Raises:
+        ModelError: There is no such module or function, it fails, or it doesn't return a network.
+    """
+    network = call_function(source, options, subject=subject)
+    if not isinstance(network, nn.Module):
+        name = source.partition(":")[2]
+        raise ModelError(
+            f"{subject}: {name}() returned {type(network).__name__}, expected a torch.nn.Module; correct it"
+        )
+    return network
+
+
+def build_own(source: str, options: Mapping[str, Any], *, num_classes: int, bands: int) -> nn.Module:
+    """Return the network of a function for a data set.
+
+    Arguments called ``classes`` or ``num_classes`` get the number of channels, ``bands`` or ``in_channels`` that of
+    bands, where the options don't say them.
+
+    Raises:
+        ModelError: As ``call_network``.
+    """
+    subject = f"network '{source}'"
+    names = argument_names(user_function(source, subject=subject))
+    counts = {name: num_classes for name in _CLASSES if name in names}
+    counts |= {name: bands for name in _BANDS if name in names}
+    return call_network(source, {**counts, **options}, subject=subject)
+
+
+def own_stride(network: nn.Module, bands: int) -> int:
+    """Return the number of pixels of which sides must be multiples, as a foreign network says it; else 32."""
+    encoder = getattr(network, "encoder", None)
+    says = isinstance(getattr(network, "stride", None), int) or hasattr(encoder, "output_stride")
+    return measured_stride(network, bands) if says else _STRIDE
+
+
+def count_channels(network: nn.Module, classes: ClassMap, *, bands: int, stride: int, name: str) -> int:
+    """Return how many channels a network gives: one for each class, or one for two.
+
+    Raises:
+        ModelError: It can't be run on a small image, or gives another number.
+    """
+    answer = chosen_output(dry_run(network, bands=bands, size=max(64, 2 * stride)), name=name)
+    if answer.ndim != 4:
+        raise ModelError(f"{name} answers with {tuple(answer.shape)}, expected logits (N, C, h, w)")
+    channels = int(answer.shape[1])
+    if channels != len(classes) and (channels, len(classes)) != (1, 2):
+        raise ModelError(
+            f"{name} gives {channels} channels, but {len(classes)} classes are named ({', '.join(classes.names)}); "
+            "name one for each channel"
+        )
+    return channels
