@@ -177,12 +177,27 @@ class Training(Strict):
     """Measure the mIoU on whole validation scenes every so many epochs, and after the last; losses are measured on
     fixed crops of them after every epoch."""
     precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
-    """Precision of the computation: "auto" is bf16 where the device computes in it, else 32-bit. bf16 elsewhere and
-    fp16 on a CPU are refused."""
+    """Precision of the computation: "auto" is bf16 where the device computes in it, fp16 on other GPUs, else 32-bit.
+    bf16 elsewhere and fp16 on a CPU are refused."""
     compile: bool = False
     """torch.compile the network."""
     threads: int | None = Field(default=None, ge=1, le=LARGEST_THREADS)
-    """CPU threads; None takes the cores that are free."""
+    """CPU threads of each process; None takes the cores that are free."""
+    devices: int = Field(default=1, ge=1, le=1024)
+    """GPUs of a machine that train together, with a process for each; without GPUs so many processes on the CPU.
+    Together they see the crops of a step, so that what is learned doesn't depend on their number."""
+    nodes: int = Field(default=1, ge=1, le=1024)
+    """Machines with so many devices each, which torchrun or SLURM starts; ``segshrink submit`` writes the job."""
+    strategy: Literal["ddp", "ddp_find_unused_parameters_true"] = "ddp"
+    """How Lightning averages the gradients of several processes; the second is for networks of which a part is unused
+    in a step."""
+    sync_batchnorm: bool = False
+    """Let batch normalization on several GPUs see the crops of all of them; False: each sees its own."""
+
+    @property
+    def processes(self) -> int:
+        """Processes that train together."""
+        return self.devices * self.nodes
 
     @model_validator(mode="after")
     def _chosen_by_scores_or_not(self) -> Training:
