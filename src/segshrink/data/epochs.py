@@ -36,8 +36,8 @@ def local_batch_size(batch_size: int) -> int:
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields (epoch, position) pairs, so that data loading processes need no state besides them.
 
-    Positions are strided over the processes of a distributed run: all processes together take the same crops in a
-    step as one process alone.
+    Each process of a distributed run takes its part of every step's positions, in their order: all together take the
+    same crops in a step as one process alone.
 
     Args:
         length: Crops of an epoch, over all processes.
@@ -56,10 +56,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return self.length // self.processes
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = self.epoch
-        first = self._finished() * self.batch_size + self.rank
-        for position in range(first, self.length, self.processes):
-            yield epoch, position
+        epoch, share = self.epoch, self.batch_size // self.processes
+        for first in range(self._finished() * self.batch_size, self.length, self.batch_size):
+            for position in range(first + self.rank * share, first + (self.rank + 1) * share):
+                yield epoch, position
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch the next iteration is; Lightning calls this."""

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from segshrink.config import Augmentation, Crops
 from segshrink.data.crop_dataset import CropDataset, FixedCrops, Layer, WholeScenes, collate, epoch_length
-from segshrink.data.epochs import EpochLoader, EpochSampler, local_batch_size
+from segshrink.data.epochs import EpochLoader, EpochSampler, local_batch_size, process_place
 from segshrink.data.sources import Dataset
 from segshrink.data.store import Progress, SceneStore
 from segshrink.machine import available_cores
@@ -33,8 +33,8 @@ class CropModule(lightning.LightningDataModule):
 
     ``val_dataloader`` returns two loaders. The first gives one whole scene a batch, as arrays that are read from the
     disk where they are used: ``image`` (H, W, bands), ``target`` (H, W) uint8 and ``name``. The second gives batches
-    like training ones, of at most 32 crops that are the same every time and not augmented. Distributed processes all
-    see all of both.
+    like training ones, of at most 32 crops that are the same every time and not augmented. Distributed processes share
+    the scenes, and all see all of the crops.
 
     Where the data set has a working size, crops are cut from images that were brought there, and whole scenes stay as
     they are.
@@ -63,6 +63,7 @@ class CropModule(lightning.LightningDataModule):
         progress: Progress | None = None,
     ) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # more processes than validation scenes
         self.dataset = dataset
         self.crops = crops or Crops()
         self.augmentation = (augmentation or Augmentation()).resolved(georeferenced=dataset.georeferenced)
@@ -151,12 +152,14 @@ class CropModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[dict[str, Any]]]:
         """Return the loaders of whole scenes and of fixed crops."""
-        scenes = DataLoader(WholeScenes(self.val_store), batch_size=None, collate_fn=_unchanged)
+        rank, processes = process_place()
+        numbers = range(rank, len(self.val_store), processes)
+        scenes = DataLoader(WholeScenes(self.val_store), batch_size=None, sampler=numbers, collate_fn=_unchanged)
         offset = len(self.dataset.train) + len(self.unlabeled)
         least, most = _LOSS_CROPS
         count = min(most, max(least, int(_LOSS_SHARE * epoch_length(self.train_store, self.crops))))
         crops = FixedCrops(self.val_crops_store, size=self.crops.size, count=count, offset=offset, layers=self.layers)
-        return [scenes, EpochLoader(crops, batch_size=local_batch_size(self.crops.batch_size), collate_fn=collate)]
+        return [scenes, EpochLoader(crops, batch_size=self.crops.batch_size, collate_fn=collate)]
 
     def _opened(self) -> tuple[SceneStore, ...]:
         if self._stores is None:

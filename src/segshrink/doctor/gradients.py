@@ -18,6 +18,7 @@ from segshrink.losses import WeightedTerm, label_terms
 from segshrink.models import SegmentationModel
 from segshrink.teachers import Teacher
 from segshrink.training.distiller import Distiller
+from segshrink.training.global_batch import Share
 from segshrink.training.task import Batch
 
 # A term with a smaller share hardly matters, one with a larger share drowns the others.
@@ -180,5 +181,5 @@ def _batch(teacher: Teacher, sample: Sample, indices: Sequence[int], *, asked: b
 class _AnsweredDistiller(Distiller):
     """A Distiller whose teacher is asked once about every batch, not at every step."""
 
-    def teacher_logits(self, batch: Batch) -> Tensor | None:
-        return batch[_ANSWER].float() if _ANSWER in batch else super().teacher_logits(batch)
+    def teacher_logits(self, batch: Batch, share: Share | None = None) -> Tensor | None:
+        return batch[_ANSWER].float() if _ANSWER in batch else super().teacher_logits(batch, share)

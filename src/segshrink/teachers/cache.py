@@ -20,6 +20,7 @@ from torch import Tensor
 
 from segshrink.data import SceneStore
 from segshrink.data.checked_arrays import CheckedArrays, DamagedError, write_array
+from segshrink.data.epochs import process_place
 from segshrink.errors import FileError, ModelError
 from segshrink.models.model import at_working_size
 from segshrink.teachers.cache_quantization import VERSION, NotFiniteError, decode, encode
@@ -50,7 +51,8 @@ class TeacherCache(Teacher):
 
     Files are named by the teacher's identity (weights, preprocessing, classes), the tiling, the code, and the image's
     content: a stale one is never found. They get their name when they are whole; a damaged one is computed again.
-    Processes that build one cache at once take scenes in different orders and use each other's.
+    Processes that build one cache at once take scenes in different orders and use each other's; those of one training
+    begin at different shares of them.
 
     Args:
         teacher: Computes what is missing; not kept.
@@ -165,7 +167,11 @@ class TeacherCache(Teacher):
         self, teacher: Teacher, missing: dict[_Answer, tuple[SceneStore, int]], progress: Progress | None
     ) -> None:
         order = list(missing)
-        random.Random(os.getpid()).shuffle(order)  # noqa: S311  # so that processes don't wait for the same scene
+        rank, processes = process_place()
+        first = len(order) * rank // processes
+        order = order[first:] + order[:first]
+        if processes == 1:  # others that may be at it don't begin with the same scene
+            random.Random(os.getpid()).shuffle(order)  # noqa: S311
         done = len(self._answers) - len(missing)
         for answer in order:
             store, number = missing[answer]

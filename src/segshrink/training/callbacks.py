@@ -153,14 +153,17 @@ class InterruptBetweenSteps(Callback):
     """Turns Ctrl-C into a KeyboardInterrupt, and SIGTERM and SIGHUP into ``Terminated``, after the step under way.
 
     Raised at any other moment they can be lost: Python drops exceptions inside finalizers and library callbacks. A
-    second signal interrupts at once.
+    second signal interrupts at once. Of several processes all end after the same step, whichever was told to.
     """
 
     def __init__(self) -> None:
         self._requested: int | None = None
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Take over the signals; only a program's main thread may."""
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Take over the signals, from Lightning, too; only a program's main thread may.
+
+        Lightning's own handler lets processes talk to each other wherever they are, which hangs.
+        """
         if in_main_thread():
             for number in (signal.SIGINT, *END):
                 if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
@@ -168,18 +171,29 @@ class InterruptBetweenSteps(Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any) -> None:
         """Interrupt after a training step."""
-        self.interrupt_if_requested()
+        self._interrupt_all_if_requested(trainer)
 
     def on_validation_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any
     ) -> None:
-        """Interrupt after a validation scene."""
-        self.interrupt_if_requested()
+        """Interrupt after a validation scene, of which each process has another number."""
+        if trainer.world_size == 1:
+            self.interrupt_if_requested()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Interrupt after a validation."""
+        self._interrupt_all_if_requested(trainer)
 
     def interrupt_if_requested(self) -> None:
         """Raise what a signal asked for."""
         if self._requested is not None:
             end(self._requested)
+
+    def _interrupt_all_if_requested(self, trainer: lightning.Trainer) -> None:
+        if trainer.world_size > 1:
+            requested = torch.tensor(self._requested or 0, device=trainer.strategy.root_device)
+            self._requested = int(trainer.strategy.reduce(requested, reduce_op="max")) or None
+        self.interrupt_if_requested()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._requested is not None:

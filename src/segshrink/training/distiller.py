@@ -17,6 +17,7 @@ from segshrink.models.dry_run import bands_of
 from segshrink.teachers import Teacher, TeacherCache, TorchTeacher
 from segshrink.teachers.torch_teacher import AdaptedNetwork
 from segshrink.training.features import TapPair, check_aligned, feature_channels
+from segshrink.training.global_batch import Share
 from segshrink.training.task import Batch, Optimizer, SegmentationTask, derived_seed, units_notice
 from segshrink.training.terms import check_teacher
 
@@ -121,12 +122,12 @@ class Distiller(SegmentationTask):
         notice = units_notice(network, images, "the teacher")
         return super().units_notices(images) + ([] if notice is None else [notice])
 
-    def compare(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the student's logits of a batch, and what ``term_values`` does."""
-        target = batch["target"].long()
+    def compare(self, batch: Batch, share: Share | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the student's logits of a batch, and what ``term_values`` does; see ``SegmentationTask.compare``."""
+        target, share = batch["target"].long(), share or Share()
         with self._tapped(batch["image"]) as taps:
-            student = self(batch["image"])
-            teacher = self.teacher_logits(batch)
+            student = self.shared_logits(batch, share)
+            teacher = self.teacher_logits(batch, share)
             if teacher is not None and teacher.shape[1] != student.shape[1]:
                 raise ModelError(
                     f"the teacher gives {teacher.shape[1]} classes but the student {student.shape[1]}; "
@@ -134,7 +135,10 @@ class Distiller(SegmentationTask):
                 )
             values = {}
             for label, (_, term) in self.labeled_terms.items():
-                compared = taps.of(term) if taps is not None and term.on_features else (student, teacher)
+                compared: tuple[Tensor, Tensor | None] = (student, teacher)
+                if taps is not None and term.on_features:
+                    features = taps.of(term)
+                    compared = (share.gathered(features[0]), share.gathered(features[1]))
                 values[label] = term(
                     compared[0],
                     compared[1],
@@ -146,16 +150,21 @@ class Distiller(SegmentationTask):
                 )
         return student, values
 
-    def teacher_logits(self, batch: Batch) -> Tensor | None:
+    def teacher_logits(self, batch: Batch, share: Share | None = None) -> Tensor | None:
         """Return the teacher's logits (N, C, H, W), decoded from a cache's codes or computed.
 
         None when no term asks for the teacher. Terms on features have it computed even so.
+
+        Args:
+            batch: Of all processes.
+            share: The crops of it about which this process asks; None: all.
         """
         if not any(term.needs_teacher for _, term in self.terms):
             return None
         if isinstance(self.teacher, TeacherCache):
             return self.teacher.decode(batch[CACHED])
-        return self.teacher.logits(batch["image"])
+        share = share or Share()
+        return share.gathered(self.teacher.logits(batch["image"][share.own]))
 
     def open_taps(self) -> None:
         """Tap student and teacher, where terms on features want it and they aren't tapped yet."""

@@ -28,6 +28,7 @@ from segshrink.models.outputs import chosen_output
 from segshrink.prediction import Predictor
 from segshrink.prediction.runtimes.torch import TorchBackend
 from segshrink.training.consistency import PSEUDO, SelfTeacher, consistency_loss
+from segshrink.training.global_batch import Share, gathered_objects
 from segshrink.training.optimizers import build_optimizer, build_schedule
 from segshrink.working_size import Resize
 
@@ -52,6 +53,9 @@ class SegmentationTask(lightning.LightningModule):
     unlabeled; what else they hold is left alone, but for ``inside`` (N, H, W) bool, False outside the scene, and
     ``sample`` (N,), numbers of the scenes. A validation batch with arrays of a whole scene has channels last: ``image``
     (H, W, bands), ``target`` (H, W).
+
+    Several processes compute their own crops, and losses of the crops of all. Scores are those of all processes'
+    scenes.
 
     Logged: ``train/loss`` and ``train/<term>`` per epoch, ``val/loss`` and ``val/<term>`` on crops, ``val/mean_iou`` on
     scenes in epochs that ``scores_scenes``, or on the images of the only validation loader; a term goes by its key in
@@ -99,6 +103,7 @@ class SegmentationTask(lightning.LightningModule):
             build_optimizer(self.settings, [nn.Parameter(torch.zeros(1))])
             build_schedule(self.settings, total=100, epochs=10)
         self._confusion: Confusion | None = None
+        self._step_seed = seed
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the model's logits (N, C, H, W), float32, at the images' size.
@@ -121,12 +126,24 @@ class SegmentationTask(lightning.LightningModule):
         """Return the unweighted value of every term of a batch, with its graph, by the keys of ``labeled_terms``."""
         return self.compare(batch)[1]
 
-    def compare(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the model's logits of a batch, and what ``term_values`` does."""
-        logits, target = self(batch["image"]), batch["target"].long()
+    def compare(self, batch: Batch, share: Share | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the model's logits of a batch, and what ``term_values`` does.
+
+        Args:
+            batch: Of all processes.
+            share: The crops of it that this process computes; None: all.
+        """
+        logits, target = self.shared_logits(batch, share or Share()), batch["target"].long()
         return logits, {
             label: term(logits, None, target, batch["inside"]) for label, (_, term) in self.labeled_terms.items()
         }
+
+    def shared_logits(self, batch: Batch, share: Share) -> Tensor:
+        """Return the model's logits of a batch of which each process computes its share."""
+        logits = share.gathered(self(batch["image"][share.own]))
+        if len(share.counts) > 1:  # what losses draw is drawn alike by all
+            torch.manual_seed(self._step_seed)
+        return logits
 
     def configure_optimizers(self) -> Any:
         """The optimizer and schedule that the settings name, stepped at every batch; no decay on norms and biases."""
@@ -150,7 +167,8 @@ class SegmentationTask(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Batch | Sequence[Any], batch_idx: int) -> None:
         """Make the network's own randomness a function of (seed, epoch, batch), so that resuming changes nothing."""
-        torch.manual_seed(derived_seed(self.seed, self.current_epoch, batch_idx))
+        self._step_seed = derived_seed(self.seed, self.current_epoch, batch_idx)
+        torch.manual_seed(derived_seed(self._step_seed, self.global_rank) if self.global_rank else self._step_seed)
         if self.current_epoch == batch_idx == 0:
             for notice in self.units_notices(named_parts(batch)["image"]):
                 _LOGGER.warning(notice)
@@ -166,12 +184,15 @@ class SegmentationTask(lightning.LightningModule):
         Raises:
             TrainingError: A term is NaN or infinite; names the step, the term and the scenes.
         """
-        batch = self._mixed(named_parts(batch), batch_idx)
-        _, loss, values = self._weighted(batch)
+        batch = named_parts(batch)
+        share = Share.of(batch["image"]) if self.trainer.world_size > 1 else Share()
+        batch = self._mixed(share.gathered_batch(batch), batch_idx, share)
+        _, loss, values = self._weighted(batch, share)
         if not torch.isfinite(loss):
             raise TrainingError(self._not_finite(values, batch))
         for name, value in {"loss": loss, **values}.items():
-            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
+            size = len(batch["image"])
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -192,7 +213,7 @@ class SegmentationTask(lightning.LightningModule):
         if len(self.trainer.num_val_batches) == 1:
             self._score(logits.argmax(1), batch["target"].long(), classes=logits.shape[1])
         for name, value in {"loss": loss, **values}.items():
-            self.log(f"val/{name}", value, add_dataloader_idx=False, batch_size=len(batch["image"]))
+            self.log(f"val/{name}", value, add_dataloader_idx=False, sync_dist=True, batch_size=len(batch["image"]))
         return None
 
     def on_validation_epoch_start(self) -> None:
@@ -200,24 +221,32 @@ class SegmentationTask(lightning.LightningModule):
         self._confusion = None
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mIoU over the whole validation set."""
-        if self._confusion is not None and self._confusion.matrix.sum():
-            self.log("val/mean_iou", float(self._confusion.scores().mean_iou), prog_bar=True)
+        """Log the mIoU over the whole validation set, of which each process scored its share."""
+        parts = [self._confusion] if self.trainer.world_size == 1 else gathered_objects(self._confusion)
+        counted = [part for part in parts if part is not None]
+        for part in counted[1:]:
+            counted[0].merge(part)
+        if counted and counted[0].matrix.sum():
+            score = float(counted[0].scores().mean_iou)
+            # Every process has it; the mean of three equal numbers may differ from them.
+            self.log("val/mean_iou", score, prog_bar=True, reduce_fx="max", sync_dist=True)
 
-    def _weighted(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def _weighted(self, batch: Batch, share: Share | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return logits, the weighted sum of the terms, and each by itself without its graph."""
-        logits, values = self.compare(batch)
+        logits, values = self.compare(batch, share)
         loss = torch.stack([weight * values[label] for label, (weight, _) in self.labeled_terms.items()]).sum()
         if self.self_teacher is not None and PSEUDO in batch:
             values["consistency"] = consistency_loss(logits, batch[PSEUDO], batch["target"])
             loss = loss + self.self_teacher.settings.weight * values["consistency"]
         return logits, loss, {label: value.detach() for label, value in values.items()}
 
-    def _mixed(self, batch: Batch, batch_idx: int) -> Batch:
+    def _mixed(self, batch: Batch, batch_idx: int, share: Share) -> Batch:
         """Return a batch as the network learns from it: in other colors, with pseudo-labels, and mixed."""
         labels = ["target"]
         if self.self_teacher is not None:
-            pseudo = self.self_teacher.labels(batch["image"], batch["target"], batch["inside"])
+            inside = None if batch["inside"] is None else batch["inside"][share.own]
+            pseudo = self.self_teacher.labels(batch["image"][share.own], batch["target"][share.own], inside)
+            pseudo = share.gathered(pseudo)
             batch = {**batch, PSEUDO: pseudo, "image": batch["recolored"]}
             labels.append(PSEUDO)
         settings = self.augmentation
