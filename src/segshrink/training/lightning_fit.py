@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import lightning
+import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from segshrink.data import CropModule
@@ -14,6 +15,7 @@ from segshrink.errors import TrainingError
 from segshrink.signals import Terminated, end
 from segshrink.training.callbacks import InterruptBetweenSteps, interrupt_restored
 from segshrink.training.checkpoints import check_checkpoint
+from segshrink.training.gpu_memory import out_of_gpu_memory
 from segshrink.training.task import SegmentationTask
 
 
@@ -25,16 +27,28 @@ def fit(
     Raises:
         KeyboardInterrupt: Ctrl-C.
         Terminated: SIGTERM or SIGHUP.
-        TrainingError: A data loading process died.
+        TrainingError: A data loading process died, or a GPU has no memory for a step.
     """
     if checkpoint is not None and not checkpoint.exists():
         checkpoint = None  # interrupted in the first epoch: begin again
     if checkpoint is not None:
         check_checkpoint(checkpoint, task)
+    try:
+        _fit(trainer, task, data, checkpoint)
+    except torch.OutOfMemoryError:
+        pass  # with the error goes what it holds of the step
+    else:
+        return
+    raise TrainingError(out_of_gpu_memory(trainer, task, data))
+
+
+def _fit(trainer: lightning.Trainer, task: SegmentationTask, data: CropModule, checkpoint: Path | None) -> None:
     with warnings.catch_warnings(), interrupt_restored():
         # Lightning advises more data loading processes without looking at what loading costs here.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+        # More processes than validation scenes.
+        warnings.filterwarnings("ignore", message=".*local rank has zero length.*")
         try:
             trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
             _interrupt_if_requested(trainer)
