@@ -32,6 +32,7 @@ from segshrink.prediction.runtimes.torch import computes_in_bf16
 from segshrink.teachers import TorchTeacher
 from segshrink.training import SegmentationTask, evaluate_run, run, train
 from segshrink.training.checkpoints import WholeCheckpointIO, read_whole_checkpoint
+from segshrink.training.hardware import lightning_precision
 
 Scores = Callable[[list[float]], None]
 
@@ -280,6 +281,13 @@ def test_bf16_is_refused_where_nothing_computes_in_it(
 def test_emulated_bf16_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     assert not computes_in_bf16(torch.device("cuda"))
+
+
+def test_gpus_that_do_not_compute_in_bf16_take_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for supported, precision in ((True, "bf16-mixed"), (False, "16-mixed")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, s=supported: s)
+        assert lightning_precision("auto") == precision
 
 
 def test_a_mac_trains_on_its_cpu(short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from segshrink.cli._launch import took_part
 from segshrink.cli._options import Data, Overrides, RecipeFile, Resume
 
 
@@ -60,6 +61,8 @@ def distill(
     from segshrink.config import distillation_overrides, load_recipe
 
     loaded = load_recipe(recipe, [*distillation_overrides(teacher or (), student), *(overrides or ())], data)
+    if took_part(loaded, loaded.student):
+        return
     from segshrink.cli._console import progress_bars
     from segshrink.cli._tables import print_comparison
     from segshrink.workflows.distill import distill as run_distillation

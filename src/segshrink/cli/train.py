@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from segshrink.cli._launch import took_part
 from segshrink.cli._options import Data, Out, Overrides, RecipeFile, Resume
 
 
@@ -26,10 +27,13 @@ def train(
 
     The recipe's teacher or bank of teachers or, with --control, its student; measured and reported at the end.
     """
-    from segshrink.compression.budget import Budget
     from segshrink.config import load_recipe
 
     loaded = load_recipe(recipe, overrides or (), data)
+    if took_part(loaded, loaded.student if control else loaded.teacher):
+        return
+    from segshrink.compression.budget import Budget
+
     limit = None if memory is None else Budget.parse(f"memory<={memory}").limit("memory")
     from segshrink.cli._console import progress_bars
     from segshrink.cli._tables import print_comparison

@@ -7,7 +7,7 @@ from typing import Literal
 import psutil
 import torch
 
-from segshrink.config import Crops
+from segshrink.config import Crops, Training
 from segshrink.errors import ConfigError
 from segshrink.machine import (
     memory_limit,
@@ -61,9 +61,24 @@ def lightning_precision(wanted: str) -> LightningPrecision:
     if wanted == "bf16" and not computes_in_bf16(device):
         raise ConfigError(f"training.precision=bf16: {device_name()} doesn't compute in bf16; use auto or 32")
     if wanted == "auto":
-        return "bf16-mixed" if computes_in_bf16(device) else "32-true"
+        if computes_in_bf16(device):
+            return "bf16-mixed"
+        return "16-mixed" if device.type == "cuda" else "32-true"
     names: dict[str, LightningPrecision] = {"bf16": "bf16-mixed", "fp16": "16-mixed", "32": "32-true"}
     return names[wanted]
+
+
+def check_devices(training: Training) -> None:
+    """Refuse more devices than there are, and what only GPUs can do together.
+
+    Raises:
+        ConfigError: There are fewer; or batch normalization is to be synchronized on the CPU, which torch can't.
+    """
+    if accelerator() == "cpu":
+        if training.sync_batchnorm:
+            raise ConfigError("torch synchronizes batch normalization on GPUs only; leave training.sync_batchnorm out")
+    elif training.devices > (there := torch.cuda.device_count()):
+        raise ConfigError(f"training.devices={training.devices}, but this process sees {there} GPUs; set it to {there}")
 
 
 def check_memory(crops: Crops, *, bands: int, classes: int) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,13 +13,14 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
-from segshrink.classes import IGNORE_INDEX, ClassMap
+from segshrink.classes import ClassMap
 from segshrink.config import Learner, Recipe, absolute_recipe
-from segshrink.data import CropModule, Dataset, SceneStore, absent_classes, open_dataset
-from segshrink.errors import ConfigError, DataError, FileError, TrainingError
+from segshrink.config.launch import Launch
+from segshrink.data import CropModule, Dataset, SceneStore, open_dataset
+from segshrink.errors import ConfigError, DataError, TrainingError
 from segshrink.folder_lock import claimed
 from segshrink.losses import WeightedTerm, build_terms
-from segshrink.machine import LARGEST_THREADS, describe_machine
+from segshrink.machine import describe_machine
 from segshrink.models import SegmentationModel
 from segshrink.models.memory_efficient_relu import use_memory_efficient_relu
 from segshrink.run_folder import RunFolder
@@ -40,18 +40,19 @@ from segshrink.training.callbacks import (
     Progress,
     StepProgress,
 )
-from segshrink.training.checkpoints import WholeCheckpointIO, mend_checkpoint, read_whole_checkpoint
-from segshrink.training.consistency import recolored
+from segshrink.training.checkpoints import WholeCheckpointIO, read_whole_checkpoint
 from segshrink.training.distiller import CACHED, Distiller
 from segshrink.training.hardware import (
     ResourceUse,
     accelerator,
-    check_memory,
     device_name,
     free_threads,
     lightning_precision,
 )
 from segshrink.training.lightning_fit import fit
+from segshrink.training.load_data import load_data
+from segshrink.training.processes import Environment, Processes, Work, leading, together
+from segshrink.training.resume import prepare_folder, threads_of
 from segshrink.training.task import SegmentationTask
 from segshrink.training.terms import check_teacher, student_terms
 from segshrink.training.trackers import ScenePictures, build_trackers
@@ -69,9 +70,6 @@ class RunResult:
     seconds: float
 
 
-_LOGGER = logging.getLogger(__name__)
-
-
 def train(
     recipe: Recipe,
     *,
@@ -84,7 +82,7 @@ def train(
     progress: Progress | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> RunResult:
-    """Train one network of a recipe into the run folder ``out``.
+    """Train one network of a recipe into the run folder ``out``, in as many processes as its recipe says.
 
     Args:
         recipe: What to train on what.
@@ -99,14 +97,14 @@ def train(
         resume: Go on from the last whole epoch, with the threads that the run began with; the weights at the end equal
             those of an uninterrupted run.
         progress: Called after every step with (steps done, steps in all, a short text).
-        callbacks: Further callbacks of Lightning.
+        callbacks: Further callbacks of Lightning, in this process.
 
     Raises:
-        ConfigError: The recipe lacks what the role needs, or asks for more memory than there is; the role doesn't learn
-            from a teacher; the run learned from another one.
+        ConfigError: The recipe lacks what the role needs, or asks for more memory or devices than there are; the role
+            doesn't learn from a teacher; the run learned from another one; torchrun or srun started other processes.
         DataError: No validation scene has a labeled pixel.
         FileError: The folder holds another run, is in use by another process, or can't be written.
-        TrainingError: The loss became NaN or infinite; a data loading process died.
+        TrainingError: The loss became NaN or infinite; a data loading process, or one that trains beside this, died.
         KeyboardInterrupt: Ctrl-C. ``run.json`` says "stopped".
         Terminated: The same for SIGTERM and SIGHUP.
     """
@@ -114,12 +112,13 @@ def train(
         role = "teacher" if teacher is None else "student"
     recipe = absolute_recipe(recipe)
     learner = _learner(recipe, role, taught=teacher is not None)
+    launch = leading(learner.training, batch_size=recipe.crops.batch_size)
     if terms is None:
         taught = role == "student"
         terms = student_terms(recipe.distillation, learner.terms) if taught else build_terms(learner.terms)
     with claimed(Path(out)):
         training = _Training(recipe, role, learner, terms, RunFolder(out), progress, callbacks)
-        return training.run(teacher, dataset, resume=resume)
+        return training.run(launch, teacher, dataset, resume=resume)
 
 
 @dataclass(frozen=True)
@@ -145,51 +144,43 @@ class _Training:
     callbacks: Sequence[Callback]
 
     def run(
-        self, teacher: Teacher | Callable[[], Teacher] | None, dataset: Dataset | None, *, resume: bool
+        self,
+        launch: Launch,
+        teacher: Teacher | Callable[[], Teacher] | None,
+        dataset: Dataset | None,
+        *,
+        resume: bool,
     ) -> RunResult:
         """Train, or return the result of the run that the folder holds finished."""
         use = ResourceUse()
-        if teacher is not None and not isinstance(teacher, Teacher):
-            teacher = teacher()
-        earlier = _prepare_folder(self.folder, self.recipe, self.role, teacher, resume)
+        opened = _opened(teacher)
+        earlier = prepare_folder(self.folder, self.recipe, self.role, opened, resume=resume)
         if earlier is not None and earlier.status == "finished":
             return _finished(self.folder, earlier)
-        threads = self.learner.training.threads or _threads_of(earlier) or free_threads()
-        torch.set_num_threads(threads)
-        data = self._opened(dataset or open_dataset(self.recipe.data))
-        lightning.seed_everything(self.recipe.seed, workers=False, verbose=False)
-        model, resize = build_for_data(self.learner.model, data), data.dataset.description.resize
-        inherits = teacher is not None and self.recipe.distillation.inherit_encoder
-        if not resume and not inherits:
-            tell_random_start(self.learner.model)
-        record = self._record(data.dataset, teacher)
-        if teacher is not None:
-            check_teacher_bands(teacher, data.dataset)
-            check_teacher(teacher, self.terms, cached=bool(self.recipe.distillation.teacher_cache))
-            if inherits:
-                inherit_from(model, teacher)
-            if not self.recipe.distillation.teacher_cache:
-                teacher = for_crops(teacher, resize)
-            teacher = in_precision(teacher, self.recipe.distillation.precision, data.dataset)
-            if place := self.recipe.distillation.teacher_cache:
-                stores = (data.train_store, data.unlabeled_store, data.val_crops_store)
-                teacher = cached_answers(teacher, stores, place, self.progress)
-                data.add_layer(CACHED, teacher.codes)  # which batches bring along from now on
-        task = self._task(model, teacher)
-        task.sample_names, task.resize = data.sample_names, resize
+        training = self.learner.training
+        threads = training.threads or threads_of(earlier) or max(1, free_threads() // training.devices)
+        alike = replace(self, progress=None, callbacks=())
+        work: Work = partial(alike.follow, teacher, dataset, threads=threads, resume=resume)
+        with together(launch, training.processes, work, threads=threads) as processes:
+            torch.set_num_threads(threads)
+            inherits = opened is not None and self.recipe.distillation.inherit_encoder
+            data, model = processes.in_turn(partial(self._loaded, dataset, notice=not (resume or inherits)))
+            record = self._record(data.dataset, opened)
 
-        def write(**changes: Any) -> None:
-            self.folder.write_run(record.model_copy(update={**use.record(earlier), **changes}))
+            def write(**changes: Any) -> None:
+                self.folder.write_run(record.model_copy(update={**use.record(earlier), **changes}))
 
-        metrics = MetricsFile(self.folder.metrics_file)
-        trainer = self._trainer(metrics, data.dataset.classes)
-        try:
-            write(status="running")
-            fit(trainer, task, data, checkpoint=self.folder.last_checkpoint if resume else None)
-            _save_kept(self.folder, model.with_resize(resize), keep=self.learner.training.keep)
-        except (KeyboardInterrupt, Terminated):
-            write(status="stopped")
-            raise
+            task = self._task(data, model, opened)
+            del opened  # a cache may answer in its place
+            metrics = MetricsFile(self.folder.metrics_file)
+            trainer = self._trainer(processes, metrics, data.dataset.classes)
+            try:
+                write(status="running")
+                fit(trainer, task, data, checkpoint=self.folder.last_checkpoint if resume else None)
+                _save_kept(self.folder, model.with_resize(task.resize), keep=training.keep)
+            except (KeyboardInterrupt, Terminated):
+                write(status="stopped")
+                raise
         score = max(float(row[MEAN_IOU]) for row in metrics.rows if MEAN_IOU in row)
         result = RunResult(self.folder.path, score, trainer.global_step, float(metrics.rows[-1]["seconds"]))
         reached = {"steps": result.steps, "epochs": trainer.current_epoch, "seconds": result.seconds}
@@ -197,54 +188,58 @@ class _Training:
         self.folder.previous_checkpoint.unlink(missing_ok=True)
         return result
 
+    def follow(
+        self,
+        teacher: Teacher | Callable[[], Teacher] | None,
+        dataset: Dataset | None,
+        processes: Processes,
+        *,
+        threads: int,
+        resume: bool,
+    ) -> None:
+        """Train with the process that leads, and write nothing."""
+        torch.set_num_threads(threads)
+        opened = _opened(teacher)
+        data, model = processes.in_turn(partial(self._loaded, dataset))
+        task = self._task(data, model, opened)
+        del opened  # a cache may answer in its place
+        trainer = self._trainer(processes, MetricsFile(self.folder.metrics_file), data.dataset.classes)
+        fit(trainer, task, data, checkpoint=self.folder.last_checkpoint if resume else None)
+
+    def _loaded(self, dataset: Dataset | None, *, notice: bool = False) -> tuple[CropModule, SegmentationModel]:
+        """Decode the images and build the network; with ``notice`` say where its weights are random."""
+        dataset = dataset or open_dataset(self.recipe.data)
+        data = load_data(self.recipe, self.role, self.learner, dataset, use_unlabeled=self._learns_unlabeled)
+        lightning.seed_everything(self.recipe.seed, workers=False, verbose=False)
+        model = build_for_data(self.learner.model, data)
+        if notice:
+            tell_random_start(self.learner.model)
+        return data, model
+
     @property
     def _learns_unlabeled(self) -> bool:
         return self.role == "student" or self.learner.consistency is not None
 
-    def _opened(self, dataset: Dataset) -> CropModule:
-        """Decode the images, and look whether they can teach and judge."""
-        recipe = self.recipe
-        check_memory(recipe.crops, bands=dataset.bands, classes=len(dataset.classes))
-        if self.role != "student" and not dataset.labeled:
-            name, remedy = dataset.description.name, "give some, or distill from a teacher that is there"
-            raise DataError(f"no training image of '{name}' has a mask, and a {self.role} learns from masks; {remedy}")
-        if self.learner.consistency is not None and not dataset.unlabeled:
-            raise ConfigError(
-                f"'consistency' learns from unlabeled images, but '{dataset.description.name}' has none; name some "
-                "under data.unlabeled, or leave it out"
-            )
-        data = CropModule(
-            dataset,
-            crops=recipe.crops,
-            augmentation=recipe.augmentation,
-            seed=recipe.seed,
-            use_unlabeled=self._learns_unlabeled,
-            recolored=None if self.learner.consistency is None else recolored(self.learner.consistency),
-        )
-        data.setup("fit")
-        masks = (data.val_store.mask(number) for number in range(len(data.val_store)))
-        if all((mask == IGNORE_INDEX).all() for mask in masks):
-            raise DataError(
-                f"none of the {len(data.val_store)} validation scenes of '{dataset.description.name}' has a labeled "
-                "pixel, so nothing can judge a training; check the val split and what the masks 'ignore'"
-            )
-        if absent := ", ".join(absent_classes(data.train_store, allowed=recipe.data.allow_absent)):
-            _LOGGER.warning(
-                "no training mask holds %s, so it isn't learned; correct its color or value, or write "
-                "allow_absent: [%s]",
-                absent,
-                absent,
-            )
-        return data
-
-    def _task(self, model: SegmentationModel, teacher: Teacher | None) -> SegmentationTask:
+    def _task(self, data: CropModule, model: SegmentationModel, teacher: Teacher | None) -> SegmentationTask:
         training, seed = self.learner.training, self.recipe.seed
+        if teacher is not None:
+            check_teacher_bands(teacher, data.dataset)
+            check_teacher(teacher, self.terms, cached=bool(self.recipe.distillation.teacher_cache))
+            if self.recipe.distillation.inherit_encoder:
+                inherit_from(model, teacher)
+            if not self.recipe.distillation.teacher_cache:
+                teacher = for_crops(teacher, data.dataset.description.resize)
+            teacher = in_precision(teacher, self.recipe.distillation.precision, data.dataset)
+            if place := self.recipe.distillation.teacher_cache:
+                stores = (data.train_store, data.unlabeled_store, data.val_crops_store)
+                teacher = cached_answers(teacher, stores, place, self.progress)
+                data.add_layer(CACHED, teacher.codes)  # which batches bring along from now on
         model.to(memory_format=torch.channels_last)
         use_memory_efficient_relu(model)
         if training.compile:
             model.compile()
         make = SegmentationTask if teacher is None else partial(Distiller, teacher=teacher)
-        return make(
+        task = make(
             model,
             terms=self.terms,
             training=training,
@@ -252,9 +247,12 @@ class _Training:
             augmentation=self.recipe.augmentation,
             consistency=self.learner.consistency,
         )
+        task.sample_names, task.resize = data.sample_names, data.dataset.description.resize
+        return task
 
-    def _trainer(self, metrics: MetricsFile, classes: ClassMap) -> lightning.Trainer:
-        trackers = build_trackers(self.recipe, self.folder.path, self.role)
+    def _trainer(self, processes: Processes, metrics: MetricsFile, classes: ClassMap) -> lightning.Trainer:
+        leads = processes.launch.rank == 0
+        trackers = build_trackers(self.recipe, self.folder.path, self.role) if leads else []
         training, checkpoints = self.learner.training, self.folder.checkpoints
         callbacks: list[Callback] = [metrics, InterruptBetweenSteps()]
         if self.progress is not None:
@@ -274,14 +272,17 @@ class _Training:
             max_epochs=training.epochs,
             precision=lightning_precision(training.precision),
             accelerator=accelerator(),
-            devices=1,
+            devices=training.devices,
+            num_nodes=training.nodes,
+            strategy=training.strategy if training.processes > 1 else "auto",
+            sync_batchnorm=training.sync_batchnorm,
             callbacks=[*callbacks, *self.callbacks, last],
             check_val_every_n_epoch=training.epochs if training.keep == "last" else 1,
             gradient_clip_val=training.clip_norm,
             accumulate_grad_batches=training.accumulate,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
-            plugins=[WholeCheckpointIO()],
+            plugins=[WholeCheckpointIO(), Environment(processes.launch)],
             logger=trackers,
             log_every_n_steps=1,
             enable_progress_bar=False,
@@ -290,7 +291,8 @@ class _Training:
 
     def _record(self, dataset: Dataset, teacher: Teacher | None) -> RunRecord:
         """Say what is trained on what; of a teacher its name, its sources as the recipe has them, and its identity."""
-        precision = lightning_precision(self.learner.training.precision)
+        precision, count = lightning_precision(self.learner.training.precision), self.learner.training.processes
+        device = device_name() if count == 1 else f"{count} × {device_name()}"
         taught: dict[str, Any] = {}
         if teacher is not None:
             listed = self.recipe.distillation.teachers
@@ -312,26 +314,9 @@ class _Training:
                 val=len(dataset.val),
             ),
             judged_by=self.recipe.data.truth,
-            machine=MachineRecord(**describe_machine(), device=device_name(), precision=precision),
+            machine=MachineRecord(**describe_machine(), device=device, precision=precision),
             **taught,
         )
-
-
-def check_same_teacher(run: Path, teacher: Teacher) -> None:
-    """Refuse to go on with a run that learned from another teacher.
-
-    Raises:
-        ConfigError: It did.
-    """
-    folder = RunFolder(run)
-    if not folder.has_run:
-        return
-    record = folder.run()
-    if record.teacher_identity in (None, teacher.identity):
-        return
-    same = record.teacher == teacher.name
-    other = "whose weights or settings have changed since" if same else f"not from {teacher.name}"
-    raise ConfigError(f"the run in {run} learns from {record.teacher}, {other}; choose another folder")
 
 
 def _learner(recipe: Recipe, role: Role, *, taught: bool) -> Learner:
@@ -351,36 +336,14 @@ def _learner(recipe: Recipe, role: Role, *, taught: bool) -> Learner:
     return learner
 
 
-def _prepare_folder(
-    folder: RunFolder, recipe: Recipe, role: Role, teacher: Teacher | None, resume: bool
-) -> RunRecord | None:
-    """Create the folder, or return the record of the run that it already holds."""
-    folder.refuse_foreign()
-    if not folder.has_run:
-        folder.write_recipe(recipe)
-        return None
-    if not resume:
-        raise FileError(f"{folder.path} already holds a run; add --resume to go on with it, or choose another folder")
-    record = folder.run()
-    if folder.recipe() != recipe or record.role != role:
-        raise ConfigError(f"{folder.path} holds a run of another recipe ({folder.config_file}); choose another folder")
-    if teacher is not None:
-        check_same_teacher(folder.path, teacher)
-    if record.status != "finished":
-        mend_checkpoint(folder)
-    return record
+def _opened(teacher: Teacher | Callable[[], Teacher] | None) -> Teacher | None:
+    return teacher if teacher is None or isinstance(teacher, Teacher) else teacher()
 
 
 def _finished(folder: RunFolder, record: RunRecord) -> RunResult:
     if record.best_mean_iou is None or record.steps is None or record.seconds is None:
         raise DataError(f"the run in {folder.path} doesn't say how far it came; train into another folder")
     return RunResult(folder.path, record.best_mean_iou, record.steps, record.seconds)
-
-
-def _threads_of(record: RunRecord | None) -> int | None:
-    """Return the threads that a run began with; other numbers of them add up to other weights."""
-    threads = record.machine.threads if record else None
-    return threads if threads and 0 < threads <= LARGEST_THREADS else None
 
 
 def cached_answers(

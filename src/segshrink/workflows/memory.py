@@ -39,9 +39,15 @@ def fit_memory(recipe: Recipe, *, role: Role, limit_mb: float, progress: Progres
         progress: Told how many choices were measured.
 
     Raises:
+        ConfigError: Several processes are to train.
         TrainingError: Not even single crops of the smallest size fit; says what they take.
         SegshrinkError: The training fails for another reason.
     """
+    if _learner(recipe, role).training.processes > 1:
+        raise ConfigError(
+            "what a training takes is measured in one process; set training.devices and training.nodes to 1, or choose "
+            "crops.batch_size yourself"
+        )
     choices = list(_choices(recipe, role))
     for number, choice in enumerate(choices):
         progress("measure memory", number, len(choices), _shown(choice, role))
