@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
+from segshrink.cli import main
+from segshrink.config import Learner, Training
+from segshrink.config.launch import Launch, check_launch
 from segshrink.prediction.scenes import Shard
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "scaling.md").read_text(encoding="utf-8")
-JOB, WORKFLOW = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL))
+JOB, WORKFLOW, TRAINING = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL))
 
 
 def shares(command: str, places: list[dict[str, str]], tmp_path: Path) -> list[Shard]:
@@ -61,3 +65,32 @@ def test_each_scheduler_asks_for_every_share_once(tmp_path: Path) -> None:
         Shard(1, 8),
         Shard(8, 8),
     ]
+
+
+def test_trainings_are_started_as_their_overrides_say() -> None:
+    assert Learner.model_validate({"model": "mobile", **TRAINING["student"]}).training.processes == 4
+    (command,) = re.findall(r"^torchrun .*?--out \S+$", TEXT, flags=re.MULTILINE | re.DOTALL)
+    words = shlex.split(command)
+    nodes, local = (words[words.index(option) + 1] for option in ("--nnodes", "--nproc-per-node"))
+    chosen = dict(re.findall(r"student\.training\.(\w+)=(\d+)", command))
+    environment = {"RANK": "0", "WORLD_SIZE": str(int(nodes) * int(local)), "LOCAL_WORLD_SIZE": local}
+    training = Training(devices=int(chosen["devices"]), nodes=int(chosen["nodes"]))
+    assert check_launch(training, environment, batch_size=8) == Launch("torchrun", 8)
+
+
+def test_the_job_of_the_page_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    classes = [{"name": name, "value": value} for value, name in enumerate("ab")]
+    data = {
+        "name": "field",
+        "images": "*.png",
+        "masks": "*.png",
+        "classes": classes,
+        "split": {"train": ["a"], "val": ["b"]},
+    }
+    Path("recipe.yaml").write_text(yaml.safe_dump({"data": data, "student": {"model": "mobile"}}))
+    (command,) = re.findall(r"^segshrink (submit .*) \| sbatch$", TEXT, flags=re.MULTILINE)
+    assert main(shlex.split(command)) == 0
+    assert "#SBATCH --time=12:00:00\n" in capsys.readouterr().out

@@ -78,6 +78,7 @@ from .workflows.labels import LabelErrors as LabelErrors
 from .workflows.labels import find_label_errors as find_label_errors
 from .workflows.prune import prune as prune
 from .workflows.quantize import quantize as quantize
+from .workflows.submit import submit as submit
 from .workflows.train import train as train
 from .workflows.tune import TuneResult as TuneResult
 from .workflows.tune import tune as tune

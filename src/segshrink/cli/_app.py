@@ -27,6 +27,7 @@ from segshrink.cli.predict import predict
 from segshrink.cli.prune import prune
 from segshrink.cli.quantize import quantize
 from segshrink.cli.report import report
+from segshrink.cli.submit import submit
 from segshrink.cli.train import train
 from segshrink.cli.tune import tune
 from segshrink.cli.watch import watch
@@ -54,6 +55,7 @@ _VERBS = (
     compress,
     prune,
     quantize,
+    submit,
 )
 _HELP = ["-h", "--help"]
 WRONG_USAGE = 2
