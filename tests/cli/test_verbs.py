@@ -30,6 +30,7 @@ VERBS = (
     "export",
     "compress",
     "prune",
+    "submit",
 )
 # The scenes are learned within seconds, or hardly at all.
 WELL = "{epochs: 8, learning_rate: 0.02, validate_every: 8, precision: '32', threads: 1}"
