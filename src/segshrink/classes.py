@@ -19,6 +19,12 @@ from segshrink.formatting import printable, shortened
 # The index of pixels without a label; torch's habit in segmentation.
 IGNORE_INDEX = 255
 
+# The classes of Pascal VOC by their index.
+VOC_CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
 Color = tuple[int, int, int]
 # A class's name, its color or colors in masks, its value or values there.
 Entry = tuple[str, str | Sequence[str] | None, int | Sequence[int] | None]

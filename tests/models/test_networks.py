@@ -115,6 +115,7 @@ def test_mobile_width_keeps_channels_multiples_of_eight(width):
         ("unet", {"width": 8, "depth": 3}),
         ("unet", {"width": 8, "depth": 3, "batch_norm": False}),
         ("separable-unet", {"width": 0.25}),
+        ("espnetv2", {"scale": 0.5}),
     ],
 )
 def test_networks_start_at_equal_class_shares_and_learn_a_scene(classes, identity, options):
@@ -146,6 +147,7 @@ def test_networks_start_at_equal_class_shares_and_learn_a_scene(classes, identit
         ("unet", {"depth": 1}),
         ("unet", {"dropout": 1.5}),
         ("separable-unet", {"width": -1}),
+        ("espnetv2", {"scale": 3}),
     ],
 )
 def test_options_out_of_range_are_refused(classes, identity, options):

@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from segshrink import build_model, export_onnx
-from segshrink.classes import ClassMap
+from segshrink.classes import VOC_CLASSES, ClassMap
 from segshrink.config import TeacherSource
-from segshrink.errors import FileError, ModelError
+from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.teachers import open_teacher
+from segshrink.teachers.factory import is_data
 from segshrink.teachers.recognition import recognized
 
 CLASSES = ClassMap.build(["ground", "roof"])
@@ -84,6 +85,27 @@ def test_saved_folders_of_libraries_are_opened(tmp_path: Path) -> None:
     (tmp_path / "hf").mkdir()
     (tmp_path / "hf" / "config.json").write_text(json.dumps({"model_type": "segformer"}))
     assert kind_of(tmp_path / "hf") == f"hf:{tmp_path / 'hf'}"
+
+
+def test_published_weights_of_espnetv2_need_nothing_else(tmp_path: Path) -> None:
+    """Also with their scale and classes unsaid, and those of VOC matched by name."""
+    voc = ClassMap.build(VOC_CLASSES)
+    model = build_model("espnetv2", voc, options={"scale": 0.5}).eval()
+    with torch.no_grad():  # as it starts, only training keeps its answers small
+        model.network.bu_dec_l4.merge_layer[-1].weight.mul_(1e-7)
+    file = tmp_path / "espnetv2.pth"
+    torch.save(model.network.state_dict(), file)
+    source = recognized(TeacherSource(source=str(file)))
+    assert (source.source, source.weights) == ("espnetv2", file)
+    chosen = ClassMap.build(VOC_CLASSES[::-1])
+    with torch.no_grad():
+        expected = model(image()).flip(1)
+    assert expected.std() > 0.01
+    for named in (TeacherSource(source=str(file)), TeacherSource(source="espnetv2", weights=file)):
+        assert is_data(named)
+        assert torch.allclose(open_teacher(named, chosen).logits(image()), expected, atol=1e-4)
+    with pytest.raises(ConfigError, match="random weights"):
+        open_teacher("espnetv2", chosen)
 
 
 def test_weights_say_that_they_need_their_network(tmp_path: Path) -> None:

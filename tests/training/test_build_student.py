@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from segshrink.classes import ClassMap
+from segshrink.classes import VOC_CLASSES, ClassMap
 from segshrink.config import ModelChoice, Recipe, dump_yaml, load_recipe
 from segshrink.data import open_dataset
 from segshrink.errors import ConfigError, FileError, ModelError
@@ -179,6 +179,25 @@ def test_training_goes_on_with_another_class_list(recipe: Recipe, tmp_path: Path
     assert all(torch.equal(model.network.state_dict()[name], value) for name, value in kept.items())
     (tmp_path / "config.yaml").write_text(dump_yaml(loaded))
     assert load_recipe(tmp_path / "config.yaml") == loaded
+
+
+@pytest.mark.parametrize(("renamed", "kept"), [({}, []), ({"Roof": ["car", "bus"]}, ["Roof"])])
+def test_training_starts_from_published_weights(recipe: Recipe, tmp_path: Path, renamed: dict, kept: list[str]) -> None:
+    """Those of ESPNetv2 bring all but the head's rows of classes that they don't know."""
+    voc = ClassMap.build(VOC_CLASSES)
+    published = build_model("espnetv2", voc, options={"scale": 0.5}).network.state_dict()
+    torch.save({f"module.{name}": value for name, value in published.items()}, tmp_path / "espnetv2.pth")
+    model = chosen(recipe, start=str(tmp_path / "espnetv2.pth"), start_classes=renamed)
+    assert (model.description.id, model.description.options) == ("espnetv2", {"scale": 0.5})
+    assert model.description.classes.names == ("Ground", "Roof", "Water")
+    head = "bu_dec_l4.merge_layer.3."
+    own = model.network.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in published.items() if not name.startswith(head))
+    mean = published[f"{head}weight"][[VOC_CLASSES.index("car"), VOC_CLASSES.index("bus")]].mean(dim=0)
+    matching = [
+        name for name, row in zip(("Ground", "Roof", "Water"), own[f"{head}weight"], strict=True) if row.equal(mean)
+    ]
+    assert matching == kept
 
 
 def test_a_start_that_contradicts_itself_is_refused(recipe: Recipe, tmp_path: Path) -> None:

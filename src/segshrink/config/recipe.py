@@ -18,11 +18,12 @@ class ModelChoice(Strict):
     """A network by id, with its options. A text alone is its ``id``."""
 
     id: str
-    """A network id: "unet", "separable-unet", "mobile", "smp:Unet/resnet34", "torchvision:lraspp_mobilenet_v3_large";
-    "module:function" of your own code; or a model or run folder, relative to the recipe, whose network, weights and
-    normalization training starts from."""
+    """A network id: "unet", "separable-unet", "mobile", "espnetv2", "smp:Unet/resnet34",
+    "torchvision:lraspp_mobilenet_v3_large"; "module:function" of your own code; or a model or run folder, relative to
+    the recipe, whose network, weights and normalization training starts from."""
     options: Options = Field(default={})
-    """Network options by name (unet: width, depth; separable-unet: width; ...), or arguments of the function."""
+    """Network options by name (unet: width, depth; separable-unet: width; espnetv2: scale; ...), or arguments of the
+    function."""
     encoder_weights: Literal["imagenet"] | Path | None = None
     """Where the encoder starts: "imagenet" takes an installed package that carries the weights, or a hub where one is
     reached; or a file of encoder weights (.safetensors or weights-only .pth), relative to the recipe. None starts at
@@ -33,8 +34,9 @@ class ModelChoice(Strict):
     sigmoid: bool = False
     """One output channel (a sigmoid) instead of two, for data of exactly two classes, the background first."""
     start: str | None = None
-    """A run or model folder, relative to the recipe, whose network and weights training goes on from though the list of
-    classes has changed since: classes go by name. It stands for ``id``, and may be written beside ``student``."""
+    """A run or model folder, or the published weights of ESPNetv2 (.pth), relative to the recipe, whose network and
+    weights training goes on from though the list of classes has changed since: classes go by name. It stands for
+    ``id``, and may be written beside ``student``."""
     start_classes: dict[str, str | list[str]] = Field(default={})
     """Class -> class or classes of ``start`` that it comes from, where it is split or merged: {conifer: forest,
     broadleaf: forest, vehicle: [car, truck]}. The ``labels`` of a class count as well."""

@@ -98,8 +98,9 @@ class TeacherSource(Strict):
     """One teacher. A text alone is its ``source``."""
 
     source: str
-    """Run or model folder; "smp:...", "torchvision:NAME@WEIGHTS", "hf:FOLDER or hub name", "module:function";
-    "onnx:FILE", "tflite:FILE", "keras:FILE"; "labels:FOLDER" of soft (.npy) or hard (.png) label maps."""
+    """Run or model folder; "smp:...", "torchvision:NAME@WEIGHTS", "espnetv2", "hf:FOLDER or hub name",
+    "module:function"; "onnx:FILE", "tflite:FILE", "keras:FILE"; "labels:FOLDER" of soft (.npy) or hard (.png) label
+    maps."""
     adapter: Adapter | Path | None = None
     """How it takes pixels and what it answers, written here or in a file of its own; of "keras:unet.keras" by default
     in unet.keras.yaml beside it, where there is such a file."""

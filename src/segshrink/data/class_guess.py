@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from segshrink.classes import IGNORE_INDEX
+from segshrink.classes import IGNORE_INDEX, VOC_CLASSES
 from segshrink.data.class_names import NamedClass
 from segshrink.data.mask_survey import MOST_KINDS, MaskSurvey
 from segshrink.errors import DataError
@@ -19,10 +19,6 @@ Ask = Callable[[str, Sequence[str]], str]
 _VOID = re.compile(r"(?i)unlabell?ed|void|ignored?|unknown|no[ _-]?data|out of roi|dontcare")
 # Ids of objects are a class's value times this and a count, which stays below that, in Cityscapes and its kin.
 _INSTANCES, _MOST_OBJECTS = 1000, 300
-_VOC = (
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-    "pottedplant sheep sofa train tvmonitor"
-)
 # Colors of VOC's palette that no other common one has at these values.
 _VOC_COLORS = {1: "#800000", 2: "#008000", 9: "#C00000", 15: "#C08080", 20: "#004080"}
 
@@ -168,7 +164,7 @@ def _by_value(survey: MaskSurvey, named: Sequence[NamedClass]) -> dict[str | int
     if len(names) + 1 == len(plain) and plain[0] == 0:
         return {value: (name, unsure) for value, name in zip(plain, ["background", *names], strict=True)}
     if not names and plain[-1] <= 20 and _has_voc_palette(survey):
-        return {value: (name, "named as in Pascal VOC, for its palette") for value, name in enumerate(_VOC.split())}
+        return {value: (name, "named as in Pascal VOC, for its palette") for value, name in enumerate(VOC_CLASSES)}
     if len(plain) == 2 and plain[0] == 0 and plain[1] in (1, IGNORE_INDEX):
         unsure = "a mask of two values, name them"
         return {0: ("background", unsure), plain[1]: ("foreground", unsure)}

@@ -89,28 +89,29 @@ class _Aligned(nn.Module):
         return self.model.forward_aligned(images)
 
 
-def _adaptive_average_pool(self: Any, output_size: Sequence[int]) -> Any:
+def _adaptive_average_pool(self: Any, output_size: Sequence[Any]) -> Any:
     """Average (N, C, H, W) over ``output_size`` cells; the argument names are those of PyTorch's operator.
 
-    ONNX has no such operator, and what the exporter writes holds for the size of its example alone. Pooling to fixed
-    numbers of cells is a product with two matrices of averages, one for rows and one for columns, which the graph
-    computes from the size of its input.
+    ONNX has no such operator, and what the exporter writes holds for the size of its example alone. Pooling is a
+    product with two matrices of averages, one for rows and one for columns, which the graph computes from the size of
+    its input. A number of cells that depends on that is a value of the graph.
     """
     from onnxscript import opset18
 
     op: Any = opset18  # whose types know tensors of constants only
-    if tuple(output_size) == (1, 1):
+    if all(isinstance(cells, int) and cells == 1 for cells in output_size):
         return op.GlobalAveragePool(self)
     rows = _averages(op, op.Shape(self, start=2, end=3), output_size[0])
     columns = _averages(op, op.Shape(self, start=3, end=4), output_size[1])
     return op.MatMul(op.MatMul(rows, self), op.Transpose(columns, perm=[1, 0]))
 
 
-def _averages(op: Any, size: Any, cells: int) -> Any:
+def _averages(op: Any, size: Any, cells: Any) -> Any:
     """Return the matrix (cells, size) that averages a side: cell i holds floor(i·size/cells) to ceil((i+1)·...)."""
     from onnx import TensorProto
 
-    zero, one, count = (op.Constant(value_int=number) for number in (0, 1, cells))
+    zero, one = (op.Constant(value_int=number) for number in (0, 1))
+    count = op.Constant(value_int=cells) if isinstance(cells, int) else cells
     length = op.Squeeze(size)
     pixel = op.Unsqueeze(op.Range(zero, length, one), op.Constant(value_ints=[0]))
     cell = op.Unsqueeze(op.Range(zero, count, one), op.Constant(value_ints=[1]))

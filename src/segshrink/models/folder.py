@@ -27,7 +27,8 @@ from segshrink.models.keras import load_keras
 from segshrink.models.model import SegmentationModel
 from segshrink.models.registry import build_model, build_network
 from segshrink.models.structure import apply_structure
-from segshrink.models.weights import read_tensors
+from segshrink.models.weights import WEIGHT_SUFFIXES, read_tensors
+from segshrink.models.whole_weights import load_published
 from segshrink.run_folder import RunFolder
 from segshrink.user_code import is_function, is_trusted
 from segshrink.version import __version__
@@ -74,7 +75,7 @@ def load_model(
     network: nn.Module | None = None,
     trust: bool = False,
 ) -> SegmentationModel:
-    """Load a model folder, the ``model/`` of a run folder, a Keras file, or build a network by id with random weights.
+    """Load a model folder, the ``model/`` of a run folder, or a file; or build a network by id with random weights.
 
     What a Keras file ``unet.keras`` doesn't say, its class names and how its pixels are scaled, is read from
     ``unet.keras.yaml`` beside it.
@@ -82,7 +83,8 @@ def load_model(
     Random numbers that others draw from torch are not disturbed by loading a folder.
 
     Args:
-        source: A folder, a Keras file, or an id such as "mobile" or "smp:Unet/resnet34".
+        source: A folder, a Keras file, the published weights of ESPNetv2, or an id such as "mobile" or
+            "smp:Unet/resnet34".
         classes: Needed with an id. With a folder or file: the model must have these class names, in any order.
         bands: Bands of the images, with an id 3 by default. With a folder or file: the model must take as many.
         network: The network that a folder's weights belong to, where no id builds it (``SegmentationModel.wrap``); it
@@ -100,6 +102,10 @@ def load_model(
     path = Path(source)
     if path.is_dir():
         return _load_folder(path, classes=classes, bands=bands, network=network, trust=trust)
+    if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file():
+        model = load_published(path)
+        _check_match(model.description, path, classes=classes, bands=bands)
+        return model
     if path.is_file():
         raise ModelError(f"{path} is a file; give a model folder (with {CONFIG_FILE}) or a run folder")
     identity = str(source)

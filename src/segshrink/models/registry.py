@@ -22,6 +22,7 @@ from segshrink.models.adapters import (
     torchvision_names,
 )
 from segshrink.models.depthwise import quicken_strided_depthwise
+from segshrink.models.espnetv2 import ESPNetV2
 from segshrink.models.huggingface import HuggingFaceNetwork, build_huggingface
 from segshrink.models.imagenet import IMAGENET, load_imagenet_weights
 from segshrink.models.mobile import MobileSegmenter
@@ -33,7 +34,12 @@ from segshrink.models.weights import load_encoder_weights
 from segshrink.user_code import is_function
 
 # Our networks: a class with the options as keyword arguments, and a ``stride``.
-_OWN: Mapping[str, type[nn.Module]] = {"mobile": MobileSegmenter, "separable-unet": SeparableUNet, "unet": UNet}
+_OWN: Mapping[str, type[nn.Module]] = {
+    "espnetv2": ESPNetV2,
+    "mobile": MobileSegmenter,
+    "separable-unet": SeparableUNet,
+    "unet": UNet,
+}
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a list of whole numbers"}
 _BORROWED = {"hf": build_huggingface, "smp": build_smp, "torchvision": build_torchvision}
 
@@ -51,7 +57,7 @@ def build_model(
     """Build a network by id, with random weights or an encoder's from a file; nothing is downloaded unasked.
 
     Args:
-        id: "unet", "separable-unet", "mobile", "smp:<Architecture>/<encoder>", "torchvision:<name>",
+        id: "unet", "separable-unet", "mobile", "espnetv2", "smp:<Architecture>/<encoder>", "torchvision:<name>",
             "hf:<folder or hub name>", which brings its trained weights, or "module:function" of your own code, which is
             imported; arguments called ``classes`` and ``bands`` get their numbers.
         classes: What the logits mean.

@@ -22,17 +22,19 @@ _LOGGER = logging.getLogger(__name__)
 _DAMAGED = "{path} is not a file of weights or is damaged; download or save it again"
 # Bytes of names and shapes; a thousand tensors take a hundred thousand.
 _LARGEST_HEADER = 16 << 20
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 # What training code wraps around a network.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module")
 _PREFIXES = (
     "",
     "encoder.",
     "backbone.",
+    "base_net.",
     "module.",
     "model.",
     "network.",
     "network.encoder.",
+    "network.base_net.",
     "model.encoder.",
     "features.",
 )
@@ -54,8 +56,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileError(f"no weight file at {path}; give the path of a .safetensors or .pth file")
-    if path.suffix.lower() not in _SUFFIXES:
-        raise ModelError(f"{path} is not a weight file by its name; give one that ends in {', '.join(_SUFFIXES)}")
+    if path.suffix.lower() not in WEIGHT_SUFFIXES:
+        raise ModelError(f"{path} is not a weight file by its name; give one that ends in {', '.join(WEIGHT_SUFFIXES)}")
     content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else read_checkpoint(path)
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -96,8 +98,8 @@ def load_encoder_weights(network: nn.Module, path: Path, *, least: float = 0.9) 
     """Load a weight file into a network's encoder by name.
 
     Names may carry a prefix ("encoder.", "backbone.", "module.", ...). The file may hold more than the encoder has (a
-    classifier, the blocks that a truncated encoder leaves out). A first convolution for three bands is fitted to
-    another number of bands: its bands are repeated in turn and scaled by 3 / bands, so that activations stay as large.
+    classifier, the blocks that a truncated encoder leaves out). Convolutions of images of three bands are fitted to
+    another number of bands: bands are repeated in turn and scaled by 3 / bands, so that activations stay as large.
 
     Args:
         network: Has its encoder as attribute ``encoder``.
@@ -150,12 +152,11 @@ def fit_encoder(network: nn.Module, tensors: Mapping[str, Tensor], source: str, 
         raise ModelError(f"{type(network).__name__} has no encoder that weights could be loaded into; leave them out")
     expected = {name: value for name, value in encoder.state_dict().items() if not name.endswith("num_batches_tracked")}
     match = _best_match(expected, tensors)
-    first = next(name for name, value in expected.items() if value.ndim == 4)
     fitting: dict[str, Tensor] = {}
     problems: list[str] = []
     for name, value in expected.items():
         tensor = tensors.get(match(name))
-        if tensor is not None and name == first:
+        if tensor is not None and value.ndim == 4:
             tensor = _fit_bands(tensor, value.shape[1])
         if tensor is None:
             problems.append(f"{name} is missing")
@@ -228,7 +229,7 @@ def _items(content: Any) -> list[tuple[Any, Any]]:
 
 
 def _fit_bands(weight: Tensor, bands: int) -> Tensor:
-    """Fit a first convolution's weight (out, 3, kh, kw) to (out, bands, kh, kw)."""
+    """Fit the weight (out, 3, kh, kw) of a convolution of images to (out, bands, kh, kw); others stay."""
     weight_bands = weight.shape[1] if weight.ndim == 4 else bands
     if weight_bands == bands or weight_bands != 3:
         return weight

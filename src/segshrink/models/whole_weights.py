@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segshrink.classes import ClassMap
+from segshrink.classes import VOC_CLASSES, ClassMap
 from segshrink.errors import ModelError, nearest
 from segshrink.models.adapters import TorchvisionNetwork, first_line, torchvision_names
 from segshrink.models.model import SegmentationModel
@@ -21,6 +21,8 @@ from segshrink.models.weights import read_tensors
 _HELPERS = ("aux_classifier.", "auxiliary_head.", "classification_head.")
 # Batch normalization's counter, which older files lack.
 _COUNTER = "num_batches_tracked"
+# The network of ours whose weights others publish, and its activation that has 64 channels times its scale.
+_ESPNETV2, _ESPNETV2_ANCHOR = "espnetv2", "base_net.level2_0.act.weight"
 
 
 def load_network(
@@ -32,17 +34,17 @@ def load_network(
     options: Mapping[str, Any] | None = None,
     likely_classes: int = 2,
 ) -> SegmentationModel:
-    """Build a borrowed network with as many classes as its weights have, and load them; one channel is two classes.
+    """Build a network with as many classes as its weights have, and load them; one channel is two classes.
 
     A prefix that all names share ("module.", "model.", ...) is taken away; auxiliary heads are left out.
 
     Args:
-        identity: "smp:<Architecture>/<encoder>" or "torchvision:<name>".
+        identity: "smp:<Architecture>/<encoder>", "torchvision:<name>" or "espnetv2".
         weights: File of the whole network's weights (.safetensors, or .pth read weights-only), or for torchvision the
             name of published ones, which are downloaded unless torch's cache has them.
         name_classes: Says what K classes mean.
         bands: Bands of an image.
-        options: The network's options by name.
+        options: The network's options by name; the scale of "espnetv2" is read from its weights.
         likely_classes: The number of classes that is tried first.
 
     Raises:
@@ -51,6 +53,8 @@ def load_network(
             fit.
     """
     tensors = _read(identity, weights)
+    if identity == _ESPNETV2 and (scale := espnetv2_scale(tensors)) is not None:
+        options = {"scale": scale, **(options or {})}
     count = likely_classes
     model, renamed = _fitted(identity, tensors, count, bands=bands, options=options)
     if (classes_in_file := _count_classes(model.network, renamed, count)) != count:
@@ -68,8 +72,35 @@ def load_network(
     return SegmentationModel(model.network, replace(model.description, classes=classes, sigmoid=sigmoid)).eval()
 
 
+def load_published(weights: Path) -> SegmentationModel:
+    """Load weights that others publish for a network of ours, those of ESPNetv2, which need nothing beside them.
+
+    Raises:
+        FileError: The file is missing or can't be read.
+        ModelError: They are another network's, or damaged.
+    """
+    if espnetv2_scale(read_tensors(weights)) is None:
+        raise ModelError(
+            f"{weights} holds the weights of a network and not how it is built; give a model folder or a run folder, "
+            "or weights of ESPNetv2 as its authors publish them"
+        )
+
+    def name_classes(count: int) -> ClassMap:
+        return ClassMap.build(published_classes(_ESPNETV2, count) or [str(number) for number in range(count)])
+
+    return load_network(_ESPNETV2, weights, name_classes, likely_classes=len(VOC_CLASSES))
+
+
+def espnetv2_scale(tensors: Mapping[str, Tensor]) -> float | None:
+    """Return the scale of an ESPNetv2 for segmentation; None where its tensors aren't there."""
+    channels = (len(value) for name, value in tensors.items() if name.endswith(_ESPNETV2_ANCHOR) and value.ndim)
+    return next((count / 64 for count in channels), None)
+
+
 def published_classes(identity: str, count: int) -> tuple[str, ...] | None:
-    """Return the class names of weights that torchvision publishes for a network, where they are so many."""
+    """Return the class names of weights that are published for a network, where they are so many."""
+    if identity == _ESPNETV2:
+        return VOC_CLASSES if count == len(VOC_CLASSES) else None
     for weights in _published(identity).values():
         names = tuple(str(name).strip("_") for name in weights.meta["categories"])
         if len(names) == count:

@@ -35,13 +35,13 @@ from segshrink.teachers.torch_teacher import AdaptedNetwork, TorchTeacher
 from segshrink.user_code import is_function, one_line
 
 _LOGGER = logging.getLogger(__name__)
-_LIBRARIES = ("smp", "torchvision")
+_NETWORKS = ("smp", "torchvision", "espnetv2")
 _FILES = ("onnx", "tflite", "keras", "labels", "torchscript", "exported")
 _PROGRAMS = ("torchscript", "exported")
 # Settings of an adapter that a network can't follow by itself; scaling and classes are settings of the model.
 _WRAPPING = {"layout", "size", "order", "dtype", "output_name"}
 _KINDS = (
-    "a run folder, model folder or bank, smp:ARCHITECTURE/ENCODER, torchvision:NAME, hf:FOLDER or hub name, "
+    "a run folder, model folder or bank, smp:ARCHITECTURE/ENCODER, torchvision:NAME, espnetv2, hf:FOLDER or hub name, "
     "module:function, onnx:FILE, tflite:FILE, keras:FILE or labels:FOLDER"
 )
 # Side of the images that a foreign network is tried with.
@@ -108,7 +108,7 @@ def open_teacher(
         source = TeacherSource(source=str(source))
     source = recognized(source)
     kind, _, name = source.source.partition(":")
-    for key in () if kind in _LIBRARIES or _is_function(source) else ("weights", "options"):
+    for key in () if kind in _NETWORKS or _is_function(source) else ("weights", "options"):
         if getattr(source, key):
             raise ConfigError(f"the teacher {source.source} is whole and takes no '{key}'; leave it out")
     if kind in _FILES and not name:
@@ -152,10 +152,11 @@ def open_bank(folder: str | Path, *, out_of_fold: bool = False) -> Teacher:
 def is_data(source: TeacherSource) -> bool:
     """Tell whether a teacher is opened by reading local files alone: it runs no code and asks no network."""
     kind = source.source.partition(":")[0]
-    if kind in _LIBRARIES:
+    if kind in _NETWORKS:
         asks = any("weights" in key for key in source.options)
         return source.weights is not None and source.weights.is_file() and not asks
-    local = kind in _FILES or keras_path(source.source) is not None or Path(source.source).is_dir()
+    is_path = Path(source.source).is_dir() or (kind == source.source and Path(kind).is_file())
+    local = kind in _FILES or keras_path(source.source) is not None or is_path
     return local and not source.trust
 
 
@@ -199,8 +200,8 @@ def _is_function(source: TeacherSource) -> bool:
 
 def _opened(source: TeacherSource, named: tuple[str, ...] | None, classes: ClassMap, bands: int) -> _Opened:
     family, _, name = source.source.partition(":")
-    if family in _LIBRARIES:
-        return _library_network(source, named, classes, bands)
+    if family in _NETWORKS:
+        return _network_with_weights(source, named, classes, bands)
     if family in _PROGRAMS:
         return _Opened(open_program(family, Path(name)), None, content_key(Path(name)))
     if family == "hf":
@@ -215,7 +216,9 @@ def _opened(source: TeacherSource, named: tuple[str, ...] | None, classes: Class
     return _Opened(model, model.description.classes.names)
 
 
-def _library_network(source: TeacherSource, named: tuple[str, ...] | None, classes: ClassMap, bands: int) -> _Opened:
+def _network_with_weights(
+    source: TeacherSource, named: tuple[str, ...] | None, classes: ClassMap, bands: int
+) -> _Opened:
     if source.weights is None:
         hint = ", or the name of weights that torchvision publishes" if source.source.startswith("torchvision:") else ""
         raise ConfigError(

@@ -11,6 +11,7 @@ from typing import Any
 from segshrink.config import TeacherSource
 from segshrink.errors import FileError, ModelError
 from segshrink.models import read_tensors
+from segshrink.models.whole_weights import espnetv2_scale
 
 # Bytes of a pickle that are searched for the packages it was made with.
 _LOOKED_AT = 1 << 22
@@ -57,7 +58,7 @@ def recognized(source: TeacherSource) -> TeacherSource:
     if head[:2] == b"PK" and (kind := _zip_kind(path)) is not None:
         return _as(source, f"{kind}:{path}")
     if suffix in _WEIGHTS:
-        raise _needs_its_network(path)
+        return _weights(source, path)
     if suffix == ".py":
         raise ModelError(f"{path} is code; name its function as {path.stem}:FUNCTION, in this folder or on the path")
     return source
@@ -119,19 +120,21 @@ def _zip_kind(path: Path) -> str | None:
     return None
 
 
-def _needs_its_network(path: Path) -> ModelError:
-    """Say what a file of weights needs, or which program exports it."""
+def _weights(source: TeacherSource, path: Path) -> TeacherSource:
+    """Tell ESPNetv2's published weights; of others say what they need, or which program exports them."""
     packages = _PACKAGES.items() if path.suffix.lower() != ".safetensors" else ()
     with path.open("rb") as stream:
         content = stream.read(_LOOKED_AT)
     for package, (what, remedy) in packages:
         if re.search(rb"%s(\.|\n)" % package.encode(), content):
-            return ModelError(f"{path} is {what}; {remedy.format(file=path)}, and give that file")
+            raise ModelError(f"{path} is {what}; {remedy.format(file=path)}, and give that file")
     names = read_tensors(path)
+    if espnetv2_scale(names) is not None:
+        return source.model_copy(update={"source": "espnetv2", "weights": path})
     for prefix, (what, remedy) in _HEADS.items():
         if any(prefix in name for name in names):
-            return ModelError(f"{path} is {what}; {remedy.format(file=path)}, and give that file")
-    return ModelError(
+            raise ModelError(f"{path} is {what}; {remedy.format(file=path)}, and give that file")
+    raise ModelError(
         f"{path} holds the weights of a network and not how it is built ({', '.join(list(names)[:2])}, ...); write "
         f"{{source: MODULE:FUNCTION, weights: {path}}}, or {{source: smp:ARCHITECTURE/ENCODER, weights: {path}}}"
     )

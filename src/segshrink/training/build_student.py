@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def build_chosen(choice: ModelChoice, dataset: Dataset, statistics: Callable[[], Normalization]) -> SegmentationModel:
-    """Build a network by id, or load the model of a folder with its weights and normalization.
+    """Build a network by id, or load the model of a folder or file with its weights and normalization.
 
     Args:
         choice: What the recipe says.
@@ -129,7 +129,7 @@ def inherit_from(student: SegmentationModel, teacher: Teacher) -> None:
 
 def _load(choice: ModelChoice, dataset: Dataset) -> SegmentationModel:
     folder = Path(choice.id)
-    if not folder.is_dir():
+    if not folder.exists():
         raise FileError(f"no model folder at {folder}; give a model folder, a run folder or a network id")
     for name, given in (
         ("options", bool(choice.options)),
@@ -159,8 +159,11 @@ def _with_classes_of(dataset: Dataset, model: SegmentationModel, choice: ModelCh
         for entry in dataset.description.classes
     }
     aliases = {name: names for name, names in merged.items() if names} | choice.start_classes
-    mapping = map_classes(dataset.classes.names, old, aliases, name=f"the model in {choice.start}")
-    fresh = [name for name, group in zip(dataset.classes.names, mapping.channels, strict=True) if not group]
+    sources: Sequence[Sequence[int]] = [()] * len(dataset.classes)
+    # Published weights were made for other data: a network without a head is worth starting from.
+    if aliases or Path(str(choice.start)).is_dir():
+        sources = map_classes(dataset.classes.names, old, aliases, name=f"the model in {choice.start}").channels
+    fresh = [name for name, group in zip(dataset.classes.names, sources, strict=True) if not group]
     if fresh:
         _LOGGER.info("%s: %s in no class of it, so learned anew", choice.start, listing(fresh))
-    return with_classes(model, dataset.classes, mapping.channels)
+    return with_classes(model, dataset.classes, sources)

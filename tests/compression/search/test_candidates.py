@@ -77,7 +77,7 @@ def test_a_pruned_candidate_is_another_one() -> None:
 
 
 def test_every_candidate_of_our_families_can_be_built_the_widest_first() -> None:
-    for family in ("mobile", "separable-unet", "unet"):
+    for family in ("mobile", "espnetv2", "separable-unet", "unet"):
         listed = [one for one in list_candidates(ModelChoice(id="unet"), [family]) if one.family == family]
         for candidate in listed:
             model = build_model(candidate.id, CLASSES, options=candidate.options)

@@ -37,9 +37,12 @@ _GRIDS: Mapping[str, tuple[dict[str, Any], ...]] = {
         {"width": 0.5},
         {"width": 0.35},
     ),
+    "espnetv2": ({"scale": 2.0}, {"scale": 1.5}, {"scale": 1.0}, {"scale": 0.5}),
     "separable-unet": ({"width": 0.5}, {"width": 0.375}, {"width": 0.25}, {"width": 0.125}),
     "unet": ({"width": 16}, {"width": 8}, {"width": 8, "depth": 4}, {"width": 4, "depth": 4}),
 }
+# Those that are looked at unasked, beside the student's.
+_FAMILIES = ("mobile", "separable-unet", "unet")
 # The family that adds nothing to the recipe's student.
 _STUDENT_ONLY = "student"
 # Architectures of segmentation-models-pytorch whose decoder channels can be chosen, and the grid over them.
@@ -231,8 +234,9 @@ def list_candidates(student: ModelChoice, families: Sequence[str] | None = None)
 
     Args:
         student: The recipe's student.
-        families: "mobile", "separable-unet", "unet", "smp:<Architecture>/<encoder>", any other network id, which stands
-            for itself, or "student", which adds nothing to it; None takes the student's family and ours.
+        families: "mobile", "separable-unet", "unet", "espnetv2", "smp:<Architecture>/<encoder>", any other network id,
+            which stands for itself, or "student", which adds nothing to it; None takes the student's family and the
+            first three.
 
     Raises:
         UsageError: A family is unknown (the nearest is named), or none is given.
@@ -240,7 +244,7 @@ def list_candidates(student: ModelChoice, families: Sequence[str] | None = None)
     first = _recipe_student(student)
     if families is not None and not any(name.strip() for name in families):
         raise UsageError(f"--families names nothing; known are: {', '.join(_GRIDS)}, or any network id")
-    names = [name.strip() for name in families] if families is not None else [first.family, *_GRIDS]
+    names = [name.strip() for name in families] if families is not None else [first.family, *_FAMILIES]
     candidates = {first.key: first}
     for family in dict.fromkeys(names):
         for identity, options in _networks(family, student, first.family):
@@ -264,8 +268,9 @@ def pruned(candidate: Candidate, *, macs: int, share: float) -> Candidate:
 def _recipe_student(student: ModelChoice) -> Candidate:
     """Return the recipe's student as it stands there."""
     folder = Path(student.id)
-    if folder.is_dir():
-        identity = _ModelConfig.read(ModelFile.find(folder).parts[0]).id
+    if folder.is_dir() or student.start is not None:
+        # Weights that training starts from without a folder are ESPNetv2's.
+        identity = _ModelConfig.read(ModelFile.find(folder).parts[0]).id if folder.is_dir() else "espnetv2"
         return Candidate(_slug(folder.name), _family_of(identity), student.id, from_recipe=True, keeps_weights=True)
     candidate = _candidate(student.id, student.options, student)
     return replace(candidate, from_recipe=True, keeps_weights=True)

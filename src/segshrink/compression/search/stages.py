@@ -38,6 +38,7 @@ from segshrink.records import Record
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher, open_teachers
 from segshrink.training import describe_teacher, evaluate_run, profile_runs, train
+from segshrink.training.build_student import build_chosen
 
 # Options of a network that fetch weights; an untrained candidate needs none.
 _FETCHING = ("weights",)
@@ -262,7 +263,8 @@ class SearchStages:
         elif not candidate.from_recipe:
             weights = model.encoder_weights if candidate.keeps_weights else None
             options = dict(candidate.options)
-            model = model.model_copy(update={"id": candidate.id, "options": options, "encoder_weights": weights})
+            update = {"id": candidate.id, "options": options, "encoder_weights": weights}
+            model = model.model_copy(update={**update, "start": None, "start_classes": {}})
         parts = {
             "student": student.model_copy(update={"model": model}),
             "distillation": distillation.model_copy(update={"inherit_encoder": inherits}),
@@ -277,6 +279,9 @@ class SearchStages:
     def _untrained(self, candidate: Candidate) -> SegmentationModel:
         """Build a candidate with random weights."""
         dataset = self.dataset
+        student = self.recipe.student
+        if student is not None and candidate.id == student.model.start:
+            return build_chosen(student.model, dataset, lambda: Normalization.named("half", dataset.bands))
         if Path(candidate.id).is_dir():
             model = load_model(candidate.id, classes=dataset.classes, bands=dataset.bands)
         else:
