@@ -45,6 +45,7 @@ from .prediction import estimate_scenes as estimate_scenes
 from .prediction import open_backend as open_backend
 from .prediction import predict_scene as predict_scene
 from .prediction import predict_scenes as predict_scenes
+from .prediction import watch_scenes as watch_scenes
 from .profiling import Job as Job
 from .profiling import Measurement as Measurement
 from .profiling import measure as measure

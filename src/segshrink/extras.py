@@ -34,6 +34,7 @@ _EXTRAS = {
     "openvino": frozenset(("openvino",)),
     "vector": frozenset(("pyogrio", "shapely")),
     "coco": frozenset(("pycocotools",)),
+    "video": frozenset(("av",)),
     "compress": frozenset(("nncf", "torch_pruning")),
     "trackers": frozenset(("mlflow", "tensorboard", "wandb")),
     "tune": frozenset(("cmaes", "optuna", "psycopg", "pymysql", "sqlalchemy")),

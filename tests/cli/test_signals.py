@@ -132,6 +132,38 @@ def test_a_prediction_that_is_told_to_end_leaves_nothing_and_goes_on(
     assert {path.name for path in out.glob("*.png")} == {"v0.png", "v1.png"}
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_watch_ends_in_order_when_it_is_told_to(
+    segshrink, onnx_file: Path, data: Path, tmp_path: Path, at: Callable[..., None], number: int
+) -> None:
+    """In the middle of a scene; what is whole stays, and a bad file was told of."""
+    inbox, out = tmp_path / "in", tmp_path / "maps"
+    inbox.mkdir()
+    first, last = sorted((data.parent / "val/images").iterdir())[:2]
+    (inbox / f"1{first.suffix}").write_bytes(first.read_bytes())
+    (inbox / "2.png").write_bytes(b"no picture")
+    (inbox / f"3{last.suffix}").write_bytes(last.read_bytes())
+    arguments = ("predict", onnx_file, "--watch", inbox, "-o", out, "--interval", 0.05)
+    finished = SceneResults.finish
+
+    def first_only(self: SceneResults) -> None:
+        finished(self)
+        at(SceneResults, "write", number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SceneResults, "finish", first_only)
+        result = segshrink(*arguments)
+    assert result.status == STATUS[signal.Signals(number)], result.err
+    assert str(out / "1.png") in result.out
+    assert "left out: " in result.err
+    assert "2.png" in result.err
+    assert {path.name for path in out.glob("*.png")} == {"1.png"}
+    assert not left_behind(tmp_path)
+    refused = segshrink(*arguments, first)
+    assert refused.status == 2
+    assert "--watch" in refused.sentence
+
+
 def test_a_benchmark_that_is_told_to_end_takes_its_processes_along(
     segshrink, onnx_file: Path, tmp_path: Path, at: Callable[..., None]
 ) -> None:

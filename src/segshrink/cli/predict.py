@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,7 +14,7 @@ from segshrink.errors import UsageError
 from segshrink.machine import LARGEST_THREADS
 
 if TYPE_CHECKING:
-    from segshrink.prediction.scenes import Estimate
+    from segshrink.prediction.scenes import Estimate, LeftOut, SceneResult
 
 
 class Blending(StrEnum):
@@ -37,11 +38,11 @@ def predict(
     ],
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="A folder; for one scene also a .tif or .png file.", show_default=False),
+        typer.Option("--out", "-o", help="A folder; for one scene also a .tif, .png or .mp4 file.", show_default=False),
     ],
     scenes: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SCENE...", help="Images, folders, 'wildcards' or URLs.", show_default=False),
+        typer.Argument(metavar="SCENE...", help="Images, videos, folders, 'wildcards', URLs.", show_default=False),
     ] = None,
     manifest: Annotated[
         Path | None, typer.Option("--manifest", help="A list of scenes, one a line.", show_default=False)
@@ -50,6 +51,13 @@ def predict(
         str | None, typer.Option("--shard", metavar="I/N", help="Predict this share only.", show_default=False)
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only tell how long it will take, from a few scenes.")] = False,
+    watch: Annotated[
+        Path | None,
+        typer.Option(
+            "--watch", metavar="FOLDER", help="Predict images as they come into a folder.", show_default=False
+        ),
+    ] = None,
+    interval: Annotated[float, typer.Option(help="With --watch: seconds between two looks.", min=0.05)] = 2.0,
     average: Annotated[
         list[Path] | None,
         typer.Option("--average", help="Another model: the mean of all decides. Any number.", show_default=False),
@@ -96,15 +104,22 @@ def predict(
     """Segment scenes of any size.
 
     NAME.tif is a Cloud-Optimized GeoTIFF of class numbers on the scene's grid, or where the model knows its resolution
-    (or --resolution says one) in pixels of that size; plain pictures give a NAME.png with a palette. An interrupted run
-    goes on where it stopped when it is started again; several may share a folder. An .onnx file needs no torch.
+    (or --resolution says one) in pixels of that size; plain pictures give a NAME.png with a palette, videos a NAME.mp4
+    with the classes over it. An interrupted run goes on where it stopped when it is started again; several may share a
+    folder. An .onnx file needs no torch.
     """
-    from segshrink.cli._console import out_console, progress_bar, tell
+    from segshrink.cli._console import progress_bar, tell
     from segshrink.cli._trust import trusting
     from segshrink.files import writing
-    from segshrink.formatting import printable
     from segshrink.model_file import runs_in_torch
-    from segshrink.prediction.scenes import SceneOptions, Shard, estimate_scenes, predict_scenes, read_manifest
+    from segshrink.prediction.scenes import (
+        SceneOptions,
+        Shard,
+        estimate_scenes,
+        predict_scenes,
+        read_manifest,
+        watch_scenes,
+    )
 
     models = [model, *(average or ())]
     options = SceneOptions(
@@ -128,6 +143,12 @@ def predict(
     )
     sources = [*(scenes or ()), *(read_manifest(manifest) if manifest else ())]
     share = None if shard is None else Shard.parse(shard)
+    if watch is not None:
+        if sources or plan:
+            raise UsageError(f"--watch {watch} names all that is predicted; leave scenes, --manifest and --plan out")
+        with writing(out), trusting(*models, trust=trust):
+            _watch(watch_scenes(models, watch, out, options, interval=interval, shard=share))
+        return
     if plan:
         with trusting(*models, trust=trust):
             _print_plan(estimate_scenes(models, sources, out, options, shard=share))
@@ -145,8 +166,27 @@ def predict(
             "--overwrite predicts again"
         )
     for result in results:
-        if not result.skipped:
-            out_console().print("\n".join(printable(str(path)) for path in result.files.paths), markup=False)
+        _print_files(result)
+
+
+def _watch(results: Iterator[SceneResult | LeftOut]) -> None:
+    """Tell what becomes of the images of a watched folder, as long as it is watched."""
+    from segshrink.cli._console import tell
+    from segshrink.prediction.scenes import SceneResult
+
+    for result in results:
+        if isinstance(result, SceneResult):
+            _print_files(result)
+        else:
+            tell(f"left out: {result.reason}")
+
+
+def _print_files(result: SceneResult) -> None:
+    from segshrink.cli._console import out_console
+    from segshrink.formatting import printable
+
+    if not result.skipped:
+        out_console().print("\n".join(printable(str(path)) for path in result.files.paths), markup=False)
 
 
 def _print_plan(estimate: Estimate) -> None:

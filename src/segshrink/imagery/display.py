@@ -56,14 +56,20 @@ def write_overlay(
     """
     if image.shape[:2] != index.shape:
         raise DataError(f"an overlay needs image and classes of one size, found {image.shape[:2]} and {index.shape}")
-    shown = to_display(image)
+    write_image(path, overlaid(to_display(image), index, classes, opacity=opacity))
+
+
+def overlaid(
+    shown: NDArray[np.uint8], index: NDArray[np.uint8], classes: ClassMap, *, opacity: float = 0.5
+) -> NDArray[np.uint8]:
+    """Return colors (H, W, 3) with those of the classes of ``index`` (H, W) laid over them; see ``write_overlay``."""
     mixed = np.empty_like(shown)
     for start in range(0, len(shown), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
         colors = classes.colorize(index[rows]) * np.float32(opacity)
         mixed[rows] = np.rint(shown[rows] * np.float32(1 - opacity) + colors)
     np.copyto(mixed, shown, where=(index == IGNORE_INDEX)[:, :, np.newaxis])
-    write_image(path, mixed)
+    return mixed
 
 
 class Thumbnail:

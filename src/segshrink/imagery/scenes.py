@@ -296,6 +296,12 @@ def expand_sources(sources: Sequence[Source], *, leave_out: Path | None = None) 
     return folders
 
 
+def images_below(folder: Path, *, leave_out: Path | None) -> list[Path]:
+    """List the images in a folder and its sub-folders, sorted, but those in the folder ``leave_out``."""
+    below = (folder / name for name in find_files("**/*", folder))
+    return [path for path in below if _is_image(path) and leave_out not in path.resolve().parents]
+
+
 def scene_name(source: Source) -> str:
     """Return the file name of a source without its suffix; of a URL without query."""
     if isinstance(source, str) and is_remote(source):
@@ -326,8 +332,7 @@ def _in_folder(folder: Path, leave_out: Path | None) -> list[Path]:
         raise FileError(f"can't list {folder}: {error.strerror or error}; check its permissions") from error
     images = [entry for entry in entries if _is_image(entry)]
     if not images:
-        below = (folder / name for name in find_files("**/*", folder))
-        images = [path for path in below if _is_image(path) and leave_out not in path.resolve().parents]
+        images = images_below(folder, leave_out=leave_out)
     if not images:
         raise FileError(
             f"the folder {folder} holds no image ({', '.join(sorted(SCENE_SUFFIXES))}), nor do its sub-folders; check "

@@ -6,7 +6,14 @@ from segshrink.prediction.runtimes.litert import LiteRtBackend
 from segshrink.prediction.runtimes.onnx import OnnxBackend
 from segshrink.prediction.runtimes.openvino import OpenVinoBackend
 from segshrink.prediction.runtimes.torch import TorchBackend
-from segshrink.prediction.scenes import SceneOptions, Shard, estimate_scenes, predict_scene, predict_scenes
+from segshrink.prediction.scenes import (
+    SceneOptions,
+    Shard,
+    estimate_scenes,
+    predict_scene,
+    predict_scenes,
+    watch_scenes,
+)
 
 __all__ = [
     "Backend",
@@ -22,4 +29,5 @@ __all__ = [
     "open_backend",
     "predict_scene",
     "predict_scenes",
+    "watch_scenes",
 ]

@@ -3,10 +3,12 @@
 from segshrink.prediction.scenes.archive import Estimate, Shard, read_manifest
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.plan import SceneFiles
-from segshrink.prediction.scenes.predict import SceneResult, estimate_scenes, predict_scene, predict_scenes
+from segshrink.prediction.scenes.predict import LeftOut, SceneResult, estimate_scenes, predict_scene, predict_scenes
+from segshrink.prediction.scenes.watch import watch_scenes
 
 __all__ = [
     "Estimate",
+    "LeftOut",
     "SceneFiles",
     "SceneOptions",
     "SceneResult",
@@ -15,4 +17,5 @@ __all__ = [
     "predict_scene",
     "predict_scenes",
     "read_manifest",
+    "watch_scenes",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from segshrink.errors import UsageError
-from segshrink.prediction.tiled import TILE, Tiling
+from segshrink.prediction.tiled import TILE, Blending, Tiling
 
 _BLENDS = ("center", "cosine")
 _VECTORS = ("gpkg", "geojson")
@@ -56,7 +56,7 @@ class SceneOptions:
     scale: tuple[float, float] | None = None
     nodata: float | None = None
     resolution: float | Literal["model", "native"] = "model"
-    blend: str | None = None
+    blend: Blending | None = None
     probabilities: bool = False
     confidence: bool = False
     vectors: str | None = None
@@ -82,7 +82,7 @@ class SceneOptions:
         return self.probabilities or self.confidence or self.vectors is not None
 
     @property
-    def blending(self) -> str:
+    def blending(self) -> Blending:
         """The blending that is used: what was asked for, or what suits the results."""
         return self.blend or ("cosine" if self.needs_probabilities else "center")
 

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.qgis import style_path
 from segshrink.imagery.raster_files import Source, is_remote
 from segshrink.imagery.scenes import Scene, open_scene
+from segshrink.imagery.video import Video, is_video
 from segshrink.prediction.backends import Backend
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.version import __version__
@@ -44,13 +46,14 @@ _SECONDS = 20
 # Pictures without a place on the ground, whose classes become a PNG.
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
 _MAPS = (".tif", ".tiff")
+_VIDEO = ".mp4"
 # Beyond this a scene takes days, and what is held for a row of its tiles many gigabytes.
 _MOST_PIXELS = 10**11
 
 
 @dataclass(frozen=True)
 class SceneFiles:
-    """Paths of a scene's results; None for what isn't written."""
+    """Paths of a scene's results; None for what isn't written. Of a video, the classes lie over its frames."""
 
     classes: Path
     overlay: Path | None
@@ -80,21 +83,32 @@ class SceneFiles:
 
 @dataclass(frozen=True)
 class ScenePlan:
-    """A scene and what tells its content, its results' files, and the grid they have."""
+    """A scene and what tells its content, its results' files, and the grid they have.
+
+    Attributes:
+        source: The scene.
+        identity: What tells its content.
+        files: Its results.
+        grid: The grid that they have.
+        frames: How many frames a video has, about; else 1.
+        rate: A video's frames a second; else None.
+    """
 
     source: Source
     identity: Mapping[str, Any]
     files: SceneFiles
     grid: Georeference
+    frames: int = 1
+    rate: Fraction | None = None
 
     @property
     def pixels(self) -> int:
         """How many pixels the results have."""
-        return self.grid.height * self.grid.width
+        return self.grid.height * self.grid.width * self.frames
 
 
-def open_for(source: Source, backend: Backend, options: SceneOptions) -> Scene:
-    """Open a scene as a model takes it.
+def open_for(source: Source, backend: Backend, options: SceneOptions) -> Scene | Video:
+    """Open a scene or video as a model takes it.
 
     Raises:
         FileError: It can't be read.
@@ -102,17 +116,17 @@ def open_for(source: Source, backend: Backend, options: SceneOptions) -> Scene:
             the model's working size depends on the image.
     """
     model = backend.description
-    open_at = partial(
-        open_scene,
-        source,
-        bands=options.bands,
-        scale=options.scale,
-        nodata=options.nodata,
-        dtype=None if model is None else model.dtype,
-        count=backend.bands,
-        names=None if model is None else model.band_names,
-        scaling=None if model is None else model.scaling,
-    )
+    wanted: dict[str, Any] = {
+        "bands": options.bands,
+        "scale": options.scale,
+        "dtype": None if model is None else model.dtype,
+        "count": backend.bands,
+        "names": None if model is None else model.band_names,
+    }
+    if is_video(source):
+        return Video(Path(source), **wanted)
+    scaling = None if model is None else model.scaling
+    open_at = partial(open_scene, source, nodata=options.nodata, scaling=scaling, **wanted)
     scene = open_at(resolution=None if isinstance(options.resolution, str) else options.resolution)
     trained_on = None if model is None else model.resolution
     if options.resolution == "model" and trained_on is not None and scene.georeference.pixel_size is not None:
@@ -139,20 +153,25 @@ def plan_scenes(
 
     Args:
         sources: Single scenes, and the folder inside ``out`` that each one's results go to.
-        out: A folder; or, for one scene, a ``.tif`` or ``.png`` file for the classes, beside which the rest goes.
+        out: A folder; or, for one scene, a ``.tif`` or ``.png`` file for the classes, beside which the rest goes; for
+            a video an ``.mp4`` file.
         backend: The model.
         options: The options.
         failed: Called with a scene that can't be read by the model, and why; None raises that.
 
     Raises:
-        UsageError: ``out`` suits nothing.
+        UsageError: ``out`` suits nothing, or options say what a video can't have.
         ConfigError: Two scenes would get files of one name, a scene would be overwritten, or a map would be too large.
         FileError, DataError: A scene can't be read by the model.
     """
     as_file = is_file_name(out)
-    if as_file and (out.suffix.lower() not in (".png", *_MAPS) or len(sources) > 1):
+    kinds = (_VIDEO,) if all(map(is_video, sources)) else (".png", *_MAPS)
+    if as_file and (out.suffix.lower() not in kinds or len(sources) > 1):
         what = f"for {len(sources)} scenes" if len(sources) > 1 else "as class numbers"
-        raise UsageError(f"--out {out} can't be written {what}; give a folder, or a .tif or .png file for one scene")
+        raise UsageError(
+            f"--out {out} can't be written {what}; give a folder, or a .tif or .png file for one scene, or an .mp4 "
+            "file for one video"
+        )
     local = {Path(source).resolve() for source in sources if not is_remote(source)}
     taken: dict[Path, Source] = {}
     plans = []
@@ -180,7 +199,9 @@ def is_file_name(out: Path) -> bool:
     return out.suffix != "" and not out.is_dir()
 
 
-def _plan(scene: Scene, out: Path, options: SceneOptions, *, as_file: bool) -> ScenePlan:
+def _plan(scene: Scene | Video, out: Path, options: SceneOptions, *, as_file: bool) -> ScenePlan:
+    if isinstance(scene, Video):
+        return _plan_video(scene, out, options, as_file=as_file)
     place = scene.georeference
     if place.height * place.width >= _MOST_PIXELS:
         raise ConfigError(
@@ -211,6 +232,18 @@ def _plan(scene: Scene, out: Path, options: SceneOptions, *, as_file: bool) -> S
         notes = hashlib.sha256(json.dumps(scene.notes).encode()).hexdigest()
         identity = {**local_identity(Path(scene.source), scene.files), "notes": notes}
     return ScenePlan(scene.source, identity, files, place)
+
+
+def _plan_video(video: Video, out: Path, options: SceneOptions, *, as_file: bool) -> ScenePlan:
+    resolution = None if isinstance(options.resolution, str) else options.resolution
+    asked_for = {name: getattr(options, name) for name in ("probabilities", "confidence", "vectors", "nodata")}
+    asked_for |= {"resolution": resolution, "no-overlay": None if options.overlay else True}
+    if useless := [name for name, value in asked_for.items() if value is not None and value is not False]:
+        raise UsageError(f"{video.source} becomes a video with the classes over it; leave --{useless[0]} out")
+    classes = out if as_file else out / f"{plain_name(video.name)}{_VIDEO}"
+    identity = local_identity(video.source, ())
+    files = SceneFiles(classes, overlay=None)
+    return ScenePlan(video.source, identity, files, video.georeference, frames=video.frames, rate=video.rate)
 
 
 def local_identity(path: Path, files: Iterable[str]) -> dict[str, Any]:

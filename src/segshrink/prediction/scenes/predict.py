@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from segshrink.errors import DataError, FileError, SegshrinkError
+from segshrink.errors import ConfigError, DataError, FileError, SegshrinkError
 from segshrink.files import is_utf8
 from segshrink.folder_lock import InUseError, claimed_name
 from segshrink.formatting import listed
@@ -52,6 +52,14 @@ class SceneResult:
     skipped: bool
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A scene that couldn't be predicted, and why, as ``predictions.sqlite`` says it, too."""
+
+    source: Source
+    reason: str
+
+
 def predict_scene(
     model: Model | Sequence[Model],
     source: Source,
@@ -86,11 +94,13 @@ def predict_scenes(
     that was interrupted goes on where it stopped, and results of another model or other options are never replaced
     unasked. Several processes may predict into one folder.
 
+    A video becomes NAME.mp4 at its frame rate, every frame with the classes over it, without its sound.
+
     Args:
         model: What ``open_backend`` takes; of several, or a bank, the mean of their probabilities decides.
-        sources: Images, folders of images, wildcards, URLs; anything GDAL reads. A folder that holds folders of images
-            becomes such folders of results.
-        out: Folder for the results; or, for one scene, a ``.tif`` or ``.png`` file.
+        sources: Images, folders of images, wildcards, URLs; anything GDAL reads; and videos. A folder that holds
+            folders of images becomes such folders of results.
+        out: Folder for the results; or, for one scene, a ``.tif`` or ``.png`` file, for one video an ``.mp4`` file.
         options: The options; by default those that suit the model.
         shard: Predict this share of the scenes only.
         progress: Called after every piece with (pixels done, pixels in all, name of the scene).
@@ -103,12 +113,13 @@ def predict_scenes(
         DataError: A scene's bands or numbers aren't what the model takes.
         ConfigError: Results are in the way, two scenes would get one name, or options make no sense.
         ModelError: The model can't be opened, or fails.
-        MissingExtraError: Polygons are asked for, and what writes them isn't installed.
+        MissingExtraError: Polygons are asked for or videos are named, and what writes them isn't installed.
 
     A scene that can't be read, or whose name isn't UTF-8, is left out and noted in ``predictions.sqlite`` (table
     ``left_out``), the others are predicted, and then FileError says so; that of a single scene is its own.
     """
-    with _Archive(model, sources, Path(out), options or SceneOptions(), shard) as archive:
+    scenes = _expanded(sources, Path(out), shard)
+    with Archive(model, scenes, Path(out), options or SceneOptions(), named=sources) as archive:
         return archive.predict(progress)
 
 
@@ -127,7 +138,8 @@ def estimate_scenes(
     Raises:
         FileError, DataError, ConfigError, ModelError: As ``predict_scenes``.
     """
-    with _Archive(model, sources, Path(out), options or SceneOptions(), shard) as archive:
+    scenes = _expanded(sources, Path(out), shard)
+    with Archive(model, scenes, Path(out), options or SceneOptions(), named=sources) as archive:
         return archive.estimate()
 
 
@@ -135,21 +147,29 @@ class _SceneError(Exception):
     """A scene can't be read or predicted; the others may be."""
 
 
-class _Archive:
-    """Some scenes, a model, and the folder of their results; a context manager."""
+class Archive:
+    """Some scenes, a model, and the folder of their results; a context manager.
+
+    Args:
+        model: What ``open_backend`` takes, or several.
+        scenes: Single scenes, and the folder inside ``out`` that each one's results go to.
+        out: Folder of the results; or, for one scene, a file.
+        options: The options.
+        named: What the user named; a scene that stands there is tried whatever its name.
+    """
 
     def __init__(
         self,
         model: Model | Sequence[Model],
-        sources: Sequence[Source],
+        scenes: Mapping[Source, Path],
         out: Path,
         options: SceneOptions,
-        shard: Shard | None,
+        *,
+        named: Sequence[Source] = (),
     ) -> None:
-        self.sources, self.out, self.options = sources, out, options
-        self.folder = out.parent if is_file_name(out) else out
-        scenes = expand_sources(sources, leave_out=self.folder.resolve())
-        self.scenes = scenes if shard is None else shard.of(scenes)
+        self.scenes, self.out, self.options = scenes, out, options
+        self.folder = _folder_of(out)
+        self._named = {str(source) for source in named}
         self.failed: dict[Source, SegshrinkError] = {}
         self._stack = ExitStack()
         with ExitStack() as stack:
@@ -191,6 +211,21 @@ class _Archive:
         self._tell_failures()
         return [SceneResult(plan.source, plan.files, plan.files.classes in finished) for plan in plans]
 
+    def predict_alone(self, scene: Source, place: Path, progress: Progress | None) -> SceneResult | LeftOut:
+        """Predict a single scene; what is wrong with it, or with its place, is noted."""
+        self.scenes, self.failed = {scene: place}, {}
+        reason: SegshrinkError
+        try:
+            return self.predict(progress)[0]
+        except ConfigError as error:
+            reason = error
+        except (FileError, DataError) as error:
+            if error is not self.failed.get(scene):  # the folder of results can't be written
+                raise
+            reason = error
+        self.records.leave_out(scene, str(reason))
+        return LeftOut(scene, str(reason))
+
     def estimate(self) -> Estimate:
         """Tell what predicting will take."""
         plans = [plan for plan in self._plans() if not self._held(plan)]
@@ -205,9 +240,8 @@ class _Archive:
         return Trial(plans).run(predict)
 
     def _plans(self) -> list[ScenePlan]:
-        named = {str(source) for source in self.sources}
         for scene in self.scenes:
-            if not is_utf8(str(scene)) and str(scene) not in named:
+            if not is_utf8(str(scene)) and str(scene) not in self._named:
                 self._note(scene, FileError(f"{scene} has {_ODD_NAME}; rename it"))
         left = {scene: place for scene, place in self.scenes.items() if scene not in self.failed}
         plans = plan_scenes(left, self.out, self.streams.backend, self.options, failed=self._note)
@@ -230,7 +264,8 @@ class _Archive:
         )
         with ExitStack() as stack:
             with _failing_alone():
-                scene = stack.enter_context(open_for(plan.source, backend, options))
+                scene = open_for(plan.source, backend, options)
+                stack.enter_context(scene)
             results = stack.enter_context(open_results(plan, backend.classes, options, records))
             # No thread may read a closed scene.
             pieces = stack.enter_context(closing(predict_pieces(scene, self.streams, tiling, options)))
@@ -271,6 +306,15 @@ def _failing_alone() -> Iterator[None]:
         yield
     except (FileError, DataError) as error:
         raise _SceneError from error
+
+
+def _folder_of(out: Path) -> Path:
+    return out.parent if is_file_name(out) else out
+
+
+def _expanded(sources: Sequence[Source], out: Path, shard: Shard | None) -> Mapping[Source, Path]:
+    scenes = expand_sources(sources, leave_out=_folder_of(out).resolve())
+    return scenes if shard is None else shard.of(scenes)
 
 
 def _lock_of(plan: ScenePlan) -> Path:

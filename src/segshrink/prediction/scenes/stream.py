@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -18,13 +19,14 @@ from numpy.typing import NDArray
 from segshrink.classes import IGNORE_INDEX
 from segshrink.imagery.cog import encode_probabilities
 from segshrink.imagery.scenes import Scene
+from segshrink.imagery.video import Frame, Video
 from segshrink.machine import default_threads
 from segshrink.model_file import runs_in_torch
 from segshrink.prediction.backends import Backend, open_backend
 from segshrink.prediction.logits import most_likely, softmax_in_place
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.tiles import RollingBlend, Span, Weights, lay_out
-from segshrink.prediction.tiled import Tile, Tiling
+from segshrink.prediction.tiled import Blending, Tile, Tiling, predict_tiles
 from segshrink.tiling import Window
 
 if TYPE_CHECKING:
@@ -107,7 +109,7 @@ class Streams:
 
 @dataclass(frozen=True)
 class Piece:
-    """A finished part of a scene.
+    """A finished part of a scene, or a frame of a video.
 
     Attributes:
         window: Where it lies.
@@ -115,13 +117,15 @@ class Piece:
         classes: (h, w) uint8 class indices, 255 where the scene has no data.
         probabilities: (C, h, w) uint8 in 0..254, 255 where there is no data; None when not asked for.
         confidence: (h, w) uint8, the probability of the class in 0..254; 255 where there is none; None as above.
+        seconds: When a frame is shown, since the first; 0 of scenes.
     """
 
     window: Window
     pixels: NDArray[Any]
     classes: NDArray[np.uint8]
-    probabilities: NDArray[np.uint8] | None
-    confidence: NDArray[np.uint8] | None
+    probabilities: NDArray[np.uint8] | None = None
+    confidence: NDArray[np.uint8] | None = None
+    seconds: Fraction = Fraction(0)
 
 
 class _Batch(NamedTuple):
@@ -134,14 +138,19 @@ class _Batch(NamedTuple):
 
 
 def predict_pieces(
-    scene: Scene, streams: Streams, tiling: Tiling, options: SceneOptions
+    scene: Scene | Video, streams: Streams, tiling: Tiling, options: SceneOptions
 ) -> Generator[Piece, None, None]:
     """Predict a scene and give it in pieces, from the top left, row by row; they cover it and don't overlap.
+
+    The pieces of a video are its frames, some of which are predicted at once.
 
     One thread reads while the streams run the model and the caller writes. What is held in memory depends on the size
     of tiles, with blending on the scene's width too, never on its height. Close the iterator before the scene, or take
     all of it: until then a thread may be reading.
     """
+    if isinstance(scene, Video):
+        yield from streams.run(partial(_segmented, frame, tiling, options.blending) for frame in scene)
+        return
     spans = lay_out(
         scene.height,
         scene.width,
@@ -164,6 +173,17 @@ def predict_pieces(
             yield _piece(span, of_span, blend, streams.backend.num_classes, options)
     finally:
         reader.shutdown(cancel_futures=True)
+
+
+def _segmented(frame: Frame, tiling: Tiling, blend: Blending, backend: Backend) -> Piece:
+    def classify(tiles: NDArray[Any]) -> NDArray[Any]:
+        return backend.classify(tiles)[:, np.newaxis]
+
+    answer = backend.run if blend == "cosine" else classify
+    cut = {"tile": tiling.tile, "overlap": tiling.overlap, "align": tiling.stride, "batch": tiling.batch}
+    values = predict_tiles(frame.pixels, answer, blend=blend, **cut)
+    classes = most_likely(values) if blend == "cosine" else values[0]
+    return Piece(Window(0, 0, *classes.shape), frame.shown, classes, seconds=frame.seconds)
 
 
 def _tasks(

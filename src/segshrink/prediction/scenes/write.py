@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,9 +15,10 @@ from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.errors import FileError
 from segshrink.files import scratch_folder
 from segshrink.imagery.cog import PROBABILITY_STEPS, CogWriter, open_cog, write_auxiliary
-from segshrink.imagery.display import Thumbnail
+from segshrink.imagery.display import Thumbnail, overlaid
 from segshrink.imagery.polygons import write_polygons
 from segshrink.imagery.qgis import write_raster_style
+from segshrink.imagery.video import VideoWriter
 from segshrink.imagery.writing import write_index_png
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.plan import ScenePlan
@@ -28,7 +30,7 @@ _NAMED = "results"
 
 
 @contextmanager
-def open_results(plan: ScenePlan, classes: ClassMap, options: SceneOptions, records: Records) -> Iterator[SceneResults]:
+def open_results(plan: ScenePlan, classes: ClassMap, options: SceneOptions, records: Records) -> Iterator[Results]:
     """Write one scene's results; they get their names when the block ends well.
 
     Args:
@@ -42,20 +44,55 @@ def open_results(plan: ScenePlan, classes: ClassMap, options: SceneOptions, reco
     """
     home = plan.files.classes.parent
     with _scratch(home) as scratch:
-        results = SceneResults(plan, scratch, classes, options)
-        with results.rasters:
+        results: Results
+        results = VideoResults(plan, scratch, classes) if plan.rate else SceneResults(plan, scratch, classes, options)
+        with results.open_files:
             yield results
         results.finish()
         results.published = records.publish(plan, lambda: _move_all(scratch / _NAMED, home))
 
 
-class SceneResults:
+class Results(Protocol):
     """Takes the pieces of one scene; made by ``open_results``.
 
     Attributes:
-        rasters: Completes the rasters when it is closed.
         published: Whether the results got their names; not where another process has made the same meanwhile.
     """
+
+    published: bool
+
+    @property
+    def open_files(self) -> AbstractContextManager[Any]:
+        """Completes the files that pieces are written to when it is closed."""
+
+    def write(self, piece: Piece) -> None:
+        """Write a piece; they come in row order, frames in the order of time."""
+
+    def finish(self) -> None:
+        """Write what is made from all pieces, when the files they went to are whole."""
+
+
+class VideoResults:
+    """The results of a video: one with the classes over its frames. See ``Results``."""
+
+    def __init__(self, plan: ScenePlan, scratch: Path, classes: ClassMap) -> None:
+        assert plan.rate is not None  # noqa: S101 - of a video
+        self.published, self._classes = False, classes
+        path = plan.files.moved(scratch / _NAMED).classes
+        self.open_files = self._video = VideoWriter(
+            path, height=plan.grid.height, width=plan.grid.width, rate=plan.rate
+        )
+
+    def write(self, piece: Piece) -> None:
+        """Write a frame; they come in the order of time."""
+        self._video.write(overlaid(piece.pixels, piece.classes, self._classes), piece.seconds)
+
+    def finish(self) -> None:
+        """Nothing is made from all frames."""
+
+
+class SceneResults:
+    """The results of a scene: maps, polygons, pictures. See ``Results``."""
 
     def __init__(self, plan: ScenePlan, scratch: Path, classes: ClassMap, options: SceneOptions) -> None:
         self.published = False
@@ -79,7 +116,7 @@ class SceneResults:
             rasters["confidence"] = open_shares(self._confidence_path, descriptions=["confidence"])
         with ExitStack() as stack:
             self._writers = {name: stack.enter_context(raster) for name, raster in rasters.items()}
-            self.rasters = stack.pop_all()
+            self.open_files = stack.pop_all()
 
     def write(self, piece: Piece) -> None:
         """Write a piece; they come in row order."""
