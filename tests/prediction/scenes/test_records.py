@@ -100,6 +100,16 @@ def test_products_of_an_older_result_go_with_it(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_what_another_process_made_meanwhile_is_not_in_the_way(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    with Records(tmp_path, "m", SceneOptions()) as records:
+        assert not records.holds(plan)
+        assert published(tmp_path, plan, "m")
+        records.refuse_foreign([plan])
+    with Records(tmp_path, "n", SceneOptions()) as records, pytest.raises(ConfigError, match="--overwrite"):
+        records.refuse_foreign([plan])
+
+
 def test_files_of_another_scene_are_never_replaced(tmp_path: Path) -> None:
     published(tmp_path, plan_of(tmp_path, vectors=True), "m")
     files = SceneFiles(tmp_path / "b.tif", None, vectors=tmp_path / "a.geojson")

@@ -65,7 +65,7 @@ class Records:
 
     def holds(self, plan: ScenePlan) -> bool:
         """Whether all results of a scene are there, made from the same scene by the same model and options."""
-        if self._model is None or not all(path.exists() for path in plan.files.paths):
+        if not self._may_hold(plan):
             return False
         with self._transaction() as database:
             return self._holds(database, plan)
@@ -80,7 +80,9 @@ class Records:
             ConfigError: Something does.
         """
         with self._transaction() as database:
-            self._refuse_foreign(database, plans)
+            # Another process may have made the same results since somebody looked.
+            left = [plan for plan in plans if not (self._may_hold(plan) and self._holds(database, plan))]
+            self._refuse_foreign(database, left)
 
     def leave_out(self, source: object, reason: str) -> None:
         """Write down that a scene is not predicted, and why, in the table ``left_out``.
@@ -137,6 +139,9 @@ class Records:
                 database.execute(_LEFT_OUT)
                 database.execute("DELETE FROM left_out WHERE source = ?", (printable(str(plan.source)),))
             return True
+
+    def _may_hold(self, plan: ScenePlan) -> bool:
+        return self._model is not None and all(path.exists() for path in plan.files.paths)
 
     def _holds(self, database: sqlite3.Connection, plan: ScenePlan) -> bool:
         query = "SELECT record FROM scenes WHERE name = ? AND publisher IS NULL"
