@@ -14,6 +14,8 @@ from segshrink.scores import Scores, scores_of
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Pixels that are worked on together: what is held of them stays in the processor's cache.
+_PIXELS_AT_ONCE = 1 << 16
 # Largest number of classes whose joint index (label + 1) * classes + prediction fits one byte.
 _LARGEST_FOR_BYTES = 15
 # ... and two neighbors can be counted as one number, with counters (72² of 8 bytes) that stay in the first cache.
@@ -62,9 +64,13 @@ class Confusion:
                 f"prediction of shape {predicted.shape} and target of shape {true.shape} differ; "
                 "score a prediction at the size of its mask"
             )
-        if true.size:
-            joint = self._joint_bytes(predicted, true)
-            self._count(self._joint(predicted, true) if joint is None else joint)
+        predicted, true = predicted.reshape(-1), true.reshape(-1)
+        counts = np.zeros_like(self.matrix)
+        for start in range(0, true.size, _PIXELS_AT_ONCE):
+            parts = [values[start : start + _PIXELS_AT_ONCE] for values in (predicted, true)]
+            joint = self._joint_bytes(*parts)
+            counts += self._counted(self._joint(*parts) if joint is None else joint)
+        self.matrix += counts
         return self
 
     def merge(self, other: Confusion) -> Confusion:
@@ -111,11 +117,10 @@ class Confusion:
                 raise _outside(what, low if low < 0 else high, self.num_classes, ignore)
         return np.where(ignored, 0, labels + 1) * self.num_classes + found
 
-    def _count(self, joint: NDArray[Any]) -> None:
-        """Add the pixels to the matrix; overwrites ``joint``."""
+    def _counted(self, joint: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the pixels by true and predicted class (C, C); overwrites ``joint``."""
         classes = self.num_classes
         bins = (classes + 1) * classes
-        joint = joint.reshape(-1)
         if joint.dtype == np.uint8 and classes <= _LARGEST_FOR_PAIRS and joint.size % 2 == 0:
             # Counting two neighboring pixels at a time takes half as long; both halves then add up. Read as 16 bits,
             # a pair is high * 256 + low; closing the gap to high * bins + low keeps the counters in the first cache.
@@ -125,7 +130,8 @@ class Confusion:
             counts = counted.sum(axis=0) + counted.sum(axis=1)
         else:
             counts = np.bincount(joint, minlength=bins)
-        self.matrix += counts.reshape(classes + 1, classes)[1:]
+        by_class: NDArray[np.int64] = counts.reshape(classes + 1, classes)[1:]
+        return by_class
 
 
 def _as_integers(values: Tensor | NDArray[Any], what: str) -> NDArray[Any]:
