@@ -135,6 +135,11 @@ def test_batches_of_unequal_size_count_by_their_pixels(runs: Path) -> None:
     assert two["score"] == one["score"]
 
 
+def test_what_the_user_trusts_is_trusted_by_all(runs: Path) -> None:
+    trusted = {path.name: path.read_text() for path in runs.glob("trusted-*")}
+    assert trusted == {"trusted-1-0": "True", "trusted-2-0": "True", "trusted-2-1": "True"}
+
+
 def test_one_process_writes(runs: Path) -> None:
     names = [sorted(str(path.relative_to(run)) for path in run.rglob("*")) for run in sorted(runs.glob("labels-*"))]
     assert names[0] == names[1]

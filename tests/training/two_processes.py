@@ -20,6 +20,7 @@ from segshrink.models import build_model
 from segshrink.teachers import TorchTeacher
 from segshrink.training import Distiller, train
 from segshrink.training.processes import Environment, Processes, follow, together
+from segshrink.user_code import is_trusted, trusted_functions
 
 
 def normalize(self, features):
@@ -87,6 +88,7 @@ def fit_unequal(processes: Processes, out: Path, count: int = 2):
         enable_model_summary=False,
     )
     trainer.fit(task, loader, loader)
+    (out / f"trusted-{count}-{processes.launch.rank}").write_text(str(is_trusted("nets:small")))
     if processes.launch.rank == 0:
         weights = torch.cat([p.detach().flatten() for p in task.parameters()]).tolist()
         score = float(trainer.callback_metrics["val/mean_iou"])
@@ -104,7 +106,7 @@ def run(recipes: Path, out: Path, launch: Launch) -> None:
             train(recipe, out=out / f"{name}-{count}", role=role, teacher=teacher, callbacks=[Recorder(losses)])
             (out / f"{name}-{count}/losses.json").write_text(json.dumps(losses))
         work = Fit(out, count)
-        with together(launch, count, work, threads=1) as processes:
+        with trusted_functions("nets:small"), together(launch, count, work, threads=1) as processes:
             work(processes)
 
 

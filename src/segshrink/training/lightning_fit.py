@@ -47,6 +47,8 @@ def _fit(trainer: lightning.Trainer, task: SegmentationTask, data: CropModule, c
         # Lightning advises more data loading processes without looking at what loading costs here.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+        # Where SLURM is installed, a training needn't be one of its tasks; what must be was looked at before.
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         # More processes than validation scenes.
         warnings.filterwarnings("ignore", message=".*local rank has zero length.*")
         try:

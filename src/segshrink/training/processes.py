@@ -32,6 +32,7 @@ from segshrink.errors import ConfigError, SegshrinkError, TrainingError, first_l
 from segshrink.files import scratch_folder
 from segshrink.signals import END, Terminated
 from segshrink.training.hardware import accelerator, check_devices
+from segshrink.user_code import all_trusted, trusted_functions
 
 # Followers wait while the leader decodes, evaluates and measures.
 _PATIENCE = timedelta(days=2)
@@ -161,8 +162,10 @@ def follow(place: str | None = None) -> None:
     launch = Launch.of(os.environ)
     processes = _joined(launch, place or _meeting_place(launch))
     try:
-        while (work := _received(processes)) is not None:
-            with suppress(KeyboardInterrupt, Terminated):  # the leader was told to end, too: it does when it has saved
+        while (received := _received(processes)) is not None:
+            work, trusted = received
+            # Where the leader was told to end, too, it does when it has saved.
+            with suppress(KeyboardInterrupt, Terminated), trusted_functions(*trusted):
                 work(processes)
     except RuntimeError as error:
         if not _is_loss(error):
@@ -201,7 +204,7 @@ def _meeting_place(launch: Launch) -> str:
 
 def _send(work: Work, processes: Processes) -> None:
     try:
-        torch.distributed.broadcast_object_list([work], src=0, group=processes.channel)
+        torch.distributed.broadcast_object_list([(work, all_trusted())], src=0, group=processes.channel)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"{processes.launch.processes} processes can't train this, since it can't be sent to them "
@@ -209,15 +212,15 @@ def _send(work: Work, processes: Processes) -> None:
         ) from error
 
 
-def _received(processes: Processes) -> Work | None:
-    """Wait for a training; None: the leader has ended."""
+def _received(processes: Processes) -> tuple[Work, list[str]] | None:
+    """Wait for a training, and the functions that the leader's user trusts; None: the leader has ended."""
     box: list[Any] = [None]
     try:
         torch.distributed.broadcast_object_list(box, src=0, group=processes.channel)
     except RuntimeError:
         return None
-    work: Work = box[0]
-    return work
+    received: tuple[Work, list[str]] = box[0]
+    return received
 
 
 @contextmanager
