@@ -11,6 +11,7 @@ import pytest
 
 from segshrink.classes import ClassMap
 from segshrink.errors import ModelError
+from segshrink.image_distribution import ImageDistribution
 from segshrink.model_description import ModelDescription, Normalization
 from segshrink.prediction.exported import read_description
 
@@ -43,6 +44,7 @@ def whole():
         resolution=0.3,
         scaling=((0.1, 0.0),),
         structure=structure,
+        images=ImageDistribution(9, 0, 255, (1.0, 2.0, 3.0), (0.5, 0.5, 0.5), (1, 2), (0.25,)),
     ).to_dict()
 
 
@@ -72,6 +74,14 @@ def test_the_resolution_is_kept_and_may_be_absent():
     older = described().to_dict()
     del older["resolution"]
     assert ModelDescription.from_dict(older).resolution is None
+
+
+def test_statistics_of_the_images_are_kept_and_may_be_absent():
+    known = ModelDescription.from_dict(whole())
+    assert known.images.mean == (1, 2, 3)
+    assert ModelDescription.from_dict(known.to_dict()) == known
+    assert "images" not in described().to_dict(), "what was written of older models stays the same"
+    assert ModelDescription.from_dict(described().to_dict()).images is None
 
 
 @pytest.mark.parametrize("resolution", [0.0, -1.0, float("nan"), float("inf"), 1e-9, 1e9, 10**400])

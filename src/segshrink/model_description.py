@@ -10,6 +10,7 @@ from typing import Any
 from segshrink.classes import ClassMap
 from segshrink.errors import ConfigError, ModelError, nearest
 from segshrink.formatting import printable, shortened
+from segshrink.image_distribution import ImageDistribution
 from segshrink.user_code import is_function
 from segshrink.working_size import Resize, checked
 
@@ -133,6 +134,7 @@ class ModelDescription:
             own size. None: the image's.
         structure: How the network differs from the one that ``id`` and ``options`` build, as ``models.structure`` says
             it; None where it doesn't.
+        images: What the images look like that it was trained on; None where nobody measured.
     """
 
     id: str
@@ -148,6 +150,7 @@ class ModelDescription:
     scaling: tuple[tuple[float, float], ...] | None = None
     structure: Mapping[str, Any] | None = None
     resize: Resize | None = None
+    images: ImageDistribution | None = None
 
     def __post_init__(self) -> None:
         if self.resize is not None:
@@ -209,6 +212,7 @@ class ModelDescription:
             "structure": self.structure,
             # Absent from older files, and from the identities of teachers that have none.
             **({} if self.resize is None else {"resize": self.resize}),
+            **({} if self.images is None else {"images": self.images.to_dict()}),
         }
 
     @classmethod
@@ -223,6 +227,7 @@ class ModelDescription:
             resolution = mapping.get("resolution")  # absent from older files, as are the next
             scaling = mapping.get("scaling")
             structure = mapping.get("structure")
+            images = mapping.get("images")
             sigmoid = mapping.get("sigmoid", False)
             if not isinstance(sigmoid, bool):
                 raise TypeError(f"sigmoid must be true or false, found {sigmoid!r}")
@@ -243,6 +248,7 @@ class ModelDescription:
                 scaling=None if scaling is None else tuple((float(scale), float(offset)) for scale, offset in scaling),
                 structure=None if structure is None else dict(structure),
                 resize=mapping.get("resize"),
+                images=None if images is None else ImageDistribution.from_dict(images),
             )
         except (ModelError, ConfigError) as error:
             raise ModelError(f"the model description is damaged: {error}") from error

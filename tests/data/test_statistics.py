@@ -7,15 +7,17 @@ import pytest
 import rasterio
 
 from segshrink.classes import ClassMap
-from segshrink.data import Sample, SceneStore, absent_classes, image_statistics, statistics
+from segshrink.data import Sample, SceneStore, absent_classes, image_statistics, statistics, training_distribution
 from segshrink.errors import DataError
 from segshrink.imagery import ReadOptions
+from segshrink.imagery.image_features import ImageSample, image_features
 
 CLASSES = ClassMap.build([("a", None, 0), ("b", None, 1)])
 
 
 def stored(tmp_path, arrays, **options):
     samples = []
+    tmp_path.mkdir(exist_ok=True)
     for number, array in enumerate(arrays):
         path = tmp_path / f"{number}.tif"
         height, width, bands = array.shape
@@ -68,6 +70,51 @@ def test_nothing_to_measure(tmp_path):
         image_statistics(SceneStore([], CLASSES, folder=tmp_path))
     with pytest.raises(DataError, match="no pixel of the training images has a value"):
         image_statistics(stored(tmp_path, [np.full((2, 2, 1), np.nan, dtype=np.float32)]))
+
+
+def scattered(shape, dtype=np.uint8, *, seed=0, scale=1):
+    return (np.random.default_rng(seed).normal(120, 25, (*shape, 3)).clip(1, 254) * scale).astype(dtype)
+
+
+def test_images_are_known_by_the_features_of_each(tmp_path):
+    arrays = [scattered((130, 140), seed=seed) for seed in range(20)]
+    known = training_distribution([stored(tmp_path, arrays)])
+    expected = [image_features(ImageSample.of(array), 0, 255) for array in arrays]
+    assert (known.scenes, known.low, known.high) == (20, 0, 255)
+    np.testing.assert_allclose(known.mean, np.mean(expected, axis=0), atol=1e-9)
+    np.testing.assert_allclose(known.std, np.std(expected, axis=0), atol=1e-9)
+
+
+def test_of_many_images_some_are_looked_at_of_few_their_parts(tmp_path, monkeypatch):
+    store = stored(tmp_path, [scattered((130, 130), seed=seed) for seed in range(12)])
+    monkeypatch.setattr(statistics, "_MOST_IMAGES", 9)
+    assert training_distribution([store]).scenes == 9
+    assert training_distribution([stored(tmp_path / "one", [scattered((600, 700))])]).scenes == 16
+
+
+def test_all_stores_count(tmp_path):
+    parts = [stored(tmp_path / name, [scattered((400, 400), seed=seed)]) for seed, name in enumerate("ab")]
+    together = training_distribution(parts)
+    alone = training_distribution(parts[:1])
+    assert together.mean != alone.mean
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [("uint16", 20), ("float32", 1 / 255)])
+def test_numbers_that_are_no_bytes_have_the_range_of_the_images(tmp_path, dtype, scale):
+    known = training_distribution([stored(tmp_path, [scattered((500, 500), dtype, scale=scale)])])
+    assert known.low == pytest.approx(43 * scale, rel=0.2)
+    assert known.high == pytest.approx(197 * scale, rel=0.1)
+
+
+def test_too_little_to_know(tmp_path):
+    assert training_distribution([SceneStore([], CLASSES, folder=tmp_path)]) is None
+    assert training_distribution([stored(tmp_path / "small", [scattered((90, 90))] * 20)]) is None
+    assert (
+        training_distribution([stored(tmp_path / "few", [scattered((130, 130), seed=seed) for seed in range(7)])])
+        is None
+    )
+    flat = np.full((600, 600, 3), 9, np.uint16)
+    assert training_distribution([stored(tmp_path / "flat", [flat])]) is None
 
 
 def test_classes_that_no_mask_holds_are_found(tmp_path):

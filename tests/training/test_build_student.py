@@ -8,19 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from segshrink.classes import VOC_CLASSES, ClassMap
 from segshrink.config import ModelChoice, Recipe, dump_yaml, load_recipe
-from segshrink.data import open_dataset
+from segshrink.data import CropModule, open_dataset
 from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.model_description import Normalization
 from segshrink.models import SegmentationModel, build_model, load_model
 from segshrink.teachers import Augmented, Ensemble, TorchTeacher
 from segshrink.training import train
-from segshrink.training.build_student import build_chosen, check_teacher_bands, tell_random_start
+from segshrink.training.build_student import build_chosen, build_for_data, check_teacher_bands, tell_random_start
 from segshrink.user_code import trusted_functions
+
+from .conftest import write_scene
 
 SCALING = Normalization((100.0, 90.0, 80.0), (40.0, 50.0, 60.0))
 
@@ -57,6 +60,21 @@ def test_training_starts_from_the_folders_weights(recipe: Recipe, folder: Path, 
     weight = trained.network.state_dict()["head.weight"]
     assert torch.allclose(weight, before.network.state_dict()["head.weight"], atol=1e-6)
     assert load_recipe(out / "config.yaml").student == Recipe.model_validate(content).student
+
+
+def test_the_model_knows_its_training_images(recipe: Recipe, tmp_path: Path) -> None:
+    small = build_for_data(recipe.student.model, CropModule(open_dataset(recipe.data)))
+    assert small.description.images is None, "four images of 96 pixels tell too little"
+    rng = np.random.default_rng(1)
+    for number in range(4):
+        write_scene(recipe.data.root / "train", f"t{number}", rng, size=260)
+    model = build_for_data(recipe.student.model, CropModule(open_dataset(recipe.data)))
+    assert model.description.images is not None
+    assert model.description.images.scenes == 16, "four parts of each"
+    model.save(tmp_path / "model")
+    kept = load_model(tmp_path / "model").description.images
+    assert kept is not None
+    np.testing.assert_allclose(kept.mean, model.description.images.mean, rtol=1e-3)
 
 
 def test_folders_are_found_beside_the_recipe(recipe: Recipe, folder: Path, tmp_path: Path, monkeypatch) -> None:

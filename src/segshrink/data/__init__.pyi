@@ -15,6 +15,7 @@ from .sources import refuse_other_bands as refuse_other_bands
 from .sources import refuse_other_classes as refuse_other_classes
 from .statistics import absent_classes as absent_classes
 from .statistics import image_statistics as image_statistics
+from .statistics import training_distribution as training_distribution
 from .store import Scene as Scene
 from .store import SceneStore as SceneStore
 from .store import scenes as scenes

@@ -1,8 +1,9 @@
-"""Mean and spread of each band, for normalization."""
+"""What the images of a store are like: mean and spread of each band for normalization, and all that tells misuse."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,17 @@ from numpy.typing import NDArray
 
 from segshrink.data.store import SceneStore
 from segshrink.errors import DataError
+from segshrink.image_distribution import ImageDistribution
+from segshrink.imagery.image_features import ImageSample, image_distribution
 from segshrink.model_description import Normalization
+from segshrink.tiling import grid
 
 _PIXELS_AT_ONCE = 1 << 18
+# Images that are looked at: of fewer than the least, parts stand for images, of at least so many pixels a side; and
+# how many samples it takes to know their spread.
+_FEWEST_IMAGES, _MOST_IMAGES, _SMALLEST_PART, _FEWEST_SAMPLES = 16, 96, 128, 8
+# Quantiles that stand for the darkest and the brightest pixel, where it isn't a byte.
+_DARKEST, _BRIGHTEST = 0.001, 0.999
 
 
 def image_statistics(store: SceneStore) -> Normalization:
@@ -47,6 +56,38 @@ def image_statistics(store: SceneStore) -> Normalization:
     deviation = np.sqrt(squares / count)
     deviation[deviation == 0] = 1.0
     return Normalization(mean=tuple(mean.tolist()), std=tuple(deviation.tolist()))
+
+
+def training_distribution(stores: Sequence[SceneStore]) -> ImageDistribution | None:
+    """Measure what the images of some stores look like, in at most 96 of them; None where too little can be seen.
+
+    Where there are few, parts of them count as images, so that their spread is known. Stores that hold images at a
+    working size tell nothing of scenes, which come at their own.
+    """
+    images = [(store, index) for store in stores if store.resize is None for index in range(len(store))]
+    chosen = [images[place] for place in np.linspace(0, len(images) - 1, min(_MOST_IMAGES, len(images))).astype(int)]
+    parts = math.ceil(math.sqrt(_FEWEST_IMAGES / max(1, len(chosen))))
+    samples = [sample for image in chosen for sample in _samples(*image, parts)]
+    samples = [sample for sample in samples if sample.usable]
+    if len(samples) < _FEWEST_SAMPLES:
+        return None
+    low, high = 0.0, 255.0
+    if chosen[0][0].dtype != np.uint8:
+        low, high = np.quantile(np.concatenate([sample.points for sample in samples]), (_DARKEST, _BRIGHTEST)).tolist()
+    if low == high:
+        return None
+    return image_distribution(samples, low=low, high=high)
+
+
+def _samples(store: SceneStore, index: int, parts: int) -> list[ImageSample]:
+    """Return samples of an image, or of at most parts × parts parts of it."""
+    image, valid = store.image(index), store.valid(index)
+    height, width = image.shape[:2]
+    tall, wide = (-(-length // min(parts, max(1, length // _SMALLEST_PART))) for length in (height, width))
+    return [
+        ImageSample.of(image[window.slices], None if valid is None else valid[window.slices])
+        for window in grid(height, width, tile=(tall, wide), overlap=0)
+    ]
 
 
 def absent_classes(store: SceneStore, *, allowed: Collection[str] = ()) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segshrink.config import ModelChoice
-from segshrink.data import CropModule, Dataset, image_statistics, refuse_other_bands
+from segshrink.data import CropModule, Dataset, image_statistics, refuse_other_bands, training_distribution
 from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.formatting import listing
 from segshrink.model_description import Normalization
@@ -69,6 +69,7 @@ def build_for_data(choice: ModelChoice, data: CropModule) -> SegmentationModel:
         scaling=dataset.scaling or model.description.scaling,
         resolution=dataset.resolution or model.description.resolution,
         resize=None,
+        images=training_distribution((data.train_store, data.unlabeled_store)),
     )
     return model
 
