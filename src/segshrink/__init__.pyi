@@ -37,6 +37,7 @@ from .models import SegmentationModel as SegmentationModel
 from .models import build_model as build_model
 from .models import count_parameters as count_parameters
 from .models import load_model as load_model
+from .prediction import Misuse as Misuse
 from .prediction import Prediction as Prediction
 from .prediction import Predictor as Predictor
 from .prediction import SceneOptions as SceneOptions

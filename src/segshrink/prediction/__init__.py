@@ -1,6 +1,7 @@
 """Prediction without torch: backends run a model on batches of tiles, the predictor blends them into whole images."""
 
 from segshrink.prediction.backends import Backend, open_backend
+from segshrink.prediction.misuse import Misuse
 from segshrink.prediction.predictor import Prediction, Predictor
 from segshrink.prediction.runtimes.litert import LiteRtBackend
 from segshrink.prediction.runtimes.onnx import OnnxBackend
@@ -18,6 +19,7 @@ from segshrink.prediction.scenes import (
 __all__ = [
     "Backend",
     "LiteRtBackend",
+    "Misuse",
     "OnnxBackend",
     "OpenVinoBackend",
     "Prediction",

@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from segshrink.classes import ClassMap
 from segshrink.errors import DataError, ModelError
+from segshrink.imagery.image_features import ImageSample
 from segshrink.model_file import runs_in_torch
 from segshrink.prediction.backends import Backend, open_backend
 from segshrink.prediction.logits import most_likely, softmax_in_place
+from segshrink.prediction.misuse import Misuse, find_misuse
 from segshrink.prediction.tiled import Blending, choose_tiling, predict_tiles
 
 if TYPE_CHECKING:
@@ -133,6 +135,17 @@ class Predictor:
         index = most_likely(logits)
         softmax_in_place(logits)
         return Prediction(index=index, probabilities=logits)
+
+    def find_misuse(self, image: Any) -> Misuse | None:
+        """Tell what makes an image unlike those that the model learned from, such as exchanged bands.
+
+        Args:
+            image: As in ``predict_array``.
+
+        Returns:
+            The most likely cause; None where the image is like them, or where the model doesn't know them.
+        """
+        return find_misuse(self.backend.description, ImageSample.of(as_image(image)))
 
     def predict_scene(
         self,

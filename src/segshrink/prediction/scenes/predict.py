@@ -15,15 +15,17 @@ from segshrink.errors import ConfigError, DataError, FileError, SegshrinkError
 from segshrink.files import is_utf8
 from segshrink.folder_lock import InUseError, claimed_name
 from segshrink.formatting import listed
+from segshrink.imagery.image_features import ImageSample
 from segshrink.imagery.polygons import require_vector_extra
 from segshrink.imagery.raster_files import Source
 from segshrink.imagery.scenes import expand_sources
+from segshrink.prediction.misuse import Misuse, find_misuse
 from segshrink.prediction.scenes.archive import Estimate, Shard, Trial
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.plan import SceneFiles, ScenePlan, is_file_name, open_for, plan_scenes
 from segshrink.prediction.scenes.records import Records, model_key
 from segshrink.prediction.scenes.stream import Streams, predict_pieces
-from segshrink.prediction.scenes.write import open_results
+from segshrink.prediction.scenes.write import Results, open_results
 from segshrink.prediction.tiled import choose_tiling
 
 if TYPE_CHECKING:
@@ -45,11 +47,14 @@ class SceneResult:
         source: The scene.
         files: Its results.
         skipped: Whether an earlier run had made them, with the same model and options.
+        misuse: What makes the scene unlike the images that the model learned from; None where nothing does, where the
+            model doesn't know them, and where it is skipped.
     """
 
     source: Source
     files: SceneFiles
     skipped: bool
+    misuse: Misuse | None = None
 
 
 @dataclass(frozen=True)
@@ -187,6 +192,7 @@ class Archive:
         """Predict what isn't yet, scene by scene; what another process has under way is waited for."""
         plans = self._plans()
         finished = {plan.files.classes for plan in plans if self._held(plan)}
+        misused: dict[Path, Misuse | None] = {}
         waiting = deque(plan for plan in plans if plan.files.classes not in finished)
         self.records.refuse_foreign(waiting)
         if waiting and (vectors := waiting[0].files.vectors) is not None:
@@ -197,8 +203,13 @@ class Archive:
             try:
                 with claimed_name(_lock_of(plan), name=str(plan.files.classes)):
                     # Another process may have come first since the plans were made.
-                    if self._held(plan) or not self._write(plan, self.records, partial(_report, progress, done, total)):
+                    results = None
+                    if not self._held(plan):
+                        results = self._write(plan, self.records, partial(_report, progress, done, total))
+                    if results is None or not results.published:
                         finished.add(plan.files.classes)
+                    else:
+                        misused[plan.files.classes] = results.misuse
             except InUseError:
                 waiting.append(plan)
                 busy += 1
@@ -209,7 +220,10 @@ class Archive:
                 self._note(plan.source, error.__cause__)
             done, busy = done + plan.pixels, 0
         self._tell_failures()
-        return [SceneResult(plan.source, plan.files, plan.files.classes in finished) for plan in plans]
+        return [
+            SceneResult(plan.source, plan.files, plan.files.classes in finished, misused.get(plan.files.classes))
+            for plan in plans
+        ]
 
     def predict_alone(self, scene: Source, place: Path, progress: Progress | None) -> SceneResult | LeftOut:
         """Predict a single scene; what is wrong with it, or with its place, is noted."""
@@ -252,8 +266,8 @@ class Archive:
     def _held(self, plan: ScenePlan) -> bool:
         return not self.options.overwrite and self.records.holds(plan)
 
-    def _write(self, plan: ScenePlan, records: Records, report: Callable[[int, str], None]) -> bool:
-        """Predict a scene and publish its results; False where another process has published the same meanwhile."""
+    def _write(self, plan: ScenePlan, records: Records, report: Callable[[int, str], None]) -> Results:
+        """Predict a scene and publish its results."""
         backend, options, done = self.streams.backend, self.options, 0
         tiling = choose_tiling(
             backend.description,
@@ -267,6 +281,7 @@ class Archive:
                 scene = open_for(plan.source, backend, options)
                 stack.enter_context(scene)
             results = stack.enter_context(open_results(plan, backend.classes, options, records))
+            sample = ImageSample(scene.height, scene.width)
             # No thread may read a closed scene.
             pieces = stack.enter_context(closing(predict_pieces(scene, self.streams, tiling, options)))
             while True:
@@ -275,9 +290,12 @@ class Archive:
                 if piece is None:
                     break
                 results.write(piece)
+                if not piece.seconds:  # of a video its first frame
+                    sample.add(piece.window, piece.pixels, piece.valid)
                 done += piece.window.height * piece.window.width
                 report(done, scene.name)
-        return results.published
+            results.misuse = find_misuse(backend.description, sample)
+        return results
 
     def _note(self, scene: Source, error: BaseException | None) -> None:
         """Write down that a scene can't be predicted, and why."""

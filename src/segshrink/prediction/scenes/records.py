@@ -28,6 +28,7 @@ _APPLICATION = 0x73656773
 # Seconds to wait while another process writes; it never takes longer than renaming a scene's files.
 _PATIENCE = 120
 _LEFT_OUT = "CREATE TABLE IF NOT EXISTS left_out (source TEXT PRIMARY KEY, reason TEXT, date TEXT)"
+_MISUSED = "CREATE TABLE IF NOT EXISTS misused (name TEXT PRIMARY KEY, misuse TEXT)"
 _TABLES = """
 CREATE TABLE scenes (name TEXT PRIMARY KEY, record TEXT, publisher TEXT) WITHOUT ROWID;
 CREATE TABLE files (name TEXT PRIMARY KEY, scene TEXT NOT NULL) WITHOUT ROWID;
@@ -97,12 +98,13 @@ class Records:
                 "INSERT OR REPLACE INTO left_out VALUES (?, ?, datetime())", (printable(str(source)), printable(reason))
             )
 
-    def publish(self, plan: ScenePlan, move: Callable[[], None]) -> bool:
+    def publish(self, plan: ScenePlan, move: Callable[[], None], *, misuse: str | None = None) -> bool:
         """Replace a scene's results.
 
         Args:
             plan: The scene.
             move: Gives the new files their names.
+            misuse: What is odd about the scene, for the table ``misused``.
 
         Returns:
             Whether that was done; another process may have made the same results meanwhile.
@@ -138,6 +140,10 @@ class Records:
                 database.execute("UPDATE scenes SET record = ?, publisher = NULL WHERE name = ?", (record, scene))
                 database.execute(_LEFT_OUT)
                 database.execute("DELETE FROM left_out WHERE source = ?", (printable(str(plan.source)),))
+                database.execute(_MISUSED)
+                database.execute("DELETE FROM misused WHERE name = ?", (scene,))
+                if misuse is not None:
+                    database.execute("INSERT INTO misused VALUES (?, ?)", (scene, misuse))
             return True
 
     def _may_hold(self, plan: ScenePlan) -> bool:

@@ -118,6 +118,7 @@ class Piece:
         probabilities: (C, h, w) uint8 in 0..254, 255 where there is no data; None when not asked for.
         confidence: (h, w) uint8, the probability of the class in 0..254; 255 where there is none; None as above.
         seconds: When a frame is shown, since the first; 0 of scenes.
+        valid: (h, w), which pixels have a value; None when all have.
     """
 
     window: Window
@@ -126,6 +127,7 @@ class Piece:
     probabilities: NDArray[np.uint8] | None = None
     confidence: NDArray[np.uint8] | None = None
     seconds: Fraction = Fraction(0)
+    valid: NDArray[np.bool_] | None = None
 
 
 class _Batch(NamedTuple):
@@ -252,7 +254,8 @@ def _piece(
     pixels, valid = batch.pixels
     kept = span.kept.slices_in(span.window)
     if valid is not None:
+        valid = valid[kept]
         for layer in (classes, probabilities, confidence):
             if layer is not None:
-                layer[..., ~valid[kept]] = IGNORE_INDEX
-    return Piece(span.kept, pixels[kept], classes, probabilities, confidence)
+                layer[..., ~valid] = IGNORE_INDEX
+    return Piece(span.kept, pixels[kept], classes, probabilities, confidence, valid=valid)

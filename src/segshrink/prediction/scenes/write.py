@@ -20,6 +20,7 @@ from segshrink.imagery.polygons import write_polygons
 from segshrink.imagery.qgis import write_raster_style
 from segshrink.imagery.video import VideoWriter
 from segshrink.imagery.writing import write_index_png
+from segshrink.prediction.misuse import Misuse
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.plan import ScenePlan
 from segshrink.prediction.scenes.records import Records
@@ -49,17 +50,20 @@ def open_results(plan: ScenePlan, classes: ClassMap, options: SceneOptions, reco
         with results.open_files:
             yield results
         results.finish()
-        results.published = records.publish(plan, lambda: _move_all(scratch / _NAMED, home))
+        misuse = None if results.misuse is None else str(results.misuse)
+        results.published = records.publish(plan, lambda: _move_all(scratch / _NAMED, home), misuse=misuse)
 
 
 class Results(Protocol):
     """Takes the pieces of one scene; made by ``open_results``.
 
     Attributes:
+        misuse: What makes the scene unlike the images that the model learned from, where it is known; recorded with it.
         published: Whether the results got their names; not where another process has made the same meanwhile.
     """
 
     published: bool
+    misuse: Misuse | None
 
     @property
     def open_files(self) -> AbstractContextManager[Any]:
@@ -78,6 +82,7 @@ class VideoResults:
     def __init__(self, plan: ScenePlan, scratch: Path, classes: ClassMap) -> None:
         assert plan.rate is not None  # noqa: S101 - of a video
         self.published, self._classes = False, classes
+        self.misuse: Misuse | None = None
         path = plan.files.moved(scratch / _NAMED).classes
         self.open_files = self._video = VideoWriter(
             path, height=plan.grid.height, width=plan.grid.width, rate=plan.rate
@@ -96,6 +101,7 @@ class SceneResults:
 
     def __init__(self, plan: ScenePlan, scratch: Path, classes: ClassMap, options: SceneOptions) -> None:
         self.published = False
+        self.misuse: Misuse | None = None
         self._grid, self._classes, self._options = plan.grid, classes, options
         self._files = files = plan.files.moved(scratch / _NAMED)
         self._as_picture = files.classes.suffix.lower() == ".png"
