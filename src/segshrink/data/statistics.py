@@ -67,7 +67,7 @@ def training_distribution(stores: Sequence[SceneStore]) -> ImageDistribution | N
     images = [(store, index) for store in stores if store.resize is None for index in range(len(store))]
     chosen = [images[place] for place in np.linspace(0, len(images) - 1, min(_MOST_IMAGES, len(images))).astype(int)]
     parts = math.ceil(math.sqrt(_FEWEST_IMAGES / max(1, len(chosen))))
-    samples = [sample for image in chosen for sample in _samples(*image, parts)]
+    samples = [sample for store, index in chosen for sample in _samples(store, index, parts)]
     samples = [sample for sample in samples if sample.usable]
     if len(samples) < _FEWEST_SAMPLES:
         return None
