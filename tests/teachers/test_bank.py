@@ -57,12 +57,15 @@ def test_a_cache_answers_about_its_scenes_by_name(tmp_path):
     class Store:
         samples = (type("Sample", (), {"name": "b", "window": None}),)
         folder = tmp_path
+        resize = None
 
         def __len__(self):
             return 1
 
         def image(self, index):
             return IMAGE
+
+        original = image
 
         def shape(self, index):
             return (8, 8)
