@@ -135,7 +135,7 @@ def test_every_verb_that_writes_is_looked_at() -> None:
     options = {
         name: {option for one in command.params for option in one.opts} for name, command in commands.commands.items()
     }
-    writing = {name for name, found in options.items() if "--out" in found}
+    writing = {name for name, found in options.items() if "--out" in found} - {"submit"}  # which only names it
     assert writing | {"doctor"} == {name.partition(" ")[0] for name in NAMES}
 
 

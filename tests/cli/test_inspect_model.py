@@ -58,7 +58,7 @@ def test_a_network_id_is_built(segshrink) -> None:
             "moble",
             "moble is no file or folder, so it must be a network id: unknown model 'moble'; did you mean 'mobile'",
         ),
-        ("smpp:Unet/resnet34", "error: unknown model 'smpp:Unet/resnet34'; known are: hf:"),
+        ("smpp:Unet/resnet34", "error: unknown model 'smpp:Unet/resnet34'; known are: "),
         ("./nothing", "there is nothing at ./nothing; give a data set description (YAML), a run folder"),
         ("nothing.yaml", "can't read nothing.yaml"),
     ],

@@ -182,7 +182,7 @@ def test_missing_folders_are_not_taken_for_ids(source):
 
 def test_files_and_empty_folders_are_no_models(tmp_path):
     (tmp_path / "model.pth").write_bytes(b"x")
-    with pytest.raises(ModelError, match="is a file"):
+    with pytest.raises(ModelError, match="not a file of weights"):
         load_model(tmp_path / "model.pth")
     (tmp_path / "empty").mkdir()
     with pytest.raises(SegshrinkError, match=r"has no config\.json"):

@@ -161,7 +161,8 @@ def test_a_folder_whose_function_has_changed_is_named(module: str, classes, tmp_
     forget(module, tmp_path)
     path = tmp_path / f"{module}.py"
     path.write_text(
-        path.read_text().replace("2 * width, classes", "3 * width, classes").replace("width, 2 *", "width, 3 *")
+        # Longer, too: Python takes a compiled file of the same second and size for the same.
+        path.read_text().replace("2 * width, classes", "3 * width, classes").replace("width, 2 *", "width, 3 *") + "#"
     )
     with pytest.raises(ModelError, match="doesn't fit"):
         load_model(tmp_path / "model", trust=True)

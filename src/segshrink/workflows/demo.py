@@ -67,7 +67,7 @@ def demo(out: str | Path, *, seed: int = 0, progress: Progress = silent) -> Demo
     out = Path(out)
     with claimed(out):
         refuse_foreign_runs(out)
-        pictures = (out / "prediction" / name for name in ("scene.png", "scene.overlay.jpg"))
+        pictures = (out / "prediction" / name for name in ("scene.png", "scene.overlay.jpg", "scene.qml"))
         refuse_foreign(out / "student.onnx", *pictures)
         refuse_foreign(out / "int8", kind=QUANTIZATION)
         return _demo(out, seed=seed, progress=progress)

@@ -74,7 +74,7 @@ class SceneOptions:
                 raise UsageError(f"{name} must be one of {', '.join(choices)}, found '{choice}'")
         if min(self.min_area, self.simplify) < 0:
             raise UsageError(f"min_area and simplify can't be negative, found {self.min_area} and {self.simplify}")
-        Tiling(self.tile or TILE, self.overlap or 0)
+        Tiling(TILE if self.tile is None else self.tile, self.overlap or 0)
 
     @property
     def needs_probabilities(self) -> bool:

@@ -272,7 +272,7 @@ class Archive:
         tiling = choose_tiling(
             backend.description,
             runtime=backend.runtime,
-            tile=options.tile or getattr(backend, "own_tile", None),
+            tile=getattr(backend, "own_tile", None) if options.tile is None else options.tile,
             overlap=options.overlap,
             batch=options.batch,
         )
