@@ -33,14 +33,14 @@ _MARKS = {
     ".png": rb"tEXtSoftware\x00segshrink",
     **dict.fromkeys((".jpg", ".jpeg"), rb"\xff\xfe..written by segshrink"),
     **dict.fromkeys(
-        (".md", ".html", ".htm"), rb"<!--[ a-z]* written by segshrink|<meta name=\"generator\" content=\"segshrink"
+        (".md", ".html", ".htm", ".qml"), rb'<!--[ a-z]* written by segshrink|<meta name="generator" content="segshrink'
     ),
     **dict.fromkeys((".yaml", ".yml"), rb"(?m)^# written by segshrink"),
     ".svg": rb"<dc:title>segshrink",
     ".json": rb'"segshrink"',
 }
 _LARGEST_JSON = 10**8
-_COMMENTS = {".md": "<!-- {} -->", ".html": "<!-- {} -->", ".htm": "<!-- {} -->", ".yaml": "# {}", ".yml": "# {}"}
+_COMMENTS = dict.fromkeys((".md", ".html", ".htm", ".qml"), "<!-- {} -->") | dict.fromkeys((".yaml", ".yml"), "# {}")
 
 
 @dataclass(frozen=True)

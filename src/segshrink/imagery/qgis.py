@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 from segshrink.classes import ClassMap, format_color
-from segshrink.files import replacing
+from segshrink.files import write_text
 
 _HEAD = '<!DOCTYPE qgis PUBLIC "http://mrcc.com/qgis.dtd" "SYSTEM"><qgis version="3.28" styleCategories="Symbology">'
 
@@ -22,8 +22,7 @@ def write_raster_style(path: Path, classes: ClassMap) -> None:
     Raises:
         FileError: The file can't be written.
     """
-    with replacing(path) as temporary:
-        temporary.write_text(raster_style(classes), encoding="utf-8")
+    write_text(path, raster_style(classes), overwrite=True)
 
 
 def raster_style(classes: ClassMap) -> str:
