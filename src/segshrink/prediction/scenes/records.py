@@ -123,7 +123,8 @@ class Records:
                 self._refuse_foreign(database, [plan])
                 # From here on the record is withdrawn, and lists the files of both runs, whatever happens.
                 database.execute(
-                    "INSERT INTO scenes VALUES (?, NULL, ?) ON CONFLICT (name) DO UPDATE SET publisher = excluded.publisher",
+                    "INSERT INTO scenes VALUES (?, NULL, ?) "
+                    "ON CONFLICT (name) DO UPDATE SET publisher = excluded.publisher",
                     (scene, publisher),
                 )
                 database.executemany("INSERT OR IGNORE INTO files VALUES (?, ?)", [(name, scene) for name in names])
