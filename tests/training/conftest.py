@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import csv
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,3 +55,37 @@ def recipe(tmp_path: Path) -> Recipe:
             "student": {"model": tiny, "training": training},
         }
     )
+
+
+def changed(recipe: Recipe, **changes: object) -> Recipe:
+    raw = recipe.model_dump(mode="json")
+    for path, value in changes.items():
+        section = raw
+        *keys, last = path.split("__")
+        for key in keys:
+            section = section[key]
+        section[last] = value
+    return Recipe.model_validate(raw)
+
+
+@pytest.fixture
+def short(recipe: Recipe) -> Recipe:
+    """Epochs of two steps."""
+    return changed(recipe, crops__per_epoch=8)
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    return content
+
+
+def stop_at(step: int) -> Callable[[int, int, str], None]:
+    def progress(done: int, total: int, text: str) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    return progress

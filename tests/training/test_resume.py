@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-import pickle
 import shutil
-import signal
-import threading
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,36 +16,16 @@ from safetensors.torch import load_file
 
 from segshrink.config import Recipe, Term
 from segshrink.data import CropModule, open_dataset
-from segshrink.data.crop_dataset import CropDataset
-from segshrink.errors import ConfigError, DataError, FileError, ModelError, TrainingError
+from segshrink.errors import ConfigError
 from segshrink.evaluation import Confusion
-from segshrink.folder_lock import claimed
 from segshrink.losses import build_terms
 from segshrink.models import build_model
-from segshrink.prediction.runtimes.torch import computes_in_bf16
 from segshrink.teachers import TorchTeacher
 from segshrink.training import SegmentationTask, evaluate_run, run, train
-from segshrink.training.checkpoints import WholeCheckpointIO, read_whole_checkpoint
-from segshrink.training.hardware import lightning_precision
+
+from .conftest import changed, record_of, rows_of, stop_at
 
 Scores = Callable[[list[float]], None]
-
-
-def changed(recipe: Recipe, **changes: object) -> Recipe:
-    raw = recipe.model_dump(mode="json")
-    for path, value in changes.items():
-        section = raw
-        *keys, last = path.split("__")
-        for key in keys:
-            section = section[key]
-        section[last] = value
-    return Recipe.model_validate(raw)
-
-
-@pytest.fixture
-def short(recipe: Recipe) -> Recipe:
-    """Epochs of two steps."""
-    return changed(recipe, crops__per_epoch=8)
 
 
 @pytest.fixture
@@ -70,30 +44,8 @@ def scores(monkeypatch: pytest.MonkeyPatch) -> Scores:
     return plan
 
 
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
-
-
-def record_of(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    return content
-
-
 def best_epoch(folder: Path) -> int:
     return int(torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["epoch"]) + 1
-
-
-def stop_at(step: int) -> Callable[[int, int, str], None]:
-    def progress(done: int, total: int, text: str) -> None:
-        if done == step:
-            raise KeyboardInterrupt
-
-    return progress
-
-
-def same_weights(first: Path, second: Path) -> bool:
-    one, other = (load_file(folder / "model/model.safetensors") for folder in (first, second))
-    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(
@@ -253,88 +205,6 @@ def test_a_run_does_not_go_on_with_another_teacher(short: Recipe, tmp_path: Path
     assert record_of(tmp_path)["status"] == "stopped"
 
 
-def test_masks_without_a_label_are_refused_before_training(short: Recipe, tmp_path: Path) -> None:
-    classes = [{"name": name} for name in ("Ground", "Roof", "Water")]
-    for entry, color in zip(classes, ("#010101", "#020202", "#030303"), strict=True):
-        entry["color"] = color
-    colors = [entry.color for entry in short.data.classes]
-    blind = changed(short, data__classes=classes, data__ignore=colors)
-    with pytest.raises(DataError, match="2 validation scenes of 'rectangles'"):
-        train(blind, out=tmp_path)
-    assert not (tmp_path / "metrics.csv").exists()
-
-
-def test_crops_that_do_not_fit_into_memory_are_refused(short: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"crops\.size=16384 and crops\.batch_size=65536 need more than \d+"):
-        train(changed(short, crops__size=16384, crops__batch_size=65536), out=tmp_path)
-
-
-def test_bf16_is_refused_where_nothing_computes_in_it(
-    short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("segshrink.training.hardware.computes_in_bf16", lambda device: False)
-    with pytest.raises(ConfigError, match=r"precision=bf16.*auto or 32"):
-        train(changed(short, teacher__training__precision="bf16"), out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_emulated_bf16_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-    assert not computes_in_bf16(torch.device("cuda"))
-
-
-def test_gpus_that_do_not_compute_in_bf16_take_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for supported, precision in ((True, "bf16-mixed"), (False, "16-mixed")):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, s=supported: s)
-        assert lightning_precision("auto") == precision
-
-
-def test_a_mac_trains_on_its_cpu(short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here was tried on Apple's GPUs, so Lightning isn't left to choose them."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    train(changed(short, teacher__training__epochs=1), out=tmp_path)
-    assert record_of(tmp_path)["machine"]["device"] == "cpu"
-
-
-def test_two_processes_do_not_train_into_one_folder(short: Recipe, tmp_path: Path) -> None:
-    refused: list[BaseException] = []
-
-    def other() -> None:
-        try:
-            train(short, out=tmp_path)
-        except FileError as error:
-            refused.append(error)
-
-    with claimed(tmp_path):
-        thread = threading.Thread(target=other)
-        thread.start()
-        thread.join()
-    assert [str(tmp_path) in str(error) for error in refused] == [True]
-
-
-def test_a_loading_process_that_is_killed_is_named(
-    short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def die(self: CropDataset, key: object) -> dict[str, object]:
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError
-
-    monkeypatch.setattr(CropDataset, "__getitem__", die)
-    with pytest.raises(TrainingError, match=r"crops\.workers"):
-        train(changed(short, crops__workers=1), out=tmp_path)
-
-
-def test_small_crops_of_validation_cost_little(short: Recipe) -> None:
-    dataset = open_dataset(short.data)
-    for per_epoch, most in ((8, 16), (160, 20), (10_000, 32)):
-        crops = changed(short, crops__per_epoch=per_epoch, crops__size=32).crops
-        module = CropModule(dataset, crops=crops)
-        shown = sum(len(batch["image"]) for batch in module.val_dataloader()[1])
-        assert 0 < shown <= most
-
-
 class StopBefore(lightning.Callback):
     """Saves a checkpoint and stops before a batch of the first epoch."""
 
@@ -383,71 +253,6 @@ def test_batches_that_share_a_step_draw_their_own_random_numbers(recipe: Recipe,
     after = draws(crops, checkpoint=checkpoint)
     assert before[:2] == whole[:2]
     assert after == whole[2:]
-
-
-@pytest.mark.parametrize("spoil", ["pickle", "no checkpoint", "another network", "cut short", "empty"])
-def test_checkpoints_that_can_not_be_gone_on_with_are_named(short: Recipe, tmp_path: Path, spoil: str) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        train(short, out=tmp_path, progress=stop_at(3))
-    path = tmp_path / "checkpoints/last.ckpt"
-    content = torch.load(path, weights_only=True)
-    if spoil == "pickle":
-        path.write_bytes(pickle.dumps({"state_dict": Path("x")}))
-    elif spoil == "no checkpoint":
-        torch.save({"state_dict": content["state_dict"]}, path)
-    elif spoil == "another network":
-        states = {name: torch.zeros(3) for name in content["state_dict"]}
-        torch.save({**content, "state_dict": states}, path)
-    else:
-        path.write_bytes(path.read_bytes()[: 500 * (spoil == "cut short")])
-    with pytest.raises(TrainingError, match=r"last\.ckpt.*delete it to begin"):
-        train(short, out=tmp_path, resume=True)
-
-
-def test_an_error_while_a_checkpoint_is_written_keeps_no_view_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One that the garbage collector finds in a traceback ends Python 3.12 with a segmentation fault."""
-    views = []
-
-    def full(self: Path, content: memoryview) -> int:
-        views.append(content)
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(FileError, match="No space left"):
-        WholeCheckpointIO().save_checkpoint({"epoch": 1}, tmp_path / "run/checkpoints/last.ckpt")
-    with pytest.raises(ValueError, match="released memoryview"):
-        views[0].tobytes()
-
-
-def spoil(checkpoint: Path) -> None:
-    """Change one bit of the largest tensor."""
-    with zipfile.ZipFile(checkpoint) as archive:
-        entry = max(archive.infolist(), key=lambda each: each.file_size)
-    content = bytearray(checkpoint.read_bytes())
-    content[entry.header_offset + 128 + entry.file_size // 2] ^= 1  # behind the entry's header
-    checkpoint.write_bytes(content)
-
-
-def test_a_damaged_checkpoint_costs_the_last_epoch_only(
-    short: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    train(short, out=whole)
-    assert {path.name for path in (whole / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
-    with pytest.raises(KeyboardInterrupt):
-        train(short, out=cut, progress=stop_at(7))
-    last = cut / "checkpoints/last.ckpt"
-    spoil(last)
-    train(short, out=cut, resume=True)
-    assert "last.ckpt is" in caplog.text
-    assert "from the epoch before" in caplog.text
-    assert same_weights(whole, cut)
-    assert [row["epoch"] for row in rows_of(cut)] == [row["epoch"] for row in rows_of(whole)]
-    spoil(whole / "checkpoints/best.ckpt")
-    with pytest.raises(ModelError, match=r"best\.ckpt is .*damaged"):
-        read_whole_checkpoint(whole / "checkpoints/best.ckpt")
 
 
 def test_a_run_records_its_memory_and_processor_time_over_resumes(short: Recipe, tmp_path: Path) -> None:

@@ -15,17 +15,11 @@ from PIL import Image
 import segshrink
 from segshrink.config import load_dataset, load_recipe
 from segshrink.data import inspect_dataset, open_dataset
-from segshrink.data.layout import find_layout
 from segshrink.errors import DataError, FileError
 
+pytestmark = pytest.mark.usefixtures("_without_torch")
 SIZE = 32
 VOC_COLORS = [0, 0, 0, 128, 0, 0, 0, 128, 0]
-
-
-@pytest.fixture(autouse=True)
-def _without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the measuring of training steps, which takes torch and seconds."""
-    monkeypatch.setattr("segshrink.workflows.starting_recipe.find_spec", lambda name: None)
 
 
 @dataclass(frozen=True)
@@ -341,41 +335,6 @@ def test_categories_of_gdal_and_a_given_teacher(tmp_path: Path) -> None:
     assert recipe.distillation.teachers[0].source == f"onnx:{tmp_path / 'big.onnx'}"
 
 
-def test_images_alone_get_the_classes_of_a_teacher(tmp_path: Path) -> None:
-    classes = segshrink.ClassMap.build([("sea", "#0000FF", None), ("land", "#00FF00", None)])
-    teacher = tmp_path / "teacher"
-    segshrink.build_model("unet", classes, options={"width": 2, "depth": 2}).save(teacher)
-    root = tmp_path / "data"
-    for number in range(4):
-        image(root / f"north/{number}.png")
-    (root / "north/broken.png").write_bytes(b"no picture")
-    made = segshrink.init(root, out=tmp_path / "out", teacher=teacher)
-    assert made.pairs == 0
-    assert list(made.classes) == ["sea", "land"]
-    dataset = open_dataset(load_dataset(made.data))
-    assert not dataset.labeled
-    assert len(dataset.train) + len(dataset.val) == 4
-    assert dataset.classes.names == ("sea", "land")
-    assert dataset.classes.colors == classes.colors
-    recipe = load_recipe(made.recipe)
-    assert recipe.distillation.teachers[0].source == str(teacher)
-    assert [term.name for term in recipe.distillation.terms] == ["pixel_kl", "soft_jaccard"]
-    with pytest.raises(DataError, match=r"classes must be the teacher's, but .*nobody does not exist"):
-        segshrink.init(root, out=tmp_path / "other", teacher=tmp_path / "nobody")
-
-
-def test_images_of_several_suffixes_are_listed(tmp_path: Path) -> None:
-    segshrink.build_model("unet", segshrink.ClassMap.build(["a", "b"]), options={"width": 2, "depth": 2}).save(
-        tmp_path / "teacher"
-    )
-    for name in ("1.png", "2.jpg", "3.png"):
-        image(tmp_path / "data" / name)
-    made = segshrink.init(tmp_path / "data", out=tmp_path / "out", teacher=tmp_path / "teacher")
-    assert (tmp_path / "out/images.txt").read_text().split() == ["1.png", "2.jpg", "3.png"]
-    dataset = open_dataset(load_dataset(made.data))
-    assert len(dataset.train) + len(dataset.val) == 3
-
-
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
@@ -416,12 +375,3 @@ def test_nothing_is_written_inside_the_folder_or_over_a_file(tmp_path: Path) -> 
     (tmp_path / "out/data.yaml").write_text("mine")
     with pytest.raises(FileError, match=r"data\.yaml is there already"):
         segshrink.init(root, out=tmp_path / "out")
-
-
-def test_a_hundred_thousand_names_are_paired() -> None:
-    names = [f"{part}/{kind}/{number}.{suffix}" for part in ("train", "val") for number in range(25_000)
-             for kind, suffix in (("images", "jpg"), ("masks", "png"))]  # fmt: skip
-    layout = find_layout(sorted(names))
-    assert layout is not None
-    assert (layout.images, layout.masks, len(layout.pairs)) == ("*/images/*.jpg", "*/masks/*.png", 50_000)
-    assert layout.unpaired == ()

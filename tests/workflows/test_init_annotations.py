@@ -18,15 +18,11 @@ from segshrink.config import load_dataset
 from segshrink.data import inspect_dataset
 from segshrink.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("_without_torch")
 SIDE = 32
 # Of 32 x 32 pixels each shape covers a quarter: 16 x 16, at the top left.
 BOX = [0, 0, 16, 0, 16, 16, 0, 16]
 QUARTER = {"background": 0.75, "house": 0.25}
-
-
-@pytest.fixture(autouse=True)
-def _without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segshrink.workflows.starting_recipe.find_spec", lambda name: None)
 
 
 def image(path: Path) -> None:
