@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
+import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +65,79 @@ def shared_weights() -> Path:
 def _one_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep decoded images of tests out of the user's cache."""
     os.environ["SEGSHRINK_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def _kind_of_network(module: Any, *options: object) -> str | None:
+    """Return a digest of everything a trace depends on, weights left out; None of what can't be compared."""
+    from segshrink.model_description import ModelDescription
+
+    weights = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    code = {str(getattr(sys.modules.get(type(part).__module__), "__file__", None)) for part in module.modules()}
+
+    class Structure(pickle.Pickler):
+        def persistent_id(self, part: Any) -> object:
+            if id(part) in weights:
+                return str(part.dtype), tuple(part.shape)
+            if isinstance(part, ModelDescription):  # names and the like are told of after tracing
+                return part.bands, part.stride, part.sigmoid
+            if isinstance(part, set) and all(isinstance(name, str) for name in part):
+                return "set", sorted(part)  # each process has an order of its own
+            return None
+
+    content = io.BytesIO()
+    pickler = Structure(content)
+    pickler.fast = True  # equal parts are written alike, whether or not they are one object
+    try:
+        pickler.dump((module, code, options))
+    except (AttributeError, TypeError, ValueError, pickle.PicklingError):
+        return None
+    return hashlib.sha256(content.getvalue()).hexdigest()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let PyTorch, which takes seconds for the smallest network, trace each kind of network once.
+
+    The next of its kind, in whichever of the suite's processes, gets that graph with its own weights. As ever,
+    exporting compares the file with the network.
+    """
+    if "torch" not in sys.modules:  # no test of this session exports anything
+        yield
+        return
+    import torch
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "traced"
+    folder.mkdir(exist_ok=True)
+    trace = torch.onnx.export
+
+    def export(module: Any, args: tuple[Any, ...], **options: Any) -> Any:
+        import onnx
+        import onnx_ir
+
+        inputs = [(str(image.dtype), tuple(image.shape)) for image in args]
+        digest = _kind_of_network(module, inputs, repr(options["dynamic_shapes"]))
+        if digest is None:
+            return trace(module, args, **options)
+        known = folder / digest
+        if not known.exists():
+            program = trace(module, args, **options, optimize=False)
+            written = known.with_suffix(f".{os.getpid()}")
+            written.write_bytes(program.model_proto.SerializeToString())
+            written.replace(known)
+        graph = onnx.load_from_string(known.read_bytes())
+        weights = dict(module.named_parameters()) | dict(module.named_buffers())
+        for initializer in graph.graph.initializer:
+            if initializer.name in weights:
+                content = weights[initializer.name].detach().contiguous().reshape(-1)
+                initializer.raw_data = content.view(torch.uint8).numpy().tobytes()
+        program = torch.onnx.ONNXProgram(onnx_ir.from_proto(graph), None)
+        program.optimize()  # which multiplies some weights by others
+        return program
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", export)
+        yield
 
 
 def _measured_at_once(jobs: Sequence[Any], **_: object) -> list[Any]:
