@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
-from segshrink.classes import ClassMap
 from segshrink.compression.quantization.onnx_int8 import optimized, quantizable_nodes
 from segshrink.export.enlarging import PHASES, enlarge_by_convolution, factor_of
 from segshrink.export.onnx import to_onnx
-from segshrink.models import build_model
+from segshrink.models import SegmentationModel
 
 
 def resizing(classes: int, factor: int, mode: str = "linear") -> onnx.ModelProto:
@@ -55,11 +57,10 @@ def test_what_gains_nothing_and_other_resizes_are_left_alone(factor: int, classe
     assert factor_of(model) is None
 
 
-@pytest.mark.parametrize(("decoder", "factor"), [([], 2), ([8, 8, 8], 4)])
-def test_int8_leaves_it_alone(decoder: list[int], factor: int) -> None:
-    classes = ClassMap.build([("land", None, None), ("water", None, None)])
-    options = {"width": 0.1, "blocks": 7, "decoder_channels": decoder}
-    model = to_onnx(build_model("mobile", classes, options=options).eval())
+@pytest.mark.parametrize("factor", [2, 4])
+def test_int8_leaves_it_alone(small: SegmentationModel, factor: int) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, stride=factor), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    model = to_onnx(SegmentationModel(network, replace(small.description, stride=factor)).eval())
     assert factor_of(model) == factor
     assert any(PHASES in node.output[0] for node in model.graph.node if node.op_type == "Conv")
     nodes = quantizable_nodes(optimized(model.SerializeToString()))
