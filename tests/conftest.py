@@ -165,6 +165,18 @@ def _drawn_once(module: str, name: str) -> Callable[[Any], Any]:
     return drawing
 
 
+def _draw_once(patch: pytest.MonkeyPatch) -> None:
+    for name in ("to_files", "to_svg", "composite"):
+        module = f"segshrink.report.{'page' if name == 'composite' else 'rendering'}"
+        patch.setattr(import_module(module), name, _drawn_once(module, name))
+
+
+@pytest.fixture
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a figure show the first run that had one of its kind: for a page whose figures aren't looked at."""
+    _draw_once(monkeypatch)
+
+
 @pytest.fixture(scope="module")
 def quick_runs() -> Iterator[None]:
     """Take away what costs a run most: timing it, tested in tests/profiling, and figures, tested in tests/report.
@@ -174,9 +186,7 @@ def quick_runs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in ("profiling.profile", "compression.search.candidate_files", "compression.quantization.pipeline"):
             patch.setattr(f"segshrink.{module}.measure", _measured_at_once)
-        for name in ("to_files", "to_svg", "composite"):
-            module = f"segshrink.report.{'page' if name == 'composite' else 'rendering'}"
-            patch.setattr(import_module(module), name, _drawn_once(module, name))
+        _draw_once(patch)
         yield
 
 

@@ -53,6 +53,7 @@ def test_evaluations_of_older_versions_have_the_same_rows_without_areas(tmp_path
     write_report([folder])
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_the_report_has_them_in_json_and_markdown(tmp_path: Path, write_student_run: Writer) -> None:
     page = write_report([write_student_run(tmp_path, name="a|b <i>c</i>")])
     rows = {row["key"]: row["values"] for row in json.loads(page.with_suffix(".json").read_text())["rows"]}

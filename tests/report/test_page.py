@@ -101,6 +101,7 @@ def test_leaking_is_said_wherever_scores_stand(hostile_report: Path) -> None:
     assert "too good" in head
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_clean_run_says_nothing_of_leaking(tmp_path: Path, write_run: Writer) -> None:
     page = write_report([write_run(tmp_path, "teacher", images=2, leave_out=("profile.json",))])
     assert "leak" not in Elements(page.read_text().partition("<body>")[2]).text
@@ -112,6 +113,7 @@ def test_every_picture_is_described(hostile_report: Path) -> None:
     assert all(len(attrs.get("alt") or "") > 5 for attrs in images)
 
 
+@pytest.mark.usefixtures("quick_figures")
 @pytest.mark.parametrize("leave_out", [("evaluation.json",), ("evaluation.json", "metrics.csv", "profile.json")])
 def test_parts_without_files_are_left_out_with_a_note(
     tmp_path: Path, write_run: Writer, leave_out: tuple[str, ...]
@@ -122,6 +124,7 @@ def test_parts_without_files_are_left_out_with_a_note(
     assert "No run here has been evaluated yet" in text
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_out_is_a_folder_or_a_page(tmp_path: Path, write_run: Writer) -> None:
     run = write_run(tmp_path / "run", "model", leave_out=("evaluation.json", "metrics.csv"))
     assert write_report([run], tmp_path / "elsewhere") == tmp_path / "elsewhere" / "report.html"
@@ -130,6 +133,7 @@ def test_out_is_a_folder_or_a_page(tmp_path: Path, write_run: Writer) -> None:
     assert not (run / "report.html").exists()
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_a_page_for_browsers_is_linked_to(tmp_path: Path, write_run: Writer) -> None:
     run = write_run(tmp_path / "my run", "student", images=2, leave_out=("metrics.csv",))
     assert 'class="try"' not in write_report([run]).read_text()
@@ -160,6 +164,7 @@ def test_report_needs_no_torch(tmp_path: Path, write_run: Writer) -> None:
     assert subprocess.run([sys.executable, "-c", code, str(run)], check=False).returncode == 0
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_a_speed_from_a_busy_machine_is_never_told_alone(tmp_path: Path, write_student_run: Writer) -> None:
     page = write_report([write_student_run(tmp_path, load=0.63)])
     text = page.read_text(encoding="utf-8")
@@ -169,6 +174,7 @@ def test_a_speed_from_a_busy_machine_is_never_told_alone(tmp_path: Path, write_s
     assert [(one["load"], one["busy"]) for one in numbers["models"]] == [(0.63, True)] * 3
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_the_student_is_the_first_column_and_equal_names_are_left_out(
     tmp_path: Path, write_student_run: Writer
 ) -> None:

@@ -17,11 +17,12 @@ from segshrink.errors import ConfigError, FileError
 
 from ..cli.conftest import description, learner, write_scene
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
 GROUPS = {"north": ["train/images/t0"], "south": ["train/images/t1", "train/images/t2"]}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, quick_runs: None) -> Path:
     """The folder with recipe.yaml and bank/."""
     root = tmp_path_factory.mktemp("bank")
     rng = np.random.default_rng(0)
