@@ -42,7 +42,7 @@ def test_a_class_that_is_never_predicted_has_no_precision_but_counts_in_the_mean
 
 
 def test_evaluations_of_older_versions_have_the_same_rows_without_areas(tmp_path: Path, write_run: Writer) -> None:
-    folder = write_run(tmp_path, "model")
+    folder = write_run(tmp_path, "model", images=2)
     file = folder / "evaluation.json"
     content = json.loads(file.read_text())
     for key in ("areas", "pooled_curve", "soft_answers"):
