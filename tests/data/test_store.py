@@ -185,7 +185,7 @@ def test_two_processes_may_build_at_once(painter, tmp_path):
     while not all(mine.exists() for mine in ready) and all(worker.poll() is None for worker in workers):
         time.sleep(0.01)
     go.touch()
-    outputs = [worker.communicate(timeout=60)[0].decode() for worker in workers]
+    outputs = [worker.communicate(timeout=600)[0].decode() for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]
 
     alone = SceneStore(samples, CLASSES, folder=tmp_path / "alone")

@@ -238,7 +238,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(store: SceneStore, sma
 def build_beside_another(store: SceneStore, start: Barrier) -> None:
     torch.set_num_threads(1)
     teacher = new_teacher()
-    start.wait(timeout=60)
+    start.wait(timeout=600)
     TeacherCache(teacher, [store])
 
 
@@ -252,7 +252,7 @@ def test_two_processes_build_one_cache(store: SceneStore, tmp_path: Path) -> Non
     for builder in builders:
         builder.start()
     for builder in builders:
-        builder.join(timeout=60)
+        builder.join(timeout=600)
     assert [builder.exitcode for builder in builders] == [0, 0]
     teacher = new_teacher()
     built = TeacherCache(teacher, [store])

@@ -75,7 +75,7 @@ def test_a_job_whose_time_is_up_ends_its_processes_and_queues_again(recipe: Path
         (tmp_path / name).chmod(0o755)
     environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "12"}
     job = submit(recipe, out=tmp_path / "run")
-    subprocess.run(["bash", "-c", job], env=environment, check=False, timeout=60)
+    subprocess.run(["bash", "-c", job], env=environment, check=False, timeout=600)
     assert notes.read_text().splitlines() == ["scancel --signal=TERM 12", "scontrol requeue 12"]
 
 

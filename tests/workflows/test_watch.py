@@ -25,7 +25,7 @@ def test_a_training_is_followed_from_its_beginning_to_its_end(
     watcher = threading.Thread(target=follow)
     watcher.start()
     segshrink.train(segshrink.load_recipe(tiny_recipe(tmp_path), ["teacher.training.epochs=3"]), out=run)
-    watcher.join(timeout=60)
+    watcher.join(timeout=600)
     assert [state.epoch for state in states] == sorted(state.epoch for state in states)
     assert (states[0].status, states[-1].status) == ("running", "finished")
     assert (states[-1].epoch, states[-1].epochs, states[-1].seconds_left) == (3, 3, None)
