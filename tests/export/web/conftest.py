@@ -118,7 +118,7 @@ class Visitor:
         self.wait(path.is_file)
         return path
 
-    def wait(self, done: Callable[[], bool], seconds: float = 120) -> None:
+    def wait(self, done: Callable[[], bool], seconds: float = 600) -> None:
         """Wait until something is so."""
         end = time.monotonic() + seconds
         while not done():
