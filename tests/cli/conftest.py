@@ -10,8 +10,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from segshrink.classes import ClassMap, format_color
+from segshrink.classes import ClassMap
 from segshrink.cli import main
+from segshrink.colors import format_color
 
 COLORS = {"Ground": (120, 90, 60), "Roof": (200, 40, 40), "Water": (30, 60, 200)}
 

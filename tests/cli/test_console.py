@@ -94,3 +94,15 @@ def test_wrong_overrides_have_status_two_and_wrong_files_one(segshrink, recipe, 
     assert segshrink("train", recipe, "-o", tmp_path / "run", override).status == 2
     recipe.write_text(f"{recipe.read_text()}\ntrainer: 1\n")
     assert segshrink("train", recipe, "-o", tmp_path / "run").status == 1
+
+
+@pytest.mark.parametrize("name", ["scene[/b].tif", "[bold]a[0].tif", ":house:.tif"])
+def test_names_that_look_like_markup_are_shown_as_they_are(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with _console.progress_bar("predict") as advance:
+        advance(1, 1, name)
+    table = _console.empty_table(name, "b")
+    table.add_row(name, "1")
+    _console.out_console().print(table)
+    shown = capsys.readouterr()
+    assert shown.out.count(name) == 2
+    assert name in shown.err

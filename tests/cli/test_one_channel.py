@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from safetensors import safe_open
 
-from segshrink.classes import format_color
+from segshrink.colors import format_color
 
 COLORS = {"Ground": (120, 90, 60), "Roof": (200, 40, 40)}
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from segshrink.classes import ClassMap, format_color
+from segshrink.classes import ClassMap
+from segshrink.colors import format_color
 from segshrink.models import build_model, count_parameters, load_model
 
 from .conftest import COLORS, left_behind

@@ -118,7 +118,7 @@ def _run(arguments: list[str]) -> int:
         raise
     except OSError as error:
         _tell(f"error: {memory_sentence(error, arguments) or os_sentence(error)}")
-    except Exception as error:
+    except Exception as error:  # libraries tell of a lack of memory by errors of many kinds
         if (sentence := memory_sentence(error, arguments)) is None:
             raise
         _tell(f"error: {sentence}")

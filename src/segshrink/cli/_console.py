@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.segment import Segment
-from rich.table import Column
+from rich.table import Column, Table
+from rich.text import TextType
 
 from segshrink.formatting import printable, printable_json, shortened
 
@@ -33,6 +34,14 @@ def error_console() -> Console:
     return _console(stderr=True, soft_wrap=True)
 
 
+def empty_table(*headings: TextType, title: str | None = None, left: int = 1) -> Table:
+    """Return a table without rows, whose columns are aligned to the right but for the first ``left``."""
+    table = Table(title=title, title_justify="left")
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place < left else "right")
+    return table
+
+
 def print_json(value: Any) -> None:
     """Print results as JSON on standard output."""
     sys.stdout.write(f"{printable_json(value)}\n")
@@ -41,7 +50,7 @@ def print_json(value: Any) -> None:
 def tell(notice: str) -> None:
     """Print a notice of one line on standard error, unless the command is to be quiet."""
     if not QUIET.get():
-        error_console().print(f"note: {printable(shortened(notice))}", markup=False)
+        error_console().print(f"note: {printable(shortened(notice))}")
 
 
 @contextmanager
@@ -53,12 +62,12 @@ def progress_bar(text: str, *, unit: str = "") -> Iterator[Callable[..., None]]:
     """
     counted = TextColumn(f"{{task.completed:.1f}}/{{task.total:.1f}} {unit}") if unit else MofNCompleteColumn()
     columns = (
-        TextColumn("{task.description}", table_column=Column(min_width=16)),
+        TextColumn("{task.description}", markup=False, table_column=Column(min_width=16)),
         BarColumn(bar_width=24),
         counted,
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     console = _console(stderr=True)
     with Progress(*columns, console=console, refresh_per_second=4, disable=QUIET.get()) as bar:
@@ -73,11 +82,12 @@ def progress_bar(text: str, *, unit: str = "") -> Iterator[Callable[..., None]]:
             while not ended.wait(LINE_EVERY):
                 console.print(bar.get_renderable())
 
+        writer = threading.Thread(target=write_lines, daemon=True)
         if not console.is_terminal and not QUIET.get():
-            threading.Thread(target=write_lines, daemon=True).start()
+            writer.start()
         try:
             yield advance
-        except BaseException:
+        except BaseException:  # Ctrl-C, too
             if not bar.tasks[task].completed:  # nothing to show beside the error
                 bar.update(task, visible=False)
                 bar.live.transient = bar.disable = True
@@ -85,6 +95,8 @@ def progress_bar(text: str, *, unit: str = "") -> Iterator[Callable[..., None]]:
             raise
         finally:
             ended.set()
+            if writer.is_alive():
+                writer.join()  # or its line comes after what follows
 
 
 @contextmanager
@@ -129,6 +141,7 @@ class _Printable(RenderHook):
 
 
 def _console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
-    console = Console(stderr=stderr, highlight=False, soft_wrap=soft_wrap)
+    # What looks like rich's markup, or like a name of an emoji, is part of somebody's name.
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
     console.push_render_hook(_Printable())
     return console

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe (YAML).", show_default=False)]
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe (YAML).")]
 Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as student.training.epochs=5.", show_default=False),
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as student.training.epochs=5.")
 ]
-Data = Annotated[
-    Path | None,
-    typer.Option("--data", "-d", help="Data set description (YAML) instead of the recipe's.", show_default=False),
+Data = Annotated[Path | None, typer.Option("--data", "-d", help="Data set description (YAML) instead of the recipe's.")]
+OwnData = Annotated[
+    Path | None, typer.Option("--data", "-d", help="Data set description (YAML); a run folder knows its own.")
+]
+Split = Annotated[Literal["train", "val", "test"], typer.Option(help="Part of the data set.")]
+Teachers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--teacher",
+        "-t",
+        help="Run or model folder, or another source as in distill, instead of the recipe's teachers.",
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder to write.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")]
@@ -32,4 +40,9 @@ Trust = Annotated[
         "the module in the .yaml beside it.",
     ),
 ]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Run folder or model folder.", show_default=False)]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Run folder or model folder.")]
+
+
+def words(text: str) -> list[str]:
+    """Split a text at commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segshrink import formatting
-from segshrink.cli._console import out_console, tell
+from segshrink.cli._console import empty_table, out_console, tell
 from segshrink.data.findings import Inspection, PartFinding
 from segshrink.formatting import printable, shortened
 from segshrink.report import Run, collect
@@ -46,10 +46,7 @@ def print_comparison(page: Path, runs: Sequence[Path] | None = None) -> None:
         print_study(page, folders[0])
         return
     collected = collect(folders)
-    comparison = Table(title_justify="left")
-    comparison.add_column("")
-    for run in collected:
-        comparison.add_column(run.label, justify="right")
+    comparison = empty_table("", *(run.label for run in collected))
     for title, rows in table(collected).items():
         for row in rows:
             measure = row.measure
@@ -65,15 +62,13 @@ def print_comparison(page: Path, runs: Sequence[Path] | None = None) -> None:
     for notice in speed_notices(collected):
         tell(f"{notice.title[:1].lower()}{notice.title[1:]}: {notice.text}")
     summary = summarize(collected)
-    console.print(" ".join(part for part in (summary.sentence, summary.caveat) if part), markup=False)
-    console.print(f"report: {page}", markup=False)
+    console.print(" ".join(part for part in (summary.sentence, summary.caveat) if part))
+    console.print(f"report: {page}")
 
 
 def _class_table(runs: Sequence[Run]) -> Table:
     """Return precision, recall and F1 of each class and their means, of every run."""
-    per_class = Table(title="Precision, recall, F1", title_justify="left")
-    for name in ("", *(run.label for run in runs)):
-        per_class.add_column(name, justify="right" if name else "left")
+    per_class = empty_table("", *(run.label for run in runs), title="Precision, recall, F1")
     precision, recall, f1 = list(class_rows(runs).values())[:3]
     for rows in zip(precision, recall, f1, strict=True):
         measure = rows[0].measure
@@ -88,24 +83,19 @@ def print_study(page: Path, folder: Path) -> None:
     study = TuningRecord.read(folder / STUDY)
     console = out_console()
     for each in study.studies:
-        trials = Table(title=f"Trials of the {each.role}", title_justify="left")
-        for heading in trial_headings(study):
-            trials.add_column(heading, justify="right")
+        trials = empty_table(*trial_headings(study), title=f"Trials of the {each.role}", left=0)
         shown = best_first(study, each)
         for place, trial in enumerate(shown):
             if place < _TRIALS or trial.recipe:
                 trials.add_row(*trial_cells(study, trial), style="bold" if trial.number == each.best else "")
         console.print(trials)
-    console.print(f"{study.status}; report: {page}", markup=False)
+    console.print(f"{study.status}; report: {page}")
 
 
 def print_scores(evaluation: EvaluationRecord) -> None:
     """Print an evaluation's scores of each class and of all."""
     scores = evaluation.scores
-    per_class = Table(title_justify="left")
-    per_class.add_column("class")
-    for name in ("IoU", "precision", "recall", "F1", "support", "area", "corrected area"):
-        per_class.add_column(name, justify="right")
+    per_class = empty_table("class", "IoU", "precision", "recall", "F1", "support", "area", "corrected area")
     columns = (scores.iou, scores.precision, scores.recall, scores.f1)
     for number, (entry, area) in enumerate(zip(evaluation.classes, evaluation.areas, strict=True)):
         label = Text.assemble(("■ ", entry.color), entry.name)
@@ -133,32 +123,25 @@ def print_scores(evaluation: EvaluationRecord) -> None:
         leaking += " (no image has a mask: this is agreement with the teacher)"
     console.print(
         f"mIoU {scores.mean_iou:.3f}{interval}, {overall}; {evaluation.data}, {evaluation.split} split, "
-        f"{evaluation.images} images, {evaluation.pixels:,} labeled pixels{leaking}",
-        markup=False,
+        f"{evaluation.images} images, {evaluation.pixels:,} labeled pixels{leaking}"
     )
     if (inner := evaluation.inner) is not None:
         console.print(
             f"further than {inner.border} pixels from label borders: mIoU {inner.scores.mean_iou:.3f}, accuracy "
-            f"{formatting.score(inner.scores.accuracy)}; {inner.pixels:,} labeled pixels",
-            markup=False,
+            f"{formatting.score(inner.scores.accuracy)}; {inner.pixels:,} labeled pixels"
         )
     if evaluation.never_predicted:
-        console.print(f"never predicted: {', '.join(evaluation.never_predicted)}", style="bold red", markup=False)
+        console.print(f"never predicted: {', '.join(evaluation.never_predicted)}", style="bold red")
 
 
 def print_averages(evaluations: Mapping[str, EvaluationRecord]) -> None:
     """Print the scores of several models and of their average, one a row."""
-    per_model = Table(title_justify="left")
-    per_model.add_column("model")
-    first = next(iter(evaluations.values()))
-    for title in ("mIoU", "accuracy", "macro F1"):
-        per_model.add_column(title, justify="right")
-    for entry in first.classes:
-        per_model.add_column(Text.assemble(("■ ", entry.color), entry.name), justify="right")
+    classes = [Text.assemble(("■ ", entry.color), entry.name) for entry in next(iter(evaluations.values())).classes]
+    per_model = empty_table("model", "mIoU", "accuracy", "macro F1", *classes)
     for name, evaluation in evaluations.items():
         scores = evaluation.scores
         overall = (scores.mean_iou, scores.accuracy, scores.macro_f1)
-        per_model.add_row(Text(name), *map(formatting.score, (*overall, *scores.iou)))
+        per_model.add_row(name, *map(formatting.score, (*overall, *scores.iou)))
     out_console().print(per_model)
 
 
@@ -171,19 +154,16 @@ def print_model(finding: ModelFinding) -> None:
         "pixels"
     )
     if finding.resize is not None:
-        console.print(f"working size: {finding.resize}", markup=False)
+        console.print(f"working size: {finding.resize}")
     unknown = "those of the data set that it is trained on (parameters are counted with two)"
     classes = unknown if finding.classes is None else ", ".join(finding.classes)
-    console.print(f"classes: {classes}", markup=False)
-    table = Table(title=f"Features of a {finding.size} × {finding.size} image", title_justify="left")
-    for name in ("role", "path"):
-        table.add_column(name)
-    for name in ("channels", "stride", "height × width"):
-        table.add_column(name, justify="right")
+    console.print(f"classes: {classes}")
+    title = f"Features of a {finding.size} × {finding.size} image"
+    table = empty_table("role", "path", "channels", "stride", "height × width", title=title, left=2)
     for role in finding.roles:
         channels, height, width = role.shape
         shown = "C" if role.name == "logits" and finding.classes is None else str(channels)
-        table.add_row(Text(role.name), Text(role.path or "(the model)"), shown, str(role.stride), f"{height} × {width}")
+        table.add_row(role.name, role.path or "(the model)", shown, str(role.stride), f"{height} × {width}")
     console.print(table)
 
 
@@ -192,30 +172,23 @@ def print_file(finding: FileFinding, parameters: int | None) -> None:
     console = out_console()
     weights = "" if parameters is None else f", {parameters:,} weights"
     by = "written by segshrink" if finding.described else "not written by segshrink"
-    console.print(
-        f"{finding.source} ({finding.runtime}, {formatting.size(finding.bytes)}{weights}), {by}", markup=False
-    )
-    table = Table(title_justify="left")
-    for name in ("", "name", "shape", "type"):
-        table.add_column(name)
+    console.print(f"{finding.source} ({finding.runtime}, {formatting.size(finding.bytes)}{weights}), {by}")
+    table = empty_table("", "name", "shape", "type", left=4)
     for what, port in (("takes", finding.takes), *(("gives", port) for port in finding.gives)):
         shape = " × ".join("any" if side is None else str(side) for side in port["shape"])
-        table.add_row(what, Text(printable(port["name"])), shape, port["dtype"])
+        table.add_row(what, port["name"], shape, port["dtype"])
     console.print(table)
     if finding.classes is not None:
-        console.print(f"{finding.bands} bands, classes: {', '.join(finding.classes)}", markup=False)
+        console.print(f"{finding.bands} bands, classes: {', '.join(finding.classes)}")
     for sentence in finding.reading:
-        console.print(sentence, markup=False)
+        console.print(sentence)
     if finding.problem is not None:
-        console.print(finding.problem, markup=False)
+        console.print(finding.problem)
 
 
 def print_stages(networks: Mapping[str, Sequence[StageRecord]], *, size: int) -> None:
     """Print channels, parameters and multiply-adds of networks' stages side by side."""
-    table = Table(title=f"Channels, parameters, multiply-adds for {size} × {size} pixels", title_justify="left")
-    table.add_column("stage")
-    for name in networks:
-        table.add_column(Text(name), justify="right")
+    table = empty_table("stage", *networks, title=f"Channels, parameters, multiply-adds for {size} × {size} pixels")
     for row in stage_rows(networks):
         table.add_row(row.name, *(", ".join(filter(None, cells)) for cells in row.cells))
     out_console().print(table)
@@ -241,10 +214,7 @@ def print_inspection(inspection: Inspection) -> None:
 
 
 def _parts_table(inspection: Inspection) -> Table:
-    table = Table(title="Images", title_justify="left")
-    table.add_column("part")
-    for name in ("images", "labeled pixels", "ignored"):
-        table.add_column(name, justify="right")
+    table = empty_table("part", "images", "labeled pixels", "ignored", title="Images")
     for part in inspection.parts:
         labeled = part.pixels - part.ignored
         ignored = f"{part.ignored_share:.1%}" if part.pixels else "–"
@@ -254,10 +224,7 @@ def _parts_table(inspection: Inspection) -> Table:
 
 def _classes_table(inspection: Inspection) -> Table:
     parts = [part for part in inspection.parts if part.pixels]
-    table = Table(title="Share of the labeled pixels", title_justify="left")
-    table.add_column("class")
-    for part in parts:
-        table.add_column(part.name, justify="right")
+    table = empty_table("class", *(part.name for part in parts), title="Share of the labeled pixels")
     for name, color in inspection.classes.items():
         table.add_row(Text.assemble(("■ ", color), name), *(_share(part, name) for part in parts))
     return table
@@ -273,13 +240,13 @@ def _print_sizes(console: Console, inspection: Inspection) -> None:
     shown = [f"{size} ({count})" for size, count in list(inspection.sizes.items())[:6]]
     more = f" and {len(inspection.sizes) - 6} more" if len(inspection.sizes) > 6 else ""
     kinds = sorted({f"{image.bands} bands of {image.dtype}" for image in inspection.images if image.bands is not None})
-    console.print(f"sizes (height × width): {', '.join(shown)}{more}; {', '.join(kinds)}", markup=False)
+    console.print(f"sizes (height × width): {', '.join(shown)}{more}; {', '.join(kinds)}")
     if inspection.band_names is not None:
-        console.print(f"bands: {', '.join(inspection.band_names)}", markup=False)
+        console.print(f"bands: {', '.join(inspection.band_names)}")
     if inspection.resolution is not None:
-        console.print(f"ground resolution: {inspection.resolution:g} m a pixel", markup=False)
+        console.print(f"ground resolution: {inspection.resolution:g} m a pixel")
     if inspection.resize is not None:
-        console.print(f"working size: {inspection.resize}", markup=False)
+        console.print(f"working size: {inspection.resize}")
     if inspection.images:
         says, changes = (
             ("images say where on the ground they lie", "mirrored both ways and turned")
@@ -289,28 +256,24 @@ def _print_sizes(console: Console, inspection: Inspection) -> None:
         other = "photo" if inspection.georeferenced else "aerial"
         console.print(
             f"augmentation: {inspection.augmentation} by default ({says}): crops are {changes}; a recipe's "
-            f"'augmentation: {other}' changes that",
-            markup=False,
+            f"'augmentation: {other}' changes that"
         )
     if inspection.ground:
         shared = [" and ".join(names) for names in inspection.ground if len(names) > 1]
         note = f"; the same ground is in {', '.join(shared)}" if shared else ""
         groups = sum(map(len, inspection.ground))
-        console.print(
-            f"ground: {groups} groups of training images, {len(inspection.ground)} of them independent{note}",
-            markup=False,
-        )
+        console.print(f"ground: {groups} groups of training images, {len(inspection.ground)} of them independent{note}")
     for name, held in inspection.merged.items():
-        console.print(f"{name} is {', '.join(map(str, held))} in masks", markup=False)
+        console.print(f"{name} is {', '.join(map(str, held))} in masks")
     for source, count in inspection.drawn_from.items():
-        console.print(f"masks of {count} images are drawn from {source}", markup=False)
+        console.print(f"masks of {count} images are drawn from {source}")
     if inspection.resized_masks:
         count = len(inspection.resized_masks)
-        console.print(f"mask_resize: {count} masks are brought to their image's size", markup=False)
+        console.print(f"mask_resize: {count} masks are brought to their image's size")
     if inspection.excluded:
-        console.print(f"exclude: {len(inspection.excluded)} images are left out", markup=False)
+        console.print(f"exclude: {len(inspection.excluded)} images are left out")
     if inspection.unused:
-        console.print(f"{inspection.unused} images belong to no part of the split", markup=False)
+        console.print(f"{inspection.unused} images belong to no part of the split")
 
 
 def _cell(cell: Cell) -> Text:

@@ -6,11 +6,11 @@ import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segshrink.cli._options import AsJson, Overwrite, Trust
+from segshrink.cli._options import AsJson, Overwrite, Split, Trust, words
 from segshrink.machine import LARGEST_THREADS, default_threads
 
 if TYPE_CHECKING:
@@ -23,35 +23,23 @@ def benchmark(
     models: Annotated[
         list[Path],
         typer.Argument(
-            metavar="MODEL...",
-            help="Run folders, banks, model folders, .onnx, .xml, .tflite or Keras files.",
-            show_default=False,
+            metavar="MODEL...", help="Run folders, banks, model folders, .onnx, .xml, .tflite or Keras files."
         ),
     ],
     data: Annotated[
-        Path | None,
-        typer.Option("--data", "-d", help="Data set description (YAML), to score each too.", show_default=False),
+        Path | None, typer.Option("--data", "-d", help="Data set description (YAML), to score each too.")
     ] = None,
-    split: Annotated[Literal["train", "val", "test"], typer.Option("--split", help="Part of the data set.")] = "val",
+    split: Split = "val",
     runtime: Annotated[
         str | None,
-        typer.Option(
-            "--runtime",
-            help="torch, torch-compile, onnxruntime, openvino, litert, with commas; all that suit.",
-            show_default=False,
-        ),
+        typer.Option(help="torch, torch-compile, onnxruntime, openvino, litert, with commas; all that suit."),
     ] = None,
-    precision: Annotated[
-        str, typer.Option("--precision", help="Of PyTorch and OpenVINO: auto, 32, bf16, with commas.")
-    ] = "auto",
-    size: Annotated[int, typer.Option("--size", help="Side of the images in pixels.", min=1)] = 512,
-    batch: Annotated[str, typer.Option("--batch", help="Images at once, with commas.")] = "1,8",
-    threads: Annotated[str, typer.Option("--threads", help="Numbers of threads, with commas.")] = "1,all",
-    runs: Annotated[int, typer.Option("--runs", help="Timed runs of each.", min=5)] = 20,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Folder for benchmark.json, .md and .png.", show_default=False),
-    ] = None,
+    precision: Annotated[str, typer.Option(help="Of PyTorch and OpenVINO: auto, 32, bf16, with commas.")] = "auto",
+    size: Annotated[int, typer.Option(help="Side of the images in pixels.", min=1)] = 512,
+    batch: Annotated[str, typer.Option(help="Images at once, with commas.")] = "1,8",
+    threads: Annotated[str, typer.Option(help="Numbers of threads, with commas.")] = "1,all",
+    runs: Annotated[int, typer.Option(help="Timed runs of each.", min=5)] = 20,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for benchmark.json, .md and .png.")] = None,
     average: Annotated[
         bool, typer.Option("--average", help="Also measure the mean of all models as one, as of a bank's teachers.")
     ] = False,
@@ -71,21 +59,20 @@ def benchmark(
     from segshrink.profiling.benchmark import benchmark as measure_models
     from segshrink.profiling.results import check_place, write_results
 
-    batches, thread_counts = _counts(batch, option="--batch"), _counts(threads, option="--threads")
+    counts = {"batches": _counts(batch, option="--batch"), "threads": _counts(threads, option="--threads")}
     with nullcontext() if out is None else claimed(out):
         if out is not None:
             check_place(out, overwrite=overwrite)
         with progress_bars() as progress, trusting(*models, trust=trust):
             result = measure_models(
                 models,
-                runtimes=_words(runtime) if runtime else None,
-                precisions=_words(precision),
+                runtimes=words(runtime) if runtime else None,
+                precisions=words(precision),
                 data=data,
                 split=split,
                 size=size,
-                batches=batches,
-                threads=thread_counts,
                 runs=runs,
+                **counts,
                 average=average,
                 trust=trust,
                 progress=partial(progress, "benchmark"),
@@ -98,12 +85,7 @@ def benchmark(
             with writing(out):
                 files = write_results(result, out, overwrite=overwrite)
             for file in files if not as_json else ():
-                out_console().print(str(file), markup=False)
-
-
-def _words(text: str) -> list[str]:
-    """Split at commas."""
-    return [word.strip() for word in text.split(",") if word.strip()]
+                out_console().print(str(file))
 
 
 def _counts(text: str, *, option: str) -> list[int]:
@@ -113,7 +95,7 @@ def _counts(text: str, *, option: str) -> list[int]:
         BadParameter: Something else was found.
     """
     numbers_or_none = [
-        default_threads() if word == "all" and option == "--threads" else _number(word) for word in _words(text)
+        default_threads() if word == "all" and option == "--threads" else _number(word) for word in words(text)
     ]
     most = LARGEST_THREADS if option == "--threads" else sys.maxsize
     numbers = [number for number in numbers_or_none if number is not None and 1 <= number <= most]
@@ -125,26 +107,21 @@ def _counts(text: str, *, option: str) -> list[int]:
 
 def _print(result: BenchmarkResult) -> None:
     """Print the table, what it shows, and what has to be said beside it."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from segshrink.cli._console import out_console, tell
+    from segshrink.cli._console import empty_table, out_console, tell
     from segshrink.profiling.results import subtitle, table
 
     headings, rows = table(result)
-    shown = Table(title_justify="left")
-    for place, heading in enumerate(headings):
-        shown.add_column(Text(heading), justify="left" if place < 2 else "right")
+    shown = empty_table(*headings, left=2)
     before = None
     for cells in rows:
         if before is not None and cells[0] != before:
             shown.add_section()
         name = "" if cells[0] == before else cells[0]
-        shown.add_row(Text(name), *(_cell(cell) for cell in cells[1:]))
+        shown.add_row(name, *(_cell(cell) for cell in cells[1:]))
         before = cells[0]
     console = out_console()
     console.print(shown)
-    console.print(subtitle(result), markup=False, style="dim")
+    console.print(subtitle(result), style="dim")
     for message in result.messages:
         tell(message)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from segshrink.cli._options import Data, Overrides, RecipeFile
+from segshrink.cli._options import Data, Overrides, RecipeFile, Teachers, words
 from segshrink.machine import LARGEST_THREADS
 
 if TYPE_CHECKING:
@@ -23,47 +23,31 @@ def compress(
             "-b",
             help="Limits with commas: latency<=20ms, size<=1MB, memory<=400MB, parameters<=500k, macs<=2G, drop<=1.0 "
             "(points of mIoU below the teacher), miou>=0.6, accuracy>=0.8.",
-            show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     overrides: Overrides = None,
-    teacher: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--teacher",
-            "-t",
-            help="Run or model folder, or any other source as in distill, instead of the recipe's teachers.",
-            show_default=False,
-        ),
-    ] = None,
+    teacher: Teachers = None,
     data: Data = None,
     runtime: Annotated[
-        Literal["onnxruntime", "openvino", "both"], typer.Option("--runtime", help="What the model will run on.")
+        Literal["onnxruntime", "openvino", "both"], typer.Option(help="What the model will run on.")
     ] = "onnxruntime",
-    size: Annotated[int, typer.Option("--size", help="Side in pixels of the image that is timed.", min=32)] = 512,
+    size: Annotated[int, typer.Option(help="Side in pixels of the image that is timed.", min=32)] = 512,
     threads: Annotated[
-        int | None,
-        typer.Option(
-            "--threads", help="Of the runtime; by default all cores.", min=1, max=LARGEST_THREADS, show_default=False
-        ),
+        int | None, typer.Option(help="Of the runtime; by default all cores.", min=1, max=LARGEST_THREADS)
     ] = None,
     families: Annotated[
         str | None,
         typer.Option(
-            "--families",
             help="Networks to look at besides the recipe's student: mobile, separable-unet, unet, smp:Unet, any id, "
-            "with commas, or student for no other; by default the student's family and ours.",
-            show_default=False,
+            "with commas, or student for no other; by default the student's family and ours."
         ),
     ] = None,
-    candidates: Annotated[int, typer.Option("--candidates", help="How many to distil at most.", min=1)] = 3,
+    candidates: Annotated[int, typer.Option(help="How many to distil at most.", min=1)] = 3,
     work: Annotated[
         Path | None,
         typer.Option(
-            "--work",
-            help="Folder that keeps trainings and measurements, for several budgets to share; by default OUT/work.",
-            show_default=False,
+            help="Folder that keeps trainings and measurements, for several budgets to share; by default OUT/work."
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in --out.")] = False,
@@ -89,7 +73,7 @@ def compress(
         runtimes=("onnxruntime", "openvino") if runtime == "both" else (runtime,),
         size=size,
         threads=threads,
-        families=tuple(families.split(",")) if families is not None else None,
+        families=None if families is None else tuple(words(families)),
         candidates=candidates,
     )
     with progress_bars() as progress:
@@ -99,27 +83,22 @@ def compress(
 
 def _print(outcome: Outcome) -> None:
     """Print every file that was scored, what became of the other candidates, and the choice."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from segshrink.cli._console import out_console, tell
+    from segshrink.cli._console import empty_table, out_console, tell
     from segshrink.compression.search.results import FILE_COLUMNS, PAGE, file_cells, load_notice
 
     content = outcome.content
-    files = Table(title_justify="left")
-    for heading in FILE_COLUMNS:
-        files.add_column(heading, justify="left" if heading == FILE_COLUMNS[0] else "right")
+    files = empty_table(*FILE_COLUMNS)
     for row in content["rows"]:
         label, *numbers = file_cells(row)
         style = "bold" if row["chosen"] else "" if row["on_front"] or row["model"] == "teacher" else "dim"
-        files.add_row(Text(label + (" ✓" if row["chosen"] else "")), *numbers, style=style)
+        files.add_row(label + (" ✓" if row["chosen"] else ""), *numbers, style=style)
     console = out_console()
     console.print(files)
     if (notice := load_notice(content)) is not None:
         tell(notice)
     for result in outcome.results:
         if not result.files:
-            console.print(f"{result.name}: {result.reason}", markup=False, style="dim")
-    console.print(f"chosen: {content['chosen']['label']} → {outcome.model}", markup=False, style="bold")
+            console.print(f"{result.name}: {result.reason}", style="dim")
+    console.print(f"chosen: {content['chosen']['label']} → {outcome.model}", style="bold")
     out = outcome.model.parent
-    console.print(f"every candidate: {out / PAGE}; report: {out / 'report.html'}", markup=False)
+    console.print(f"every candidate: {out / PAGE}; report: {out / 'report.html'}")

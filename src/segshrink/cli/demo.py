@@ -10,7 +10,7 @@ import typer
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for scenes, runs and report.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option("--seed", help="Random seed of the trainings.", min=0, max=2**32 - 1)] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the trainings.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Run everything once on generated scenes.
 
@@ -26,15 +26,14 @@ def demo(
         made = run_demo(out, seed=seed, progress=progress)
     print_comparison(made.distilled.report)
     console = out_console()
-    console.print(f"scenes: {made.data.parent} ({made.data.name} describes them)", markup=False)
-    console.print(f"a segmented scene: {made.overlay}", markup=False)
+    console.print(f"scenes: {made.data.parent} ({made.data.name} describes them)")
+    console.print(f"a segmented scene: {made.overlay}")
     if made.page is not None:
-        console.print(f"the student in any browser, on your own images: {made.page}", markup=False)
-    console.print(f"the student for any runtime: {made.onnx}", markup=False)
+        console.print(f"the student in any browser, on your own images: {made.page}")
+    console.print(f"the student for any runtime: {made.onnx}")
     plain, small = made.int8.row("onnxruntime", "fp32"), made.int8.row("onnxruntime", "int8")
     console.print(
         f"the same in int8: {small.file}, {small.bytes / 1e3:.0f} kB instead of {plain.bytes / 1e3:.0f}, mIoU "
         f"{small.mean_iou:.3f} instead of {plain.mean_iou:.3f}, {small.latency_ms:.1f} ms instead of "
-        f"{plain.latency_ms:.1f} for 512 x 512 pixels on one thread",
-        markup=False,
+        f"{plain.latency_ms:.1f} for 512 x 512 pixels on one thread"
     )

@@ -13,7 +13,7 @@ from segshrink.cli._options import Data, Overrides, RecipeFile, Resume
 
 def distill(
     recipe: RecipeFile,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder to write.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder to write.")],
     overrides: Overrides = None,
     teacher: Annotated[
         list[str] | None,
@@ -22,12 +22,10 @@ def distill(
             "-t",
             help="Run or model folder, smp:..., torchvision:..., hf:..., onnx:FILE, tflite:FILE, keras:FILE, "
             "labels:FOLDER or module:function, instead of the recipe's teachers; several are averaged.",
-            show_default=False,
         ),
     ] = None,
     student: Annotated[
-        str | None,
-        typer.Option("--student", "-s", help="Network id instead of the recipe's student.", show_default=False),
+        str | None, typer.Option("--student", "-s", help="Network id instead of the recipe's student.")
     ] = None,
     data: Data = None,
     control: Annotated[
@@ -36,12 +34,7 @@ def distill(
     resume: Resume = False,
     time: Annotated[
         str | None,
-        typer.Option(
-            "--time",
-            metavar="TIME",
-            help="Choose the steps so that all of it ends in this time, such as 2h or 90m.",
-            show_default=False,
-        ),
+        typer.Option(metavar="TIME", help="Choose the steps so that all of it ends in this time, such as 2h or 90m."),
     ] = None,
     doctor: Annotated[
         bool, typer.Option("--doctor/--no-doctor", help="Look for the usual faults on a few crops first.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segshrink.cli._options import AsJson, Overrides, Overwrite
+from segshrink.cli._options import AsJson, Overrides, Overwrite, Teachers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,33 +21,17 @@ _SIGNS = {"fault": "✗", "warning": "!", "fine": "✓"}
 
 def doctor(
     recipe: Annotated[
-        Path | None,
-        typer.Argument(metavar="[RECIPE]", help="Recipe (YAML); not needed with --data.", show_default=False),
+        Path | None, typer.Argument(metavar="[RECIPE]", help="Recipe (YAML); not needed with --data.")
     ] = None,
     overrides: Overrides = None,
-    teacher: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--teacher",
-            "-t",
-            help="Run or model folder, or another source as recipes name them, instead of the recipe's teachers.",
-            show_default=False,
-        ),
-    ] = None,
+    teacher: Teachers = None,
     data: Annotated[
-        Path | None,
-        typer.Option("--data", "-d", help="Data set description (YAML), instead of the recipe's.", show_default=False),
+        Path | None, typer.Option("--data", "-d", help="Data set description (YAML), instead of the recipe's.")
     ] = None,
     student: Annotated[
-        str | None,
-        typer.Option(
-            "--student", "-s", help="Run or model folder, or network id; a run knows its recipe.", show_default=False
-        ),
+        str | None, typer.Option("--student", "-s", help="Run or model folder, or network id; a run knows its recipe.")
     ] = None,
-    images: Annotated[
-        int | None,
-        typer.Option("--images", help="Crops to look at, by default 32.", min=2, show_default=False),
-    ] = None,
+    images: Annotated[int | None, typer.Option(help="Crops to look at, by default 32.", min=2)] = None,
     trust: Annotated[
         bool,
         typer.Option(
@@ -57,7 +41,7 @@ def doctor(
         ),
     ] = False,
     as_json: AsJson = False,
-    json_file: Annotated[Path | None, typer.Option("--json-file", hidden=True)] = None,
+    json_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Find out why distillation does not work.

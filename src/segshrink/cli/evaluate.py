@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from segshrink.cli._options import AsJson, Overwrite, Trust
+from segshrink.cli._options import AsJson, Overwrite, OwnData, Split, Trust
 
 
 def evaluate(
@@ -18,33 +18,20 @@ def evaluate(
             metavar="MODEL...",
             help="Run folder, bank, model folder, Keras or exported file; of several each is scored, and their "
             "average.",
-            show_default=False,
         ),
     ],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data", "-d", help="Data set description (YAML); a run folder knows its own.", show_default=False
-        ),
-    ] = None,
-    split: Annotated[Literal["train", "val", "test"], typer.Option("--split", help="Part of the data set.")] = "val",
+    data: OwnData = None,
+    split: Split = "val",
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             "-o",
             help="Folder for evaluation.json and pictures; of several models for a folder of each, and average/.",
-            show_default=False,
         ),
     ] = None,
     border: Annotated[
-        int | None,
-        typer.Option(
-            "--border",
-            min=1,
-            help="Score the pixels further than this many pixels from label borders, too.",
-            show_default=False,
-        ),
+        int | None, typer.Option(min=1, help="Score the pixels further than this many pixels from label borders, too.")
     ] = None,
     trust: Trust = False,
     overwrite: Overwrite = False,

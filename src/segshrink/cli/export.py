@@ -7,23 +7,17 @@ from typing import Annotated
 
 import typer
 
-from segshrink.cli._options import Overwrite, Trust
+from segshrink.cli._options import Overwrite, Trust, words
 
 
 def export(
     model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="Run folder, model folder or Keras file; for web also .onnx.", show_default=False
-        ),
+        str, typer.Argument(metavar="MODEL", help="Run folder, model folder or Keras file; for web also .onnx.")
     ],
     out: Annotated[
         Path,
         typer.Option(
-            "--out",
-            "-o",
-            help="File to write (.onnx, .xml, .tflite or .html), or a stem that suffixes are added to.",
-            show_default=False,
+            "--out", "-o", help="File to write (.onnx, .xml, .tflite or .html), or a stem that suffixes are added to."
         ),
     ],
     formats: Annotated[
@@ -32,12 +26,9 @@ def export(
             "--format",
             help="onnx, openvino (.xml and .bin), qgis (.onnx for the plugin Deepness), tflite or web (.html); several "
             "with commas.",
-            show_default=False,
         ),
     ] = None,
-    output: Annotated[
-        str, typer.Option("--output", help="What a file gives: logits, probabilities, classes.")
-    ] = "logits,classes",
+    output: Annotated[str, typer.Option(help="What a file gives: logits, probabilities, classes.")] = "logits,classes",
     half: Annotated[bool, typer.Option("--half", help="Store OpenVINO's weights in 16 bits.")] = False,
     card: Annotated[
         bool, typer.Option("--card/--no-card", help="Write a model card (.md) and a STAC item (.stac.json), too.")
@@ -58,10 +49,9 @@ def export(
     from segshrink.cli._trust import opened_if_trusted, trusting
     from segshrink.export.export import export as export_files
 
-    names = None if formats is None else [name.strip() for name in formats.split(",")]
-    outputs = [name.strip() for name in output.split(",")]
+    names, outputs = None if formats is None else words(formats), words(output)
     source = opened_if_trusted(model, trust=trust)
     with trusting(model, trust=trust):
         result = export_files(source, out, formats=names, outputs=outputs, half=half, card=card, overwrite=overwrite)
     for path in result.paths:
-        out_console().print(f"{path} ({path.stat().st_size / 1e6:.3f} MB)", markup=False)
+        out_console().print(f"{path} ({path.stat().st_size / 1e6:.3f} MB)")

@@ -11,13 +11,9 @@ import typer
 
 
 def init(
-    folder: Annotated[
-        Path,
-        typer.Argument(metavar="FOLDER", help="Images and masks, or images alone with --teacher.", show_default=False),
-    ],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images and masks, or images alone with --teacher.")],
     teacher: Annotated[
-        str | None,
-        typer.Option("--teacher", "-t", help="A teacher that is there already, as in distill.", show_default=False),
+        str | None, typer.Option("--teacher", "-t", help="A teacher that is there already, as in distill.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for data.yaml and recipe.yaml.")] = Path(),
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing, take what is likeliest.")] = False,
@@ -39,16 +35,16 @@ def init(
     console = out_console()
     if made.pairs:
         shares = ", ".join(f"{name} {percent(share)}" for name, share in made.classes.items())
-        console.print(f"{made.pairs} images with masks; classes: {shares}", markup=False)
+        console.print(f"{made.pairs} images with masks; classes: {shares}")
     else:
-        console.print(f"no image has a mask; classes of the teacher: {', '.join(made.classes)}", markup=False)
+        console.print(f"no image has a mask; classes of the teacher: {', '.join(made.classes)}")
     for doubt in made.unsure:
-        console.print(f"please check  {doubt}", markup=False)
+        console.print(f"please check  {doubt}")
     hours = "" if made.hours is None else f" (about {made.hours:.2g} hours here)"
-    console.print(f"wrote {made.data} and {made.recipe}; next:", markup=False)
-    console.print(f"  segshrink inspect {made.data}", markup=False)
+    console.print(f"wrote {made.data} and {made.recipe}; next:")
+    console.print(f"  segshrink inspect {made.data}")
     control = " --control" if made.pairs else ""
-    console.print(f"  segshrink distill {made.recipe}{control} --out runs/student{hours}", markup=False)
+    console.print(f"  segshrink distill {made.recipe}{control} --out runs/student{hours}")
 
 
 def _asked(question: str, answers: Sequence[str]) -> str:

@@ -22,7 +22,6 @@ def inspect(
             metavar="DATA|MODEL",
             help="Data set description (YAML); or run folder, model folder, Keras, ONNX, OpenVINO or TFLite file, or "
             "network id such as smp:Unet/resnet34 or my_nets:small.",
-            show_default=False,
         ),
     ],
     others: Annotated[
@@ -30,7 +29,6 @@ def inspect(
         typer.Argument(
             metavar="[MODEL|KEY=VALUE]...",
             help="More models, to compare layers with; or a data set's overrides, such as root=/data.",
-            show_default=False,
         ),
     ] = None,
     trust: Trust = False,

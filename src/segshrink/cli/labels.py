@@ -17,22 +17,18 @@ _SHOWN = 10
 
 
 def labels(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Data set description (YAML).", show_default=False)],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Data set description (YAML).")],
     bank: Annotated[
-        list[Path],
-        typer.Option("--bank", "-b", help="Run folder of a bank or a teacher; may be repeated.", show_default=False),
+        list[Path], typer.Option("--bank", "-b", help="Run folder of a bank or a teacher; may be repeated.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the regions of each image.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the regions of each image.")],
     overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as root=/data.", show_default=False),
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as root=/data.")
     ] = None,
-    split: Annotated[Literal["train", "val", "test"], typer.Option("--split", help="Part of the data set.")] = "train",
-    border: Annotated[
-        int, typer.Option("--border", min=1, help="Leave out regions nowhere wider than twice so many pixels.")
-    ] = 3,
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Part of the data set.")] = "train",
+    border: Annotated[int, typer.Option(min=1, help="Leave out regions nowhere wider than twice so many pixels.")] = 3,
     vectors: Annotated[
-        Literal["geojson", "gpkg"], typer.Option("--vectors", help="Format; gpkg needs georeferenced images.")
+        Literal["geojson", "gpkg"], typer.Option(help="Format; gpkg needs georeferenced images.")
     ] = "geojson",
     trust: Trust = False,
     overwrite: Annotated[
@@ -71,7 +67,6 @@ def labels(
 
 def _print(found: LabelErrors, out: Path) -> None:
     from rich.table import Table
-    from rich.text import Text
 
     from segshrink.cli._console import out_console, tell
     from segshrink.formatting import listed
@@ -83,11 +78,10 @@ def _print(found: LabelErrors, out: Path) -> None:
         table = Table("Rank", "Image", "Label", "Suggestion", "Pixels", "Score", "Gain")
         for rank, error in enumerate(found.errors[:_SHOWN], start=1):
             numbers = (f"{error.pixels:,}", f"{error.score:.2f}", f"{error.gain:,.0f}")
-            table.add_row(str(rank), *map(Text, (error.image, error.label, error.suggestion)), *numbers)
+            table.add_row(str(rank), error.image, error.label, error.suggestion, *numbers)
         console.print(table)
     gain = sum(error.gain for error in found.errors)
     console.print(
         f"{len(found.errors)} doubtful regions in {found.images} images of {found.data}; accepting all is expected to "
-        f"put {gain:,.0f} pixels right; decide about them in {out}",
-        markup=False,
+        f"put {gain:,.0f} pixels right; decide about them in {out}"
     )

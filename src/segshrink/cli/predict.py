@@ -3,98 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import StrEnum
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from segshrink.cli._options import Trust
+from segshrink.cli._options import Trust, words
 from segshrink.errors import UsageError
 from segshrink.machine import LARGEST_THREADS
 
 if TYPE_CHECKING:
-    from segshrink.prediction.scenes import Estimate, LeftOut, SceneResult
+    from segshrink.prediction.scenes import Estimate, LeftOut, SceneOptions, SceneResult, Shard
 
 
-class Blending(StrEnum):
-    """How overlapping tiles become one map."""
-
-    CENTER = "center"
-    COSINE = "cosine"
-
-
-class Vectors(StrEnum):
-    """Kinds of files of polygons."""
-
-    GPKG = "gpkg"
-    GEOJSON = "geojson"
+_Scenes = Annotated[
+    list[str] | None, typer.Argument(metavar="SCENE...", help="Images, videos, folders, 'wildcards', URLs.")
+]
+_Watch = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Predict images as they come into a folder.")]
+_Average = Annotated[list[Path] | None, typer.Option(help="Another model: the mean of all decides. Any number.")]
+_Overlap = Annotated[
+    int | None, typer.Option(help="Pixels that neighboring tiles share; by default 4 strides, at least 64.", min=0)
+]
+_Threads = Annotated[int | None, typer.Option(help="Cores to use; by default all.", min=1, max=LARGEST_THREADS)]
+_Runtime = Annotated[
+    str | None, typer.Option(help="onnxruntime, openvino, litert, torch; by default what suits MODEL.")
+]
+_Bands = Annotated[
+    str | None, typer.Option(help="Bands by number or name, in the model's order: 3,2,1 or red,green,nir.")
+]
+_Scale = Annotated[
+    str | None,
+    typer.Option(metavar="LOW:HIGH", help="Pixel values that become the ends of the model's range."),
+]
+_Nodata = Annotated[float | None, typer.Option(help="Pixel value that means no data, for scenes that don't say so.")]
+_Resolution = Annotated[
+    str | None,
+    typer.Option(help="Meters a pixel to predict at, or 'native'; by default the model's, where it is known."),
+]
+_Blend = Annotated[
+    Literal["center", "cosine"] | None,
+    typer.Option(help="center: each pixel from the tile it is central in (quick). cosine: weighted mean."),
+]
+_Vectors = Annotated[Literal["gpkg", "geojson"] | None, typer.Option(help="Write polygons: NAME.gpkg or NAME.geojson.")]
 
 
 def predict(
-    model: Annotated[
-        Path,
-        typer.Argument(metavar="MODEL", help="Run or model folder, .onnx, .xml or .tflite file.", show_default=False),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="A folder; for one scene also a .tif, .png or .mp4 file.", show_default=False),
-    ],
-    scenes: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="SCENE...", help="Images, videos, folders, 'wildcards', URLs.", show_default=False),
-    ] = None,
-    manifest: Annotated[
-        Path | None, typer.Option("--manifest", help="A list of scenes, one a line.", show_default=False)
-    ] = None,
-    shard: Annotated[
-        str | None, typer.Option("--shard", metavar="I/N", help="Predict this share only.", show_default=False)
-    ] = None,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run or model folder, .onnx, .xml or .tflite file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A folder; for one scene also a .tif, .png or .mp4 file.")],
+    scenes: _Scenes = None,
+    manifest: Annotated[Path | None, typer.Option(help="A list of scenes, one a line.")] = None,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Predict this share only.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only tell how long it will take, from a few scenes.")] = False,
-    watch: Annotated[
-        Path | None,
-        typer.Option(
-            "--watch", metavar="FOLDER", help="Predict images as they come into a folder.", show_default=False
-        ),
-    ] = None,
+    watch: _Watch = None,
     interval: Annotated[float, typer.Option(help="With --watch: seconds between two looks.", min=0.05)] = 2.0,
-    average: Annotated[
-        list[Path] | None,
-        typer.Option("--average", help="Another model: the mean of all decides. Any number.", show_default=False),
-    ] = None,
+    average: _Average = None,
     tile: Annotated[int | None, typer.Option(help="Side of a tile in pixels; by default about 512.", min=16)] = None,
-    overlap: Annotated[
-        int | None, typer.Option(help="Pixels that neighboring tiles share; by default 4 strides, at least 64.", min=0)
-    ] = None,
+    overlap: _Overlap = None,
     batch: Annotated[int | None, typer.Option(help="Tiles run at once.", min=1)] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Cores to use; by default all.", min=1, max=LARGEST_THREADS)
-    ] = None,
-    runtime: Annotated[
-        str | None, typer.Option(help="onnxruntime, openvino, litert, torch; by default what suits MODEL.")
-    ] = None,
-    bands: Annotated[
-        str | None, typer.Option(help="Bands by number or name, in the model's order: 3,2,1 or red,green,nir.")
-    ] = None,
-    scale: Annotated[
-        str | None,
-        typer.Option(metavar="LOW:HIGH", help="Pixel values that become the ends of the model's range."),
-    ] = None,
-    nodata: Annotated[
-        float | None,
-        typer.Option(help="Pixel value that means no data, for scenes that don't say so.", show_default=False),
-    ] = None,
-    resolution: Annotated[
-        str | None,
-        typer.Option(help="Meters a pixel to predict at, or 'native'; by default the model's, where it is known."),
-    ] = None,
-    blend: Annotated[
-        Blending | None,
-        typer.Option(help="center: each pixel from the tile it is central in (quick). cosine: weighted mean."),
-    ] = None,
+    threads: _Threads = None,
+    runtime: _Runtime = None,
+    bands: _Bands = None,
+    scale: _Scale = None,
+    nodata: _Nodata = None,
+    resolution: _Resolution = None,
+    blend: _Blend = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write NAME.probabilities.tif.")] = False,
     confidence: Annotated[bool, typer.Option("--confidence", help="Write NAME.confidence.tif.")] = False,
-    vectors: Annotated[Vectors | None, typer.Option(help="Write polygons: NAME.gpkg or NAME.geojson.")] = None,
+    vectors: _Vectors = None,
     min_area: Annotated[float, typer.Option(help="Drop smaller polygons (square meters).", min=0)] = 0.0,
     simplify: Annotated[float, typer.Option(help="Simplification tolerance for polygons, in meters.", min=0)] = 0.0,
     overlay: Annotated[bool, typer.Option(help="Write NAME.overlay.jpg, the classes over the scene.")] = True,
@@ -108,18 +84,10 @@ def predict(
     with the classes over it. An interrupted run goes on where it stopped when it is started again; several may share a
     folder. An .onnx file needs no torch.
     """
-    from segshrink.cli._console import progress_bar, tell
     from segshrink.cli._trust import trusting
     from segshrink.files import writing
     from segshrink.model_file import runs_in_torch
-    from segshrink.prediction.scenes import (
-        SceneOptions,
-        Shard,
-        estimate_scenes,
-        predict_scenes,
-        read_manifest,
-        watch_scenes,
-    )
+    from segshrink.prediction.scenes import SceneOptions, Shard, estimate_scenes, read_manifest, watch_scenes
 
     models = [model, *(average or ())]
     options = SceneOptions(
@@ -128,14 +96,14 @@ def predict(
         batch=batch,
         threads=_free_threads() if threads is None and any(map(runs_in_torch, models)) else threads,
         runtime=runtime,
-        bands=None if bands is None else [band.strip() for band in bands.split(",") if band.strip()],
+        bands=None if bands is None else words(bands),
         scale=None if scale is None else _scale(scale),
         nodata=nodata,
         resolution=_resolution(resolution),
-        blend=None if blend is None else blend.value,
+        blend=blend,
         probabilities=probabilities,
         confidence=confidence,
-        vectors=None if vectors is None else vectors.value,
+        vectors=vectors,
         min_area=min_area,
         simplify=simplify,
         overlay=overlay,
@@ -143,24 +111,29 @@ def predict(
     )
     sources = [*(scenes or ()), *(read_manifest(manifest) if manifest else ())]
     share = None if shard is None else Shard.parse(shard)
-    if watch is not None:
-        if sources or plan:
-            raise UsageError(f"--watch {watch} names all that is predicted; leave scenes, --manifest and --plan out")
-        with writing(out), trusting(*models, trust=trust):
+    if watch is not None and (sources or plan):
+        raise UsageError(f"--watch {watch} names all that is predicted; leave scenes, --manifest and --plan out")
+    with trusting(*models, trust=trust), nullcontext() if plan else writing(out):
+        if watch is not None:
             _watch(watch_scenes(models, watch, out, options, interval=interval, shard=share))
-        return
-    if plan:
-        with trusting(*models, trust=trust):
+        elif plan:
             _print_plan(estimate_scenes(models, sources, out, options, shard=share))
-        return
-    with progress_bar("predict", unit="Mpixel") as advance, writing(out), trusting(*models, trust=trust):
+        else:
+            _predict(models, sources, out, options, share)
+
+
+def _predict(models: list[Path], sources: list[str], out: Path, options: SceneOptions, share: Shard | None) -> None:
+    """Predict scenes with a progress bar, and print what was written."""
+    from segshrink.cli._console import progress_bar, tell
+    from segshrink.prediction.scenes import predict_scenes
+
+    with progress_bar("predict", unit="Mpixel") as advance:
 
         def progress(done: int, total: int, name: str) -> None:
             advance(done / 1e6, total / 1e6, name)
 
         results = predict_scenes(models, sources, out, options, shard=share, progress=progress)
-    skipped = sum(result.skipped for result in results)
-    if skipped:
+    if skipped := sum(result.skipped for result in results):
         tell(
             f"{skipped} scene{'s were' if skipped > 1 else ' was'} predicted before with this model and these options; "
             "--overwrite predicts again"
@@ -188,7 +161,7 @@ def _print_files(result: SceneResult) -> None:
     if result.misuse is not None:
         tell(f"{result.source}: {result.misuse}")
     if not result.skipped:
-        out_console().print("\n".join(printable(str(path)) for path in result.files.paths), markup=False)
+        out_console().print("\n".join(printable(str(path)) for path in result.files.paths))
 
 
 def _print_plan(estimate: Estimate) -> None:
@@ -197,8 +170,7 @@ def _print_plan(estimate: Estimate) -> None:
 
     out_console().print(
         f"{estimate.scenes} scenes, {estimate.pixels / 1e6:,.1f} megapixels: about {duration(estimate.seconds)} and "
-        f"{size(estimate.bytes)} of results (judged by {estimate.tried} of them, on this machine)",
-        markup=False,
+        f"{size(estimate.bytes)} of results (judged by {estimate.tried} of them, on this machine)"
     )
 
 

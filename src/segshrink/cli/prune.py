@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,67 +15,31 @@ from segshrink.errors import UsageError
 if TYPE_CHECKING:
     from segshrink.workflows.prune import PruneResult
 
+_share = partial(typer.Option, min=0, max=1)
 _SUFFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
 
 
 def prune(
     model: Model,
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="Model folder, or with --recipe run folder, to write.", show_default=False),
-    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Model folder, or with --recipe run folder, to write.")],
     overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of --recipe.", show_default=False),
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of --recipe.")
     ] = None,
-    width: Annotated[
-        float | None,
-        typer.Option(
-            "--width",
-            help="Share of the channels that every layer keeps, such as 0.5.",
-            min=0,
-            max=1,
-            show_default=False,
-        ),
-    ] = None,
-    depth: Annotated[
-        float | None,
-        typer.Option(
-            "--depth", help="Share of the removable residual blocks to keep.", min=0, max=1, show_default=False
-        ),
-    ] = None,
-    ratio: Annotated[
-        float | None,
-        typer.Option(
-            "--ratio",
-            help="Share of all channels to remove, wherever they matter least.",
-            min=0,
-            max=1,
-            show_default=False,
-        ),
-    ] = None,
-    macs: Annotated[
-        str | None,
-        typer.Option("--macs", help="Multiply-accumulates to come down to, such as 500M.", show_default=False),
-    ] = None,
-    parameters: Annotated[
-        str | None, typer.Option("--parameters", help="Parameters to come down to, such as 1.2M.", show_default=False)
-    ] = None,
-    size: Annotated[int, typer.Option("--size", help="Side in pixels of the image for --macs.")] = 512,
-    steps: Annotated[int, typer.Option("--steps", help="Number of pruning steps.")] = 5,
+    width: Annotated[float | None, _share(help="Share of the channels that every layer keeps, such as 0.5.")] = None,
+    depth: Annotated[float | None, _share(help="Share of the removable residual blocks to keep.")] = None,
+    ratio: Annotated[float | None, _share(help="Share of all channels to remove, wherever they matter least.")] = None,
+    macs: Annotated[str | None, typer.Option(help="Multiply-accumulates to come down to, such as 500M.")] = None,
+    parameters: Annotated[str | None, typer.Option(help="Parameters to come down to, such as 1.2M.")] = None,
+    size: Annotated[int, typer.Option(help="Side in pixels of the image for --macs.")] = 512,
+    steps: Annotated[int, typer.Option(help="Number of pruning steps.")] = 5,
     recipe: Annotated[
         Path | None,
-        typer.Option(
-            "--recipe", "-r", help="Recipe (YAML) for distilling the original into the pruned copy.", show_default=False
-        ),
+        typer.Option("--recipe", "-r", help="Recipe (YAML) for distilling the original into the pruned copy."),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data",
-            "-d",
-            help="Data set (YAML) whose images say what matters, and instead of the recipe's.",
-            show_default=False,
+            "--data", "-d", help="Data set (YAML) whose images say what matters, and instead of the recipe's."
         ),
     ] = None,
     control: Annotated[
@@ -125,18 +90,14 @@ def prune(
 
 def _print_costs(result: PruneResult) -> None:
     """Print what the model and its copy cost here."""
-    from rich.table import Table
-
-    from segshrink.cli._console import out_console, tell
+    from segshrink.cli._console import empty_table, out_console, tell
     from segshrink.formatting import percent
 
     before, after = result.original, result.copy
     if before is None or after is None:
         return
     size, threads, load = before["input"][-1], before["latency_ms"]["threads"], before["load"]
-    table = Table(title_justify="left")
-    for name in ("", "original", "copy", "share"):
-        table.add_column(name, justify="left" if not name else "right")
+    table = empty_table("", "original", "copy", "share")
     for name, key, form in (
         ("parameters", "parameters", "{:,.0f}"),
         (f"multiply-accumulates at {size} pixels", "macs", "{:,.0f}"),

@@ -7,30 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segshrink.cli._options import AsJson, Overwrite, Trust
+from segshrink.cli._options import AsJson, Overwrite, OwnData, Trust, words
 
 if TYPE_CHECKING:
     from segshrink.compression.quantization import QuantizationResult
 
 
 def quantize(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Run folder, model folder, Keras or ONNX file.", show_default=False)
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.", show_default=False)],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data", "-d", help="Data set description (YAML); a run folder knows its own.", show_default=False
-        ),
-    ] = None,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run folder, model folder, Keras or ONNX file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    data: OwnData = None,
     runtime: Annotated[
-        str, typer.Option("--runtime", help="Some of onnxruntime, openvino and litert, separated by commas.")
+        str, typer.Option(help="Some of onnxruntime, openvino and litert, separated by commas.")
     ] = "onnxruntime,openvino",
     max_drop: Annotated[
-        float, typer.Option("--max-drop", help="Points of mIoU that int8 may lose; sensitive layers stay float.")
+        float, typer.Option(help="Points of mIoU that int8 may lose; sensitive layers stay float.")
     ] = 1.0,
-    images: Annotated[int, typer.Option("--images", help="Tiles of 512 x 512 pixels to calibrate with.", min=1)] = 64,
+    images: Annotated[int, typer.Option(help="Tiles of 512 x 512 pixels to calibrate with.", min=1)] = 64,
     quantization_aware_distillation: Annotated[
         bool,
         typer.Option(
@@ -42,10 +35,7 @@ def quantize(
     recipe: Annotated[
         Path | None,
         typer.Option(
-            "--recipe",
-            "-r",
-            help="How to train for 8 bits where int8 loses too much; a run folder knows its own.",
-            show_default=False,
+            "--recipe", "-r", help="How to train for 8 bits where int8 loses too much; a run folder knows its own."
         ),
     ] = None,
     trust: Trust = False,
@@ -70,7 +60,7 @@ def quantize(
             opened_if_trusted(model, trust=trust),
             data,
             out=out,
-            runtimes=[name.strip() for name in runtime.split(",") if name.strip()],
+            runtimes=words(runtime),
             max_drop=max_drop,
             images=images,
             recipe=recipe,
@@ -85,15 +75,10 @@ def quantize(
 
 
 def _print(result: QuantizationResult) -> None:
-    from rich.table import Table
-
-    from segshrink.cli._console import out_console
+    from segshrink.cli._console import empty_table, out_console
     from segshrink.formatting import percent
 
-    table = Table(title_justify="left")
-    table.add_column("")
-    for name in ("mIoU", "drop", "agreement", "size", "latency", "load"):
-        table.add_column(name, justify="right")
+    table = empty_table("", "mIoU", "drop", "agreement", "size", "latency", "load")
     for row in result.rows:
         table.add_row(
             f"{row.precision} {row.runtime}",
@@ -108,5 +93,5 @@ def _print(result: QuantizationResult) -> None:
         table.add_row(f"{refusal.precision} {refusal.runtime}", "left out")
     console = out_console()
     console.print(table)
-    console.print(result.verdict, markup=False)
-    console.print(f"{result.chosen} (runtime {result.runtime})", markup=False)
+    console.print(result.verdict)
+    console.print(f"{result.chosen} (runtime {result.runtime})")

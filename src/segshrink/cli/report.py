@@ -16,23 +16,15 @@ if TYPE_CHECKING:
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RUN...",
-            help="Run folders; each brings the teacher/ and control/ inside it along.",
-            show_default=False,
-        ),
+        typer.Argument(metavar="RUN...", help="Run folders; each brings the teacher/ and control/ inside it along."),
     ],
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", help="Folder or .html file; by default the first run's folder.", show_default=False
-        ),
+        Path | None, typer.Option("--out", "-o", help="Folder or .html file; by default the first run's folder.")
     ] = None,
     images: Annotated[
         str,
         typer.Option(
-            "--images",
-            help='How many images are shown (best, median, worst); "random" for ten by chance; or names, with commas.',
+            help='How many images are shown (best, median, worst); "random" for ten by chance; or names, with commas.'
         ),
     ] = "10",
     overwrite: Overwrite = False,

@@ -13,12 +13,12 @@ from segshrink.cli._options import Overrides, RecipeFile
 
 def submit(
     recipe: RecipeFile,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder to write.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder to write.")],
     overrides: Overrides = None,
-    nodes: Annotated[int, typer.Option("--nodes", help="Machines.", min=1)] = 1,
-    gpus: Annotated[int, typer.Option("--gpus", help="GPUs of each machine.", min=1)] = 1,
-    cpus: Annotated[int, typer.Option("--cpus", help="Cores for each GPU.", min=1)] = 4,
-    time: Annotated[str, typer.Option("--time", help="Longest time of the job, as SLURM writes it.")] = "24:00:00",
+    nodes: Annotated[int, typer.Option(help="Machines.", min=1)] = 1,
+    gpus: Annotated[int, typer.Option(help="GPUs of each machine.", min=1)] = 1,
+    cpus: Annotated[int, typer.Option(help="Cores for each GPU.", min=1)] = 4,
+    time: Annotated[str, typer.Option(help="Longest time of the job, as SLURM writes it.")] = "24:00:00",
 ) -> None:
     """Print the SLURM job that trains a recipe on many GPUs.
 

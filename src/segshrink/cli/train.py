@@ -18,10 +18,7 @@ def train(
     out: Out = Path("runs/teacher"),
     control: Annotated[bool, typer.Option("--control", help="Train the recipe's student, without a teacher.")] = False,
     resume: Resume = False,
-    memory: Annotated[
-        str | None,
-        typer.Option("--memory", help="Choose batches and crops that stay below: 4GB, 800MB.", show_default=False),
-    ] = None,
+    memory: Annotated[str | None, typer.Option(help="Choose batches and crops that stay below: 4GB, 800MB.")] = None,
 ) -> None:
     """Train a network on the labels alone.
 

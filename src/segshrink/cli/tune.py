@@ -2,56 +2,42 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from segshrink.cli._options import Data, Overrides, RecipeFile
-
-_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+from segshrink.cli._options import Data, Overrides, RecipeFile, Teachers, words
 
 
 def tune(
     recipe: RecipeFile,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     overrides: Overrides = None,
-    teacher: Annotated[
-        list[str] | None,
-        typer.Option("--teacher", "-t", help="As in distill, instead of the recipe's teachers.", show_default=False),
-    ] = None,
+    teacher: Teachers = None,
     data: Data = None,
     trials: Annotated[
         int, typer.Option("--trials", "-n", help="How many the student gets, and its control.", min=1)
     ] = 40,
-    timeout: Annotated[
-        str | None,
-        typer.Option("--timeout", help="Begin no trial after this time: 90s, 30m, 2h, 1d.", show_default=False),
-    ] = None,
+    timeout: Annotated[str | None, typer.Option(help="Begin no trial after this time: 90s, 30m, 2h, 1d.")] = None,
     workers: Annotated[int, typer.Option("--workers", "-w", help="Processes that share this machine.", min=1)] = 1,
     storage: Annotated[
         str | None,
         typer.Option(
-            "--storage",
             help="postgresql://... or mysql://..., or a file on a local disk, that all workers reach; by default a "
-            "file in --out.",
-            show_default=False,
+            "file in --out."
         ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the study in --out, or join the workers at its storage.")
     ] = False,
     objective: Annotated[
-        str,
-        typer.Option("--objective", help="What is measured, with commas: miou, latency, parameters, macs."),
+        str, typer.Option(help="What is measured, with commas: miou, latency, parameters, macs.")
     ] = "miou",
     sampler: Annotated[
-        str, typer.Option("--sampler", help="What chooses values: tpe, gp, cmaes, nsga2, random, grid, qmc.")
+        str, typer.Option(help="What chooses values: tpe, gp, cmaes, nsga2, random, grid, qmc.")
     ] = "tpe",
-    pruner: Annotated[
-        str, typer.Option("--pruner", help="What stops hopeless trials early: median, hyperband, none.")
-    ] = "median",
+    pruner: Annotated[str, typer.Option(help="What stops hopeless trials early: median, hyperband, none.")] = "median",
     control: Annotated[
         bool,
         typer.Option("--control/--no-control", help="Tune the control, too: the same student without the teacher."),
@@ -65,16 +51,17 @@ def tune(
     Inside OUT: best.yaml and best-control.yaml, ready for distill and train; report.html, which shows the trials while
     they run; study.json; a run folder for each trial.
     """
-    seconds = _parsed(timeout) if timeout is not None else None
     from segshrink.config import distillation_overrides, load_open_recipe
 
     loaded, space = load_open_recipe(recipe, [*distillation_overrides(teacher or ()), *(overrides or ())], data)
     from segshrink.cli._console import progress_bars
     from segshrink.cli._tables import print_study
     from segshrink.tuning.study import Settings
+    from segshrink.workflows.time_limit import seconds_of
     from segshrink.workflows.tune import tune as search
 
-    settings = Settings(trials, tuple(objective.split(",")), sampler, pruner, seconds)
+    seconds = None if timeout is None else seconds_of(timeout)
+    settings = Settings(trials, tuple(words(objective)), sampler, pruner, seconds)
     with progress_bars() as progress:
         result = search(
             loaded,
@@ -88,12 +75,3 @@ def tune(
             progress=progress,
         )
     print_study(result.report, result.folder)
-
-
-def _parsed(timeout: str) -> float:
-    from segshrink.errors import UsageError
-
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", timeout)
-    if match is None or match[2] not in _SECONDS:
-        raise UsageError(f"--timeout '{timeout}' is no time; write 90s, 30m, 2h or 1d")
-    return float(match[1]) * _SECONDS[match[2]]

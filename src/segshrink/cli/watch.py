@@ -9,8 +9,8 @@ import typer
 
 
 def watch(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a training.", show_default=False)],
-    every: Annotated[float, typer.Option("--every", help="Seconds between two looks.", min=0.1)] = 5.0,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a training.")],
+    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 5.0,
 ) -> None:
     """Follow a training that runs elsewhere.
 
@@ -30,4 +30,4 @@ def watch(
             parts.append(f"{duration(state.seconds_left)} left")
         if state.status != "running":
             parts.append(f"{state.status} after {duration(state.seconds)}")
-        console.print(", ".join(parts), markup=False)
+        console.print(", ".join(parts))
