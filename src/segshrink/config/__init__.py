@@ -21,14 +21,13 @@ from segshrink.config.recipe import (
     Distillation,
     Learner,
     ModelChoice,
-    NamedOptions,
     Recipe,
     TeacherLearner,
     Term,
-    Training,
 )
 from segshrink.config.search_space import OpenValue, Space
 from segshrink.config.teachers import Adapter, TeacherSource, Teaching
+from segshrink.config.training import NamedOptions, Training
 
 __all__ = [
     "Adapter",

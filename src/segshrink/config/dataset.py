@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from PIL import ImageColor
 from pydantic import BeforeValidator, Field, model_validator
 
-from segshrink.classes import ClassMap, format_color
+from segshrink.classes import ClassMap
+from segshrink.colors import format_color
 from segshrink.config.base import LARGEST_SEED, Strict
 from segshrink.working_size import LARGEST_SHARE, LARGEST_SIDE, LEAST_SHARE, checked
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from segshrink.config.recipe import Training
+from segshrink.config.training import Training
 from segshrink.errors import ConfigError
 
 # Names of SLURM jobs in which somebody types: what is started there is no task of SLURM's.
