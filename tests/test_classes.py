@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError, format_color, parse_color
+from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
+from segshrink.colors import format_color, parse_color
 from segshrink.errors import ConfigError, DataError
 
 AERIAL = ClassMap.build(

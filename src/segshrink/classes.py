@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import colorsys
-import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segshrink.colors import Color, distinct_colors, format_color, parse_color
 from segshrink.errors import ConfigError, DataError
 from segshrink.formatting import printable, shortened
 
@@ -25,15 +24,9 @@ VOC_CLASSES = (
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 
-Color = tuple[int, int, int]
 # A class's name, its color or colors in masks, its value or values there.
 Entry = tuple[str, str | Sequence[str] | None, int | Sequence[int] | None]
 
-# Okabe and Ito's colors for color-blind readers (black left out), then Paul Tol's "muted" set.
-_DEFAULT_COLORS = (
-    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#332288",
-    "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499",
-)  # fmt: skip
 _IGNORE_COLORS: tuple[Color, ...] = ((0, 0, 0), (128, 128, 128), (255, 255, 255), (64, 64, 64))
 _LARGEST_VALUE = 65535
 # Letters of a class name.
@@ -167,7 +160,7 @@ class ClassMap:
     def ignore_color(self) -> Color:
         """The color that pixels without a label are drawn in; never that of a class."""
         candidates = (*self.ignored_colors, *_IGNORE_COLORS)
-        fallback = (color for color in _distinct_colors() if color not in self.colors)
+        fallback = (color for color in distinct_colors() if color not in self.colors)
         return next((color for color in candidates if color not in self.colors), None) or next(fallback)
 
     def encode(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
@@ -287,22 +280,6 @@ def _further(by_class: Sequence[list[Any]]) -> tuple[tuple[Any, int], ...]:
     return tuple((given, index) for index, several in enumerate(by_class) for given in several[1:])
 
 
-def parse_color(text: str) -> Color:
-    """Read "#RRGGBB".
-
-    Raises:
-        ConfigError: It isn't "#" and six hexadecimal digits.
-    """
-    if not isinstance(text, str) or not re.fullmatch(r"#[0-9A-Fa-f]{6}", text):
-        raise ConfigError(f"a color must look like '#3C1098', found {text!r}")
-    return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
-
-
-def format_color(color: Sequence[int]) -> str:
-    """Write a color as "#RRGGBB"."""
-    return "#{:02X}{:02X}{:02X}".format(*color)
-
-
 def _pack(color: Color) -> int:
     return color[0] << 16 | color[1] << 8 | color[2]
 
@@ -386,19 +363,5 @@ def _refuse_repeats(what: str, items: Sequence[Any]) -> None:
 def _completed(colors: Sequence[Color | None]) -> tuple[Color, ...]:
     """Fill the gaps with default colors that aren't among the given ones."""
     taken = {color for color in colors if color is not None}
-    fresh = (color for color in _distinct_colors() if color not in taken)
+    fresh = (color for color in distinct_colors() if color not in taken)
     return tuple(next(fresh) if color is None else color for color in colors)
-
-
-def _distinct_colors() -> Iterator[Color]:
-    """Yield colors without end: the named ones, then hues a golden angle apart in varying brightness."""
-    colors = {parse_color(text): None for text in _DEFAULT_COLORS}
-    yield from colors
-    step = 0
-    while True:
-        red, green, blue = colorsys.hsv_to_rgb(step * 0.618034 % 1, 0.45 + 0.2 * (step % 3), 0.95 - 0.2 * (step % 4))
-        color = (round(red * 255), round(green * 255), round(blue * 255))
-        step += 1
-        if color not in colors:
-            colors[color] = None
-            yield color

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segshrink.classes import format_color
+from segshrink.colors import format_color
 
 # Files that list classes, the most telling first.
 _FILES = re.compile(

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError, format_color, parse_color
+from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
+from segshrink.colors import format_color, parse_color
 from segshrink.config import DatasetDescription
 from segshrink.data.duplicates import Picture, duplicate_problems, find_duplicates
 from segshrink.data.findings import (

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segshrink.classes import ClassMap, UndeclaredError, format_color
+from segshrink.classes import ClassMap, UndeclaredError
+from segshrink.colors import format_color
 from segshrink.data.store import Progress
 from segshrink.errors import DataError, SegshrinkError
 from segshrink.imagery import MaskOptions, probe, read_mask
@@ -108,7 +109,7 @@ def _look(
         try:
             found, shape = read(root / mask, root / image)
             info = probe(root / image)
-            _note(survey, root, image, mask, found, shape, (info.height, info.width))
+            _note(survey, image, mask, found, shape, (info.height, info.width))
             if survey.looked == 1:
                 survey.bands, survey.dtype = info.bands, info.dtype
                 survey.palette = _palette_of(root / mask)
@@ -147,7 +148,6 @@ def _drawn(mask: Path, image: Path, *, classes: ClassMap, options: MaskOptions) 
 
 def _note(
     survey: MaskSurvey,
-    root: Path,
     image: str,
     mask: str,
     found: Counter[str | int],

@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from segshrink.classes import ClassMap, format_color
+from segshrink.classes import ClassMap
+from segshrink.colors import format_color
 from segshrink.errors import DataError, ModelError
 from segshrink.evaluation.agreement import Comparison
 from segshrink.evaluation.areas import MappedAreas

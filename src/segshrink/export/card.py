@@ -7,7 +7,7 @@ from importlib import resources
 
 from jinja2 import Environment, StrictUndefined, select_autoescape
 
-from segshrink.classes import format_color
+from segshrink.colors import format_color
 from segshrink.evaluation_records import EvaluationRecord
 from segshrink.export.metadata import ExportedFile, band_names
 from segshrink.formatting import percent

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from segshrink.classes import format_color
+from segshrink.colors import format_color
 from segshrink.errors import ModelError
 from segshrink.model_description import ModelDescription
 from segshrink.model_file import ModelFile

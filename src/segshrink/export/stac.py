@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from segshrink.classes import format_color
+from segshrink.colors import format_color
 from segshrink.export.metadata import ExportedFile, band_names
 from segshrink.model_description import ModelDescription
 from segshrink.working_size import in_words

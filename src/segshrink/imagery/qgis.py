@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
-from segshrink.classes import ClassMap, format_color
+from segshrink.classes import ClassMap
+from segshrink.colors import format_color
 from segshrink.files import write_text
 
 _HEAD = '<!DOCTYPE qgis PUBLIC "http://mrcc.com/qgis.dtd" "SYSTEM"><qgis version="3.28" styleCategories="Symbology">'
@@ -19,22 +20,20 @@ def style_path(raster: Path) -> Path:
 def write_raster_style(path: Path, classes: ClassMap) -> None:
     """Write the style of a raster of class indices: a palette of the classes' colors, with names for the legend.
 
+    Other values of the first band, such as no data, are transparent.
+
     Raises:
         FileError: The file can't be written.
     """
-    write_text(path, raster_style(classes), overwrite=True)
-
-
-def raster_style(classes: ClassMap) -> str:
-    """Say in QGIS's words: the first band's values are classes; others, such as no data, are transparent."""
     entries = "".join(
         f'<paletteEntry value="{number}" color="{format_color(color).lower()}" alpha="255" label={quoteattr(name)}/>'
         for number, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True))
     )
-    return (
+    style = (
         f'{_HEAD}<pipe><rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" nodataColor="">'
         f"<rasterTransparency/><colorPalette>{entries}</colorPalette></rasterrenderer></pipe></qgis>\n"
     )
+    write_text(path, style, overwrite=True)
 
 
 def polygon_style(classes: ClassMap) -> str:

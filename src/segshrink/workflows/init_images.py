@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from segshrink.classes import format_color
+from segshrink.colors import format_color
 from segshrink.data.mask_survey import MOST_PAIRS
 from segshrink.errors import DataError, SegshrinkError
 from segshrink.files import expanded, write_text, writing
@@ -22,7 +20,7 @@ from segshrink.workflows.init_files import (
     InitResult,
     broken_lines,
     name_of,
-    teacher_source,
+    relative,
     yaml_value,
 )
 from segshrink.workflows.starting_recipe import recipe_text, starting_sizes
@@ -45,7 +43,7 @@ def init_images(folder: Path, out: Path, images: Sequence[str], teacher: str) ->
             broken[image] = str(error)
     if not infos:
         raise DataError(f"none of the {len(images)} images in {folder} can be read; {images[0]}: {broken[images[0]]}")
-    outside = os.path.relpath(out.resolve(), folder).replace(os.sep, "/")
+    outside = relative(out.resolve(), folder)
     suffixes = {Path(image).suffix for image in images}
     pattern = f"**/*{suffixes.pop()}" if len(suffixes) == 1 else f"{outside}/{IMAGES}"
     name = name_of(folder)
@@ -53,9 +51,9 @@ def init_images(folder: Path, out: Path, images: Sequence[str], teacher: str) ->
     lines = [
         "# Written by segshrink init from images without masks; classes are the teacher's.",
         f"name: {yaml_value(name)}",
-        f"root: {yaml_value(os.path.relpath(folder, out.resolve()).replace(os.sep, '/'))}",
+        f"root: {yaml_value(relative(folder, out.resolve()))}",
         f"images: {yaml_value(pattern)}  # {len(images)} images",
-        *(broken_lines(broken, f"{outside}/{EXCLUDED}", files, excluded=True) if broken else ()),
+        *(broken_lines(broken, f"{outside}/{EXCLUDED}", files, what="images", excluded=True) if broken else ()),
         "classes:",
     ]
     for value, (label, color) in enumerate(zip(classes.names, classes.colors, strict=True)):
@@ -76,7 +74,7 @@ def init_images(folder: Path, out: Path, images: Sequence[str], teacher: str) ->
             bands=infos[0].bands,
             own_teacher=False,
         )
-        plain, named = infos[0].bands == 3 and infos[0].dtype == "uint8", json.dumps(teacher_source(teacher))
-        text = recipe_text(yaml_value(name), sizes, teacher=named, plain_bytes=plain, labeled=False)
+        plain = infos[0].bands == 3 and infos[0].dtype == "uint8"
+        text = recipe_text(name, sizes, teacher=teacher, plain_bytes=plain, labeled=False)
         write_text(out / RECIPE, text)
     return InitResult(out / DATA, out / RECIPE, 0, dict.fromkeys(classes.names, math.nan), (), sizes.hours)

@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from segshrink import formatting
-from segshrink.classes import format_color
+from segshrink.colors import format_color
 from segshrink.errors import FileError, ModelError
 from segshrink.files import replacing, scratch_folder
 from segshrink.imagery.cog import CLASSES_TAG
