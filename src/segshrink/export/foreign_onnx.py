@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from segshrink.errors import ModelError, first_line
+from segshrink.export.graph_builder import GraphBuilder
 from segshrink.export.graph_interface import give, pad_inside
 from segshrink.export.metadata import describe_onnx
 from segshrink.export.tracing import INPUT, LOGITS, require_onnx
@@ -77,17 +78,15 @@ def _graph(backend: ForeignBackend) -> Any:
     if opset < _OPSET:
         theirs = version_converter.convert_version(theirs, _OPSET)
     inner = compose.add_prefix(theirs, _INNER).graph
-    parts = _Parts()
-    parts.before(backend.file.takes, f"{_INNER}{backend.file.network.images.name}")
-    parts.nodes += inner.node
-    parts.after(gives, f"{_INNER}{gives.port.name}")
     kind = TensorProto.UINT8 if description.dtype == "uint8" else TensorProto.FLOAT
     images = helper.make_tensor_value_info(INPUT, kind, ["batch", description.bands, "height", "width"])
     logits = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["batch", gives.classes, "height", "width"])
-    constants = [*inner.initializer, *parts.constants]
-    graph = helper.make_graph(
-        parts.nodes, "network", [images], [logits], constants, sparse_initializer=inner.sparse_initializer
-    )
+    tensors = {"initializer": inner.initializer, "sparse_initializer": inner.sparse_initializer}
+    graph = helper.make_graph([], "network", [images], [logits], **tensors)
+    build = GraphBuilder(graph, "around/")
+    _take_pixels(build, backend.file.takes, f"{_INNER}{backend.file.network.images.name}")
+    graph.node.extend(inner.node)
+    _give_logits(build, gives, f"{_INNER}{gives.port.name}")
     imports = [entry for entry in theirs.opset_import if entry.domain not in ("", "ai.onnx")]
     imports.append(helper.make_opsetid("", max(opset, _OPSET)))
     version = max(theirs.ir_version, _IR_VERSION)
@@ -99,63 +98,42 @@ def _graph(backend: ForeignBackend) -> Any:
     return model
 
 
-class _Parts:
-    """What stands around the network in the graph: its nodes in order, and their constants."""
+def _take_pixels(build: GraphBuilder, takes: InputFormat, output: str) -> None:
+    """Turn raw pixels into what the network takes, as ``InputFormat.array`` does."""
+    from onnx import TensorProto, helper
 
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
+    if takes.dtype.kind in "iu":
+        raise ValueError(f"it takes {takes.dtype.name} numbers")
+    value = build.node("Cast", INPUT, to=TensorProto.FLOAT)
+    if takes.bgr:
+        value = build.node("Gather", value, build.constant([2, 1, 0, *range(3, takes.scaling.bands)]), axis=1)
+    for operator, numbers in (("Sub", takes.scaling.mean), ("Div", takes.scaling.std)):
+        value = build.node(operator, value, build.constant(np.reshape(numbers, (1, -1, 1, 1)), np.float32))
+    if takes.layout == "NHWC":
+        value = build.node("Transpose", value, perm=[0, 2, 3, 1])
+    build.node("Cast", value, output=output, to=helper.np_dtype_to_tensor_dtype(takes.dtype))
 
-    def before(self, takes: InputFormat, output: str) -> None:
-        """Turn raw pixels into what the network takes, as ``InputFormat.array`` does."""
-        from onnx import TensorProto, helper
 
-        if takes.dtype.kind in "iu":
-            raise ValueError(f"it takes {takes.dtype.name} numbers")
-        value = self._node("Cast", INPUT, to=TensorProto.FLOAT)
-        if takes.bgr:
-            order = np.array([2, 1, 0, *range(3, takes.scaling.bands)], np.int64)
-            value = self._node("Gather", value, self._constant(order), axis=1)
-        for operator, numbers in (("Sub", takes.scaling.mean), ("Div", takes.scaling.std)):
-            value = self._node(operator, value, self._constant(np.array(numbers, np.float32).reshape(1, -1, 1, 1)))
-        if takes.layout == "NHWC":
-            value = self._node("Transpose", value, perm=[0, 2, 3, 1])
-        self._node("Cast", value, output=output, to=helper.np_dtype_to_tensor_dtype(takes.dtype))
+def _give_logits(build: GraphBuilder, gives: OutputFormat, answer: str) -> None:
+    """Turn the network's answer into logits of the images' size, as ``OutputFormat.logits`` does."""
+    from onnx import TensorProto
 
-    def after(self, gives: OutputFormat, answer: str) -> None:
-        """Turn the network's answer into logits of the images' size, as ``OutputFormat.logits`` does."""
-        from onnx import TensorProto
-
-        value = self._node("Cast", answer, to=TensorProto.FLOAT)
-        if gives.axis == 3:
-            value = self._node("Transpose", value, perm=[0, 3, 1, 2])
-        single = gives.classes == 2 and gives.port.shape[gives.axis or 1] == 1
-        if gives.kind == "probabilities":
-            least, most, one = (self._constant(np.float32(number)) for number in (_LEAST, 1 - _LEAST, 1))
-            value = self._node("Clip", value, least, most if single else one)
-            chance, value = value, self._node("Log", value)
-            if single:
-                value = self._node("Sub", value, self._node("Log", self._node("Sub", one, chance)))
+    value = build.node("Cast", answer, to=TensorProto.FLOAT)
+    if gives.axis == 3:
+        value = build.node("Transpose", value, perm=[0, 3, 1, 2])
+    single = gives.classes == 2 and gives.port.shape[gives.axis or 1] == 1
+    if gives.kind == "probabilities":
+        least, most, one = (build.constant(number, np.float32) for number in (_LEAST, 1 - _LEAST, 1))
+        chance = build.node("Clip", value, least, most if single else one)
+        value = build.node("Log", chance)
         if single:
-            zero = self._node("Mul", value, self._constant(np.float32(0)))
-            value = self._node("Concat", zero, value, axis=1)
-        size = self._node("Shape", INPUT, start=2, end=4)
-        size = self._node("Concat", self._node("Shape", value, start=0, end=2), size, axis=0)
-        self._node("Resize", value, "", "", size, output=LOGITS, mode="linear")
-
-    def _node(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        from onnx import helper
-
-        output = output or f"around/{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [output], name=output, **attributes))
-        return output
-
-    def _constant(self, value: Any) -> str:
-        from onnx import numpy_helper
-
-        name = f"around/constant{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
+            value = build.node("Sub", value, build.node("Log", build.node("Sub", one, chance)))
+    if single:
+        zero = build.node("Mul", value, build.constant(0, np.float32))
+        value = build.node("Concat", zero, value, axis=1)
+    size = build.node("Shape", INPUT, start=2, end=4)
+    size = build.node("Concat", build.node("Shape", value, start=0, end=2), size, axis=0)
+    build.node("Resize", value, "", "", size, output=LOGITS, mode="linear")
 
 
 def _check(theirs: Backend, ours: Backend, source: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from segshrink.errors import UsageError, nearest
 from segshrink.export.enlarging import depth_to_space, factor_of, phases_of_classes
+from segshrink.export.graph_builder import GraphBuilder
 from segshrink.export.tracing import INPUT, LOGITS
 from segshrink.prediction.exported import OUTPUTS
 from segshrink.working_size import LONGEST, Resize, halvings, share
@@ -83,48 +84,36 @@ def resize_inside(model: Any, resize: Resize, *, takes_bytes: bool) -> None:
         resize: The model's.
         takes_bytes: Whether the graph is to take uint8 pixels.
     """
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto
 
     graph = model.graph
     small_images, small_logits = f"{_RESIZE}images", f"{_RESIZE}logits"
     _rename_ends(graph, images=small_images, logits=small_logits)
     inner = list(graph.node)
     del graph.node[:]
+    build = GraphBuilder(graph, _RESIZE)
+    one, two = build.constant([1]), build.constant([2])
 
-    def node(operator: str, inputs: list[str], name: str, output: str | None = None, **options: Any) -> str:
-        output = output or f"{_RESIZE}{name}"
-        graph.node.append(helper.make_node(operator, inputs, [output], **options))
-        return output
-
-    def constant(*values: int) -> str:
-        name = f"{_RESIZE}{','.join(map(str, values))}"
-        if all(tensor.name != name for tensor in graph.initializer):
-            graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
-        return name
-
-    def resized(value: str, size: str, name: str, output: str | None = None) -> str:
-        outer = node("Shape", [value], f"{name}/outer", start=0, end=2)
-        shape = node("Concat", [outer, size], f"{name}/shape", axis=0)
+    def resized(value: str, size: str, output: str | None = None) -> str:
+        shape = build.node("Concat", build.node("Shape", value, start=0, end=2), size, axis=0)
         how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
-        return node("Resize", [value, "", "", shape], name, output, **how)
+        return build.node("Resize", value, "", "", shape, output=output, **how)
 
-    size = node("Shape", [INPUT], "size", start=2, end=4)
+    size = build.node("Shape", INPUT, start=2, end=4)
     if isinstance(resize, tuple):
-        working = constant(*resize)
+        working = build.constant(resize)
     else:  # rounded as working_size rounds
         numerator, denominator = share(resize) if isinstance(resize, float) else (resize[LONGEST], 0)
-        whole = constant(denominator) if denominator else node("ReduceMax", [size], "longest", keepdims=1)
-        product = node("Mul", [size, constant(2 * numerator)], "product")
-        rounding, divisor = node("Add", [product, whole], "rounding"), node("Mul", [whole, constant(2)], "divisor")
-        working = node("Max", [node("Div", [rounding, divisor], "quotient"), constant(1)], "working_size")
-    images, half = node("Cast", [INPUT], "pixels", to=TensorProto.FLOAT), size
-    for number in range(halvings(resize)):
-        halved = node("Div", [node("Add", [half, constant(1)], f"more{number}"), constant(2)], f"halved{number}")
-        half = node("Max", [halved, working], f"half{number}")
-        images = resized(images, half, f"images{number}")
-    resized(images, working, "last", small_images)
+        whole = build.constant([denominator]) if denominator else build.node("ReduceMax", size, keepdims=1)
+        doubled = build.node("Add", build.node("Mul", size, build.constant([2 * numerator])), whole)
+        working = build.node("Max", build.node("Div", doubled, build.node("Mul", whole, two)), one)
+    images, half = build.node("Cast", INPUT, to=TensorProto.FLOAT), size
+    for _ in range(halvings(resize)):
+        half = build.node("Max", build.node("Div", build.node("Add", half, one), two), working)
+        images = resized(images, half)
+    resized(images, working, small_images)
     graph.node.extend(inner)
-    resized(small_logits, size, "enlarged", LOGITS)
+    resized(small_logits, size, LOGITS)
     if takes_bytes:
         graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
 
@@ -171,19 +160,11 @@ def _give_most_likely(graph: Any, classes: int, factor: int | None) -> None:
     Over the channels, logit by logit: ONNX Runtime takes half of ArgMax's time for it and a fifth of TopK's, and
     OpenVINO turns it into one loop.
     """
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
-    def node(operator: str, inputs: list[str], output: str, **options: Any) -> str:
-        graph.node.append(helper.make_node(operator, inputs, [output], name=f"{output}/{operator}", **options))
-        return output
-
-    def constant(value: int | list[int], dtype: type[np.generic], name: str) -> str:
-        graph.initializer.append(numpy_helper.from_array(np.array(value, dtype), f"{CLASSES}/{name}"))
-        return f"{CLASSES}/{name}"
-
+    build = GraphBuilder(graph, f"{CLASSES}/")
     if classes == 1:
-        index = node("ArgMax", [LOGITS], f"{CLASSES}/index", axis=1, keepdims=0)
-        node("Cast", [index], CLASSES, to=TensorProto.UINT8)
+        build.node("Cast", build.node("ArgMax", LOGITS, axis=1, keepdims=0), output=CLASSES, to=TensorProto.UINT8)
         return
     if factor is not None:
         logits = phases_of_classes(classes)
@@ -192,14 +173,13 @@ def _give_most_likely(graph: Any, classes: int, factor: int | None) -> None:
         graph.node.append(
             helper.make_node("Split", [LOGITS], logits, name=f"{CLASSES}/Split", axis=1, num_outputs=classes)
         )
-    best, index = logits[0], constant(0, np.uint8, "0")
+    best, index = logits[0], build.constant(0, np.uint8)
     for number in range(1, classes):
-        better = node("Greater", [logits[number], best], f"{CLASSES}/better{number}")
-        this = constant(number, np.uint8, str(number))
-        index = node("Where", [better, this, index], f"{CLASSES}/index{number}")
+        better = build.node("Greater", logits[number], best)
+        index = build.node("Where", better, build.constant(number, np.uint8), index)
         if number + 1 < classes:
-            best = node("Max", [best, logits[number]], f"{CLASSES}/best{number}")
+            best = build.node("Max", best, logits[number])
     if factor is not None:
         graph.node.append(depth_to_space(index, f"{CLASSES}/padded", factor=factor))
-        index = node("Slice", [f"{CLASSES}/padded", *_CROP], f"{CLASSES}/cropped")
-    node("Squeeze", [index, constant([1], np.int64, "axis")], CLASSES)
+        index = build.node("Slice", f"{CLASSES}/padded", *_CROP)
+    build.node("Squeeze", index, build.constant([1]), output=CLASSES)

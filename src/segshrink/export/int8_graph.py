@@ -7,8 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from segshrink.errors import MissingExtraError, ModelError, first_line
-from segshrink.extras import quiet_library
+from segshrink.errors import ModelError, first_line
+from segshrink.extras import needing, quiet_library
 
 
 def int8_graph(model: Any, inputs: Sequence[NDArray[Any]], *, float_nodes: Sequence[str] = ()) -> Any:
@@ -56,9 +56,6 @@ def int8_graph(model: Any, inputs: Sequence[NDArray[Any]], *, float_nodes: Seque
 
 def require_nncf() -> None:
     """Raise ``MissingExtraError`` where OpenVINO or NNCF isn't installed."""
-    try:
-        with quiet_library():
-            import nncf  # noqa: F401
-            import openvino  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("quantizing for OpenVINO", "compress") from error
+    with needing("quantizing for OpenVINO", "compress"), quiet_library():
+        import nncf  # noqa: F401
+        import openvino  # noqa: F401

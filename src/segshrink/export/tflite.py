@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from segshrink.errors import MissingExtraError, ModelError, first_line
+from segshrink.errors import ModelError, first_line
 from segshrink.export.metadata import refuse_tiles
 from segshrink.export.parity import check_parity
-from segshrink.extras import quiet_library
+from segshrink.extras import needing, quiet_library
 from segshrink.files import replacing
 from segshrink.models import SegmentationModel
 from segshrink.prediction.runtimes.litert import METADATA_FILE, LiteRtBackend
@@ -83,10 +83,8 @@ class _Tile(nn.Module):
 
 
 def _convert(model: SegmentationModel, side: int, path: Path, *, float_pixels: bool) -> None:
-    try:
+    with needing("exporting to TFLite", "litert"):
         import litert_torch
-    except ImportError as error:
-        raise MissingExtraError("exporting to TFLite", "litert") from error
     description = model.description
     pixels = torch.uint8 if description.dtype == "uint8" and not float_pixels else torch.float32
     example = torch.zeros(1, side, side, description.bands, dtype=pixels)

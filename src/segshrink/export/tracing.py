@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from segshrink.errors import MissingExtraError, ModelError
-from segshrink.extras import quiet_library
+from segshrink.errors import ModelError
+from segshrink.extras import needing, quiet_library
 from segshrink.models import SegmentationModel
 
 INPUT, LOGITS = "images", "logits"
@@ -71,11 +71,9 @@ def enlargement(model: SegmentationModel) -> int | None:
 
 def require_onnx() -> None:
     """Raise ``MissingExtraError`` where onnx or onnxscript isn't installed."""
-    try:
+    with needing("exporting to ONNX", "train"):
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("exporting to ONNX", "train") from error
 
 
 class _Aligned(nn.Module):
