@@ -37,20 +37,8 @@ SCENE_SUFFIXES = frozenset(
 )
 # What stands beside scenes and describes them.
 _SIDECARS = (
-    ".aux.xml",
-    ".ovr",
-    ".msk",
-    ".tfw",
-    ".jgw",
-    ".pgw",
-    ".wld",
-    ".prj",
-    ".hdr",
-    ".txt",
-    ".json",
-    ".xml",
-    ".qml",
-)
+    ".aux.xml", ".ovr", ".msk", ".tfw", ".jgw", ".pgw", ".wld", ".prj", ".hdr", ".txt", ".json", ".xml", ".qml",
+)  # fmt: skip
 # Resolutions that differ by less than this aren't resampled: the map then has the scene's own grid.
 _SAME_RESOLUTION = 0.05
 # Times as many pixels as the scene has that are read from it at most: ten pixels for one each way.
@@ -202,7 +190,7 @@ def open_scene(
         if scale is not None:
             change = rescaling(reader.dtype, dtype or reader.dtype, scale)
         return Scene(source, reader, georeference=georeference, change=change, dtype=dtype or reader.dtype)
-    except BaseException:
+    except BaseException:  # nobody else has it to close
         dataset.close()
         raise
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TypeAlias
 
 import numpy as np
 
@@ -45,8 +46,11 @@ def open_results(plan: ScenePlan, classes: ClassMap, options: SceneOptions, reco
     """
     home = plan.files.classes.parent
     with _scratch(home) as scratch:
-        results: Results
-        results = VideoResults(plan, scratch, classes) if plan.rate else SceneResults(plan, scratch, classes, options)
+        results = (
+            SceneResults(plan, scratch, classes, options)
+            if plan.rate is None
+            else VideoResults(plan, scratch, classes, plan.rate)
+        )
         with results.open_files:
             yield results
         results.finish()
@@ -54,39 +58,15 @@ def open_results(plan: ScenePlan, classes: ClassMap, options: SceneOptions, reco
         results.published = records.publish(plan, lambda: _move_all(scratch / _NAMED, home), misuse=misuse)
 
 
-class Results(Protocol):
-    """Takes the pieces of one scene; made by ``open_results``.
-
-    Attributes:
-        misuse: What makes the scene unlike the images that the model learned from, where it is known; recorded with it.
-        published: Whether the results got their names; not where another process has made the same meanwhile.
-    """
-
-    published: bool
-    misuse: Misuse | None
-
-    @property
-    def open_files(self) -> AbstractContextManager[Any]:
-        """Completes the files that pieces are written to when it is closed."""
-
-    def write(self, piece: Piece) -> None:
-        """Write a piece; they come in row order, frames in the order of time."""
-
-    def finish(self) -> None:
-        """Write what is made from all pieces, when the files they went to are whole."""
-
-
 class VideoResults:
-    """The results of a video: one with the classes over its frames. See ``Results``."""
+    """The results of a video: one with the classes over its frames. See ``SceneResults``."""
 
-    def __init__(self, plan: ScenePlan, scratch: Path, classes: ClassMap) -> None:
-        assert plan.rate is not None  # noqa: S101 - of a video
-        self.published, self._classes = False, classes
-        self.misuse: Misuse | None = None
-        path = plan.files.moved(scratch / _NAMED).classes
-        self.open_files = self._video = VideoWriter(
-            path, height=plan.grid.height, width=plan.grid.width, rate=plan.rate
-        )
+    published = False
+    misuse: Misuse | None = None
+
+    def __init__(self, plan: ScenePlan, scratch: Path, classes: ClassMap, rate: Fraction) -> None:
+        self._classes, path = classes, plan.files.moved(scratch / _NAMED).classes
+        self.open_files = self._video = VideoWriter(path, height=plan.grid.height, width=plan.grid.width, rate=rate)
 
     def write(self, piece: Piece) -> None:
         """Write a frame; they come in the order of time."""
@@ -97,11 +77,18 @@ class VideoResults:
 
 
 class SceneResults:
-    """The results of a scene: maps, polygons, pictures. See ``Results``."""
+    """The results of a scene: maps, polygons, pictures.
+
+    Attributes:
+        open_files: Completes the files that pieces are written to when it is closed.
+        misuse: What makes the scene unlike the images that the model learned from, where it is known; recorded with it.
+        published: Whether the results got their names; not where another process has made the same meanwhile.
+    """
+
+    published = False
+    misuse: Misuse | None = None
 
     def __init__(self, plan: ScenePlan, scratch: Path, classes: ClassMap, options: SceneOptions) -> None:
-        self.published = False
-        self.misuse: Misuse | None = None
         self._grid, self._classes, self._options = plan.grid, classes, options
         self._files = files = plan.files.moved(scratch / _NAMED)
         self._as_picture = files.classes.suffix.lower() == ".png"
@@ -155,6 +142,9 @@ class SceneResults:
                 min_area=self._options.min_area,
                 simplify=self._options.simplify,
             )
+
+
+Results: TypeAlias = SceneResults | VideoResults
 
 
 def _move_all(scratch: Path, home: Path) -> None:
