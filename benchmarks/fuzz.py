@@ -163,7 +163,7 @@ def fault_of(target: Target, content: bytes, path: Path) -> str | None:
     except SegshrinkError as error:
         if "\x1b" in str(error) or "\n" in str(error).strip():
             return f"a message with control characters: {str(error)[:200]!r}"
-    except Exception as error:
+    except Exception as error:  # any that isn't the program's own is the fault that is looked for
         last = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}: {str(error)[:200]!r}"
     if (seconds := time.perf_counter() - start) > LONGEST:

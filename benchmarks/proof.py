@@ -126,7 +126,7 @@ class Proof:
                 print(f"{cell.name}: begins", flush=True)
                 try:
                     self.run(cell)
-                except Exception:
+                except Exception:  # whatever it is, it is noted, and raised again
                     folder.mkdir(parents=True, exist_ok=True)
                     (folder / FAILED).write_text(traceback.format_exc(), encoding="utf-8")
                     raise

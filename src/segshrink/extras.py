@@ -56,6 +56,23 @@ def missing_extra(error: ModuleNotFoundError, *, feature: str) -> MissingExtraEr
 
 
 @contextmanager
+def needing(feature: str, extra: str) -> Iterator[None]:
+    """Import packages in the block that only an extra brings.
+
+    Args:
+        feature: What they are for, such as "running a .tflite file".
+        extra: The extra.
+
+    Raises:
+        MissingExtraError: One of them isn't installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(feature, extra) from error
+
+
+@contextmanager
 def quiet_library() -> Iterator[None]:
     """Suppress warnings, logs and progress bars inside the block, of a library that reports on its own internals."""
     root = logging.getLogger()

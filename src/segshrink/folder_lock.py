@@ -112,7 +112,7 @@ def _locked(path: Path, *, name: str) -> IO[str]:
             _refuse_held(stream, name)
             if _is_at(stream, path):
                 break
-        except BaseException:
+        except BaseException:  # Ctrl-C, too, must leave no lock
             stream.close()
             raise
         stream.close()  # its holder was done and removed it meanwhile

@@ -65,7 +65,7 @@ def find_labeled_layout(root: Path, names: Sequence[str], layout: Layout | None,
         return _from_polygons(root, dict(layout.pairs), images, ask)
     if layout is not None:
         return None
-    found = [_from_annotations(root, names, images), _from_folders(names, images)]
+    found = [_from_annotations(root, names, images), _from_folders(images)]
     best = max((each for each in found if each), key=lambda each: len(each.layout.pairs), default=None)
     polygons = [name for name in names if PurePosixPath(name).suffix.lower() in VECTOR_SUFFIXES]
     if best is not None or len(polygons) != 1:
@@ -137,7 +137,7 @@ def _yolo_names(root: Path, names: Iterable[str]) -> list[str]:
     return []
 
 
-def _from_folders(names: Sequence[str], images: Sequence[str]) -> LabeledLayout | None:
+def _from_folders(images: Sequence[str]) -> LabeledLayout | None:
     """Look for masks/CLASS/x.png of images x, where several classes have masks of the same images."""
     folders: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for name in images:

@@ -19,7 +19,7 @@ import rasterio.features
 from numpy.typing import NDArray
 from PIL import Image
 
-from segshrink.errors import MissingExtraError
+from segshrink.extras import needing
 
 AnnotationKind = Literal["COCO", "CVAT", "LabelMe", "YOLO"]
 # Burns a shape into (H, W) numbers, as one number.
@@ -207,10 +207,8 @@ def _of_one_image(kind: AnnotationKind, size: tuple[int, int] | None, shapes: li
 
 def _paint_coco(outline: Any, where: str, mask: NDArray[np.uint8], number: int) -> None:
     """Burn an annotation as pycocotools' ``annToMask`` decodes it."""
-    try:
+    with needing("reading COCO annotations", "coco"):
         from pycocotools import mask as coco
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("reading COCO annotations", "coco") from error
     height, width = mask.shape
     if isinstance(outline, Mapping):
         runs = outline["counts"]

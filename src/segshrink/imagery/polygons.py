@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.errors import DataError, FileError
-from segshrink.extras import missing_extra
+from segshrink.extras import needing
 from segshrink.files import replacing
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.pixel_area import PixelGrid
@@ -105,11 +105,9 @@ def write_polygons(
 
 def require_vector_extra(out: Path) -> None:
     """Raise ``MissingExtraError`` where what writes polygons isn't installed."""
-    try:
+    with needing(f"writing {out.name}", "vector"):
         import pyogrio  # noqa: F401
         import shapely  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise missing_extra(error, feature=f"writing {out.name}") or error from error
 
 
 def _strips(index: Any, sure: Any, classes: ClassMap, rows: int | None) -> Iterator[Strip]:

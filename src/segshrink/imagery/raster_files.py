@@ -281,7 +281,7 @@ def _checked(name: object, dataset: Any, file_size: int | None, *, ratio: int) -
         _refuse_block(name, dataset, file_size)
         if file_size is not None:
             _refuse_bomb(name, _decoded_size(dataset), file_size, ratio=ratio)
-    except BaseException:
+    except BaseException:  # nobody else has it to close
         dataset.close()
         raise
     return dataset

@@ -21,7 +21,8 @@ from rasterio.transform import Affine
 from rasterio.warp import transform_bounds, transform_geom
 
 from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
-from segshrink.errors import DataError, FileError, MissingExtraError, SegshrinkError
+from segshrink.errors import DataError, FileError, SegshrinkError
+from segshrink.extras import needing
 from segshrink.file_search import is_file
 from segshrink.formatting import listed
 from segshrink.imagery.annotations import annotation_kind
@@ -63,7 +64,7 @@ def read_vector_mask(path: Path, image: Path, classes: ClassMap, options: MaskOp
         MissingExtraError: The format needs ``segshrink[vector]``.
     """
     path = Path(path)
-    place = _checked_place(path, image)
+    place = _checked_place(image)
     field = options.field or _DEFAULT_FIELD
     layer = read_features(path, field, near=place)
     indices, background, undeclared = _meanings(path, layer, classes, options)
@@ -95,7 +96,7 @@ def misplaced(path: Path, image: Path) -> str | None:
     Raises:
         FileError, DataError, MissingExtraError: As ``read_vector_mask``.
     """
-    place = _checked_place(path, image)
+    place = _checked_place(image)
     layer = read_features(path, _DEFAULT_FIELD)
     drawn = [geometry for geometry in layer.geometries if geometry and geometry["coordinates"]]
     bounds = [rasterio.features.bounds(geometry) for geometry in drawn]
@@ -137,7 +138,7 @@ def _touches(bounds: Sequence[tuple[float, ...]], crs: CRS, place: Georeference)
     return False
 
 
-def _checked_place(path: Path, image: Path) -> Georeference:
+def _checked_place(image: Path) -> Georeference:
     place = read_georeference(image)
     if place.transform is None or place.crs is None:
         lacks = (
@@ -201,11 +202,9 @@ def _box_in(crs: CRS, place: Georeference) -> tuple[float, float, float, float] 
 
 def _read_binary(path: Path, field: str, near: Georeference | None) -> Features:
     """Read the only layer of polygons of what GDAL's vector drivers open."""
-    try:
+    with needing(f"reading {path.suffix} masks", "vector"):
         import pyogrio
         import shapely
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"reading {path.suffix} masks", "vector") from error
     try:
         _refuse_foreign(path)
         layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]

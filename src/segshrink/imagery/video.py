@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
-from segshrink.errors import DataError, FileError, MissingExtraError
+from segshrink.errors import DataError, FileError
+from segshrink.extras import needing
 from segshrink.imagery.bands import choose_bands
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.raster_files import Source, is_remote
@@ -116,7 +117,7 @@ class Video:
             first = next(decoded, None)
             if first is None:
                 raise FileError(f"{path} holds no frame; it is truncated or damaged, copy or export it again")
-        except BaseException:
+        except BaseException:  # nobody else has it to close
             self.close()
             raise
         self._decoded = chain([first], decoded)
@@ -204,10 +205,8 @@ class VideoWriter:
 
 
 def _pyav() -> Any:
-    try:
+    with needing("predicting videos", "video"):
         import av
-    except ImportError as error:
-        raise MissingExtraError("predicting videos", "video") from error
     return av
 
 

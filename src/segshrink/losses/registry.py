@@ -64,11 +64,6 @@ class Loss:
         return "weights" in self._keywords
 
     @property
-    def takes_num_classes(self) -> bool:
-        """Whether it must be told the number of classes."""
-        return "num_classes" in self._keywords
-
-    @property
     def _keywords(self) -> tuple[str, ...]:
         parameters = inspect.signature(self.function).parameters.values()
         return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segshrink.errors import MissingExtraError, ModelError, nearest
+from segshrink.errors import ModelError, nearest
+from segshrink.extras import needing
 
 # Weights are fetched only when this option asks for them.
 WEIGHTS_OPTION = "weights"
@@ -170,10 +171,8 @@ def first_line(error: Exception) -> str:
 
 
 def _smp() -> Any:
-    try:
+    with needing("a network of segmentation-models-pytorch", "train"):
         import segmentation_models_pytorch
-    except ImportError as error:
-        raise MissingExtraError("a network of segmentation-models-pytorch", "train") from error
     return segmentation_models_pytorch
 
 

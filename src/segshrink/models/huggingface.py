@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segshrink.classes import ClassMap
-from segshrink.errors import FileError, MissingExtraError, ModelError, SegshrinkError, nearest
+from segshrink.errors import FileError, ModelError, SegshrinkError, nearest
+from segshrink.extras import needing
 from segshrink.model_description import ModelDescription, Normalization
 from segshrink.models.adapters import check_options, first_line
 from segshrink.models.model import SegmentationModel
@@ -298,11 +299,9 @@ def _offline() -> Iterator[None]:
 @contextmanager
 def _quiet(identity: str) -> Iterator[Any]:
     """Give the library without its progress bars and tables; turn its errors into one sentence."""
-    try:
+    with needing(f"'{identity}'", "hf"):
         import transformers
         from transformers.utils import logging as chatter
-    except ImportError as error:
-        raise MissingExtraError(f"'{identity}'", "hf") from error
     verbosity, bars = chatter.get_verbosity(), chatter.is_progress_bar_enabled()
     chatter.set_verbosity(chatter.CRITICAL)
     chatter.disable_progress_bar()

@@ -14,7 +14,7 @@ from typing import Any
 
 from segshrink.config import Adapter
 from segshrink.errors import ConfigError, MissingExtraError, ModelError, SegshrinkError, first_line
-from segshrink.extras import quiet_library
+from segshrink.extras import needing, quiet_library
 from segshrink.files import scratch_folder
 from segshrink.formatting import printable
 from segshrink.model_file import ModelFile
@@ -63,9 +63,8 @@ def import_keras() -> Any:
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = "torch"
     try:
-        import keras
-    except ImportError as error:
-        raise MissingExtraError("a Keras file", "keras") from error
+        with needing("a Keras file", "keras"):
+            import keras
     finally:
         if before is None:
             os.environ.pop("KERAS_BACKEND", None)
@@ -120,10 +119,8 @@ def _config_text(path: Path) -> str | bytes | None:
             if entry.file_size > _LARGEST_CONFIG:
                 raise ValueError(f"its config.json has {entry.file_size:,} bytes")
             return archive.read(entry)
-    try:
+    with needing("a Keras file", "keras"):
         import h5py
-    except ImportError as error:
-        raise MissingExtraError("a Keras file", "keras") from error
     with h5py.File(path) as archive:
         text: str | bytes | None = archive.attrs.get("model_config")
     return text

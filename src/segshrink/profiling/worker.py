@@ -82,7 +82,7 @@ class Worker:
         self.pid: int = self._process.pid
         try:
             self.memory: dict[str, float] = self._answer()
-        except BaseException:
+        except BaseException:  # whatever ends it, the process must go
             self.close()
             raise
 

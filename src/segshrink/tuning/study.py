@@ -214,7 +214,7 @@ class RoleStudy:
                 return measure(self.study.trials[trial.number], trial, values)
             except Terminated as stop:
                 raise KeyboardInterrupt from stop  # which Optuna knows
-            except Exception as error:
+            except Exception as error:  # what kind it is decides, here and where it comes out of Optuna
                 self._error = error
                 if isinstance(error, FAILURES):
                     trial.set_user_attr(REASON, first_line(error))
@@ -225,7 +225,7 @@ class RoleStudy:
         except KeyboardInterrupt as stop:
             self._put_back()
             raise (stop.__cause__ or stop) from None
-        except Exception as error:
+        except Exception as error:  # Optuna raises many kinds, and all that a trial raises
             # A process that slept for long may find that its trial was given to another worker.
             if error is self._error or self._current is None or self._trial().state != TrialState.FAIL:
                 raise

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from segshrink.errors import MissingExtraError, ModelError
+from segshrink.errors import ModelError
+from segshrink.extras import needing
 from segshrink.models.outputs import chosen_output
 from segshrink.models.structure import size_names
 
@@ -209,10 +210,8 @@ def _groups(layer: nn.Module) -> int | None:
 
 def _trace(network: nn.Module, image: Tensor) -> Any:
     """Build Torch-Pruning's dependency graph of a network."""
-    try:
+    with needing("making a network smaller", "compress"):
         import torch_pruning
-    except ImportError as error:
-        raise MissingExtraError("making a network smaller", "compress") from error
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         try:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segshrink.errors import MissingExtraError, ModelError, first_line
-from segshrink.extras import quiet_library
+from segshrink.errors import ModelError, first_line
+from segshrink.extras import needing, quiet_library
 from segshrink.prediction.runtimes.litert import METADATA_FILE, LiteRtNetwork
 
 # Number of an operator in TFLite's schema, and its version.
@@ -22,11 +22,9 @@ _SHIFT = 128
 
 def require_quantizer() -> None:
     """Raise ``MissingExtraError`` where what writes and quantizes TFLite files isn't installed."""
-    try:
+    with needing("a full-integer TFLite file", "litert"):
         import ai_edge_quantizer  # noqa: F401
         import litert_torch  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("a full-integer TFLite file", "litert") from error
 
 
 def write_litert_int8(source: Path, path: Path, tiles: Sequence[NDArray[Any]]) -> None:

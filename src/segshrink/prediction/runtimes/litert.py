@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segshrink.errors import MissingExtraError, ModelError, first_line
+from segshrink.errors import ModelError, first_line
+from segshrink.extras import needing
 from segshrink.prediction.exported import METADATA_KEY, ExportedModel
 from segshrink.prediction.runtimes.network import Network, Port, check_inputs, read_file
 from segshrink.prediction.tiled import predict_tiles
@@ -103,10 +104,8 @@ class LiteRtBackend(ExportedModel):
 
 
 def _open(path: Path, *, threads: int | None) -> Any:
-    try:
+    with needing("running a .tflite file", "tflite"):
         from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise MissingExtraError("running a .tflite file", "tflite") from error
     content = read_file(path)
 
     def opened(**options: Any) -> Any:

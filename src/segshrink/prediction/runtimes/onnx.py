@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segshrink.errors import FileError, MissingExtraError, ModelError, first_line
+from segshrink.errors import FileError, ModelError, first_line
+from segshrink.extras import needing
 from segshrink.prediction.exported import METADATA_KEY, OUTPUTS, ExportedModel
 from segshrink.prediction.runtimes.network import Network, Port, check_inputs, read_file
 from segshrink.prediction.runtimes.onnx_parts import output_names, part
@@ -112,11 +113,9 @@ def read_whole(path: Path) -> bytes:
     content = read_file(path)
     if _ELSEWHERE not in content:
         return content
-    try:
+    with needing("an ONNX file with weights in other files", "train"):
         import onnx
         from onnx.external_data_helper import load_external_data_for_model
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("an ONNX file with weights in other files", "train") from error
     try:
         model = onnx.load_from_string(content)
     except Exception as error:  # what protobuf raises isn't public

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segshrink.errors import FileError, MissingExtraError, ModelError, first_line
+from segshrink.errors import FileError, ModelError, first_line
+from segshrink.extras import needing
 from segshrink.model_file import ModelFile
 from segshrink.prediction.exported import METADATA_KEY, OUTPUTS, ExportedModel
 from segshrink.prediction.runtimes.network import Network, Port, check_inputs
@@ -153,10 +154,8 @@ class OpenVinoBackend(ExportedModel):
 
 def require_openvino() -> Any:
     """Return the module openvino, or raise ``MissingExtraError``."""
-    try:
+    with needing("running a model with OpenVINO", "openvino"):
         import openvino
-    except ImportError as error:
-        raise MissingExtraError("running a model with OpenVINO", "openvino") from error
     return openvino
 
 

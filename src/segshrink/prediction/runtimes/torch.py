@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segshrink.classes import ClassMap
-from segshrink.errors import MissingExtraError, ModelError, first_line
+from segshrink.errors import ModelError, first_line
+from segshrink.extras import needing
 from segshrink.model_description import ModelDescription
 from segshrink.prediction.backends import PRECISIONS, check_images
 
@@ -144,10 +145,8 @@ def computes_in_bf16(device: torch.device) -> bool:
 
 def require_torch() -> None:
     """Raise ``MissingExtraError`` where torch isn't installed."""
-    try:
+    with needing("running a model folder", "train"):
         import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("running a model folder", "train") from error
 
 
 @contextmanager
