@@ -46,7 +46,7 @@ from segshrink import (
 from segshrink.cli import main as segshrink
 from segshrink.files import read_json, write_json, write_text
 from segshrink.machine import describe_machine, peak_memory_mb
-from segshrink.profiling.load import LoadWatch
+from segshrink.profiling import LoadWatch
 
 RESULTS = Path(__file__).resolve().parent / "results"
 COUNTS = (1_000, 10_000)

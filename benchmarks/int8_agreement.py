@@ -27,6 +27,7 @@ from onnx import numpy_helper
 from torch.nn import functional as F
 
 import int8_processors
+from segshrink import Normalization
 from segshrink.classes import ClassMap
 from segshrink.compression.quantization.fake_quantization import fake_quantized, observing
 from segshrink.compression.quantization.mixed_precision import rank_by_error
@@ -40,11 +41,10 @@ from segshrink.compression.quantization.onnx_int8 import (
 )
 from segshrink.compression.quantization.openvino_int8 import write_openvino_int8
 from segshrink.compression.quantization.qat import FrozenBatchNorm
-from segshrink.data.synthetic import CLASSES, generate_scene
+from segshrink.data import CLASSES, generate_scene
 from segshrink.export.onnx import to_onnx
 from segshrink.files import read_json, scratch_folder, write_json, write_text
 from segshrink.machine import describe_machine
-from segshrink.model_description import Normalization
 from segshrink.models import SegmentationModel, build_model
 from segshrink.prediction import open_backend
 

@@ -52,12 +52,12 @@ def make_files(folder: Path, networks: Sequence[tuple[str, Mapping[str, Any]]]) 
     """Write every network's files into a folder of its own, and the images; returns the networks' names."""
     import torch
 
+    from segshrink import Normalization
     from segshrink.classes import ClassMap
     from segshrink.compression.quantization.onnx_int8 import OnnxQuantizer
     from segshrink.compression.quantization.openvino_int8 import write_openvino_int8
-    from segshrink.data.synthetic import CLASSES, generate_scene
+    from segshrink.data import CLASSES, generate_scene
     from segshrink.export import export_onnx
-    from segshrink.model_description import Normalization
     from segshrink.models import build_model
 
     scenes = [generate_scene(SEED, "train", number=number, size=128) for number in range(4)]

@@ -46,9 +46,8 @@ from scipy import ndimage
 
 from scene import make_scene
 from segshrink import ClassMap, Normalization, build_model, export_onnx, predict_scenes
-from segshrink.data.synthetic import CLASSES
+from segshrink.data import CLASSES
 from segshrink.files import write_json, write_text
-from segshrink.image_distribution import ImageDistribution
 from segshrink.imagery.image_features import ImageSample, image_distribution
 from segshrink.machine import describe_machine
 from segshrink.model_description import ModelDescription
@@ -154,12 +153,9 @@ FAULTS: dict[str, tuple[str, Callable[[Pixels], Pixels]]] = {
     "half empty": ("empty", half_empty),
     "padded": ("empty", padded),
 }
-OTHER, FINER, COARSER = (
-    "another kind of ground (photographs)",
-    "twice as fine as half-size images",
-    "zoom level 19 for 21",
-)
-PARTS, ELSEWHERE = "single images of Dubai (under one megapixel)", "sound scenes of the other three kinds"
+OTHER, FINER = "another kind of ground (photographs)", "twice as fine as half-size images"
+COARSER, PARTS = "zoom level 19 for 21", "single images of Dubai (under one megapixel)"
+ELSEWHERE = "sound scenes of the other three kinds"
 
 
 @dataclass(frozen=True)
@@ -173,12 +169,12 @@ class Imagery:
 
 
 def described(images: Sequence[Pixels]) -> ModelDescription:
-    """Describe a model of these images."""
-    classes = ClassMap.build([("one", None, None), ("other", None, None)])
+    """Describe a model of these images, as a file does: rounded."""
     usable = [sample for sample in map(ImageSample.of, images) if sample.usable]
     known = image_distribution(usable, low=0, high=255)
-    known = ImageDistribution.from_dict(known.to_dict()) or known  # rounded as in a file
-    return ModelDescription("unet", classes, 3, Normalization.named("imagenet", 3), 32, images=known)
+    classes = ClassMap.build(["one", "other"])
+    model = ModelDescription("unet", classes, 3, Normalization.named("imagenet", 3), 32, images=known)
+    return ModelDescription.from_dict(model.to_dict())
 
 
 def tiles(folder: Path, zoom: int) -> dict[tuple[int, int], Path]:

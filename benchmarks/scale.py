@@ -29,11 +29,21 @@ from typing import Any
 
 import torch
 
-from segshrink import Recipe, TeacherCache, __version__, build_model, export_onnx, load_dataset, open_dataset
-from segshrink.data import CropModule, SceneStore, write_scenes
+from segshrink import (
+    Recipe,
+    SceneStore,
+    TeacherCache,
+    __version__,
+    build_model,
+    export_onnx,
+    load_dataset,
+    open_dataset,
+    open_teacher,
+    write_scenes,
+)
+from segshrink.data import CropModule
 from segshrink.files import write_json, write_text
 from segshrink.machine import describe_machine
-from segshrink.teachers import open_teacher
 from segshrink.training import train
 
 RESULTS = Path(__file__).resolve().parent / "results"

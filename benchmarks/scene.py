@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window as RasterWindow
 
 from processor_results import RESULTS, results_stem
-from segshrink.classes import ClassMap
+from segshrink import ClassMap
 from segshrink.errors import ModelError
 from segshrink.files import write_json, write_text
 from segshrink.machine import describe_machine, last_words
@@ -57,13 +57,9 @@ def make_models(folder: Path) -> dict[str, tuple[Path, str]]:
     """Write the student for each runtime; returns name -> (file, runtime)."""
     import torch
 
-    from segshrink.compression.quantization import quantize
-    from segshrink.config import load_dataset
-    from segshrink.data import write_scenes
-    from segshrink.data.synthetic import CLASSES
-    from segshrink.export import export_onnx, export_openvino
-    from segshrink.model_description import Normalization
-    from segshrink.models import build_model
+    from segshrink import Normalization, build_model, export_onnx, export_openvino, load_dataset, write_scenes
+    from segshrink.compression import quantize
+    from segshrink.data import CLASSES
 
     torch.manual_seed(0)
     classes = ClassMap.build([(name, color, None) for name, color in CLASSES])
@@ -83,7 +79,7 @@ def make_models(folder: Path) -> dict[str, tuple[Path, str]]:
 
 def make_scene(path: Path, *, height: int, width: int) -> Path:
     """Write a textured scene, patch by patch; patches are turned, mirrored and lit differently."""
-    from segshrink.data.synthetic import generate_scene
+    from segshrink.data import generate_scene
 
     patches = [generate_scene(0, "val", number=number, size=PATCH).image for number in range(4)]
     rng = np.random.default_rng(0)
@@ -103,7 +99,7 @@ def make_scene(path: Path, *, height: int, width: int) -> Path:
 
 def bare(model: Path, scene: Path, *, runtime: str, threads: int) -> float:
     """Return the seconds that the model alone takes for a scene's tiles."""
-    from segshrink.prediction.backends import Backend
+    from segshrink.prediction import Backend
     from segshrink.prediction.scenes.stream import Streams
     from segshrink.prediction.scenes.tiles import lay_out
     from segshrink.prediction.tiled import choose_tiling
@@ -131,7 +127,7 @@ def bare(model: Path, scene: Path, *, runtime: str, threads: int) -> float:
 
 def plain(model: Path, scene: Path, *, runtime: str, threads: int, tile: int = 512, overlap: int = 64) -> float:
     """Predict a scene as one writes it by hand; returns the seconds."""
-    from segshrink.prediction import open_backend
+    from segshrink import open_backend
     from segshrink.tiling import cosine_weights, grid
 
     started = time.perf_counter()

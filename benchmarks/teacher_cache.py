@@ -85,8 +85,8 @@ def plain_steps(work: Path, teacher_name: str, student_id: str, *, steps: int) -
     import torch
     from torch.nn import functional as F
 
+    from segshrink import Normalization
     from segshrink.data import open_dataset
-    from segshrink.model_description import Normalization
     from segshrink.models import build_model, load_model
 
     clock = Clock()

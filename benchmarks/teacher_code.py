@@ -36,8 +36,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segshrink.config import Recipe, load_dataset
-from segshrink.data import SceneStore, cut, open_dataset, plan_crop, write_scenes
-from segshrink.data.crops import CropPlan
+from segshrink.data import CropPlan, SceneStore, cut, open_dataset, plan_crop, write_scenes
 from segshrink.files import write_json, write_text
 from segshrink.machine import describe_machine
 from segshrink.models import build_model

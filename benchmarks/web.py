@@ -31,7 +31,7 @@ from segshrink import Confusion, Predictor, SceneStore, __version__, export_web,
 from segshrink.files import scratch_folder, write_json, write_text
 from segshrink.imagery import write_image
 from segshrink.machine import describe_machine
-from segshrink.profiling.load import LoadWatch
+from segshrink.profiling import LoadWatch
 
 TILES, REPEATS, SIDE = 20, 5, 1024
 LARGEST_PAGE, LEAST_AGREEMENT, LARGEST_DIFFERENCE, LONGEST = 6e6, 0.999, 0.1, 2.0

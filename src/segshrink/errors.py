@@ -78,7 +78,8 @@ def install_command(extra: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of what a library's error says, without its full stop."""
-    lines = str(error).strip().splitlines()
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error  # whose own text is in quotes
+    lines = str(text).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 

@@ -158,7 +158,7 @@ def test_vrts_that_gdal_writes_are_read(paint: Paint, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "copy.vrt"), noise)
     with rasterio.open(source) as dataset, WarpedVRT(dataset, crs="EPSG:3857") as warped:
         copy_raster(warped, tmp_path / "warped.vrt", driver="VRT")
-    refused(tmp_path / "warped.vrt")
+    assert len(refused(tmp_path / "warped.vrt")) == len(READERS)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_vrt_reads_nothing_else(paint: Paint, tmp_path: Path, secret: Path, se
     (home / "outer.vrt").write_text(vrt("../secret.tif", relative=1))
     path = home / "a.vrt"
     path.write_text(text.replace("{url}", server.url).replace("{secret}", str(secret)), encoding="utf-8")
-    refused(path)
+    assert len(refused(path)) == len(READERS)
 
 
 def test_vrts_do_not_multiply(paint: Paint, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_vrts_do_not_multiply(paint: Paint, tmp_path: Path) -> None:
             source.split("<SimpleSource>")[0] + many + "</VRTRasterBand></VRTDataset>"
         )
         source = vrt(f"{level}.vrt", relative=1)
-    refused(tmp_path / "2.vrt")
+    assert len(refused(tmp_path / "2.vrt")) == len(READERS)
 
 
 @pytest.mark.parametrize("suffix", [".ovr", ".msk", ".OVR", ".MSK", ".ovr.ovr", ".msk.ovr"])
@@ -241,7 +241,7 @@ def test_what_stands_beside_an_image_names_nothing(
     else:
         content = raw_vrt(secret) if kind == "raw" else vrt(f"/vsicurl/{server.url}/s.tif")
         Path(f"{path}{suffix}").write_text(content)
-    refused(path)
+    assert len(refused(path)) == len(READERS)
 
 
 def test_overviews_are_not_looked_for_elsewhere(paint: Paint, tmp_path: Path, server: Server) -> None:
@@ -249,7 +249,7 @@ def test_overviews_are_not_looked_for_elsewhere(paint: Paint, tmp_path: Path, se
     inside, beside = paint("in.tif", SECRET, **PLACE), paint("beside.tif", SECRET)
     with rasterio.open(inside, "r+") as dataset:
         dataset.update_tags(ns="OVERVIEWS", **tags)
-    refused(inside)
+    assert len(refused(inside)) == len(READERS)
     item = f'<MDI key="OVERVIEW_FILE">{tags["OVERVIEW_FILE"]}</MDI>'
     (tmp_path / "beside.tif.aux.xml").write_text(
         f'<PAMDataset><Metadata domain="OVERVIEWS">{item}</Metadata></PAMDataset>'

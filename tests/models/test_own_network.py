@@ -15,6 +15,7 @@ from segshrink.errors import ModelError
 from segshrink.models import SegmentationModel, build_model, load_model
 from segshrink.models.class_change import with_classes
 from segshrink.models.folder import functions_of
+from segshrink.prediction import open_backend
 from segshrink.user_code import is_function, trusted_functions
 
 CODE = """
@@ -191,3 +192,14 @@ def test_its_classes_can_change(module: str, classes) -> None:
     changed = with_classes(model, ClassMap.build(["one", "two"]), [[0], [1, 2]])
     assert changed.network.head.out_channels == 2
     assert torch.equal(changed.network.head.weight[0], model.network.head.weight[0])
+
+
+def test_a_bank_is_opened_where_its_members_code_is_trusted(
+    module: str, classes, tmp_path: Path
+) -> None:
+    for number in range(2):
+        build_model(f"{module}:net", classes, options={"width": 3}).save(tmp_path / f"bank/member-{number}/model")
+    (tmp_path / "bank/bank.json").write_text(json.dumps({"members": [{}, {}], "images": []}))
+    with pytest.raises(ModelError, match="--trust"):
+        open_backend(tmp_path / "bank")
+    assert open_backend(tmp_path / "bank", trust=True).classes == classes

@@ -261,13 +261,12 @@ def test_a_run_records_its_memory_and_processor_time_over_resumes(short: Recipe,
     stopped = record_of(tmp_path)
     assert 0 < stopped["memory_beyond_libraries_mb"] < stopped["peak_memory_mb"]
     assert stopped["gpu_peak_memory_mb"] is None or torch.cuda.is_available()
-    assert stopped["processor_seconds"] > 0
-    (tmp_path / "run.json").write_text(json.dumps({**stopped, "peak_memory_mb": 1e6, "processor_seconds": 1000.0}))
+    (tmp_path / "run.json").write_text(json.dumps({**stopped, "peak_memory_mb": 1e6, "processor_seconds": 1e6}))
     train(short, out=tmp_path, resume=True)
     finished = record_of(tmp_path)
     assert finished["peak_memory_mb"] == 1e6, "the largest"
     assert finished["memory_beyond_libraries_mb"] >= stopped["memory_beyond_libraries_mb"]
-    assert 1000 < finished["processor_seconds"] < 2000, "the sum"
+    assert finished["processor_seconds"] > 1e6, "the sum"
 
 
 def test_the_memory_of_a_training_is_its_own(short: Recipe, tmp_path: Path) -> None:

@@ -75,9 +75,10 @@ def test_todays_dubai_teacher_has_little_to_give(tmp_path: Path) -> None:
     ("teacher", "control", "unlabeled"), [(0.69, 0.634, False), (0.705, 0.106, True), (0.644, 0.627, True)]
 )
 def test_a_clear_lead_or_unlabeled_images_are_worth_it(
-    tmp_path: Path, teacher: float, control: float, unlabeled: bool
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, teacher: float, control: float, unlabeled: bool
 ) -> None:
-    Case(tmp_path, teacher=teacher, control=control, unlabeled=unlabeled).check()
+    Case(tmp_path, teacher=teacher, control=control, unlabeled=unlabeled).check(force=True)
+    assert not caplog.messages
 
 
 def test_unlabeled_images_dont_help_a_teacher_below_its_control_or_where_none_are_drawn(tmp_path: Path) -> None:
@@ -89,12 +90,13 @@ def test_unlabeled_images_dont_help_a_teacher_below_its_control_or_where_none_ar
         case.check()
 
 
-def test_nothing_is_said_without_comparable_numbers(tmp_path: Path) -> None:
+def test_nothing_is_said_without_comparable_numbers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     case = Case(tmp_path, teacher=0.3, control=0.6)
-    case.check(known=("Ground", "Roof"))
-    case.check(student={"model": {"id": "mobile"}})
+    case.check(known=("Ground", "Roof"), force=True)
+    case.check(student={"model": {"id": "mobile"}}, force=True)
     (case.out / "control" / "evaluation.json").unlink()
-    case.check()
+    case.check(force=True)
+    assert not caplog.messages
 
 
 def test_force_says_it_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

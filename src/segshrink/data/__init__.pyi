@@ -19,5 +19,7 @@ from .statistics import training_distribution as training_distribution
 from .store import Scene as Scene
 from .store import SceneStore as SceneStore
 from .store import scenes as scenes
+from .synthetic import CLASSES as CLASSES
+from .synthetic import generate_scene as generate_scene
 from .synthetic import write_scenes as write_scenes
 from .user_dataset import with_files as with_files

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segshrink.errors import ModelError, nearest
+from segshrink.errors import ModelError, first_line, nearest
 from segshrink.extras import needing
 
 # Weights are fetched only when this option asks for them.
@@ -162,12 +162,6 @@ def check_options(identity: str, options: Mapping[str, Any], names: list[str]) -
     for option in options:
         if option not in names:
             raise ModelError(f"'{identity}' has no option '{option}'{nearest(str(option), names)}")
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what an error says."""
-    text = str(error.args[0]) if error.args else type(error).__name__
-    return text.strip().splitlines()[0].rstrip(".") if text.strip() else type(error).__name__
 
 
 def _smp() -> Any:

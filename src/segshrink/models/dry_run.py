@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segshrink.errors import ModelError
+from segshrink.errors import ModelError, first_line
 from segshrink.models.model import SegmentationModel
 
 
@@ -69,7 +69,7 @@ def dry_run(model: nn.Module, *, bands: int, size: int) -> Any:
         except Exception as error:  # anything may go wrong in a foreign network
             raise ModelError(
                 f"{type(model).__name__} can't be run on a black image of {size} × {size} pixels and {bands} bands "
-                f"({str(error).strip().partition(chr(10))[0]}); give another size or another number of bands"
+                f"({first_line(error)}); give another size or another number of bands"
             ) from error
 
 

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
 from segshrink.config import adapter_beside
-from segshrink.errors import FileError, ModelError, SegshrinkError
+from segshrink.errors import FileError, ModelError, SegshrinkError, first_line
 from segshrink.files import FolderKind, read_json, replacing
 from segshrink.formatting import printable, shortened
 from segshrink.model_description import ModelDescription
 from segshrink.model_file import CONFIG_FILE, WEIGHTS_FILE, ModelFile, keras_path
-from segshrink.models.adapters import WEIGHTS_OPTION, first_line, measured_stride
+from segshrink.models.adapters import WEIGHTS_OPTION, measured_stride
 from segshrink.models.empty_parameters import empty_parameters, fill_parameters
 from segshrink.models.huggingface import CONFIG_OPTION, HuggingFaceNetwork, try_network
 from segshrink.models.keras import load_keras

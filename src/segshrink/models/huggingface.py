@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segshrink.classes import ClassMap
-from segshrink.errors import FileError, ModelError, SegshrinkError, nearest
+from segshrink.errors import FileError, ModelError, SegshrinkError, first_line, nearest
 from segshrink.extras import needing
 from segshrink.model_description import ModelDescription, Normalization
-from segshrink.models.adapters import check_options, first_line
+from segshrink.models.adapters import check_options
 from segshrink.models.model import SegmentationModel
 
 _LOGGER = logging.getLogger(__name__)

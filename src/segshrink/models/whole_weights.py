@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from segshrink.classes import VOC_CLASSES, ClassMap
-from segshrink.errors import ModelError, nearest
-from segshrink.models.adapters import TorchvisionNetwork, first_line, torchvision_names
+from segshrink.errors import ModelError, first_line, nearest
+from segshrink.models.adapters import TorchvisionNetwork, torchvision_names
 from segshrink.models.model import SegmentationModel
 from segshrink.models.registry import build_model
 from segshrink.models.weights import read_tensors

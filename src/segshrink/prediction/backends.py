@@ -86,6 +86,8 @@ def open_backend(
         ModelError: What is at ``source`` is not a model, or the runtime or precision doesn't suit it.
         MissingExtraError: The runtime isn't installed.
     """
+    if isinstance(source, str | Path):
+        source = RunFolder(source).members or source
     if isinstance(source, Sequence) and not isinstance(source, str):
         from segshrink.prediction.average import AverageBackend
 
@@ -101,8 +103,6 @@ def open_backend(
 
         compiled = _runtime("the model", RUNTIMES[FOLDER], runtime) == "torch-compile"
         return TorchBackend(cast("SegmentationModel", source), precision=precision, compiled=compiled, threads=threads)
-    if members := RunFolder(source).members:
-        return open_backend(members, runtime=runtime, precision=precision, threads=threads, streams=streams)
     file = ModelFile.find(source)
     runtime = _runtime(str(file.path), file.runtimes, runtime)
     if runtime in ("torch", "torch-compile"):

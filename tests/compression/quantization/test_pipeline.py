@@ -41,7 +41,16 @@ def test_the_other_runtimes_file_is_delivered(
     refused: list[str],
 ) -> None:
     stand_in(runtime, deed)
-    result = quantize(model, recipe.data, out=tmp_path / "int8", images=2, max_drop=100)
+    steps: list[tuple[int, str]] = []
+    result = quantize(
+        model,
+        recipe.data,
+        out=tmp_path / "int8",
+        images=2,
+        max_drop=100,
+        progress=lambda done, total, text: steps.append((done, text)),
+    )
+    assert steps.count((1, "calibration tiles")) == 1, "both runtimes share a calibration"
     record = json.loads((tmp_path / "int8" / "quantization.json").read_text())
     assert [(one["runtime"], one["precision"]) for one in record["refused"]] == [(runtime, one) for one in refused]
     assert reason in record["refused"][0]["reason"]

@@ -22,6 +22,7 @@ from segshrink.errors import ModelError
 from segshrink.extras import needing
 from segshrink.models.outputs import chosen_output
 from segshrink.models.structure import size_names
+from segshrink.user_code import one_line
 
 Numbers = NDArray[np.int64]
 # Layers that have separate channels on both sides.
@@ -223,10 +224,9 @@ def _trace(network: nn.Module, image: Tensor) -> Any:
                 verbose=False,
             )
         except Exception as error:  # anything may go wrong in a foreign network
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise ModelError(
-                f"the network's layers can't be followed ({reason}), so none can be made smaller; distill it into "
-                "another network"
+                f"the network's layers can't be followed ({one_line(error)}), so none can be made smaller; distill it "
+                "into another network"
             ) from error
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def quantize(
         folder.mkdir()
         path = folder / FLOAT_FILE
         float_file = export_onnx(source, path) if isinstance(source, SegmentationModel) else as_our_onnx(source, path)
-        work = _Quantization(out, folder, scratch, dataset, tiles, max_drop, progress or _silent)
+        work = _Quantization(out, folder, scratch, dataset, tiles, max_drop, progress or (lambda *_: None))
         files = dict.fromkeys(runtimes, float_file)
         if LITERT in files:
             files[LITERT] = _litert_file(source, folder)
@@ -172,15 +173,17 @@ class _Quantization:
     def int8(self, files: Mapping[str, Path]) -> dict[str, QuantizationRow]:
         """Return the best int8 file of each runtime's float32 file that can be used; raises ModelError for none."""
 
-        def best(runtime: str) -> QuantizationRow:
-            source = files[runtime]
+        @cache
+        def mixed(source: Path) -> MixedPrecision:  # runtimes of one file share its calibration
             folder = self.scratch / source.name
+            return MixedPrecision(source, self.tiles, folder, self._score, self.max_drop, self.progress)
+
+        def best(runtime: str) -> QuantizationRow:
             if runtime != LITERT:
-                mixed = MixedPrecision(source, self.tiles, folder, self._score, self.max_drop, self.progress)
-                return mixed.best(runtime)
-            folder.mkdir()
-            write_litert_int8(source, folder / LITERT_FILES[1], self.tiles)
-            return self._score(folder / LITERT_FILES[1], runtime)
+                return mixed(files[runtime]).best(runtime)
+            path = self.scratch / LITERT_FILES[1]
+            write_litert_int8(files[runtime], path, self.tiles)
+            return self._score(path, runtime)
 
         return self._usable(files, "int8", best)
 
@@ -291,7 +294,3 @@ def _litert_file(model: SegmentationModel | Backend, folder: Path) -> Path:
     if not isinstance(model, SegmentationModel) or model.description.dtype != "uint8":
         raise UsageError(f"runtime '{LITERT}' takes a model of torch for 8-bit images; leave it out of the runtimes")
     return export_tflite(model, folder / LITERT_FILES[0], float_pixels=True)
-
-
-def _silent(done: int, total: int, text: str) -> None:
-    """Report nothing."""
