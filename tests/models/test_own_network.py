@@ -194,9 +194,7 @@ def test_its_classes_can_change(module: str, classes) -> None:
     assert torch.equal(changed.network.head.weight[0], model.network.head.weight[0])
 
 
-def test_a_bank_is_opened_where_its_members_code_is_trusted(
-    module: str, classes, tmp_path: Path
-) -> None:
+def test_a_bank_is_opened_where_its_members_code_is_trusted(module: str, classes, tmp_path: Path) -> None:
     for number in range(2):
         build_model(f"{module}:net", classes, options={"width": 3}).save(tmp_path / f"bank/member-{number}/model")
     (tmp_path / "bank/bank.json").write_text(json.dumps({"members": [{}, {}], "images": []}))

@@ -59,7 +59,7 @@ def benchmark(
     from segshrink.profiling.benchmark import benchmark as measure_models
     from segshrink.profiling.results import check_place, write_results
 
-    counts = {"batches": _counts(batch, option="--batch"), "threads": _counts(threads, option="--threads")}
+    batches, thread_counts = _counts(batch, option="--batch"), _counts(threads, option="--threads")
     with nullcontext() if out is None else claimed(out):
         if out is not None:
             check_place(out, overwrite=overwrite)
@@ -72,7 +72,8 @@ def benchmark(
                 split=split,
                 size=size,
                 runs=runs,
-                **counts,
+                batches=batches,
+                threads=thread_counts,
                 average=average,
                 trust=trust,
                 progress=partial(progress, "benchmark"),

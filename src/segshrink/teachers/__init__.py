@@ -1,27 +1,8 @@
-"""Teachers: whatever a student learns from, frozen, behind one interface; and the cache of its answers."""
+"""Teachers: whatever a student learns from, frozen, behind one interface; and the cache of its answers.
 
-from segshrink.teachers.augmented import Augmented
-from segshrink.teachers.bank import Bank
-from segshrink.teachers.cache import TeacherCache
-from segshrink.teachers.ensemble import Ensemble
-from segshrink.teachers.factory import is_data, open_bank, open_teacher, open_teachers
-from segshrink.teachers.mapping import ClassMapping, map_classes
-from segshrink.teachers.out_of_fold import open_out_of_fold
-from segshrink.teachers.teacher import Teacher
-from segshrink.teachers.torch_teacher import TorchTeacher
+Names are imported when they are first asked for.
+"""
 
-__all__ = [
-    "Augmented",
-    "Bank",
-    "ClassMapping",
-    "Ensemble",
-    "Teacher",
-    "TeacherCache",
-    "TorchTeacher",
-    "is_data",
-    "map_classes",
-    "open_bank",
-    "open_out_of_fold",
-    "open_teacher",
-    "open_teachers",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,16 +1,8 @@
-"""Training: the supervised task, the Distiller, runs that can be resumed, and their measurement."""
+"""Training: the supervised task, the Distiller, runs that can be resumed, and their measurement.
 
-from segshrink.training.distiller import Distiller
-from segshrink.training.evaluate_run import describe_teacher, evaluate_run, profile_runs
-from segshrink.training.run import RunResult, train
-from segshrink.training.task import SegmentationTask
+Names are imported when they are first asked for.
+"""
 
-__all__ = [
-    "Distiller",
-    "RunResult",
-    "SegmentationTask",
-    "describe_teacher",
-    "evaluate_run",
-    "profile_runs",
-    "train",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

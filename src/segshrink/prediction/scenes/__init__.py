@@ -1,21 +1,8 @@
-"""Whole scenes: tiles without seams, read, predicted and written at the same time."""
+"""Whole scenes: tiles without seams, read, predicted and written at the same time.
 
-from segshrink.prediction.scenes.archive import Estimate, Shard, read_manifest
-from segshrink.prediction.scenes.options import SceneOptions
-from segshrink.prediction.scenes.plan import SceneFiles
-from segshrink.prediction.scenes.predict import LeftOut, SceneResult, estimate_scenes, predict_scene, predict_scenes
-from segshrink.prediction.scenes.watch import watch_scenes
+Names are imported when they are first asked for.
+"""
 
-__all__ = [
-    "Estimate",
-    "LeftOut",
-    "SceneFiles",
-    "SceneOptions",
-    "SceneResult",
-    "Shard",
-    "estimate_scenes",
-    "predict_scene",
-    "predict_scenes",
-    "read_manifest",
-    "watch_scenes",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

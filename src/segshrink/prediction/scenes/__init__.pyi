@@ -1,0 +1,11 @@
+from .archive import Estimate as Estimate
+from .archive import Shard as Shard
+from .archive import read_manifest as read_manifest
+from .options import SceneOptions as SceneOptions
+from .plan import SceneFiles as SceneFiles
+from .predict import LeftOut as LeftOut
+from .predict import SceneResult as SceneResult
+from .predict import estimate_scenes as estimate_scenes
+from .predict import predict_scene as predict_scene
+from .predict import predict_scenes as predict_scenes
+from .watch import watch_scenes as watch_scenes

@@ -1,0 +1,13 @@
+from .augmented import Augmented as Augmented
+from .bank import Bank as Bank
+from .cache import TeacherCache as TeacherCache
+from .ensemble import Ensemble as Ensemble
+from .factory import is_data as is_data
+from .factory import open_bank as open_bank
+from .factory import open_teacher as open_teacher
+from .factory import open_teachers as open_teachers
+from .mapping import ClassMapping as ClassMapping
+from .mapping import map_classes as map_classes
+from .out_of_fold import open_out_of_fold as open_out_of_fold
+from .teacher import Teacher as Teacher
+from .torch_teacher import TorchTeacher as TorchTeacher
