@@ -114,10 +114,18 @@ class Attempt:
         """What the command says."""
         return (self.folder / self.log).read_text(encoding="utf-8")
 
-    def wait_for_moment(self, program: subprocess.Popen[str]) -> None:
-        """Let the moment come, or the end of the command."""
+    def start_to_moment(self) -> subprocess.Popen[str]:
+        """Start the command, and let the moment come, or its end."""
+        program = self.start()
         with suppress(subprocess.TimeoutExpired):
             program.wait(self.moment)
+        return program
+
+    def kill(self) -> None:
+        """Start the command, and kill all of its session at the moment."""
+        program = self.start_to_moment()
+        end_session(program, signal.SIGKILL)
+        program.wait()
 
     def go_on(self, before: Sequence[str] = ()) -> None:
         """Let the command go on to its end, and compare."""
@@ -152,18 +160,14 @@ def end_session(program: subprocess.Popen[str], number: int) -> bool:
 
 def killed(attempt: Attempt, chance: random.Random) -> None:
     """Kill it at the moment."""
-    program = attempt.start()
-    attempt.wait_for_moment(program)
-    end_session(program, signal.SIGKILL)
-    program.wait()
+    attempt.kill()
     attempt.go_on()
 
 
 def ended(attempt: Attempt, chance: random.Random) -> None:
     """Ask it to end."""
     number = chance.choice(list(ENDED))
-    program = attempt.start()
-    attempt.wait_for_moment(program)
+    program = attempt.start_to_moment()
     program.send_signal(number)
     status = attempt.wait(program)
     if status not in (0, ENDED[number]):
@@ -183,8 +187,7 @@ def disk_full(attempt: Attempt, chance: random.Random) -> None:
 
 def disk_closed(attempt: Attempt, chance: random.Random) -> None:
     """Forbid writing at the moment."""
-    program = attempt.start()
-    attempt.wait_for_moment(program)
+    program = attempt.start_to_moment()
     while remount(attempt, "ro", check=False) and program.poll() is None:
         time.sleep(0.001)  # not between the opening and the closing of a file
     status = attempt.wait(program)
@@ -198,8 +201,7 @@ def image_gone(attempt: Attempt, chance: random.Random) -> None:
     """Move a file away that it reads, and back afterwards."""
     image = chance.choice(sorted(attempt.home.glob("*/images/*.png")))
     aside = attempt.folder / image.name
-    program = attempt.start()
-    attempt.wait_for_moment(program)
+    program = attempt.start_to_moment()
     image.rename(aside)
     try:
         status = attempt.wait(program)
@@ -212,10 +214,7 @@ def image_gone(attempt: Attempt, chance: random.Random) -> None:
 
 def state_damaged(attempt: Attempt, chance: random.Random) -> None:
     """Kill it and change a byte of its last state, where there is an earlier one."""
-    program = attempt.start()
-    attempt.wait_for_moment(program)
-    end_session(program, signal.SIGKILL)
-    program.wait()
+    attempt.kill()
     states = [path for path in attempt.out.rglob("last.ckpt") if path.with_name("previous.ckpt").exists()]
     for path in states:
         content = bytearray(path.read_bytes())
@@ -226,17 +225,13 @@ def state_damaged(attempt: Attempt, chance: random.Random) -> None:
 
 def clock_set_back(attempt: Attempt, chance: random.Random) -> None:
     """Kill it, and go on a day earlier."""
-    program = attempt.start()
-    attempt.wait_for_moment(program)
-    end_session(program, signal.SIGKILL)
-    program.wait()
+    attempt.kill()
     attempt.go_on(before=("faketime", "-f", "-1d"))
 
 
 def two_at_once(attempt: Attempt, chance: random.Random) -> None:
     """Start it twice; the second may come later."""
-    program = attempt.start()
-    attempt.wait_for_moment(program)
+    program = attempt.start_to_moment()
     attempt.log = "second.txt"
     status = attempt.wait(attempt.start(again=attempt.out.exists()))
     if status not in (0, 1) or (status and f"{program.pid}" not in attempt.sentence):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from segshrink.errors import DataError, FileError
 from segshrink.profiling.scatter import LARGEST, SMALLEST, Point, areas, draw_benchmark, panel, pareto
 
 
@@ -62,27 +59,19 @@ def row(model: str, latency: float | None, mean_iou: float | None, *, batch: int
     }
 
 
-def test_a_benchmark_becomes_a_picture(tmp_path: Path) -> None:
-    file = tmp_path / "benchmark.json"
-    file.write_text(json.dumps({"size": 512, "rows": [row("$a_b$", 3.0, 0.5), row("b", 9.0, 0.6)]}))
-    drawn = draw_benchmark(file)
+def benchmark(*rows: dict[str, Any]) -> dict[str, Any]:
+    return {"size": 512, "data": None, "split": None, "leaking": False, "rows": rows}
+
+
+def test_a_benchmark_becomes_a_picture() -> None:
+    drawn = draw_benchmark(benchmark(row("$a_b$", 3.0, 0.5), row("b", 9.0, 0.6)))
     assert drawn is not None
     two = np.asarray(Image.open(io.BytesIO(drawn)).convert("RGB")).astype(int)
     assert two.shape[1] > two.shape[0] > 500
-    file.write_text(json.dumps({"size": 512, "rows": [row("$a_b$", 3.0, 0.5), row("b", None, 0.6)]}))
-    assert draw_benchmark(file) != drawn, "what could not be timed is not drawn"
+    one = draw_benchmark(benchmark(row("$a_b$", 3.0, 0.5), row("b", None, 0.6)))
+    assert one != drawn, "what could not be timed is not drawn"
 
 
 @pytest.mark.parametrize("rows", [[], [row("a", None, 0.5)], [row("a", 3.0, None)]])
-def test_without_both_numbers_there_is_no_picture(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
-    file = tmp_path / "benchmark.json"
-    file.write_text(json.dumps({"size": 512, "rows": rows}))
-    assert draw_benchmark(file) is None
-
-
-def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="segshrink benchmark"):
-        draw_benchmark(tmp_path / "benchmark.json")
-    (tmp_path / "benchmark.json").write_text(json.dumps({"size": 512, "rows": 3}))
-    with pytest.raises(DataError, match="rows"):
-        draw_benchmark(tmp_path / "benchmark.json")
+def test_without_both_numbers_there_is_no_picture(rows: list[dict[str, Any]]) -> None:
+    assert draw_benchmark(benchmark(*rows)) is None

@@ -214,8 +214,9 @@ def write_results(result: BenchmarkResult, folder: str | Path, *, overwrite: boo
     record, page, picture = (Path(folder) / name for name in (JSON_FILE, MARKDOWN_FILE, FIGURE_FILE))
     with claimed(Path(folder)):
         check_place(Path(folder), overwrite=overwrite)
-        write_json(record, result.to_dict(), overwrite=overwrite)
-        figure = draw_benchmark(record)
+        content = result.to_dict()
+        write_json(record, content, overwrite=overwrite)
+        figure = draw_benchmark(content)
         markdown = to_markdown(result)
         if figure is None:
             picture.unlink(missing_ok=True)

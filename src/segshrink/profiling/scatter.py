@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,8 +15,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from segshrink import formatting
-from segshrink.errors import DataError, FileError
-from segshrink.records import Count, Flag, Many, Number, Record, Text
 from segshrink.report.panels import LIGHT, Panel, plain_logarithmic, to_png
 
 T = TypeVar("T")
@@ -35,35 +32,6 @@ COLORS = {
 }
 _HEADINGS = ("Model", "Runtime", "File")
 _FRONT_STYLE: Any = {"color": LIGHT.ink, "linewidth": 1.0, "linestyle": (0, (4, 2))}
-
-
-class _Latency(Record):
-    median: Number
-
-
-class _Measurement(Record):
-    batch: Count = 1
-    threads: Count = 1
-    latency_ms: _Latency | None = None
-
-
-class _Row(Record):
-    model: Text
-    runtime: Text
-    runtime_title: Text
-    mean_iou: Number | None = None
-    file_bytes: Number | None = None
-    measurements: Many[_Measurement] = ()
-
-
-class _Benchmark(Record):
-    remedy = "measure again"
-
-    size: Count
-    data: Text | None = None
-    split: Text | None = None
-    leaking: Flag = False
-    rows: Many[_Row]
 
 
 @dataclass(frozen=True)
@@ -88,41 +56,41 @@ class Point:
         return COLORS[self.runtime]
 
 
-def draw_benchmark(file: Path) -> bytes | None:
+def draw_benchmark(benchmark: Mapping[str, Any]) -> bytes | None:
     """Draw a benchmark's models: mean IoU over latency, file size as area.
 
     Latency is that of the smallest batch with the most threads that were measured.
 
     Args:
-        file: A ``benchmark.json``.
+        benchmark: What ``benchmark.json`` holds, or ``pareto.json``.
 
     Returns:
         A PNG; None when no model has both numbers.
-
-    Raises:
-        FileError: The file is missing or no JSON.
-        DataError: A field has the wrong type, or a runtime is unknown.
     """
-    if not file.is_file():
-        raise FileError(f"{file} does not exist; give the benchmark.json that segshrink benchmark wrote")
-    benchmark = _Benchmark.read(file)
-    timed = [(row, entry) for row in benchmark.rows for entry in row.measurements if entry.latency_ms]
+    timed = [(row, entry) for row in benchmark["rows"] for entry in row["measurements"] if entry["latency_ms"]]
     if not timed:
         return None
-    batch, threads = min(((entry.batch, entry.threads) for _, entry in timed), key=lambda shape: (shape[0], -shape[1]))
-    points = []
-    for row, entry in timed:
-        if row.runtime not in COLORS:
-            raise DataError(f"{file}: runtime '{row.runtime}' is unknown; measure again with this version")
-        if entry.latency_ms and row.mean_iou is not None and (entry.batch, entry.threads) == (batch, threads):
-            latency, size = entry.latency_ms.median, row.file_bytes or 0.0
-            points.append(Point(row.model, row.runtime, row.runtime_title, latency, row.mean_iou, size))
+    shapes = {(entry["batch"], entry["threads"]) for _, entry in timed}
+    batch, threads = min(shapes, key=lambda shape: (shape[0], -shape[1]))
+    points = [
+        Point(
+            row["model"],
+            row["runtime"],
+            row["runtime_title"],
+            entry["latency_ms"]["median"],
+            row["mean_iou"],
+            row["file_bytes"] or 0.0,
+        )
+        for row, entry in timed
+        if row["mean_iou"] is not None and (entry["batch"], entry["threads"]) == (batch, threads)
+    ]
     if not points:
         return None
-    scored = ", ".join(text for text in (benchmark.data, benchmark.split) if text)
-    leaks = " (leaking split)" if benchmark.leaking else ""
+    scored = ", ".join(text for text in (benchmark["data"], benchmark["split"]) if text)
+    leaks = " (leaking split)" if benchmark["leaking"] else ""
     used = f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}"
-    x_label = f"latency in ms: {benchmark.size} × {benchmark.size} pixels, {used} (logarithmic)"
+    size = benchmark["size"]
+    x_label = f"latency in ms: {size} × {size} pixels, {used} (logarithmic)"
     y_label = f"mean IoU ({scored}{leaks})" if scored else "mean IoU"
     return to_png(panel(points, x_label=x_label, y_label=y_label))
 

@@ -78,7 +78,7 @@ def write(out: Path, content: dict[str, Any], chosen: CandidateFile | None) -> P
         stale.unlink(missing_ok=True)
     write_json(out / PARETO, content, overwrite=False)
     write_text(out / PAGE, to_markdown(content), overwrite=False)
-    if (picture := draw_benchmark(out / PARETO)) is not None:
+    if (picture := draw_benchmark(content)) is not None:
         with replacing(out / PLOT, overwrite=False) as temporary:
             temporary.write_bytes(picture)
     if chosen is None or chosen.path is None:
