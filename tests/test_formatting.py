@@ -8,7 +8,7 @@ import os
 import pytest
 
 from segshrink.errors import ConfigError, DataError, FileError
-from segshrink.formatting import listed, printable, printable_json, shortened
+from segshrink.formatting import listed, markdown, printable, printable_json, shortened
 
 HOSTILE = "a\x1b[2J\x9b\u202eb\u2028c\ud800\x00\x7f\ufeff"
 
@@ -59,3 +59,7 @@ def test_lists_show_some_items_shortened() -> None:
     assert listed(["a", "b"]) == "a, b"
     assert listed(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
     assert len(listed(["x" * 5000, "y" * 5000])) < 600
+
+
+def test_markdown_obeys_no_sign_of_a_name() -> None:
+    assert markdown("a_b|<i>c</i> #1 & *d*") == r"a\_b\|\<i\>c\</i\> \#1 \& \*d\*"

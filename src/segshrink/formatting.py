@@ -23,6 +23,11 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == _HARD_SPACE else _escape(letter) for letter in text)
 
 
+def markdown(text: str) -> str:
+    """Return text whose signs Markdown and HTML would obey are escaped."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", text)
+
+
 def printable_json(value: object) -> str:
     """Return a value as indented JSON whose unprintable characters are written as JSON's own escapes."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)

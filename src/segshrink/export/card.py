@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined, select_autoescape
 from segshrink.colors import format_color
 from segshrink.evaluation_records import EvaluationRecord
 from segshrink.export.metadata import ExportedFile, band_names
-from segshrink.formatting import percent
+from segshrink.formatting import markdown, percent
 from segshrink.model_description import ModelDescription
 from segshrink.run_records import ProfileRecord
 from segshrink.working_size import in_words
@@ -92,5 +92,4 @@ def _percent(value: float | None) -> str:
 
 def _plain(text: object) -> str:
     """Return a text that Markdown shows as it is, on one line."""
-    flat = " ".join(str(text).split())
-    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|#" else letter for letter in flat)
+    return markdown(" ".join(str(text).split()))

@@ -182,7 +182,7 @@ def to_markdown(result: BenchmarkResult) -> str:
     lines.append("|---|---|" + "---:|" * (len(headings) - 2))
     lines += [_line(row) for row in rows]
     if result.messages:
-        lines += ["", *(f"- {_escaped(message)}" for message in result.messages)]
+        lines += ["", *(f"- {formatting.markdown(message)}" for message in result.messages)]
     return "\n".join(lines) + "\n"
 
 
@@ -255,11 +255,4 @@ def _latency(measurement: Measurement | None) -> str:
 
 
 def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(_escaped(cell).replace("\n", "<br>") for cell in cells) + " |"
-
-
-def _escaped(text: str) -> str:
-    """Keep a name from being read as Markdown or HTML."""
-    for letter in "\\`*_[]<>|":
-        text = text.replace(letter, f"\\{letter}")
-    return text
+    return "| " + " | ".join(formatting.markdown(cell).replace("\n", "<br>") for cell in cells) + " |"

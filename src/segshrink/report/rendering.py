@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+from segshrink.formatting import markdown
 from segshrink.report.panels import Panel, to_files, to_svg
 from segshrink.report.pictures import data_uri
 from segshrink.version import __version__
@@ -28,7 +28,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["md"] = _markdown
+    environment.filters["md"] = markdown
     script = _file("script.js")
     return environment.get_template(template).render(
         version=__version__,
@@ -43,11 +43,6 @@ def render(template: str, **values: Any) -> str:
 def figure_files(panels: Sequence[Panel]) -> dict[str, bytes]:
     """Return figures as PNG and SVG by the names of their files."""
     return {name: content for panel in panels for name, content in to_files(panel).items()}
-
-
-def _markdown(text: str) -> str:
-    """Return text whose signs Markdown and HTML would obey are escaped."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", text)
 
 
 def _file(name: str) -> str:

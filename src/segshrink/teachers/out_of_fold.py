@@ -38,7 +38,7 @@ def open_out_of_fold(
         ModelError: A member is damaged, or knows no class of the data set.
     """
     folders = [RunFolder(run) for run in runs]
-    members = [member for folder in folders for member in _members(folder)]
+    members = [run for folder in folders for run in folder.members or [folder.path]]
     learned = [images for folder in folders for images in _learned(folder)]
     everything = (*dataset.train, *dataset.val, *dataset.test, *samples)
     asked = {sample.name for sample in samples}
@@ -54,17 +54,13 @@ def open_out_of_fold(
             "can judge their labels; train a bank with 'folds' (docs/teaching.md), or declare smaller 'groups'"
         )
     bank = Bank(
-        [open_teacher(member.path, dataset.classes, bands=dataset.bands) for member in members],
+        [open_teacher(member, dataset.classes, bands=dataset.bands) for member in members],
         BankRecord(members=tuple(records), images=tuple(sorted(asked))),
         out_of_fold=True,
     )
     views = folders[0].recipe().distillation
     plain = not views.flips and views.scales == [1.0]
     return bank if plain else Augmented(bank, flips=views.flips, scales=views.scales), kept
-
-
-def _members(folder: RunFolder) -> list[RunFolder]:
-    return [folder.member(number) for number in range(len(folder.bank().members))] if folder.has_bank else [folder]
 
 
 def _learned(folder: RunFolder) -> list[set[Path]]:
