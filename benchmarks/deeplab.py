@@ -50,7 +50,7 @@ def measure(teacher: Teacher, samples: Sequence[Sample], dataset: Dataset) -> tu
     """Return the confusion matrix of some images, and the processor seconds that the teacher took for one."""
     confusion, spent = Confusion(len(dataset.classes)), 0.0
     for sample in samples:
-        assert sample.mask is not None  # noqa: S101  # the split has labelled images only
+        assert sample.mask is not None  # noqa: S101  # the split has labeled images only
         image = read_image(sample.image)
         start = time.process_time()
         logits = teacher.scene_logits(image, sample.name)
@@ -93,7 +93,7 @@ def to_markdown(results: dict[str, Any]) -> str:
         lines.append("| " + " | ".join([*cells, f"{1000 * found['seconds_per_image']:.0f}"]) + " |")
     lines += [
         "",
-        "Letterboxed in the upper left corner on grey 127, scaled as Pillow's `BILINEAR` does. What else was tried by "
+        "Letterboxed in the upper left corner on gray 127, scaled as Pillow's `BILINEAR` does. What else was tried by "
         "hand with the float network on `val.txt`: the image in the middle of the letterbox, 56.4; bilinear "
         "interpolation without smoothing, 60.9 (in the middle 57.2).",
     ]

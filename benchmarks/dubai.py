@@ -8,7 +8,7 @@ Stages, each a run folder under ``--out`` that is skipped when finished and resu
 - ``students``: three seeds of the same network with the same steps, without (control) and with the teacher, side by
   side. The teacher's answers come from its cache, so both take nearly the same time; the results say how long.
 - ``groups``: leave-one-group-out over {4, 7, 8}, {2}, {5}, {6}: teacher, control and student, shorter, all alike.
-- ``patches``: the tutorials' protocol, 256-pixel patches shuffled 80/20. It leaks, and is labelled so.
+- ``patches``: the tutorials' protocol, 256-pixel patches shuffled 80/20. It leaks, and is labeled so.
 
 ``--only STAGE`` runs one; ``benchmarks/dubai_results.py`` writes the results of all finished runs.
 """

@@ -1,7 +1,7 @@
 """Claim: what a loss costs in a training step, forward and backward.
 
 Run ``python benchmarks/losses.py`` (under a minute). Every loss runs as a term of a recipe would: logits are 8 × 6 ×
-256 × 256 with a tenth of the pixels unlabelled, features 8 × 64 × 64 × 64 on both sides, with the adapter that the term
+256 × 256 with a tenth of the pixels unlabeled, features 8 × 64 × 64 × 64 on both sides, with the adapter that the term
 brings. One thread; median milliseconds of processor time, the contenders by turns. Results go to
 ``benchmarks/results/losses.*``, and the table also between the marks in ``docs/losses.md``.
 """

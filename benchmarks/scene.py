@@ -9,7 +9,7 @@ The scene: 10,000 × 10,000 pixels of three bytes, deflated in blocks of 512, ma
 integers, and for OpenVINO. Its weights are random, which costs the same time.
 
 - ``scene``: ``segshrink predict SCENE -o FOLDER`` as it comes, from the start of the program to its end: libraries are
-  loaded, the model is opened, the scene is read, predicted, and written as a Cloud-Optimised GeoTIFF with overviews,
+  loaded, the model is opened, the scene is read, predicted, and written as a Cloud-Optimized GeoTIFF with overviews,
   with its picture. Memory is the largest sum of resident sets over the program and what it started.
 - ``bare``: nothing but the model: as many tiles of the same size, lying in memory, on the same streams, after a first
   one. Its time over that of ``scene`` is the model's share.
@@ -207,7 +207,7 @@ def measure(work: Path, *, side: int, large: bool, threads: int, rounds: int) ->
                 failed[name] = str(error)
                 print(name, error, flush=True)
     models = {name: model for name, model in models.items() if name not in failed}
-    summary = {name: summarise(found[name], megapixels=side * side / 1e6) for name in models}
+    summary = {name: summarize(found[name], megapixels=side * side / 1e6) for name in models}
     if large:
         scene.unlink()
         tall = make_scene(work / "large.tif", height=10 * side, width=side)
@@ -218,7 +218,7 @@ def measure(work: Path, *, side: int, large: bool, threads: int, rounds: int) ->
     return {"summary": summary, "processes": found, "failed": failed}
 
 
-def summarise(jobs: dict[str, list[dict[str, float]]], *, megapixels: float) -> dict[str, Any]:
+def summarize(jobs: dict[str, list[dict[str, float]]], *, megapixels: float) -> dict[str, Any]:
     """Return medians over the rounds, and what follows from them."""
     row: dict[str, Any] = {}
     for job, runs in jobs.items():

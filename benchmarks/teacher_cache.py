@@ -10,7 +10,7 @@ Batches of 8 crops of 256 pixels, from synthetic scenes of 512 pixels.
 - ``plain``: what people write. fp32, contiguous tensors, the allocator as it comes; crops and mirror images from arrays
   in memory, the teacher's forward at every step, cross-entropy and KL, AdamW.
 - ``live``: ``segshrink distill`` as it comes (bf16 autocast where the processor has it, channels last, the command
-  line's allocator settings; zoomed, turned and recoloured crops from the store), the teacher's forward at every step.
+  line's allocator settings; zoomed, turned and recolored crops from the store), the teacher's forward at every step.
 - ``cached``: the same with ``distillation.teacher_cache: true``; the answers were computed before, as on every run but
   the first.
 
@@ -251,7 +251,7 @@ def measure(work: Path, *, threads: int, steps: int, warmup: int, rounds: int) -
     return found
 
 
-def summarise(found: dict[str, Any]) -> dict[str, Any]:
+def summarize(found: dict[str, Any]) -> dict[str, Any]:
     """Return medians over the rounds, and of each round's ratio to its plain loop the median and the range."""
     summary: dict[str, Any] = {}
     for name, variants in found.items():
@@ -331,7 +331,7 @@ def main(arguments: Sequence[str]) -> None:
         "machine": machine,
         "busy_percent": busy,
         **settings,
-        "summary": summarise(found),
+        "summary": summarize(found),
         "processes": found,
     }
     stem = results_stem(given.out, "teacher_cache", machine["cpu"])

@@ -6,9 +6,9 @@ r"""Few labels, many images: a TFLite DeepLab teaches a small U-Net on Pascal VO
 Trains the same ``separable-unet`` with the same steps several times (per seed), judged on the same 194 images at their
 own size:
 
-- ``control-150``: on 150 labelled images, without teacher;
-- ``control-772``: on all 772 labelled images, without teacher;
-- ``student``: on the 150 labelled images, and on the other 622 without their masks, with the teacher.
+- ``control-150``: on 150 labeled images, without teacher;
+- ``control-772``: on all 772 labeled images, without teacher;
+- ``student``: on the 150 labeled images, and on the other 622 without their masks, with the teacher.
 
 More tell what the difference comes from:
 
@@ -113,7 +113,7 @@ class Data:
         return recipe.model_copy(update={"distillation": taught})
 
     def answers(self) -> tuple[SceneStore, TeacherCache]:
-        """Return all labelled images, and what the teacher says about them."""
+        """Return all labeled images, and what the teacher says about them."""
         recipe = self.recipe()
         dataset = open_dataset(recipe.data)
         store = SceneStore((*dataset.train, *dataset.val), dataset.classes)
@@ -121,7 +121,7 @@ class Data:
         return store, TeacherCache(teacher, [store], folder=self.out / "answers")
 
     def replace_masks(self) -> Path:
-        """Write the data set again, with the teacher's likeliest classes as masks of the unlabelled images, once."""
+        """Write the data set again, with the teacher's likeliest classes as masks of the unlabeled images, once."""
         out = self.out / "answered"
         if out.exists():
             return out
@@ -147,7 +147,7 @@ class Data:
         file = self.out / "answers.json"
         if not file.exists():
             store, answers = self.answers()
-            parts = {"150 labelled": self.labeled, "622 unlabelled": self.unlabeled}
+            parts = {"150 labeled": self.labeled, "622 unlabeled": self.unlabeled}
             confusions = {part: Confusion(CLASSES) for part in (*parts, "194 of validation")}
             for number, sample in enumerate(store.samples):
                 part = next((part for part, stems in parts.items() if sample.image.stem in stems), "194 of validation")
@@ -250,7 +250,7 @@ def to_markdown(results: dict[str, Any]) -> str:
         f"asked by tiles of 257 pixels at three zooms, mirrored too; student: separable-unet, {first['parameters']:,} "
         "parameters, random weights at first. Judged on 194 images at their own size, every pixel.",
         "",
-        "| run | labelled | unlabelled | steps | minutes | mIoU | 95 % interval | accuracy | cross-entropy "
+        "| run | labeled | unlabeled | steps | minutes | mIoU | 95 % interval | accuracy | cross-entropy "
         "| calibration error | classes never predicted | called background |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]

@@ -3,7 +3,7 @@
     python benchmarks/web.py fp32.onnx int8.onnx --data field.yaml      # some minutes
     python benchmarks/web.py int8.onnx --data field.yaml --side 10000   # and a scene of 100 million pixels
 
-Each file becomes a page, which Chromium opens from the disk. Labelled images of the data set are dropped into it one by
+Each file becomes a page, which Chromium opens from the disk. Labeled images of the data set are dropped into it one by
 one; the maps that it hands over are compared with those of ``segshrink.Predictor`` on the same file, and both with the
 masks. Then squares are timed, cut from these images and set side by side: the median of five, what others keep the
 cores busy with beside it. Needs selenium, Chromium and chromedriver. Results go beside the script, by processor.

@@ -30,7 +30,7 @@ def slow_colors(mask: NDArray[np.uint8], classes: ClassMap) -> NDArray[np.uint8]
     return index
 
 
-def test_classes_without_values_and_with_colours_are_colour_masks() -> None:
+def test_classes_without_values_and_with_colors_are_color_masks() -> None:
     assert AERIAL.values is None
     assert AERIAL.colors == ((60, 16, 152), (132, 41, 246), (110, 193, 228))
     assert AERIAL.ignored_colors == ((155, 155, 155), (0, 0, 0))
@@ -38,7 +38,7 @@ def test_classes_without_values_and_with_colours_are_colour_masks() -> None:
 
 
 @pytest.mark.parametrize("bands", [3, 4])
-def test_colours_become_indices(bands: int) -> None:
+def test_colors_become_indices(bands: int) -> None:
     rng = np.random.default_rng(0)
     table = np.array([*AERIAL.colors, *AERIAL.ignored_colors], dtype=np.uint8)
     mask = table[rng.integers(0, 5, (37, 23))]
@@ -51,7 +51,7 @@ def test_colours_become_indices(bands: int) -> None:
 
 @settings(max_examples=40)
 @given(st.lists(st.integers(0, 0xFFFFFF), min_size=1, max_size=255, unique=True), st.integers(0, 2**32 - 1))
-def test_indices_survive_colour_and_back(packed: list[int], seed: int) -> None:
+def test_indices_survive_color_and_back(packed: list[int], seed: int) -> None:
     classes = ClassMap.build([(f"c{color}", f"#{color:06X}", None) for color in packed])
     index = np.random.default_rng(seed).integers(0, len(packed), (9, 11)).astype(np.uint8)
     np.testing.assert_array_equal(classes.encode(classes.colorize(index)), index)
@@ -63,7 +63,7 @@ def test_large_masks_are_read_row_by_row_the_same() -> None:
     np.testing.assert_array_equal(AERIAL.encode(AERIAL.colorize(index)), index)
 
 
-def test_an_undeclared_colour_is_counted() -> None:
+def test_an_undeclared_color_is_counted() -> None:
     mask = AERIAL.colorize(np.zeros((1000, 700), dtype=np.uint8))
     mask[0, :5] = (255, 0, 0)
     mask[999, :7] = (1, 2, 3)
@@ -88,14 +88,14 @@ def test_a_smoothed_mask_is_explained() -> None:
     assert sum(caught.value.found.values()) == 64 * 64
 
 
-def test_class_numbers_in_a_mask_of_colour_classes_are_explained() -> None:
+def test_class_numbers_in_a_mask_of_color_classes_are_explained() -> None:
     with pytest.raises(UndeclaredError, match="if they are class numbers, give the classes a value"):
         AERIAL.encode(np.ones((4, 4), dtype=np.uint8))
     with pytest.raises(DataError, match="uint16 numbers; give the classes a value"):
         AERIAL.encode(np.ones((4, 4), dtype=np.uint16))
 
 
-def test_grey_and_two_valued_masks_of_colour_classes() -> None:
+def test_gray_and_two_valued_masks_of_color_classes() -> None:
     classes = ClassMap.build([("no", "#000000", None), ("yes", "#FFFFFF", None)])
     mask = np.array([[0, 255], [255, 0]], dtype=np.uint8)
     for form in (mask, mask > 0, mask[:, :, np.newaxis], np.stack([mask] * 3, axis=2)):
@@ -146,9 +146,9 @@ def test_255_is_a_class_if_declared() -> None:
     assert classes.encode(np.array([[0, 255]], dtype=np.uint8)).tolist() == [[0, 1]]
 
 
-def test_index_classes_take_grey_saved_as_rgb_but_no_colours() -> None:
-    grey = np.full((2, 2, 3), 10, dtype=np.uint8)
-    assert NUMBERS.encode(grey).tolist() == [[0, 0], [0, 0]]
+def test_index_classes_take_gray_saved_as_rgb_but_no_colors() -> None:
+    gray = np.full((2, 2, 3), 10, dtype=np.uint8)
+    assert NUMBERS.encode(gray).tolist() == [[0, 0], [0, 0]]
     with pytest.raises(DataError, match="found a mask in colors"):
         NUMBERS.encode(AERIAL.colorize(np.zeros((2, 2), dtype=np.uint8)))
 
@@ -160,7 +160,7 @@ def test_wrong_shapes_are_refused(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["color", "index"])
-def test_mask_kind_decides_when_colours_stand_for_drawing(kind: Any) -> None:
+def test_mask_kind_decides_when_colors_stand_for_drawing(kind: Any) -> None:
     classes = ClassMap.build([("a", "#FF0000", None), ("b", "#00FF00", None)], mask_kind=kind)
     assert classes.values == (None if kind == "color" else (0, 1))
     assert classes.colors == ((255, 0, 0), (0, 255, 0))
@@ -188,7 +188,7 @@ def test_contradictions_are_refused(entries: Any, ignore: Any, kind: Any, messag
         ClassMap.build(entries, ignore, mask_kind=kind)
 
 
-def test_default_colours_are_distinct_and_not_those_given() -> None:
+def test_default_colors_are_distinct_and_not_those_given() -> None:
     given_color = "#E69F00"
     classes = ClassMap.build([("0", given_color, None), *((str(number), None, None) for number in range(1, 255))])
     assert len(set(classes.colors)) == 255
@@ -196,7 +196,7 @@ def test_default_colours_are_distinct_and_not_those_given() -> None:
     assert classes.ignore_color not in classes.colors
 
 
-def test_ignored_pixels_are_drawn_in_a_colour_of_no_class() -> None:
+def test_ignored_pixels_are_drawn_in_a_color_of_no_class() -> None:
     assert AERIAL.ignore_color == (155, 155, 155)
     assert NUMBERS.ignore_color == (0, 0, 0)
     black = ClassMap.build([("a", "#000000", 0), ("b", "#808080", 1)])
@@ -206,13 +206,13 @@ def test_ignored_pixels_are_drawn_in_a_colour_of_no_class() -> None:
     assert drawn.dtype == np.uint8
 
 
-def test_palette_has_256_colours_by_index() -> None:
+def test_palette_has_256_colors_by_index() -> None:
     palette = np.array(AERIAL.palette()).reshape(256, 3)
     assert palette[:3].tolist() == [list(color) for color in AERIAL.colors]
     assert tuple(palette[IGNORE_INDEX]) == AERIAL.ignore_color
 
 
-@pytest.mark.parametrize("classes", [AERIAL, NUMBERS], ids=["colours", "values"])
+@pytest.mark.parametrize("classes", [AERIAL, NUMBERS], ids=["colors", "values"])
 def test_class_maps_survive_json(classes: ClassMap) -> None:
     mapping = json.loads(json.dumps(classes.to_dict()))
     assert ClassMap.from_dict(mapping) == classes
@@ -228,7 +228,7 @@ def test_damaged_class_maps_are_refused(mapping: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["#3C1098", "#ffffff", "#000000"])
-def test_colours_are_read_and_written(text: str) -> None:
+def test_colors_are_read_and_written(text: str) -> None:
     assert format_color(parse_color(text)) == text.upper()
 
 

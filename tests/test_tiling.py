@@ -34,7 +34,7 @@ def test_grids_cover_every_pixel_with_windows_of_one_size_inside_the_image(sizes
 
 
 @given(SIZES)
-def test_neighbours_share_the_overlap_and_no_window_is_superfluous(sizes: tuple[int, int, int, int]) -> None:
+def test_neighbors_share_the_overlap_and_no_window_is_superfluous(sizes: tuple[int, int, int, int]) -> None:
     height, width, tile, overlap = sizes
     rows = sorted({window.row for window in grid(height, width, tile=tile, overlap=overlap)})
     assert all(first + tile - second >= overlap for first, second in pairwise(rows))
@@ -68,7 +68,7 @@ def test_weights_are_positive_symmetric_and_largest_inside(shape: tuple[int, int
     assert (steps >= -1e-6).all()
 
 
-def test_weights_of_regular_neighbours_add_up_to_one() -> None:
+def test_weights_of_regular_neighbors_add_up_to_one() -> None:
     size, overlap = 32, 12
     weights = cosine_weights(size, size, overlap=overlap)
     middle = weights[size // 2]

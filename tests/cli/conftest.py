@@ -51,7 +51,7 @@ def segshrink(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def write_scene(root: Path, part: str, name: str, rng: np.random.Generator, *, size: int = 64) -> None:
-    """Coloured rectangles under noise: an image and its colour mask."""
+    """Colored rectangles under noise: an image and its color mask."""
     mask = np.full((size, size, 3), COLORS["Ground"], np.uint8)
     for color in (COLORS["Roof"], COLORS["Water"]):
         row, col = rng.integers(0, size // 2, 2)

@@ -49,7 +49,7 @@ def _other_size(root: Path) -> tuple[str, ...]:
     return "t0.png", "64", "40", "size"
 
 
-def _undeclared_colour(root: Path) -> tuple[str, ...]:
+def _undeclared_color(root: Path) -> tuple[str, ...]:
     path = root / "train/masks/t2.png"
     mask = np.array(Image.open(path))
     mask[3:5, 3:6] = (1, 2, 3)
@@ -79,7 +79,7 @@ SPOILED = (
     _image_without_mask,
     _mask_without_image,
     _other_size,
-    _undeclared_colour,
+    _undeclared_color,
     _truncated_jpeg,
     _text_named_png,
     _sixteen_bit_mask,
@@ -118,12 +118,12 @@ def test_a_mask_of_16_bits_with_declared_values_is_fine(segshrink, data: Path) -
 
 
 def test_one_band_for_a_model_of_three(segshrink, model: Path, onnx_file: Path, tmp_path: Path) -> None:
-    image = tmp_path / "grey.png"
+    image = tmp_path / "gray.png"
     Image.fromarray(np.zeros((40, 50), np.uint8)).save(image)
     for source in (model, onnx_file):
         result = segshrink("predict", source, image, "-o", tmp_path / "out")
         assert result.status == 1
-        assert "grey.png has 1 band" in result.sentence
+        assert "gray.png has 1 band" in result.sentence
         assert "takes 3 bands" in result.sentence
         assert not list(tmp_path.glob("out/*"))
 
@@ -153,7 +153,7 @@ def test_unknown_keys_of_a_data_set_and_of_overrides(segshrink, recipe: Path, da
     result = segshrink("train", recipe, "crops.sise=64", "--out", tmp_path / "run")
     assert result.status == 2
     assert "'size'" in result.sentence
-    data.write_text(data.read_text() + "unlabelled: more/*.jpg\n")
+    data.write_text(data.read_text() + "unlabeled: more/*.jpg\n")
     result = segshrink("inspect", data)
     assert result.status == 1
     assert "'unlabeled'" in result.sentence

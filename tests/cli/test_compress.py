@@ -104,7 +104,7 @@ def test_a_recipe_without_a_student(segshrink, recipe: Path, fakes, tmp_path: Pa
 def test_from_labels_to_a_verified_int8_file(
     segshrink, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once for real: a teacher is trained, the student measured, distilled, quantised, scored, measured and chosen."""
+    """Once for real: a teacher is trained, the student measured, distilled, quantized, scored, measured and chosen."""
     from segshrink.prediction import open_backend
 
     out, work = tmp_path / "out", tmp_path / "work"
@@ -135,7 +135,7 @@ def test_from_labels_to_a_verified_int8_file(
     evaluated = segshrink("evaluate", out / "model.onnx", "--data", tmp_path / "scenes" / "dataset.yaml")
     assert f"mIoU {chosen['mean_iou']:.3f}" in evaluated.out
 
-    # Another budget trains and quantises nothing anew, and a size that no file has is refused.
+    # Another budget trains and quantizes nothing anew, and a size that no file has is refused.
     def measure_final(
         self: Any, results: Sequence[CandidateResult], reference: Reference
     ) -> tuple[list[CandidateResult], Reference]:

@@ -15,7 +15,7 @@ from segshrink.config import load_recipe
 
 from .conftest import COLORS, Run
 
-# A network that needs no training: the nearest of the classes' colours, as logits. What is planted is done around it.
+# A network that needs no training: the nearest of the classes' colors, as logits. What is planted is done around it.
 MODULE = f"""
 import torch
 from torch import nn

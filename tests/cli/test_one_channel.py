@@ -70,7 +70,7 @@ def test_a_one_channel_student_of_a_two_class_teacher(segshrink, recipe: Path, t
     assert result.status == 0, result.err
     channels = {run: output_channels(out / run / "model") for run in (".", "control", "teacher-run")}
     assert channels == {".": 1, "control": 1, "teacher-run": 2}
-    # Roofs are told by their colour alone, so chance (about 0.4) is left far behind.
+    # Roofs are told by their color alone, so chance (about 0.4) is left far behind.
     assert min(mean_iou(out), mean_iou(out / "control")) > 0.7
 
     onnx = tmp_path / "student.onnx"

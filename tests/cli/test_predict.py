@@ -20,7 +20,7 @@ PLACE = {"crs": "EPSG:32640", "transform": Affine(0.5, 0, 400_000, 0, -0.5, 2_80
 
 
 def pixels(height: int, width: int, *, seed: int = 0) -> NDArray[np.uint8]:
-    """Coloured blocks under noise."""
+    """Colored blocks under noise."""
     rng = np.random.default_rng(seed)
     colors = np.array([(120, 90, 60), (200, 40, 40), (30, 60, 200)])
     blocks = colors[rng.integers(0, 3, (height // 16 + 1, width // 16 + 1))]
@@ -206,7 +206,7 @@ def test_a_coarser_resolution_gives_a_coarser_map_of_the_same_ground(
 
 
 def test_a_grid_beyond_reason_is_refused_with_its_size(segshrink, onnx_file: Path, tmp_path: Path) -> None:
-    scene = write_tif(tmp_path / "scene.tif", pixels(50, 40))  # half a metre
+    scene = write_tif(tmp_path / "scene.tif", pixels(50, 40))  # half a meter
     result = segshrink("predict", onnx_file, scene, "-o", tmp_path / "out", "--resolution", "1e-6")
     assert result.status == 1
     assert "25000000 × 20000000" in result.sentence

@@ -30,7 +30,7 @@ class Colors(nn.Module):
         self.colors = nn.Parameter(torch.tensor([[120.0, 90, 60], [200, 40, 40], [30, 60, 200]]))
 
     def forward(self, images):
-        # The nearest of three colours.
+        # The nearest of three colors.
         return -(images[:, None] - self.colors[None, :, :, None, None]).square().sum(2) / 2000
 """
 

@@ -108,8 +108,8 @@ def test_voc_agrees_with_its_masks(shared_data: Path) -> None:
     assert all((root / "JPEGImages" / f"{stem}.jpg").exists() for stem in (*train, *val))
 
 
-def test_colours_in_descriptions_are_quoted() -> None:
-    # An unquoted #... is a comment: the colour would silently be missing.
+def test_colors_in_descriptions_are_quoted() -> None:
+    # An unquoted #... is a comment: the color would silently be missing.
     for path in CONFIGS.rglob("*.yaml"):
         for line in path.read_text().splitlines():
             assert not re.search(r"[:,\[\s]#[0-9A-Fa-f]{6}\b", line), f"{path}: {line}"

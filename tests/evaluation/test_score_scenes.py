@@ -228,7 +228,7 @@ def test_a_collapsed_model_is_named(scenes):
     assert run(FakePredictor(), scenes).never_predicted == ()
 
 
-def test_one_image_has_no_interval_and_unlabelled_images_no_score(scenes):
+def test_one_image_has_no_interval_and_unlabeled_images_no_score(scenes):
     blank = FakeScene("blank", scenes[0].image, np.full((20, 31), 255, np.uint8))
     content = run(FakePredictor(), [scenes[0], blank]).to_json()
     assert content["interval"] is None

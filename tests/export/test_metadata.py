@@ -32,7 +32,7 @@ def test_deepness_gets_the_models_probabilities(small, tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert json.loads(metadata["model_type"]) == "Segmentor"
     assert json.loads(metadata["class_names"]) == {"0": "water", "1": "open | land", "2": "roof", "3": "*"}
-    assert json.loads(metadata["resolution"]) == 30  # centimetres
+    assert json.loads(metadata["resolution"]) == 30  # centimeters
     assert isinstance(json.loads(metadata["tile_size"]), int)
     assert [output.shape[-3] for output in session.get_outputs()] == [4]
     backend = OnnxBackend(path, threads=1)

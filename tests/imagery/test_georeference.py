@@ -108,7 +108,7 @@ def test_scales_are_products_of_matrices(paint: Paint) -> None:
         ("EPSG:3413", Affine(1000, 0, -15000, 0, -1000, 15000), (1031.08, 1031.08)),
     ],
 )
-def test_pixels_are_measured_in_metres(
+def test_pixels_are_measured_in_meters(
     paint: Paint, crs: str, transform: Affine, expected: tuple[float, float]
 ) -> None:
     georeference = read(paint("grid.tif", PIXELS, crs=crs, transform=transform))

@@ -74,14 +74,14 @@ def test_color_masks(tmp_path: Path, mode: str) -> None:
     np.testing.assert_array_equal(read_mask(tmp_path / "m.tif", COLORS), INDEX)
 
 
-def test_grey_masks_of_numbers(tmp_path: Path) -> None:
+def test_gray_masks_of_numbers(tmp_path: Path) -> None:
     for image in (Image.fromarray(INDEX), Image.fromarray(INDEX).convert("LA")):
         image.save(tmp_path / "m.png")
         np.testing.assert_array_equal(read_mask(tmp_path / "m.png", VALUES), INDEX)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_grey_pngs_of_few_bits_are_not_stretched(tmp_path: Path, bits: int) -> None:
+def test_gray_pngs_of_few_bits_are_not_stretched(tmp_path: Path, bits: int) -> None:
     numbers = np.array([[0, 1], [1, 0]] if bits == 1 else [[0, 1], [2, 3]], dtype=np.uint8)
     with rasterio.Env(GDAL_PAM_ENABLED=False):
         # Pillow can't write such files.

@@ -12,7 +12,7 @@ from segshrink.imagery.pixel_area import PixelGrid
 shapely = pytest.importorskip("shapely")
 
 SQUARE = np.array([shapely.box(2, 3, 12, 33)])
-LOCAL = 'LOCAL_CS["site",UNIT["metre",1],AXIS["X",EAST],AXIS["Y",NORTH]]'
+LOCAL = 'LOCAL_CS["site",UNIT["meter",1],AXIS["X",EAST],AXIS["Y",NORTH]]'
 
 
 def grid(crs: int | str | None, *transform: float) -> PixelGrid:
@@ -35,7 +35,7 @@ def test_control_points_place_by_the_best_affine_transform() -> None:
     assert placed.areas(SQUARE) == pytest.approx([1800])
 
 
-def test_areas_on_projected_maps_count_pixels_in_square_metres() -> None:
+def test_areas_on_projected_maps_count_pixels_in_square_meters() -> None:
     assert grid(32618, 0.5, 0.1, 0, 0.1, -0.5, 0).areas(SQUARE) == pytest.approx([300 * 0.26])
     feet = grid(2263, 1, 0, 0, 0, -1, 0)
     assert feet.unit == "m2"

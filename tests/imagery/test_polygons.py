@@ -161,7 +161,7 @@ def test_simplified_neighbors_keep_common_edges(tmp_path: Path) -> None:
         ("EPSG:32640", (0.5, 0, 5e5, 0, -0.5, 2.8e6)),
     ],
 )
-def test_a_tolerance_in_metres_is_the_same_on_every_map(tmp_path: Path, crs: str, transform: Any) -> None:
+def test_a_tolerance_in_meters_is_the_same_on_every_map(tmp_path: Path, crs: str, transform: Any) -> None:
     """Pixels of half a meter: the corners that are left are those of the same map in meters."""
     index = class_map()
     found = []

@@ -112,7 +112,7 @@ def test_enlarging_is_bilinear(paint: Paint) -> None:
     assert pixels[20, 2:38, 0] == pytest.approx((np.arange(2, 38) + 0.5) * 5 - 5, abs=1e-3)
 
 
-def test_degrees_are_metres_at_the_latitude(paint: Paint) -> None:
+def test_degrees_are_meters_at_the_latitude(paint: Paint) -> None:
     transform = Affine(1e-5, 0, 10, 0, -1e-5, 60)
     with open_scene(paint("degrees.tif", RGB, crs="EPSG:4326", transform=transform), resolution=1.1141) as scene:
         # A pixel is 1.1141 m high and 0.558 m wide.

@@ -1,4 +1,4 @@
-"""Decoupled and normalised distillation against their formulas, pixel by pixel."""
+"""Decoupled and normalized distillation against their formulas, pixel by pixel."""
 
 from __future__ import annotations
 

@@ -129,8 +129,8 @@ def slow_cosines(image, labels, classes):
     for row, column in np.ndindex(*labels.shape):
         if labels[row, column] in classes:
             inside = labels == labels[row, column]
-            centre = image[:, inside].sum(axis=1) / (inside.sum() + 1e-6)
-            cosines[row, column] = unit(image[:, row, column]) @ unit(centre)
+            center = image[:, inside].sum(axis=1) / (inside.sum() + 1e-6)
+            cosines[row, column] = unit(image[:, row, column]) @ unit(center)
     return cosines
 
 

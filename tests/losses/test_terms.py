@@ -34,14 +34,14 @@ def batch():
     student = torch.randn(2, 3, 8, 8, generator=generator)
     teacher = torch.randn(2, 3, 8, 8, generator=generator)
     target = torch.randint(0, 3, (2, 8, 8), generator=generator).to(torch.uint8)
-    target[0] = 255  # an unlabelled scene
+    target[0] = 255  # an unlabeled scene
     inside = torch.ones(2, 8, 8, dtype=torch.bool)
     inside[:, 6:] = False
     target[~inside] = 255
     return student, teacher, target, inside
 
 
-def test_a_distillation_term_sees_unlabelled_pixels_inside_the_scene(batch):
+def test_a_distillation_term_sees_unlabeled_pixels_inside_the_scene(batch):
     student, teacher, target, inside = batch
     term = build_term("pixel_kl", {"temperature": 2.0})
     expected = pixel_kl(student[:, :, :6], teacher[:, :, :6], temperature=2.0)
@@ -52,7 +52,7 @@ def test_a_distillation_term_sees_unlabelled_pixels_inside_the_scene(batch):
     )
 
 
-def test_a_supervised_term_sees_labelled_pixels_only(batch):
+def test_a_supervised_term_sees_labeled_pixels_only(batch):
     student, _, target, inside = batch
     term = build_term("cross_entropy", {"label_smoothing": 0.1})
     expected = cross_entropy(student[1:, :, :6], target[1:, :6], label_smoothing=0.1)
@@ -74,7 +74,7 @@ def test_only_terms_that_use_labels_need_them(batch, name):
     student, teacher, target, inside = batch
     student.requires_grad_()
     build_term(name)(student, teacher, target, inside).backward()
-    assert bool(student.grad[0].any()) == (name not in OF_BOTH)  # the first scene is unlabelled
+    assert bool(student.grad[0].any()) == (name not in OF_BOTH)  # the first scene is unlabeled
 
 
 @pytest.mark.parametrize("name", ON_LOGITS)
@@ -88,7 +88,7 @@ def test_a_class_that_the_teacher_does_not_know_is_not_compared(batch, name):
     assert value > 0
     assert not student.grad[:, 1].any()
     assert student.grad[:, 0].any()
-    assert not student.grad.movedim(1, -1)[unknown].any()  # pixels labelled as that class
+    assert not student.grad.movedim(1, -1)[unknown].any()  # pixels labeled as that class
     # Both softmaxes run over the classes that are left, as if there were no others.
     two = target.clone()
     two[unknown] = 255
@@ -184,7 +184,7 @@ def test_channel_kl_takes_logits_or_features(batch):
     assert tapped(student, teacher, target, inside, known=(0, 1)).item() == pytest.approx(by_hand.item(), rel=1e-5)
 
 
-def test_intra_class_variation_sees_labelled_pixels_only(batch):
+def test_intra_class_variation_sees_labeled_pixels_only(batch):
     student, teacher, target, inside = batch
     student.requires_grad_()
     build_term("intra_class_variation")(student, teacher, target, inside, num_classes=3).backward()
@@ -289,7 +289,7 @@ def test_refuses_with_a_sentence_that_helps(name, options, message):
 
 @pytest.mark.parametrize("known", [None, (0, 2)], ids=["all classes", "two classes"])
 @pytest.mark.parametrize("name", ON_LOGITS)
-def test_nothing_is_learnt_where_the_teacher_says_nothing(name, known):
+def test_nothing_is_learned_where_the_teacher_says_nothing(name, known):
     generator = torch.Generator().manual_seed(2)
     student = torch.randn(2, 3, 8, 8, generator=generator, requires_grad=True)
     teacher = torch.randn(2, 3, 8, 8, generator=generator)

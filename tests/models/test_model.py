@@ -1,4 +1,4 @@
-"""SegmentationModel: any size, any pixel type, its own normalisation."""
+"""SegmentationModel: any size, any pixel type, its own normalization."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALL = [
 
 
 class Pixelwise(nn.Module):
-    """Logits that are the normalised bands: what comes out must be what went in."""
+    """Logits that are the normalized bands: what comes out must be what went in."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images
@@ -87,7 +87,7 @@ def test_pixel_types_agree(classes):
             assert torch.equal(model(images.to(kind)), expected)
 
 
-def test_pixels_are_normalised_in_float32_whatever_the_precision(classes):
+def test_pixels_are_normalized_in_float32_whatever_the_precision(classes):
     class Recorder(Pixelwise):
         def forward(self, images: Tensor) -> Tensor:
             self.seen = images

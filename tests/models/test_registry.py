@@ -133,8 +133,8 @@ def test_named_normalizations():
     assert Normalization.named("half", 2) == Normalization((128.0, 128.0), (128.0, 128.0))
     assert Normalization.named("imagenet").mean == pytest.approx([0.485 * 255, 0.456 * 255, 0.406 * 255])
     assert Normalization.named("imagenet").std == pytest.approx([0.229 * 255, 0.224 * 255, 0.225 * 255])
-    grey = Normalization.named("imagenet", 1)
-    assert grey.mean[0] == pytest.approx(sum(Normalization.named("imagenet").mean) / 3)
+    gray = Normalization.named("imagenet", 1)
+    assert gray.mean[0] == pytest.approx(sum(Normalization.named("imagenet").mean) / 3)
     assert Normalization.named("imagenet", 5).mean[:3] == Normalization.named("imagenet").mean
     with pytest.raises(ModelError, match="did you mean 'imagenet'"):
         Normalization.named("imagnet")

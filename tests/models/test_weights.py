@@ -124,7 +124,7 @@ def test_pretrained_weights_fit_width_one_only(classes, shared_weights):
 
 
 @pytest.mark.parametrize("bands", [1, 4, 6])
-def test_first_convolution_keeps_its_answer_to_grey(classes, shared_weights, bands):
+def test_first_convolution_keeps_its_answer_to_gray(classes, shared_weights, bands):
     # An image whose bands are all alike gives the same first features with 3 bands and any multiple of it.
     weight = load_file(shared_weights / FILE)["features.0.0.weight"]
     model = build_model("mobile", classes, bands=bands, encoder_weights=shared_weights / FILE)

@@ -118,7 +118,7 @@ def test_weights_that_do_not_fit_are_told_apart(tmp_path: Path) -> None:
     attentive = unet(3, decoder_attention_type="scse", **wide).state_dict()
     assert "the network has no decoder.blocks.0.attention1" in refusal(attentive, options=wide)
     assert "(32, 3, 3, 3) in the file but (32, 4, 3, 3)" in refusal(state, bands=4)
-    # Counters of batch normalisation may be missing, as in old files.
+    # Counters of batch normalization may be missing, as in old files.
     old = {name: value for name, value in state.items() if "num_batches" not in name}
     assert load_network(UNET, save(old, path), numbered, options=OPTIONS).num_classes == 3
     with pytest.raises(FileError, match="no weight file"):

@@ -11,7 +11,7 @@ from segshrink.classes import ClassMap
 
 
 class BoxBackend:
-    """Logit c = mean over a (2 * reach + 1)² box of (c + 1) * brightness, wandering around a middle grey."""
+    """Logit c = mean over a (2 * reach + 1)² box of (c + 1) * brightness, wandering around a middle gray."""
 
     name = "box"
     bands = 2
@@ -27,9 +27,9 @@ class BoxBackend:
     def run(self, images: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
         self.shapes.append(images.shape)
         reach = self.reach
-        grey = images.astype(np.float64).mean(axis=3) - 128
-        padded = np.pad(grey, ((0, 0), (reach, reach), (reach, reach)), mode=self.padding)  # type: ignore[call-overload]
-        height, width = grey.shape[1:]
+        gray = images.astype(np.float64).mean(axis=3) - 128
+        padded = np.pad(gray, ((0, 0), (reach, reach), (reach, reach)), mode=self.padding)  # type: ignore[call-overload]
+        height, width = gray.shape[1:]
         box = (
             sum(
                 padded[:, row : row + height, col : col + width]

@@ -171,7 +171,7 @@ def test_senseless_options_say_so(box_backend, options):
         Predictor(box_backend(reach=0), **options)
 
 
-class Labelled:
+class Labeled:
     """What matters of an xarray.DataArray."""
 
     def __init__(self, values, dims):
@@ -187,11 +187,11 @@ def test_arrays_with_named_axes_are_understood(box_backend):
         (image.transpose(2, 0, 1), ("band", "y", "x")),
         (image.transpose(2, 0, 1), ("channel", "lat", "lon")),
     ):
-        np.testing.assert_array_equal(predictor.predict_array(Labelled(values, dims)).index, expected)
+        np.testing.assert_array_equal(predictor.predict_array(Labeled(values, dims)).index, expected)
     with pytest.raises(DataError, match="time, y, x, band"):
-        predictor.predict_array(Labelled(image[None], ("time", "y", "x", "band")))
+        predictor.predict_array(Labeled(image[None], ("time", "y", "x", "band")))
     with pytest.raises(ModelError, match=r"1 band\(s\)"):
-        predictor.predict_array(Labelled(image[:, :, 0], ("y", "x")))
+        predictor.predict_array(Labeled(image[:, :, 0], ("y", "x")))
 
 
 def test_scenes_are_predicted_with_the_predictors_tiles(box_backend, tmp_path):

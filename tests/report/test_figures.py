@@ -72,7 +72,7 @@ def test_curves_show_average_precision(folder: Path) -> None:
         assert any(f"AP {run.evaluation.curves[1].average_precision:.3f}" in text for text in words(light))
 
 
-def test_dark_figure_is_the_light_one_in_other_colours(folder: Path) -> None:
+def test_dark_figure_is_the_light_one_in_other_colors(folder: Path) -> None:
     light, dark = to_svg(training_panels(collect([folder]))[0])
     assert words(light) == words(dark)
     assert LIGHT.ink in light.decode()
@@ -82,7 +82,7 @@ def test_dark_figure_is_the_light_one_in_other_colours(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
-def test_every_colour_stands_out_from_its_ground(theme: object) -> None:
+def test_every_color_stands_out_from_its_ground(theme: object) -> None:
     assert isinstance(theme, type(LIGHT))
 
     def contrast(color: str) -> float:

@@ -73,7 +73,7 @@ def test_pixels_show_the_files(tmp_path: Path, write_student_run: Writer) -> Non
     assert (decoded(row.tiles[4].source)[students == 3] == (0xFE, 0xDD, 0x3A)).all()
 
 
-def test_error_colours_say_who_is_wrong(tmp_path: Path, write_student_run: Writer) -> None:
+def test_error_colors_say_who_is_wrong(tmp_path: Path, write_student_run: Writer) -> None:
     folder = write_student_run(tmp_path, images=1, size=(400, 300))
     (row,), _ = examples(collect([folder]))
     assert row.compared

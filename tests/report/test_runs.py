@@ -109,7 +109,7 @@ def test_a_link_out_of_the_run_is_not_followed(tmp_path: Path, write_run: Writer
     assert run.folder.pictures_of(run.evaluation.per_image[0]) is None
 
 
-def test_colour_that_is_none_becomes_grey(tmp_path: Path, write_run: Writer) -> None:
+def test_color_that_is_none_becomes_gray(tmp_path: Path, write_run: Writer) -> None:
     folder = write_run(tmp_path, "model", classes=(("a", "red;}body{display:none"), ("b", "#12AB34")), images=1)
     (run,) = collect([folder])
     assert run.evaluation is not None

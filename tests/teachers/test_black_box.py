@@ -364,7 +364,7 @@ def test_deeplab_scores_what_was_measured(shared_data: Path, shared_weights: Pat
     assert deeplab_mean_iou(shared_data, source, every=16) == pytest.approx(50.93, abs=0.2)
 
 
-def test_a_quantised_deeplab_answers_with_label_maps(shared_data: Path, shared_weights: Path) -> None:
+def test_a_quantized_deeplab_answers_with_label_maps(shared_data: Path, shared_weights: Path) -> None:
     pytest.importorskip("ai_edge_litert.interpreter", reason="LiteRT is not installed")
     file = shared_weights / "deeplabv3_mnv2_pascal_quant.tflite"
     adapter = load_adapter(CONFIGS / "teachers" / "deeplab_voc.yaml").model_copy(update={"mean": 0.0, "std": 1.0})

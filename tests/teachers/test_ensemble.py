@@ -72,7 +72,7 @@ def probabilities(teacher: Teacher) -> list[float]:
 def test_probabilities_are_averaged_with_weights() -> None:
     one, other = says(0.6, 0.3, 0.1), says(0.2, 0.2, 0.6)
     assert probabilities(Ensemble([one, other], [1, 3])) == pytest.approx([0.3, 0.225, 0.475])
-    # Not logits: the average of those would be the normalised geometric mean.
+    # Not logits: the average of those would be the normalized geometric mean.
     sure = says(0.98, 0.01, 0.01)
     assert probabilities(Ensemble([one, sure], [1, 1])) == pytest.approx([0.79, 0.155, 0.055])
 

@@ -39,14 +39,14 @@ def probabilities_of(teacher: LabelFolder, name: str = "scene") -> NDArray[np.fl
     return torch.from_numpy(logits).softmax(0).numpy()
 
 
-@pytest.mark.parametrize("kind", ["grey", "palette", "colours", "numpy"])
-@pytest.mark.parametrize("student", [CLASSES, NUMBERED], ids=["colour masks", "number masks"])
+@pytest.mark.parametrize("kind", ["gray", "palette", "colors", "numpy"])
+@pytest.mark.parametrize("student", [CLASSES, NUMBERED], ids=["color masks", "number masks"])
 def test_hard_maps_give_their_class_the_confidence(tmp_path: Path, kind: str, student: ClassMap) -> None:
-    if kind == "grey":
+    if kind == "gray":
         Image.fromarray(INDEX).save(tmp_path / "scene.png")
     elif kind == "palette":  # what segshrink predict writes
         write_index_png(tmp_path / "scene.png", INDEX, student)
-    elif kind == "colours":
+    elif kind == "colors":
         Image.fromarray(student.colorize(INDEX)).save(tmp_path / "scene.png")
     else:
         np.save(tmp_path / "scene.npy", INDEX.astype(np.int32))
@@ -59,7 +59,7 @@ def test_hard_maps_give_their_class_the_confidence(tmp_path: Path, kind: str, st
     assert np.allclose(sure[:, ~UNKNOWN].max(0), 0.99)
 
 
-def test_grey_files_are_colours_where_the_classes_colours_are_greys(tmp_path: Path) -> None:
+def test_gray_files_are_colors_where_the_classes_colors_are_grays(tmp_path: Path) -> None:
     shades = ClassMap.build([("Land", "#000000", None), ("Water", "#FFFFFF", None)])
     Image.fromarray(np.array([[0, 255, 255, 0], [0, 0, 0, 0]], np.uint8)).save(tmp_path / "scene.png")
     assert probabilities_of(opened(tmp_path, shades)).argmax(0).tolist() == [[0, 1, 1, 0], [0, 0, 0, 0]]

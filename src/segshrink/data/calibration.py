@@ -27,7 +27,7 @@ def calibration_tiles(
     As many scenes as possible take part: every scene gives a tile before one gives a second.
 
     Args:
-        dataset: The data set; its validation images are left for the judgement.
+        dataset: The data set; its validation images are left for the judgment.
         count: Tiles wanted, at least 1; fewer come where the images hold fewer.
         seed: Of the draw.
         resize: Working size of the model that sees them.

@@ -1,4 +1,4 @@
-"""Recognising images that show the same: by content, and by the direction of their gradients."""
+"""Recognizing images that show the same: by content, and by the direction of their gradients."""
 
 from __future__ import annotations
 

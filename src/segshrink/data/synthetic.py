@@ -79,12 +79,12 @@ def write_scenes(
 ) -> Path:
     """Write a data set of synthetic aerial scenes, whole or not at all.
 
-    A few labelled scenes, with an annotator's errors in the train masks, and many without labels: what distillation
+    A few labeled scenes, with an annotator's errors in the train masks, and many without labels: what distillation
     is for. Scene k of a split is the same whatever the counts.
 
     Args:
         folder: Where the data set goes; absent, empty, or holding this very data set already (then nothing is done).
-        train: Number of labelled training scenes, >= 1.
+        train: Number of labeled training scenes, >= 1.
         val: Number of scenes with clean masks to judge by, >= 1.
         unlabeled: Number of scenes without masks.
         size: Height and width of each scene in pixels, >= 32.

@@ -85,10 +85,10 @@ def gradient_norms(
 
 def term_groups(terms: Sequence[WeightedTerm]) -> dict[str, list[int]]:
     """Return the places of the terms by their group: all labels' terms together, each of the teacher's alone."""
-    labelled = list(label_terms(terms))
+    labeled = list(label_terms(terms))
     supervised = [number for number, (_, term) in enumerate(terms) if not term.needs_teacher]
-    groups = {" + ".join(labelled[number] for number in supervised): supervised} if supervised else {}
-    return groups | {labelled[n]: [n] for n, (_, term) in enumerate(terms) if term.needs_teacher}
+    groups = {" + ".join(labeled[number] for number in supervised): supervised} if supervised else {}
+    return groups | {labeled[n]: [n] for n, (_, term) in enumerate(terms) if term.needs_teacher}
 
 
 def _take_steps(task: Distiller, batches: Iterable[Batch], groups: Mapping[str, Sequence[int]]) -> None:

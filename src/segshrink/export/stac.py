@@ -1,4 +1,4 @@
-"""A model as a STAC item of the extension Machine Learning Model (MLM), for catalogues and inference services."""
+"""A model as a STAC item of the extension Machine Learning Model (MLM), for catalogs and inference services."""
 
 from __future__ import annotations
 

@@ -81,16 +81,16 @@ def _correlation_loss(
     # Within a class: over all valid pixels.
     own_mean = probability.sum((0, 2, 3), keepdim=True) / pixels
     other_mean = other.sum((0, 2, 3), keepdim=True) / pixels
-    own_centred, other_centred = probability - own_mean, other - other_mean
+    own_centered, other_centered = probability - own_mean, other - other_mean
     if valid is not None:
-        own_centred.masked_fill_(ignored, 0)
-        other_centred.masked_fill_(ignored, 0)
-    across, own_part, other_part = _correlation(own_centred, other_centred, (0, 2, 3))
+        own_centered.masked_fill_(ignored, 0)
+        other_centered.masked_fill_(ignored, 0)
+    across, own_part, other_part = _correlation(own_centered, other_centered, (0, 2, 3))
     loss = loss + gamma * (1 - across.mean())
     own_part, other_part = own_part * (gamma / classes), other_part * (gamma / classes)
 
     # The constant of a pixel is lost on the way back through the softmax, so no 1 / C stands here.
-    derivative = own_centred.mul_(own_part).sub_(other_centred.mul_(other_part))
+    derivative = own_centered.mul_(own_part).sub_(other_centered.mul_(other_part))
     derivative.addcmul_(probability, own_share).addcmul_(other, other_share, value=-1)
     return loss * temperature**2 * (count > 0), softmax_backward(probability, derivative)
 

@@ -109,10 +109,10 @@ def attention_transfer(
 
 
 def pearson_hint(student_features: Tensor, teacher_features: Tensor) -> Tensor:
-    """Half the mean squared difference of features standardised per channel over N·H·W (PKD).
+    """Half the mean squared difference of features standardized per channel over N·H·W (PKD).
 
     ``(f − mean) / (deviation + 1e-6)`` with the unbiased deviation: 1 − Pearson's correlation, up to the factor
-    (n − 1) / n, so blind to scale and offset of each channel. A channel that is constant standardises to 0 and gets
+    (n − 1) / n, so blind to scale and offset of each channel. A channel that is constant standardizes to 0 and gets
     no gradient. Channel counts must be equal: put a ``ChannelAdapter`` on the student's features where they aren't.
 
     Args:

@@ -128,7 +128,7 @@ def intra_class_variation(
         has_class = (labels >= 0) & (labels < num_classes) & (labels != ignore_index)
         labels = labels.masked_fill(~has_class, 0)
         student, teacher = (
-            _cosines_to_centres(features.masked_fill(~has_class.unsqueeze(1), 0), labels, num_classes)
+            _cosines_to_centers(features.masked_fill(~has_class.unsqueeze(1), 0), labels, num_classes)
             for features in (student, teacher)
         )
         return F.mse_loss(student, teacher)
@@ -203,7 +203,7 @@ def _labels_like(target: Tensor, features: Tensor) -> Tensor:
     return F.interpolate(target.unsqueeze(1).float(), size=tuple(size), mode="nearest").squeeze(1).long()
 
 
-def _cosines_to_centres(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+def _cosines_to_centers(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Return (N, 1, H·W): the cosine of each pixel with the center of its class, 0 for pixels of zeros."""
     pixels, labels = features.flatten(2), labels.flatten(1).unsqueeze(1)
     members = labels == torch.arange(num_classes, device=labels.device).view(1, -1, 1)

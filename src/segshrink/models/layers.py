@@ -22,7 +22,7 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 class SeparableConv(nn.Sequential):
     """Depthwise 3×3 and pointwise 1×1 in one, then batch normalization and ReLU, as in DeepLabv3+ (Chen 2018).
 
-    Nothing stands between the two: normalising and clipping there would cost as much time as both convolutions.
+    Nothing stands between the two: normalizing and clipping there would cost as much time as both convolutions.
 
     Args:
         inputs: Channels in.

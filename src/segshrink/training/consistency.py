@@ -32,7 +32,7 @@ class SelfTeacher(nn.Module):
         self.average = AveragedModel(network, multi_avg_fn=average, use_buffers=True).requires_grad_(False)
 
     def update(self, network: nn.Module) -> None:
-        """Move towards the network after a step of its own."""
+        """Move toward the network after a step of its own."""
         self.average.update_parameters(network)
 
     @torch.no_grad()

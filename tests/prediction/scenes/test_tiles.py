@@ -49,7 +49,7 @@ def inside(part: Window, whole: Window) -> bool:
     )
 
 
-def test_centred_tiles_decide_what_is_nearest_to_their_middle():
+def test_centered_tiles_decide_what_is_nearest_to_their_middle():
     tiles = [tile for span in lay_out(64, 160, tile=64, overlap=16, align=1, centered=True, span_pixels=9**9)
              for tile in span.tiles]  # fmt: skip
     assert [(tile.window.col, tile.kept.col, tile.kept.width) for tile in tiles] == [
