@@ -153,7 +153,7 @@ def test_unknown_keys_of_a_data_set_and_of_overrides(segshrink, recipe: Path, da
     result = segshrink("train", recipe, "crops.sise=64", "--out", tmp_path / "run")
     assert result.status == 2
     assert "'size'" in result.sentence
-    data.write_text(data.read_text() + "unlabeled: more/*.jpg\n")
+    data.write_text(data.read_text() + "unlabelled: more/*.jpg\n")
     result = segshrink("inspect", data)
     assert result.status == 1
     assert "'unlabeled'" in result.sentence
