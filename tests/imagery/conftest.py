@@ -1,4 +1,4 @@
-"""Rasters of known content, written with rasterio alone."""
+"""Rasters of known content, written with rasterio alone, and a scene read at once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,21 @@ import pytest
 import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.transform import Affine
+
+from segshrink.imagery.scenes import open_scene
+from segshrink.tiling import Window
 
 Paint = Callable[..., Path]
+# An image of three bands, and where on the ground it lies.
+RGB = np.random.default_rng(7).integers(1, 255, (70, 90, 3), dtype=np.uint8)
+PLACE = {"crs": "EPSG:32633", "transform": Affine(0.5, 0, 5e5, 0, -0.5, 5e6)}
+
+
+def whole(path: Path | str, **options: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Read a scene at once."""
+    with open_scene(path, **options) as scene:
+        return scene.read(Window(0, 0, scene.height, scene.width))
 
 
 @pytest.fixture

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
-from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
+from tests.imagery.conftest import PLACE, RGB, Paint, whole
 
 from segshrink.imagery.scenes import open_scene
 from segshrink.tiling import Window, grid
-
-Paint = Callable[..., Path]
-
-
-RANDOM = np.random.default_rng(7)
-
-
-RGB = RANDOM.integers(1, 255, (70, 90, 3), dtype=np.uint8)
-
-
-PLACE = {"crs": "EPSG:32633", "transform": Affine(0.5, 0, 5e5, 0, -0.5, 5e6)}
-
-
-def whole(path: Path | str, **options: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    with open_scene(path, **options) as scene:
-        return scene.read(Window(0, 0, scene.height, scene.width))
 
 
 @pytest.mark.parametrize("resolution", [0.51, 0.5, 0.48])
