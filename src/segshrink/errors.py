@@ -13,6 +13,8 @@ from pathlib import Path
 
 from segshrink.formatting import shortened
 
+_LONGEST = 200  # letters of a foreign error
+
 
 class SegshrinkError(Exception):
     """Base of all errors raised on purpose; the command line prints its text, shortened, without a traceback."""
@@ -81,6 +83,11 @@ def first_line(error: BaseException) -> str:
     text = error.args[0] if isinstance(error, KeyError) and error.args else error  # whose own text is in quotes
     lines = str(text).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def one_line(error: Exception) -> str:
+    """Return the kind of a foreign error and all that it says on one line, cut where it is very long."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:

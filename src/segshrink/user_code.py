@@ -13,12 +13,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from segshrink.errors import ModelError, SegshrinkError, nearest
+from segshrink.errors import ModelError, SegshrinkError, nearest, one_line
 
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 # What stands before a colon and is no module.
 KINDS = ("custom", "exported", "hf", "keras", "labels", "onnx", "smp", "tflite", "torchscript", "torchvision")
-_LONGEST = 200  # letters of a foreign error
 _TRUSTED: ContextVar[frozenset[str]] = ContextVar("trusted_functions", default=frozenset())
 
 
@@ -131,9 +130,3 @@ def argument_names(function: Callable[..., Any]) -> tuple[str, ...]:
         return tuple(inspect.signature(function).parameters)
     except (TypeError, ValueError):
         return ()
-
-
-def one_line(error: Exception | str) -> str:
-    """Return what a foreign error says on one line, cut where it is very long."""
-    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())[:_LONGEST]

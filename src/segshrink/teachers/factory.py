@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from segshrink.classes import ClassMap
 from segshrink.config import Adapter, TeacherSource, Teaching, adapter_of
-from segshrink.errors import ConfigError, FileError, ModelError
+from segshrink.errors import ConfigError, FileError, ModelError, one_line
 from segshrink.files import content_key, expanded
 from segshrink.model_file import keras_path
 from segshrink.models import SegmentationModel, load_model, read_tensors
@@ -32,7 +32,7 @@ from segshrink.teachers.recognition import recognized
 from segshrink.teachers.teacher import Teacher
 from segshrink.teachers.torch_programs import open_program
 from segshrink.teachers.torch_teacher import AdaptedNetwork, TorchTeacher
-from segshrink.user_code import is_function, one_line
+from segshrink.user_code import is_function
 
 _LOGGER = logging.getLogger(__name__)
 _NETWORKS = ("smp", "torchvision", "espnetv2")
@@ -245,8 +245,8 @@ def _function_network(source: TeacherSource) -> _Opened:
         try:
             network.load_state_dict(_renamed(read_tensors(source.weights), network))
         except RuntimeError as error:
-            reason = one_line(str(error))
-            raise ModelError(f"{source.weights} doesn't fit the network of '{source.source}': {reason}") from error
+            fault = f"{source.weights} doesn't fit the network of '{source.source}'"
+            raise ModelError(f"{fault} ({one_line(error)}); give its own weights") from error
     origin = json.dumps([source.source, source.options], sort_keys=True, default=str)
     names = network.description.classes.names if isinstance(network, SegmentationModel) else None
     return _Opened(network, names, origin)

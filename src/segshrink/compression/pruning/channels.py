@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from segshrink.errors import ModelError
+from segshrink.errors import ModelError, one_line
 from segshrink.extras import needing
 from segshrink.models.outputs import chosen_output
 from segshrink.models.structure import size_names
-from segshrink.user_code import one_line
 
 Numbers = NDArray[np.int64]
 # Layers that have separate channels on both sides.
