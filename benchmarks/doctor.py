@@ -8,6 +8,9 @@ without normalization layers, both trained here on the Dubai scenes where ``--ne
 TensorFlow's DeepLab for Pascal VOC. Each fix's lines are put into the recipe, and the doctor asked again. Sound are
 the three as they are, the average of their weights (or, for DeepLab, of its answers for mirror images), and one that is
 half trained. Every diagnosis is written at once, so that an interrupted run goes on; ``--only`` measures some.
+
+Of networks that are sound or fed at a wrong size, the scores at other sizes stand beside: a doctor who names a size for
+a small gain accuses sound ones.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
 # What is said about sound teachers.
 _NO_ALARM = {"score", "certain", "uncertain", "unknown-classes"}
+# Faults whose networks are scored at other sizes, and these sizes.
+SIZED, SIZES = ("none", "half size", "double size"), (0.5, 0.75, 1.5, 2.0)
 NETWORKS = {
     "unet": "U-Net on MobileNetV2, Dubai",
     "plain": "U-Net without normalization layers, Dubai",
@@ -133,6 +138,16 @@ def measured(case: Case, recipe: Recipe, dataset: Dataset, images: int) -> dict[
     return row
 
 
+def at_sizes(case: Case, recipe: Recipe, dataset: Dataset, images: int) -> dict[str, float | None]:
+    """Return the teacher's mean IoU on the crops where they are enlarged by ``SIZES``, and its answers back."""
+    found = {}
+    for size in SIZES:
+        sized = applied(recipe, f"distillation.scales: [{size}]")
+        diagnosis = diagnose_recipe(sized, [source_of(case, recipe)], dataset=dataset, images=images, brief=True)
+        found[f"{size:g}"] = score(diagnosis)
+    return found
+
+
 def score(diagnosis: Diagnosis) -> float | None:
     """Return the teacher's mean IoU on the crops, as it was used."""
     scores = [finding.numbers["mean_iou"] for finding in diagnosis.findings if "mean_iou" in finding.numbers]
@@ -186,6 +201,11 @@ def to_markdown(results: Mapping[str, Any]) -> str:
             scores = [row["mean_iou"], row.get("fixed_mean_iou")]
             cells += ["" if value is None else f"{value:.3f}" for value in scores]
             lines.append(f"| {' | '.join(cells)} |")
+    titles = ["network", "fault", "mIoU", *(f"× {size:g}" for size in SIZES)]
+    lines += ["", "## At other sizes", "", f"| {' | '.join(titles)} |", "|---|---|" + "---:|" * (len(titles) - 2)]
+    for row in (row for row in rows if "at_sizes" in row):
+        scores = ["" if value is None else f"{value:.3f}" for value in (row["mean_iou"], *row["at_sizes"].values())]
+        lines.append(f"| {' | '.join([NETWORKS[row['network']], row['fault'], *scores])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -206,12 +226,16 @@ def main(arguments: Sequence[str]) -> None:
     datasets: dict[str, Dataset] = {}
     done = json.loads(file.read_text())["cases"] if file.exists() else {}
     for case in cases_of(networks, weights):
-        if case.key in done or not case.key.startswith(given.only):
+        sized = case.form == "as trained" and case.fault in SIZED
+        whole = case.key in done and (not sized or "at_sizes" in done[case.key])
+        if whole or not case.key.startswith(given.only):
             continue
         recipe = by_network[case.network.split()[0]]
         if recipe.data.name not in datasets:
             datasets[recipe.data.name] = open_dataset(recipe.data)
-        done[case.key] = measured(case, recipe, datasets[recipe.data.name], given.images)
+        asked = (case, recipe, datasets[recipe.data.name], given.images)
+        row = done[case.key] if case.key in done else measured(*asked)
+        done[case.key] = row | ({"at_sizes": at_sizes(*asked)} if sized else {})
         print(case.key, "->", done[case.key]["first"], done[case.key]["right"], flush=True)
         results = {
             "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
