@@ -17,7 +17,7 @@ RUN python3 -m venv /opt/segshrink \
     && rm -rf /src
 
 ENV PATH=/opt/segshrink/bin:$PATH
-RUN useradd --create-home predict
-USER predict
+RUN useradd --create-home --uid 1000 predict
+USER 1000
 WORKDIR /data
 CMD ["segshrink", "--help"]
