@@ -291,6 +291,24 @@ def test_images_without_masks_teach_unlabeled(tmp_path: Path) -> None:
     assert (made.pairs, len(dataset.train), len(dataset.val), len(dataset.unlabeled)) == (3, 2, 1, 3)
 
 
+def test_altered_copies_of_the_images_are_left_out(tmp_path: Path) -> None:
+    """As https://github.com/zhixuhao/unet lays out its 30 images beside crops of them."""
+    root = tmp_path / "train"
+    for number in range(4):
+        image(root / f"image/{number}.png")
+        mask(root / f"label/{number}.png")
+        image(root / f"aug/image_{number}_6.png")
+        mask(root / f"aug/mask_{number}_6.png")
+    made = segshrink.init(root, out=tmp_path / "out")
+    dataset = open_dataset(load_dataset(made.data))
+    assert {sample.image.parent.name for sample in (*dataset.train, *dataset.val)} == {"image"}
+    assert made.pairs == 4
+    assert [text for text in made.unsure if "copies" in text] == [
+        "left out, as altered copies of other images, which training makes by itself: aug"
+    ]
+    assert "copies of other images" in made.data.read_text()
+
+
 def test_pairs_by_a_list_alone(tmp_path: Path) -> None:
     root = tmp_path / "data"
     for number in range(3):

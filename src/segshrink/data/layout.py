@@ -25,6 +25,7 @@ _ROLE = re.compile(rf"(?i)(?<![a-z0-9])(?:(?P<mask>{_MASK})|(?P<image>{_IMAGE}))
 _GLUED = re.compile(r"(?i)(?<=[a-z])(?P<mask>annots?|masks?|labels?)$")
 _SHORT = re.compile(r"(?<=\d)_(?P<mask>L|P|m|GT)$")
 _LESS = re.compile(r"(?i)instance|object|panoptic|edge|depth|overlay|visual|preview|color")
+_AUGMENTED = re.compile(r"(?i)(?:^|[/_-])aug(?:ment(?:ed|ations?))?(?:[/_-]|$)")
 _LARGEST_GROUPS = 8
 
 
@@ -253,6 +254,13 @@ def part_of(step: str) -> str | None:
     """Return the part of a split that a folder's or list's name speaks of: "train", "val", "test"; None for none."""
     words = re.split(r"[^A-Za-z]+|(?<=[a-z])(?=[A-Z])", step)
     return next((part for word in words if (part := _PARTS.get(word.lower()))), None)
+
+
+def augmented_folders(names: Sequence[str]) -> set[str]:
+    """Return the folders whose names say that they hold altered copies of other images; empty where all files do."""
+    folders = {str(PurePosixPath(name).parent) for name in names}
+    found = {folder for folder in folders if _AUGMENTED.search(folder)}
+    return found if found < folders else set()
 
 
 def scenes_of(images: Sequence[str]) -> dict[str, list[str]]:

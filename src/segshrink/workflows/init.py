@@ -6,13 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from segshrink.config import load_dataset
 from segshrink.data.annotation_layout import LabeledLayout, find_labeled_layout
 from segshrink.data.class_guess import Ask, GuessedClasses, guess_classes, guess_instances, guess_labels
 from segshrink.data.class_names import category_names, find_class_names
-from segshrink.data.layout import Layout, find_layout, layout_from_lists
+from segshrink.data.layout import Layout, augmented_folders, find_layout, layout_from_lists
 from segshrink.data.mask_survey import MaskSurvey, survey_masks
 from segshrink.data.pairing import find_pairs, refuse_unpaired
 from segshrink.data.split_guess import GuessedSplit, guess_split
@@ -73,7 +73,9 @@ def init(
     """
     folder, out = Path(folder).resolve(), Path(out)
     _check_places(folder, out)
-    names = _names(folder)
+    everything = _names(folder)
+    copies = augmented_folders(everything)
+    names = [name for name in everything if str(PurePosixPath(name).parent) not in copies]
     layout = find_layout(names) or layout_from_lists(folder, names)
     labeled = find_labeled_layout(folder, names, layout, ask)
     layout = labeled.layout if labeled else layout
@@ -88,7 +90,7 @@ def init(
     good = [pair for pair in layout.pairs if pair[0] not in survey.broken]
     held = {image: set(values) for image, values in survey.by_image.items()}
     split = guess_split(folder, names, [image for image, _ in good], layout.unpaired, held)
-    return _written(_Draft(folder, out, layout, survey, classes, split, source, options), teacher)
+    return _written(_Draft(folder, out, layout, survey, classes, split, source, options, sorted(copies)), teacher)
 
 
 def _look(
@@ -134,10 +136,17 @@ class _Draft:
     split: GuessedSplit
     source: str | None
     options: MaskOptions
+    copies: list[str]
 
     @property
     def name(self) -> str:
         return name_of(self.folder)
+
+    @property
+    def left_out(self) -> str:
+        """Say which folders are left out; empty for none."""
+        said = f"left out, as altered copies of other images, which training makes by itself: {listed(self.copies)}"
+        return said if self.copies else ""
 
     @property
     def unsure(self) -> tuple[str, ...]:
@@ -145,9 +154,10 @@ class _Draft:
         entries = [
             f"{entry.mask}: {entry.unsure}" for entry in (*self.classes.classes, *self.classes.ignored) if entry.unsure
         ]
+        several = several if self.layout.others else ""
         return tuple(
             text
-            for text in (several if self.layout.others else "", f"split: {self.split.unsure}", *entries)
+            for text in (several, self.left_out, f"split: {self.split.unsure}", *entries)
             if text and text != "split: "
         )
 
@@ -218,6 +228,8 @@ def _data_files(draft: _Draft, *, by_wildcards: bool) -> dict[str, str]:
         lines.append(
             f"images: {yaml_value(f'{outside}/{PAIRS}')}  # {len(good)} pairs, by a list: no wildcard means just these"
         )
+    if draft.left_out:
+        lines.append(f"# (?) {printable(draft.left_out)}")
     if survey.broken:
         lines += broken_lines(survey.broken, f"{outside}/{EXCLUDED}", files, excluded=by_wildcards)
     if survey.resized:
