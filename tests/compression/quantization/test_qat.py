@@ -60,7 +60,7 @@ def test_distillation_makes_up_for_rounding(
     training = recipe.student.training.model_copy(update={"epochs": 36})  # type: ignore[union-attr]
     longer = recipe.model_copy(update={"student": recipe.student.model_copy(update={"training": training})})  # type: ignore[union-attr]
     random_before = torch.get_rng_state()
-    trained = quantization_aware_distillation(spoiled, recipe.data, recipe=longer)
+    trained = quantization_aware_distillation(spoiled, open_dataset(recipe.data), recipe=longer)
     hurt, healed = (rounded_score(one, recipe, tiles) for one in (spoiled, trained))
     assert hurt < rounded_score(model, recipe, tiles) - 0.005
     assert healed > hurt + 0.005
@@ -88,13 +88,17 @@ def test_the_teacher_is_the_recipes_where_it_answers_about_crops(
     teacher.whole_scenes = whole_scenes
     monkeypatch.setattr(qat, "open_teachers", lambda *_, **__: teacher)
     teaching = recipe.distillation.model_copy(update={"teachers": [TeacherSource(source="elsewhere")]})
-    quantization_aware_distillation(model, recipe.data, recipe=recipe.model_copy(update={"distillation": teaching}))
+    quantization_aware_distillation(
+        model, open_dataset(recipe.data), recipe=recipe.model_copy(update={"distillation": teaching})
+    )
     assert sum(asked) == (0 if whole_scenes else 32)
 
 
 def test_a_recipe_without_a_student_says_so(model: SegmentationModel, recipe: Recipe) -> None:
     with pytest.raises(ConfigError, match="no 'student' section"):
-        quantization_aware_distillation(model, recipe.data, recipe=recipe.model_copy(update={"student": None}))
+        quantization_aware_distillation(
+            model, open_dataset(recipe.data), recipe=recipe.model_copy(update={"student": None})
+        )
 
 
 def test_a_model_learns_on_at_its_working_size(
@@ -109,7 +113,7 @@ def test_a_model_learns_on_at_its_working_size(
 
     monkeypatch.setattr(qat, "CropModule", Seen)
     halved = model.with_resize(0.5)
-    trained = quantization_aware_distillation(halved, recipe.data, recipe=recipe)
+    trained = quantization_aware_distillation(halved, open_dataset(recipe.data), recipe=recipe)
     assert trained.description == halved.description
     assert made[0].train_store.shape(0) == (48, 48), "of 96 pixels"
     before, after = (next(each.network.parameters()) for each in (halved, trained))

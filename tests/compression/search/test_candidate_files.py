@@ -47,7 +47,7 @@ def test_a_runtime_that_dies_costs_its_own_file_only(tmp_path: Path, stand_in: C
     assert "SIGABRT" in refused[0]
     assert [(file.runtime, Path(file.path or "").name) for file in files] == [
         ("onnxruntime", "fp32.onnx"),
-        ("openvino", "fp32.xml"),
+        ("openvino", "fp32.onnx"),
         ("openvino", "int8.xml"),
     ]
     stand_in("openvino", "aborts")

@@ -56,7 +56,7 @@ _RUNTIME_PRECISION: dict[Precision, str] = {"fp32": "32", "int8": "auto"}
 
 def quantize(
     model: SegmentationModel | Path,
-    data: DatasetDescription,
+    data: Dataset | DatasetDescription,
     *,
     out: Path,
     runtimes: Sequence[str] = RUNTIMES,
@@ -106,11 +106,12 @@ def quantize(
     out = Path(out)
     _check(runtimes, max_drop)
     refuse_foreign(out, overwrite=overwrite, kind=QUANTIZATION)
-    source = model if isinstance(model, SegmentationModel) else open_backend(model, classes=data.class_map())
+    classes = data.classes if isinstance(data, Dataset) else data.class_map()
+    source = model if isinstance(model, SegmentationModel) else open_backend(model, classes=classes)
     if quantization_aware_distillation and not isinstance(source, SegmentationModel):
         raise UsageError(f"{model} is a file, whose weights can't be trained; give the model it was made from")
     description = source.description
-    dataset = open_dataset(data, model=description)
+    dataset = data if isinstance(data, Dataset) else open_dataset(data, model=description)
     if description is not None:
         refuse_other_classes(description, dataset)
         refuse_other_bands(description, dataset)
@@ -129,7 +130,7 @@ def quantize(
         too_bad = any(row.drop > max_drop for row in int8.values())
         trains = quantization_aware_distillation or (recipe is not None and too_bad)
         if isinstance(source, SegmentationModel) and trains:
-            int8 = work.distilled(source, data, recipe, [runtime for runtime in floats if runtime != LITERT], int8)
+            int8 = work.distilled(source, recipe, [runtime for runtime in floats if runtime != LITERT], int8)
         rows = work.timed(floats, int8)
         measured = {(row.runtime, row.precision) for row in rows}
         refused = tuple(refusal for place, refusal in work.refused.items() if place not in measured)
@@ -190,7 +191,6 @@ class _Quantization:
     def distilled(
         self,
         model: SegmentationModel,
-        data: DatasetDescription,
         recipe: Recipe | None,
         runtimes: Iterable[str],
         rows: dict[str, QuantizationRow],
@@ -198,7 +198,7 @@ class _Quantization:
         """Return for each runtime the better of its row and that of a model which was trained for 8 bits."""
         from segshrink.compression.quantization.qat import quantization_aware_distillation
 
-        trained = quantization_aware_distillation(model, data, recipe=recipe, progress=self.progress)
+        trained = quantization_aware_distillation(model, self.dataset, recipe=recipe, progress=self.progress)
         source = export_onnx(trained, self.scratch / "distilled.onnx")
         best = dict(rows)
         with suppress(ModelError):  # the files before are better than nothing

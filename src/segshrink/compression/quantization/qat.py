@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from itertools import islice
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from segshrink.compression.quantization.fake_quantization import fake_quantized, observing
-from segshrink.config import DatasetDescription, Distillation, Learner, ModelChoice, Recipe
-from segshrink.data import CropModule, Dataset, open_dataset
+from segshrink.config import Distillation, Learner, ModelChoice, Recipe
+from segshrink.data import CropModule, Dataset
 from segshrink.errors import ConfigError
 from segshrink.losses import WeightedTerm
 from segshrink.models import SegmentationModel
@@ -33,7 +35,7 @@ OBSERVED_BATCHES = 8
 
 def quantization_aware_distillation(
     model: SegmentationModel,
-    data: DatasetDescription,
+    dataset: Dataset,
     *,
     recipe: Recipe | None = None,
     progress: Progress | None = None,
@@ -49,7 +51,7 @@ def quantization_aware_distillation(
 
     Args:
         model: The model; it is left as it is.
-        data: The data set; it is trained on its training and unlabeled images.
+        dataset: The data set, opened for the model; it is trained on its training and unlabeled images.
         recipe: Crops, augmentation, terms and training of the model; None takes the defaults.
         progress: Called after every step with (steps done, steps in all, a short text).
 
@@ -61,12 +63,12 @@ def quantization_aware_distillation(
         TrainingError: The loss became NaN or infinite.
     """
     if recipe is None:
-        recipe = Recipe(data=data, student=Learner(model=ModelChoice(id=model.description.id)))
+        recipe = Recipe(data=dataset.description, student=Learner(model=ModelChoice(id=model.description.id)))
     if recipe.student is None:
         raise ConfigError(f"recipe '{recipe.name}' has no 'student' section to say how to train; add one")
     learner = recipe.student
     resize = model.description.resize
-    dataset = open_dataset(data.model_copy(update={"resize": resize}), model=model.description)
+    dataset = replace(dataset, description=dataset.description.model_copy(update={"resize": resize}))
     student = copy.deepcopy(model).with_resize(None)  # as crops come at the working size
     student.requires_grad_(True)
     teacher, terms = _teacher(model, recipe.distillation, learner, dataset)
@@ -99,6 +101,7 @@ def quantization_aware_distillation(
             precision="32-true",
             accelerator=accelerator(),
             devices=1,
+            plugins=[LightningEnvironment()],  # alone, whatever scheduler is around
             callbacks=callbacks,
             limit_val_batches=0,
             gradient_clip_val=training.clip_norm,

@@ -12,12 +12,14 @@ import torch
 from segshrink.compression.quantization import quantize
 from segshrink.compression.quantization.onnx_int8 import OnnxQuantizer
 from segshrink.compression.quantization.openvino_int8 import write_openvino_int8
+from segshrink.compression.quantization.pipeline import FLOAT_FILE
 from segshrink.compression.search.candidates import CandidateFile
 from segshrink.compression.search.results import FILE_COLUMNS, file_cells
 from segshrink.compression.search.search import Advance, Outcome, Settings
 from segshrink.config import Recipe
+from segshrink.data import Dataset
 from segshrink.errors import ModelError
-from segshrink.export import export_onnx, export_openvino
+from segshrink.export import export_onnx
 from segshrink.export.card import model_card
 from segshrink.export.metadata import ExportedFile
 from segshrink.export.stac import stac_items
@@ -53,9 +55,9 @@ def export_untrained(
     _draw_biases(model)
     noise = np.random.default_rng(0)
     tiles = [noise.integers(0, 256, (model.description.bands, _NOISE, _NOISE), dtype=np.uint8) for _ in range(2)]
-    files = [_export_float(model, folder, runtime) for runtime in runtimes]
-    plain = folder / "fp32.onnx"
-    quantizer = OnnxQuantizer((plain if plain.exists() else export_onnx(model, plain)).read_bytes(), tiles)
+    plain = export_onnx(model, folder / FLOAT_FILE)
+    files = _exported(plain, runtimes, "fp32")
+    quantizer = OnnxQuantizer(plain.read_bytes(), tiles)
     path = folder / "int8.onnx"
     refused: list[str] = []
     try:
@@ -66,12 +68,13 @@ def export_untrained(
             return files, refused
         path, runtimes = folder / "int8.xml", ("openvino",)
         write_openvino_int8(quantizer.model, path, tiles, nodes=quantizer.nodes)
-    return files + [_exported(path, runtime, "int8") for runtime in runtimes], refused
+    return files + _exported(path, runtimes, "int8"), refused
 
 
 def export_trained(
     model: SegmentationModel,
     recipe: Recipe,
+    dataset: Dataset,
     folder: Path,
     runtimes: Sequence[str],
     *,
@@ -80,12 +83,13 @@ def export_trained(
 ) -> tuple[list[CandidateFile], list[str]]:
     """Export a trained model for each runtime, in fp32 and in int8.
 
-    One int8 file serves all runtimes: OpenVINO runs the ONNX file as fast as one of its own, which is larger by far,
-    and is made where ONNX Runtime can't be used with its file on this machine.
+    One file serves all runtimes: OpenVINO runs an ONNX file as fast as one of its own. In int8 that would be larger by
+    far, and is made where ONNX Runtime can't be used with its file on this machine.
 
     Args:
         model: The model.
         recipe: How it was trained, its teachers named; where int8 costs too much, it learns on in int8.
+        dataset: Its data set.
         folder: Existing or new folder.
         runtimes: What it will run on.
         max_drop: Points of mIoU that int8 may cost.
@@ -98,13 +102,12 @@ def export_trained(
         ModelError: The network can't be exported.
         MissingExtraError: What a runtime needs isn't installed.
     """
-    files = [_export_float(model, folder, runtime) for runtime in runtimes]
     refused = []
     for maker in dict.fromkeys(("onnxruntime", *runtimes)):
         try:
             result = quantize(
                 model,
-                recipe.data,
+                dataset,
                 out=folder / f"quantized-{maker}",
                 runtimes=(maker,),
                 max_drop=max_drop,
@@ -114,10 +117,10 @@ def export_trained(
         except ModelError as error:
             refused.append(str(error))
             continue
-        path = result.row(maker, "int8").file
+        plain, small = (result.row(maker, precision).file for precision in ("fp32", "int8"))
         served = runtimes if maker == "onnxruntime" else (maker,)
-        return files + [_exported(path, runtime, "int8") for runtime in served], refused
-    return files, refused
+        return _exported(plain, runtimes, "fp32") + _exported(small, served, "int8"), refused
+    return _exported(export_onnx(model, folder / FLOAT_FILE), runtimes, "fp32"), refused
 
 
 def measure_files(
@@ -193,14 +196,10 @@ def write_model_card(outcome: Outcome) -> list[Path]:
     return [page, record]
 
 
-def _export_float(model: SegmentationModel, folder: Path, runtime: str) -> CandidateFile:
-    if runtime == "openvino":
-        return _exported(export_openvino(model, folder / "fp32.xml"), runtime, "fp32")
-    return _exported(export_onnx(model, folder / "fp32.onnx"), runtime, "fp32")
-
-
-def _exported(path: Path, runtime: str, precision: str) -> CandidateFile:
-    return CandidateFile(runtime, precision, ModelFile(path).size_bytes, path=str(path))
+def _exported(path: Path, runtimes: Sequence[str], precision: str) -> list[CandidateFile]:
+    """Return a file as each runtime runs it."""
+    size = ModelFile(path).size_bytes
+    return [CandidateFile(runtime, precision, size, path=str(path)) for runtime in runtimes]
 
 
 def _draw_biases(model: SegmentationModel) -> None:

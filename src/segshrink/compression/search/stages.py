@@ -206,7 +206,9 @@ class SearchStages:
         recipe = recipe.model_copy(update={"distillation": teachers})
         with self.show(f"quantize {result.name}") as advance:
             model = load_model(run.model)
-            files, refused = export_trained(model, recipe, folder, runtimes, max_drop=max_drop, progress=advance)
+            files, refused = export_trained(
+                model, recipe, self.dataset, folder, runtimes, max_drop=max_drop, progress=advance
+            )
         scores = []
         for file in files:
             try:
