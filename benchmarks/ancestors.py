@@ -1,14 +1,15 @@
 """Five student projects, run again: their networks and settings, a control beside each student.
 
     export SEGSHRINK_RUNS=/runs                     # outside the checkout
-    while python benchmarks/ancestors.py; do :; done   # one training each time; resumes; status 1 when all are done
+    while python benchmarks/ancestors.py; do :; done   # one training each time; resumes; status 1 when none is left
 
 A to D distilled the U-Net of the Keras tutorials into one with half the filters on the Dubai scenes
 (``configs/ancestors/half-unet.yaml``): with their alpha and temperature, with the losses of ``configs/dubai.yaml``, on
 tiles nobody trained on and on their leaking patches, for the 1,300 steps of their ten epochs; and the same two networks
 with all of our settings for as many steps. The average of three teachers, and a student of it. What the doctor says
 about their faults, put back in. Nothing is chosen on the scenes that judge: every training hands over its last state.
-One thread each. Results go to ``benchmarks/results/ancestors.*``.
+One thread each; several processes may run side by side. Results go to ``benchmarks/results/ancestors.*``: what they
+hold is trained again only where something that is left to do needs its folder.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from locks import locked
 from segshrink import (
     EvaluationRecord,
     Recipe,
@@ -42,7 +44,7 @@ from segshrink.training.run import Role
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
-JUDGED = "judged.json"
+JUDGED, SAID = "judged.json", "faults.json"
 # On their pages, of their own leaking split.
 THEIRS = {"accuracy": 0.556, "mean_iou": 0.20, "weighted_f1": 0.43}
 PATCHES = "data.split={patches: 256, share: 0.2}"
@@ -124,7 +126,7 @@ class Ancestors:
     def __init__(self, given: argparse.Namespace) -> None:
         self.data: Path = given.data.resolve()
         self.runs: Path = given.runs.resolve() / "ancestors"
-        self.results: Path = given.results
+        self.file: Path = given.results / "ancestors.json"
 
     def recipe(self, cell: Cell) -> Recipe:
         """Return what a cell trains."""
@@ -139,17 +141,33 @@ class Ancestors:
             overrides += distillation_overrides([self.runs / name for name in cell.teachers])
         return load_recipe(CONFIGS / cell.config, overrides)
 
+    def left(self) -> list[Cell]:
+        """Return the cells to run, in order: without a record, or needed by what is left to do and not here."""
+        wanted = {cell.name for cell in CELLS if cell.name not in self.cells}
+        needed = {name for cell in CELLS if cell.name in wanted for name in cell.teachers}
+        if not self.doctor:
+            needed.add(CELLS[0].name)
+        return [cell for cell in CELLS if cell.name in wanted | needed and not self.judged(cell.name).exists()]
+
+    def judged(self, name: str) -> Path:
+        """Return the file of a cell's record in its folder."""
+        return self.runs / name / JUDGED
+
     def run_next(self) -> bool:
-        """Run the first cell that isn't done; tell whether there was one."""
-        for cell in CELLS:
-            if not (self.runs / cell.name / JUDGED).exists():
-                print(f"{cell.name}: begins", flush=True)
-                self.run(cell)
-                return True
-        faults = self.runs / "faults.json"
-        if not faults.exists():
-            write_json(faults, self.faults())
-            return True
+        """Run the first cell that isn't done and that nobody runs; tell whether there was one."""
+        if not self.doctor and self.judged(CELLS[0].name).exists():
+            with locked(self.runs / ".locks" / "faults.lock") as mine:
+                if mine:
+                    write_json(self.runs / SAID, self.faults())
+                    return True
+        for cell in self.left():
+            if not all(self.judged(name).exists() for name in cell.teachers):
+                continue
+            with locked(self.runs / ".locks" / f"{cell.name.replace('/', '-')}.lock") as mine:
+                if mine and not self.judged(cell.name).exists():
+                    print(f"{cell.name}: begins", flush=True)
+                    self.run(cell)
+                    return True
         return False
 
     def run(self, cell: Cell) -> None:
@@ -166,7 +184,7 @@ class Ancestors:
             taught = teacher if cell.role == "student" else None
             train(recipe, out=folder.path, role=cell.role, teacher=taught, dataset=dataset, resume=True)
             judged = evaluate(folder.model, dataset, out=folder.path, name=cell.role, pictures=0)
-        write_json(folder.path / JUDGED, self.record(cell, folder, judged))
+        write_json(self.judged(cell.name), self.record(cell, folder, judged))
         print(f"{cell.name}: mIoU {judged.scores.mean_iou:.3f}", flush=True)
 
     def record(self, cell: Cell, folder: RunFolder, judged: EvaluationRecord) -> dict[str, Any]:
@@ -215,13 +233,29 @@ class Ancestors:
 
     def write(self) -> None:
         """Write what is done so far."""
-        files = [self.runs / cell.name / JUDGED for cell in CELLS]
-        records = [read_json(file) for file in files if file.exists()]
-        if not records:
-            return
-        faults = read_json(self.runs / "faults.json") if (self.runs / "faults.json").exists() else {}
-        write_json(self.results / "ancestors.json", {"published": THEIRS, "cells": records, "faults": faults})
-        write_text(self.results / "ancestors.md", "\n".join(page(records, faults)) + "\n")
+        cells, doctor = self.cells, self.doctor
+        records = [cells[cell.name] for cell in CELLS if cell.name in cells]
+        if records:
+            write_json(self.file, {"published": THEIRS, "cells": records, "faults": doctor})
+            write_text(self.file.with_suffix(".md"), "\n".join(page(records, doctor)) + "\n")
+
+    @property
+    def cells(self) -> dict[str, dict[str, Any]]:
+        """Records by name: of the results, and of the folders here."""
+        known = read_json(self.file)["cells"] if self.file.exists() else []
+        here = [read_json(self.judged(cell.name)) for cell in CELLS if self.judged(cell.name).exists()]
+        return {record["cell"]: record for record in (*known, *here)}
+
+    @property
+    def doctor(self) -> dict[str, list[str]]:
+        """What the doctor says, from the folder here or the results; empty where it wasn't asked."""
+        here = self.runs / SAID
+        found: dict[str, list[str]] = {}
+        if here.exists():
+            found = read_json(here)
+        elif self.file.exists():
+            found = read_json(self.file)["faults"]
+        return found
 
 
 def page(records: Sequence[dict[str, Any]], faults: dict[str, list[str]]) -> list[str]:
