@@ -18,19 +18,18 @@ the training process; those of teachers and of their answers stand apart, as cel
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dubai_overlap import main as write_consensus
-from proof_cells import BUILDINGS, PLACES, Cell, cells, epochs
-from proof_data import write_buildings, write_pool
+from locks import locked
+from proof_cells import BUILDINGS, PLACES, VOC, Cell, cells, epochs
+from proof_data import write_buildings, write_pool, write_voc
 from proof_results import Results, check, plan_table
 from segshrink import (
     Dataset,
@@ -54,6 +53,20 @@ from segshrink.machine import processor_seconds
 from segshrink.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
+VOC_ROOT = "VOCdevkit/VOC2012"
+# Where a recipe's data and weights lie.
+PLACED = {
+    "dubai": (
+        "data.root=DATA/dubai",
+        "teacher.model.encoder_weights=WEIGHTS/efficientnet_lite2_imagenet.safetensors",
+        "teacher.training.threads=1",
+    ),
+    "voc": (
+        f"data.root=DATA/{VOC_ROOT}",
+        "distillation.teachers=[{source: 'tflite:WEIGHTS/deeplabv3_257_mv_gpu.tflite', adapter: {fit: tile, "
+        "mean: 127.5, std: 127.5}}, {source: WEIGHTS/espnetv2_s_2.0_pascal_384x384.pth}]",
+    ),
+}
 BORDER = 3
 FAILED = "failed.txt"
 
@@ -73,19 +86,18 @@ class Proof:
         training = "teacher" if cell.role in ("teacher", "bank", "answers") else "student"
         overrides = [
             f"seed={cell.seed}",
-            f"data.root={self.data / 'dubai'}",
-            f"teacher.model.encoder_weights={self.weights / 'efficientnet_lite2_imagenet.safetensors'}",
-            f"student.model.encoder_weights={self.weights / 'mobilenet_v2_imagenet.safetensors'}",
-            "teacher.training.threads=1",
+            "student.model.encoder_weights=WEIGHTS/mobilenet_v2_imagenet.safetensors",
             "student.training.threads=1",
             f"distillation.teacher_cache={self.runs / 'answers'}",
-            *(self.placed(text) for text in cell.overrides),
+            *PLACED[cell.recipe],
+            *cell.overrides,
         ]
+        overrides = [self.placed(text) for text in overrides]
         if steps := cell.steps or next((c.steps for c in self.cells if c.name == f"{cell.name}/member-0"), 0):
             overrides.append(f"{training}.training.epochs={epochs(steps)}")
-        if cell.teacher is not None:
+        if cell.teacher is not None and cell.recipe == "dubai":
             overrides += distillation_overrides(self.runs / cell.teacher)
-        recipe = load_recipe(ROOT / "configs" / "dubai.yaml", overrides)
+        recipe = load_recipe(ROOT / "configs" / f"{cell.recipe}.yaml", overrides)
         return recipe if cell.member is None else member_recipes(recipe, open_dataset(recipe.data))[cell.member]
 
     @property
@@ -100,6 +112,8 @@ class Proof:
             for place in PLACES:
                 for count, _ in BUILDINGS:
                     write_buildings(self.data / "hot-buildings", place, count, pool)
+            for count in (count for count, _ in VOC if count):
+                write_voc(self.data / VOC_ROOT, count, pool)
             if not (self.consensus / "dataset.yaml").exists():
                 places = ("--data", str(self.data / "dubai"), "--out", str(self.consensus))
                 write_consensus([*places, "--results", str(self.results.folder)])
@@ -111,9 +125,9 @@ class Proof:
             override = override.replace(f"{name}/", f"{place}/")
         return override
 
-    def run_next(self, *, longest_first: bool) -> Cell | None:
-        """Run the next cell that nobody runs; None where there is none."""
-        order = self.results.left(self.cells)
+    def run_next(self, *, longest_first: bool, only: str) -> Cell | None:
+        """Run the next cell that nobody runs, of those whose names begin so; None where there is none."""
+        order = [cell for cell in self.results.left(self.cells) if cell.name.startswith(only)]
         if longest_first:
             order = sorted(order, key=lambda cell: -self.results.expected_seconds(cell))
         for cell in order:
@@ -149,7 +163,7 @@ class Proof:
         else:
             teacher = (lambda: self.teacher(recipe, dataset)) if cell.role == "student" else None
             train(recipe, out=folder.path, role=cell.role, teacher=teacher, dataset=dataset, resume=True)
-        reference = self.runs / f"{cell.teacher}-answers" if cell.role == "student" else None
+        reference = self.runs / cell.answers if cell.role == "student" and cell.answers else None
         evaluation = evaluate(
             model, dataset, out=folder.path, name=cell.role, border=BORDER, pictures=0, reference=reference
         )
@@ -188,19 +202,6 @@ class Proof:
         return open_teachers(recipe.distillation, dataset.classes, bands=dataset.bands)
 
 
-@contextmanager
-def locked(lock: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Tell whether this process, and no other, holds a lock during the block; it dies with the process."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
 def _store(dataset: Dataset, part: str) -> SceneStore:
     return SceneStore(getattr(dataset, part), dataset.classes)
 
@@ -219,6 +220,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--weights", type=Path, default=ROOT.parent / "shared" / "weights", help="ImageNet weights")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--only", default="", help="run only cells whose names begin so, such as voc/")
     given = parser.parse_args(arguments)
     if given.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -230,7 +232,7 @@ def main(arguments: Sequence[str]) -> int:
         lines, tried = check(proof.results)
         print("\n".join(lines))
         return 0 if tried else 1
-    done = proof.run_next(longest_first=given.device == "cuda")
+    done = proof.run_next(longest_first=given.device == "cuda", only=given.only)
     print("nothing to run" if done is None else f"{done.name}: done", flush=True)
     return 1 if done is None else 0
 

@@ -21,6 +21,18 @@ LENGTHS = ((4000, 2), (1300, 2), (8000, 5))
 # Labeled tiles of a place, and how many seeds; 0: all.
 PLACES = ("place-1", "place-5")
 BUILDINGS = ((25, 3), (100, 3), (0, 2))
+# Labeled images of Pascal VOC, and how many seeds; 0: all.
+VOC = ((150, 3), (0, 2))
+VOC_TEACHERS = "voc/teachers"
+ESPNET_SEEDS = 2
+# The published ESPNetv2 goes on at its own size, on the images as they are.
+ESPNET = (
+    "data.resize=null",
+    "crops.size=384",
+    "student.model={id: espnetv2, options: {scale: 1.5}}",
+    "student.start=WEIGHTS/espnetv2_s_1.5_pascal_384x384.pth",
+    "student.training.learning_rate=0.0005",
+)
 # Labels only, with the pool by consistency.
 CONSISTENCY = ("student.consistency={threshold: 0.95}", "augmentation.cutmix=0.5")
 # Terms on the teacher's answers alone, as in configs/dubai.yaml.
@@ -43,13 +55,14 @@ class Cell:
     Attributes:
         name: Its folder under ``$SEGSHRINK_RUNS``.
         role: What is made; "answers" are a teacher's answers about the training images and the pool.
-        overrides: Changes of ``configs/dubai.yaml``.
+        overrides: Changes of the recipe.
         steps: Optimization steps.
         seed: Random seed.
         teacher: The cell whose model teaches.
         member: The cell is this member of the recipe's bank.
         consensus: Judged where two label sets agree, too.
         keeps_weights: Whether its weights go beside the results.
+        recipe: Name of the recipe in ``configs``; the teachers of "voc" are files of others.
     """
 
     name: str
@@ -61,15 +74,21 @@ class Cell:
     member: int | None = None
     consensus: bool = False
     keeps_weights: bool = False
+    recipe: Literal["dubai", "voc"] = "dubai"
+
+    @property
+    def answers(self) -> str | None:
+        """The cell that holds its teacher's answers."""
+        return self.teacher if self.teacher is None or self.recipe == "voc" else f"{self.teacher}-answers"
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Names of the cells that must be finished before."""
         if self.role == "bank":
             return tuple(f"{self.name}/member-{number}" for number in range(len(self.members)))
-        if self.teacher is None:
+        if self.teacher is None or self.answers is None:
             return ()
-        return (self.teacher,) if self.role == "answers" else (self.teacher, f"{self.teacher}-answers")
+        return (self.teacher,) if self.role == "answers" else tuple({self.teacher: None, self.answers: None})
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -95,6 +114,7 @@ def cells(pool: Path) -> list[Cell]:
         *_dubai(with_pool),
         *_groups(with_pool),
         *_buildings(pool),
+        *_voc(pool),
     ]
 
 
@@ -203,6 +223,28 @@ def _buildings(pool: Path) -> list[Cell]:
             for seed in range(seeds):
                 planned.append(Cell(f"{name}/control-{seed}", "control", data, 2000, seed))
                 planned.append(Cell(f"{name}/pool-{seed}", "student", pooled, 2000, seed, f"{name}/bank"))
+    return planned
+
+
+def _voc(pool: Path) -> list[Cell]:
+    """Return the trainings on Pascal VOC, with the images that aren't labeled as the pool."""
+
+    def cell(name: str, role: Role, overrides: tuple[str, ...], steps: int = 0, seed: int = 0) -> Cell:
+        teacher = VOC_TEACHERS if role == "student" else None
+        keeps = role == "student" and name.startswith("voc/espnet")
+        return Cell(name, role, overrides, steps, seed, teacher, keeps_weights=keeps, recipe="voc")
+
+    planned = [cell(VOC_TEACHERS, "answers", ())]
+    for count, seeds in VOC:
+        listed = pool.with_name(f"voc-{count}")
+        data = (f"data.split.train={listed}.txt",) if count else ()
+        pooled = (*data, f"data.unlabeled={listed}-pool.txt") if count else ()
+        for seed in range(seeds):
+            planned.append(cell(f"voc/control-{count}-{seed}", "control", data, 6000, seed))
+            planned.append(cell(f"voc/student-{count}-{seed}", "student", pooled, 6000, seed))
+    for seed in range(ESPNET_SEEDS):
+        planned.append(cell(f"voc/espnet-control-{seed}", "control", ESPNET, 2000, seed))
+        planned.append(cell(f"voc/espnet-student-{seed}", "student", ESPNET, 2000, seed))
     return planned
 
 

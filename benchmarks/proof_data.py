@@ -1,4 +1,4 @@
-"""The pool of unlabeled images that students of ``proof.py`` learn on, at about the ground resolution of Dubai's."""
+"""What students of ``proof.py`` learn on: the pool of unlabeled aerial images, and lists of few labeled ones."""
 
 from __future__ import annotations
 
@@ -73,6 +73,21 @@ def write_buildings(data: Path, place: str, count: int, pool: Path) -> None:
     others = [line for line in pool.read_text(encoding="utf-8").splitlines() if "hot-buildings" not in line]
     write_text(pool.with_name(f"{place}-{count}.txt"), "\n".join(labeled) + "\n")
     write_text(pool.with_name(f"{place}-{count}-pool.txt"), "\n".join(rest or others) + "\n")
+
+
+def write_voc(data: Path, count: int, pool: Path) -> None:
+    """List labeled images of Pascal VOC, drawn once for all runs, and the others without their masks.
+
+    Args:
+        data: Folder of Pascal VOC's layout.
+        count: Labeled images.
+        pool: What ``write_pool`` gave; the lists are written beside it.
+    """
+    names = (data / "ImageSets" / "Segmentation" / "train.txt").read_text(encoding="utf-8").split()
+    drawn = {names[number] for number in np.random.default_rng(0).permutation(len(names))[:count]}
+    rest = [f"JPEGImages/{name}.jpg" for name in names if name not in drawn]
+    write_text(pool.with_name(f"voc-{count}.txt"), "\n".join(sorted(drawn)) + "\n")
+    write_text(pool.with_name(f"voc-{count}-pool.txt"), "\n".join(rest) + "\n")
 
 
 def _squares(folder: Path, factor: int) -> dict[tuple[int, int], list[tuple[Path, int, int]]]:

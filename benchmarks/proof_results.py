@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from proof_cells import BUILDINGS, GROUPS, LENGTHS, PLACES, Cell
+from proof_cells import BUILDINGS, ESPNET_SEEDS, GROUPS, LENGTHS, PLACES, VOC, Cell
 from segshrink import EvaluationRecord, __version__, paired_bootstrap, welch_interval
 from segshrink.evaluation_records import CalibrationRecord
 from segshrink.files import read_json, write_json, write_text
@@ -20,6 +20,9 @@ from segshrink.machine import describe_machine
 JUDGED = "judged.json"
 # Points of IoU that are hoped for, by labeled tiles.
 BUILDING_GAINS = {25: 5.0, 100: 3.0, 0: 1.0}
+# Points of mIoU that are hoped for on Pascal VOC, by labeled images.
+VOC_GAINS = {150: 3.0, 0: 1.5}
+ESPNET_PAIR = ("voc/espnet-student-*", "voc/espnet-control-*")
 # Seconds of a processor a step, and for a teacher's answers or a bank's scores, until some were measured.
 EXPECTED = {"teacher": 2.5, "student": 1.0, "answers": 6000.0, "bank": 3000.0}
 _ROLES = {"control": "student", "student": "student", "teacher": "teacher", "answers": "answers", "bank": "bank"}
@@ -258,6 +261,22 @@ def _buildings(place: str, count: int, seeds: int) -> Callable[[Results], Outcom
     return measure
 
 
+def _pair(student: str, control: str, seeds: int) -> Callable[[Results], Outcome | None]:
+    """Return the measure of students' mIoU above their controls', in points."""
+
+    def measure(results: Results) -> Outcome | None:
+        sides = [results.evaluations(name, seeds) for name in (student, control)]
+        return _difference(sides[0], sides[1]) if sides[0] and sides[1] else None
+
+    return measure
+
+
+def _espnet(results: Results) -> Outcome | None:
+    """Return the mean mIoU of ESPNetv2's students."""
+    found = results.evaluations("voc/espnet-student-*", ESPNET_SEEDS)
+    return Outcome(mean(map(_mean_iou, found)), f"{ESPNET_SEEDS} seeds") if found else None
+
+
 def _missing(results: Results) -> Outcome | None:
     """Stand for a goal whose cells aren't planned yet."""
     return None
@@ -301,8 +320,15 @@ GOALS = (
         for count, seeds in BUILDINGS
         for place in PLACES
     ),
-    Goal("Pascal VOC: student - control, 150 labels, points", 3.0, _missing),
-    Goal("Pascal VOC: student - control, 772 labels, points", 1.5, _missing),
-    Goal("Pascal VOC: ESPNetv2 s1.5, mIoU", 0.6, _missing),
+    *(
+        Goal(
+            f"Pascal VOC: student - control, {count or 'all'} labels, points",
+            VOC_GAINS[count],
+            _pair(f"voc/student-{count}-*", f"voc/control-{count}-*", seeds),
+        )
+        for count, seeds in VOC
+    ),
+    Goal("Pascal VOC: student - control, ESPNetv2 s1.5, points", 1.0, _pair(*ESPNET_PAIR, ESPNET_SEEDS)),
+    Goal("Pascal VOC: ESPNetv2 s1.5, mIoU", 0.6, _espnet),
     Goal("int8: times as fast as the best single teacher in fp32", 20.0, _missing),
 )
