@@ -69,6 +69,8 @@ PLACED = {
 }
 BORDER = 3
 FAILED = "failed.txt"
+# Parts of a data set whose answers students learn from, at the working size; others judge at the images' own.
+LEARNED = ("train", "unlabeled")
 
 
 class Proof:
@@ -156,10 +158,12 @@ class Proof:
         if cell.role == "bank":
             train_teacher(recipe, out=folder.path, resume=True)
             opened = open_bank(folder.path)
-            model = TeacherCache(opened, [_store(dataset, "val")], folder=self.runs / "answers")
+            model = TeacherCache(opened, [SceneStore(dataset.val, dataset.classes)], folder=self.runs / "answers")
         elif cell.role == "answers":
-            stores = [_store(dataset, part) for part in ("train", "unlabeled", "val")]
-            model = TeacherCache(self.teacher(recipe, dataset), stores, folder=self.runs / "answers")
+            asked, size = self.teacher(recipe, dataset), dataset.description.resize
+            learned = [SceneStore(getattr(dataset, part), dataset.classes, resize=size) for part in LEARNED]
+            TeacherCache(asked, learned, folder=self.runs / "answers")
+            model = TeacherCache(asked, [SceneStore(dataset.val, dataset.classes)], folder=self.runs / "answers")
         else:
             teacher = (lambda: self.teacher(recipe, dataset)) if cell.role == "student" else None
             train(recipe, out=folder.path, role=cell.role, teacher=teacher, dataset=dataset, resume=True)
@@ -183,12 +187,12 @@ class Proof:
 
     def pool_agreement(self, recipe: Recipe, dataset: Dataset, student: Path) -> float | None:
         """Return the share of pixels of every tenth pool image that a student and its teacher call the same."""
-        store = _store(dataset, "unlabeled")
+        store = SceneStore(dataset.unlabeled[::10], dataset.classes)
         if not len(store):
             return None
         cache = TeacherCache(self.teacher(recipe, dataset), [store], folder=self.runs / "answers")
         predictor, equal, pixels = Predictor(student), 0, 0
-        for number in range(0, len(store), 10):
+        for number in range(len(store)):
             image, valid = np.asarray(store.image(number)), store.valid(number)
             same = predictor.predict_array(image).index == cache.scene_logits(image, store.samples[number].name).argmax(
                 0
@@ -200,10 +204,6 @@ class Proof:
     def teacher(self, recipe: Recipe, dataset: Dataset) -> Teacher:
         """Open the teacher that a cell learns from."""
         return open_teachers(recipe.distillation, dataset.classes, bands=dataset.bands)
-
-
-def _store(dataset: Dataset, part: str) -> SceneStore:
-    return SceneStore(getattr(dataset, part), dataset.classes)
 
 
 def main(arguments: Sequence[str]) -> int:
