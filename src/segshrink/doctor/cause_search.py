@@ -35,6 +35,8 @@ _FEWEST_CROPS, _CONFIRMED = 4, 3
 _FAR_BEHIND = 0.3
 # Kinds that are looked at together with a first cause.
 _SECOND_KINDS = ("scaling", "order", "size")
+# Pairs that may stand for exchanged bands with another scaling.
+_MISTAKEN = ({"scaling", "order"}, {"scaling", "classes"})
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ class CauseSearch:
         elif first is None and poor:
             causes += [cause for variant in exchanged for cause in self._round(variant, seconds)]
         second = self._second(causes, first)
-        if first is not None and second is not None and {*second.kinds} == {"scaling", "order"}:
-            # The first of them was chosen beside the wrong other.
+        if first is not None and second is not None and {*second.kinds} in _MISTAKEN:
+            # The scaling was chosen beside the wrong order of bands, which an order of classes may make up for.
             causes += [cause for variant in exchanged for cause in self._round(variant, seconds)]
             second = self._second(causes, first)
         chosen = second or first
