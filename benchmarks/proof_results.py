@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ class Results:
     def write(self) -> None:
         """Write ``proof.json`` and ``proof.md``."""
         records = dict(sorted(self.records.items()))
-        write_json(self.folder / "proof.json", {"cells": records})
+        write_text(self.folder / "proof.json", json.dumps({"cells": records}, separators=(",", ":")) + "\n")
         head = [
             "cell",
             "steps",
