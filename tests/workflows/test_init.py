@@ -309,6 +309,14 @@ def test_altered_copies_of_the_images_are_left_out(tmp_path: Path) -> None:
     assert "copies of other images" in made.data.read_text()
 
 
+def test_masks_in_a_folder_of_that_name_are_kept(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for number in range(4):
+        image(root / f"images/{number}.png")
+        mask(root / f"labels_aug/{number}.png")
+    assert segshrink.init(root, out=tmp_path / "out").pairs == 4
+
+
 def test_pairs_by_a_list_alone(tmp_path: Path) -> None:
     root = tmp_path / "data"
     for number in range(3):

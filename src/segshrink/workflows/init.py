@@ -76,6 +76,8 @@ def init(
     everything = _names(folder)
     copies = augmented_folders(everything)
     names = [name for name in everything if str(PurePosixPath(name).parent) not in copies]
+    if copies and find_layout(names) is None:  # the masks lie there
+        names, copies = everything, set()
     layout = find_layout(names) or layout_from_lists(folder, names)
     labeled = find_labeled_layout(folder, names, layout, ask)
     layout = labeled.layout if labeled else layout
