@@ -22,9 +22,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from processor_results import RESULTS, results_stem
+from processor_results import write_results
 from segshrink import RunFolder, __version__
-from segshrink.files import read_json, write_json, write_text
+from segshrink.files import read_json, write_json
 from segshrink.machine import describe_machine
 
 LEAST_IOU, MOST_RANGE, MOST_MINUTES = 0.40, 0.04, 9.0
@@ -123,10 +123,7 @@ def main() -> None:
     machine = describe_machine()
     created = datetime.now(UTC).isoformat(timespec="seconds")
     results = {"created": created, "segshrink": __version__, "machine": machine, "runs": runs}
-    stem = results_stem(RESULTS, "demo", machine["cpu"])
-    write_json(Path(f"{stem}.json"), results)
-    write_text(Path(f"{stem}.md"), to_markdown(results))
-    print(to_markdown(results))
+    write_results("demo", results, to_markdown)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import torch_pruning
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from processor_results import RESULTS, results_stem
+from processor_results import write_results
 from segshrink import (
     Confusion,
     Dataset,
@@ -52,7 +52,6 @@ from segshrink.compression.quantization.onnx_int8 import LOGITS, as_input, open_
 from segshrink.data import calibration_tiles, write_scenes
 from segshrink.data.calibration import example_pixels
 from segshrink.export.openvino import save_openvino, to_openvino
-from segshrink.files import write_json, write_text
 from segshrink.machine import describe_machine, package_versions
 from segshrink.model_file import ModelFile
 from segshrink.prediction.exported import METADATA_KEY
@@ -306,10 +305,7 @@ def main() -> None:
         "pruned": pruned,
         "quantized": quantized,
     }
-    stem = results_stem(RESULTS, "libraries", results["machine"]["cpu"])
-    write_json(Path(f"{stem}.json"), results)
-    write_text(Path(f"{stem}.md"), to_markdown(results))
-    print(to_markdown(results))
+    write_results("libraries", results, to_markdown)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,10 @@ import statistics
 import subprocess
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from processor_results import RESULTS, results_stem
+from processor_results import write_results
 from segshrink import __version__
-from segshrink.files import write_json, write_text
 from segshrink.machine import describe_machine
 
 REPEATS = 5
@@ -75,10 +73,7 @@ def main() -> None:
         "machine": describe_machine(),
         "seconds": measure(),
     }
-    stem = results_stem(RESULTS, "startup", record["machine"]["cpu"])
-    write_json(Path(f"{stem}.json"), record)
-    write_text(Path(f"{stem}.md"), to_markdown(record))
-    print(to_markdown(record))
+    write_results("startup", record, to_markdown)
 
 
 if __name__ == "__main__":
