@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -307,14 +307,9 @@ def test_altered_copies_of_the_images_are_left_out(tmp_path: Path) -> None:
         "left out, as altered copies of other images, which training makes by itself: aug"
     ]
     assert "copies of other images" in made.data.read_text()
-
-
-def test_masks_in_a_folder_of_that_name_are_kept(tmp_path: Path) -> None:
-    root = tmp_path / "data"
-    for number in range(4):
-        image(root / f"images/{number}.png")
-        mask(root / f"labels_aug/{number}.png")
-    assert segshrink.init(root, out=tmp_path / "out").pairs == 4
+    # Masks in a folder of such a name are kept.
+    paint(tmp_path / "masks", replace(LAYOUTS["carvana"], mask="masks_aug/{0}_mask.gif"))
+    assert segshrink.init(tmp_path / "masks", out=tmp_path / "kept").pairs == 3
 
 
 def test_pairs_by_a_list_alone(tmp_path: Path) -> None:
