@@ -6,13 +6,14 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 import yaml
 
 from segshrink.data.class_guess import Ask
-from segshrink.data.layout import IMAGE_SUFFIXES, Layout, is_mask_folder
+from segshrink.data.layout import IMAGE_SUFFIXES, Layout
+from segshrink.data.path_words import drawbacks, is_mask_word, mask_paths, may_name_a_class, role_words, words_of
+from segshrink.data.wildcards import common_wildcard
 from segshrink.errors import DataError, SegshrinkError
 from segshrink.formatting import listed
 from segshrink.imagery import MaskOptions
@@ -62,9 +63,10 @@ def find_labeled_layout(root: Path, names: Sequence[str], layout: Layout | None,
     """
     images = [name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
     if layout is not None and Path(layout.pairs[0][1]).suffix.lower() in VECTOR_SUFFIXES:
-        return _from_polygons(root, dict(layout.pairs), images, ask)
+        return _from_polygons(root, dict(layout.pairs), [*dict(layout.pairs), *layout.unpaired], ask)
     if layout is not None:
-        return None
+        each_class = _from_folders(images)
+        return each_class if each_class and _is_better(each_class, layout) else None
     found = [_from_annotations(root, names, images), _from_folders(images)]
     best = max((each for each in found if each), key=lambda each: len(each.layout.pairs), default=None)
     polygons = [name for name in names if PurePosixPath(name).suffix.lower() in VECTOR_SUFFIXES]
@@ -86,7 +88,7 @@ def _from_annotations(root: Path, names: Sequence[str], images: Sequence[str]) -
         if PurePosixPath(name).suffix.lower() not in ANNOTATION_SUFFIXES:
             continue
         own = by_stem.get(PurePosixPath(name).stem, [])
-        if PurePosixPath(name).suffix.lower() == ".txt" and not own:
+        if PurePosixPath(name).suffix.lower() == ".txt" and not (own and _begins_with_a_number(root / name)):
             continue
         try:
             content = read_annotation_file(root / name)
@@ -115,6 +117,15 @@ def _from_annotations(root: Path, names: Sequence[str], images: Sequence[str]) -
     return LabeledLayout(_layout(pairs[kind], images), f"{kind} annotations", named, colors, options)
 
 
+def _begins_with_a_number(file: Path) -> bool:
+    """Whether a text may be YOLO's; an empty one says that nothing is on its image."""
+    try:
+        words = file.read_text(encoding="utf-8-sig")[:100].split()
+    except (OSError, ValueError):
+        return False
+    return not words or words[0].isdecimal()
+
+
 def _alike(image: str, annotations: str) -> int:
     """Count the steps that two paths share."""
     return sum((Counter(image.split("/")) & Counter(annotations.split("/"))).values())
@@ -138,25 +149,59 @@ def _yolo_names(root: Path, names: Iterable[str]) -> list[str]:
 
 
 def _from_folders(images: Sequence[str]) -> LabeledLayout | None:
-    """Look for masks/CLASS/x.png of images x, where several classes have masks of the same images."""
-    folders: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for name in images:
-        path = PurePosixPath(name)
-        if len(path.parts) > 2 and is_mask_folder(path.parts[-3]):
-            folders[str(path.parent.parent), path.suffix][path.parent.name].add(path.stem)
+    """Look for masks/CLASS/x.png or masks/x_CLASS.png of images x, where several classes have masks of one image."""
+    masks = mask_paths(images)
+    plain: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for image in images:
+        if image not in masks:
+            plain[words_of(PurePosixPath(image).stem)].append(image)
+    found: dict[object, dict[str, list[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(list))
+    classes: dict[object, dict[str, None]] = defaultdict(dict)
+    for mask in sorted(masks):
+        for kind, template, name, stem in _class_masks(mask, plain):
+            found[kind][template].append(stem)
+            classes[kind][name] = None
     best: dict[str, str] = {}
-    classes: list[str] = []
-    kept: list[str] = []
-    for (home, suffix), held in folders.items():
-        stems = set().union(*held.values())
-        outside = {PurePosixPath(image).stem: image for image in images if not image.startswith(f"{home}/")}
-        pairs = {outside[stem]: f"{home}/{CLASS_PART}/{stem}{suffix}" for stem in stems & set(outside)}
-        if len(held) > 1 and len(pairs) > len(best) and sum(map(len, held.values())) > len(stems):
-            best, classes, kept = pairs, sorted(held), list(outside.values())
+    names: list[str] = []
+    for kind, templates in found.items():
+        pairs = {
+            min(plain[stem[0]], key=lambda image: (drawbacks(image, template)[0], -_alike(image, template))): template
+            for template, stem in templates.items()
+        }
+        several = sum(map(len, templates.values())) > len(templates)
+        if several and len(classes[kind]) > 1 and len(pairs) > len(best):
+            best, names = pairs, list(classes[kind])
     if not best:
         return None
-    named = {name: name for name in classes}
-    return LabeledLayout(_layout(best, kept), "an image for each class", named, {}, MaskOptions())
+    places = {PurePosixPath(image).parent.name for image in best}
+    kept = [image for image in images if image not in masks and PurePosixPath(image).parent.name in places]
+    return LabeledLayout(_layout(best, kept), "an image for each class", {n: n for n in names}, {}, MaskOptions())
+
+
+def _is_better(each_class: LabeledLayout, layout: Layout) -> bool:
+    """Whether masks of each class say more than pairs: these are of one class, or only say which pixels count."""
+    image, mask = layout.pairs[0]
+    templates = {template for _, template in each_class.layout.pairs}
+    one_class = any(template.replace(CLASS_PART, name) == mask for template in templates for name in each_class.labels)
+    beside_labels = drawbacks(image, mask)[-1] and 2 * len(templates) >= len(layout.pairs)
+    return one_class or bool(beside_labels)
+
+
+def _class_masks(
+    mask: str, images: Mapping[tuple[str, ...], Sequence[str]]
+) -> Iterator[tuple[object, str, str, tuple[str, ...]]]:
+    """Yield how a mask may be one of a class: which such masks are alike, its path with "{class}", class, image."""
+    path = PurePosixPath(mask)
+    if len(path.parts) > 2 and any(map(is_mask_word, role_words(path.parts[-3]))):
+        stem = words_of(path.stem)
+        if stem in images and may_name_a_class(path.parent.name):
+            home = path.parent.parent
+            yield (home.name, path.suffix), f"{home}/{CLASS_PART}/{path.name}", path.parent.name, stem
+    for gap in re.finditer(r"[\W_]+", path.stem):
+        stem, name = words_of(path.stem[: gap.start()]), path.stem[gap.end() :]
+        if stem in images and may_name_a_class(name) and not any(map(is_mask_word, words_of(name))):
+            template = f"{path.parent}/{path.stem[: gap.end()]}{CLASS_PART}{path.suffix}".removeprefix("./")
+            yield (path.suffix,), template, name, stem
 
 
 def _from_polygons(root: Path, pairs: Mapping[str, str], images: Sequence[str], ask: Ask) -> LabeledLayout | None:
@@ -197,39 +242,9 @@ def _on_the_ground(root: Path, images: Sequence[str]) -> Iterator[str]:
 def _layout(pairs: Mapping[str, str], images: Sequence[str]) -> Layout:
     """Return the pairs with the wildcards that may lead to them."""
     unpaired = tuple(image for image in images if image not in pairs)
-    ordered = tuple(sorted(pairs.items()))
-    masks = set(pairs.values())
-    own = len(masks) == len(pairs)
-    return Layout(_wildcard(list(pairs), own=True), _wildcard(sorted(masks), own=own), ordered, unpaired)
-
-
-def _wildcard(paths: Sequence[str], *, own: bool) -> str | None:
-    """Return a wildcard with * where paths differ, and for the stem where each image has its ``own`` file.
-
-    None where paths are built differently.
-
-    Example:
-        >>> _wildcard(["train2017/a.jpg", "val2017/b.jpg"], own=True)
-        '*2017/*.jpg'
-    """
-    steps = [path.split("/") for path in paths]
-    if len({len(each) for each in steps}) > 1 or len({PurePosixPath(path).suffix for path in paths}) > 1:
-        return None
-    columns = [sorted(set(column)) for column in zip(*steps, strict=True)]
-    suffix = PurePosixPath(paths[0]).suffix
-    last = f"*{suffix}" if own else _step(columns[-1])
-    return "/".join([*(_step(column) for column in columns[:-1]), last])
-
-
-def _step(names: Sequence[str]) -> str:
-    """Return what names have in common at both ends, in whole words, with * between; the name where it is one."""
-    if len(names) == 1:
-        return names[0]
-    before = re.sub(r"[A-Za-z]+$", "", _common_start(names))
-    after = re.sub(r"^[A-Za-z]+", "", _common_start([name[len(before) :][::-1] for name in names])[::-1])
-    return f"{before}*{after}"
-
-
-def _common_start(names: Sequence[str]) -> str:
-    columns = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    return "".join(letters[0] for letters in columns)
+    masks = sorted(set(pairs.values()))
+    texts = (
+        common_wildcard(list(pairs), whole_stems=True),
+        common_wildcard(masks, whole_stems=len(masks) == len(pairs) and CLASS_PART not in PurePosixPath(masks[0]).name),
+    )
+    return Layout(*texts, tuple(sorted(pairs.items())), unpaired)

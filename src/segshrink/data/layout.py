@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from segshrink.data.wildcards import Wildcard, columns, existing_end, is_list_file, read_lines, with_lower_suffix
+from segshrink.data.path_words import Kind, drawbacks, identity, match_by_words, match_kinds, roles, wrapper_folders
+from segshrink.data.wildcards import (
+    Wildcard,
+    columns,
+    common_wildcard,
+    existing_end,
+    is_list_file,
+    read_lines,
+    with_lower_suffix,
+)
 from segshrink.errors import SegshrinkError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".jp2", ".webp", ".gif", ".vrt")
@@ -24,9 +33,10 @@ _IMAGE = r"leftImg8bit|JPEGImages|img_dir|images?|imgs?|rgb|sat|photos?|pictures
 _ROLE = re.compile(rf"(?i)(?<![a-z0-9])(?:(?P<mask>{_MASK})|(?P<image>{_IMAGE}))(?![a-z])")
 _GLUED = re.compile(r"(?i)(?<=[a-z])(?P<mask>annots?|masks?|labels?)$")
 _SHORT = re.compile(r"(?<=\d)_(?P<mask>L|P|m|GT)$")
-_LESS = re.compile(r"(?i)instance|object|panoptic|edge|depth|overlay|visual|preview|color")
 _AUGMENTED = re.compile(r"(?i)(?:^|[/_-])aug(?:ment(?:ed|ations?))?(?:[/_-]|$)")
 _LARGEST_GROUPS = 8
+# The share of images in the smallest scene with which scenes can be divided.
+_JUDGED = 0.2
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,8 @@ class Layout:
         pairs: (image, mask), sorted; relative to the folder.
         unpaired: Images of the same kind that have no mask.
         others: Wildcards of further masks for the same images.
+        other_images: Wildcards of further images for the same masks.
+        apart: Wildcards of images with masks of their own that are laid out in another way and not taken.
     """
 
     images: str | None
@@ -46,6 +58,8 @@ class Layout:
     pairs: tuple[tuple[str, str], ...]
     unpaired: tuple[str, ...]
     others: tuple[str, ...] = ()
+    other_images: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
 
 @dataclass
@@ -65,8 +79,11 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Match:
-    images: _Group
-    masks: _Group
+    """Pairs with both wildcards, and all files of the images' kind."""
+
+    images: str
+    masks: str
+    kind: tuple[str, ...]
     pairs: dict[str, str]
 
 
@@ -78,41 +95,31 @@ def find_layout(names: Sequence[str], *, masks: str | None = None) -> Layout | N
         masks: Wildcard of the masks to take, one of an earlier answer's ``others``.
 
     Returns:
-        The pairs of the best match; None where no image has a mask.
+        The pairs of the best match; None where no image has a mask. Without a wildcard of the images only the list of
+        pairs says them all.
     """
-    best: dict[tuple[str, str], _Match] = {}
-    for strip_images in (False, True):
-        images, found = _groups(names, strip_images=strip_images)
-        for image_group in images:
-            for mask_group in found:
-                for match in _matches(image_group, mask_group):
-                    key = (image_group.pattern, mask_group.pattern)
-                    if key not in best or len(match.pairs) > len(best[key].pairs):
-                        best[key] = match
-    if not best:
+    ranked = sorted(_all_matches(names), key=_rank)
+    if not ranked:
         return None
-    ranked = sorted(best.values(), key=_rank)
-    chosen = next((match for match in ranked if masks in (None, _patterns(match)[1])), ranked[0])
+    chosen = next((match for match in ranked if masks in (None, match.masks)), ranked[0])
     same_images = [match for match in ranked if match is not chosen and _overlaps(match, chosen)]
-    more = [match for match in ranked if match is not chosen and match not in same_images]
-    pairs = dict(chosen.pairs)
-    image_groups = [chosen.images]
-    for match in more:
-        if not set(match.pairs) & set(pairs) and not set(match.pairs.values()) & set(pairs.values()):
+    masked = set(chosen.pairs.values())
+    same_masks = [match for match in ranked if not masked.isdisjoint(match.pairs.values()) and match is not chosen]
+    pairs, kinds = dict(chosen.pairs), [chosen.kind]
+    for match in ranked:
+        if match not in same_images and _more_of(match, chosen, pairs):
             pairs |= match.pairs
-            image_groups.append(match.images)
-    unpaired = {name for group in image_groups for name in group.parts} - set(pairs)
-    unpaired -= {mask for match in best.values() for mask in match.pairs.values()}
-    image_pattern, mask_pattern = _patterns(chosen)
-    others = tuple(dict.fromkeys(_patterns(match)[1] for match in same_images if _patterns(match)[1] != mask_pattern))
-    explains = _explained(image_pattern, mask_pattern, names) == (pairs, unpaired)
-    return Layout(
-        image_pattern if explains else None,
-        mask_pattern if explains else None,
-        tuple(sorted(pairs.items())),
-        tuple(sorted(unpaired)),
-        others,
-    )
+            kinds.append(match.kind)
+    unpaired = {name for kind in kinds for name in kind} - set(pairs)
+    unpaired -= {mask for match in ranked for mask in match.pairs.values()}
+    layout = Layout(chosen.images, chosen.masks, tuple(sorted(pairs.items())), tuple(sorted(unpaired)))
+    others = tuple(dict.fromkeys(match.masks for match in same_images if match.masks != chosen.masks))
+    rivals = [match for match in same_masks if set(match.pairs).isdisjoint(pairs) and not _measured(match)]
+    images = tuple(dict.fromkeys(match.images for match in rivals))
+    taken = {*pairs, *pairs.values()}
+    untouched = [match for match in ranked if taken.isdisjoint({*match.pairs, *match.pairs.values()})]
+    apart = tuple(dict.fromkeys(match.images for match in untouched if not _measured(match)))
+    return explained(replace(layout, others=others, other_images=images, apart=apart), names)
 
 
 def layout_from_lists(root: Path, names: Sequence[str]) -> Layout | None:
@@ -140,20 +147,18 @@ def layout_from_lists(root: Path, names: Sequence[str]) -> Layout | None:
     return Layout(None, None, tuple(sorted(pairs.items())), ()) if pairs else None
 
 
-def is_mask_folder(name: str) -> bool:
-    """Whether a folder's name speaks of masks."""
-    return _split_step(name)[0] == "mask"
-
-
 def _groups(names: Sequence[str], *, strip_images: bool) -> tuple[list[_Group], list[_Group]]:
     """Return the largest groups of images and of masks; ``strip_images`` takes words such as "_sat" out of names."""
     roles: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {"image": defaultdict(dict), "mask": defaultdict(dict)}
-    for name in names:
+    files = [name for name in names if PurePosixPath(name).suffix.lower() in MASK_SUFFIXES]
+    wrappers = wrapper_folders(files)
+    for name in files:
         suffix = PurePosixPath(name).suffix.lower()
-        if suffix not in MASK_SUFFIXES:
-            continue
         *folders, file = name.split("/")
-        split = [_split_step(step) for step in folders]
+        split = [
+            (None, "*", (step,)) if tuple(folders[:place]) in wrappers else _split_step(step)
+            for place, step in enumerate(folders, start=1)
+        ]
         stem = file[: -len(suffix)]
         stem_role, stem_pattern, stem_parts = _split_step(stem, short=True)
         if stem_role != "mask" and not strip_images:
@@ -192,21 +197,45 @@ def _split_step(step: str, *, short: bool = False) -> tuple[str | None, str, tup
     return role, pattern, tuple(part for part in (before, after) if part)
 
 
-def _matches(images: _Group, masks: _Group) -> Iterator[_Match]:
+def _all_matches(names: Sequence[str]) -> Iterator[_Match]:
+    """Yield pairs by names that are built alike, then what the words of paths tell beyond them."""
+    best: dict[tuple[str, str], tuple[_Group, _Group, dict[str, str]]] = {}
+    for strip_images in (False, True):
+        images, found = _groups(names, strip_images=strip_images)
+        for image_group in images:
+            for mask_group in found:
+                for pairs in _matches(image_group, mask_group):
+                    key = (image_group.pattern, mask_group.pattern)
+                    if key not in best or len(pairs) > len(best[key][2]):
+                        best[key] = (image_group, mask_group, pairs)
+    held = []
+    for image_group, mask_group, pairs in best.values():
+        held.append(set(pairs.items()))
+        yield _Match(*_patterns(image_group, mask_group, pairs), tuple(image_group.parts), pairs)
+    files = [name for name in names if PurePosixPath(name).suffix.lower() in MASK_SUFFIXES]
+    for kind, pairs in match_by_words(files):
+        if not any(pairs.items() <= known for known in held):
+            texts = [common_wildcard(sorted(paths)) for paths in (pairs, pairs.values())]
+            yield _Match(texts[0], texts[1], kind.files, pairs)
+
+
+def _matches(images: _Group, masks: _Group) -> Iterator[dict[str, str]]:
     for varying in (False, True):
         keyed, wanted = masks.keys(varying=varying), images.keys(varying=varying)
         pairs = {image: keyed[key] for key, image in wanted.items() if key in keyed}
         if pairs and not set(pairs) & set(pairs.values()):
-            yield _Match(images, masks, pairs)
+            yield pairs
 
 
-def _rank(match: _Match) -> tuple[int, bool, int, str]:
-    return (
-        -len(match.pairs),
-        bool(_LESS.search(match.masks.pattern)),
-        -len(re.findall("(?i)train_?ids|class", match.masks.pattern)),
-        match.masks.pattern,
-    )
+def _rank(match: _Match) -> tuple[object, ...]:
+    measured_images, *of_masks = drawbacks(*next(iter(match.pairs.items())))
+    train_ids = len(re.findall("(?i)train_?ids|class", match.masks))
+    return measured_images, -len(match.pairs), *of_masks, -train_ids, match.masks, match.images
+
+
+def _measured(match: _Match) -> bool:
+    """Whether images are rather measured or drawn beside the images, such as heights and previews."""
+    return drawbacks(*next(iter(match.pairs.items())))[0] > 0
 
 
 def _overlaps(match: _Match, chosen: _Match) -> bool:
@@ -214,10 +243,17 @@ def _overlaps(match: _Match, chosen: _Match) -> bool:
     return not set(match.pairs).isdisjoint(chosen.pairs) and set(match.pairs.values()).isdisjoint(chosen.pairs.values())
 
 
-def _patterns(match: _Match) -> tuple[str, str]:
+def _more_of(match: _Match, chosen: _Match, pairs: Mapping[str, str]) -> bool:
+    """Whether a match has more of what the chosen one has: no other kind of files, no copies in another format."""
+    alike = roles(*next(iter(match.pairs.items()))) == roles(*next(iter(chosen.pairs.items())))
+    copies = not {*map(identity, match.pairs)}.isdisjoint(map(identity, pairs))
+    return alike and not copies and not match_kinds(Kind(tuple(match.pairs)), Kind(tuple(chosen.pairs.values())))
+
+
+def _patterns(images: _Group, masks: _Group, pairs: Mapping[str, str]) -> tuple[str, str]:
     """Return both wildcards, with * only where paths differ."""
     texts = []
-    for group, members in ((match.images, list(match.pairs)), (match.masks, list(match.pairs.values()))):
+    for group, members in ((images, list(pairs)), (masks, list(pairs.values()))):
         columns = list(zip(*(group.parts[name] for name in members), strict=True))
         kept = {place for place, column in enumerate(columns) if len(set(column)) > 1 or place == len(columns) - 1}
         pieces = group.pattern.split("*")
@@ -229,23 +265,24 @@ def _patterns(match: _Match) -> tuple[str, str]:
     return texts[0], texts[1]
 
 
-def _explained(images: str, masks: str, names: Sequence[str]) -> tuple[dict[str, str], set[str]]:
-    """Return the pairs that two wildcards give, as ``pairing`` does, and the images without mask."""
-    first, second = Wildcard(images), Wildcard(masks)
+def explained(layout: Layout, names: Sequence[str]) -> Layout:
+    """Return a layout without the wildcard of the images where both, as ``pairing`` reads them, mean other pairs."""
+    first, second = Wildcard(layout.images or ""), Wildcard(layout.masks or "")
     if first.parts != second.parts:
-        return {}, set()
+        return replace(layout, images=None)
     held = {with_lower_suffix(name): name for name in names}
     expected = {name: second.fill(parts) for name in names if (parts := first.match(name)) is not None}
     foreign = {with_lower_suffix(mask) for mask in expected.values()}
     kept = {image: mask for image, mask in expected.items() if with_lower_suffix(image) not in foreign}
     pairs = {image: held[low] for image, mask in kept.items() if (low := with_lower_suffix(mask)) in held}
-    return pairs, set(kept) - set(pairs)
+    means = (pairs, set(kept) - set(pairs)) == (dict(layout.pairs), set(layout.unpaired))
+    return layout if means else replace(layout, images=None)
 
 
 # How parts of a split are called.
 _PARTS = {
-    **dict.fromkeys(("train", "training", "trainannot"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "valannot", "dev"), "val"),
+    **dict.fromkeys(("train", "training", "trainannot", "trn", "trainval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "valannot", "dev", "hold", "holdout"), "val"),
     **dict.fromkeys(("test", "testing", "testannot"), "test"),
 }
 
@@ -277,10 +314,21 @@ def scenes_of(images: Sequence[str]) -> dict[str, list[str]]:
         scene = re.match(r"(.*?[a-z0-9])[-_ ]+(?:[a-z]{0,6}[-_ ]?\d+[-_ x]*)+$", path.stem, re.IGNORECASE)
         by_stem[f"{path.parent}/{scene[1]}*" if scene else image].append(image)
     if len(by_folder) > 1:
-        return dict(by_folder)
+        return _by_upper_folders(by_folder, len(images))
     if not 1 < len(by_stem) <= len(images) / 2:
         return {}
     ordered = sorted(entry.rstrip("*") for entry in by_stem)
     if any(after.startswith(before) for before, after in pairwise(ordered)):  # a wildcard would find two scenes
         return {}
     return {entry.removeprefix("./"): held for entry, held in by_stem.items()}
+
+
+def _by_upper_folders(by_folder: Mapping[str, list[str]], count: int) -> dict[str, list[str]]:
+    """Put folders of one upper folder together, as clips of a film, where that leaves one of a fifth of all or less."""
+    for depth in range(max(folder.count("/") for folder in by_folder)):
+        upper: dict[str, list[str]] = defaultdict(list)
+        for folder, images in by_folder.items():
+            upper["/".join(folder.split("/")[: depth + 1])] += images
+        if len(upper) > 1 and min(map(len, upper.values())) <= _JUDGED * count:
+            return dict(upper)
+    return dict(by_folder)

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from segshrink.errors import DataError, FileError
@@ -79,6 +80,47 @@ class Wildcard:
 def is_list_file(text: str) -> bool:
     """Whether ``text`` names a list file rather than a wildcard."""
     return not _TOKEN.search(text) and text.lower().endswith(LIST_SUFFIXES)
+
+
+def common_wildcard(paths: Sequence[str], *, whole_stems: bool = False) -> str:
+    """Return a wildcard with * where paths differ, in whole words; one for all folders where their number differs.
+
+    Args:
+        paths: With "/" between folders.
+        whole_stems: Let * stand for the whole stem, as where each image has a file of its own.
+
+    Example:
+        >>> common_wildcard(["train2017/a.jpg", "val2017/b.jpg"])
+        '*2017/*.jpg'
+    """
+    steps = [path.split("/") for path in paths]
+    suffixes = {PurePosixPath(path).suffix for path in paths}
+    suffix = suffixes.pop() if len(suffixes) == 1 else ""
+    last = (
+        "*"
+        if whole_stems
+        else _common_step(
+            sorted({PurePosixPath(path).stem for path in paths} if suffix else {each[-1] for each in steps})
+        )
+    )
+    folders = [_common_step(sorted(set(column))) for column in zip(*(each[:-1] for each in steps), strict=False)]
+    if len({len(each) for each in steps}) > 1:
+        folders.append("**")
+    return "/".join([*folders, last]) + suffix
+
+
+def _common_step(names: Sequence[str]) -> str:
+    """Return what names have in common at both ends, in whole words, with * between; the name where it is one."""
+    if len(names) == 1:
+        return names[0]
+    before = re.sub(r"[A-Za-z]+$|\d+$", "", _common_start(names))
+    after = re.sub(r"^[A-Za-z]+", "", _common_start([name[len(before) :][::-1] for name in names])[::-1])
+    return f"{before}*{after}"
+
+
+def _common_start(names: Sequence[str]) -> str:
+    columns = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in columns)
 
 
 def has_wildcards(text: str) -> bool:

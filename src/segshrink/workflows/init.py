@@ -12,12 +12,14 @@ from segshrink.config import load_dataset
 from segshrink.data.annotation_layout import LabeledLayout, find_labeled_layout
 from segshrink.data.class_guess import Ask, GuessedClasses, guess_classes, guess_instances, guess_labels
 from segshrink.data.class_names import category_names, find_class_names
+from segshrink.data.content_layout import layout_by_content
 from segshrink.data.layout import Layout, augmented_folders, find_layout, layout_from_lists
 from segshrink.data.mask_survey import MaskSurvey, survey_masks
 from segshrink.data.pairing import find_pairs, refuse_unpaired
+from segshrink.data.path_words import drawbacks
 from segshrink.data.split_guess import GuessedSplit, guess_split
 from segshrink.data.splits import divide, find_images
-from segshrink.errors import DataError, FileError
+from segshrink.errors import ConfigError, DataError, FileError
 from segshrink.files import scratch_folder, write_text, writing
 from segshrink.formatting import listed, percent, printable
 from segshrink.imagery import MaskOptions
@@ -80,7 +82,7 @@ def init(
         names, copies = everything, set()
     layout = find_layout(names) or layout_from_lists(folder, names)
     labeled = find_labeled_layout(folder, names, layout, ask)
-    layout = labeled.layout if labeled else layout
+    layout = labeled.layout if labeled else layout or layout_by_content(folder, names)
     if layout is None or not layout.pairs:
         if teacher is not None and (images := [name for name in names if is_image(name)]):
             return init_images(folder, out, images, str(teacher))
@@ -152,14 +154,29 @@ class _Draft:
 
     @property
     def unsure(self) -> tuple[str, ...]:
-        several = f"masks are {self.layout.masks}; there are also {listed(list(self.layout.others))}"
+        also = [
+            f"{what} are {pattern}; there are also {listed(list(others))}"
+            for what, pattern, others in (
+                ("masks", self.layout.masks, self.layout.others),
+                ("images", self.layout.images or PAIRS, self.layout.other_images),
+            )
+            if others
+        ]
+        if drawbacks(*self.layout.pairs[0])[0]:
+            also.append(
+                f"images are {self.layout.images or PAIRS}, by name one band of several, heights or drawings; where "
+                "bands have files of their own, join them first (gdalbuildvrt -separate)"
+            )
+        if self.layout.apart:
+            also.append(
+                f"pairs that are laid out in another way are not taken: images {listed(list(self.layout.apart))}"
+            )
         entries = [
             f"{entry.mask}: {entry.unsure}" for entry in (*self.classes.classes, *self.classes.ignored) if entry.unsure
         ]
-        several = several if self.layout.others else ""
         return tuple(
             text
-            for text in (several, self.left_out, f"split: {self.split.unsure}", *entries)
+            for text in (*also, self.left_out, f"split: {self.split.unsure}", *entries)
             if text and text != "split: "
         )
 
@@ -201,7 +218,7 @@ def _means_the_pairs(draft: _Draft) -> bool:
             found = find_pairs(description)
             division = divide(description.split, [pair.relative for pair in found.pairs], root=description.root)
             refuse_unpaired(description, found, division)
-        except DataError:
+        except (ConfigError, DataError):
             return False
     return not division.problems
 
@@ -219,16 +236,24 @@ def _data_files(draft: _Draft, *, by_wildcards: bool) -> dict[str, str]:
         f"name: {yaml_value(draft.name)}",
         f"root: {yaml_value(relative(draft.folder, draft.out.resolve()))}",
     ]
-    doubt = f"  # (?) there are also {listed(list(layout.others))}" if layout.others else ""
+    masks, images = (listed(list(others)) for others in (layout.others, layout.other_images))
+    doubt = f"; (?) there are also images {printable(images)}" if layout.other_images else ""
     if by_wildcards:
+        lines += [f"images: {yaml_value(layout.images)}  # {len(layout.pairs)} pairs{doubt}"]
         lines += [
-            f"images: {yaml_value(layout.images)}  # {len(layout.pairs)} pairs",
-            f"masks: {yaml_value(layout.masks)}{doubt}",
+            f"masks: {yaml_value(layout.masks)}"
+            + (f"  # (?) there are also {printable(masks)}" if layout.others else "")
         ]
     else:
         files[PAIRS] = "".join(f"{image}\t{mask}\n" for image, mask in good)
         lines.append(
             f"images: {yaml_value(f'{outside}/{PAIRS}')}  # {len(good)} pairs, by a list: no wildcard means just these"
+            f"{doubt}"
+        )
+        lines += (
+            [f"# (?) masks are {printable(str(layout.masks))}; there are also {printable(masks)}"]
+            if layout.others
+            else []
         )
     if draft.left_out:
         lines.append(f"# (?) {printable(draft.left_out)}")
