@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from segshrink.classes import IGNORE_INDEX, VOC_CLASSES
+from segshrink.colors import format_color
 from segshrink.data.class_names import NamedClass
 from segshrink.data.mask_survey import MOST_KINDS, MaskSurvey
 from segshrink.errors import DataError
@@ -19,6 +20,10 @@ Ask = Callable[[str, Sequence[str]], str]
 _VOID = re.compile(r"(?i)unlabell?ed|void|ignored?|unknown|no[ _-]?data|out of roi|dontcare")
 # Ids of objects are a class's value times this and a count, which stays below that, in Cityscapes and its kin.
 _INSTANCES, _MOST_OBJECTS = 1000, 300
+# Ids that count the objects of each image anew are told from this many objects on, in so many images.
+_COUNTED, _COUNTED_IMAGES = 5, 3
+# What masks of two values write beside 0.
+_FULL = (1, IGNORE_INDEX, 65535)
 # Colors of VOC's palette that no other common one has at these values.
 _VOC_COLORS = {1: "#800000", 2: "#008000", 9: "#C00000", 15: "#C08080", 20: "#004080"}
 
@@ -63,7 +68,7 @@ def guess_classes(survey: MaskSurvey, named: Sequence[NamedClass], *, source: st
     Raises:
         DataError: What masks hold can't be classes: smooth edges, or one value alone.
     """
-    _refuse_what_is_no_class(survey)
+    _refuse_what_is_no_class(survey, named)
     labels = _by_color(survey, named) if survey.in_color else _by_value(survey, named)
     classes: list[GuessedClass] = []
     ignored: list[GuessedClass] = []
@@ -110,15 +115,30 @@ def guess_labels(survey: MaskSurvey, labels: Mapping[str, str], colors: Mapping[
     return GuessedClasses(tuple(_unique(classes)), tuple(entry for entry in seen if entry not in classes), absent)
 
 
-def guess_instances(survey: MaskSurvey) -> int | Literal["all"] | None:
-    """Tell what the values of masks of objects' ids are made of, as ``MaskOptions.instances``; None for no ids."""
+def guess_instances(survey: MaskSurvey, *, named: bool) -> int | Literal["all"] | None:
+    """Tell what the values of masks of objects' ids are made of, as ``MaskOptions.instances``; None for no ids.
+
+    Args:
+        survey: What was seen in the masks.
+        named: Whether a file names classes: then small values are theirs.
+    """
     values = [value for value in survey.pixels if isinstance(value, int)]
-    if len(values) < len(survey.pixels) or max(values, default=0) <= IGNORE_INDEX:
+    if len(values) < len(survey.pixels):
         return None
+    if max(values, default=0) <= IGNORE_INDEX:
+        return "all" if not named and _count_from_one(survey) else None
     objects = [value for value in values if value >= _INSTANCES]
     if objects and all(value < _INSTANCES * _INSTANCES and value % _INSTANCES < _MOST_OBJECTS for value in objects):
         return _INSTANCES
     return "all" if len(values) > MOST_KINDS else None
+
+
+def _count_from_one(survey: MaskSurvey) -> bool:
+    """Whether each mask holds 0 and all numbers up to one that differs from image to image, as counts of objects do."""
+    counts = {tuple(sorted(int(value) for value in held)) for held in survey.by_image.values()}
+    highest = max((len(values) - 1 for values in counts), default=0)
+    counted = all(values == tuple(range(len(values))) for values in counts)
+    return counted and len(counts) >= _COUNTED_IMAGES and highest >= _COUNTED
 
 
 def _refuse_one_class(classes: Sequence[GuessedClass], survey: MaskSurvey) -> None:
@@ -129,12 +149,18 @@ def _refuse_one_class(classes: Sequence[GuessedClass], survey: MaskSurvey) -> No
         )
 
 
-def _refuse_what_is_no_class(survey: MaskSurvey) -> None:
+def _refuse_what_is_no_class(survey: MaskSurvey, named: Sequence[NamedClass]) -> None:
     kinds = len(survey.pixels)
-    if kinds > MOST_KINDS:
+    if negative := [value for value in survey.pixels if isinstance(value, int) and value < 0]:
+        raise DataError(
+            f"the masks hold {negative[0]}, and classes have no negative number; where it means 'no data', set it as "
+            f"the files' no-data value (gdal_edit.py -a_nodata {negative[0]} MASK)"
+        )
+    if kinds > max(MOST_KINDS, len(named) + 2):
         raise DataError(
             f"the masks hold {kinds} different {'colors' if survey.in_color else 'values'}, as masks do that were "
-            "resized smoothly or saved with loss; export a mask of class numbers, resized by nearest neighbor"
+            "resized smoothly or saved with loss; export a mask of class numbers, resized by nearest neighbor, or list "
+            "the names of so many classes in a file classes.txt"
         )
 
 
@@ -148,6 +174,9 @@ def _by_value(survey: MaskSurvey, named: Sequence[NamedClass]) -> dict[str | int
     """Return value → (name, what is unsure about it)."""
     values = sorted(value for value in survey.pixels if isinstance(value, int))
     by_color = {entry.color: entry.name for entry in named if entry.color}
+    grays = {value: format_color((value, value, value)) for value in values if value <= IGNORE_INDEX}
+    if by_color and len(grays) == len(values) and all(color in by_color for color in grays.values()):
+        return {value: (by_color[color], "") for value, color in grays.items()}
     if by_color and all(survey.palette.get(value) in by_color for value in values if value != IGNORE_INDEX):
         return {
             value: (by_color[survey.palette[value]], "") for value in values if survey.palette.get(value) in by_color
@@ -163,9 +192,9 @@ def _by_value(survey: MaskSurvey, named: Sequence[NamedClass]) -> dict[str | int
         return {value: (name, unsure) for value, name in zip(plain, names, strict=True)}
     if len(names) + 1 == len(plain) and plain[0] == 0:
         return {value: (name, unsure) for value, name in zip(plain, ["background", *names], strict=True)}
-    if not names and plain[-1] <= 20 and _has_voc_palette(survey):
+    if not names and 1 < plain[-1] <= 20 and _has_voc_palette(survey):
         return {value: (name, "named as in Pascal VOC, for its palette") for value, name in enumerate(VOC_CLASSES)}
-    if len(plain) == 2 and plain[0] == 0 and plain[1] in (1, IGNORE_INDEX):
+    if len(plain) == 2 and plain[0] == 0 and plain[1] in _FULL:
         unsure = "a mask of two values, name them"
         return {0: ("background", unsure), plain[1]: ("foreground", unsure)}
     return {}
@@ -180,7 +209,7 @@ def _carries_no_label(value: str | int, survey: MaskSurvey, named: Sequence[Name
     if isinstance(value, str):
         return value == "#000000" and any(entry.color in survey.pixels for entry in named)
     others = [other for other in survey.pixels if isinstance(other, int) and other != IGNORE_INDEX]
-    return value == IGNORE_INDEX and len(others) > 1 and max(others) < IGNORE_INDEX // 2
+    return value == IGNORE_INDEX and len(others) > 1 and (bool(named) or max(others) < IGNORE_INDEX // 2)
 
 
 def _order(value: str | int, named: Sequence[NamedClass]) -> tuple[int, str | int]:

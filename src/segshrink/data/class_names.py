@@ -15,11 +15,12 @@ from segshrink.colors import format_color
 # Files that list classes, the most telling first.
 _FILES = re.compile(
     r"(?i)_?classes\.(csv|json|txt)|class_dict(_seg)?\.csv|label_?map\.txt|label_colou?rs?\.(txt|csv)|labels?\.(txt|csv)|"
-    r"codes\.txt|meta\.json|class_names\.txt|colou?r_?map\.(csv|txt|json)|.*class.*\.(csv|json|txt)"
+    r"codes\.txt|meta\.json|class_names\.txt|.*colou?r_?map\.(csv|txt|json)|.*class.*\.(csv|json|txt)|"
+    r"categor(y|ies)[a-z_]*\.(csv|json|txt)|object_?info.*\.(csv|txt)|.*config.*\.json"
 )
 _NAME_KEYS = ("name", "title", "class", "class_name", "classname", "label", "category")
 _COLOR_KEYS = ("color", "colour", "hex", "rgb")
-_VALUE_KEYS = ("pixel value", "value", "id", "index", "class_id", "label_id", "trainid", "pixel_value")
+_VALUE_KEYS = ("pixel value", "value", "id", "index", "class_id", "label_id", "trainid", "pixel_value", "idx")
 _LONGEST = 1_000_000
 
 
@@ -68,13 +69,16 @@ def _parsed(text: str, name: str) -> Iterator[NamedClass]:
         yield from _of_table(text)
     else:
         lines = [line.strip() for line in text.splitlines()]
+        if lines and "\t" in lines[0] and any(word.lower() in _NAME_KEYS for word in lines[0].split("\t")):
+            yield from _of_table(text, "\t")
+            return
         for line in lines:
             if line and not line.startswith("#") and (entry := _of_line(line)) is not None:
                 yield entry
 
 
 def _of_json(content: Any) -> Iterator[NamedClass]:
-    """Read a list of names or of mappings, one below "classes", or a mapping of names, values and colors."""
+    """Read a list of names or of mappings, one below "classes", or a mapping of names, values and colors either way."""
     if isinstance(content, Mapping):
         inner = next(
             (content[key] for key in ("classes", "labels", "categories", "class_names") if key in content), None
@@ -85,6 +89,8 @@ def _of_json(content: Any) -> Iterator[NamedClass]:
         for key, given in content.items():
             if str(key).isdecimal() and isinstance(given, str):
                 yield NamedClass(given, None, int(key))
+            elif str(key).startswith("#") and isinstance(given, str):
+                yield NamedClass(given, _color(key))
             elif isinstance(given, int | list | str):
                 yield NamedClass(str(key), _color(given), given if type(given) is int else None)
     elif isinstance(content, list):
@@ -95,8 +101,8 @@ def _of_json(content: Any) -> Iterator[NamedClass]:
                 yield from _of_row(given)
 
 
-def _of_table(text: str) -> Iterator[NamedClass]:
-    rows = csv.DictReader(text.splitlines(), skipinitialspace=True)
+def _of_table(text: str, separator: str = ",") -> Iterator[NamedClass]:
+    rows = csv.DictReader(text.splitlines(), delimiter=separator, skipinitialspace=True)
     for row in rows:
         yield from _of_row({str(key).strip(): str(value).strip() for key, value in row.items() if key and value})
 
@@ -115,7 +121,8 @@ def _of_row(row: Mapping[Any, Any]) -> Iterator[NamedClass]:
 
 
 def _of_line(line: str) -> NamedClass | None:
-    """Read "name", "3 name", "name 3", "128 0 0 name" or "name:128,0,0::"."""
+    """Read "name", "3 name", "3: name", "name 3", "128 0 0 name" or "name:128,0,0::"."""
+    line = re.sub(r"^(\d+)\s*:", r"\1 ", line)
     numbers = [int(number) for number in re.findall(r"(?<![\w.#])\d+(?![\w.])", line)]
     hexadecimal = re.search(r"#[0-9A-Fa-f]{6}", line)
     name = re.sub(r"#[0-9A-Fa-f]{6}|(?<![\w.#])\d+(?![\w.])", " ", line.split(":")[0]).strip(" \t,;=")

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from segshrink.classes import ClassMap, UndeclaredError
+from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
 from segshrink.colors import format_color
 from segshrink.data.store import Progress
 from segshrink.errors import DataError, SegshrinkError
 from segshrink.imagery import MaskOptions, probe, read_mask
 from segshrink.imagery.masks import drawn_from, resized_mask
 from segshrink.imagery.raster_files import open_pillow, read_header
+from segshrink.imagery.reading import transparency_shares
 
 # Of more pairs than this so many, evenly spaced, are looked at.
 MOST_PAIRS = 2000
@@ -24,7 +25,10 @@ MOST_PAIRS = 2000
 MOST_KINDS = 64
 # A value and a color that no mask holds: all that a mask holds is undeclared then, and counted.
 _BY_VALUE = ClassMap(("nothing",), ((1, 2, 3),), values=(65535,))
+_BY_OTHER_VALUE = ClassMap(("nothing",), ((1, 2, 3),), values=(65534,))
 _BY_COLOR = ClassMap(("nothing",), ((1, 2, 3),))
+# A mask has at most the bands of colors.
+_MOST_BANDS = 3
 # What a mask holds, and its (height, width).
 _Held = tuple[Counter[str | int], tuple[int, int]]
 
@@ -97,7 +101,38 @@ def survey_masks(
     try:
         return _look(root, chosen, partial(read, classes=_BY_VALUE), progress)
     except _ColorsError:
-        return _look(root, chosen, partial(read, classes=_BY_COLOR), progress)
+        survey = _look(root, chosen, partial(read, classes=_BY_COLOR), progress)
+    _leave_out_numbers(survey, root, dict(chosen))
+    return survey
+
+
+def _leave_out_numbers(survey: MaskSurvey, root: Path, masks: Mapping[str, str]) -> None:
+    """Leave out masks of numbers among masks in colors: those of one band with a gray that no mask in colors has.
+
+    Raises:
+        DataError: They are as many.
+    """
+    one_band = {
+        image
+        for image in survey.by_image
+        if probe(root / masks[image]).bands == 1 and not _palette_of(root / masks[image])
+    }
+    colors = {color for image, held in survey.by_image.items() if image not in one_band for color in held}
+    numbers = [image for image in one_band if not colors.issuperset(survey.by_image[image])]
+    if not numbers or not colors:
+        return
+    example, other = masks[min(numbers)], masks[min(survey.by_image.keys() - one_band)]
+    if 2 * len(numbers) >= survey.looked:
+        raise DataError(
+            f"some masks hold numbers ({example}) and some colors ({other}), as those of two data sets do; give the "
+            "folder of one of them"
+        )
+    for image in numbers:
+        place = list(survey.by_image).index(image)
+        del survey.sizes[place]
+        survey.pixels -= survey.by_image.pop(image)
+        survey.looked -= 1
+        survey.broken[image] = f"{masks[image]} holds numbers, and most masks colors ({other})"
 
 
 def _look(
@@ -127,15 +162,31 @@ class _ColorsError(Exception):
 def _held(mask: Path, image: Path, *, classes: ClassMap, options: MaskOptions) -> _Held:
     """Count what a mask of pixels holds."""
     info = probe(mask)
-    try:
-        read_mask(mask, classes, options=options)
-    except UndeclaredError as error:
-        return Counter(error.found), (info.height, info.width)
-    except DataError as error:
-        if classes.values is not None and "in colors" in str(error):
-            raise _ColorsError from error
-        raise
-    raise DataError(f"{mask} holds nothing but no-data")
+    if info.bands > _MOST_BANDS:
+        raise DataError(f"{mask} has {info.bands} bands; give one band of class numbers, of bands a class the argmax")
+    found: Counter[str | int] = Counter()
+    for each in (classes,) if classes.values is None else (classes, _BY_OTHER_VALUE):
+        try:
+            read_mask(mask, each, options=options)
+        except UndeclaredError as error:
+            found |= Counter(error.found)
+        except DataError as error:
+            if each.values is not None and "in colors" in str(error):
+                raise _ColorsError from error
+            raise
+        if found.total() == info.height * info.width:
+            break
+    if not found:
+        raise DataError(f"{mask} holds nothing but no-data")
+    if (
+        info.transparency is not None
+        and set(found) <= {0, IGNORE_INDEX, "#000000"}
+        and transparency_shares(mask, info.transparency)[0]
+    ):
+        raise DataError(
+            f"{mask}: all but 0 is transparent, as where bands stand for classes; give one band of class numbers"
+        )
+    return found, (info.height, info.width)
 
 
 def _drawn(mask: Path, image: Path, *, classes: ClassMap, options: MaskOptions) -> _Held:

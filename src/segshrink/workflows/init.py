@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -113,7 +114,8 @@ def _look(
         options, labels = replace(options, background=background), {background: background, **labels}
     look = partial(survey_masks, folder, layout.pairs, labels=list(labels), progress=partial(progress, "look at masks"))
     survey = look(options=options)
-    if not labeled and (instances := guess_instances(survey)):
+    named, names_file = find_class_names(folder, names)
+    if not labeled and (instances := guess_instances(survey, named=bool(named))):
         options = replace(options, instances=instances)
         survey = look(options=options)
     if not survey.looked:
@@ -121,10 +123,11 @@ def _look(
         raise DataError(f"none of the {len(layout.pairs)} pairs in {folder} can be used; {image}: {reason}")
     if labeled:
         return survey, options, guess_labels(survey, labels, labeled.colors), labeled.source
-    named, source = find_class_names(folder, names)
     if not named:
-        named, source = category_names(folder / layout.pairs[0][1]), f"{layout.pairs[0][1]}.aux.xml"
-    source = source if named else None
+        named, names_file = category_names(folder / layout.pairs[0][1]), f"{layout.pairs[0][1]}.aux.xml"
+    if re.search(r"(?i)train_?ids?(?![a-z])", layout.pairs[0][1]) and any(entry.value is not None for entry in named):
+        named = ()  # they are of the ids before these were numbered anew for training
+    source = names_file if named else None
     return survey, options, guess_classes(survey, named, source=source, ask=ask), source
 
 
