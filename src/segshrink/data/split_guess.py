@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,8 @@ import numpy as np
 from segshrink.config import Split
 from segshrink.data.layout import part_of, scenes_of
 from segshrink.data.splits import divide, find_images
-from segshrink.data.wildcards import LIST_SUFFIXES
+from segshrink.data.wildcards import LIST_SUFFIXES, read_lines
+from segshrink.errors import SegshrinkError
 
 _SHARE, _TRIES = 0.2, 50
 
@@ -44,6 +46,7 @@ def guess_split(
     return (
         _by_lists(root, names, images, unpaired)
         or _by_folders(images)
+        or _by_stems(images)
         or _by_scenes(images, held)
         or _at_random(root, images, held)
     )
@@ -56,33 +59,71 @@ def _by_lists(root: Path, names: Sequence[str], images: Sequence[str], unpaired:
         part = part_of(path.stem)
         if part and path.suffix.lower() in LIST_SUFFIXES and "class" not in path.stem:
             by_folder[str(path.parent)].setdefault(part, name)
-    best: tuple[int, dict[str, str]] = (0, {})
+    best: tuple[int, dict[str, str], dict[str, Any]] = (0, {}, {})
     everything = [*images, *unpaired]
     for lists in by_folder.values():
         found: dict[str, set[int]] = {}
+        entries: dict[str, Any] = {}
         for part, name in lists.items():
+            entries[part] = name
             positions, problems = find_images([name], everything, root=root, field=part)
+            if problems and (folders := _folders_of(root / name, everything)):
+                entries[part] = folders
+                positions, problems = find_images(folders, everything, root=root, field=part)
             if positions and not problems and max(positions) < len(images):
                 found[part] = positions
         count = len(set().union(*found.values()))
         if "train" in found and len(found) > 1 and count == sum(map(len, found.values())) and count > best[0]:
-            best = count, {part: lists[part] for part in found}
+            best = count, {part: lists[part] for part in found}, {part: entries[part] for part in found}
     if not best[0]:
         return None
-    return _judged(best[1], f"by {', '.join(best[1].values())}")
+    return _judged(best[2], f"by {', '.join(best[1].values())}")
+
+
+def _folders_of(file: Path, images: Sequence[str]) -> list[str]:
+    """Return the folders that the lines of a list name, as films are listed; empty where a line names none or two."""
+    by_name: dict[str, set[str]] = defaultdict(set)
+    for image in images:
+        for folder in PurePosixPath(image).parents:
+            by_name[folder.name].add(str(folder))
+    try:
+        lines = read_lines(file, purpose="split")
+    except SegshrinkError:
+        return []
+    return (
+        [folder for line in lines for folder in by_name[line]] if all(len(by_name[line]) == 1 for line in lines) else []
+    )
 
 
 def _by_folders(images: Sequence[str]) -> GuessedSplit | None:
     entries: dict[str, dict[str, None]] = defaultdict(dict)
+    outside: list[str] = []
     for image in images:
         steps = image.split("/")[:-1]
         place = next((place for place, step in enumerate(steps) if part_of(step)), None)
         if place is None:
-            return None
+            outside.append(image)
+            continue
         entries[part_of(steps[place]) or ""]["/".join(steps[: place + 1])] = None
-    if "train" not in entries or len(entries) < 2:
+    if "train" not in entries or len(entries) < 2 or 2 * len(outside) > len(images):
         return None
-    return _judged({part: list(folders) for part, folders in entries.items()}, "by folders")
+    split = _judged({part: list(folders) for part, folders in entries.items()}, "by folders")
+    unused = f"{len(outside)} images such as {outside[0]} are in no part's folder and not used" if outside else ""
+    return split._replace(unsure="; ".join(text for text in (split.unsure, unused) if text))
+
+
+def _by_stems(images: Sequence[str]) -> GuessedSplit | None:
+    """Divide by the first words of names, "train_1" and "testA_1", where each is one of a part."""
+    entries: dict[str, dict[str, None]] = defaultdict(dict)
+    for image in images:
+        path = PurePosixPath(image)
+        first = re.split(r"[\W_\d]", path.stem)[0]
+        entries[part_of(first) or ""][str(path.parent / f"{first}*")] = None
+    starts = [entry for held in entries.values() for entry in held]
+    clash = any(one != other and one.startswith(other[:-1]) for one in starts for other in starts)
+    if "train" not in entries or "" in entries or len(entries) < 2 or clash:
+        return None
+    return _judged({part: list(held) for part, held in entries.items()}, "by the first words of names")
 
 
 def _judged(parts: dict[str, Any], reason: str) -> GuessedSplit:

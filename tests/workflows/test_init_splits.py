@@ -1,0 +1,98 @@
+"""Splits that public data sets bring, in lists, folders and names, and scenes that must not be divided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segshrink
+from segshrink.config import load_dataset
+from segshrink.data import inspect_dataset, open_dataset
+
+from .test_init import image, mask
+
+pytestmark = pytest.mark.usefixtures("_without_torch")
+DAVIS = {"train.txt": "bear\ncamel\n", "val.txt": "goat\n"}
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "names", "texts", "expected"),
+    [
+        # https://davischallenge.org: lists of films
+        (
+            "JPEGImages/480p/{0}.jpg",
+            "Annotations/480p/{0}.png",
+            ("bear/00000", "camel/00000", "goat/00000"),
+            {f"ImageSets/2017/{name}": text for name, text in DAVIS.items()},
+            {"train": ["JPEGImages/480p/bear", "JPEGImages/480p/camel"], "val": ["JPEGImages/480p/goat"]},
+        ),
+        # https://github.com/ishann/aeroscapes
+        (
+            "JPEGImages/{0}.jpg",
+            "SegmentationClass/{0}.png",
+            ("000001_001", "000001_002", "000002_001"),
+            {"ImageSets/trn.txt": "000001_001\n000001_002\n", "ImageSets/val.txt": "000002_001\n"},
+            {"train": "ImageSets/trn.txt", "val": "ImageSets/val.txt"},
+        ),
+        # https://www.robots.ox.ac.uk/~vgg/data/pets
+        (
+            "images/{0}.jpg",
+            "annotations/trimaps/{0}.png",
+            ("Abyssinian_1", "Abyssinian_2", "Bombay_1", "Bombay_2"),
+            {
+                "annotations/trainval.txt": "Abyssinian_1 1 1 1\nBombay_1 2 1 2\n",
+                "annotations/test.txt": "Abyssinian_2 1 1 1\nBombay_2 2 1 2\n",
+            },
+            {"train": "annotations/trainval.txt", "val": "annotations/test.txt"},
+        ),
+        # https://xview2.org
+        (
+            "{0}_pre_disaster.png",
+            "{0}_target.png",
+            ("train/a_0", "train/a_1", "hold/b_0", "test/c_0", "tier3/d_0"),
+            {},
+            {"train": ["train"], "val": ["hold"], "test": ["test"]},
+        ),
+        # https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest
+        (
+            "{0}.bmp",
+            "{0}_anno.bmp",
+            ("train_1", "train_2", "testA_1", "testB_1"),
+            {},
+            {"train": ["train*"], "val": ["testA*", "testB*"]},
+        ),
+    ],
+)
+def test_the_official_split(
+    images: str, masks: str, names: Sequence[str], texts: dict[str, str], expected: Any, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    for name in names:
+        image(root / images.format(name))
+        mask(root / masks.format(name))
+    for path, text in texts.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    made = segshrink.init(root, out=tmp_path / "out")
+    description = load_dataset(made.data)
+    assert description.split.model_dump(exclude_unset=True) == expected
+    assert any("d_0_pre_disaster.png are in no part's folder" in text for text in made.unsure) == ("tier3/d_0" in names)
+    assert inspect_dataset(description).sound
+
+
+def test_clips_of_a_film_stay_on_one_side(tmp_path: Path) -> None:
+    """As https://www.kaggle.com/datasets/newslab/cholecseg8k, a folder for each second of an operation."""
+    root = tmp_path / "data"
+    for film in range(5):
+        for clip in ("00080", "00160"):
+            image(root / f"video{film}/video{film}_{clip}/frame_endo.png")
+            mask(root / f"video{film}/video{film}_{clip}/frame_endo_mask.png")
+            mask(root / f"video{film}/video{film}_{clip}/frame_endo_color_mask.png")
+    made = segshrink.init(root, out=tmp_path / "out")
+    dataset = open_dataset(load_dataset(made.data))
+    films = [{sample.image.parts[-3] for sample in part} for part in (dataset.train, dataset.val)]
+    assert (len(films[0]), len(films[1])) == (4, 1)
+    assert films[0].isdisjoint(films[1])
