@@ -37,6 +37,7 @@ from segshrink.workflows.init_files import (
     is_image,
     name_of,
     relative,
+    whats_there,
     yaml_value,
 )
 from segshrink.workflows.init_images import init_images
@@ -87,7 +88,7 @@ def init(
     if layout is None or not layout.pairs:
         if teacher is not None and (images := [name for name in names if is_image(name)]):
             return init_images(folder, out, images, str(teacher))
-        raise DataError(f"no image with its mask was found in {folder}: {_whats_there(names)}")
+        raise DataError(f"no image with its mask was found in {folder}: {whats_there(names)}")
     if layout.others and not labeled:
         chosen = ask("several masks belong to each image; which?", [layout.masks or "", *layout.others])
         layout = find_layout(names, masks=chosen) or layout
@@ -342,25 +343,14 @@ def _check_places(folder: Path, out: Path) -> None:
 
 
 def _names(folder: Path) -> list[str]:
-    """Return all files in a folder, relative to it, but hidden ones, sorted."""
-    names = []
-    for place, folders, files in os.walk(folder):
+    """Return all files in a folder, relative to it, but hidden ones, sorted; links are followed, each folder once."""
+    names, visited = [], set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in visited:
+            folders.clear()
+            continue
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         prefix = Path(place).relative_to(folder).as_posix()
         names += [name if prefix == "." else f"{prefix}/{name}" for name in files if not name.startswith(".")]
     return sorted(names)
-
-
-def _whats_there(names: Sequence[str]) -> str:
-    """Say what was found instead of pairs, and what helps."""
-    images = [name for name in names if is_image(name)]
-    notes = [name for name in names if Path(name).suffix.lower() in (".json", ".txt", ".xml")]
-    if not names:
-        return "it holds no file; check the path"
-    if not images:
-        return f"it holds {len(names)} files ({listed(list(names))}) and none is an image; check the path"
-    beside = f", and {listed(notes)}, which may be annotations: export them as mask images (PNG)" if notes else ""
-    return (
-        f"it holds {len(images)} images ({listed(images)}){beside}; put images into images/ and masks of the same "
-        "names into masks/, or give masks the suffix _mask"
-    )

@@ -5,18 +5,41 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segshrink.data.layout import IMAGE_SUFFIXES
-from segshrink.formatting import printable
+from segshrink.data.path_words import is_mask_word, words_of
+from segshrink.formatting import listed, printable
 
 DATA, RECIPE, PAIRS, UNLABELED, EXCLUDED = "data.yaml", "recipe.yaml", "pairs.txt", "unlabeled.txt", "exclude.txt"
 IMAGES = "images.txt"
 # Broken pairs that the description itself names; more stand in a file.
 _FEW = 20
 _PLAIN = re.compile(r"[A-Za-z][\w ./*+()-]*(?<! )")
+# What may be masks in another form → what to do.
+_REMEDIES = {
+    (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z"): ": unpack them first",
+    (
+        ".npy",
+        ".npz",
+        ".mat",
+        ".h5",
+        ".hdf5",
+        ".nc",
+    ): ", which are arrays: write them as images (PNG or TIFF), or give a "
+    "function that reads them (docs/annotations.md)",
+    (
+        ".json",
+        ".ndjson",
+        ".xml",
+        ".txt",
+        ".csv",
+    ): ", which may be annotations: export them as COCO with outlines, or as "
+    "mask images (PNG) in masks/, of the images' names",
+}
 _WORDS = ("yes", "no", "on", "off", "true", "false", "null", "y", "n")
 
 
@@ -79,3 +102,26 @@ def yaml_value(value: Any) -> str:
     if isinstance(value, str) and not (_PLAIN.fullmatch(text) and text.lower() not in _WORDS):
         return json.dumps(text, ensure_ascii=False)
     return text
+
+
+def whats_there(names: Sequence[str]) -> str:
+    """Say what was found instead of pairs, and what helps."""
+    if not names:
+        return "it holds no file; check the path"
+    images = [name for name in names if is_image(name)]
+    held = (
+        f"it holds {len(images)} images ({listed(images)})"
+        if images
+        else f"it holds {len(names)} files ({listed(list(names))})"
+    )
+    masks = [name for name in images if any(map(is_mask_word, words_of(name)))]
+    if images and len(masks) == len(images):
+        return f"{held}, which are all masks by their names; put the images they were drawn on beside them, in images/"
+    if 2 * len(masks) > 3 * (len(images) - len(masks)):
+        return f"{held}, {len(masks)} of them masks; where each object has a mask, merge those of an image into one"
+    for suffixes, remedy in _REMEDIES.items():
+        if beside := [name for name in names if name.lower().endswith(suffixes)]:
+            return f"{held}{'' if images else ' and none is an image'}, and {listed(beside)}{remedy}"
+    if not images:
+        return f"{held} and none is an image; check the path"
+    return f"{held}; put images into images/ and masks of the same names into masks/, or give masks the suffix _mask"
