@@ -14,6 +14,7 @@ from segshrink.data.wildcards import (
     Wildcard,
     columns,
     common_wildcard,
+    escaped,
     existing_end,
     is_list_file,
     read_lines,
@@ -51,6 +52,7 @@ class Layout:
         others: Wildcards of further masks for the same images.
         other_images: Wildcards of further images for the same masks.
         apart: Wildcards of images with masks of their own that are laid out in another way and not taken.
+        by_content: Whether only what they hold tells which files are masks.
     """
 
     images: str | None
@@ -60,6 +62,7 @@ class Layout:
     others: tuple[str, ...] = ()
     other_images: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
+    by_content: bool = False
 
 
 @dataclass
@@ -312,7 +315,7 @@ def scenes_of(images: Sequence[str]) -> dict[str, list[str]]:
         path = PurePosixPath(image)
         by_folder[str(path.parent)].append(image)
         scene = re.match(r"(.*?[a-z0-9])[-_ ]+(?:[a-z]{0,6}[-_ ]?\d+[-_ x]*)+$", path.stem, re.IGNORECASE)
-        by_stem[f"{path.parent}/{scene[1]}*" if scene else image].append(image)
+        by_stem[f"{escaped(f'{path.parent}/{scene[1]}')}*" if scene else image].append(image)
     if len(by_folder) > 1:
         return _by_upper_folders(by_folder, len(images))
     if not 1 < len(by_stem) <= len(images) / 2:

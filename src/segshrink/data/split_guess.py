@@ -13,7 +13,7 @@ import numpy as np
 from segshrink.config import Split
 from segshrink.data.layout import part_of, scenes_of
 from segshrink.data.splits import divide, find_images
-from segshrink.data.wildcards import LIST_SUFFIXES, read_lines
+from segshrink.data.wildcards import LIST_SUFFIXES, escaped, read_lines
 from segshrink.errors import SegshrinkError
 
 _SHARE, _TRIES = 0.2, 50
@@ -118,7 +118,7 @@ def _by_stems(images: Sequence[str]) -> GuessedSplit | None:
     for image in images:
         path = PurePosixPath(image)
         first = re.split(r"[\W_\d]", path.stem)[0]
-        entries[part_of(first) or ""][str(path.parent / f"{first}*")] = None
+        entries[part_of(first) or ""][f"{escaped(str(path.parent / first))}*"] = None
     starts = [entry for held in entries.values() for entry in held]
     clash = any(one != other and one.startswith(other[:-1]) for one in starts for other in starts)
     if "train" not in entries or "" in entries or len(entries) < 2 or clash:

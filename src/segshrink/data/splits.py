@@ -157,7 +157,7 @@ class _Finder:
             DataError: A bare stem that images of several folders have.
         """
         text = entry.removeprefix("./").rstrip("/") or "."
-        if has_wildcards(text) and text not in self._paths:
+        if has_wildcards(text) and text not in self._paths and text not in self._folders:
             return self._matching(text)
         for table in (self._paths, self._folders):
             if text in table:

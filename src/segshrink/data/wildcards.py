@@ -123,6 +123,16 @@ def _common_start(names: Sequence[str]) -> str:
     return "".join(letters[0] for letters in columns)
 
 
+def escaped(text: str) -> str:
+    """Return a wildcard that means a text itself.
+
+    Example:
+        >>> escaped("tile [1]")
+        'tile [[]1]'
+    """
+    return re.sub(r"[*?\[]", r"[\g<0>]", text)
+
+
 def has_wildcards(text: str) -> bool:
     """Whether ``text`` holds ``*``, ``?`` or ``[...]``."""
     return bool(_TOKEN.search(text))
