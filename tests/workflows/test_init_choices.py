@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -84,6 +85,55 @@ def test_an_image_for_each_class(images: str, masks: str, classes: Sequence[str]
     assert (made.pairs, list(made.classes)) == (4, ["background", *classes])
     inspection = inspect_dataset(load_dataset(made.data))
     assert inspection.problems == (), [str(problem) for problem in inspection.problems]
+
+
+def test_masks_that_can_be_read_come_first(tmp_path: Path) -> None:
+    """As Supervisely's export of masks draws them for eyes, too: https://docs.supervisely.com."""
+    root = tmp_path / "data"
+    for number in range(3):
+        image(root / f"img/{number}.jpg")
+        image(root / f"masks_human/{number}.png")
+        mask(root / f"masks_machine/{number}.jpg", (0, 255))
+        mask(root / f"masks_machine/{number}.png")
+    made = segshrink.init(root, out=tmp_path / "out")
+    assert "masks: masks_machine/*.png" in made.data.read_text()
+    assert inspect_dataset(load_dataset(made.data)).sound
+
+
+def test_drawings_of_the_images_are_not_annotated(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    entries = []
+    for number in range(3):
+        image(root / f"images/{number}.jpg")
+        image(root / f"visualizations/{number}.jpg")
+        entries.append({"id": number, "file_name": f"{number}.jpg", "height": SIZE, "width": SIZE})
+    outlines = [
+        {"id": n, "image_id": n, "category_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9]], "iscrowd": 0} for n in range(3)
+    ]
+    content = {"images": entries, "annotations": outlines, "categories": [{"id": 1, "name": "house"}]}
+    (root / "annotations.json").write_text(json.dumps(content))
+    made = segshrink.init(root, out=tmp_path / "out")
+    assert (made.pairs, list(made.classes)) == (3, ["background", "house"])
+    assert "images: images/*.jpg" in made.data.read_text()
+
+
+def test_one_scene_and_its_mask_need_share_no_word(tmp_path: Path) -> None:
+    side = 128
+    pixels = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
+    draw(tmp_path / "data/ortho.tif", pixels)
+    draw(tmp_path / "data/dsm.tif", pixels[:, :, 0])
+    draw(tmp_path / "data/labels.tif", np.tile(np.array([[1, 2]], np.uint8), (side, side // 2)))
+    made = segshrink.init(tmp_path / "data", out=tmp_path / "out")
+    assert "images: ortho.tif  # 1 pairs\nmasks: labels.tif\n" in made.data.read_text()
+    assert inspect_dataset(load_dataset(made.data)).sound
+
+
+def test_what_only_contents_tell_is_not_sure(tmp_path: Path) -> None:
+    for number in range(3):
+        image(tmp_path / f"data/X/{number}.png")
+        mask(tmp_path / f"data/Y/{number}.png")
+    made = segshrink.init(tmp_path / "data", out=tmp_path / "out")
+    assert any("no name tells which files are masks; Y/*.png are taken" in text for text in made.unsure)
 
 
 def test_folders_behind_links_are_read_once(tmp_path: Path) -> None:

@@ -200,6 +200,27 @@ LAYOUTS = {
         {"train": ["training"], "val": ["test"]},
         ("*/mask/*_mask.gif",),
     ),
+    "HRF": Folder(
+        "https://www5.cs.fau.de/research/data/fundus-images",
+        ("01_dr", "02_dr", "01_g", "02_g"),
+        {"images/{0}.JPG": None, "manual1/{0}.tif": (0, 255), "mask/{0}_mask.tif": (0, 255)},
+        ("images/01_dr.JPG", "manual1/01_dr.tif"),
+        others=("mask/*_mask.tif",),
+    ),
+    "KITTI road": Folder(
+        "https://www.cvlibs.net/datasets/kitti/eval_road.php",
+        ("um/000000", "um/000001", "umm/000000", "umm/000001"),
+        {"training/image_2/{1}_{2}.png": None, "training/gt_image_2/{1}_road_{2}.png": COLORS},
+        ("training/image_2/um_000001.png", "training/gt_image_2/um_road_000001.png"),
+        images=("testing/image_2/um_000000.png",),
+    ),
+    "scenes in brackets": Folder(
+        "wildcards in names",
+        ("Scene [1]/1", "Scene [1]/2", "Scene [2]/1"),
+        {"{1}/images/{2}.png": None, "{1}/masks/{2}.png": (0, 1)},
+        ("Scene [1]/images/1.png", "Scene [1]/masks/1.png"),
+        frozenset({"train", "val"}),
+    ),
     "BUSI": Folder(
         "https://scholar.cu.edu.eg/?q=afahmy/pages/dataset",
         ("benign/benign (1)", "benign/benign (2)", "malignant/malignant (1)"),

@@ -12,7 +12,15 @@ import yaml
 
 from segshrink.data.class_guess import Ask
 from segshrink.data.layout import IMAGE_SUFFIXES, Layout
-from segshrink.data.path_words import drawbacks, is_mask_word, mask_paths, may_name_a_class, role_words, words_of
+from segshrink.data.path_words import (
+    drawbacks,
+    is_mask_word,
+    mask_paths,
+    may_name_a_class,
+    role_words,
+    without_drawings,
+    words_of,
+)
 from segshrink.data.wildcards import common_wildcard
 from segshrink.errors import DataError, SegshrinkError
 from segshrink.formatting import listed
@@ -67,7 +75,7 @@ def find_labeled_layout(root: Path, names: Sequence[str], layout: Layout | None,
     if layout is not None:
         each_class = _from_folders(images)
         return each_class if each_class and _is_better(each_class, layout) else None
-    found = [_from_annotations(root, names, images), _from_folders(images)]
+    found = [_from_annotations(root, names, without_drawings(images)), _from_folders(images)]
     best = max((each for each in found if each), key=lambda each: len(each.layout.pairs), default=None)
     polygons = [name for name in names if PurePosixPath(name).suffix.lower() in VECTOR_SUFFIXES]
     if best is not None or len(polygons) != 1:

@@ -27,7 +27,7 @@ def layout_by_content(root: Path, names: Sequence[str]) -> Layout | None:
     found = []
     for kind, pairs in match_all_kinds(files):
         few = list(pairs.items())[:_LOOKED_AT]
-        if _hold_few_values(root, few) and not _hold_few_values(root, [(mask, image) for image, mask in few]):
+        if hold_few_values(root, few) and not hold_few_values(root, [(mask, image) for image, mask in few]):
             found.append((kind, pairs))
     if not found:
         return None
@@ -50,7 +50,12 @@ def layout_by_content(root: Path, names: Sequence[str]) -> Layout | None:
         tuple(sorted(all_pairs.items())),
         unpaired,
         tuple(common_wildcard(sorted(more.values())) for more in rest if not set(more).isdisjoint(all_pairs)),
-        tuple(common_wildcard(sorted(more)) for more in rest if set(more).isdisjoint(all_pairs)),
+        tuple(
+            common_wildcard(sorted(more))
+            for more in rest
+            if set(more.values()) & set(all_pairs.values()) and set(more).isdisjoint(all_pairs)
+        ),
+        by_content=True,
     )
     return explained(layout, names)
 
@@ -59,6 +64,7 @@ def _suffixes(pairs: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(PurePosixPath(path).suffix.lower() for path in next(iter(pairs.items())))
 
 
-def _hold_few_values(root: Path, pairs: Sequence[tuple[str, str]]) -> bool:
+def hold_few_values(root: Path, pairs: Sequence[tuple[str, str]]) -> bool:
+    """Whether the masks of a few (image, mask) can be read and hold no more values than classes may be."""
     survey = survey_masks(root, pairs)
     return not survey.broken and all(len(held) <= MOST_KINDS for held in survey.by_image.values())

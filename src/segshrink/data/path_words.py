@@ -138,6 +138,11 @@ class Kind:
         """All words in stems."""
         return frozenset(word for part in self.some for word in words_of(part))
 
+    @property
+    def role_words(self) -> frozenset[str]:
+        """Which words tell what the first file is."""
+        return roles(self.files[0], "")[0]
+
     def keys(self, other: Kind, *, shortest: bool = False) -> dict[tuple[tuple[str, ...], tuple[str, ...]], str]:
         """Return what a path shares with those of another kind → file, where no two files share that.
 
@@ -165,6 +170,16 @@ class Kind:
         return _all_words(_split(file)[0][self.shared :])
 
 
+def without_drawings(images: Sequence[str]) -> list[str]:
+    """Leave out images that are by name drawn or measured beside others of the same stem."""
+    less = {image: sum(_LESS.fullmatch(word) is not None for word in roles(image, "")[0]) for image in images}
+    fewest: dict[str, int] = {}
+    for image, count in less.items():
+        stem = _split(image)[1]
+        fewest[stem] = min(count, fewest.get(stem, count))
+    return [image for image in images if less[image] == fewest[_split(image)[1]]]
+
+
 def mask_paths(names: Sequence[str]) -> set[str]:
     """Return the files whose paths say that they are masks."""
     wrappers = wrapper_folders(names)
@@ -188,6 +203,8 @@ def match_by_words(names: Sequence[str]) -> Iterator[tuple[Kind, dict[str, str]]
         A kind of images, and image → mask of those that have masks of some kind.
     """
     affixes, masks_among = _affixes(names), mask_paths(names)
+    ends = [{end for name, end in affixes.items() if (name in masks_among) is role} for role in (False, True)]
+    affixes = {name: end for name, end in affixes.items() if end not in ends[0] & ends[1]}
     kinds: dict[tuple[bool, object], list[str]] = defaultdict(list)
     for name in names:
         folders, stem, suffix = _split(name)
@@ -200,6 +217,9 @@ def match_by_words(names: Sequence[str]) -> Iterator[tuple[Kind, dict[str, str]]
         for mask in masks[:_LARGEST_KINDS]:
             if pairs := match_kinds(image, mask):
                 yield image, pairs
+    plain = [image for image in images if not any(map(_LESS.fullmatch, image.role_words))]
+    if len(plain) == len(masks) == 1 and len(plain[0].files) == len(masks[0].files) == 1:
+        yield plain[0], {plain[0].files[0]: masks[0].files[0]}  # a scene and its mask need share no word
 
 
 def match_all_kinds(names: Sequence[str]) -> list[tuple[Kind, dict[str, str]]]:
@@ -269,7 +289,7 @@ def _affixes(names: Sequence[str]) -> dict[str, str]:
     for name in names:
         folders, stem, _ = _split(name)
         ends[folders, stem].add("")
-        if found := re.fullmatch(r"(.*[^\W_])[\W_]+(\w*[^\W\d_]\w*)", stem):
+        if found := re.fullmatch(r"(.*[^\W_])[\W_]+([^\W_]*[^\W\d_][^\W_]*)", stem):
             split.append((name, folders, found[1], found[2]))
             ends[folders, found[1]].add(found[2])
     split = [entry for entry in split if len(ends[entry[1], entry[2]]) > 1]

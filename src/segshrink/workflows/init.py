@@ -13,7 +13,7 @@ from segshrink.config import load_dataset
 from segshrink.data.annotation_layout import LabeledLayout, find_labeled_layout
 from segshrink.data.class_guess import Ask, GuessedClasses, guess_classes, guess_instances, guess_labels
 from segshrink.data.class_names import category_names, find_class_names
-from segshrink.data.content_layout import layout_by_content
+from segshrink.data.content_layout import hold_few_values, layout_by_content
 from segshrink.data.layout import Layout, augmented_folders, find_layout, layout_from_lists
 from segshrink.data.mask_survey import MaskSurvey, survey_masks
 from segshrink.data.pairing import find_pairs, refuse_unpaired
@@ -90,13 +90,20 @@ def init(
             return init_images(folder, out, images, str(teacher))
         raise DataError(f"no image with its mask was found in {folder}: {whats_there(names)}")
     if layout.others and not labeled:
-        chosen = ask("several masks belong to each image; which?", [layout.masks or "", *layout.others])
-        layout = find_layout(names, masks=chosen) or layout
+        layout = _chosen_masks(folder, names, layout, ask)
     survey, options, classes, source = _look(folder, names, layout, labeled, ask, progress)
     good = [pair for pair in layout.pairs if pair[0] not in survey.broken]
     held = {image: set(values) for image, values in survey.by_image.items()}
     split = guess_split(folder, names, [image for image, _ in good], layout.unpaired, held)
     return _written(_Draft(folder, out, layout, survey, classes, split, source, options, sorted(copies)), teacher)
+
+
+def _chosen_masks(folder: Path, names: Sequence[str], layout: Layout, ask: Ask) -> Layout:
+    """Return the layout with the wanted one of several masks; the likeliest are the first that hold few values."""
+    layouts = [layout, *filter(None, (find_layout(names, masks=other) for other in layout.others))]
+    ranked = sorted(layouts, key=lambda each: not hold_few_values(folder, each.pairs[:2]))
+    answer = ask("several masks belong to each image; which?", [each.masks or "" for each in ranked])
+    return next((each for each in ranked if each.masks == answer), layout)
 
 
 def _look(
@@ -171,6 +178,8 @@ class _Draft:
                 f"images are {self.layout.images or PAIRS}, by name one band of several, heights or drawings; where "
                 "bands have files of their own, join them first (gdalbuildvrt -separate)"
             )
+        if self.layout.by_content:
+            also.append(f"no name tells which files are masks; {self.layout.masks} are taken, as they hold few values")
         if self.layout.apart:
             also.append(
                 f"pairs that are laid out in another way are not taken: images {listed(list(self.layout.apart))}"

@@ -21,7 +21,6 @@ _FEW = 20
 _PLAIN = re.compile(r"[A-Za-z][\w ./*+()-]*(?<! )")
 # What may be masks in another form → what to do.
 _REMEDIES = {
-    (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z"): ": unpack them first",
     (
         ".npy",
         ".npz",
@@ -29,8 +28,13 @@ _REMEDIES = {
         ".h5",
         ".hdf5",
         ".nc",
-    ): ", which are arrays: write them as images (PNG or TIFF), or give a "
-    "function that reads them (docs/annotations.md)",
+        ".nii",
+        ".nii.gz",
+        ".dcm",
+        ".mha",
+    ): ", which are arrays: write them "
+    "as images (PNG or TIFF), or give a function that reads them (docs/annotations.md)",
+    (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z"): ": unpack them first",
     (
         ".json",
         ".ndjson",
