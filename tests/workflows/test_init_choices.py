@@ -87,6 +87,18 @@ def test_an_image_for_each_class(images: str, masks: str, classes: Sequence[str]
     assert inspection.problems == (), [str(problem) for problem in inspection.problems]
 
 
+def test_crops_beside_their_images_are_not_mixed(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for number in range(3):
+        for name in (f"{number}", f"patches/{number}_0", f"patches/{number}_1"):
+            place, _, stem = name.rpartition("/")
+            image(root / place / f"images/{stem}.png")
+            mask(root / place / f"masks/{stem}.png")
+    made = segshrink.init(root, out=tmp_path / "out")
+    assert made.pairs == 6
+    assert "pairs that are laid out in another way are not taken: images images/*.png" in made.unsure
+
+
 def test_masks_that_can_be_read_come_first(tmp_path: Path) -> None:
     """As Supervisely's export of masks draws them for eyes, too: https://docs.supervisely.com."""
     root = tmp_path / "data"

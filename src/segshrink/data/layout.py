@@ -9,7 +9,15 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from segshrink.data.path_words import Kind, drawbacks, identity, match_by_words, match_kinds, roles, wrapper_folders
+from segshrink.data.path_words import (
+    Kind,
+    drawbacks,
+    identity,
+    match_by_words,
+    match_kinds,
+    role_words,
+    wrapper_folders,
+)
 from segshrink.data.wildcards import (
     Wildcard,
     columns,
@@ -246,9 +254,15 @@ def _overlaps(match: _Match, chosen: _Match) -> bool:
     return not set(match.pairs).isdisjoint(chosen.pairs) and set(match.pairs.values()).isdisjoint(chosen.pairs.values())
 
 
+def _shape(match: _Match) -> list[tuple[tuple[str, ...], ...]]:
+    """Return what folders and names tell of a pair's files, folder by folder."""
+    pair = next(iter(match.pairs.items()))
+    return [tuple(role_words(step) for step in (*path.split("/")[:-1], PurePosixPath(path).stem)) for path in pair]
+
+
 def _more_of(match: _Match, chosen: _Match, pairs: Mapping[str, str]) -> bool:
     """Whether a match has more of what the chosen one has: no other kind of files, no copies in another format."""
-    alike = roles(*next(iter(match.pairs.items()))) == roles(*next(iter(chosen.pairs.items())))
+    alike = _shape(match) == _shape(chosen)
     copies = not {*map(identity, match.pairs)}.isdisjoint(map(identity, pairs))
     return alike and not copies and not match_kinds(Kind(tuple(match.pairs)), Kind(tuple(chosen.pairs.values())))
 

@@ -209,7 +209,7 @@ def match_by_words(names: Sequence[str]) -> Iterator[tuple[Kind, dict[str, str]]
     for name in names:
         folders, stem, suffix = _split(name)
         told = tuple(_without_parts(step) for step in folders if role_words(step))
-        alike = (told, role_words(stem), suffix, affixes.get(name))
+        alike = (len(folders), told, role_words(stem), suffix, affixes.get(name))
         kinds[name in masks_among, alike].append(name)
     ordered = _largest(kinds)
     images, masks = ([kind for (is_mask, _), kind in ordered if is_mask is role] for role in (False, True))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from segshrink.config import load_dataset
@@ -100,10 +101,12 @@ def init(
 
 def _chosen_masks(folder: Path, names: Sequence[str], layout: Layout, ask: Ask) -> Layout:
     """Return the layout with the wanted one of several masks; the likeliest are the first that hold few values."""
-    layouts = [layout, *filter(None, (find_layout(names, masks=other) for other in layout.others))]
-    ranked = sorted(layouts, key=lambda each: not hold_few_values(folder, each.pairs[:2]))
-    answer = ask("several masks belong to each image; which?", [each.masks or "" for each in ranked])
-    return next((each for each in ranked if each.masks == answer), layout)
+    every = chain([layout], (find_layout(names, masks=other) for other in layout.others))
+    likeliest = next((each for each in every if each and hold_few_values(folder, each.pairs[:2])), layout)
+    answers = dict.fromkeys(masks for masks in (likeliest.masks, layout.masks, *layout.others) if masks)
+    answer = ask("several masks belong to each image; which?", list(answers))
+    known = next((each for each in (likeliest, layout) if each.masks == answer), None)
+    return known or find_layout(names, masks=answer) or layout
 
 
 def _look(
