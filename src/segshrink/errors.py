@@ -85,7 +85,7 @@ def first_line(error: BaseException) -> str:
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return the kind of a foreign error and all that it says on one line, cut where it is very long."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segshrink.errors import FileError, ModelError
+from segshrink.file_kinds import explain, refuse_no_model
+from segshrink.user_code import is_function
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 # Inside a run folder.
@@ -55,14 +57,22 @@ class ModelFile:
         """
         path = keras_path(source) or Path(source)
         if not path.exists():
+            if is_function(str(source)):
+                raise FileError(
+                    f"{source} names a function, and no file is called so; save its network as a model folder once, "
+                    f"segshrink.build_model('{source}', segshrink.ClassMap.build([...])).save('FOLDER'), and give that "
+                    "with --trust"
+                )
             raise FileError(
                 f"{path} does not exist; give a model folder, a run folder or an exported file such as .onnx"
             )
         if path.is_dir():
             return cls(_model_folder(path))
+        refuse_no_model(path)
         if path.suffix.lower() not in RUNTIMES:
             raise ModelError(
-                f"{path} is neither a model folder nor a file with the suffix .onnx, .xml, .tflite, .keras or .h5; "
+                explain(path)
+                or f"{path} is neither a model folder nor a file with the suffix .onnx, .xml, .tflite, .keras or .h5; "
                 f"give the folder with {CONFIG_FILE}"
             )
         return cls(path)
@@ -163,4 +173,6 @@ def _model_folder(folder: Path) -> Path:
             'tensorflow tf-keras), save the model as .h5: TF_USE_LEGACY_KERAS=1 python -c "import tensorflow as tf; '
             f"tf.keras.models.load_model('{folder}').save('{folder}.h5')\""
         )
+    if sentence := explain(folder):
+        raise ModelError(sentence)
     raise FileError(f"{folder} has no {CONFIG_FILE}; give a model folder or a run folder that has {MODEL_FOLDER_NAME}/")

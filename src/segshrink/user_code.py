@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -73,8 +74,12 @@ def import_user_module(name: str, *, subject: str) -> ModuleType:
         sys.path.insert(0, here)
     try:
         return import_module(name)
-    except Exception as error:  # anything may go wrong in a user's code
+    except (Exception, SystemExit) as error:  # anything may go wrong in a user's code
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and name.endswith(".py") and f"{name}.".startswith(f"{missing}."):
+            raise ModelError(
+                f"{subject}: {name} is a file's name; write {name.removesuffix('.py')}:FUNCTION"
+            ) from error
         if missing is not None and f"{name}.".startswith(f"{missing}."):
             raise ModelError(
                 f"{subject}: there is no module {missing} in {here} or among the installed packages; correct its name"
@@ -96,10 +101,13 @@ def user_function(source: str, *, subject: str, raises: type[SegshrinkError] = M
     module_name, _, name = source.partition(":")
     module = import_user_module(module_name, subject=subject)
     function = getattr(module, name, None)
-    if not callable(function):
-        public = [entry for entry in vars(module) if not entry.startswith("_")]
+    if function is not None and not (inspect.isroutine(function) or isinstance(function, type | partial)):
+        kind = type(function).__name__
+        raise raises(f"{subject}: {name} in {module_name} is {kind}, no function; write a function that returns it")
+    if function is None:
+        public = [entry for entry, value in vars(module).items() if not entry.startswith("_") and callable(value)]
         raise raises(f"{subject}: {module_name} has no function '{name}'{nearest(name, public)}")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def call_function(
@@ -119,9 +127,10 @@ def call_function(
     function = user_function(source, subject=subject, raises=raises)
     try:
         return function(**options)
-    except Exception as error:  # anything may go wrong in a user's code
+    except (Exception, SystemExit) as error:  # anything may go wrong in a user's code
         name = source.partition(":")[2]
-        raise raises(f"{subject}: {name}() failed with {one_line(error)}; correct it") from error
+        remedy = "correct it, or give its arguments as 'options'" if isinstance(error, TypeError) else "correct it"
+        raise raises(f"{subject}: {name}() failed with {one_line(error)}; {remedy}") from error
 
 
 def argument_names(function: Callable[..., Any]) -> tuple[str, ...]:

@@ -274,7 +274,6 @@ def header(entries, data=b""):
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
         struct.pack("<Q", 10**15),
         struct.pack("<Q", 90 << 20) + b"{}",
         header({"a": {"dtype": "F32", "shape": [10**9, 10**9], "data_offsets": [0, 4]}}, bytes(4)),

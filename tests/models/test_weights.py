@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from segshrink.errors import FileError, ModelError
 from segshrink.models import build_model, read_tensors
+from segshrink.models.weights import pickled_class
 
 FILE = "mobilenet_v2_imagenet.safetensors"
 
@@ -42,14 +47,105 @@ def test_malicious_pickle_is_refused_in_one_sentence(classes, tmp_path, kind):
     assert not mark.exists()
 
 
-def test_pickled_objects_without_harm_are_refused_too(tmp_path):
-    torch.save({"weight": torch.zeros(2), "args": argparse.Namespace(rate=1)}, tmp_path / "weights.pth")
+class Harmless:
+    """What training code saves beside its weights; making it is seen."""
+
+    made: ClassVar[list[object]] = []
+
+    def __init__(self) -> None:
+        self.rate = 1
+
+    def __setstate__(self, state: object) -> None:
+        self.made.append(state)
+
+
+class Evaluated:
+    """Runs code when it is loaded the usual way."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return eval, ("__import__('os').environ.setdefault('SEGSHRINK_OWNED', '1')",)
+
+
+def test_tensors_are_read_beside_python_objects_of_which_none_is_made(tmp_path):
+    content = {
+        "model": {"weight": torch.ones(2)},
+        "args": argparse.Namespace(rate=1),
+        "path": tmp_path,
+        "best": np.float64(0.5),
+        "own": Harmless(),
+        "called": Evaluated(),
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 1.0}]},
+    }
+    torch.save(content, tmp_path / "weights.pth")
+    assert read_tensors(tmp_path / "weights.pth")["weight"].tolist() == [1, 1]
+    assert Harmless.made == []
+    assert "SEGSHRINK_OWNED" not in os.environ
+    torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     with pytest.raises(ModelError, match="Python objects"):
+        read_tensors(tmp_path / "old.pth")
+
+
+def test_a_network_that_was_pickled_whole_gives_its_tensors_and_its_class(tmp_path):
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    for name, content in (("whole.pth", network), ("inside.ckpt", {"ema": network, "epoch": 3})):
+        torch.save(content, tmp_path / name)
+        tensors = read_tensors(tmp_path / name)
+        assert tensors.keys() == network.state_dict().keys()
+        assert all(torch.equal(tensors[name], value) for name, value in network.state_dict().items())
+        assert pickled_class(tmp_path / name) == "torch.nn.modules.container:Sequential"
+    torch.save(network.state_dict(), tmp_path / "plain.pth")
+    assert pickled_class(tmp_path / "plain.pth") is None
+
+
+@pytest.mark.parametrize("wrapper", ["ema", "teacher", "params", "state_dict", "net", "anything"])
+def test_weights_under_any_single_name_are_found(tmp_path, wrapper):
+    torch.save({wrapper: {"weight": torch.ones(2)}, "epoch": 3, "loss": [0.5]}, tmp_path / "weights.pth")
+    assert read_tensors(tmp_path / "weights.pth")["weight"].tolist() == [1, 1]
+    torch.save({"state": {wrapper: {"weight": torch.ones(2)}}}, tmp_path / "deep.pth")
+    assert read_tensors(tmp_path / "deep.pth")["weight"].tolist() == [1, 1]
+
+
+def test_of_several_the_usual_name_is_taken_with_a_word_and_others_are_asked_for(tmp_path, caplog):
+    weights = {"weight": torch.ones(2)}, {"weight": torch.zeros(2)}
+    torch.save(dict(zip(("model", "model_ema"), weights, strict=True)), tmp_path / "weights.pth")
+    assert read_tensors(tmp_path / "weights.pth")["weight"].tolist() == [1, 1]
+    assert "'model_ema' as well as 'model'" in caplog.text
+    torch.save(dict(zip(("student", "teacher"), weights, strict=True)), tmp_path / "weights.pth")
+    with pytest.raises(ModelError, match="under 'student', 'teacher'; save those that you mean alone"):
         read_tensors(tmp_path / "weights.pth")
 
 
+def test_weights_in_several_files_are_read_by_their_index(tmp_path):
+    for number in range(2):
+        save_file({f"weight{number}": torch.full((2,), float(number))}, tmp_path / f"part{number}.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {f"weight{n}": f"../x/part{n}.safetensors" for n in range(2)}}))
+    assert {name: value.tolist() for name, value in read_tensors(index).items()} == {
+        "weight0": [0, 0],
+        "weight1": [1, 1],
+    }
+    index.write_text("[]")
+    with pytest.raises(ModelError, match="lists no files of weights"):
+        read_tensors(index)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty; copy, download"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 12\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html>\n<html><body>404</body></html>", "a web page, not a model"),
+    ],
+)
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"hello, this is text\n" * 9, b"\xff\xd8\xff\xe0JFIF" * 9])
+def test_what_a_failed_download_leaves_is_named(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FileError, match=words):
+        read_tensors(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+@pytest.mark.parametrize("content", [b"hello, this is text\n" * 9, b"\xff\xd8\xff\xe0JFIF" * 9])
 def test_files_that_are_no_weights(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)

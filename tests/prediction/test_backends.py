@@ -78,7 +78,7 @@ def test_missing_source_says_so(tmp_path):
 
 def test_other_files_say_so(tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"x")
-    with pytest.raises(ModelError, match="neither a model folder nor"):
+    with pytest.raises(ModelError, match="not a file of weights or is damaged"):
         open_backend(tmp_path / "weights.pth")
     (tmp_path / "text.onnx").write_text("not a model")
     with pytest.raises(ModelError, match="can't be loaded by ONNX Runtime"):

@@ -11,7 +11,6 @@ from segshrink.cli._options import AsJson, Trust
 from segshrink.errors import ModelError, UsageError
 
 _YAML = (".yaml", ".yml")
-_WEIGHTS = (".bin", ".ckpt", ".pt", ".pt2", ".pth", ".safetensors")
 _NETWORKS = (".onnx", ".tflite", ".xml")
 
 
@@ -62,22 +61,18 @@ def _is_dataset(source: str) -> bool:
     """Tell whether a source is a data set description rather than a model, by its name and what lies there.
 
     Raises:
-        ModelError: It is a file of weights alone; says what they need.
+        ModelError: It is a file of weights alone, or of another program; says what it needs.
     """
+    from segshrink.file_kinds import explain, refuse_no_model
     from segshrink.model_file import keras_path
 
     path = Path(source)
     if keras_path(source) is not None or path.suffix.lower() in _NETWORKS:
         return False
-    if path.suffix.lower() in _WEIGHTS and path.is_file():
-        from segshrink.config import TeacherSource
-        from segshrink.teachers.recognition import recognized
-
-        recognized(TeacherSource(source=source))
-        raise ModelError(
-            f"{source} is neither a data set description (YAML) nor a model with its description; give a run folder or "
-            "a model folder"
-        )
+    if path.exists():
+        refuse_no_model(path)
+        if sentence := explain(path):
+            raise ModelError(sentence)
     return path.is_file() or (path.suffix.lower() in _YAML and not path.is_dir())
 
 

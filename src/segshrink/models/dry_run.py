@@ -50,8 +50,8 @@ def bands_of(model: nn.Module) -> int:
     return 3 if convolution is None else convolution.in_channels
 
 
-def dry_run(model: nn.Module, *, bands: int, size: int) -> Any:
-    """Run a model on one black image of ``size`` × ``size`` pixels and return what it gives.
+def dry_run(model: nn.Module, *, bands: int, size: int, images: Tensor | None = None) -> Any:
+    """Run a model on one black image of ``size`` × ``size`` pixels, or on others, and return what it gives.
 
     In eval mode, without gradients, uncompiled; training flags, running averages and random numbers stay as they are.
 
@@ -60,7 +60,8 @@ def dry_run(model: nn.Module, *, bands: int, size: int) -> Any:
     """
     weight = next(model.parameters(), torch.zeros(()))
     dtype = torch.float32 if isinstance(model, SegmentationModel) else weight.dtype
-    images: Tensor = torch.zeros(1, bands, size, size, device=weight.device, dtype=dtype)
+    black = torch.zeros(1, bands, size, size) if images is None else images
+    images = black.to(weight.device, dtype)
     with _undisturbed(model):
         try:
             return model(images)
@@ -69,7 +70,8 @@ def dry_run(model: nn.Module, *, bands: int, size: int) -> Any:
         except Exception as error:  # anything may go wrong in a foreign network
             raise ModelError(
                 f"{type(model).__name__} can't be run on a black image of {size} × {size} pixels and {bands} bands "
-                f"({first_line(error)}); give another size or another number of bands"
+                f"({first_line(error)}); it must take images (N, bands, H, W) alone, of any size whose sides are "
+                "multiples of its 'stride'"
             ) from error
 
 

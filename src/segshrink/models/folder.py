@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from segshrink.classes import ClassMap
 from segshrink.config import adapter_beside
 from segshrink.errors import FileError, ModelError, SegshrinkError, first_line
+from segshrink.file_kinds import WEIGHT_SUFFIXES, explain, refuse_no_model, torch_program
 from segshrink.files import FolderKind, read_json, replacing
 from segshrink.formatting import printable, shortened
 from segshrink.model_description import ModelDescription
@@ -27,7 +28,7 @@ from segshrink.models.keras import load_keras
 from segshrink.models.model import SegmentationModel
 from segshrink.models.registry import build_model, build_network
 from segshrink.models.structure import apply_structure
-from segshrink.models.weights import WEIGHT_SUFFIXES, read_tensors
+from segshrink.models.weights import read_tensors
 from segshrink.models.whole_weights import load_published
 from segshrink.run_folder import RunFolder
 from segshrink.user_code import is_function, is_trusted
@@ -102,12 +103,18 @@ def load_model(
     path = Path(source)
     if path.is_dir():
         return _load_folder(path, classes=classes, bands=bands, network=network, trust=trust)
-    if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file():
+    if path.is_file():
+        refuse_no_model(path)
+    if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file() and torch_program(path) is None:
         model = load_published(path)
         _check_match(model.description, path, classes=classes, bands=bands)
         return model
     if path.is_file():
-        raise ModelError(f"{path} is a file; give a model folder (with {CONFIG_FILE}) or a run folder")
+        raise ModelError(
+            explain(path)
+            or f"{path} is no model that torch opens; give a model folder (with {CONFIG_FILE}), a run folder or the "
+            "model that it was made from"
+        )
     identity = str(source)
     if path.is_absolute() or identity.startswith((".", "~")) or ("/" in identity and ":" not in identity):
         raise FileError(f"no model folder at {path}; give a model folder, a run folder or a network id")

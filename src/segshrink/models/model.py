@@ -185,6 +185,12 @@ class SegmentationModel(nn.Module):
             ) from error
         # Losses and argmax want float32, and so does smooth interpolation.
         logits = chosen_output(output, name=self.description.id).float()
+        if logits.ndim != 4:
+            mode = "in training" if self.network.training else "in use"
+            raise ModelError(
+                f"'{self.description.id}' answers with {tuple(logits.shape)} {mode}, expected logits (N, C, h, w); let "
+                "it give logits alone, or as 'out'"
+            )
         if logits.shape[-2:] != normalized.shape[-2:]:
             logits = F.interpolate(logits, size=normalized.shape[-2:], mode="bilinear", align_corners=False)
         if self.description.sigmoid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from segshrink.errors import ConfigError, ModelError, nearest
 
 # What torchvision and others call the output that counts.
 _MAIN_OUTPUTS = ("out", "logits")
+_LOGGER = logging.getLogger(__name__)
+_CHOICE = "%s answers with %s; %s is taken; another is chosen by 'output_name' in a teacher's adapter"
 
 
 def chosen_output(output: Any, choice: str | int = 0, name: str = "the network") -> Tensor:
@@ -33,6 +36,15 @@ def chosen_output(output: Any, choice: str | int = 0, name: str = "the network")
             "('output_name')"
         )
     return output
+
+
+def tell_choice(output: Any, name: str) -> None:
+    """Log which of several outputs ``chosen_output`` takes unasked, where neither is called "out" or "logits"."""
+    names = [str(key) for key in output] if isinstance(output, Mapping) else []
+    if len(names) > 1 and not set(names) & set(_MAIN_OUTPUTS):
+        _LOGGER.warning(_CHOICE, name, ", ".join(names), names[0])
+    elif isinstance(output, list | tuple) and len(output) > 1 and not hasattr(output, "logits"):
+        _LOGGER.warning(_CHOICE, name, f"{len(output)} outputs", "the first")
 
 
 def _picked(output: Any, choice: str | int, name: str) -> Any:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+import torch
 from torch import nn
 
 from segshrink.classes import ClassMap
 from segshrink.errors import ModelError
 from segshrink.models.adapters import measured_stride
 from segshrink.models.dry_run import dry_run
-from segshrink.models.outputs import chosen_output
+from segshrink.models.outputs import chosen_output, tell_choice
 from segshrink.user_code import argument_names, call_function, user_function
 
-# Pixels that the coarsest features of most encoders stand for.
-_STRIDE = 32
+# Pixels that the coarsest features of most encoders stand for, and of some that halve more often.
+_STRIDES = (32, 64, 128)
+# How far the noise that a network is tried with reaches beyond normalized pixels.
+_BRIGHT = 1e3
+_LOGGER = logging.getLogger(__name__)
 # What the function may call the number of classes and the number of bands.
-_CLASSES, _BANDS = ("classes", "num_classes"), ("bands", "in_channels")
+_CLASSES = ("classes", "num_classes", "n_classes", "num_labels", "out_channels")
+_BANDS = ("bands", "in_channels", "n_channels", "in_chans", "num_channels")
 
 
 def call_network(source: str, options: Mapping[str, Any], *, subject: str) -> nn.Module:
@@ -43,8 +50,8 @@ def call_network(source: str, options: Mapping[str, Any], *, subject: str) -> nn
 def build_own(source: str, options: Mapping[str, Any], *, num_classes: int, bands: int) -> nn.Module:
     """Return the network of a function for a data set.
 
-    Arguments called ``classes`` or ``num_classes`` get the number of channels, ``bands`` or ``in_channels`` that of
-    bands, where the options don't say them.
+    Arguments called ``classes``, ``num_classes`` or as other libraries call them get the number of channels, ``bands``,
+    ``in_channels`` and the like that of bands, where the options don't say them.
 
     Raises:
         ModelError: As ``call_network``.
@@ -57,10 +64,15 @@ def build_own(source: str, options: Mapping[str, Any], *, num_classes: int, band
 
 
 def own_stride(network: nn.Module, bands: int) -> int:
-    """Return the number of pixels of which sides must be multiples, as a foreign network says it; else 32."""
+    """Return the number of pixels of which sides must be multiples, as a foreign network says it or shows it."""
     encoder = getattr(network, "encoder", None)
-    says = isinstance(getattr(network, "stride", None), int) or hasattr(encoder, "output_stride")
-    return measured_stride(network, bands) if says else _STRIDE
+    if isinstance(getattr(network, "stride", None), int) or hasattr(encoder, "output_stride"):
+        return measured_stride(network, bands)
+    for stride in _STRIDES:
+        with suppress(ModelError):
+            dry_run(network, bands=bands, size=3 * stride)
+            return stride
+    return _STRIDES[0]
 
 
 def count_channels(network: nn.Module, classes: ClassMap, *, bands: int, stride: int, name: str) -> int:
@@ -69,7 +81,9 @@ def count_channels(network: nn.Module, classes: ClassMap, *, bands: int, stride:
     Raises:
         ModelError: It can't be run on a small image, or gives another number.
     """
-    answer = chosen_output(dry_run(network, bands=bands, size=max(64, 2 * stride)), name=name)
+    answers = dry_run(network, bands=bands, size=max(64, 3 * stride))
+    tell_choice(answers, name)
+    answer = chosen_output(answers, name=name)
     if answer.ndim != 4:
         raise ModelError(f"{name} answers with {tuple(answer.shape)}, expected logits (N, C, h, w)")
     channels = int(answer.shape[1])
@@ -78,4 +92,18 @@ def count_channels(network: nn.Module, classes: ClassMap, *, bands: int, stride:
             f"{name} gives {channels} channels, but {len(classes)} classes are named ({', '.join(classes.names)}); "
             "name one for each channel"
         )
+    if _is_squashed(network, bands=bands, size=max(64, 3 * stride)):
+        _LOGGER.warning(
+            "%s gives numbers from 0 to 1, as a softmax or sigmoid does; losses and predictions take logits, so leave "
+            "that layer out of the network",
+            name,
+        )
     return channels
+
+
+def _is_squashed(network: nn.Module, *, bands: int, size: int) -> bool:
+    """Tell whether a network ends in a softmax or sigmoid: far too bright noise still gives numbers from 0 to 1."""
+    noise = torch.randn((1, bands, size, size), generator=torch.Generator().manual_seed(0)) * _BRIGHT
+    answer = chosen_output(dry_run(network, bands=bands, size=size, images=noise))
+    low, high = (float(value) for value in torch.aminmax(answer.float()))
+    return 0 <= low < high <= 1

@@ -6,25 +6,33 @@ import logging
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from safetensors.torch import load, load_file
 from torch import Tensor, nn
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from segshrink.errors import FileError, ModelError
-from segshrink.files import is_utf8
+from segshrink.file_kinds import WEIGHT_SUFFIXES, looks_like_checkpoint, refuse_no_model, torch_program
+from segshrink.files import is_utf8, read_json
 from segshrink.formatting import printable, shortened
 
 _LOGGER = logging.getLogger(__name__)
 _DAMAGED = "{path} is not a file of weights or is damaged; download or save it again"
 # Bytes of names and shapes; a thousand tensors take a hundred thousand.
 _LARGEST_HEADER = 16 << 20
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-# What training code wraps around a network.
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module")
+# What training code calls a network's weights among what else it saves, the likeliest first.
+_WRAPPERS = (
+    "state_dict", "model_state_dict", "model_state", "net_state_dict", "model", "net", "network", "module", "weights",
+    "params",
+)  # fmt: skip
+# How many such names may stand one inside the other.
+_DEEPEST = 4
+# How the list of files ends that weights are spread over.
+_INDEX = ".safetensors.index.json"
 _PREFIXES = (
     "",
     "encoder.",
@@ -45,31 +53,132 @@ _TENSORFLOW_CLASSES = 1001
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read named tensors from ``.safetensors``, or with torch's weights-only reader from ``.pth`` and the like.
 
-    A dictionary that wraps the tensors ("state_dict", "model", ...) is unwrapped; entries that aren't tensors are left
-    out.
+    A dictionary that wraps the tensors ("state_dict", "model", or another name if it is the only one) is unwrapped;
+    entries that aren't tensors are left out. Of a network that was pickled whole, and of what else training code saves
+    beside its weights, no code is run and no class imported: inert placeholders take their place.
 
     Raises:
-        FileError: The file is missing or can't be read.
-        ModelError: It isn't a file of weights, is damaged, or is a pickle of Python objects, which could run code and
-            is not loaded.
+        FileError: The file is missing, can't be read, or is what a failed download left.
+        ModelError: It isn't a file of weights, is damaged, holds weights of several networks, or is a pickle that
+            can't be read without running its code.
     """
     path = Path(path)
     if not path.is_file():
         raise FileError(f"no weight file at {path}; give the path of a .safetensors or .pth file")
+    if path.name.endswith(_INDEX):
+        return _read_shards(path)
     if path.suffix.lower() not in WEIGHT_SUFFIXES:
         raise ModelError(f"{path} is not a weight file by its name; give one that ends in {', '.join(WEIGHT_SUFFIXES)}")
-    content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else read_checkpoint(path)
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    tensors = {str(name): value for name, value in _items(content) if isinstance(value, Tensor)}
+    refuse_no_model(path)
+    if torch_program(path):
+        raise ModelError(f"{path} is a program that torch saved, not mere weights; give it as the source itself")
+    safe = path.suffix.lower() == ".safetensors"
+    content = _read_safetensors(path) if safe else read_checkpoint(path, placeholders=True)
+    tensors = {str(name): value for name, value in _unwrapped(content, path).items() if isinstance(value, Tensor)}
     if not tensors:
-        raise ModelError(f"{path} holds no named tensors, found {type(content).__name__}; give a file of weights")
+        raise ModelError(
+            f"{path} holds no named tensors, found {type(content).__name__}; give .safetensors or what "
+            "torch.save(model.state_dict(), ...) wrote"
+        )
     return tensors
 
 
-def read_checkpoint(path: Path) -> Any:
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    """Read the files beside an index that Hugging Face's libraries write for weights in several of them."""
+    content = read_json(index)
+    files = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(files, dict):
+        raise ModelError(f"{index} lists no files of weights ('weight_map'); give a file of weights")
+    parts = [read_tensors(index.parent / Path(str(name)).name) for name in sorted(set(files.values()))]
+    return {name: tensor for part in parts for name, tensor in part.items()}
+
+
+class _Placeholder:
+    """Stands for a Python object of a stranger's file: keeps what the file says about it, and does nothing."""
+
+    def __new__(cls, *arguments: Any) -> Self:
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: Any) -> None:
+        """Take what the object's own class would have been given."""
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, Mapping):
+            self.__dict__.update({str(name): value for name, value in state.items()})
+
+
+def pickled_class(path: Path) -> str | None:
+    """Return the class of a network that ``torch.save`` pickled whole, as "module:Class"; None: it isn't one."""
+    content = None if path.suffix.lower() == ".safetensors" else read_checkpoint(path, placeholders=True)
+    if isinstance(content, Mapping):
+        content = next((value for value in content.values() if _weights_in(value) and not _items(value)), None)
+    if not isinstance(content, _Placeholder):
+        return None
+    module, _, name = type(content).__name__.rpartition(".")
+    return f"{module}:{name}"
+
+
+def _unwrapped(content: Any, path: Path) -> Mapping[Any, Any]:
+    """Return the mapping of tensors among what training code saved.
+
+    Raises:
+        ModelError: There are several, and none has one of the usual names.
+    """
+    for _ in range(_DEEPEST):
+        content = _mapping(content)
+        inside = {str(name): value for name, value in content.items() if _weights_in(value)}
+        name = next((usual for usual in _WRAPPERS if usual in inside), None)
+        if not inside or (name is None and any(isinstance(value, Tensor) for value in content.values())):
+            break
+        if name is None and len(inside) > 1:
+            raise ModelError(
+                f"{path} holds weights under {', '.join(map(repr, inside))}; save those that you mean alone: "
+                f"torch.save(torch.load('{path}')['{next(iter(inside))}'], 'weights.pth')"
+            )
+        name = name or next(iter(inside))
+        most = _weights_in(inside[name])
+        if others := [repr(other) for other in inside if other != name and 2 * _weights_in(inside[other]) >= most]:
+            _LOGGER.warning(
+                "%s holds weights under %s as well as '%s', which are taken; save the others alone to take those",
+                path,
+                ", ".join(others),
+                name,
+            )
+        content = inside[name]
+    return _mapping(content)
+
+
+def _mapping(content: Any) -> Mapping[Any, Any]:
+    """Return what a file holds as a mapping: of a network that was pickled whole, its named tensors."""
+    if isinstance(content, Mapping):
+        return content
+    return dict(_tensors_of(content, "")) if hasattr(content, "_modules") else {}
+
+
+def _tensors_of(module: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    state = vars(module)
+    for kind in ("_parameters", "_buffers"):
+        yield from ((prefix + name, value) for name, value in _items(state.get(kind)) if isinstance(value, Tensor))
+    for name, child in _items(state.get("_modules")):
+        if isinstance(child, _Placeholder):
+            yield from _tensors_of(child, f"{prefix}{name}.")
+
+
+def _weights_in(value: Any) -> int:
+    """Count the named tensors in a value, on all levels; an optimizer's state has none."""
+    if not isinstance(value, Mapping):
+        return len(_mapping(value))
+    if "param_groups" in value or not all(isinstance(name, str) for name in value):
+        return 0
+    return sum(1 if isinstance(entry, Tensor) else _weights_in(entry) for entry in value.values())
+
+
+def read_checkpoint(path: Path, *, placeholders: bool = False) -> Any:
     """Read what ``torch.save`` wrote: tensors and plain containers on the CPU, nothing that could run code.
+
+    Args:
+        path: The file.
+        placeholders: Let inert objects stand for those of foreign classes, where the file tells them beforehand.
 
     Raises:
         FileError: The file can't be read.
@@ -80,9 +189,11 @@ def read_checkpoint(path: Path) -> Any:
         with warnings.catch_warnings():
             # torch warns about the pickle protocol of strangers' files; whether they load is what counts.
             warnings.simplefilter("ignore", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True)
+            foreign = _foreign_names(path) if placeholders else []
+            with safe_globals([(type(name, (_Placeholder,), {}), name) for name in foreign]):
+                return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "global" not in str(error).lower() and not _looks_like_checkpoint(path):
+        if "global" not in str(error).lower() and not looks_like_checkpoint(path):
             raise ModelError(_DAMAGED.format(path=path)) from error
         raise ModelError(
             f"{path} is a pickle with Python objects besides tensors, which could run code, so it is not loaded; "
@@ -92,6 +203,14 @@ def read_checkpoint(path: Path) -> Any:
         raise FileError(f"can't read {path}: {error.strerror or error}") from error
     except Exception as error:  # damage can look like anything to torch
         raise ModelError(_DAMAGED.format(path=path)) from error
+
+
+def _foreign_names(path: Path) -> list[str]:
+    """List the classes and functions that a checkpoint names and torch doesn't know; nothing is imported."""
+    try:
+        return get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # an older format, or damage, of which torch.load tells
+        return []
 
 
 def load_encoder_weights(network: nn.Module, path: Path, *, least: float = 0.9) -> Literal["imagenet", "half"]:
@@ -216,12 +335,6 @@ def _refuse_zip_bomb(path: Path) -> None:
             f"{path} claims to hold {claimed:,} bytes in a file of {path.stat().st_size:,}: it was packed or made to "
             "fill the memory; save it again with torch.save"
         )
-
-
-def _looks_like_checkpoint(path: Path) -> bool:
-    """Tell whether a file begins like torch's zip archive or like a pickle."""
-    with path.open("rb") as stream:
-        return stream.read(1) == b"\x80" or zipfile.is_zipfile(path)
 
 
 def _items(content: Any) -> list[tuple[Any, Any]]:

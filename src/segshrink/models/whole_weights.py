@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from segshrink.classes import VOC_CLASSES, ClassMap
 from segshrink.errors import ModelError, first_line, nearest
+from segshrink.file_kinds import explain
 from segshrink.models.adapters import TorchvisionNetwork, torchvision_names
 from segshrink.models.model import SegmentationModel
 from segshrink.models.registry import build_model
@@ -19,6 +20,10 @@ from segshrink.models.weights import read_tensors
 
 # Heads that only helped in training, or classify whole images.
 _HELPERS = ("aux_classifier.", "auxiliary_head.", "classification_head.")
+# What torch.compile puts before the names of what it wraps.
+_COMPILED = "_orig_mod."
+# Where a network's weights stand as a rule, the likeliest first.
+_USUAL = ("", "model.", "net.", "network.", "module.")
 # Batch normalization's counter, which older files lack.
 _COUNTER = "num_batches_tracked"
 # The network of ours whose weights others publish, and its activation that has 64 channels times its scale.
@@ -56,14 +61,13 @@ def load_network(
     if identity == _ESPNETV2 and (scale := espnetv2_scale(tensors)) is not None:
         options = {"scale": scale, **(options or {})}
     count = likely_classes
-    model, renamed = _fitted(identity, tensors, count, bands=bands, options=options)
+    model, renamed = _fitted(identity, tensors, count, source=weights, bands=bands, options=options)
     if (classes_in_file := _count_classes(model.network, renamed, count)) != count:
         count = classes_in_file
-        model, renamed = _fitted(identity, tensors, count, bands=bands, options=options)
+        model, renamed = _fitted(identity, tensors, count, source=weights, bands=bands, options=options)
     if problems := _problems(_inner(model.network).state_dict(), renamed):
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ModelError(
-            f"{weights} doesn't fit '{identity}': {', '.join(problems[:3])}{more}; give weights of this whole network, "
+            f"{weights} doesn't fit '{identity}': {_listed(problems)}; give weights of this whole network, "
             "and the options that it was built with"
         )
     _inner(model.network).load_state_dict(renamed, strict=False)
@@ -80,10 +84,7 @@ def load_published(weights: Path) -> SegmentationModel:
         ModelError: They are another network's, or damaged.
     """
     if espnetv2_scale(read_tensors(weights)) is None:
-        raise ModelError(
-            f"{weights} holds the weights of a network and not how it is built; give a model folder or a run folder, "
-            "or weights of ESPNetv2 as its authors publish them"
-        )
+        raise ModelError(str(explain(weights)))
 
     def name_classes(count: int) -> ClassMap:
         return ClassMap.build(published_classes(_ESPNETV2, count) or [str(number) for number in range(count)])
@@ -137,16 +138,76 @@ def _published(identity: str) -> Mapping[str, Any]:
 
 
 def _fitted(
-    identity: str, tensors: Mapping[str, Tensor], count: int, *, bands: int, options: Mapping[str, Any] | None
+    identity: str,
+    tensors: Mapping[str, Tensor],
+    count: int,
+    *,
+    source: Path,
+    bands: int,
+    options: Mapping[str, Any] | None,
 ) -> tuple[SegmentationModel, dict[str, Tensor]]:
     """Build the network for so many classes; return it and the file's tensors under its names."""
     classes = ClassMap.build([(str(number), None, None) for number in range(count)])
     with torch.random.fork_rng(devices=[]):
         model = build_model(identity, classes, bands=bands, options=options)
-    anchor = max(_inner(model.network).state_dict(), key=len)
-    prefix = next((name.removesuffix(anchor) for name in tensors if name.endswith(anchor)), "")
-    names = {name.removeprefix(prefix): name for name in tensors if name.startswith(prefix)}
-    return model, {name: tensors[original] for name, original in names.items() if not name.startswith(_HELPERS)}
+    return model, fitting_tensors(_inner(model.network).state_dict(), tensors, str(source))
+
+
+def fitting_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Return the tensors of a file under a network's names, without the prefix and what only helped in training.
+
+    Args:
+        expected: The network's tensors.
+        tensors: The file's; what stands beside their common prefix is left out.
+        source: Where they come from, for messages.
+
+    Raises:
+        ModelError: The network stands there several times, with different weights.
+    """
+    if not any(_COMPILED in name for name in expected):
+        tensors = {name.replace(_COMPILED, ""): value for name, value in tensors.items()}
+    anchor = max(expected, key=len, default="")
+    prefixes = [name.removesuffix(anchor) for name in tensors if f".{name}".endswith(f".{anchor}")]
+    counts = {prefix: sum(prefix + name in tensors for name in expected) for prefix in prefixes}
+    best = [prefix for prefix in counts if counts[prefix] == max(counts.values())] or [""]
+    fitting = [
+        {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        for prefix in best
+    ]
+    usual = [prefix for prefix in best if prefix in _USUAL]
+    if len(best) > 1 and not usual and not all(_equal(each, fitting[0], expected) for each in fitting[1:]):
+        raise ModelError(
+            f"{source} holds this network under {', '.join(map(repr, best))}, with different weights; save the one "
+            "that you mean alone"
+        )
+    chosen = fitting[best.index(usual[0]) if usual else 0]
+    return {name: value for name, value in chosen.items() if not name.startswith(_HELPERS)}
+
+
+def load_whole(network: nn.Module, weights: Path, *, name: str) -> None:
+    """Load a file's weights into a network that somebody's own code made.
+
+    Args:
+        network: Gets them.
+        weights: The file; a prefix that all its names share is taken away.
+        name: How messages call the network.
+
+    Raises:
+        FileError: It is missing or can't be read.
+        ModelError: It isn't a safe file of weights, or they don't fit; the first tensor that doesn't is named.
+    """
+    expected = network.state_dict()
+    tensors = fitting_tensors(expected, read_tensors(weights), str(weights))
+    if problems := _problems(expected, tensors):
+        raise ModelError(
+            f"{weights} doesn't fit {name}: {_listed(problems)}; give its own weights, and as 'options' the arguments "
+            "that it was made with, such as its number of classes"
+        )
+    network.load_state_dict(tensors, strict=False)
+
+
+def _equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor], names: Iterable[str]) -> bool:
+    return all(name in first and name in second and torch.equal(first[name], second[name]) for name in names)
 
 
 def _inner(network: nn.Module) -> nn.Module:
@@ -164,6 +225,11 @@ def _count_classes(network: nn.Module, tensors: Mapping[str, Tensor], count: int
         if value.shape[1:] == tensors[name].shape[1:]
     }
     return counts.pop() if len(counts) == 1 else count
+
+
+def _listed(problems: list[str]) -> str:
+    more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return ", ".join(problems[:3]) + more
 
 
 def _problems(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:

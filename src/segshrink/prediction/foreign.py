@@ -14,9 +14,9 @@ from segshrink.config import Adapter
 from segshrink.errors import ModelError
 from segshrink.model_description import CUSTOM, ModelDescription
 from segshrink.prediction.backends import check_images
-from segshrink.prediction.formats import AdaptedFile, usual_layout
+from segshrink.prediction.formats import AdaptedFile, output_number, usual_layout
 from segshrink.prediction.logits import most_likely
-from segshrink.prediction.pixel_units import check_units
+from segshrink.prediction.pixel_units import check_units, tell_unscaled
 from segshrink.prediction.runtimes.network import Network
 from segshrink.prediction.tiled import WHOLE
 
@@ -74,6 +74,8 @@ class ForeignBackend:
         )
         self.classes, self.num_classes, self.bands = classes, len(classes), bands
         self.own_tile = None if size is None else size[0] if adapter.fit == "tile" else WHOLE
+        if self.file.takes.dtype.kind == "f":
+            tell_unscaled(adapter, str(network.path))
         self._tell_kind()
 
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
@@ -138,7 +140,7 @@ def _numbered(network: Network, adapter: Adapter, bands: int) -> list[str]:
     Raises:
         ModelError: They can't be counted.
     """
-    number = adapter.output_name if isinstance(adapter.output_name, int) else network.outputs.index(adapter.output_name)
+    number = output_number(network, adapter)
     port = network.output(number)
     layout = adapter.layout or usual_layout(network, bands)
     channels = port.shape[1 if layout == "NCHW" else 3] if len(port.shape) == 4 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,6 +26,10 @@ from segshrink.prediction.runtimes.network import Network, Port
 _LARGEST = 255
 # Probabilities are at least this before their logarithm is taken.
 _LEAST = 1e-7
+
+# What torchvision and others call the output that counts.
+_MAIN_OUTPUTS = ("out", "logits")
+_LOGGER = logging.getLogger(__name__)
 
 Kind = Literal["auto", "logits", "probabilities", "labels"]
 Size = tuple[int, int]
@@ -297,7 +302,7 @@ def _read_output(network: Network, adapter: Adapter, classes: int, *, named: str
         ConfigError: There is no such output, or the output isn't what the adapter says.
         ModelError: The output is no map, or has other channels than classes.
     """
-    number = _output_number(network, adapter.output_name)
+    number = output_number(network, adapter)
     port = network.output(number)
     subject = f"{network.path}: its output '{port.name}' {_shape(port)}"
     if len(port.shape) not in (3, 4):
@@ -350,8 +355,23 @@ def _size(network: Network, adapter: Adapter, layout: str) -> Size | None:
     return size
 
 
-def _output_number(network: Network, output: str | int) -> int:
-    names = network.outputs
+def output_number(network: Network, adapter: Adapter) -> int:
+    """Return the output that counts: as the adapter says, else the one called "out" or "logits", else the first.
+
+    Raises:
+        ConfigError: There is no such output.
+    """
+    names, output = network.outputs, adapter.output_name
+    if "output_name" not in adapter.model_fields_set and len(names) > 1:
+        number = next((names.index(usual) for usual in _MAIN_OUTPUTS if usual in names), 0)
+        if names[number] not in _MAIN_OUTPUTS:
+            _LOGGER.warning(
+                "%s answers with %s; '%s' is taken; another is chosen by 'output_name' in its adapter",
+                network.path,
+                ", ".join(names),
+                names[0],
+            )
+        return number
     if isinstance(output, str):
         if output not in names:
             raise ConfigError(f"{network.path} has no output '{output}'{nearest(output, names)}")

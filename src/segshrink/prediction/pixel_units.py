@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segshrink.config import Adapter
 from segshrink.errors import ConfigError
 from segshrink.model_description import Normalization
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_LOGGER = logging.getLogger(__name__)
 # No pixel from 0 to 1 is this large, be it ever so bright, and no mean or deviation of them.
 _LARGE = 16.0
 _BYTE = 255.0
@@ -45,6 +48,21 @@ def check_units(scaling: Normalization | None, pixels: NDArray[Any] | Tensor, na
         raise ConfigError(
             f"{_what(scaling, name)} for pixels up to {top:g}, but these images hold values from 0 to {largest:g}; "
             f"divide both by the value that 1 stands for: with {top:g} {_lines(scaling, 1 / top)}"
+        )
+
+
+def tell_unscaled(adapter: Adapter, name: str) -> None:
+    """Log that a network gets pixels as they are, where nothing says how it wants them scaled.
+
+    Args:
+        adapter: What is said about it.
+        name: How messages call the network.
+    """
+    if not adapter.model_fields_set & {"mean", "std"} and adapter.dtype not in ("uint8", "int8"):
+        _LOGGER.warning(
+            "%s gets pixels as they are, such as 0 to 255; if it learned from scaled ones, say 'mean' and 'std' in its "
+            "adapter",
+            name,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from segshrink.errors import ModelError
 from segshrink.files import expanded
 from segshrink.prediction.exported import read_description
 from segshrink.prediction.formats import AdaptedFile
-from segshrink.prediction.pixel_units import check_units
+from segshrink.prediction.pixel_units import check_units, tell_unscaled
 from segshrink.prediction.runtimes.litert import LiteRtNetwork
 from segshrink.prediction.runtimes.network import Network, read_file
 from segshrink.prediction.runtimes.onnx import OnnxNetwork, read_whole
@@ -29,6 +30,7 @@ from segshrink.teachers.mapping import ClassMapping, map_classes
 from segshrink.teachers.resizing import TeacherResizing
 from segshrink.teachers.teacher import Teacher
 
+_LOGGER = logging.getLogger(__name__)
 # What identities, by which cached answers are found, have always called the runtimes.
 _RUNTIMES = {"onnxruntime": "OnnxRunner", "litert": "LiteRtRunner"}
 
@@ -163,9 +165,12 @@ def open_black_box(source: TeacherSource, names: tuple[str, ...] | None, classes
         named = f"its metadata names {len(names)} classes"
     if names is None:
         names = classes.names
+        _LOGGER.warning("%s doesn't name its classes; they are taken for %s", source.source, ", ".join(names))
         named = f"the data set has {len(names)} classes and no names of its own are given"
     described = description is not None
     adapted = AdaptedFile.of(network, adapter, len(names), bands=bands, described=described, named=named)
+    if not described and adapted.takes.dtype.kind == "f":
+        tell_unscaled(adapter, source.source)
     mapping = map_classes(classes.names, names, source.classes, name=source.source)
     key = hashlib.sha256(read()).hexdigest()
     box = BlackBox(adapted, adapter, classes, mapping, key=key, name=source.source)

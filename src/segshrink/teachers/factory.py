@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from segshrink.classes import ClassMap
 from segshrink.config import Adapter, TeacherSource, Teaching, adapter_of
 from segshrink.errors import ConfigError, FileError, ModelError, one_line
 from segshrink.files import content_key, expanded
 from segshrink.model_file import keras_path
-from segshrink.models import SegmentationModel, load_model, read_tensors
+from segshrink.models import SegmentationModel, load_model
+from segshrink.models.dry_run import unwrapped
 from segshrink.models.huggingface import load_huggingface
 from segshrink.models.keras import load_keras
 from segshrink.models.own_network import call_network
-from segshrink.models.whole_weights import load_network, published_classes
+from segshrink.models.whole_weights import load_network, load_whole, published_classes
+from segshrink.prediction.pixel_units import tell_unscaled
 from segshrink.run_folder import RunFolder
 from segshrink.teachers.augmented import Augmented
 from segshrink.teachers.bank import Bank
@@ -28,7 +29,7 @@ from segshrink.teachers.black_box import open_black_box
 from segshrink.teachers.ensemble import Ensemble
 from segshrink.teachers.label_folder import LabelFolder
 from segshrink.teachers.mapping import map_classes
-from segshrink.teachers.recognition import recognized
+from segshrink.teachers.recognition import KINDS, recognized
 from segshrink.teachers.teacher import Teacher
 from segshrink.teachers.torch_programs import open_program
 from segshrink.teachers.torch_teacher import AdaptedNetwork, TorchTeacher
@@ -40,10 +41,6 @@ _FILES = ("onnx", "tflite", "keras", "labels", "torchscript", "exported")
 _PROGRAMS = ("torchscript", "exported")
 # Settings of an adapter that a network can't follow by itself; scaling and classes are settings of the model.
 _WRAPPING = {"layout", "size", "order", "dtype", "output_name"}
-_KINDS = (
-    "a run folder, model folder or bank, smp:ARCHITECTURE/ENCODER, torchvision:NAME, espnetv2, hf:FOLDER or hub name, "
-    "module:function, onnx:FILE, tflite:FILE, keras:FILE or labels:FOLDER"
-)
 # Side of the images that a foreign network is tried with.
 _TRIAL = 64
 
@@ -181,6 +178,8 @@ def _open_torch(
             f"{source.source} answers with {count} classes and doesn't name them, and the data set has "
             f"{len(classes)}; name its classes in order in its adapter ('classes')"
         )
+    if isinstance(module, AdaptedNetwork) and not isinstance(opened.network, SegmentationModel):
+        tell_unscaled(adapter, source.source)
     if names is None:
         names = classes.names
         _LOGGER.warning("%s doesn't name its classes; they are taken for %s", source.source, ", ".join(names))
@@ -211,7 +210,7 @@ def _opened(source: TeacherSource, named: tuple[str, ...] | None, classes: Class
     if _is_function(source):
         return _function_network(source)
     if not Path(source.source).is_dir():
-        raise FileError(f"no teacher at {source.source}; give {_KINDS}")
+        raise FileError(f"no teacher at {source.source}; give {KINDS}")
     model = load_model(source.source, trust=source.trust)
     return _Opened(model, model.description.classes.names)
 
@@ -242,26 +241,10 @@ def _network_with_weights(
 def _function_network(source: TeacherSource) -> _Opened:
     network = call_network(source.source, source.options, subject=f"teacher '{source.source}'")
     if source.weights is not None:
-        try:
-            network.load_state_dict(_renamed(read_tensors(source.weights), network))
-        except RuntimeError as error:
-            fault = f"{source.weights} doesn't fit the network of '{source.source}'"
-            raise ModelError(f"{fault} ({one_line(error)}); give its own weights") from error
+        load_whole(unwrapped(network), source.weights, name=f"the network of '{source.source}'")
     origin = json.dumps([source.source, source.options], sort_keys=True, default=str)
     names = network.description.classes.names if isinstance(network, SegmentationModel) else None
     return _Opened(network, names, origin)
-
-
-def _renamed(tensors: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:
-    """Take away the prefix of training code that a network's tensors have in a file, and what stands beside them."""
-    expected = network.state_dict()
-    for name in tensors:
-        for wanted in expected if expected.keys() - tensors.keys() else ():
-            if name.endswith(f".{wanted}") and (prefix := name.removesuffix(wanted)):
-                found = {key: tensors[prefix + key] for key in expected if prefix + key in tensors}
-                if len(found) == len(expected):
-                    return found
-    return tensors
 
 
 def _adapted(opened: _Opened, adapter: Adapter, name: str, *, bands: int, classes: int) -> nn.Module:

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from segshrink.config import TeacherSource
 from segshrink.errors import FileError, ModelError
+from segshrink.file_kinds import WEIGHT_SUFFIXES, explain, explain_checkpoint, refuse_no_model, torch_program
+from segshrink.model_file import keras_path
 from segshrink.models import read_tensors
+from segshrink.models.weights import pickled_class
 from segshrink.models.whole_weights import espnetv2_scale
 
-# Bytes of a pickle that are searched for the packages it was made with.
-_LOOKED_AT = 1 << 22
-# Package whose objects a checkpoint holds → what it is, and how its users make a file of it that anybody can open.
-_PACKAGES = {
-    "ultralytics": ("a checkpoint of Ultralytics", "export it: yolo export model={file} format=onnx"),
-    "mmengine": (
-        "a checkpoint of OpenMMLab",
-        "export it with MMDeploy: python tools/deploy.py DEPLOY_CONFIG MODEL_CONFIG {file} IMAGE --work-dir onnx",
-    ),
-    "fastai": (
-        "a learner of fastai",
-        "save the network's weights: torch.save(learn.model.state_dict(), 'weights.pth')",
-    ),
-}
-_HEADS = {"decode_head.": _PACKAGES["mmengine"]}
-_WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+# What a teacher's source may be, for messages.
+KINDS = (
+    "a run folder, model folder or bank, smp:ARCHITECTURE/ENCODER, torchvision:NAME, espnetv2, hf:FOLDER or hub name, "
+    "module:function, onnx:FILE, tflite:FILE, keras:FILE or labels:FOLDER"
+)
 
 
 def recognized(source: TeacherSource) -> TeacherSource:
@@ -49,18 +40,21 @@ def recognized(source: TeacherSource) -> TeacherSource:
     except OSError as error:
         raise FileError(f"can't read {path}: {error.strerror or error}; check the path") from error
     suffix = path.suffix.lower()
+    if suffix == ".py":
+        raise ModelError(f"{path} is code; name its function as {path.stem}:FUNCTION, in this folder or on the path")
+    refuse_no_model(path)
     if suffix == ".onnx":
         return _as(source, f"onnx:{path}")
     if head[4:8] == b"TFL3":
         return _as(source, f"tflite:{path}")
     if suffix == ".xml":
         raise ModelError(f"{path} is a graph of OpenVINO, which doesn't teach; give the .onnx file it was made from")
-    if head[:2] == b"PK" and (kind := _zip_kind(path)) is not None:
+    if head[:2] == b"PK" and (kind := torch_program(path)) is not None:
         return _as(source, f"{kind}:{path}")
-    if suffix in _WEIGHTS:
+    if suffix in WEIGHT_SUFFIXES:
         return _weights(source, path)
-    if suffix == ".py":
-        raise ModelError(f"{path} is code; name its function as {path.stem}:FUNCTION, in this folder or on the path")
+    if keras_path(path) is None:
+        raise ModelError(explain(path) or f"{path} is no kind of file that teaches; give {KINDS}")
     return source
 
 
@@ -106,37 +100,17 @@ def _in_card(path: Path) -> str | None:
     return match[1] if match else None
 
 
-def _zip_kind(path: Path) -> str | None:
-    """Tell programs of torch from mere weights, by the names inside."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
-        return None
-    if any(name.endswith("/constants.pkl") for name in names):
-        return "torchscript"
-    if any(name.endswith(("models/model.json", "serialized_exported_program.json")) for name in names):
-        return "exported"
-    return None
-
-
 def _weights(source: TeacherSource, path: Path) -> TeacherSource:
     """Tell ESPNetv2's published weights; of others say what they need, or which program exports them."""
-    packages = _PACKAGES.items() if path.suffix.lower() != ".safetensors" else ()
-    with path.open("rb") as stream:
-        content = stream.read(_LOOKED_AT)
-    for package, (what, remedy) in packages:
-        if re.search(rb"%s(\.|\n)" % package.encode(), content):
-            raise ModelError(f"{path} is {what}; {remedy.format(file=path)}, and give that file")
+    if sentence := explain_checkpoint(path):
+        raise ModelError(sentence)
     names = read_tensors(path)
     if espnetv2_scale(names) is not None:
         return source.model_copy(update={"source": "espnetv2", "weights": path})
-    for prefix, (what, remedy) in _HEADS.items():
-        if any(prefix in name for name in names):
-            raise ModelError(f"{path} is {what}; {remedy.format(file=path)}, and give that file")
+    function = pickled_class(path) or "MODULE:FUNCTION"
     raise ModelError(
         f"{path} holds the weights of a network and not how it is built ({', '.join(list(names)[:2])}, ...); write "
-        f"{{source: MODULE:FUNCTION, weights: {path}}}, or {{source: smp:ARCHITECTURE/ENCODER, weights: {path}}}"
+        f"{{source: {function}, weights: {path}}}, or {{source: smp:ARCHITECTURE/ENCODER, weights: {path}}}"
     )
 
 

@@ -12,18 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segshrink.classes import ClassMap
 from segshrink.config import Adapter
-from segshrink.errors import ConfigError, ModelError
+from segshrink.errors import ConfigError, ModelError, SegshrinkError, one_line
 from segshrink.losses.shapes import resized
 from segshrink.model_description import Normalization
 from segshrink.models import SegmentationModel
 from segshrink.models.dry_run import bands_of, dry_run
-from segshrink.models.outputs import chosen_output
+from segshrink.models.outputs import chosen_output, tell_choice
 from segshrink.prediction.formats import check_order
 from segshrink.prediction.pixel_units import check_units
-from segshrink.prediction.probabilities import check_probabilities, tell_probabilities
+from segshrink.prediction.probabilities import channels_for, check_probabilities, tell_probabilities
 from segshrink.teachers.fixed_image import answer_to_fixed_image
 from segshrink.teachers.mapping import ClassMapping
 from segshrink.teachers.probabilities import one_hot_logits, to_log_probabilities, two_class_logits
@@ -33,6 +34,8 @@ from segshrink.working_size import Resize, depends_on_image, in_words
 
 # Sides in pixels of the images that tell how many channels a network gives: most take any.
 _SIZES = (64, 224, 512)
+# Sides are padded to multiples of these, in turn, where a network refuses others.
+_STRIDES = (32, 128)
 
 
 class AdaptedNetwork(nn.Module):
@@ -66,7 +69,7 @@ class AdaptedNetwork(nn.Module):
         super().__init__()
         check_order(adapter, bands, name)
         self.network, self.adapter, self.bands, self.name, self.origin = network, adapter, bands, name, origin
-        self._classes = classes
+        self._classes, self._told = classes, False
         self._scaling = (adapter if scaled else Adapter()).normalization(bands)
         size = (adapter.size, adapter.size) if isinstance(adapter.size, int) else adapter.size
         self.resizing = TeacherResizing.of(adapter, size)
@@ -82,7 +85,7 @@ class AdaptedNetwork(nn.Module):
         """
         pixels, device = images.float(), images.device
         if self.resizing.size is None:
-            return resized(self._scores(pixels), (images.shape[2], images.shape[3]))
+            return self._of_any_size(pixels)
 
         def answer(tiles: NDArray[Any]) -> NDArray[np.float32]:
             scores: NDArray[np.float32] = self._scores(torch.from_numpy(tiles).to(device)).detach().cpu().numpy()
@@ -91,30 +94,83 @@ class AdaptedNetwork(nn.Module):
         # Images are brought to another size on the CPU.
         return torch.from_numpy(self.resizing.logits(pixels.cpu().numpy(), answer)).to(device)
 
+    def _of_any_size(self, pixels: Tensor) -> Tensor:
+        """Return scores of the images' size; sides that the network refuses are padded by repeating their edge."""
+        height, width = pixels.shape[2:]
+        try:
+            return resized(self._scores(pixels), (height, width))
+        except ModelError as error:
+            for stride in _STRIDES:
+                below, right = -height % stride, -width % stride
+                with suppress(ModelError):
+                    scores = self._scores(F.pad(pixels, (0, right, 0, below), mode="replicate"))
+                    return resized(scores, (height + below, width + right))[:, :, :height, :width]
+            raise
+
     def _given(self, pixels: Tensor) -> Tensor:
         """Return raw pixels (N, bands, H, W) as the network takes them."""
         if self.adapter.order == "bgr":
             pixels = pixels[:, [2, 1, 0, *range(3, pixels.shape[1])]]
         statistics = self._scaling.mean, self._scaling.std
         mean, std = (torch.tensor(each, device=pixels.device).view(1, -1, 1, 1) for each in statistics)
-        values, dtype = (pixels - mean) / std, getattr(torch, self.adapter.dtype or "float32")
+        values, dtype = (pixels - mean) / std, self._dtype()
         if not dtype.is_floating_point:
             values = values.round().clamp(torch.iinfo(dtype).min, torch.iinfo(dtype).max)
         if self.adapter.layout == "NHWC":
             values = values.permute(0, 2, 3, 1)
         return values.to(dtype)
 
+    def _dtype(self) -> torch.dtype:
+        """Return the type of numbers that the network takes: as its adapter says, else that of its weights."""
+        if self.adapter.dtype is not None:
+            stated: torch.dtype = getattr(torch, self.adapter.dtype)
+            return stated
+        floating = (value.dtype for value in self.network.parameters() if value.is_floating_point())
+        return next(floating, torch.float32)
+
+    def _run(self, pixels: Tensor) -> Any:
+        """Return what the network answers to raw pixels.
+
+        Raises:
+            ModelError: It fails.
+        """
+        try:
+            answer = self.network(self._given(pixels))
+        except (SegshrinkError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # anything may go wrong in a foreign network
+            if "not enough memory" in str(error):
+                raise
+            raise ModelError(
+                f"{self.name} failed on an image of {' x '.join(map(str, pixels.shape[1:]))} ({_last_line(error)}); "
+                "say in its adapter how it takes images ('layout', 'dtype', 'size')"
+            ) from error
+        if not self._told and "output_name" not in self.adapter.model_fields_set:
+            self._told = True
+            tell_choice(answer, self.name)
+        return answer
+
     def _scores(self, pixels: Tensor) -> Tensor:
-        output = chosen_output(self.network(self._given(pixels)), self.adapter.output_name, self.name)
+        try:
+            answer = self._run(pixels)
+        except ModelError:
+            if len(pixels) == 1:
+                raise
+            return torch.cat([self._scores(image[None]) for image in pixels])  # programs may take one image at a time
+        output = chosen_output(answer, self.adapter.output_name, self.name)
+        counts = channels_for(self._classes)
         if self.adapter.layout == "NHWC" and output.ndim == 4:
-            output = output.permute(0, 3, 1, 2)
+            first, last = output.shape[1] in counts, output.shape[3] in counts
+            output = output if first and not last else output.permute(0, 3, 1, 2)
         if self.adapter.output == "labels":
             labels = output[:, 0] if output.ndim == 4 and output.shape[1] == 1 else output
             if labels.ndim == 3:
                 return one_hot_logits(labels, self._classes, self.adapter.confidence, self.name)
         if output.ndim != 4:
             expected = "labels (N, H, W)" if self.adapter.output == "labels" else "scores (N, classes, H, W)"
-            raise ModelError(f"{self.name} answers {tuple(output.shape)}, expected {expected}; correct its adapter")
+            remedy = "say 'output: labels' in its adapter where these are class numbers"
+            remedy = remedy if output.ndim == 3 and self.adapter.output != "labels" else "correct its adapter"
+            raise ModelError(f"{self.name} answers {tuple(output.shape)}, expected {expected}; {remedy}")
         return output.float()
 
 
@@ -266,6 +322,12 @@ class TorchTeacher(Teacher):
     def _bands(self) -> int:
         """Return how many bands it takes, as far as that can be seen."""
         return self.module.bands if isinstance(self.module, AdaptedNetwork) else bands_of(self.module)
+
+
+def _last_line(error: Exception) -> str:
+    """Return what a foreign error says; of those of TorchScript, whose text is a traceback, the last line."""
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines and "TorchScript" in lines[0] else one_line(error)
 
 
 def for_crops(teacher: Teacher, resize: Resize | None) -> Teacher:

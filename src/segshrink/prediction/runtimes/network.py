@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segshrink.errors import FileError, ModelError, first_line
+from segshrink.file_kinds import refuse_no_model
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,11 @@ def read_file(path: Path) -> bytes:
     """
     if not path.exists():
         raise FileError(f"{path} does not exist; give the file of a network")
+    refuse_no_model(path)
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise FileError(f"can't read {path}: {error.strerror or error}; give the file of a network") from error
-    if not content:
-        raise FileError(f"{path} is empty; copy or export it again")
-    return content
 
 
 def check_inputs(path: Path, names: Sequence[str]) -> None:
