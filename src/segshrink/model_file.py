@@ -58,11 +58,7 @@ class ModelFile:
         path = keras_path(source) or Path(source)
         if not path.exists():
             if is_function(str(source)):
-                raise FileError(
-                    f"{source} names a function, and no file is called so; save its network as a model folder once, "
-                    f"segshrink.build_model('{source}', segshrink.ClassMap.build([...])).save('FOLDER'), and give that "
-                    "with --trust"
-                )
+                raise FileError(saved_once(str(source)))
             raise FileError(
                 f"{path} does not exist; give a model folder, a run folder or an exported file such as .onnx"
             )
@@ -103,9 +99,11 @@ class ModelFile:
 
     @property
     def parts(self) -> tuple[Path, ...]:
-        """The files that belong together: of an ``.xml``, its weights as well; of a Keras file, its adapter."""
+        """The files that belong together: a folder's, an ``.xml`` and its weights, a Keras file and its adapter."""
         if self.kind == FOLDER:
-            return (self.path / CONFIG_FILE, self.path / WEIGHTS_FILE)
+            weights = self.path / WEIGHTS_FILE  # of others there may be several files
+            spread = () if weights.is_file() else tuple(sorted(self.path.glob("*.safetensors")))
+            return (self.path / CONFIG_FILE, *(spread or (weights,)))
         if self.kind in KERAS_SUFFIXES:
             return (self.path, self.adapter) if self.adapter.exists() else (self.path,)
         beside = [suffix for suffix, graph in _GRAPHS.items() if graph == self.kind]
@@ -150,6 +148,15 @@ def keras_path(source: str | Path) -> Path | None:
     text = str(source)
     path = Path(os.path.expanduser(text.removeprefix(KERAS)))  # noqa: PTH111 - leaves users who aren't there as they are
     return path if text.startswith(KERAS) or path.suffix.lower() in KERAS_SUFFIXES else None
+
+
+def saved_once(function: str) -> str:
+    """Say how the network of a function becomes a model folder, for verbs that take no functions."""
+    return (
+        f"{function} names a function, which has no classes by itself; save its network as a model folder once, "
+        f"segshrink.build_model('{function}', segshrink.ClassMap.build([...])).save('FOLDER'), and give that "
+        "with --trust"
+    )
 
 
 def runs_in_torch(source: str | Path) -> bool:

@@ -252,7 +252,6 @@ def test_a_network_that_cannot_be_built_again_is_not_saved(classes, tmp_path):
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"_model_class": "FPN", "encoder_name": "resnet34", "classes": 2}, r"smp:FPN/resnet34.*weights\.safetensors"),
         ({"architectures": ["X"], "model_type": "segformer"}, r"hf:.*other"),
         ({"name": "my web app"}, "not of a model that segshrink saved"),
     ],

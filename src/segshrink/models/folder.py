@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from segshrink.file_kinds import WEIGHT_SUFFIXES, explain, refuse_no_model, torc
 from segshrink.files import FolderKind, read_json, replacing
 from segshrink.formatting import printable, shortened
 from segshrink.model_description import ModelDescription
-from segshrink.model_file import CONFIG_FILE, WEIGHTS_FILE, ModelFile, keras_path
+from segshrink.model_file import CONFIG_FILE, WEIGHTS_FILE, ModelFile, keras_path, saved_once
 from segshrink.models.adapters import WEIGHTS_OPTION, measured_stride
+from segshrink.models.dry_run import dry_run
 from segshrink.models.empty_parameters import empty_parameters, fill_parameters
+from segshrink.models.foreign_folder import load_foreign_folder
 from segshrink.models.huggingface import CONFIG_OPTION, HuggingFaceNetwork, try_network
 from segshrink.models.keras import load_keras
 from segshrink.models.model import SegmentationModel
@@ -79,13 +82,14 @@ def load_model(
     """Load a model folder, the ``model/`` of a run folder, or a file; or build a network by id with random weights.
 
     What a Keras file ``unet.keras`` doesn't say, its class names and how its pixels are scaled, is read from
-    ``unet.keras.yaml`` beside it.
+    ``unet.keras.yaml`` beside it; what a folder of transformers or segmentation-models-pytorch doesn't say, from
+    ``FOLDER.yaml``.
 
     Random numbers that others draw from torch are not disturbed by loading a folder.
 
     Args:
-        source: A folder, a Keras file, the published weights of ESPNetv2, or an id such as "mobile" or
-            "smp:Unet/resnet34".
+        source: A folder, also of transformers or segmentation-models-pytorch, a Keras file, the published weights of
+            ESPNetv2, or an id such as "mobile" or "smp:Unet/resnet34".
         classes: Needed with an id. With a folder or file: the model must have these class names, in any order.
         bands: Bands of the images, with an id 3 by default. With a folder or file: the model must take as many.
         network: The network that a folder's weights belong to, where no id builds it (``SegmentationModel.wrap``); it
@@ -112,12 +116,14 @@ def load_model(
     if path.is_file():
         raise ModelError(
             explain(path)
-            or f"{path} is no model that torch opens; give a model folder (with {CONFIG_FILE}), a run folder or the "
-            "model that it was made from"
+            or f"{path} is no model of torch; give a model folder (with {CONFIG_FILE}), a run folder or a Keras file, "
+            "of an exported file the model that it was made from"
         )
     identity = str(source)
     if path.is_absolute() or identity.startswith((".", "~")) or ("/" in identity and ":" not in identity):
         raise FileError(f"no model folder at {path}; give a model folder, a run folder or a network id")
+    if classes is None and is_function(identity):
+        raise ModelError(saved_once(identity))
     if classes is None:
         # An unknown id is the likelier mistake, so it is named first.
         build_model(identity, ClassMap.build([("any", None, None), ("other", None, None)]))
@@ -140,6 +146,9 @@ def _load_folder(
     folder: Path, *, classes: ClassMap | None, bands: int | None, network: nn.Module | None, trust: bool
 ) -> SegmentationModel:
     folder = ModelFile.find(folder).path
+    if network is None and (foreign := load_foreign_folder(folder)) is not None:
+        _check_match(foreign.description, folder, classes=classes, bands=bands)
+        return foreign
     description = read_description(folder)
     _check_match(description, folder, classes=classes, bands=bands)
     if network is None and description.is_custom:
@@ -189,7 +198,10 @@ def _own_network(description: ModelDescription, path: Path, *, trust: bool) -> n
         )
     channels = 1 if description.sigmoid else len(description.classes)
     with torch.random.fork_rng(devices=[]):
-        return build_network(description.id, description.options, num_classes=channels, bands=description.bands)
+        network = build_network(description.id, description.options, num_classes=channels, bands=description.bands)
+        with suppress(ModelError):  # lazy layers get their weights when they first run; what is wrong is said later
+            dry_run(network, bands=description.bands, size=max(64, 3 * description.stride))
+        return network
 
 
 def functions_of(*sources: str | Path) -> list[str]:

@@ -13,7 +13,9 @@ from segshrink.models.feature_roles import Role, list_roles
 from segshrink.models.folder import load_model
 from segshrink.models.huggingface import load_huggingface
 from segshrink.models.model import SegmentationModel, count_parameters
+from segshrink.models.own_network import channels_of
 from segshrink.models.registry import build_model
+from segshrink.user_code import is_function
 from segshrink.working_size import in_words
 
 # Height and width of the image whose features are shown, in pixels.
@@ -97,7 +99,10 @@ def open_source(source: str, *, trust: bool = False) -> tuple[SegmentationModel,
     if family == "hf":
         return load_huggingface(name), True
     try:
-        return build_model(source, ClassMap.build([("any", None, None), ("other", None, None)])), False
+        classes = ClassMap.build([("any", None, None), ("other", None, None)])
+        if is_function(source):  # it may have classes of its own, as many as it likes
+            classes = ClassMap.build([f"class {number}" for number in range(channels_of(source))])
+        return build_model(source, classes), False
     except ModelError as error:
         if separator:
             raise

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
-from typing import Any
 
 from segshrink.config import TeacherSource
 from segshrink.errors import FileError, ModelError
 from segshrink.file_kinds import WEIGHT_SUFFIXES, explain, explain_checkpoint, refuse_no_model, torch_program
 from segshrink.model_file import keras_path
 from segshrink.models import read_tensors
+from segshrink.models.foreign_folder import is_transformers, smp_folder
 from segshrink.models.weights import pickled_class
 from segshrink.models.whole_weights import espnetv2_scale
 
@@ -60,44 +58,13 @@ def recognized(source: TeacherSource) -> TeacherSource:
 
 def _folder(source: TeacherSource, path: Path) -> TeacherSource:
     """Tell folders that segmentation-models-pytorch and transformers saved."""
-    config = _config(path)
-    if isinstance(config.get("model_type"), str):
+    if is_transformers(path):
         return _as(source, f"hf:{path}")
-    encoder = config.get("encoder_name")
-    if not isinstance(encoder, str):
+    saved = smp_folder(path)
+    if saved is None:
         return source
-    architecture = config.get("_model_class") or _in_card(path)
-    if not isinstance(architecture, str):
-        raise ModelError(
-            f"{path} was saved by segmentation-models-pytorch, which didn't write its architecture; give "
-            f"{{source: smp:ARCHITECTURE/{encoder}, weights: {path / 'model.safetensors'}}}"
-        )
-    known = ("_model_class", "encoder_name", "encoder_weights", "classes", "in_channels", "activation")
-    options = {key: value for key, value in config.items() if key not in known and value is not None}
-    weights = path / "model.safetensors"
-    if not weights.is_file():
-        raise FileError(f"{path} holds no model.safetensors, the weights of its {architecture}; save it again")
-    changes = {"source": f"smp:{architecture}/{encoder}", "weights": weights, "options": {**options, **source.options}}
-    return source.model_copy(update=changes)
-
-
-def _config(path: Path) -> dict[str, Any]:
-    """Read a folder's ``config.json``; empty where there is none that can be read."""
-    try:
-        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _in_card(path: Path) -> str | None:
-    """Find the architecture in the model card that segmentation-models-pytorch writes beside the weights."""
-    try:
-        text = (path / "README.md").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
-    match = re.search(r"^# (\w+) Model Card", text, flags=re.MULTILINE)
-    return match[1] if match else None
+    options = {**saved.options, **source.options}
+    return source.model_copy(update={"source": saved.identity, "weights": saved.weights, "options": options})
 
 
 def _weights(source: TeacherSource, path: Path) -> TeacherSource:
