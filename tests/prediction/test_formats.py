@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from segshrink.config import Adapter
 from segshrink.errors import ModelError
 from segshrink.model_description import Normalization
 from segshrink.prediction.formats import InputFormat, Kind, OutputFormat
-from segshrink.prediction.runtimes.network import Port
+from segshrink.prediction.runtimes.network import Port, output_number
 from segshrink.teachers.probabilities import one_hot_logits, two_class_logits
 
 BYTES = InputFormat(
@@ -99,3 +103,21 @@ def test_a_single_class_has_one_answer() -> None:
     assert one_hot_logits(torch.zeros(1, 2, 2), 1, 0.9, "net").tolist() == [[[[0.0, 0.0], [0.0, 0.0]]]]
     with pytest.raises(ModelError, match=r"net answers with the class number -1, but it has 4 classes \(0 to 3\)"):
         one_hot_logits(torch.full((1, 2, 2), -1), 4, 0.9, "net")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "adapter", "number", "noticed"),
+    [
+        (("aux", "out"), {}, 1, False),
+        (("aux", "seg"), {}, 0, True),
+        (("aux", "seg"), {"output_name": "seg"}, 1, False),
+        (("aux", "seg"), {"output_name": 0}, 0, False),
+        (("seg",), {}, 0, False),
+    ],
+)
+def test_of_several_outputs_the_usual_name_counts_or_the_choice_is_said(
+    caplog: pytest.LogCaptureFixture, outputs: tuple[str, ...], adapter: dict[str, Any], number: int, noticed: bool
+) -> None:
+    network: Any = SimpleNamespace(path=Path("net.onnx"), outputs=outputs)
+    assert output_number(network, Adapter(**adapter)) == number
+    assert ("net.onnx answers with aux, seg; 'aux' is taken" in caplog.text) is noticed

@@ -57,10 +57,16 @@ def as_our_onnx(backend: Backend, path: Path) -> Path:
         )
     if file.gives.kind == "labels":
         raise ModelError(f"{source} answers with class numbers; export it with its scores to quantize it")
+    if file.takes.dtype.kind in "iu":
+        raise ModelError(
+            f"{source} takes {file.takes.dtype.name} numbers; export it with float32 images to quantize it"
+        )
     try:
         graph = _graph(backend)
     except Exception as error:  # what the package onnx raises isn't public
-        raise ModelError(f"{source} can't be put into a graph of ours ({first_line(error)})") from error
+        raise ModelError(
+            f"{source} can't be put into a graph of ours ({first_line(error)}); export it again"
+        ) from error
     with replacing(path, overwrite=False) as temporary:
         temporary.write_bytes(graph.SerializeToString())
         _check(backend, OnnxBackend(temporary), source)
@@ -102,8 +108,6 @@ def _take_pixels(build: GraphBuilder, takes: InputFormat, output: str) -> None:
     """Turn raw pixels into what the network takes, as ``InputFormat.array`` does."""
     from onnx import TensorProto, helper
 
-    if takes.dtype.kind in "iu":
-        raise ValueError(f"it takes {takes.dtype.name} numbers")
     value = build.node("Cast", INPUT, to=TensorProto.FLOAT)
     if takes.bgr:
         value = build.node("Gather", value, build.constant([2, 1, 0, *range(3, takes.scaling.bands)]), axis=1)

@@ -14,10 +14,10 @@ from segshrink.config import Adapter
 from segshrink.errors import ModelError
 from segshrink.model_description import CUSTOM, ModelDescription
 from segshrink.prediction.backends import check_images
-from segshrink.prediction.formats import AdaptedFile, output_number, usual_layout
+from segshrink.prediction.formats import AdaptedFile, usual_layout
 from segshrink.prediction.logits import most_likely
 from segshrink.prediction.pixel_units import check_units, tell_unscaled
-from segshrink.prediction.runtimes.network import Network
+from segshrink.prediction.runtimes.network import Network, output_number
 from segshrink.prediction.tiled import WHOLE
 
 _LOGGER = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segshrink.config import Adapter
-from segshrink.errors import ConfigError, ModelError, nearest
+from segshrink.errors import ConfigError, ModelError
 from segshrink.model_description import Normalization
 from segshrink.prediction.probabilities import (
     channels_for,
@@ -20,16 +19,12 @@ from segshrink.prediction.probabilities import (
     tell_probabilities,
 )
 from segshrink.prediction.resizing import Resizing
-from segshrink.prediction.runtimes.network import Network, Port
+from segshrink.prediction.runtimes.network import Network, Port, output_number
 
 # Largest raw value of an image that a network of bytes takes.
 _LARGEST = 255
 # Probabilities are at least this before their logarithm is taken.
 _LEAST = 1e-7
-
-# What torchvision and others call the output that counts.
-_MAIN_OUTPUTS = ("out", "logits")
-_LOGGER = logging.getLogger(__name__)
 
 Kind = Literal["auto", "logits", "probabilities", "labels"]
 Size = tuple[int, int]
@@ -353,35 +348,6 @@ def _size(network: Network, adapter: Adapter, layout: str) -> Size | None:
             f"says 'size' {size[0]} x {size[1]}; leave it out"
         )
     return size
-
-
-def output_number(network: Network, adapter: Adapter) -> int:
-    """Return the output that counts: as the adapter says, else the one called "out" or "logits", else the first.
-
-    Raises:
-        ConfigError: There is no such output.
-    """
-    names, output = network.outputs, adapter.output_name
-    if "output_name" not in adapter.model_fields_set and len(names) > 1:
-        number = next((names.index(usual) for usual in _MAIN_OUTPUTS if usual in names), 0)
-        if names[number] not in _MAIN_OUTPUTS:
-            _LOGGER.warning(
-                "%s answers with %s; '%s' is taken; another is chosen by 'output_name' in its adapter",
-                network.path,
-                ", ".join(names),
-                names[0],
-            )
-        return number
-    if isinstance(output, str):
-        if output not in names:
-            raise ConfigError(f"{network.path} has no output '{output}'{nearest(output, names)}")
-        return names.index(output)
-    if not 0 <= output < len(names):
-        raise ConfigError(
-            f"{network.path} has {len(names)} output(s) ({', '.join(names)}), numbered from 0; the adapter's "
-            f"'output_name' is {output}"
-        )
-    return output
 
 
 def _axis(port: Port, kind: Kind, classes: int, layout: str) -> Literal[1, 3] | None:

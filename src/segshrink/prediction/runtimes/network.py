@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +12,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segshrink.errors import FileError, ModelError, first_line
+from segshrink.config import Adapter
+from segshrink.errors import ConfigError, FileError, ModelError, first_line, nearest
 from segshrink.file_kinds import refuse_no_model
+
+# What torchvision and others call the output that counts.
+_MAIN_OUTPUTS = ("out", "logits")
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,3 +108,32 @@ def check_inputs(path: Path, names: Sequence[str]) -> None:
     if len(names) != 1:
         listed = f" ({', '.join(names)})" if names else ""
         raise ModelError(f"{path} takes {len(names)} inputs{listed}; give a network that takes images and nothing else")
+
+
+def output_number(network: Network, adapter: Adapter) -> int:
+    """Return the output that counts: as the adapter says, else the one called "out" or "logits", else the first.
+
+    Raises:
+        ConfigError: There is no such output.
+    """
+    names, output = network.outputs, adapter.output_name
+    if "output_name" not in adapter.model_fields_set and len(names) > 1:
+        number = next((names.index(usual) for usual in _MAIN_OUTPUTS if usual in names), 0)
+        if names[number] not in _MAIN_OUTPUTS:
+            _LOGGER.warning(
+                "%s answers with %s; '%s' is taken; another is chosen by 'output_name' in its adapter",
+                network.path,
+                ", ".join(names),
+                names[0],
+            )
+        return number
+    if isinstance(output, str):
+        if output not in names:
+            raise ConfigError(f"{network.path} has no output '{output}'{nearest(output, names)}")
+        return names.index(output)
+    if not 0 <= output < len(names):
+        raise ConfigError(
+            f"{network.path} has {len(names)} output(s) ({', '.join(names)}), numbered from 0; the adapter's "
+            f"'output_name' is {output}"
+        )
+    return output
