@@ -62,6 +62,46 @@ def picky(classes):
         def forward(self, images):
             raise AttributeError("no such luck")
     return Picky(classes, 3)
+
+
+def deep(n_classes, n_channels):
+    class Deep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Conv2d(n_channels, n_classes, 1)
+
+        def forward(self, images):
+            if images.shape[2] % 64 or images.shape[3] % 64:
+                raise ValueError("sides must be multiples of 64")
+            return self.head(images)
+    return Deep()
+
+
+def squashed(classes):
+    return nn.Sequential(nn.Conv2d(3, classes, 1), nn.Softmax(1))
+
+
+def lazy(classes):
+    return nn.Sequential(nn.LazyConv2d(classes, 1))
+
+
+def moody(classes):
+    class Moody(Net):
+        def forward(self, images):
+            out = super().forward(images)
+            return {{"loss": out["out"].mean()}} if self.training else out
+    return Moody(classes, 3)
+
+
+def scripted(classes):
+    return torch.jit.script(nn.Conv2d(3, classes, 1))
+
+
+def leaves(classes):
+    raise SystemExit(3)
+
+
+ready = Net(6, 3)
 """
 
 
@@ -122,8 +162,12 @@ def test_one_channel_is_a_sigmoid_for_two_classes(module: str) -> None:
         ("flat", {}, "expected logits"),
         ("picky", {}, "no such luck"),
         ("Path", {}, "expected a torch.nn.Module"),
+        ("leaves", {}, "failed with SystemExit: 3"),
+        ("ready", {}, "is Net, no function"),
+        ("scripted", {}, "is a program of TorchScript"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning", "ignore:.*torch.jit.script:DeprecationWarning")
 def test_what_is_wrong_is_one_sentence(module: str, classes, function: str, options: dict, words: str) -> None:
     with pytest.raises(ModelError) as error:
         build_model(f"{module}:{function}", classes, options=options)
@@ -201,3 +245,29 @@ def test_a_bank_is_opened_where_its_members_code_is_trusted(module: str, classes
     with pytest.raises(ModelError, match="--trust"):
         open_backend(tmp_path / "bank")
     assert open_backend(tmp_path / "bank", trust=True).classes == classes
+
+
+def test_names_that_other_libraries_use_and_a_stride_that_nothing_states_are_found(module: str, classes) -> None:
+    model = build_model(f"{module}:deep", classes, bands=4).eval()
+    assert (model.description.stride, model.network.head.in_channels) == (64, 4)
+    assert model(torch.zeros(1, 4, 50, 70)).shape == (1, 6, 50, 70)
+
+
+def test_probabilities_for_logits_are_noticed(module: str, classes, caplog: pytest.LogCaptureFixture) -> None:
+    build_model(f"{module}:net", classes)
+    assert "softmax" not in caplog.text
+    build_model(f"{module}:squashed", classes)
+    assert "gives numbers from 0 to 1, as a softmax or sigmoid does" in caplog.text
+
+
+def test_lazy_layers_come_back(module: str, classes, tmp_path: Path) -> None:
+    model = build_model(f"{module}:lazy", classes).eval()
+    model.save(tmp_path / "model")
+    images = torch.randint(0, 256, (1, 3, 20, 24), dtype=torch.uint8)
+    assert torch.equal(load_model(tmp_path / "model", trust=True).eval()(images), model(images))
+
+
+def test_another_answer_in_training_is_one_sentence(module: str, classes) -> None:
+    model = build_model(f"{module}:moody", classes).train()
+    with pytest.raises(ModelError, match=r"answers with \(\) in training, expected logits"):
+        model(torch.zeros(2, 3, 64, 64))

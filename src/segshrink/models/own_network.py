@@ -60,7 +60,25 @@ def build_own(source: str, options: Mapping[str, Any], *, num_classes: int, band
     names = argument_names(user_function(source, subject=subject))
     counts = {name: num_classes for name in _CLASSES if name in names}
     counts |= {name: bands for name in _BANDS if name in names}
-    return call_network(source, {**counts, **options}, subject=subject)
+    network = call_network(source, {**counts, **options}, subject=subject)
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ModelError(
+            f"{subject} is a program of TorchScript, in which nothing can be tapped or pruned; let the function return "
+            "the network that was scripted"
+        )
+    return network
+
+
+def channels_of(source: str) -> int:
+    """Return how many classes the network of a function has where two are asked for; at least two.
+
+    Raises:
+        ModelError: As ``build_own``; or it can't be run on a small image.
+    """
+    bands = 3
+    network = build_own(source, {}, num_classes=2, bands=bands)
+    answer = chosen_output(dry_run(network, bands=bands, size=3 * own_stride(network, bands)), name=f"'{source}'")
+    return max(2, answer.shape[1]) if answer.ndim == 4 else 2
 
 
 def own_stride(network: nn.Module, bands: int) -> int:

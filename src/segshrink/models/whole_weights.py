@@ -9,17 +9,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from segshrink.classes import VOC_CLASSES, ClassMap
 from segshrink.errors import ModelError, first_line, nearest
 from segshrink.file_kinds import explain
 from segshrink.models.adapters import TorchvisionNetwork, torchvision_names
+from segshrink.models.dry_run import dry_run
 from segshrink.models.model import SegmentationModel
 from segshrink.models.registry import build_model
 from segshrink.models.weights import read_tensors
 
 # Heads that only helped in training, or classify whole images.
 _HELPERS = ("aux_classifier.", "auxiliary_head.", "classification_head.")
+# Side of the image on which lazy layers get their weights.
+_LAZY = 128
 # What torch.compile puts before the names of what it wraps.
 _COMPILED = "_orig_mod."
 # Where a network's weights stand as a rule, the likeliest first.
@@ -184,18 +188,21 @@ def fitting_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor
     return {name: value for name, value in chosen.items() if not name.startswith(_HELPERS)}
 
 
-def load_whole(network: nn.Module, weights: Path, *, name: str) -> None:
+def load_whole(network: nn.Module, weights: Path, *, name: str, bands: int = 3) -> None:
     """Load a file's weights into a network that somebody's own code made.
 
     Args:
         network: Gets them.
         weights: The file; a prefix that all its names share is taken away.
         name: How messages call the network.
+        bands: Bands of an image, on which lazy layers are run.
 
     Raises:
         FileError: It is missing or can't be read.
         ModelError: It isn't a safe file of weights, or they don't fit; the first tensor that doesn't is named.
     """
+    if any(is_lazy(value) for value in network.parameters()):
+        dry_run(network, bands=bands, size=_LAZY)
     expected = network.state_dict()
     tensors = fitting_tensors(expected, read_tensors(weights), str(weights))
     if problems := _problems(expected, tensors):
