@@ -72,8 +72,8 @@ def test_several_teachers_on_the_command_line(
     # Teachers are opened twice, but what there is to say about them is said once.
     own = [record.getMessage() for record in caplog.records if record.name.startswith("segshrink")]
     assert [message for message in own if not message.startswith(("doctor: ", "no map.html"))] == [
-        "nearest_color:Colors gets pixels as they are, such as 0 to 255; if it learned from scaled ones, say 'mean' and "
-        "'std' in its adapter",
+        "nearest_color:Colors gets pixels as they are, such as 0 to 255; if it learned from scaled ones, say 'mean' "
+        "and 'std' in its adapter",
         "nearest_color:Colors doesn't name its classes; they are taken for Ground, Roof, Water",
         "unet starts from random weights",
     ]

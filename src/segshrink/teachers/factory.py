@@ -12,7 +12,7 @@ from torch import nn
 
 from segshrink.classes import ClassMap
 from segshrink.config import Adapter, TeacherSource, Teaching, adapter_of
-from segshrink.errors import ConfigError, FileError, ModelError, one_line
+from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.files import content_key, expanded
 from segshrink.model_file import keras_path
 from segshrink.models import SegmentationModel, load_model
@@ -43,6 +43,8 @@ _PROGRAMS = ("torchscript", "exported")
 _WRAPPING = {"layout", "size", "order", "dtype", "output_name"}
 # Side of the images that a foreign network is tried with.
 _TRIAL = 64
+# Height and width of another, which those for images of one size refuse.
+_OTHER_TRIAL = (96, 128)
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def _opened(source: TeacherSource, named: tuple[str, ...] | None, classes: Class
         has_names = getattr(model.network, "class_names", None) is not None
         return _Opened(model, model.description.classes.names if has_names else None)
     if _is_function(source):
-        return _function_network(source)
+        return _function_network(source, bands)
     if not Path(source.source).is_dir():
         raise FileError(f"no teacher at {source.source}; give {KINDS}")
     model = load_model(source.source, trust=source.trust)
@@ -238,10 +240,10 @@ def _network_with_weights(
     return _Opened(model, published_classes(source.source, len(model.description.classes)))
 
 
-def _function_network(source: TeacherSource) -> _Opened:
+def _function_network(source: TeacherSource, bands: int) -> _Opened:
     network = call_network(source.source, source.options, subject=f"teacher '{source.source}'")
     if source.weights is not None:
-        load_whole(unwrapped(network), source.weights, name=f"the network of '{source.source}'")
+        load_whole(unwrapped(network), source.weights, name=f"the network of '{source.source}'", bands=bands)
     origin = json.dumps([source.source, source.options], sort_keys=True, default=str)
     names = network.description.classes.names if isinstance(network, SegmentationModel) else None
     return _Opened(network, names, origin)
@@ -268,13 +270,15 @@ def _count(module: nn.Module, bands: int, name: str) -> int:
     """Return how many scores a pixel gets; a foreign network is run once to see it."""
     if isinstance(module, SegmentationModel):
         return module.num_classes
-    try:
-        with torch.no_grad():
-            return int(module(torch.zeros(1, bands, _TRIAL, _TRIAL)).shape[1])
-    except (ConfigError, ModelError):
-        raise
-    except Exception as error:  # anything may go wrong in a foreign network
-        raise ModelError(
-            f"{name} failed on an image of {bands} x {_TRIAL} x {_TRIAL} ({one_line(error)}); say in its adapter how "
-            "it takes images ('layout', 'dtype', 'size')"
-        ) from error
+    with torch.no_grad():
+        count = int(module(torch.zeros(1, bands, _TRIAL, _TRIAL)).shape[1])
+        if isinstance(module, AdaptedNetwork) and module.resizing.size is None:
+            try:
+                module(torch.zeros(1, bands, *_OTHER_TRIAL))
+            except ModelError as error:
+                height, width = _OTHER_TRIAL
+                raise ModelError(
+                    f"{name} takes images of {_TRIAL} x {_TRIAL} pixels and none of {height} x {width}; say "
+                    f"'size: {_TRIAL}' in its adapter"
+                ) from error
+    return count

@@ -99,7 +99,7 @@ class AdaptedNetwork(nn.Module):
         height, width = pixels.shape[2:]
         try:
             return resized(self._scores(pixels), (height, width))
-        except ModelError as error:
+        except ModelError:
             for stride in _STRIDES:
                 below, right = -height % stride, -width % stride
                 with suppress(ModelError):
