@@ -18,6 +18,8 @@ VIEWS = ("distillation.flips=true", "distillation.scales=[0.75, 1.0, 1.5]")
 GROUPS = {"4-7-8": ("Tile 4", "Tile 7", "Tile 8"), "2": ("Tile 2",), "5": ("Tile 5",), "6": ("Tile 6",)}
 # Steps of controls and students of the bank, and how many seeds.
 LENGTHS = ((4000, 2), (1300, 2), (8000, 5))
+# The recipe's own teacher, as long as the recipe trains it, and students of its answers.
+ONE, ONE_STEPS, ONE_STUDENTS = "dubai/one", 1776, "dubai/one-pool-4000"
 # Labeled tiles of a place, and how many seeds; 0: all.
 PLACES = ("place-1", "place-5")
 BUILDINGS = ((25, 3), (100, 3), (0, 2))
@@ -110,6 +112,7 @@ def cells(pool: Path) -> list[Cell]:
     with_pool = (f"data.unlabeled={pool}",)
     return [
         *_pilots(with_pool),
+        *_one(with_pool),
         *_bank("dubai/bank", 3000),
         *_dubai(with_pool),
         *_groups(with_pool),
@@ -150,6 +153,16 @@ def _pilots(with_pool: tuple[str, ...]) -> list[Cell]:
         *planned,
         Cell("pilot-back/teacher", "teacher", back, 3000, consensus=True),
         Cell("pilot-back/control", "control", back, 3000, consensus=True),
+    ]
+
+
+def _one(with_pool: tuple[str, ...]) -> list[Cell]:
+    """Return the recipe as it stands with the pool: one teacher, what it answers, and its students."""
+    pooled = (*VIEWS, *with_pool)
+    return [
+        Cell(ONE, "teacher", (), ONE_STEPS),
+        Cell(f"{ONE}-answers", "answers", pooled, teacher=ONE),
+        *(Cell(f"{ONE_STUDENTS}-{seed}", "student", pooled, 4000, seed, ONE, keeps_weights=True) for seed in range(2)),
     ]
 
 

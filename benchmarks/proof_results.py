@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from proof_cells import BUILDINGS, ESPNET_SEEDS, GROUPS, LENGTHS, PLACES, VOC, Cell
+from proof_cells import BUILDINGS, ESPNET_SEEDS, GROUPS, LENGTHS, ONE_STUDENTS, PLACES, VOC, Cell
 from segshrink import EvaluationRecord, __version__, paired_bootstrap, welch_interval
 from segshrink.evaluation_records import CalibrationRecord
 from segshrink.files import read_json, write_json, write_text
@@ -307,6 +307,11 @@ def _compact(evaluation: EvaluationRecord) -> dict[str, Any]:
 
 
 GOALS = (
+    Goal(
+        "Dubai: student of the recipe's one teacher - control, 4,000 steps each, points",
+        2.0,
+        _pair(f"{ONE_STUDENTS}-*", "dubai/control-4000-*", 2),
+    ),
     Goal("Dubai: bank, mean over mirror images and zooms, mIoU", 0.69, _score("dubai/bank")),
     Goal("Dubai: student - best single teacher, points", 0.0, _above_best_member),
     Goal("Dubai: student - best length of control, points", 2.0, _above_controls),
