@@ -44,7 +44,7 @@ ANSWERS_ONLY = (
 )
 # Students by size; ImageNet's weights fit the encoders of all.
 SIZES = {
-    "0.5M": (),
+    "0.3M": (),
     "1.0M": ("student.model.options={blocks: 13, decoder_channels: [256, 192, 96, 48]}",),
     "2.3M": ("student.model.options={blocks: 13, decoder_channels: [512, 384, 192, 64]}",),
 }
