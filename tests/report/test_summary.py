@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 
 from segshrink.report import collect
 from segshrink.report.summary import notices, summarize
+
+from .conftest import SKILL
 
 Writer = Callable[..., Path]
 
@@ -33,6 +36,40 @@ def test_overlapping_intervals_settle_nothing(tmp_path: Path, write_student_run:
     narrow = summarize(collect([write_student_run(tmp_path / "narrow", half_width=0.001)]))
     assert "does not settle which is better" in wide.caveat
     assert "do not overlap" in narrow.caveat
+
+
+@pytest.mark.parametrize(
+    ("last", "teacher", "unlabeled", "expected"),
+    [
+        (0.45, 0.85, 20, ("little of which was copied", "still fell by 10", "in the last quarter of its 2,500 steps")),
+        (0.49, 0.69, 0, ("which leaves little to copy", "it saw no unlabeled images")),
+    ],
+)
+def test_what_a_student_lacked_that_isnt_above_its_control(
+    last: float,
+    teacher: float,
+    unlabeled: int,
+    expected: tuple[str, ...],
+    tmp_path: Path,
+    write_student_run: Writer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for role, skill in (("student", 0.6), ("teacher", teacher)):
+        monkeypatch.setitem(SKILL, role, skill)
+    folder = write_student_run(tmp_path)
+    losses = [0.9, 0.8, 0.7, 0.6, 0.55, 0.5, 0.48, last]
+    rows = [f"{epoch},{loss}" for epoch, loss in enumerate(losses, start=1)]
+    (folder / "metrics.csv").write_text("\n".join(["epoch,val/loss", *rows]), encoding="utf-8")
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    record["images"]["unlabeled"] = unlabeled
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    caveat = summarize(collect([folder])).caveat
+    assert "What may have held the student back: its teacher is" in caveat
+    for text in expected:
+        assert text in caveat
+    assert ("still fell" in caveat, "no unlabeled" in caveat) == (last < 0.48, unlabeled == 0)
+    monkeypatch.setitem(SKILL, "student", 0.76)
+    assert "held the student back" not in summarize(collect([write_student_run(tmp_path / "better")])).caveat
 
 
 def test_few_images_are_said(tmp_path: Path, write_run: Writer) -> None:

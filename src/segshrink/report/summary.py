@@ -11,6 +11,11 @@ from segshrink.report.runs import Run, comparable, first, focus, measured_with, 
 from segshrink.run_records import ProfileRecord, Role
 
 FEW_IMAGES = 10
+# Points of mIoU by which a teacher must lead its student's control, where the student learns on labeled images alone;
+# docs/teaching.md has the measurements behind them.
+LEAST_LEAD = 4.0
+# A validation loss that falls by more than this share in the last quarter of a training.
+STILL_FALLING = 0.03
 # The 95th percentile is no more than so many medians, and times of equal networks differ by no more, undisturbed.
 UNSTEADY, SAME_TIME = 2.0, 1.2
 LEAKING = (
@@ -48,7 +53,7 @@ def summarize(runs: Sequence[Run]) -> Summary:
         return Summary(f"{subject}{data}", "No run here has been evaluated yet, so there are no scores to compare.", "")
     students = [run for run in runs if run.role == "student" and comparable(run, main)]
     sentence = _over_seeds(runs, main) if len(students) > 1 else _one_result(runs, main)
-    caveat = " ".join(filter(None, _caveats(main, first(runs, "control"), len(students))))
+    caveat = " ".join(filter(None, _caveats(main, first(runs, "control"), first(runs, "teacher"), len(students))))
     return Summary(f"{subject} on {main.evaluation.data}", sentence, caveat)
 
 
@@ -99,10 +104,11 @@ def _against(main: Run, other: Run | None, name: str) -> str:
     return f"{amount}{where} {name}, {_result(other, words=False)}"
 
 
-def _caveats(main: Run, control: Run | None, students: int) -> Iterator[str]:
+def _caveats(main: Run, control: Run | None, teacher: Run | None, students: int) -> Iterator[str]:
     if students < 2 and main.role == "student" and control and comparable(main, control):
         yield _overlap(main.interval, control.interval)
         yield _image_by_image(main, control)
+        yield _what_held_back(main, control, teacher)
     images = main.evaluation.images if main.evaluation else 0
     if images < FEW_IMAGES:
         yield f"Only {images} image{' was' if images == 1 else 's were'} judged: take the interval as rough."
@@ -129,6 +135,33 @@ def _image_by_image(main: Run, control: Run) -> str:
     shared = scores.keys() & others.keys()
     ahead = sum(scores[name] > others[name] for name in shared)
     return f"Image by image, the student is ahead of its control on {ahead} of {len(shared)}." if shared else ""
+
+
+def _what_held_back(main: Run, control: Run, teacher: Run | None) -> str:
+    """Say what a student that isn't above its control lacked: a teacher, unlabeled images, time; empty for others."""
+    if main.mean_iou is None or control.mean_iou is None or main.mean_iou > control.mean_iou:
+        return ""
+    reasons = []
+    if teacher is not None and teacher.mean_iou is not None and comparable(teacher, control):
+        lead = 100 * (teacher.mean_iou - control.mean_iou)
+        left = "which leaves little to copy" if lead < LEAST_LEAD else "little of which was copied"
+        reasons.append(f"its teacher is {lead:.1f} points above the control, {left}")
+    if not main.record.images.unlabeled:
+        reasons.append("it saw no unlabeled images, which add most")
+    if (fall := _last_fall(main)) > STILL_FALLING:
+        steps = f"its {main.record.steps:,} steps" if main.record.steps else "the training"
+        reasons.append(
+            f"its validation loss still fell by {formatting.percent(fall)} in the last quarter of {steps}, so longer "
+            "training may help"
+        )
+    return f"What may have held the student back: {'; '.join(reasons)}." if reasons else ""
+
+
+def _last_fall(run: Run) -> float:
+    """Return the share by which the loss on validation crops fell in the last quarter of a training."""
+    losses = run.metrics["val/loss"][1] if "val/loss" in run.metrics else []
+    before = losses[-(len(losses) // 4) - 1] if len(losses) >= 4 else 0.0
+    return 1 - losses[-1] / before if before > 0 else 0.0
 
 
 def notices(runs: Sequence[Run]) -> list[Notice]:

@@ -9,12 +9,12 @@ from pathlib import Path
 from segshrink.config import Recipe, absolute_recipe
 from segshrink.data import Dataset
 from segshrink.errors import TrainingError
+from segshrink.report.summary import LEAST_LEAD
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher
 
-# Points of mIoU on the validation split by which a teacher must lead its student's control, where the student learns
-# on labeled images alone and where it sees unlabeled ones, too; docs/teaching.md has the measurements behind them.
-LEAST_ADVANTAGE, LEAST_WITH_UNLABELED = 4.0, 0.0
+# The lead that is needed where the student sees unlabeled images, too: docs/teaching.md.
+LEAST_WITH_UNLABELED = 0.0
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def check_advantage(
         return
     taught, untaught = (run.evaluation().scores.mean_iou for run in (folder.teacher, folder.control))
     unlabeled = bool(dataset.unlabeled) and recipe.crops.unlabeled_share > 0
-    advantage, least = 100 * (taught - untaught), LEAST_WITH_UNLABELED if unlabeled else LEAST_ADVANTAGE
+    advantage, least = 100 * (taught - untaught), LEAST_WITH_UNLABELED if unlabeled else LEAST_LEAD
     if advantage >= least:
         return
     message = (
