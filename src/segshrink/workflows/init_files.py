@@ -19,30 +19,16 @@ IMAGES = "images.txt"
 # Broken pairs that the description itself names; more stand in a file.
 _FEW = 20
 _PLAIN = re.compile(r"[A-Za-z][\w ./*+()-]*(?<! )")
+_ARRAYS = (".npy", ".npz", ".mat", ".h5", ".hdf5", ".nc", ".nii", ".nii.gz", ".dcm", ".mha")
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
+_TEXTS = (".json", ".ndjson", ".xml", ".txt", ".csv")
 # What may be masks in another form → what to do.
 _REMEDIES = {
-    (
-        ".npy",
-        ".npz",
-        ".mat",
-        ".h5",
-        ".hdf5",
-        ".nc",
-        ".nii",
-        ".nii.gz",
-        ".dcm",
-        ".mha",
-    ): ", which are arrays: write them "
-    "as images (PNG or TIFF), or give a function that reads them (docs/annotations.md)",
-    (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z"): ": unpack them first",
-    (
-        ".json",
-        ".ndjson",
-        ".xml",
-        ".txt",
-        ".csv",
-    ): ", which may be annotations: export them as COCO with outlines, or as "
-    "mask images (PNG) in masks/, of the images' names",
+    _ARRAYS: ", which are arrays: write them as images (PNG or TIFF), or give a function that reads them "
+    "(docs/annotations.md)",
+    _ARCHIVES: ": unpack them first",
+    _TEXTS: ", which may be annotations: export them as COCO with outlines, or as mask images (PNG) in masks/, of the "
+    "images' names",
 }
 _WORDS = ("yes", "no", "on", "off", "true", "false", "null", "y", "n")
 
