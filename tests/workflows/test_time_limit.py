@@ -64,6 +64,14 @@ def test_a_training_takes_the_steps_that_fit(
     assert 0.5 * steps + 2 * validations + 4 <= seconds
 
 
+def test_a_time_for_few_steps_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fitted(recipe(tmp_path, epochs=5), "student", Pace(step=2.0, validation=0.0), 80)
+    assert "student: 40 steps teach little; 100 would take 2 min" in caplog.text
+    caplog.clear()
+    fitted(recipe(tmp_path, epochs=5), "student", Pace(step=2.0, validation=0.0), 210)
+    assert "teach little" not in caplog.text
+
+
 def test_a_time_without_a_step_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"the time is too short: a single step of the student, .* about 4 s more"):
         fitted(recipe(tmp_path), "student", Pace(step=1.0, validation=2.0), 3)

@@ -27,6 +27,8 @@ _AFTER = 180.0
 _PLANNED = 0.92
 # Validations take this share of a training at most; there are fewer of them where they'd take more.
 _VALIDATING = 0.25
+# Fewer steps teach a network little, whatever it starts from.
+_FEW = 100
 # A forward pass takes about this share of a training step.
 _FORWARD = 1 / 3
 
@@ -148,6 +150,10 @@ def fitted(recipe: Recipe, role: Literal["teacher", "student"], pace: Pace, seco
         pace.step,
         pace.validation,
     )
+    if steps < _FEW:
+        _LOGGER.warning(
+            "%s: %d steps teach little; %d would take %s more", role, steps, _FEW, duration((_FEW - steps) * pace.step)
+        )
     changed = training.model_copy(update={"epochs": epochs, "validate_every": min(every, epochs)})
     return recipe.model_copy(
         update={
