@@ -69,7 +69,9 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"has no config\.json"):
         ModelFile.find(tmp_path)
     with pytest.raises(ModelError, match=r"weights\.pth"):
-        ModelFile.find(write(tmp_path / "weights.pth", b""))
+        ModelFile.find(write(tmp_path / "weights.pth", b"1"))
+    with pytest.raises(FileError, match=r"empty\.pth is empty"):
+        ModelFile.find(write(tmp_path / "empty.pth", b""))
     for place in ("~nosuchuser/a.onnx", "keras:~nosuchuser/a.keras"):
         with pytest.raises(FileError, match=r"~nosuchuser/a\.(onnx|keras) does not exist"):
             ModelFile.find(place)

@@ -97,6 +97,14 @@ def test_a_network_that_was_pickled_whole_gives_its_tensors_and_its_class(tmp_pa
     assert pickled_class(tmp_path / "plain.pth") is None
 
 
+def test_a_network_that_contains_itself_is_refused(tmp_path):
+    network = nn.Sequential(nn.Conv2d(3, 4, 1))
+    network._modules["again"] = network
+    torch.save(network, tmp_path / "loop.pth")
+    with pytest.raises(ModelError, match=r"loop\.pth is not a file of weights or is damaged"):
+        read_tensors(tmp_path / "loop.pth")
+
+
 @pytest.mark.parametrize("wrapper", ["ema", "teacher", "params", "state_dict", "net", "anything"])
 def test_weights_under_any_single_name_are_found(tmp_path, wrapper):
     torch.save({wrapper: {"weight": torch.ones(2)}, "epoch": 3, "loss": [0.5]}, tmp_path / "weights.pth")

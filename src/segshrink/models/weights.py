@@ -74,7 +74,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} is a program that torch saved, not mere weights; give it as the source itself")
     safe = path.suffix.lower() == ".safetensors"
     content = _read_safetensors(path) if safe else read_checkpoint(path, placeholders=True)
-    tensors = {str(name): value for name, value in _unwrapped(content, path).items() if isinstance(value, Tensor)}
+    try:
+        tensors = {str(name): value for name, value in _unwrapped(content, path).items() if isinstance(value, Tensor)}
+    except RecursionError as error:  # something in it contains itself
+        raise ModelError(_DAMAGED.format(path=path)) from error
     if not tensors:
         raise ModelError(
             f"{path} holds no named tensors, found {type(content).__name__}; give .safetensors or what "
