@@ -48,7 +48,8 @@ class Training(Strict):
     clip_norm: float | None = Field(default=1.0, gt=0)
     """Largest norm of the gradient; None doesn't clip."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    """Decay of the exponential moving average of the weights per step (0.999, say); None keeps the plain weights."""
+    """Decay of the exponential moving average of the weights per step (0.999, say), which follows more
+    quickly at first; None keeps the plain weights."""
     keep: Literal["best", "last"] = "best"
     """The state that is handed over: the epoch with the "best" mIoU on whole validation scenes; or the "last" epoch,
     averaged where ``ema_decay`` says so. Then nothing is chosen on validation scenes, which are looked at once, after

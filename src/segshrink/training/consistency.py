@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from segshrink.classes import IGNORE_INDEX
 from segshrink.config import Augmentation, Consistency
+from segshrink.training.moving_average import moving_average
 
 # The batch's key of what unlabeled pixels are taken for.
 PSEUDO = "pseudo"
@@ -28,7 +29,7 @@ class SelfTeacher(nn.Module):
     def __init__(self, network: nn.Module, settings: Consistency) -> None:
         super().__init__()
         self.settings = settings
-        average = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
+        average = moving_average(settings.ema_decay)
         self.average = AveragedModel(network, multi_avg_fn=average, use_buffers=True).requires_grad_(False)
 
     def update(self, network: nn.Module) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback, WeightAveraging
 
 from segshrink.classes import ClassMap
 from segshrink.config import Learner, Recipe, absolute_recipe
@@ -51,6 +51,7 @@ from segshrink.training.hardware import (
 )
 from segshrink.training.lightning_fit import fit
 from segshrink.training.load_data import load_data
+from segshrink.training.moving_average import moving_average
 from segshrink.training.processes import Environment, Processes, Work, leading, together
 from segshrink.training.resume import prepare_folder, threads_of
 from segshrink.training.task import SegmentationTask
@@ -260,7 +261,7 @@ class _Training:
         if trackers:
             callbacks.append(ScenePictures(classes))
         if training.ema_decay is not None:
-            callbacks.append(EMAWeightAveraging(decay=training.ema_decay))
+            callbacks.append(WeightAveraging(multi_avg_fn=moving_average(training.ema_decay)))
         if training.patience is not None:
             callbacks.append(Patience(training.patience))
         if training.keep == "best":
