@@ -50,6 +50,7 @@ from segshrink import train as train_teacher
 from segshrink.allocator import restart_with_tuned_allocator
 from segshrink.config import distillation_overrides
 from segshrink.machine import processor_seconds
+from segshrink.teachers.low_precision import in_precision
 from segshrink.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,7 +161,7 @@ class Proof:
             opened = open_bank(folder.path)
             model = TeacherCache(opened, [SceneStore(dataset.val, dataset.classes)], folder=self.runs / "answers")
         elif cell.role == "answers":
-            asked, size = self.teacher(recipe, dataset), dataset.description.resize
+            asked, size = self.answering(recipe, dataset), dataset.description.resize
             learned = [SceneStore(getattr(dataset, part), dataset.classes, resize=size) for part in LEARNED]
             TeacherCache(asked, learned, folder=self.runs / "answers")
             model = TeacherCache(asked, [SceneStore(dataset.val, dataset.classes)], folder=self.runs / "answers")
@@ -190,7 +191,7 @@ class Proof:
         store = SceneStore(dataset.unlabeled[::10], dataset.classes)
         if not len(store):
             return None
-        cache = TeacherCache(self.teacher(recipe, dataset), [store], folder=self.runs / "answers")
+        cache = TeacherCache(self.answering(recipe, dataset), [store], folder=self.runs / "answers")
         predictor, equal, pixels = Predictor(student), 0, 0
         for number in range(len(store)):
             image, valid = np.asarray(store.image(number)), store.valid(number)
@@ -204,6 +205,10 @@ class Proof:
     def teacher(self, recipe: Recipe, dataset: Dataset) -> Teacher:
         """Open the teacher that a cell learns from."""
         return open_teachers(recipe.distillation, dataset.classes, bands=dataset.bands)
+
+    def answering(self, recipe: Recipe, dataset: Dataset) -> Teacher:
+        """Open the teacher as training asks it, in the recipe's precision."""
+        return in_precision(self.teacher(recipe, dataset), recipe.distillation.precision, dataset)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -157,8 +157,8 @@ def _pilots(with_pool: tuple[str, ...]) -> list[Cell]:
 
 
 def _one(with_pool: tuple[str, ...]) -> list[Cell]:
-    """Return the recipe as it stands with the pool: one teacher, what it answers, and its students."""
-    pooled = (*VIEWS, *with_pool)
+    """Return the recipe as it stands with the pool: one teacher, its answers in 8-bit integers, and its students."""
+    pooled = (*VIEWS, *with_pool, "distillation.precision=int8")
     return [
         Cell(ONE, "teacher", (), ONE_STEPS),
         Cell(f"{ONE}-answers", "answers", pooled, teacher=ONE),
