@@ -176,7 +176,7 @@ def sources(tmp_path: Path) -> dict[str, Path]:
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "config.json").touch()
     for file in ("small.onnx", "small.xml", "notes.txt"):
-        (tmp_path / file).touch()
+        (tmp_path / file).write_bytes(b"1")
     return {path.name: path for path in tmp_path.iterdir()} | {"root": tmp_path}
 
 
