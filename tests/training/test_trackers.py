@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,17 @@ def test_wandb_keeps_losses_scores_and_pictures_offline(tmp_path: Path, monkeypa
     run = trained(tmp_path, {"name": "wandb", "options": {"project": "mine"}})
     wandb.finish()
     (file,) = (run.path / "wandb").glob("offline-run-*/*.wandb")
-    scores = [
-        json.loads(item.value_json)
-        for record in records(file)
-        for item in record.history.item
-        if "val/mean_iou" in (item.key, *item.nested_key)
-    ]
+    scores: list[float] = []
+    for _ in range(600):  # its own process writes
+        scores = [
+            json.loads(item.value_json)
+            for record in records(file)
+            for item in record.history.item
+            if "val/mean_iou" in (item.key, *item.nested_key)
+        ]
+        if scores:
+            break
+        time.sleep(0.1)
     assert scores == pytest.approx(run.metrics()["val/mean_iou"][1], abs=1e-6)
     assert len(list((file.parent / "files" / "media").rglob("*.png"))) == 4
 
