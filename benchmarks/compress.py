@@ -62,6 +62,7 @@ def search(given: argparse.Namespace, name: str, budget: str) -> dict[str, Any]:
         overrides = [
             f"data.root={given.data.resolve()}",
             "distillation.inherit_encoder=true",
+            "student.model.options={}",  # the search finds the recipe's itself
             f"teacher.model.encoder_weights={given.weights.resolve()}",
             f"student.model.encoder_weights={given.weights.resolve()}",
             f"distillation.teachers=[{{source: {given.teacher.resolve()}}}]",

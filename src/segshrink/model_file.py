@@ -9,6 +9,7 @@ from pathlib import Path
 
 from segshrink.errors import FileError, ModelError
 from segshrink.file_kinds import explain, refuse_no_model
+from segshrink.library import located, ready_models
 from segshrink.user_code import is_function
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -49,18 +50,19 @@ class ModelFile:
     def find(cls, source: str | Path) -> ModelFile:
         """Return the model at a path: a file, a model folder, or the ``model/`` of a run folder.
 
-        ``keras:FILE`` is the file.
+        ``keras:FILE`` is the file, the name of a ready model that one.
 
         Raises:
             FileError: Nothing is there, or a folder without a model.
             ModelError: A file of another kind is there.
         """
-        path = keras_path(source) or Path(source)
+        path = keras_path(source) or Path(located(source))
         if not path.exists():
             if is_function(str(source)):
                 raise FileError(saved_once(str(source)))
             raise FileError(
-                f"{path} does not exist; give a model folder, a run folder or an exported file such as .onnx"
+                f"{path} does not exist; give a model folder, a run folder, an exported file such as .onnx or a ready "
+                f"model: {', '.join(ready_models())}"
             )
         if path.is_dir():
             return cls(_model_folder(path))
@@ -161,7 +163,7 @@ def saved_once(function: str) -> str:
 
 def runs_in_torch(source: str | Path) -> bool:
     """Tell whether torch runs what is at a path: a folder, be it a bank's, or a Keras file."""
-    return Path(source).is_dir() or keras_path(source) is not None
+    return Path(located(source)).is_dir() or keras_path(source) is not None
 
 
 def graph_of(path: Path) -> Path:

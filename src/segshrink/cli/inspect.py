@@ -9,6 +9,7 @@ import typer
 
 from segshrink.cli._options import AsJson, Trust
 from segshrink.errors import ModelError, UsageError
+from segshrink.library import located
 
 _YAML = (".yaml", ".yml")
 _NETWORKS = (".onnx", ".tflite", ".xml")
@@ -49,7 +50,7 @@ def inspect(
         return
     if wrong := next((text for text in others if "=" in text), None):
         raise UsageError(f"'{wrong}' is an override for a data set, but {source} is none; leave it out")
-    if Path(source).suffix.lower() in _NETWORKS:
+    if Path(located(source)).suffix.lower() in _NETWORKS:
         _inspect_files([source, *others], as_json)
     elif others:
         _compare_models([source, *others], as_json, trust=trust)

@@ -18,6 +18,7 @@ from segshrink.config.teachers import Adapter, TeacherSource
 from segshrink.config.yaml_text import format_yaml, parse_yaml
 from segshrink.errors import ConfigError, FileError, UsageError
 from segshrink.files import expanded, is_utf8
+from segshrink.library import ready_models
 from segshrink.model_file import ModelFile, keras_path
 
 Section = TypeVar("Section", bound=Strict)
@@ -259,9 +260,11 @@ def _dataset_mapping(path: Path) -> dict[str, Any]:
 
 def _anchored(mapping: dict[str, Any], key: str, folder: Path) -> dict[str, Any]:
     """Make the path at ``key`` absolute, seen from ``folder``."""
-    if not isinstance(mapping.get(key), str) or (key, mapping[key]) in _NO_PATHS:
+    if not isinstance(text := mapping.get(key), str) or (key, text) in _NO_PATHS:
         return mapping
-    return {**mapping, key: _absolute(mapping[key], folder)}
+    if text in ready_models() and not _exists(folder / text):
+        return mapping
+    return {**mapping, key: _absolute(text, folder)}
 
 
 def _unfolded(value: Any, key: str) -> Any:

@@ -26,16 +26,17 @@ class ModelChoice(Strict):
     function."""
     encoder_weights: Literal["imagenet"] | Path | None = None
     """Where the encoder starts: "imagenet" takes an installed package that carries the weights, or a hub where one is
-    reached; or a file of encoder weights (.safetensors or weights-only .pth), relative to the recipe. None starts at
-    random."""
+    reached; or a file of encoder weights (.safetensors or weights-only .pth), relative to the recipe; or "aerial", the
+    encoder of the ready model. None starts at random."""
     normalization: Literal["data", "imagenet", "half"] = "data"
     """Pixel normalization: statistics of the training images, ImageNet's, or what the encoder weights were trained with
     ("half": (x - 128) / 128)."""
     sigmoid: bool = False
     """One output channel (a sigmoid) instead of two, for data of exactly two classes, the background first."""
     start: str | None = None
-    """A run or model folder, or the published weights of ESPNetv2 (.pth), relative to the recipe, whose network and
-    weights training goes on from though the list of classes has changed since: classes go by name. It stands for
+    """A run or model folder, or the published weights of ESPNetv2 (.pth), relative to the recipe, or "aerial", a ready
+    ``mobile`` trained on land cover from the air (three bands of 8 bits), whose network and weights training goes on
+    from though the list of classes has changed since: classes go by name. It stands for
     ``id``, and may be written beside ``student``."""
     start_classes: dict[str, str | list[str]] = Field(default={})
     """Class -> class or classes of ``start`` that it comes from, where it is split or merged: {conifer: forest,
@@ -204,7 +205,7 @@ class Consistency(Strict):
     threshold: float = Field(default=0.95, gt=0, lt=1)
     """Pixels count where the average gives one class at least this probability."""
     ema_decay: float = Field(default=0.99, gt=0, lt=1)
-    """Decay of the average per step."""
+    """Decay of the average per step; at first it follows more quickly."""
     color: float = Field(default=0.5, ge=0, le=1)
     """Largest relative change of brightness and contrast in the other colors; bands change by half of it."""
 

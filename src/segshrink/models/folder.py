@@ -20,6 +20,7 @@ from segshrink.errors import FileError, ModelError, SegshrinkError, first_line
 from segshrink.file_kinds import WEIGHT_SUFFIXES, explain, refuse_no_model, torch_program
 from segshrink.files import FolderKind, read_json, replacing
 from segshrink.formatting import printable, shortened
+from segshrink.library import located
 from segshrink.model_description import ModelDescription
 from segshrink.model_file import CONFIG_FILE, WEIGHTS_FILE, ModelFile, keras_path, saved_once
 from segshrink.models.adapters import WEIGHTS_OPTION, measured_stride
@@ -88,8 +89,8 @@ def load_model(
     Random numbers that others draw from torch are not disturbed by loading a folder.
 
     Args:
-        source: A folder, also of transformers or segmentation-models-pytorch, a Keras file, the published weights of
-            ESPNetv2, or an id such as "mobile" or "smp:Unet/resnet34".
+        source: A folder, also of transformers or segmentation-models-pytorch, the name of a ready model, a Keras file,
+            the published weights of ESPNetv2, or an id such as "mobile" or "smp:Unet/resnet34".
         classes: Needed with an id. With a folder or file: the model must have these class names, in any order.
         bands: Bands of the images, with an id 3 by default. With a folder or file: the model must take as many.
         network: The network that a folder's weights belong to, where no id builds it (``SegmentationModel.wrap``); it
@@ -104,7 +105,7 @@ def load_model(
     """
     if keras_path(source) is not None:
         return _load_keras(ModelFile.find(source), classes=classes, bands=bands, trust=trust)
-    path = Path(source)
+    path = Path(located(source))
     if path.is_dir():
         return _load_folder(path, classes=classes, bands=bands, network=network, trust=trust)
     if path.is_file():

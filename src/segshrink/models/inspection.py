@@ -8,6 +8,7 @@ from typing import Any
 
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError, ModelError
+from segshrink.library import located
 from segshrink.model_file import keras_path
 from segshrink.models.feature_roles import Role, list_roles
 from segshrink.models.folder import load_model
@@ -80,7 +81,7 @@ def inspect_model(source: str, *, trust: bool = False) -> ModelFinding:
 
 def open_source(source: str, *, trust: bool = False) -> tuple[SegmentationModel, bool]:
     """Open a model as ``inspect_model`` does; also tell whether it knows its classes."""
-    path = Path(source)
+    path = Path(located(source))
     if keras_path(source) is not None:
         return load_model(source, trust=trust), True
     if path.is_dir():

@@ -19,6 +19,8 @@ from segshrink.errors import FileError, ModelError
 from segshrink.file_kinds import WEIGHT_SUFFIXES, looks_like_checkpoint, refuse_no_model, torch_program
 from segshrink.files import is_utf8, read_json
 from segshrink.formatting import printable, shortened
+from segshrink.library import ready_models
+from segshrink.model_file import WEIGHTS_FILE
 
 _LOGGER = logging.getLogger(__name__)
 _DAMAGED = "{path} is not a file of weights or is damaged; download or save it again"
@@ -225,20 +227,22 @@ def load_encoder_weights(network: nn.Module, path: Path, *, least: float = 0.9) 
 
     Args:
         network: Has its encoder as attribute ``encoder``.
-        path: File of weights.
+        path: File of weights, or the name of a ready model whose encoder it is to be.
         least: Share of the encoder's tensors that the file must bring; counters of batch normalization don't count.
 
     Returns:
-        Name of the normalization that the weights expect: "half" for weights of TensorFlow's 1001 classes, else
-        "imagenet".
+        Name of the normalization that the weights expect: "half" for weights of TensorFlow's 1001 classes and of ready
+        models, else "imagenet".
 
     Raises:
         FileError: The file is missing or can't be read.
         ModelError: It isn't a safe file of weights, or too few tensors fit; names what is missing.
     """
-    tensors = read_tensors(path)
+    ready = ready_models().get(str(path)) if not path.exists() else None
+    tensors = read_tensors(path if ready is None else ready / WEIGHTS_FILE)
     fit_encoder(network, tensors, str(path), least=least)
-    return "half" if any(len(value) == _TENSORFLOW_CLASSES for value in tensors.values() if value.ndim) else "imagenet"
+    halved = ready is not None or any(len(value) == _TENSORFLOW_CLASSES for value in tensors.values() if value.ndim)
+    return "half" if halved else "imagenet"
 
 
 def inherit_encoder(network: nn.Module, teacher: nn.Module, *, least: float = 0.9) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from segshrink.config import TeacherSource
 from segshrink.errors import FileError, ModelError
 from segshrink.file_kinds import WEIGHT_SUFFIXES, explain, explain_checkpoint, refuse_no_model, torch_program
+from segshrink.library import located
 from segshrink.model_file import keras_path
 from segshrink.models import read_tensors
 from segshrink.models.foreign_folder import is_transformers, smp_folder
@@ -27,7 +28,7 @@ def recognized(source: TeacherSource) -> TeacherSource:
         FileError: It can't be read.
         ModelError: It needs something beside it, or another program's export first; says what.
     """
-    path = Path(source.source)
+    path = Path(located(source.source))
     if path.is_dir():
         return _folder(source, path)
     if not path.is_file():

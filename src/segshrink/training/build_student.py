@@ -11,6 +11,7 @@ from segshrink.config import ModelChoice
 from segshrink.data import CropModule, Dataset, image_statistics, refuse_other_bands, training_distribution
 from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.formatting import listing
+from segshrink.library import located
 from segshrink.model_description import Normalization
 from segshrink.models import SegmentationModel, build_model, inherit_encoder, load_model
 from segshrink.models.class_change import with_classes
@@ -109,8 +110,8 @@ def tell_random_start(choice: ModelChoice) -> None:
 
 
 def is_folder(identity: str) -> bool:
-    """Tell whether a model's id is written like a folder, or is one."""
-    path = Path(identity)
+    """Tell whether a model's id is written like a folder, or is one or the name of a ready one."""
+    path = Path(located(identity))
     written = path.is_absolute() or identity.startswith((".", "~")) or ("/" in identity and ":" not in identity)
     return written or path.is_dir()
 
@@ -129,7 +130,7 @@ def inherit_from(student: SegmentationModel, teacher: Teacher) -> None:
 
 
 def _load(choice: ModelChoice, dataset: Dataset) -> SegmentationModel:
-    folder = Path(choice.id)
+    folder = Path(located(choice.id))
     if not folder.exists():
         raise FileError(f"no model folder at {folder}; give a model folder, a run folder or a network id")
     for name, given in (

@@ -10,6 +10,7 @@ from segshrink.compression.search.candidates import (
     Candidate,
     CandidateFile,
     CandidateResult,
+    as_network,
     list_candidates,
     pruned,
 )
@@ -41,6 +42,15 @@ def test_only_networks_of_the_same_width_keep_the_recipes_encoder_weights() -> N
     coarse = "mobile-decoder64x48x32"
     assert keeping == {"mobile", "mobile-blocks9", "mobile-blocks7", coarse, f"{coarse}-blocks11", f"{coarse}-blocks9"}
     assert sum(one.key == listed[0].key for one in listed) == 1  # not twice: as own student and in its family
+
+
+def test_networks_like_a_ready_one_keep_its_encoder() -> None:
+    first, *others = list_candidates(ModelChoice.model_validate({"start": "aerial"}), ["mobile"])
+    assert (first.name, first.family, first.from_recipe) == ("aerial", "mobile", True)
+    network = as_network(ModelChoice.model_validate({"start": "aerial"}))
+    assert (network.id, network.encoder_weights, network.normalization) == ("mobile", Path("aerial"), "half")
+    assert all(one.options != network.options for one in others)  # not once more at random
+    assert {one.options["blocks"] for one in others if one.keeps_weights} == {7, 9}
 
 
 def test_an_smp_student_brings_small_encoders_and_narrow_decoders() -> None:

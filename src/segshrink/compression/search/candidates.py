@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from segshrink.config import ModelChoice
 from segshrink.errors import FileError, UsageError, nearest
-from segshrink.model_file import ModelFile
+from segshrink.library import located, ready_models
+from segshrink.model_file import CONFIG_FILE, ModelFile
 from segshrink.profiling.load import is_busy
 from segshrink.records import Record
 
@@ -57,6 +58,7 @@ _SMP_ENCODERS = ("mobilenet_v2", "resnet18")
 
 class _ModelConfig(Record):
     id: str
+    options: dict[str, Any] = Field(default={})
 
 
 @dataclass(frozen=True)
@@ -241,16 +243,26 @@ def list_candidates(student: ModelChoice, families: Sequence[str] | None = None)
     Raises:
         UsageError: A family is unknown (the nearest is named), or none is given.
     """
-    first = _recipe_student(student)
+    first, student = _recipe_student(student), as_network(student)
     if families is not None and not any(name.strip() for name in families):
         raise UsageError(f"--families names nothing; known are: {', '.join(_GRIDS)}, or any network id")
     names = [name.strip() for name in families] if families is not None else [first.family, *_FAMILIES]
-    candidates = {first.key: first}
+    candidates = {_candidate(student.id, student.options, student).key: first}
     for family in dict.fromkeys(names):
         for identity, options in _networks(family, student, first.family):
             candidate = _candidate(identity, options, student)
             candidates.setdefault(candidate.key, candidate)
     return list(candidates.values())
+
+
+def as_network(student: ModelChoice) -> ModelChoice:
+    """Return a student that starts from a ready model as that one's network with its encoder; any other as it is."""
+    folder = ready_models().get(student.start or "")
+    if student.start is None or folder is None:
+        return student
+    config = _ModelConfig.read(folder / CONFIG_FILE)
+    encoder = Path(student.start)
+    return ModelChoice(id=config.id, options=config.options, encoder_weights=encoder, normalization="half")
 
 
 def pruned(candidate: Candidate, *, macs: int, share: float) -> Candidate:
@@ -267,7 +279,7 @@ def pruned(candidate: Candidate, *, macs: int, share: float) -> Candidate:
 
 def _recipe_student(student: ModelChoice) -> Candidate:
     """Return the recipe's student as it stands there."""
-    folder = Path(student.id)
+    folder = Path(located(student.id))
     if folder.is_dir() or student.start is not None:
         # Weights that training starts from without a folder are ESPNetv2's.
         identity = _ModelConfig.read(ModelFile.find(folder).parts[0]).id if folder.is_dir() else "espnetv2"

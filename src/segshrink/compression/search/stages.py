@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from segshrink.compression.pruning.prune import prune
 from segshrink.compression.search.candidate_files import export_trained, export_untrained, measure_files
-from segshrink.compression.search.candidates import Candidate, CandidateFile, CandidateResult, Reference
+from segshrink.compression.search.candidates import Candidate, CandidateFile, CandidateResult, Reference, as_network
 from segshrink.compression.search.search import Settings, Show, silent
 from segshrink.config import Distillation, ModelChoice, Recipe, TeacherSource, Teaching
 from segshrink.data import Dataset, open_dataset
@@ -263,6 +263,7 @@ class SearchStages:
             # The folder brings all that a choice may say.
             model, inherits = ModelChoice(id=str(self._pruned(candidate, base))), False
         elif not candidate.from_recipe:
+            model = as_network(model)
             weights = model.encoder_weights if candidate.keeps_weights else None
             options = dict(candidate.options)
             update = {"id": candidate.id, "options": options, "encoder_weights": weights}
