@@ -25,7 +25,7 @@ def test_init_says_what_it_found_and_what_comes_next(
     made = segshrink("init", root, "--out", out)
     assert made.status == 0, made.err
     assert "4 images with masks; classes: background 50" in made.out
-    assert "please check  0: a mask of two values, name them" in made.out
+    assert "please check  0, 1: a mask of two values, name them" in made.out
     assert f"segshrink inspect {out / 'data.yaml'}" in made.out
     inspected = segshrink("inspect", out / "data.yaml")
     assert (inspected.status, "ready to train" in inspected.out) == (0, True)

@@ -78,10 +78,10 @@ def guess_classes(survey: MaskSurvey, named: Sequence[NamedClass], *, source: st
         if not name and not void:
             shown = value if isinstance(value, str) else f"class-{value}"
             default = f"color-{value[1:]}" if isinstance(value, str) else str(shown)
-            what = f"nothing says what {value} is"
-            answer = ask(f"{what} ({percent(share)} of the pixels in masks): its class's name?", [default, "ignore"])
+            what = f"nothing says what {value} is ({percent(share)} of the pixels in masks)"
+            answer = ask(f"{what}: its class's name?", [default, "ignore"])
             void, name = answer == "ignore", answer
-            unsure = what if answer == default else ""
+            unsure = "nothing says what this is" if answer == default else ""
         elif void and not name:
             unsure = "taken for 'no label', as nothing names it"
         color = value if isinstance(value, str) else survey.palette.get(value)

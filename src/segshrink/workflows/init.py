@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -187,9 +188,10 @@ class _Draft:
             also.append(
                 f"pairs that are laid out in another way are not taken: images {listed(list(self.layout.apart))}"
             )
-        entries = [
-            f"{entry.mask}: {entry.unsure}" for entry in (*self.classes.classes, *self.classes.ignored) if entry.unsure
-        ]
+        doubts: dict[str, list[str]] = defaultdict(list)
+        for entry in (*self.classes.classes, *self.classes.ignored):
+            doubts[entry.unsure].append(str(entry.mask))
+        entries = [f"{listed(masks)}: {doubt}" for doubt, masks in doubts.items() if doubt]
         return tuple(
             text
             for text in (*also, self.left_out, f"split: {self.split.unsure}", *entries)
