@@ -157,7 +157,7 @@ def _pilots(with_pool: tuple[str, ...]) -> list[Cell]:
 
 
 def _one(with_pool: tuple[str, ...]) -> list[Cell]:
-    """Return the recipe as it stands with the pool: one teacher, its answers in 8-bit integers, and its students."""
+    """Return the recipe as it stands with the pool: one teacher, asked for 8-bit answers, and its students."""
     pooled = (*VIEWS, *with_pool, "distillation.precision=int8")
     return [
         Cell(ONE, "teacher", (), ONE_STEPS),
