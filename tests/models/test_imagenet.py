@@ -7,6 +7,7 @@ import socket
 
 import pytest
 import segmentation_models_pytorch as smp
+import timm
 import torch
 import torchvision
 from safetensors.torch import load_file
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from segshrink.classes import ClassMap
 from segshrink.errors import ModelError
 from segshrink.models import build_model, imagenet
+from segshrink.models.weights import load_encoder_weights
 
 CLASSES = ClassMap.build([("a", None, None), ("b", None, None)])
 LITE = "smp:Unet/tu-tf_efficientnet_lite{}"
@@ -93,3 +95,45 @@ def test_a_download_that_breaks_off_is_told(monkeypatch, hub, caplog):
 def test_networks_without_such_weights_are_refused(hub, identity):
     with pytest.raises(ModelError, match=f"no ImageNet weights for '{identity}'"):
         build_model(identity, CLASSES, encoder_weights="imagenet")
+
+
+def test_weights_of_an_earlier_download_need_no_network(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    source = torchvision.models.mobilenet_v2(weights=None)
+    place = tmp_path / "hub" / "checkpoints"
+    place.mkdir(parents=True)
+    torch.save(source.state_dict(), place / torchvision.models.MobileNet_V2_Weights.DEFAULT.url.rpartition("/")[2])
+    found = encoder_of(build_model("mobile", CLASSES, encoder_weights="imagenet"))
+    given = source.state_dict()
+    assert all(torch.equal(value, given[name]) for name, value in found.items())
+
+
+@pytest.mark.parametrize("blocks", [6, 8, 11])
+def test_our_mobile_on_efficientnet_lite0_takes_the_package_s(shared_weights, blocks):
+    options = {"encoder": "efficientnet_lite0", "blocks": blocks}
+    model = build_model("mobile", CLASSES, options=options, encoder_weights="imagenet")
+    by_name = build_model(
+        "mobile", CLASSES, options=options, encoder_weights=shared_weights / "efficientnet_lite0_imagenet.safetensors"
+    )
+    found, given = encoder_of(model), encoder_of(by_name)  # the file's numbers are in 16 bits
+    assert len(found) > 80
+    for name, value in found.items():
+        torch.testing.assert_close(value, given[name], rtol=1e-3, atol=1e-6)
+    assert model.description.normalization.mean == (128.0, 128.0, 128.0)
+
+
+def test_our_mobile_on_efficientnet_lite0_computes_what_timm_does(shared_weights):
+    """As `efficientnet_lite0`; `tf_efficientnet_lite0` has filters of stride 2 half a step aside."""
+    reference = timm.create_model("efficientnet_lite0", pretrained=False, bn_eps=1e-3)
+    network = build_model("mobile", CLASSES, options={"encoder": "efficientnet_lite0"}).network.encoder
+    weights = shared_weights / "efficientnet_lite0_imagenet.safetensors"
+    reference.load_state_dict(load_file(weights), strict=True)
+    holder = torch.nn.Module()
+    holder.encoder = network
+    load_encoder_weights(holder, weights)
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        features = reference.eval().bn1(reference.conv_stem(images))
+        for stage in reference.blocks[:4]:
+            features = stage(features)
+        torch.testing.assert_close(network.eval()(images)[-1], features, rtol=1e-3, atol=1e-3)

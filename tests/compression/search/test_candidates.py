@@ -44,6 +44,15 @@ def test_only_networks_of_the_same_width_keep_the_recipes_encoder_weights() -> N
     assert sum(one.key == listed[0].key for one in listed) == 1  # not twice: as own student and in its family
 
 
+def test_networks_that_imagenets_weights_exist_for_start_from_them() -> None:
+    listed = list_candidates(ModelChoice(id="mobile", encoder_weights="imagenet"), ["mobile", "unet", "smp:FPN"])
+    starts = {one.name: one.keeps_weights for one in listed}
+    assert {family for one in listed if (family := one.family) and starts[one.name]} == {"mobile", "smp:FPN"}
+    lite = "mobile-decoder64x48x32-encoderefficientnet_lite0"
+    assert starts[lite]
+    assert not starts["mobile-width0.5"]
+
+
 def test_networks_like_a_ready_one_keep_its_encoder() -> None:
     first, *others = list_candidates(ModelChoice.model_validate({"start": "aerial"}), ["mobile"])
     assert (first.name, first.family, first.from_recipe) == ("aerial", "mobile", True)

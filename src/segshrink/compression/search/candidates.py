@@ -16,6 +16,7 @@ from segshrink.config import ModelChoice
 from segshrink.errors import FileError, UsageError, nearest
 from segshrink.library import located, ready_models
 from segshrink.model_file import CONFIG_FILE, ModelFile
+from segshrink.models.imagenet import IMAGENET, may_have_imagenet_weights
 from segshrink.profiling.load import is_busy
 from segshrink.records import Record
 
@@ -23,6 +24,7 @@ Status = Literal["measured", "failed", "unfit", "not distilled", "distilled", "m
 
 # A decoder of "mobile" that ends at stride 4: a third of its time goes to stride 2.
 _COARSE = {"decoder_channels": [64, 48, 32]}
+_LITE = {"encoder": "efficientnet_lite0"}
 # Options of our own families, the widest network first. Fewer blocks of "mobile" keep the weights that fit width 1, and
 # so do other channels of its decoder.
 _GRIDS: Mapping[str, tuple[dict[str, Any], ...]] = {
@@ -33,6 +35,8 @@ _GRIDS: Mapping[str, tuple[dict[str, Any], ...]] = {
         {**_COARSE, "blocks": 9},
         {"blocks": 9},
         {"blocks": 7},
+        {**_COARSE, **_LITE},
+        {**_COARSE, **_LITE, "blocks": 7},
         {"width": 1.5},
         {"width": 0.75},
         {"width": 0.5},
@@ -71,7 +75,7 @@ class Candidate:
         id: The network's id, or a model folder.
         options: Options of the network.
         from_recipe: Whether it is the recipe's student.
-        keeps_weights: Whether the encoder weights that the recipe names for its student fit.
+        keeps_weights: Whether the encoder weights that the recipe names for its student fit; ImageNet's fit many.
         pruned_from: Name of the candidate that it is pruned from; None: trained as it is built.
         macs: What it is pruned to, in multiply-accumulates of one image of the measured size.
     """
@@ -313,14 +317,19 @@ def _networks(family: str, student: ModelChoice, student_family: str) -> list[tu
 def _candidate(identity: str, options: Mapping[str, Any], student: ModelChoice) -> Candidate:
     # What else the recipe says about its student, such as dropout, holds for all widths of the same network.
     chosen = {**student.options, **options} if student.id == identity else dict(options)
-    same_encoder = student.id == identity and chosen.get("width") == student.options.get("width")
+    same = all(chosen.get(option) == student.options.get(option) for option in ("width", "encoder"))
+    imagenet = (
+        student.encoder_weights == IMAGENET and chosen.get("width", 1) == 1 and may_have_imagenet_weights(identity)
+    )
     parts = [
         f"{name.removesuffix('_channels')}{'x'.join(map(str, value)) if isinstance(value, list | tuple) else value}"
         for name, value in chosen.items()
         if name != "weights"
     ]
     name = "-".join(map(_slug, [identity, *parts]))
-    return Candidate(name, _family_of(identity), identity, chosen, keeps_weights=same_encoder)
+    return Candidate(
+        name, _family_of(identity), identity, chosen, keeps_weights=(same and student.id == identity) or imagenet
+    )
 
 
 def _family_of(identity: str) -> str:
