@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Sequence
 
+import yaml
+
 NOTHING = "–"
 
 _HARD_SPACE = "\N{NO-BREAK SPACE}"
@@ -34,6 +36,12 @@ def printable_json(value: object) -> str:
     return "".join(
         letter if letter.isprintable() or letter == "\n" else json.dumps(letter).strip('"') for letter in text
     )
+
+
+def flow_yaml(value: object) -> str:
+    """Return a plain value as YAML on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=2**20)
+    return text.removesuffix("...\n").strip()
 
 
 def shortened(text: str, limit: int = _LONGEST) -> str:

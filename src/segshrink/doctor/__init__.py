@@ -1,6 +1,6 @@
 """The doctor: why distillation doesn't work, and the recipe line that fixes it."""
 
-from segshrink.doctor.diagnose import diagnose_recipe
+from segshrink.doctor.diagnose import diagnose_recipe, find_better_use
 from segshrink.doctor.findings import Diagnosis, Finding
 
-__all__ = ["Diagnosis", "Finding", "diagnose_recipe"]
+__all__ = ["Diagnosis", "Finding", "diagnose_recipe", "find_better_use"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from segshrink.config import Recipe, TeacherSource
+from segshrink.config import Distillation, Recipe, TeacherSource
 from segshrink.data import Dataset, open_dataset
-from segshrink.doctor.cause_search import POOR_LEVEL, CauseSearch, Progress
+from segshrink.doctor.cause_search import POOR_LEVEL, Cause, CauseSearch, Progress
 from segshrink.doctor.findings import Diagnosis, Finding, RecipeTerms, ranked
 from segshrink.doctor.input_variants import InputVariant, VariantScores, single_variants
 from segshrink.doctor.sample import Matrices, Sample, draw_sample, level
@@ -17,6 +18,7 @@ from segshrink.doctor.student_checks import open_student, student_findings
 from segshrink.doctor.teacher_checks import (
     LEAST_CHANGE,
     TeacherEntry,
+    changed_source,
     knowledge_findings,
     noise_findings,
     output_findings,
@@ -96,6 +98,45 @@ def diagnose_recipe(
     return Diagnosis(recipe.data.name, len(sample), sample.size, ranked(findings))
 
 
+@dataclass(frozen=True)
+class BetterUse:
+    """How a teacher is used better than its source says.
+
+    Attributes:
+        source: The source that says so.
+        finding: What was found, with the scores before and after.
+    """
+
+    source: TeacherSource
+    finding: Finding
+
+
+def find_better_use(
+    source: TeacherSource, dataset: Dataset, *, images: int, progress: Progress | None = None
+) -> BetterUse | None:
+    """Find pixel scaling, band order or class order with which a teacher that does badly does well.
+
+    Args:
+        source: The teacher, whose answers are to be cached.
+        dataset: Its validation images are looked at.
+        images: Crops of up to 512 pixels a side.
+        progress: Called with (done, of how many, what is being done).
+
+    Returns:
+        None where the teacher does well as it is, or nothing of the kind explains why it doesn't.
+
+    Raises:
+        SegshrinkError: Whatever opening the teacher raises.
+    """
+    recipe = Recipe(data=dataset.description, distillation=Distillation(teachers=[source], teacher_cache=True))
+    teacher = open_teacher(source, dataset.classes, bands=dataset.bands)
+    entry = TeacherEntry(teacher, [source], 0, RecipeTerms.of(recipe), dataset.bands)
+    sample = draw_sample(dataset, images=images, size=TILE, shrink=True)
+    (finding, *_), _, cause = _examined(entry, sample, brief=True, progress=progress)
+    changed = None if cause is None else changed_source(entry, cause)
+    return None if changed is None else BetterUse(changed, finding)
+
+
 def diagnose_teacher(
     entry: TeacherEntry, sample: Sample, *, brief: bool = False, progress: Progress | None = None
 ) -> tuple[list[Finding], Matrices]:
@@ -109,6 +150,13 @@ def diagnose_teacher(
         brief: Search for causes only where it does badly.
         progress: Called with (done, of how many, what is being done).
     """
+    findings, matrices, _ = _examined(entry, sample, brief=brief, progress=progress)
+    return findings, matrices
+
+
+def _examined(
+    entry: TeacherEntry, sample: Sample, *, brief: bool, progress: Progress | None
+) -> tuple[list[Finding], Matrices, Cause | None]:
     teacher, base = entry.teacher, entry.base
     teacher.to("cuda" if torch.cuda.is_available() else "cpu")
     answers = probe(teacher, sample, base, progress=progress)
@@ -128,4 +176,4 @@ def diagnose_teacher(
         *noise_findings(entry, noise),
         *knowledge_findings(entry, sample),
     ]
-    return findings, answers.matrices
+    return findings, answers.matrices, cause

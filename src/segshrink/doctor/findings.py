@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-import yaml
-
 from segshrink.config import Distillation, Recipe, Term
+from segshrink.formatting import flow_yaml
 from segshrink.losses import REGISTRY, preset_terms
 
 Severity = Literal["fault", "warning", "fine"]
@@ -95,8 +94,7 @@ def ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 def recipe_line(key: str, value: Any) -> str:
     """Return one line of a recipe, such as ``distillation.temperature: 4``."""
-    text = yaml.safe_dump(_plain(value), default_flow_style=True, sort_keys=False, allow_unicode=True, width=2**20)
-    return f"{key}: {text.removesuffix('...' + chr(10)).strip()}"
+    return f"{key}: {flow_yaml(_plain(value))}"
 
 
 def rounded(value: float, digits: int = 2) -> float:

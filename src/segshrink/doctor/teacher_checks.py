@@ -95,8 +95,12 @@ class TeacherEntry:
 
     def line(self, **changes: Any) -> str:
         """Return the recipe's line of teachers with these fields of its own entry changed."""
+        return self.line_with(self.source.model_copy(update=changes))
+
+    def line_with(self, source: TeacherSource) -> str:
+        """Return the recipe's line of teachers with another source in its own place."""
         sources = list(self.sources)
-        sources[self.position] = self.source.model_copy(update=changes)
+        sources[self.position] = source
         dumped = [source.model_dump(mode="json", exclude_unset=True) for source in sources]
         return recipe_line("distillation.teachers", dumped)
 
@@ -240,12 +244,7 @@ def _cause_finding(
 
 def _fixes(entry: TeacherEntry, cause: Cause) -> list[str]:
     """Return the recipe lines, or advice, that make the teacher be used as the cause says."""
-    variant, changes = cause.variant, dict[str, Any]()
-    if adapter := _adapter_changes(entry, variant):
-        changes["adapter"] = adapter_of(entry.source).model_copy(update=adapter)
-    if cause.order is not None:
-        renamed = entry.source.classes
-        changes["classes"] = renamed | {name: renamed.get(other, other) for name, other in _moved(entry, cause.order)}
+    variant, changed = cause.variant, changed_source(entry, cause)
     larger = ("crops.size", TILE) if entry.terms.learns_features else ("distillation.teacher_cache", True)
     advice = {
         "size": recipe_line("distillation.scales", [variant.size]),
@@ -255,7 +254,21 @@ def _fixes(entry: TeacherEntry, cause: Cause) -> list[str]:
     }
     if variant.scaling is None:
         advice["scaling"] = "give the mean and std that it was trained with, in its adapter: {mean: ..., std: ...}"
-    return [*([entry.line(**changes)] if changes else []), *(advice[kind] for kind in cause.kinds if kind in advice)]
+    return [
+        *([] if changed is None else [entry.line_with(changed)]),
+        *(advice[kind] for kind in cause.kinds if kind in advice),
+    ]
+
+
+def changed_source(entry: TeacherEntry, cause: Cause) -> TeacherSource | None:
+    """Return a teacher's source with the scaling, band and class order of a cause; None where it names none."""
+    changes = dict[str, Any]()
+    if adapter := _adapter_changes(entry, cause.variant):
+        changes["adapter"] = adapter_of(entry.source).model_copy(update=adapter)
+    if cause.order is not None:
+        renamed = entry.source.classes
+        changes["classes"] = renamed | {name: renamed.get(other, other) for name, other in _moved(entry, cause.order)}
+    return entry.source.model_copy(update=changes) if changes else None
 
 
 def _adapter_changes(entry: TeacherEntry, variant: InputVariant) -> dict[str, Any]:
