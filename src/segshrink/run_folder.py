@@ -102,6 +102,11 @@ class RunFolder:
         return RunFolder(self.path / "teacher")
 
     @property
+    def own_teacher(self) -> RunFolder:
+        """The run of a teacher that was trained for a student."""
+        return RunFolder(self.path / "teacher-run")
+
+    @property
     def control(self) -> RunFolder:
         """The run of a student's control."""
         return RunFolder(self.path / "control")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from segshrink.config import Recipe
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe (YAML).")]
 Overrides = Annotated[
@@ -25,6 +29,9 @@ Teachers = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder to write.")]
+RunOut = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Run folder to write; by default runs/NAME, with the recipe's name.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files of these names that segshrink did not write, too.")
@@ -41,6 +48,11 @@ Trust = Annotated[
     ),
 ]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Run folder or model folder.")]
+
+
+def run_of(recipe: Recipe) -> Path:
+    """Return the run folder of a recipe whose command names none."""
+    return Path("runs") / (re.sub(r"[^\w.-]+", "-", recipe.name).strip("-.") or "run")
 
 
 def words(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from segshrink.cli._options import Data, Overrides, RecipeFile, Teachers, words
+from segshrink.cli._options import Data, Overrides, RecipeFile, Teachers, run_of, words
 from segshrink.machine import LARGEST_THREADS
 
 if TYPE_CHECKING:
@@ -24,8 +24,11 @@ def compress(
             help="Limits with commas: latency<=20ms, size<=1MB, memory<=400MB, parameters<=500k, macs<=2G, drop<=1.0 "
             "(points of mIoU below the teacher), miou>=0.6, accuracy>=0.8.",
         ),
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    ] = "size<=1MB",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder to write; by default runs/NAME-small, with the recipe's name."),
+    ] = None,
     overrides: Overrides = None,
     teacher: Teachers = None,
     data: Data = None,
@@ -55,7 +58,8 @@ def compress(
     """Find the most accurate small model within a budget.
 
     Measures networks of several families and widths on this machine before any training, distills the few that fit,
-    exports them in fp32 and int8, scores the files themselves, and chooses.
+    exports them in fp32 and int8, scores the files themselves, and chooses. A recipe's own teacher is trained, unless
+    distill trained one of the kind in runs/NAME.
 
     Inside OUT: the model, chosen.json, compress.md, pareto.json and .png, report.html, candidates.json.
     """
@@ -68,6 +72,7 @@ def compress(
     from segshrink.cli._console import progress_bars
     from segshrink.compression.search import Settings
     from segshrink.workflows.compress import compress as search
+    from segshrink.workflows.compress import with_trained_teacher
 
     settings = Settings(
         runtimes=("onnxruntime", "openvino") if runtime == "both" else (runtime,),
@@ -76,6 +81,8 @@ def compress(
         families=None if families is None else tuple(words(families)),
         candidates=candidates,
     )
+    run = run_of(loaded)
+    out, loaded = out or run.with_name(f"{run.name}-small"), with_trained_teacher(loaded, run)
     with progress_bars() as progress:
         outcome = search(loaded, limits, out=out, work=work, settings=settings, resume=resume, progress=progress)
     _print(outcome)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from segshrink.cli._launch import took_part
-from segshrink.cli._options import Data, Overrides, RecipeFile, Resume
+from segshrink.cli._options import Data, Overrides, RecipeFile, Resume, RunOut, run_of
 
 
 def distill(
     recipe: RecipeFile,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder to write.")],
+    out: RunOut = None,
     overrides: Overrides = None,
     teacher: Annotated[
         list[str] | None,
@@ -63,7 +62,7 @@ def distill(
     with progress_bars() as progress:
         result = run_distillation(
             loaded,
-            out=out,
+            out=out or run_of(loaded),
             control=control,
             resume=resume,
             doctor=doctor,

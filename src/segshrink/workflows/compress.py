@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from segshrink.compression.budget import Budget
@@ -10,12 +11,12 @@ from segshrink.compression.search import compress as search_models
 from segshrink.compression.search.candidate_files import write_model_card
 from segshrink.compression.search.results import check_place
 from segshrink.compression.search.stages import SearchStages
-from segshrink.config import Recipe, as_recipe
+from segshrink.config import Recipe, as_recipe, distillation_overrides
 from segshrink.data.user_dataset import recipe_with_files
 from segshrink.files import refuse_foreign, writing
 from segshrink.folder_lock import claimed
 from segshrink.report import report as write_report
-from segshrink.run_folder import REPORT_FILES, WEB_PAGE
+from segshrink.run_folder import REPORT_FILES, WEB_PAGE, RunFolder
 from segshrink.training.hardware import lightning_precision
 from segshrink.training.terms import student_terms
 from segshrink.user_code import trusted_functions
@@ -23,6 +24,8 @@ from segshrink.workflows.progress import Progress, silent, stages
 from segshrink.workflows.train import quieten_lightning
 from segshrink.workflows.unlabeled import with_judge
 from segshrink.workflows.web_page import write_web_page
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def compress(
@@ -74,3 +77,20 @@ def compress(
         if outcome.chosen.run is not None:
             write_report([Path(outcome.chosen.run), search.teacher_folder], out)
     return outcome
+
+
+def with_trained_teacher(recipe: Recipe, run: Path) -> Recipe:
+    """Return a recipe that would train a teacher with the one that a distillation in ``run`` trained for it.
+
+    Data and networks must be the recipe's; for how long it was trained doesn't matter. Else the recipe stays as it is.
+    """
+    folder = RunFolder(run).own_teacher
+    if recipe.teacher is None or recipe.distillation.teachers:
+        return recipe
+    if not folder.has_run or folder.run().status != "finished":
+        return recipe
+    earlier = folder.recipe()
+    if earlier.teacher is None or earlier.teacher.models != recipe.teacher.models or earlier.data != recipe.data:
+        return recipe
+    _LOGGER.info("the teacher is %s, which distill trained", folder.path)
+    return as_recipe(recipe, distillation_overrides(folder.path))
