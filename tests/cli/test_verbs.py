@@ -145,6 +145,8 @@ def test_distill_stops_before_the_student_and_goes_on_when_forced(
     control = RunFolder(out).control
     assert f"{control.evaluation().scores.mean_iou:.3f}" in stopped.sentence
     assert not RunFolder(out).has_run
+    found = json.loads((out / "report.json").read_text())
+    assert [model["role"] for model in found["models"]] == ["teacher", "control"]
     weights = (control.model / "model.safetensors").stat().st_mtime_ns
     forced = segshrink("distill", recipe, "-t", model, "-o", out, "--control", trained, "--resume", "--force")
     assert forced.status == 0, forced.err

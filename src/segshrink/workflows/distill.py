@@ -12,7 +12,7 @@ from typing import Literal
 
 from segshrink.config import Distillation, Recipe, TeacherSource, Teaching, as_recipe, distillation_overrides
 from segshrink.data import Dataset
-from segshrink.errors import ConfigError
+from segshrink.errors import ConfigError, TrainingError
 from segshrink.files import writing
 from segshrink.folder_lock import claimed
 from segshrink.formatting import listing
@@ -31,7 +31,14 @@ from segshrink.workflows.advantage import check_advantage
 from segshrink.workflows.diagnose import diagnose_briefly
 from segshrink.workflows.progress import Progress, silent
 from segshrink.workflows.time_limit import TimeLimit, seconds_of
-from segshrink.workflows.train import measure_run, score_teacher, time_runs, train_role, train_teacher
+from segshrink.workflows.train import (
+    measure_run,
+    quieten_lightning,
+    score_teacher,
+    time_runs,
+    train_role,
+    train_teacher,
+)
 from segshrink.workflows.unlabeled import with_judge
 from segshrink.workflows.web_page import write_web_page
 
@@ -90,11 +97,13 @@ def distill(
         ConfigError: The recipe has no student or a wrong one, or the run in ``out`` learned from another teacher.
         FileError: A file is missing; ``out`` is in use, or holds what this program didn't write.
         ModelError: A teacher is damaged, or doesn't fit the data.
-        TrainingError: There is little to distil, see ``force``; or a loss became NaN or infinite.
+        TrainingError: There is little to distil, see ``force``, and the report compares teacher and control; or a
+            loss became NaN or infinite.
     """
     out = Path(out)
     recipe = as_recipe(recipe, distillation_overrides(teacher, student))
     limit = None if time is None else TimeLimit(seconds_of(time), 2 if control else 1)
+    quieten_lightning()
     with claimed(out), trusted_functions(*recipe.functions):
         refuse_foreign_runs(out)
         _distill(
@@ -110,8 +119,9 @@ def distill(
 
 def refuse_foreign_runs(out: Path) -> None:
     """Refuse a folder where a distillation would replace what this program didn't write."""
-    for folder in (out, out / "teacher-run", out / "teacher", out / "control"):
-        RunFolder(folder).refuse_foreign()
+    folder = RunFolder(out)
+    for each in (folder, folder.own_teacher, folder.teacher, folder.control):
+        each.refuse_foreign()
 
 
 def _distill(
@@ -130,7 +140,7 @@ def _distill(
     recipe, dataset = with_judge(recipe, out=out, control=control, progress=progress)
     taught = recipe
     if limit is not None and not recipe.distillation.teachers and recipe.teacher is not None:
-        earlier = RunFolder(out / "teacher-run")
+        earlier = RunFolder(out).own_teacher
         taught = _as_before(recipe, earlier, "teacher") if earlier.has_run else limit.for_teacher(recipe, dataset)
     teaching, terms = prepare_teachers(taught, dataset, out=out, resume=resume, progress=progress)
     open_again = partial(opened_quietly, teaching, dataset)
@@ -149,7 +159,11 @@ def _distill(
         train_role(recipe, out=runs[-1], role="control", dataset=dataset, resume=resume, progress=progress)
         measure_run(runs[-1], dataset, reference=out / "teacher", progress=progress)
     if not RunFolder(out).has_run:
-        check_advantage(recipe, dataset, out=out, teacher=open_again, force=force)
+        try:
+            check_advantage(recipe, dataset, out=out, teacher=open_again, force=force)
+        except TrainingError as error:
+            page = write_report([out / "control", out / "teacher"], out)
+            raise TrainingError(f"{error}; {page} compares the two") from error
         if doctor:
             diagnose_briefly(recipe, teaching, dataset)
     train_role(
@@ -195,7 +209,7 @@ def prepare_teachers(
     teaching = recipe.distillation
     if not teaching.teachers:
         check_own_taps(recipe, terms, dataset)
-        teacher_run = out / "teacher-run"
+        teacher_run = RunFolder(out).own_teacher.path
         train_teacher(recipe, out=teacher_run, dataset=dataset, resume=resume, progress=progress)
         teaching = teaching.model_copy(update={"teachers": [TeacherSource(source=str(teacher_run))]})
     use_free_threads()
