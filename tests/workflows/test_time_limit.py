@@ -89,14 +89,14 @@ def test_the_pace_is_that_of_the_steps_after_the_first(tmp_path: Path, monkeypat
 
 @pytest.mark.usefixtures("quick_runs")
 def test_distill_takes_the_steps_that_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step of 1,000 s and a validation of 1 s: 9,000 of 10,000 s hold teacher (3) and two students (4 each)."""
+    """A step of 1,000 s and a validation of 1 s: 15,000 of 16,000 s hold teacher (3) and two students (7 each)."""
     monkeypatch.setattr(import_module("segshrink.workflows.time_limit"), "measure_pace", lambda *_, **__: Pace(1000, 1))
     made = segshrink.distill(
-        tiny_recipe(tmp_path), out=tmp_path / "run", control=True, doctor=False, force=True, time="10000s"
+        tiny_recipe(tmp_path), out=tmp_path / "run", control=True, doctor=False, force=True, time="16000s"
     )
     folder = RunFolder(made.folder)
     assert RunFolder(folder.path / "teacher-run").run().steps == 2
-    assert folder.run().steps == folder.control.run().steps == 4
+    assert folder.run().steps == folder.control.run().steps == 6
     again = segshrink.distill(
         tmp_path / "recipe.yaml", out=tmp_path / "run", control=True, doctor=False, force=True, time="9h", resume=True
     )

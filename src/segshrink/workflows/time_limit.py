@@ -22,9 +22,11 @@ _LOGGER = logging.getLogger(__name__)
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1, "": 1}
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)?")
 # What follows the last training doesn't grow with it: speed and memory, the page for browsers, the report.
-_AFTER = 180.0
+_AFTER = 90.0
 # Share of the time that is planned: steps and validations aren't all alike.
-_PLANNED = 0.92
+_PLANNED = 0.95
+# A student takes so many times its teacher's steps: what pays is the student's patience, and its steps cost less.
+_STUDENT_STEPS = 2.0
 # Validations take this share of a training at most; there are fewer of them where they'd take more.
 _VALIDATING = 0.25
 # Fewer steps teach a network little, whatever it starts from.
@@ -87,7 +89,8 @@ class TimeLimit:
         pace = measure_pace(recipe, role="teacher", dataset=dataset)
         other = measure_pace(recipe, role="control", dataset=dataset)
         members = len(teacher.models)
-        weights = members * teacher.training.epochs * pace.step, self.runs * student.training.epochs * other.step
+        taught = _STUDENT_STEPS * student.training.epochs * other.step
+        weights = members * teacher.training.epochs * pace.step, self.runs * taught
         scenes = (len(dataset.train) + len(dataset.unlabeled) + len(dataset.val)) / max(1, len(dataset.val))
         answers = (scenes + 1) * pace.validation
         share = (self.left - answers) * weights[0] / sum(weights) / members
