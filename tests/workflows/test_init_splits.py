@@ -48,6 +48,14 @@ DAVIS = {"train.txt": "bear\ncamel\n", "val.txt": "goat\n"}
             },
             {"train": "annotations/trainval.txt", "val": "annotations/test.txt"},
         ),
+        # https://www.kaggle.com/competitions: tables with a header
+        (
+            "images/{0}.png",
+            "masks/{0}.png",
+            ("a", "b", "c", "d"),
+            {"train.csv": "image_id,mask\na.png,a.png\nb.png,b.png\n", "val.csv": '"File name"\nc\nd\n'},
+            {"train": "train.csv", "val": "val.csv"},
+        ),
         # https://xview2.org
         (
             "{0}_pre_disaster.png",
@@ -96,3 +104,25 @@ def test_clips_of_a_film_stay_on_one_side(tmp_path: Path) -> None:
     films = [{sample.image.parts[-3] for sample in part} for part in (dataset.train, dataset.val)]
     assert (len(films[0]), len(films[1])) == (4, 1)
     assert films[0].isdisjoint(films[1])
+
+
+def test_images_in_no_list_are_told(tmp_path: Path) -> None:
+    for name in ("a", "b", "#c", "d"):
+        image(tmp_path / f"fields/images/{name}.png")
+        mask(tmp_path / f"fields/masks/{name}.png", (0, 1))
+    (tmp_path / "fields/train.txt").write_text("a\nb\n# c and d are clouded\n")
+    (tmp_path / "fields/val.txt").write_text("d\n")
+    made = segshrink.init(tmp_path / "fields", out=tmp_path / "out")
+    assert any("1 images such as images/#c.png are in no part's list and not used" in text for text in made.unsure)
+
+
+def test_names_like_comments_are_listed(tmp_path: Path) -> None:
+    for name in ("#1", "#2", "c", "d"):
+        image(tmp_path / f"fields/{name}.jpg")
+        mask(tmp_path / f"fields/{name}_mask.png", (0, 1))
+    image(tmp_path / "fields/#3.jpg")
+    made = segshrink.init(tmp_path / "fields", out=tmp_path / "out")
+    dataset = open_dataset(load_dataset(made.data))
+    names = {sample.name for sample in (*dataset.train, *dataset.val)}
+    assert names == {"_1", "_2", "c", "d"}
+    assert len(dataset.unlabeled) == 1

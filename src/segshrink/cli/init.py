@@ -40,11 +40,14 @@ def init(
         console.print(f"no image has a mask; classes of the teacher: {', '.join(made.classes)}")
     for doubt in made.unsure:
         console.print(f"please check  {doubt}")
-    hours = "" if made.hours is None else f" (about {made.hours:.2g} hours here)"
+    distill, compress = (
+        "" if hours is None else f"  # about {hours:.2g} hours here" for hours in (made.hours, made.compress_hours)
+    )
     console.print(f"wrote {made.data} and {made.recipe}; next:")
     console.print(f"  segshrink inspect {made.data}")
     control = " --control" if made.pairs else ""
-    console.print(f"  segshrink distill {made.recipe}{control} --out runs/student{hours}")
+    console.print(f"  segshrink distill {made.recipe}{control}{distill}")
+    console.print(f"  segshrink compress {made.recipe}{compress}")
 
 
 def _asked(question: str, answers: Sequence[str]) -> str:

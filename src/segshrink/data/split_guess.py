@@ -59,7 +59,7 @@ def _by_lists(root: Path, names: Sequence[str], images: Sequence[str], unpaired:
         part = part_of(path.stem)
         if part and path.suffix.lower() in LIST_SUFFIXES and "class" not in path.stem:
             by_folder[str(path.parent)].setdefault(part, name)
-    best: tuple[int, dict[str, str], dict[str, Any]] = (0, {}, {})
+    best: tuple[int, dict[str, str], dict[str, Any], list[str]] = (0, {}, {}, [])
     everything = [*images, *unpaired]
     for lists in by_folder.values():
         found: dict[str, set[int]] = {}
@@ -74,10 +74,11 @@ def _by_lists(root: Path, names: Sequence[str], images: Sequence[str], unpaired:
                 found[part] = positions
         count = len(set().union(*found.values()))
         if "train" in found and len(found) > 1 and count == sum(map(len, found.values())) and count > best[0]:
-            best = count, {part: lists[part] for part in found}, {part: entries[part] for part in found}
+            left = [image for place, image in enumerate(images) if not any(place in part for part in found.values())]
+            best = count, {part: lists[part] for part in found}, {part: entries[part] for part in found}, left
     if not best[0]:
         return None
-    return _judged(best[2], f"by {', '.join(best[1].values())}")
+    return _with_unused(_judged(best[2], f"by {', '.join(best[1].values())}"), best[3], "list")
 
 
 def _folders_of(file: Path, images: Sequence[str]) -> list[str]:
@@ -107,8 +108,14 @@ def _by_folders(images: Sequence[str]) -> GuessedSplit | None:
         entries[part_of(steps[place]) or ""]["/".join(steps[: place + 1])] = None
     if "train" not in entries or len(entries) < 2 or 2 * len(outside) > len(images):
         return None
-    split = _judged({part: list(folders) for part, folders in entries.items()}, "by folders")
-    unused = f"{len(outside)} images such as {outside[0]} are in no part's folder and not used" if outside else ""
+    return _with_unused(
+        _judged({part: list(folders) for part, folders in entries.items()}, "by folders"), outside, "folder"
+    )
+
+
+def _with_unused(split: GuessedSplit, images: Sequence[str], what: str) -> GuessedSplit:
+    """Say which images are in no part."""
+    unused = f"{len(images)} images such as {images[0]} are in no part's {what} and not used" if images else ""
     return split._replace(unsure="; ".join(text for text in (split.unsure, unused) if text))
 
 

@@ -14,6 +14,8 @@ from segshrink.file_search import find_files, find_folders, is_file
 from segshrink.formatting import listed
 
 LIST_SUFFIXES = (".txt", ".lst", ".csv", ".tsv")
+# What a table's header calls its first column.
+_HEADER = re.compile(r"(?i)\W*(image|img|file|name|path|id|tile|scene|sample)s?([ _-]?(id|name|path|file)s?)?\W*")
 
 # "**/" any folders, "*" any characters of one name, "?" one character, "[...]" one of some characters.
 _TOKEN = re.compile(r"(?<![^/])\*\*/|\*+|\?|\[!?[^\]/]+\]")
@@ -155,7 +157,7 @@ def existing_end(path: str, root: Path) -> str | None:
 
 
 def read_lines(path: Path, *, purpose: str) -> list[str]:
-    """Read the lines of a list file, without blank ones and those that start with "#".
+    """Read the lines of a list file, without blank ones, those that start with "#", and a table's header.
 
     Args:
         path: The text file (UTF-8).
@@ -173,7 +175,9 @@ def read_lines(path: Path, *, purpose: str) -> list[str]:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise FileError(f"can't read the list file {path} of '{purpose}': {reason}; check the path") from error
     lines = [line.strip() for line in text.splitlines()]
-    lines = [line for line in lines if line and not line.startswith("#")]
+    lines = [line.removeprefix("./") for line in lines if line and not line.startswith("#")]
+    if path.suffix.lower() in (".csv", ".tsv") and lines and _HEADER.fullmatch(re.split(r"[,;\t]", lines[0])[0]):
+        lines = lines[1:]
     if not lines:
         raise DataError(f"the list file {path} of '{purpose}' is empty; write one entry a line")
     return lines

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from segshrink.config import load_dataset
+from segshrink.config import DatasetDescription, load_dataset
 from segshrink.data.annotation_layout import LabeledLayout, find_labeled_layout
 from segshrink.data.class_guess import Ask, GuessedClasses, guess_classes, guess_instances, guess_labels
 from segshrink.data.class_names import category_names, find_class_names
@@ -37,6 +37,7 @@ from segshrink.workflows.init_files import (
     InitResult,
     broken_lines,
     is_image,
+    list_text,
     name_of,
     relative,
     whats_there,
@@ -45,6 +46,7 @@ from segshrink.workflows.init_files import (
 from segshrink.workflows.init_images import init_images
 from segshrink.workflows.progress import Progress, silent
 from segshrink.workflows.starting_recipe import recipe_text, starting_sizes
+from segshrink.workflows.starting_teacher import tried_teacher
 
 
 def take_first(question: str, answers: Sequence[str]) -> str:
@@ -73,7 +75,7 @@ def init(
         progress: Told how many masks were looked at.
 
     Raises:
-        FileError: There is no such folder, ``out`` lies in it or holds these files already.
+        FileError: There is no such folder, or no such teacher; ``out`` lies in it or holds these files already.
         DataError: No image has a mask and no teacher names its classes, or masks hold no classes; says what is there
             and what helps.
     """
@@ -97,7 +99,14 @@ def init(
     good = [pair for pair in layout.pairs if pair[0] not in survey.broken]
     held = {image: set(values) for image, values in survey.by_image.items()}
     split = guess_split(folder, names, [image for image, _ in good], layout.unpaired, held)
-    return _written(_Draft(folder, out, layout, survey, classes, split, source, options, sorted(copies)), teacher)
+    draft = _Draft(folder, out, layout, survey, classes, split, source, options, sorted(copies))
+    by_wildcards = draft.layout.images is not None and _means_the_pairs(draft)
+    if teacher is None:
+        return _written(draft, by_wildcards=by_wildcards)
+    with scratch_folder() as scratch:
+        described = _describe(draft, scratch, by_wildcards=by_wildcards)
+        teachers, doubt = tried_teacher(str(teacher), described, progress)
+    return _written(draft, by_wildcards=by_wildcards, teachers=teachers, doubt=doubt)
 
 
 def _chosen_masks(folder: Path, names: Sequence[str], layout: Layout, ask: Ask) -> Layout:
@@ -199,39 +208,43 @@ class _Draft:
         )
 
 
-def _written(draft: _Draft, teacher: str | Path | None) -> InitResult:
-    """Write the files; wildcards where they mean exactly the pairs that were found, else a list."""
+def _written(draft: _Draft, *, by_wildcards: bool, teachers: str | None = None, doubt: str = "") -> InitResult:
+    """Write the files."""
     out = draft.out
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        by_wildcards = draft.layout.images is not None and _means_the_pairs(draft)
-        files = _data_files(draft, by_wildcards=by_wildcards)
-        for name, text in files.items():
-            write_text(out / name, text)
-        description = load_dataset(out / DATA)
+        description = _describe(draft, out, by_wildcards=by_wildcards)
         images = [pair.relative for pair in find_pairs(description).pairs]
         division = divide(description.split, images, root=description.root)
         pixels = sum(height * width for height, width in draft.survey.sizes) / draft.survey.looked
         sizes = starting_sizes(
             train_pixels=pixels * len(division.train),
             val_pixels=pixels * len(division.val),
-            smallest_side=min(min(size) for size in draft.survey.sizes),
+            sides=[min(size) for size in draft.survey.sizes],
             classes=len(draft.classes.classes),
             bands=draft.survey.bands,
-            own_teacher=teacher is None,
+            own_teacher=teachers is None,
+            students=2,
         )
         plain = draft.survey.bands == 3 and draft.survey.dtype == "uint8"
-        write_text(out / RECIPE, recipe_text(draft.name, sizes, teacher=teacher, plain_bytes=plain))
+        text = recipe_text(draft.name, sizes, teachers=teachers, doubt=doubt, plain_bytes=plain)
+        write_text(out / RECIPE, text)
     shares = {entry.name: entry.share for entry in draft.classes.classes}
-    return InitResult(out / DATA, out / RECIPE, len(images), shares, draft.unsure, sizes.hours)
+    unsure = (*draft.unsure, *filter(None, [doubt]))
+    return InitResult(out / DATA, out / RECIPE, len(images), shares, unsure, sizes.hours, sizes.compress_hours)
+
+
+def _describe(draft: _Draft, out: Path, *, by_wildcards: bool) -> DatasetDescription:
+    """Write the description and its lists into a folder, and read it."""
+    for name, text in _data_files(replace(draft, out=out), by_wildcards=by_wildcards).items():
+        write_text(out / name, text)
+    return load_dataset(out / DATA)
 
 
 def _means_the_pairs(draft: _Draft) -> bool:
     """Try whether the wildcards, read as any description is, lead to a split without a fault."""
     with scratch_folder() as scratch:
-        for name, text in _data_files(replace(draft, out=scratch), by_wildcards=True).items():
-            write_text(scratch / name, text)
-        description = load_dataset(scratch / DATA)
+        description = _describe(draft, scratch, by_wildcards=True)
         try:
             found = find_pairs(description)
             division = divide(description.split, [pair.relative for pair in found.pairs], root=description.root)
@@ -263,7 +276,7 @@ def _data_files(draft: _Draft, *, by_wildcards: bool) -> dict[str, str]:
             + (f"  # (?) there are also {printable(masks)}" if layout.others else "")
         ]
     else:
-        files[PAIRS] = "".join(f"{image}\t{mask}\n" for image, mask in good)
+        files[PAIRS] = list_text(f"{image}\t{mask}" for image, mask in good)
         lines.append(
             f"images: {yaml_value(f'{outside}/{PAIRS}')}  # {len(good)} pairs, by a list: no wildcard means just these"
             f"{doubt}"
@@ -282,7 +295,7 @@ def _data_files(draft: _Draft, *, by_wildcards: bool) -> dict[str, str]:
     lines += _class_lines(draft)
     lines += _split_lines(draft.split)
     if layout.unpaired and not by_wildcards:
-        files[UNLABELED] = "".join(f"{image}\n" for image in layout.unpaired)
+        files[UNLABELED] = list_text(layout.unpaired)
         listed_in = yaml_value(f"{outside}/{UNLABELED}")
         lines.append(f"unlabeled: {listed_in}  # {len(layout.unpaired)} images without a mask")
     elif layout.unpaired:

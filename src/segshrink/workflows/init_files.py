@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,8 @@ class InitResult:
         pairs: Images with masks; 0 where a teacher alone teaches.
         classes: Class name → share of the pixels that were looked at, 0 to 1; NaN without masks.
         unsure: What wasn't sure, one sentence each; marked in the files, too.
-        hours: To expect for ``distill``; None where nothing could be measured.
+        hours: To expect for ``distill``, with its control; None where nothing could be measured.
+        compress_hours: The same for ``compress``.
     """
 
     data: Path
@@ -52,6 +53,7 @@ class InitResult:
     classes: dict[str, float]
     unsure: tuple[str, ...]
     hours: float | None
+    compress_hours: float | None
 
 
 def is_image(name: str) -> bool:
@@ -70,7 +72,7 @@ def broken_lines(
     """Say which images or pairs are left out and why; ``files`` gets the list where they are many."""
     lines = [f"# {len(broken)} {what} are broken and left out:"]
     if excluded and len(broken) > _FEW:
-        files[EXCLUDED] = "".join(f"{image}\n" for image in broken)
+        files[EXCLUDED] = list_text(broken)
         lines.append(f"exclude: {yaml_value(list_file)}")
     elif excluded:
         lines.append("exclude:")
@@ -79,6 +81,11 @@ def broken_lines(
         entry = f"  - {yaml_value(image)}  " if excluded and len(broken) <= _FEW else f"#   {printable(image)}  "
         lines.append(f"{entry}# {printable(reason)[:200]}")
     return lines
+
+
+def list_text(entries: Iterable[str]) -> str:
+    """Write a list file, a line an entry; one that begins like a comment gets a beginning of its own."""
+    return "".join(f"{'./' if entry.startswith('#') else ''}{entry}\n" for entry in entries)
 
 
 def relative(path: Path, start: Path) -> str:

@@ -19,11 +19,13 @@ from segshrink.workflows.init_files import (
     RECIPE,
     InitResult,
     broken_lines,
+    list_text,
     name_of,
     relative,
     yaml_value,
 )
 from segshrink.workflows.starting_recipe import recipe_text, starting_sizes
+from segshrink.workflows.starting_teacher import teacher_list
 
 
 def init_images(folder: Path, out: Path, images: Sequence[str], teacher: str) -> InitResult:
@@ -59,7 +61,7 @@ def init_images(folder: Path, out: Path, images: Sequence[str], teacher: str) ->
     for value, (label, color) in enumerate(zip(classes.names, classes.colors, strict=True)):
         lines.append(f"  - {{name: {yaml_value(label)}, value: {value}, color: {yaml_value(format_color(color))}}}")
     if suffixes:
-        files[IMAGES] = "".join(f"{image}\n" for image in images)
+        files[IMAGES] = list_text(images)
     files[DATA] = "\n".join([*lines, ""])
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -69,12 +71,14 @@ def init_images(folder: Path, out: Path, images: Sequence[str], teacher: str) ->
         sizes = starting_sizes(
             train_pixels=pixels,
             val_pixels=pixels / 5,
-            smallest_side=min(min(info.height, info.width) for info in infos),
+            sides=[min(info.height, info.width) for info in infos],
             classes=len(classes),
             bands=infos[0].bands,
             own_teacher=False,
+            students=1,
         )
         plain = infos[0].bands == 3 and infos[0].dtype == "uint8"
-        text = recipe_text(name, sizes, teacher=teacher, plain_bytes=plain, labeled=False)
+        text = recipe_text(name, sizes, teachers=teacher_list(teacher), plain_bytes=plain, labeled=False)
         write_text(out / RECIPE, text)
-    return InitResult(out / DATA, out / RECIPE, 0, dict.fromkeys(classes.names, math.nan), (), sizes.hours)
+    shares = dict.fromkeys(classes.names, math.nan)
+    return InitResult(out / DATA, out / RECIPE, 0, shares, (), sizes.hours, sizes.compress_hours)
