@@ -72,6 +72,18 @@ def test_what_a_student_lacked_that_isnt_above_its_control(
     assert "held the student back" not in summarize(collect([write_student_run(tmp_path / "better")])).caveat
 
 
+@pytest.mark.parametrize(("teacher", "little"), [(0.69, True), (0.85, False)])
+def test_why_no_student_was_trained(
+    teacher: float, little: bool, tmp_path: Path, write_student_run: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SKILL, "teacher", teacher)
+    folder = write_student_run(tmp_path)
+    text = summarize(collect([folder / "control", folder / "teacher"]))
+    assert text.sentence.startswith("Control reaches ")
+    assert " the teacher, " in text.sentence
+    assert ("there is little to distil" in text.caveat) == little
+
+
 def test_few_images_are_said(tmp_path: Path, write_run: Writer) -> None:
     assert "Only 1 image was judged" in summarize(collect([write_run(tmp_path, "model", images=1)])).caveat
 

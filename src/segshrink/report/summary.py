@@ -59,7 +59,8 @@ def summarize(runs: Sequence[Run]) -> Summary:
 
 def _one_result(runs: Sequence[Run], main: Run) -> str:
     if main.role != "student":
-        return f"{main.label} reaches {_result(main, words=True)}."
+        teacher = _against(main, first(runs, "teacher"), "the teacher") if main.role == "control" else ""
+        return f"{main.label} reaches {_result(main, words=True)}{f', {teacher}' if teacher else ''}."
     if main.judged_by_teacher:
         return f"The student agrees with its teacher to {_result(main, words=True)}."
     text = f"The student reaches {_result(main, words=True)}"
@@ -109,6 +110,8 @@ def _caveats(main: Run, control: Run | None, teacher: Run | None, students: int)
         yield _overlap(main.interval, control.interval)
         yield _image_by_image(main, control)
         yield _what_held_back(main, control, teacher)
+    if main.role == "control" and teacher and comparable(main, teacher):
+        yield _little_to_distil(main, teacher)
     images = main.evaluation.images if main.evaluation else 0
     if images < FEW_IMAGES:
         yield f"Only {images} image{' was' if images == 1 else 's were'} judged: take the interval as rough."
@@ -155,6 +158,16 @@ def _what_held_back(main: Run, control: Run, teacher: Run | None) -> str:
             "training may help"
         )
     return f"What may have held the student back: {'; '.join(reasons)}." if reasons else ""
+
+
+def _little_to_distil(control: Run, teacher: Run) -> str:
+    """Say why no student was trained, where its teacher hardly knows more than its control."""
+    if control.mean_iou is None or teacher.mean_iou is None or control.mean_iou + LEAST_LEAD / 100 <= teacher.mean_iou:
+        return ""
+    return (
+        "So there is little to distil: a student copies what its teacher knows and the control doesn't. A better "
+        "teacher, one that is trained for longer, or unlabeled images may change that."
+    )
 
 
 def _last_fall(run: Run) -> float:
