@@ -22,6 +22,8 @@ from segshrink.formatting import printable, printable_json, shortened
 QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
 # Seconds between the lines of a log file, where no bar can move.
 LINE_EVERY = 60.0
+# Letters of such a line at least.
+LOG_WIDTH = 140
 
 
 def out_console() -> Console:
@@ -62,7 +64,7 @@ def progress_bar(text: str, *, unit: str = "") -> Iterator[Callable[..., None]]:
     """
     counted = TextColumn(f"{{task.completed:.1f}}/{{task.total:.1f}} {unit}") if unit else MofNCompleteColumn()
     columns = (
-        TextColumn("{task.description}", markup=False, table_column=Column(min_width=16)),
+        TextColumn("{task.description}", markup=False, table_column=Column(min_width=16, no_wrap=True)),
         BarColumn(bar_width=24),
         counted,
         TimeElapsedColumn(),
@@ -70,6 +72,8 @@ def progress_bar(text: str, *, unit: str = "") -> Iterator[Callable[..., None]]:
         TextColumn("{task.fields[note]}", markup=False),
     )
     console = _console(stderr=True)
+    if not console.is_terminal:
+        console.width = max(console.width, LOG_WIDTH)
     with Progress(*columns, console=console, refresh_per_second=4, disable=QUIET.get()) as bar:
         task = bar.add_task(text, total=None if not unit else 0.0, note="")
 

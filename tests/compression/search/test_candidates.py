@@ -48,7 +48,7 @@ def test_networks_that_imagenets_weights_exist_for_start_from_them() -> None:
     listed = list_candidates(ModelChoice(id="mobile", encoder_weights="imagenet"), ["mobile", "unet", "smp:FPN"])
     starts = {one.name: one.keeps_weights for one in listed}
     assert {family for one in listed if (family := one.family) and starts[one.name]} == {"mobile", "smp:FPN"}
-    lite = "mobile-decoder64x48x32-encoderefficientnet_lite0"
+    lite = "mobile-decoder64x48x32-efficientnet_lite0"
     assert starts[lite]
     assert not starts["mobile-width0.5"]
 

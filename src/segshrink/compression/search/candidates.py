@@ -321,15 +321,19 @@ def _candidate(identity: str, options: Mapping[str, Any], student: ModelChoice) 
     imagenet = (
         student.encoder_weights == IMAGENET and chosen.get("width", 1) == 1 and may_have_imagenet_weights(identity)
     )
-    parts = [
-        f"{name.removesuffix('_channels')}{'x'.join(map(str, value)) if isinstance(value, list | tuple) else value}"
-        for name, value in chosen.items()
-        if name != "weights"
-    ]
+    parts = [_part(option, value) for option, value in chosen.items() if option != "weights"]
     name = "-".join(map(_slug, [identity, *parts]))
     return Candidate(
         name, _family_of(identity), identity, chosen, keeps_weights=(same and student.id == identity) or imagenet
     )
+
+
+def _part(option: str, value: Any) -> str:
+    """Write an option as a part of a name."""
+    if isinstance(value, str):
+        return value
+    values = "x".join(map(str, value)) if isinstance(value, list | tuple) else value
+    return f"{option.removesuffix('_channels')}{values}"
 
 
 def _family_of(identity: str) -> str:
