@@ -207,3 +207,11 @@ def test_what_is_there_instead_of_pairs(lay: Callable[[Path], None], told: str, 
     lay(tmp_path / "data")
     with pytest.raises(DataError, match=told):
         segshrink.init(tmp_path / "data", out=tmp_path / "out")
+
+
+def test_a_part_of_a_data_set_gets_the_name_of_the_whole(tmp_path: Path) -> None:
+    for number in range(3):
+        image(tmp_path / f"membrane/train/image/{number}.png")
+        mask(tmp_path / f"membrane/train/label/{number}.png", (0, 1))
+    made = segshrink.init(tmp_path / "membrane" / "train", out=tmp_path / "out")
+    assert load_dataset(made.data).name == "membrane"

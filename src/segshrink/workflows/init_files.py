@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segshrink.data.layout import IMAGE_SUFFIXES
+from segshrink.data.layout import IMAGE_SUFFIXES, part_of
 from segshrink.data.path_words import is_mask_word, words_of
 from segshrink.formatting import listed, printable
 
@@ -62,7 +62,8 @@ def is_image(name: str) -> bool:
 
 
 def name_of(folder: Path) -> str:
-    """Return a name for what lies in a folder."""
+    """Return a name for what lies in a folder, which is called "train" where that is a part of it."""
+    folder = folder.parent if part_of(folder.name) and folder.parent.name else folder
     return re.sub(r"[^\w.-]+", "-", folder.name).strip("-.") or "data"
 
 
