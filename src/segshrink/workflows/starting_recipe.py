@@ -24,8 +24,9 @@ _ROUNDS, _FEWEST, _MOST = 40, 3000, 16000
 _LARGEST_CROP, _SMALLER = 256, 0.1
 # Hours that all trainings may take together; a slow machine trains on fewer crops, but never on fewer than this.
 _HOURS, _LEAST = 0.45, 800
-# Networks that compress distils unless it is told another number.
-_CANDIDATES = 3
+# Networks that compress distils unless it is told another number, and what one costs on average, in trainings of the
+# student: those of other families take longer.
+_CANDIDATES, _AVERAGE_COST = 3, 1.8
 _EPOCHS = 20
 # A forward pass takes about a third of a training step; validations are one an `every` epochs, and one at the end.
 _FORWARD, _EVERY = 1 / 3, 5
@@ -92,7 +93,7 @@ def starting_sizes(
         learning = students * student + (teacher if own_teacher else 0)
         validations = _EPOCHS / _EVERY + 2
         fixed = 3600 * _FIXED + _FORWARD * (val * validations * learning + (train + val) * teacher)
-        searching = _CANDIDATES * student
+        searching = _CANDIDATES * _AVERAGE_COST * student
         crops = max(min(crops, (3600 * _HOURS - fixed) / (learning + searching)), _LEAST)
         hours = (fixed + crops * learning) / 3600
         compress_hours = _MEASURING + (crops + _FORWARD * val * validations) * searching / 3600
