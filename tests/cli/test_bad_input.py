@@ -272,7 +272,7 @@ def test_files_that_are_not_there(segshrink, model: Path, data: Path, tmp_path: 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["no-such-verb"], ["train"], ["distill", "recipe.yaml"], ["evaluate", "m", "--split", "all"], ["inspect", "--no"]],
+    [["no-such-verb"], ["train"], ["distill"], ["evaluate", "m", "--split", "all"], ["inspect", "--no"]],
 )
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2

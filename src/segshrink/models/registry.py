@@ -24,7 +24,8 @@ from segshrink.models.adapters import (
 from segshrink.models.depthwise import quicken_strided_depthwise
 from segshrink.models.espnetv2 import ESPNetV2
 from segshrink.models.huggingface import HuggingFaceNetwork, build_huggingface
-from segshrink.models.imagenet import IMAGENET, load_imagenet_weights
+from segshrink.models.imagenet import load_imagenet_weights
+from segshrink.models.imagenet_hubs import IMAGENET
 from segshrink.models.mobile import MobileSegmenter
 from segshrink.models.model import SegmentationModel
 from segshrink.models.own_network import build_own, count_channels, own_stride

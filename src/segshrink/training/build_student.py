@@ -15,7 +15,7 @@ from segshrink.library import located
 from segshrink.model_description import Normalization
 from segshrink.models import SegmentationModel, build_model, inherit_encoder, load_model
 from segshrink.models.class_change import with_classes
-from segshrink.models.imagenet import IMAGENET, may_have_imagenet_weights
+from segshrink.models.imagenet_hubs import IMAGENET, may_have_imagenet_weights
 from segshrink.teachers import Teacher
 from segshrink.teachers.mapping import map_classes
 from segshrink.user_code import is_function, is_trusted

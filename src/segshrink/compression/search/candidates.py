@@ -16,7 +16,7 @@ from segshrink.config import ModelChoice
 from segshrink.errors import FileError, UsageError, nearest
 from segshrink.library import located, ready_models
 from segshrink.model_file import CONFIG_FILE, ModelFile
-from segshrink.models.imagenet import IMAGENET, may_have_imagenet_weights
+from segshrink.models.imagenet_hubs import IMAGENET, may_have_imagenet_weights
 from segshrink.profiling.load import is_busy
 from segshrink.records import Record
 
