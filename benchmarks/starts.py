@@ -4,8 +4,8 @@
 
 Buildings of ``hot-buildings``: the first tiles of place-5 in a drawn order are labeled, place-1 judges, every pixel.
 The network is that of ``configs/dubai.yaml``, trained without a teacher for 296 steps of 8 crops, from random weights,
-from an encoder trained on ImageNet, from the ready model's encoder, and from all of it. Finished runs stay in
-``--work``.
+from an encoder trained on ImageNet, from the ready model's encoder, and from all of it; and that of ``segshrink init``,
+on EfficientNet-Lite0, from random weights and from ImageNet's. Finished runs stay in ``--work``.
 """
 
 from __future__ import annotations
@@ -28,11 +28,18 @@ from segshrink.machine import describe_machine
 ROOT = Path(__file__).resolve().parents[1]
 LABELED, JUDGED = "place-5", "place-1"
 NETWORK = "id: mobile, options: {blocks: 11, decoder_channels: [64, 48, 32]}, normalization: half"
+LITE = (
+    "id: mobile, options: {encoder: efficientnet_lite0, blocks: 9, decoder_channels: [64, 48, 32]}, normalization: half"
+)
 STARTS = {
     "random": f"{{{NETWORK}}}",
     "ImageNet's encoder": f"{{{NETWORK}, encoder_weights: WEIGHTS/mobilenet_v2_imagenet.safetensors}}",
     "aerial's encoder": f"{{{NETWORK}, encoder_weights: aerial}}",
     "aerial": "{start: aerial}",
+    "random, on EfficientNet-Lite0": f"{{{LITE}}}",
+    "ImageNet's encoder, EfficientNet-Lite0": (
+        f"{{{LITE}, encoder_weights: WEIGHTS/efficientnet_lite0_imagenet.safetensors}}"
+    ),
 }
 
 
@@ -95,7 +102,7 @@ def main(arguments: Sequence[str]) -> None:
     """Train all and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--weights", type=Path, required=True, help="folder with mobilenet_v2_imagenet.safetensors")
+    parser.add_argument("--weights", type=Path, required=True, help="folder of the encoders' weights")
     parser.add_argument("--work", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--counts", type=int, nargs="+", default=[5, 10, 36], help="labeled tiles")
     parser.add_argument("--epochs", type=int, default=4, help="of 74 steps")
