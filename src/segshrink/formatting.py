@@ -38,6 +38,11 @@ def printable_json(value: object) -> str:
     )
 
 
+def folder_name(text: str, fallback: str) -> str:
+    """Return text as the name of a folder: letters, digits, dots and hyphens; ``fallback`` where nothing is left."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or fallback
+
+
 def flow_yaml(value: object) -> str:
     """Return a plain value as YAML on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=2**20)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from segshrink.formatting import folder_name
 
 if TYPE_CHECKING:
     from segshrink.config import Recipe
@@ -52,7 +53,7 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="Run folder or model
 
 def run_of(recipe: Recipe) -> Path:
     """Return the run folder of a recipe whose command names none."""
-    return Path("runs") / (re.sub(r"[^\w.-]+", "-", recipe.name).strip("-.") or "run")
+    return Path("runs") / folder_name(recipe.name, "run")
 
 
 def words(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The tiny student: a truncated MobileNetV2 or EfficientNet-Lite0 with a light decoder, under 0.49 M parameters."""
+"""The tiny student: a truncated MobileNetV2 or EfficientNet-Lite0 with a light decoder; by default under 0.49 M weights."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from segshrink.data.layout import IMAGE_SUFFIXES, part_of
 from segshrink.data.path_words import is_mask_word, words_of
-from segshrink.formatting import listed, printable
+from segshrink.formatting import folder_name, listed, printable
 
 DATA, RECIPE, PAIRS, UNLABELED, EXCLUDED = "data.yaml", "recipe.yaml", "pairs.txt", "unlabeled.txt", "exclude.txt"
 IMAGES = "images.txt"
@@ -64,7 +64,7 @@ def is_image(name: str) -> bool:
 def name_of(folder: Path) -> str:
     """Return a name for what lies in a folder, which is called "train" where that is a part of it."""
     folder = folder.parent if part_of(folder.name) and folder.parent.name else folder
-    return re.sub(r"[^\w.-]+", "-", folder.name).strip("-.") or "data"
+    return folder_name(folder.name, "data")
 
 
 def broken_lines(
