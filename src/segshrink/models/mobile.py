@@ -1,4 +1,4 @@
-"""The tiny student: a truncated MobileNetV2 or EfficientNet-Lite0 with a light decoder; by default under 0.49 M weights."""
+"""The tiny student: a truncated MobileNetV2 or EfficientNet-Lite0 with a light decoder."""
 
 from __future__ import annotations
 
