@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
 
@@ -126,6 +128,28 @@ def test_a_killed_worker_leaves_a_run_that_another_ends(tuned: segshrink.TuneRes
     assert result.studies["student"].trials[0].recipe
     assert resumed[0] > 2 * (rows - 2), "it goes on from the last whole epoch"
     assert [path.name for path in (out / "student").iterdir()] == ["0000"]
+
+
+def test_what_a_lost_worker_reported_is_not_reported_again(
+    tuned: segshrink.TuneResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be lost between its report and its checkpoint: the one that goes on trains that epoch again."""
+    recipe, settings = taught_recipe(tmp_path, tuned), Settings(trials=1)
+    report = optuna.Trial.report
+
+    def report_and_stop(trial: optuna.Trial, value: float, step: int) -> None:
+        report(trial, value, step)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(optuna.Trial, "report", report_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            segshrink.tune(recipe, out=tmp_path / "study", space=SPACE, settings=settings, control=False)
+    shutil.rmtree(tmp_path / "study" / "student" / "0000" / "checkpoints", ignore_errors=True)
+    result = segshrink.tune(recipe, out=tmp_path / "study", space=SPACE, settings=settings, control=False, resume=True)
+    trials = result.studies["student"].trials
+    assert [trial.state for trial in trials] == ["complete"]
+    assert [percent for percent, _ in trials[0].curve] == [50, 100]
 
 
 def test_accuracy_against_latency(tuned: segshrink.TuneResult, tmp_path: Path) -> None:

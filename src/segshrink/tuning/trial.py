@@ -30,9 +30,8 @@ STOPPED = "stopped"
 class Reports(Callback):
     """Tells a trial each validation mIoU, and stops the training where the study's pruner says so."""
 
-    def __init__(self, trial: optuna.Trial, changed: Callable[[], None], *, prune: bool) -> None:
-        self._trial, self._changed, self._prune = trial, changed, prune
-        self._reported = 0
+    def __init__(self, trial: optuna.Trial, reported: int, changed: Callable[[], None], *, prune: bool) -> None:
+        self._trial, self._reported, self._changed, self._prune = trial, reported, changed, prune
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Train no further where the trial was stopped before its worker was lost."""
@@ -83,7 +82,9 @@ class Measurer:
         out, objectives = self.plan.folder(study.role, frozen), self.plan.settings.objectives
         callbacks = []
         if objectives == ("miou",):  # Optuna lets trials of one objective report
-            callbacks.append(Reports(trial, self.changed, prune=not trial.user_attrs[RECIPE]))
+            # A worker that was killed may have reported what no checkpoint holds yet.
+            reported = max(frozen.intermediate_values, default=0)
+            callbacks.append(Reports(trial, reported, self.changed, prune=not trial.user_attrs[RECIPE]))
         try:
             result = train(
                 recipe,
