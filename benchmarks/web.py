@@ -150,7 +150,7 @@ def measure(network: Path, store: SceneStore, side: int) -> dict[str, Any]:
 def table(rows: Sequence[dict[str, Any]], cpu: str) -> str:
     """Write the results for people."""
     lines = [
-        f"# Web pages in Chromium, one thread of {cpu}",
+        f"# Web pages in Chromium on {cpu}",
         "",
         "| network | page | ready after | same pixels as predict | mIoU, page and predict | square | seconds | busy |",
         "|---|---|---|---|---|---|---|---|",

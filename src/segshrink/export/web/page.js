@@ -30,7 +30,7 @@ const worker = new Worker(URL.createObjectURL(code));
 worker.onerror = (/** @type {ErrorEvent} */ event) => answers.failed({ text: event.message, during: "start" });
 worker.onmessage = (/** @type {MessageEvent} */ { data }) => answers[/** @type {keyof answers} */ (data.kind)](data);
 const parts = ["runtime", "binary", "geotiff", "network"].map(bytes);
-worker.postMessage({ kind: "start", model, parts }, parts.map((part) => part.buffer));
+worker.postMessage({ kind: "start", model, parts, code: element("runner").textContent }, parts.map((part) => part.buffer));
 
 const answers = {
   ready() {

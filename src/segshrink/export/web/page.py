@@ -32,9 +32,11 @@ from segshrink.working_size import depends_on_image, in_words
 if TYPE_CHECKING:
     from segshrink.models import SegmentationModel
 
-# The page's code, in the order in which its parts need each other; the worker's runs beside the page.
+# The page's code, in the order in which its parts need each other. The worker's runs beside the page, the runner's
+# beside the worker, several times.
 _PAGE = ("viewer.js", "page.js")
-_WORKER = ("tiling.js", "georeference.js", "bands.js", "jpeg.js", "scene.js", "encode.js", "worker.js")
+_WORKER = ("tiling.js", "georeference.js", "bands.js", "jpeg.js", "runners.js", "scene.js", "encode.js", "worker.js")
+_RUNNER = ("runner.js",)
 # Part of the page → the file of an npm package that it is; ``tools/web/bundle.py`` puts them there.
 _PARTS = {
     "runtime": "ort.wasm.bundle.min.mjs.gz",
@@ -49,7 +51,8 @@ def export_web(model: SegmentationModel | str | Path, path: str | Path, *, overw
 
     The page takes pictures and GeoTIFFs of any size, cuts and reads them as ``segshrink predict`` does, shows classes
     and confidence, and gives the map as PNG and GeoTIFF. Images stay where they are: the page forbids itself any
-    connection. It runs ONNX Runtime in WebAssembly on one thread.
+    connection. It runs ONNX Runtime in WebAssembly on up to
+    four tiles at once.
 
     Args:
         model: A model, a run or model folder, or an ``.onnx`` file, whose precision is then that of the page.
@@ -111,6 +114,7 @@ def _render(name: str, description: ModelDescription, network: bytes, parts: dic
         notice=_text("NOTICE"),
         parts=parts,
         worker=_joined(_WORKER),
+        runner=_joined(_RUNNER),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
     )

@@ -1,9 +1,10 @@
-// Runs the network over a scene, tile by tile, away from the page, which stays responsive.
+// Has the network run over a scene, tile by tile, away from the page, which stays responsive.
 
 import { Refusal } from "./bands.js";
 import { NODATA, toGeotiff, toPng } from "./encode.js";
 import { pixelArea, pixelSize } from "./georeference.js";
 import { decodeJpegs } from "./jpeg.js";
+import { startRunners } from "./runners.js";
 import { openScene } from "./scene.js";
 import { layOut } from "./tiling.js";
 
@@ -11,9 +12,12 @@ import { layOut } from "./tiling.js";
 /** @typedef {import("./scene.js").Model} Model */
 /** @typedef {import("./tiling.js").Window} Window */
 /** @typedef {import("./tiling.js").Tile} Tile */
+/** @typedef {import("./tiling.js").Span} Span */
 /** @typedef {import("./bands.js").Pixels} Pixels */
 /** @typedef {import("./scene.js").Reading} Reading */
-/** @typedef {{model: Model, session: import("onnxruntime-web").InferenceSession, ort: import("onnxruntime-web")}} Engine */
+/** @typedef {import("./runners.js").Runner} Runner */
+/** @typedef {import("./runners.js").Decided} Decided */
+/** @typedef {{model: Model, runners: Runner[]}} Engine */
 /** @typedef {{scene: Scene, classes: Uint8Array}} Result */
 /** @typedef {{rows: Int32Array, cols: Int32Array}} Display The scene's pixels that are shown. */
 
@@ -30,7 +34,7 @@ let current = 0;
 
 self.onmessage = async ({ data }) => {
   try {
-    if (data.kind === "start") await start(data.model, data.parts);
+    if (data.kind === "start") await start(data.model, data.parts, data.code);
     if (data.kind === "cancel") current++;
     if (data.kind === "segment") await segment(data.file, ++current);
     if (data.kind === "save" && result) await save(result, data.format);
@@ -42,32 +46,22 @@ self.onmessage = async ({ data }) => {
 };
 
 /**
- * Unpacks and starts the runtime with the network; one thread, since pages from the disk get no shared memory.
+ * Unpacks what the page carries, and starts the network.
  * @param {Model} model
  * @param {Uint8Array<ArrayBuffer>[]} parts Gzipped.
+ * @param {string} code Of the runners.
  */
-async function start(model, parts) {
+async function start(model, parts, code) {
   const [runtime, binary, geotiff, network] = await Promise.all(parts.map(unpacked));
-  await import(scriptUrl(geotiff)); // defines GeoTIFF
+  await import(URL.createObjectURL(new Blob([geotiff], { type: "text/javascript" }))); // defines GeoTIFF
   decodeJpegs();
-  /** @type {import("onnxruntime-web")} */
-  const ort = await import(scriptUrl(runtime));
-  ort.env.wasm.numThreads = 1;
-  ort.env.wasm.wasmBinary = binary;
-  const options = /** @type {const} */ ({ executionProviders: ["wasm"], logSeverityLevel: 3 }); // errors
-  const session = await ort.InferenceSession.create(new Uint8Array(network), options);
-  engine = { model, session, ort };
+  engine = { model, runners: await startRunners(code, { runtime, binary, network }) };
   self.postMessage({ kind: "ready" });
 }
 
 /** @param {Uint8Array<ArrayBuffer>} part */
 function unpacked(part) {
   return new Response(new Blob([part]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
-}
-
-/** @param {ArrayBuffer} script */
-function scriptUrl(script) {
-  return URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
 }
 
 /**
@@ -90,18 +84,18 @@ async function segment(file, job) {
   self.postMessage({ kind: "opened", name: scene.name, height, width, shown, tiles, pixel: size });
   const classes = new Uint8Array(height * width).fill(NODATA), totals = new Totals(model.classes.length, area);
   let done = 0;
-  for (const span of spans) {
-    const reading = await scene.read(span.window);
-    const show = (/** @type {Window} */ kept, /** @type {Decided | null} */ decided) => {
-      const piece = pieceOf(reading, decided, span.window, kept, display, stretch);
-      const transfer = [piece.photo.buffer, piece.classes.buffer, piece.confidence.buffer];
-      self.postMessage({ kind: "piece", done, piece }, { transfer });
-    };
-    if (job === current) show(span.kept, null);
-    for (const tile of span.tiles) {
-      await new Promise((resolve) => setTimeout(resolve)); // lets "cancel" in
+  const show = (/** @type {Work} */ { reading, span }, /** @type {Window} */ kept, /** @type {Decided | null} */ decided) => {
+    const piece = pieceOf(reading, decided, span.window, kept, display, stretch);
+    const transfer = [piece.photo.buffer, piece.classes.buffer, piece.confidence.buffer];
+    self.postMessage({ kind: "piece", done, piece }, { transfer });
+  };
+  const queue = tilesOf(scene, spans);
+  await Promise.all(engine.runners.slice(0, tiles).map(async (runner) => {
+    if (!(await runner.isReady)) return;
+    for await (const { tile, ...work } of queue) {
       if (job !== current) return;
-      const decided = await decide(reading, span.window, tile);
+      if (tile === work.span.tiles[0]) show(work, work.span.kept, null);
+      const decided = await decide(runner, work, tile).catch(() => decide(engine.runners[0], work, tile));
       if (job !== current) return;
       done++;
       totals.add(decided, tile.kept);
@@ -109,45 +103,46 @@ async function segment(file, job) {
         const line = decided.classes.subarray(row * tile.kept.width, (row + 1) * tile.kept.width);
         classes.set(line, (tile.kept.row + row) * width + tile.kept.col);
       }
-      show(tile.kept, decided);
+      show(work, tile.kept, decided);
     }
-  }
+  }));
+  if (job !== current) return;
   result = { scene, classes };
   self.postMessage({ kind: "done", totals: totals.summary(), seconds: (performance.now() - began) / 1000 });
 }
 
-/** @typedef {{classes: Uint8Array, confidence: Uint8Array}} Decided Of the kept pixels; 255 where there is no data. */
+/** @typedef {{reading: Reading, span: Span}} Work What a tile is decided from. */
+/**
+ * Gives the tiles one after the other; what the next ones need is read while runners work.
+ * @param {Scene} scene
+ * @param {Span[]} spans
+ */
+async function* tilesOf(scene, spans) {
+  for (const span of spans) {
+    const reading = await scene.read(span.window);
+    for (const tile of span.tiles) yield { reading, span, tile };
+  }
+}
+
 /**
  * Runs the network on a tile.
- * @param {Reading} reading Of the span.
- * @param {Window} span
+ * @param {Runner} runner
+ * @param {Work} work
  * @param {Tile} tile
- * @returns {Promise<Decided>}
+ * @returns {Promise<Decided>} 255 where there is no data.
  */
-async function decide({ pixels, valid }, span, { window, kept }) {
-  const decided = { classes: new Uint8Array(kept.height * kept.width), confidence: new Uint8Array(kept.height * kept.width) };
-  const seen = !valid || anyValid(valid, span, window);
-  const logits = seen ? await run(pixels, span, window) : null;
-  const plane = window.height * window.width, count = engine.model.classes.length;
-  for (let row = 0, to = 0; row < kept.height; row++) {
-    let at = (kept.row + row - window.row) * window.width + kept.col - window.col;
+async function decide(runner, { reading: { pixels, valid }, span: { window: span } }, { window, kept }) {
+  if (valid && !anyValid(valid, span, window)) {
+    const nothing = () => new Uint8Array(kept.height * kept.width).fill(NODATA);
+    return { classes: nothing(), confidence: nothing() };
+  }
+  const { height, width } = window, images = planes(pixels, span, window);
+  const inside = { ...kept, row: kept.row - window.row, col: kept.col - window.col };
+  const decided = await runner.decide({ images, height, width, kept: inside });
+  for (let row = 0, to = 0; valid && row < kept.height; row++) {
     let place = (kept.row + row - span.row) * span.width + kept.col - span.col;
-    for (let col = 0; col < kept.width; col++, at++, to++, place++) {
-      if (!logits || (valid && !valid[place])) {
-        decided.classes[to] = decided.confidence[to] = NODATA;
-        continue;
-      }
-      let best = 0, highest = logits[at], sum = 0;
-      for (let number = 1; number < count; number++) {
-        const logit = logits[at + number * plane];
-        if (logit > highest) {
-          highest = logit;
-          best = number;
-        }
-      }
-      for (let number = 0; number < count; number++) sum += Math.exp(logits[at + number * plane] - highest);
-      decided.classes[to] = best;
-      decided.confidence[to] = STEPS / sum + 0.5;
+    for (let col = 0; col < kept.width; col++, to++, place++) {
+      if (!valid[place]) decided.classes[to] = decided.confidence[to] = NODATA;
     }
   }
   return decided;
@@ -167,13 +162,13 @@ function anyValid(valid, span, window) {
 }
 
 /**
+ * Returns the pixels of a window band by band, as the network takes them.
  * @param {Pixels} pixels
  * @param {Window} span
  * @param {Window} window
- * @returns {Promise<Float32Array>} Logits, class by class.
  */
-async function run(pixels, span, window) {
-  const { model: { bands, dtype }, session, ort } = engine, plane = window.height * window.width;
+function planes(pixels, span, window) {
+  const { bands, dtype } = engine.model, plane = window.height * window.width;
   const images = dtype === "uint8" ? new Uint8Array(bands * plane) : new Float32Array(bands * plane);
   for (let row = 0, to = 0; row < window.height; row++) {
     let from = ((window.row + row - span.row) * span.width + window.col - span.col) * bands;
@@ -181,9 +176,7 @@ async function run(pixels, span, window) {
       for (let band = 0; band < bands; band++) images[band * plane + to] = pixels[from++];
     }
   }
-  const tensor = new ort.Tensor(dtype === "uint8" ? "uint8" : "float32", images, [1, bands, window.height, window.width]);
-  const { logits } = await session.run({ [session.inputNames[0]]: tensor });
-  return /** @type {Float32Array} */ (logits.data);
+  return images;
 }
 
 /** Pixels, area on the ground and confidence of each class. */
