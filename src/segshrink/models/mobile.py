@@ -28,13 +28,14 @@ class _Blocks:
         stages: (number, expansion, channels, stride of the first, side of the filter) of blocks that are alike.
         kept: Blocks kept unless another number is asked for.
         epsilon: Of batch normalization.
-        timm: Whether files of weights name tensors as timm does, ``blocks.STAGE.PLACE.conv_pw``, not as here.
+        timm: Its name in timm, whose files name tensors ``blocks.STAGE.PLACE.conv_pw``; empty where they are named as
+            here.
     """
 
     stages: tuple[tuple[int, int, int, int, int], ...]
     kept: int
     epsilon: float = 1e-5
-    timm: bool = False
+    timm: str = ""
 
     @property
     def skips(self) -> tuple[int, ...]:
@@ -58,7 +59,7 @@ _ENCODERS: Mapping[str, _Blocks] = {
         ((1, 1, 16, 1, 3), (2, 6, 24, 2, 3), (2, 6, 40, 2, 5), (3, 6, 80, 2, 3), (3, 6, 112, 1, 5)),
         kept=8,
         epsilon=1e-3,
-        timm=True,
+        timm="tf_efficientnet_lite0",
     ),
 }
 # Channels of the context and of the decoder at stride 8, 4 and 2.
@@ -102,6 +103,7 @@ class MobileEncoder(nn.Module):
 
     Attributes:
         out_channels: Channels of the features at stride 2, 4, 8 and 16.
+        timm: The published network's name in timm, where its weights come from there.
         file_names: Own name of a tensor → its name in files of weights, where that is another.
     """
 
@@ -111,6 +113,7 @@ class MobileEncoder(nn.Module):
         blocks, epsilon = blocks or described.kept, described.epsilon
         channels = scaled_channels(32 * width)
         features: list[nn.Module] = [_normed(bands, channels, kernel=3, stride=2, epsilon=epsilon)]
+        self.timm = described.timm
         self.file_names = {"features.0.0": "conv_stem", "features.0.1": "bn1"} if described.timm else {}
         self.out_channels: list[int] = []
         self._taken = (*described.skips, blocks)
