@@ -116,6 +116,11 @@ class ImageSample:
         pixels = ((place.height * place.width, self._invalid[place]) for place in self._windows)
         return any(invalid <= _MOST_INVALID * count for count, invalid in pixels)
 
+    @property
+    def large(self) -> bool:
+        """Whether all nine windows fit: it has 384 pixels a side at least."""
+        return len(self._places) == _WINDOWS**2
+
 
 def feature_groups(bands: int) -> tuple[tuple[str, ...], ...]:
     """Name the features of images of so many bands, in order: traces of files, tones, colors (or none), details."""

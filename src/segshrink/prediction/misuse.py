@@ -33,9 +33,10 @@ _SHRINKAGE = 0.3
 # By how much undoing a fault must lower the squared distance: for each feature that it spoils, and for each squared
 # deviation that is left.
 _PRICE, _DOUBT = 1.2, 0.3
-# Squared deviations for each feature up to which a mended scene is like the training images: fewer for coarse ones, as
-# which photographs may pass, more for smooth ones, as which hardly anything passes; and beyond which it is unlike them.
-_NEAR, _NEAR_COARSE, _NEAR_SMOOTH, _FAR = 1.75, 1.1, 3.0, 2.2
+# Squared deviations for each feature up to which a mended scene is like the training images: fewer for exchanged bands
+# and coarse scenes, as which other ground and photographs may pass, more for smooth ones, as which hardly anything
+# passes; and beyond which it is unlike them.
+_NEAR, _NEAR_EXCHANGED, _NEAR_COARSE, _NEAR_SMOOTH, _FAR = 1.75, 1.0, 1.1, 3.0, 2.2
 # Least deviations between places, whatever those between some training images are; by the feature's name or its start.
 _LEAST = {
     **{"mean": 0.035, "dark": 0.035, "middle": 0.035, "bright": 0.035, "spread": 0.07, "skew": 0.14},
@@ -133,7 +134,8 @@ def find_misuse(description: ModelDescription | None, sample: ImageSample) -> Mi
     bright = float(np.quantile(points, 0.99))
     relative = (bright - images.low) / (images.high - images.low)
     features = image_features(sample, images.low, images.high)
-    cause = training.trace(features, relative, sample.windows[..., 0].size) or training.unlikeness(features)
+    cause = training.trace(features, relative, sample.windows[..., 0].size)
+    cause = cause or training.unlikeness(features, large=sample.large)
     if cause is None:
         return None
     numbers = {"high": images.high, "low": images.low, "bright": bright, "constant": features[training.at["constant"]]}
@@ -184,12 +186,17 @@ class _Training:
             return "stretched"
         return "compressed" if above("blocks", 3, 0.8) else None
 
-    def unlikeness(self, features: Features) -> str | None:
-        """Name the fault whose undoing brings an image nearest, "other" where none does, None where it is near."""
+    def unlikeness(self, features: Features, *, large: bool) -> str | None:
+        """Name the fault whose undoing brings an image nearest, "other" where none does, None where it is near.
+
+        Args:
+            features: The image's.
+            large: Whether they are of more than a few objects, such as red soil, that pass for near infrared.
+        """
         count = self._counted.sum()
         before = self._distance(features, ())
         best, most = None, 0.0
-        for fault in self._faults(features):
+        for fault in self._faults(features, large):
             after = self._distance(fault.undone, fault.spoiled)
             gain = before - after - fault.least_gain - _PRICE * len(fault.spoiled) - _DOUBT * after
             if gain > most and after < fault.near * (count - len(fault.spoiled)):
@@ -203,7 +210,7 @@ class _Training:
         off = ((features - self._mean) / self._deviation)[known]
         return float(off @ np.linalg.solve(self._correlations[np.ix_(known, known)], off))
 
-    def _faults(self, features: Features) -> Iterator[_Fault]:
+    def _faults(self, features: Features, large: bool) -> Iterator[_Fault]:
         """Yield the faults that an image may have, undone."""
         at = self.at
         rougher, smooth = self._off(features, "energy_0") > 0, features[at["energy_0"]] < _SMOOTH[0]
@@ -217,8 +224,9 @@ class _Training:
                 spoiled = [f"{name}_{octave}" for name in PER_OCTAVE for octave in range(octaves)]
                 yield _Fault("blurred", features, [*spoiled, *_named(at, "lit")], 0, _NEAR_SMOOTH)
         if "warm_level" in at:
-            yield _Fault("exchanged", exchanged(features, at), [], 9)
-            if self._off(features, "warm_level") > 0.5 and self._off(features, "opposite_detail_correlation") < -0.5:
+            yield _Fault("exchanged", exchanged(features, at), [], 9, _NEAR_EXCHANGED)
+            opposite = self._off(features, "opposite_detail_correlation")
+            if large and self._off(features, "warm_level") > 0.5 and opposite < -0.5:
                 spoiled = [*_named(at, "warm"), *_named(at, "opposite"), "vivid_light"]
                 yield _Fault("infrared", features, spoiled, 15)
 
