@@ -41,6 +41,7 @@ NAMES = {
             "prediction/scene.png",
             "prediction/scene.qml",
             "prediction/scene.overlay.jpg",
+            "prediction/ready.png",
             "int8/int8.onnx",
         ),
         *("scenes/dataset.yaml", "scenes/train/images/mine.jpg", "control/run.json"),

@@ -320,10 +320,11 @@ def test_demo_on_a_few_tiny_scenes(segshrink, tmp_path: Path, monkeypatch: pytes
     out = tmp_path / "demo"
     result = segshrink("demo", "--out", out, "--seed", "3")
     assert result.status == 0, result.err
-    names = ("report.html", "student.onnx", "prediction/scene.png", "prediction/scene.overlay.jpg", "int8/int8.onnx")
-    for name in names:
+    pictures = ("prediction/scene.overlay.jpg", "prediction/ready.overlay.jpg")
+    for name in ("report.html", "student.onnx", *pictures, "int8/int8.onnx"):
         assert (out / name).exists(), name
-        assert name == "prediction/scene.png" or name in result.out
+        assert name in result.out
+    assert (out / "prediction" / "scene.png").exists()
     assert json.loads((out / "run.json").read_text())["images"] == {"labeled": 1, "unlabeled": 2, "val": 2}
     other = segshrink("demo", "--out", out, "--seed", "4")
     assert other.status == 1

@@ -20,6 +20,7 @@ def demo(
     """
     from segshrink.cli._console import out_console, progress_bars
     from segshrink.cli._tables import print_comparison
+    from segshrink.workflows.demo import READY
     from segshrink.workflows.demo import demo as run_demo
 
     with progress_bars() as progress:
@@ -28,6 +29,9 @@ def demo(
     console = out_console()
     console.print(f"scenes: {made.data.parent} ({made.data.name} describes them)")
     console.print(f"a segmented scene: {made.overlay}")
+    ready = made.ready.files.overlay or made.ready.files.classes
+    remark = f"; {made.ready.misuse.looks_like}" if made.ready.misuse else ""
+    console.print(f"the same scene by {READY}, which comes with the package: {ready}{remark}")
     if made.page is not None:
         console.print(f"the student in any browser, on your own images: {made.page}")
     console.print(f"the student for any runtime: {made.onnx}")

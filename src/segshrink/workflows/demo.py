@@ -15,7 +15,7 @@ from segshrink.export import export_onnx
 from segshrink.files import refuse_foreign, writing
 from segshrink.folder_lock import claimed
 from segshrink.models import load_model
-from segshrink.prediction.scenes import SceneOptions, predict_scene
+from segshrink.prediction.scenes import SceneOptions, SceneResult, predict_scene, predict_scenes
 from segshrink.run_folder import WEB_PAGE
 from segshrink.workflows.distill import DistillResult, distill, refuse_foreign_runs
 from segshrink.workflows.progress import Progress, silent
@@ -26,6 +26,8 @@ TRAIN, VAL, UNLABELED, SIZE = 6, 10, 40, 384
 LABELED = 1
 # The scenes are the same whatever the seed of the trainings.
 SCENES_SEED = 0
+# A model that comes with the package.
+READY = "aerial-landcover"
 # Tiles that the int8 file is calibrated with, and points of mIoU that it may lose.
 TILES, MAX_DROP = 16, 1.0
 
@@ -38,6 +40,7 @@ class DemoResult:
         data: The data set's description.
         distilled: Student, teacher and control, with the report.
         overlay: A segmented scene.
+        ready: What a model that comes with the package makes of that scene, and says of it.
         page: The student as a page for browsers; None where it couldn't be written.
         onnx: The student in fp32.
         int8: The student in int8, beside fp32.
@@ -46,6 +49,7 @@ class DemoResult:
     data: Path
     distilled: DistillResult
     overlay: Path
+    ready: SceneResult
     page: Path | None
     onnx: Path
     int8: QuantizationResult
@@ -67,7 +71,8 @@ def demo(out: str | Path, *, seed: int = 0, progress: Progress = silent) -> Demo
     out = Path(out)
     with claimed(out):
         refuse_foreign_runs(out)
-        pictures = (out / "prediction" / name for name in ("scene.png", "scene.overlay.jpg", "scene.qml"))
+        names = (f"{stem}{end}" for stem in ("scene", "ready") for end in (".png", ".overlay.jpg", ".qml"))
+        pictures = (out / "prediction" / name for name in names)
         refuse_foreign(out / "student.onnx", *pictures)
         refuse_foreign(out / "int8", kind=QUANTIZATION)
         return _demo(out, seed=seed, progress=progress)
@@ -83,10 +88,13 @@ def _demo(out: Path, *, seed: int, progress: Progress) -> DemoResult:
     distilled = distill(recipe, out=out, control=True, resume=True, force=True, progress=progress)
     with writing(out):
         onnx = export_onnx(load_model(out), out / "student.onnx")
-        progress("segment, export", 1, 2)
+        progress("segment, export", 1, 3)
         scene = open_dataset(recipe.data).val[0]
-        files = predict_scene(onnx, scene.image, out / "prediction" / "scene.png", SceneOptions(overwrite=True))
-        progress("segment, export", 2, 2)
+        pictures, options = out / "prediction", SceneOptions(overwrite=True)
+        files = predict_scene(onnx, scene.image, pictures / "scene.png", options)
+        progress("segment, export", 2, 3)
+        (ready,) = predict_scenes(READY, [scene.image], pictures / "ready.png", options)
+        progress("segment, export", 3, 3)
         int8 = quantize(
             load_model(out),
             recipe.data,
@@ -97,7 +105,8 @@ def _demo(out: Path, *, seed: int, progress: Progress) -> DemoResult:
             progress=partial(progress, "quantize"),
         )
     page = distilled.folder / WEB_PAGE
-    return DemoResult(data, distilled, files.overlay or files.classes, page if page.is_file() else None, onnx, int8)
+    overlay, page_if_written = files.overlay or files.classes, page if page.is_file() else None
+    return DemoResult(data, distilled, overlay, ready, page_if_written, onnx, int8)
 
 
 def demo_recipes(data: Path, *, seed: int, teacher: Path) -> tuple[Recipe, Recipe]:
