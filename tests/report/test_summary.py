@@ -62,12 +62,14 @@ def test_what_a_student_lacked_that_isnt_above_its_control(
     (folder / "metrics.csv").write_text("\n".join(["epoch,val/loss", *rows]), encoding="utf-8")
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     record["images"]["unlabeled"] = unlabeled
+    record["steps"] = 320 if last > 0.48 else 2500
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
     caveat = summarize(collect([folder])).caveat
     assert "What may have held the student back: its teacher is" in caveat
     for text in expected:
         assert text in caveat
     assert ("still fell" in caveat, "no unlabeled" in caveat) == (last < 0.48, unlabeled == 0)
+    assert ("320 steps only" in caveat) == (last > 0.48)
     monkeypatch.setitem(SKILL, "student", 0.76)
     assert "held the student back" not in summarize(collect([write_student_run(tmp_path / "better")])).caveat
 

@@ -16,6 +16,8 @@ FEW_IMAGES = 10
 LEAST_LEAD = 4.0
 # A validation loss that falls by more than this share in the last quarter of a training.
 STILL_FALLING = 0.03
+# Steps below which a training is short: Beyer 2022 (arXiv 2106.05237) trains students for tens of thousands.
+SHORT = 2000
 # The 95th percentile is no more than so many medians, and times of equal networks differ by no more, undisturbed.
 UNSTEADY, SAME_TIME = 2.0, 1.2
 LEAKING = (
@@ -157,6 +159,8 @@ def _what_held_back(main: Run, control: Run, teacher: Run | None) -> str:
             f"its validation loss still fell by {formatting.percent(fall)} in the last quarter of {steps}, so longer "
             "training may help"
         )
+    elif main.record.steps and main.record.steps < SHORT:
+        reasons.append(f"it learned for {main.record.steps:,} steps only, where students go on learning for thousands")
     return f"What may have held the student back: {'; '.join(reasons)}." if reasons else ""
 
 

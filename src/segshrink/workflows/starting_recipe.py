@@ -167,6 +167,7 @@ teacher:                         # trained first; init --teacher T takes one tha
 # Written by segshrink init. Hours to expect: {expected}.
 #   segshrink distill recipe.yaml{" --control" if labeled else ""}
 #   segshrink compress recipe.yaml
+# That is a first look, all of it within an hour: distill --time 8h trains longer, and better.
 name: {yaml_value(name)}
 data: data.yaml
 crops: {{size: {sizes.crop}, batch_size: {sizes.batch}, per_epoch: {sizes.per_epoch}, rare_class_share: 0.1}}
