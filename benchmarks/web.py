@@ -161,16 +161,16 @@ def table(rows: Sequence[dict[str, Any]], cpu: str) -> str:
         f"{row['seconds']:.2f} | {'yes' if row['load']['busy'] else 'no'} |"
         for row in rows
     ]
-    quickest = min(rows, key=lambda row: row["seconds"])
     goals = {
         f"a page of {LARGEST_PAGE / 1e6:g} MB at most": min(row["bytes"] for row in rows) <= LARGEST_PAGE,
         f"{LEAST_AGREEMENT:.1%} of the pixels": all(row["same_pixels"] >= LEAST_AGREEMENT for row in rows),
         f"{LARGEST_DIFFERENCE} points of mIoU": all(
             100 * abs(row["mean_iou"] - row["predict_mean_iou"]) <= LARGEST_DIFFERENCE for row in rows
         ),
-        f"{LONGEST:g} s for {SIDE} x {SIDE} pixels ({quickest['network']})": quickest["side"] != SIDE
-        or quickest["seconds"] <= LONGEST,
     }
+    quickest = min(rows, key=lambda row: row["seconds"])
+    if quickest["side"] == SIDE:
+        goals[f"{LONGEST:g} s for {SIDE} x {SIDE} pixels ({quickest['network']})"] = quickest["seconds"] <= LONGEST
     return "\n".join([*lines, "", *(f"- {goal}: {'met' if met else 'missed'}" for goal, met in goals.items()), ""])
 
 
