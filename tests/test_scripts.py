@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -109,8 +108,6 @@ def test_three_commands_lead_from_a_folder_to_a_page(tmp_path: Path, monkeypatch
     rest = [f"teacher.model={tiny}", f"student.model={tiny}", "teacher.training.epochs=1", *SHORT[:4]]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FAMILIES", "student")
-    # Noise teaches nothing, which is tested in tests/workflows.
-    monkeypatch.setattr(import_module("segshrink.workflows.distill"), "check_advantage", lambda *_, **__: None)
     assert run(tmp_path, "three-commands.sh", folder, *rest, *SHORT[6:]) == 3
     assert Path("runs/fields-small/model.onnx").stat().st_size < 1_000_000
     assert "<canvas" in Path("runs/fields-small/map.html").read_text()
