@@ -26,6 +26,7 @@ from processor_results import RESULTS
 from segshrink.files import read_json, write_json, write_text
 from segshrink.machine import default_threads, describe_machine
 
+ROOT = Path(__file__).resolve().parents[1]
 # A model's place in a report, and how the gate's sentence begins.
 ROLES, GATE = ("student", "control", "teacher"), "error: there is little to distil"
 
@@ -41,14 +42,12 @@ def run(name: str, folder: Path, teacher: str | None, work: Path) -> dict[str, A
         "compress": ["compress", "recipe.yaml"],
     }
     row: dict[str, Any] = {"folder": name, "teacher": Path(teacher).name if teacher else None, "gate": False}
-    begin = time.time()
+    begin, environment = time.time(), {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     for verb, command in commands.items():
         started = time.time()
         with (place / f"{verb}.log").open("w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "segshrink.cli", *command], cwd=place, stdout=log, stderr=subprocess.STDOUT
-            )
-            status = process.wait()
+            line = [sys.executable, "-m", "segshrink.cli", *command]
+            status = subprocess.call(line, cwd=place, env=environment, stdout=log, stderr=subprocess.STDOUT)
         row[verb] = {"status": status, "minutes": (time.time() - started) / 60}
         row["gate"] |= GATE in (place / f"{verb}.log").read_text()
         print(name, verb, row[verb], flush=True)
