@@ -51,8 +51,7 @@ def export_web(model: SegmentationModel | str | Path, path: str | Path, *, overw
 
     The page takes pictures and GeoTIFFs of any size, cuts and reads them as ``segshrink predict`` does, shows classes
     and confidence, and gives the map as PNG and GeoTIFF. Images stay where they are: the page forbids itself any
-    connection. It runs ONNX Runtime in WebAssembly on up to
-    four tiles at once.
+    connection. It runs ONNX Runtime in WebAssembly on up to four tiles at once.
 
     Args:
         model: A model, a run or model folder, or an ``.onnx`` file, whose precision is then that of the page.
