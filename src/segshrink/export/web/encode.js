@@ -1,9 +1,10 @@
 // Class maps as files: PNG and GeoTIFF with the classes' colors, compressed by the browser. (geotiff.js's own writer
 // neither compresses nor has room for a palette.)
 
+import { NODATA } from "./stored.js";
+
 /** @typedef {{classes: Uint8Array, height: number, width: number, palette: number[][]}} ClassMap 255 is no data. */
 
-export const NODATA = 255;
 // Rows of a strip of a GeoTIFF hold about so many bytes.
 const STRIP_BYTES = 1 << 20;
 const SHORT = 3, LONG = 4, DOUBLE = 12, ASCII = 2;

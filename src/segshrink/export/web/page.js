@@ -1,11 +1,11 @@
 // The page: takes an image, shows what its worker finds, and hands over the map.
 
+import { STEPS } from "./stored.js";
 import { Viewer } from "./viewer.js";
 
 /** @typedef {import("./scene.js").Model} Model */
 /** @typedef {{pixels: number, area: number | null, confidence: number | null}} ClassTotal */
 
-const STEPS = 254;
 // From unsure to sure.
 const CONFIDENCE_COLORS = [[60, 9, 108], [181, 54, 122], [251, 136, 97], [252, 253, 191]];
 

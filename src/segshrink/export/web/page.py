@@ -34,9 +34,12 @@ if TYPE_CHECKING:
 
 # The page's code, in the order in which its parts need each other. The worker's runs beside the page, the runner's
 # beside the worker, several times.
-_PAGE = ("viewer.js", "page.js")
-_WORKER = ("tiling.js", "georeference.js", "bands.js", "jpeg.js", "runners.js", "scene.js", "encode.js", "worker.js")
-_RUNNER = ("runner.js",)
+_PAGE = ("stored.js", "viewer.js", "page.js")
+_WORKER = (
+    *("stored.js", "tiling.js", "georeference.js", "bands.js", "jpeg.js", "runners.js", "scene.js", "encode.js"),
+    "worker.js",
+)
+_RUNNER = ("stored.js", "runner.js")
 # Part of the page → the file of an npm package that it is; ``tools/web/bundle.py`` puts them there.
 _PARTS = {
     "runtime": "ort.wasm.bundle.min.mjs.gz",

@@ -1,10 +1,9 @@
 // Runs the network on tiles, one at a time; several of these work beside each other.
 
+import { STEPS } from "./stored.js";
+
 /** @typedef {import("./runners.js").Asked} Asked */
 /** @typedef {import("./runners.js").Decided} Decided */
-
-// Probabilities are stored as 0 .. 254.
-const STEPS = 254;
 
 /** @type {import("onnxruntime-web")} */
 let ort;

@@ -1,10 +1,11 @@
 // The image with its classes over it: painted piece by piece, moved and zoomed by mouse, touch and keys.
 
+import { NODATA } from "./stored.js";
+
 /** @typedef {{row: number, col: number, height: number, width: number, photo: Uint8ClampedArray<ArrayBuffer>,
  *   classes: Uint8Array, confidence: Uint8Array}} Piece */
 /** @typedef {(place: {row: number, col: number, index: number, confidence: number} | null) => void} Pointed */
 
-const NODATA = 255;
 const MOST_PIXELATED = 32, ZOOM_STEP = 1.5, MOVE_STEP = 60;
 
 export class Viewer {

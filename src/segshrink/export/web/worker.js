@@ -1,11 +1,12 @@
 // Has the network run over a scene, tile by tile, away from the page, which stays responsive.
 
 import { Refusal } from "./bands.js";
-import { NODATA, toGeotiff, toPng } from "./encode.js";
+import { toGeotiff, toPng } from "./encode.js";
 import { pixelArea, pixelSize } from "./georeference.js";
 import { decodeJpegs } from "./jpeg.js";
 import { startRunners } from "./runners.js";
 import { openScene } from "./scene.js";
+import { NODATA, STEPS } from "./stored.js";
 import { layOut } from "./tiling.js";
 
 /** @typedef {import("./scene.js").Scene} Scene */
@@ -21,8 +22,6 @@ import { layOut } from "./tiling.js";
 /** @typedef {{scene: Scene, classes: Uint8Array}} Result */
 /** @typedef {{rows: Int32Array, cols: Int32Array}} Display The scene's pixels that are shown. */
 
-// Probabilities are stored as 0 .. 254.
-const STEPS = 254;
 const LONGEST_SIDE_SHOWN = 4096;
 
 /** @type {Engine} */
