@@ -3,9 +3,9 @@
     python benchmarks/survival.py                          # hours on one core; goes on where it was stopped
     python benchmarks/survival.py --attempts 2 --jobs train predict --faults killed --out /tmp/smoke
 
-Every attempt starts a real command, disturbs it at a random moment between its first file and its usual end, looks at
-how it ended, lets it go on, and compares with what the undisturbed command gave: weights, maps, scores and metrics to
-the bit; of ``compress`` all but latencies; of ``tune`` that each trial ends once.
+Several at once share what is to be done. Every attempt starts a real command, disturbs it at a random moment between its
+first file and its usual end, looks at how it ended, lets it go on, and compares with what the undisturbed command gave:
+weights, maps, scores and metrics to the bit; of ``compress`` all but latencies; of ``tune`` that each trial ends once.
 
 - killed: SIGKILL to the command and its processes.
 - ended: SIGTERM or SIGINT; exit status 143 or 130 (or 0, when it was done already), no traceback, nothing left running.
@@ -22,6 +22,7 @@ Mounting needs root on Linux, the clock the program ``faketime``; what can't be 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import random
 import shutil
@@ -37,6 +38,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from locks import locked
 from segshrink import __version__
 from segshrink.files import read_json, write_json, write_text
 from segshrink.machine import describe_machine
@@ -46,6 +48,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 ENDED = {signal.SIGTERM: 143, signal.SIGINT: 130}
 # Longest that a command may take, and seconds after which the lease of a dead worker's trial is out.
 PATIENCE, LEASE = 900, 3600
+# A command is killed so many times as often as it meets another fault.
+OFTENER = 3
 
 
 class LostError(Exception):
@@ -335,16 +339,17 @@ def to_markdown(record: dict[str, Any]) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark; the exit status is 1 where anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--attempts", type=int, default=20, help="of each job and fault")
+    parser.add_argument(
+        "--attempts", type=int, default=20, help="kills of each command; a third of them of each other fault"
+    )
     parser.add_argument("--jobs", nargs="+", help="only these")
     parser.add_argument("--faults", nargs="+", choices=list(FAULTS), default=list(FAULTS), help="only these")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--again", action="store_true", help="forget what was tried before")
     given = parser.parse_args(arguments)
-    record: dict[str, Any] = {"rows": {}}
     path = given.out / "survival.json"
-    if path.exists() and not given.again:
-        record = read_json(path)
+    if given.again:
+        path.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as work:
         home = Path(work) / "home"
         home.mkdir()
@@ -352,28 +357,51 @@ def main(arguments: Sequence[str]) -> int:
         for name in given.jobs or jobs:
             whole: Whole | None = None
             for fault in given.faults:
-                row = record["rows"].setdefault(
-                    f"{name}: {fault}", {"job": name, "fault": fault, "attempts": 0, "lost": 0, "how": []}
-                )
-                while possible(jobs[name], fault) and row["attempts"] < given.attempts:
-                    if whole is None:
-                        folder = Path(work) / name
-                        (folder / "disk").mkdir(parents=True)
-                        whole = undisturbed(jobs[name], home, folder)
-                    how = tried(jobs[name], fault, home, whole, f"{name} {fault} {row['attempts']}")
-                    row["attempts"] += 1
-                    if how is not None:
-                        row["lost"] += 1
-                        row["how"].append(how)
-                    print(f"{name}, {fault}, attempt {row['attempts']}: {how or 'survived'}", flush=True)
-                    record |= {
-                        "segshrink": __version__,
-                        "machine": describe_machine(threads=1),
-                        "updated": datetime.now(UTC).isoformat(timespec="seconds"),
-                    }
-                    write_json(path, record)
-                    write_text(path.with_suffix(".md"), to_markdown(record))
-    return int(any(row["lost"] for row in record["rows"].values()))
+                with locked(lock_of(path, f"{name}-{fault}")) as mine:
+                    row = rows_of(path).get(
+                        f"{name}: {fault}", {"job": name, "fault": fault, "attempts": 0, "lost": 0, "how": []}
+                    )
+                    attempts = given.attempts if fault == "killed" else -(-given.attempts // OFTENER)
+                    while mine and possible(jobs[name], fault) and row["attempts"] < attempts:
+                        if whole is None:
+                            folder = Path(work) / name
+                            (folder / "disk").mkdir(parents=True)
+                            whole = undisturbed(jobs[name], home, folder)
+                        how = tried(jobs[name], fault, home, whole, f"{name} {fault} {row['attempts']}")
+                        row["attempts"] += 1
+                        if how is not None:
+                            row["lost"] += 1
+                            row["how"].append(how)
+                        print(f"{name}, {fault}, attempt {row['attempts']}: {how or 'survived'}", flush=True)
+                        record(path, row)
+    return int(any(row["lost"] for row in rows_of(path).values()))
+
+
+def lock_of(path: Path, part: str) -> Path:
+    """Return the lock of a part of a record."""
+    return (
+        Path(tempfile.gettempdir())
+        / f"segshrink-survival-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}-{part}.lock"
+    )
+
+
+def rows_of(path: Path) -> dict[str, Any]:
+    """Return what was tried so far."""
+    rows: dict[str, Any] = read_json(path)["rows"] if path.exists() else {}
+    return rows
+
+
+def record(path: Path, row: dict[str, Any]) -> None:
+    """Write a row beside those of other processes."""
+    with locked(lock_of(path, "record"), wait=True):
+        found = {
+            "segshrink": __version__,
+            "machine": describe_machine(threads=1),
+            "updated": datetime.now(UTC).isoformat(timespec="seconds"),
+            "rows": {**rows_of(path), f"{row['job']}: {row['fault']}": row},
+        }
+        write_json(path, found)
+        write_text(path.with_suffix(".md"), to_markdown(found))
 
 
 if __name__ == "__main__":
