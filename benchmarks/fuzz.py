@@ -3,8 +3,9 @@
     python benchmarks/fuzz.py --minutes 60                # results beside the scripts
     python benchmarks/fuzz.py --minutes 1 --out /tmp/smoke
 
-Each input is a sound file with some bytes changed, cut out, doubled or replaced by words that are known to hurt. What
-a reader may do with it: read it, or raise one of this package's errors, within five seconds.
+Atheris (``pip install "segshrink[fuzz]"``) looks for inputs that reach new code, from a sound file on: some bytes are
+changed, cut out, doubled or replaced by words that are known to hurt. What a reader may do with it: read it, or raise
+one of this package's errors, within five seconds. Each reader has a process of its own, so one that dies is noted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import argparse
 import io
 import json
 import random
+import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +24,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +39,7 @@ from segshrink import ClassMap, __version__, build_model, load_dataset, load_mod
 from segshrink.errors import SegshrinkError
 from segshrink.files import write_json, write_text
 from segshrink.imagery import MaskOptions, read_mask
-from segshrink.machine import describe_machine
+from segshrink.machine import describe_machine, last_words
 from segshrink.model_description import ModelDescription
 from segshrink.prediction.exported import read_description
 
@@ -175,13 +179,57 @@ def to_markdown(record: dict[str, Any]) -> str:
     """Return the results as a Markdown page."""
     head = (
         f"Written by `python benchmarks/fuzz.py`, {record['created']}, segshrink {record['segshrink']}, "
-        f"{record['machine']['cpu']}, Python {record['machine']['python']}, GDAL {record['gdal']}; seed "
-        f"{record['seed']}, {record['minutes']:g} minutes in all."
+        f"{record['machine']['cpu']}, Python {record['machine']['python']}, GDAL {record['gdal']}, "
+        f"Atheris {record['atheris']}; seed {record['seed']}, {record['minutes']:g} minutes in all."
     )
     rows = [f"| {name} | {row['inputs']:,} | {len(row['faults'])} |" for name, row in record["rows"].items()]
     told = [f"- {name}: {fault}" for name, row in record["rows"].items() for fault in row["faults"]]
     lines = ["# Damaged files", "", head, "", "| reader | inputs | kinds of faults |", "| --- | ---: | ---: |", *rows]
     return "\n".join([*lines, *(["", *told] if told else []), ""])
+
+
+def explore(reader: str, seconds: int, seed: int, notes: Path) -> None:
+    """Let a reader read for some seconds; ends the process. Notes hold the kinds of faults, a line each."""
+    import atheris
+
+    home = notes.parent
+    target = targets(home)[reader]
+    corpus = home / "corpus"
+    corpus.mkdir()
+    (corpus / "sound").write_bytes(target.content)
+    known: set[str] = set()
+
+    def judge(content: bytes) -> None:
+        fault = fault_of(target, content, home / f"fuzzed{target.suffix}")
+        if fault is not None and fault not in known:
+            known.add(fault)
+            with notes.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(fault.replace(str(home), "")) + "\n")
+
+    def change(content: bytes, longest: int, seed: int) -> bytes:
+        chance = random.Random(seed)
+        return mutated(content, chance)[:longest] if chance.random() < 0.5 else atheris.Mutate(content, longest)
+
+    atheris.instrument_all()
+    limits = [f"-max_total_time={seconds}", f"-seed={seed + 1}", f"-artifact_prefix={home}/", "-rss_limit_mb=4096"]
+    atheris.Setup([reader, *limits, "-max_len=65536", str(corpus)], judge, custom_mutator=change)
+    atheris.Fuzz()
+
+
+def explored(reader: str, seconds: int, seed: int) -> dict[str, Any]:
+    """Let a process of its own explore a reader; return the number of inputs and the kinds of faults."""
+    with tempfile.TemporaryDirectory() as name:
+        notes = Path(name) / "faults"
+        notes.touch()
+        options = ["--reader", reader, "--seconds", str(seconds), "--seed", str(seed), "--notes", str(notes)]
+        done = subprocess.run(
+            [sys.executable, __file__, *options], capture_output=True, text=True, errors="replace", check=False
+        )
+        faults = [json.loads(line) for line in notes.read_text(encoding="utf-8").splitlines()]
+        inputs = re.findall(r"^#(\d+)", done.stderr, re.MULTILINE) + re.findall(r"Done (\d+) runs", done.stderr)
+        if done.returncode:
+            faults.append(f"the process died: {last_words(done.returncode, done.stderr.encode())}")
+    return {"inputs": max(map(int, inputs), default=0), "faults": sorted(faults)}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -190,25 +238,23 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--minutes", type=float, default=60, help="for all readers together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    for name, kind in (("reader", str), ("seconds", int), ("notes", Path)):  # of a process that explores
+        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    rows: dict[str, dict[str, Any]] = {}
+    if given.reader:
+        explore(given.reader, given.seconds, given.seed, given.notes)
     with tempfile.TemporaryDirectory() as name:
-        found = targets(Path(name))
-        for reader, target in found.items():
-            chance, faults, inputs = random.Random(f"{reader} {given.seed}"), set(), 0
-            end = time.monotonic() + 60 * given.minutes / len(found)
-            while time.monotonic() < end:
-                fault = fault_of(target, mutated(target.content, chance), Path(name) / f"fuzzed{target.suffix}")
-                inputs += 1
-                if fault is not None:
-                    faults.add(fault.replace(name, ""))
-            rows[reader] = {"inputs": inputs, "faults": sorted(faults)}
-            print(f"{reader}: {inputs} inputs, {len(faults)} kinds of faults", flush=True)
+        readers = list(targets(Path(name)))
+    rows: dict[str, dict[str, Any]] = {}
+    for reader in readers:
+        rows[reader] = explored(reader, round(60 * given.minutes / len(readers)), given.seed)
+        print(f"{reader}: {rows[reader]['inputs']} inputs, {len(rows[reader]['faults'])} kinds of faults", flush=True)
     record = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "segshrink": __version__,
         "machine": describe_machine(threads=1),
         "gdal": rasterio.__gdal_version__,
+        "atheris": version("atheris"),
         "seed": given.seed,
         "minutes": given.minutes,
         "rows": rows,
