@@ -145,7 +145,7 @@ def test_tiles_are_what_the_network_sees_at_its_usual_size(classes_of_two: Class
     odd = choose_tiling(described(resize=0.37), runtime="onnxruntime")
     assert (odd.tile, odd.stride) == (1384, 1)
     one = choose_tiling(described(resize={"longest": 300}), runtime="onnxruntime")
-    assert len(rows_of_tiles(5000, 7000, tile=one.tile, overlap=one.overlap)) == 1
+    assert len(list(rows_of_tiles(5000, 7000, tile=one.tile, overlap=one.overlap))) == 1
     with pytest.raises(UsageError, match="takes no tiles"):
         choose_tiling(described(resize=(256, 256)), runtime="onnxruntime", tile=512)
 

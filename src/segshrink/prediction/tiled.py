@@ -112,8 +112,8 @@ def choose_tiling(
 
 def rows_of_tiles(
     height: int, width: int, *, tile: int | tuple[int, int], overlap: int, align: int = 1, centered: bool = True
-) -> list[tuple[Tile, ...]]:
-    """Cut an image into tiles, row by row from the top left.
+) -> Iterator[tuple[Tile, ...]]:
+    """Cut an image into tiles, row by row from the top left; no more than a row is held.
 
     Args:
         height: Rows of the image.
@@ -124,17 +124,15 @@ def rows_of_tiles(
         centered: Whether a tile decides what lies nearer to its middle than to those of its neighbors. Otherwise it
             decides what no later tile sees: it must be added to what earlier ones said.
     """
-    windows = grid(height, width, tile=tile, overlap=overlap, align=align)
-    rows = [list(row) for _, row in groupby(windows, key=lambda window: window.row)]
-    downs = _edges([(row[0].row, row[0].height) for row in rows], height, centered=centered)
-    rights = _edges([(window.col, window.width) for window in rows[0]], width, centered=centered)
-    return [
-        tuple(
-            Tile(window, Window(top, left, bottom - top, right - left))
-            for window, (left, right) in zip(row, pairwise(rights), strict=True)
+    cut = partial(grid, tile=tile, overlap=overlap, align=align)
+    rows = [(window.row, window.height) for window in cut(height, 1)]
+    cols = [(window.col, window.width) for window in cut(1, width)]
+    downs, rights = _edges(rows, height, centered=centered), _edges(cols, width, centered=centered)
+    for (row, tall), (top, bottom) in zip(rows, pairwise(downs), strict=True):
+        yield tuple(
+            Tile(Window(row, col, tall, wide), Window(top, left, bottom - top, right - left))
+            for (col, wide), (left, right) in zip(cols, pairwise(rights), strict=True)
         )
-        for row, (top, bottom) in zip(rows, pairwise(downs), strict=True)
-    ]
 
 
 def predict_tiles(

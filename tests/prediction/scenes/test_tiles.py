@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -59,7 +61,7 @@ def test_centered_tiles_decide_what_is_nearest_to_their_middle():
 
 def test_spans_hold_as_many_tiles_as_asked_for():
     for pixels, expected in ((1, 1), (3 * 32 * 48, 3), (6 * 32 * 48, 4), (10**9, 7)):
-        spans = lay_out(48, 32 * 7 + 16, tile=48, overlap=16, align=1, centered=True, span_pixels=pixels)
+        spans = list(lay_out(48, 32 * 7 + 16, tile=48, overlap=16, align=1, centered=True, span_pixels=pixels))
         assert max(len(span.tiles) for span in spans) == expected
         assert sum(len(span.tiles) for span in spans) == 7
 
@@ -102,6 +104,17 @@ def test_gives_what_blending_the_whole_scene_at_once_gives(height, width, step, 
         rows, cols = tile.kept.slices
         found[:, rows, cols] = rolling.add(tile, values * weights(window))
     np.testing.assert_allclose(found, at_once.result(), atol=2e-5)
+
+
+def test_tiles_of_a_high_scene_are_not_held():
+    tracemalloc.start()
+    tiles = sum(
+        len(span.tiles)
+        for span in lay_out(100_000, 3000, tile=64, overlap=32, align=1, centered=True, span_pixels=10**6)
+    )
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < 4 * tiles  # bytes: where rows begin, and one row
 
 
 def test_holds_no_more_than_what_two_rows_of_tiles_share():

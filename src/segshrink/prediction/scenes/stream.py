@@ -153,7 +153,8 @@ def predict_pieces(
     if isinstance(scene, Video):
         yield from streams.run(partial(_segmented, frame, tiling, options.blending) for frame in scene)
         return
-    spans = lay_out(
+    lay = partial(
+        lay_out,
         scene.height,
         scene.width,
         tile=tiling.tile,
@@ -165,12 +166,12 @@ def predict_pieces(
     run_tiles: RunTiles = partial(_kept_values, as_logits=options.needs_probabilities)
     blend = None
     if options.blending == "cosine":
-        tiles = [tile for span in spans for tile in span.tiles]
-        run_tiles = partial(_weighted_logits, Weights([tile.window for tile in tiles], overlap=tiling.overlap))
-        blend = RollingBlend(streams.backend.num_classes, tiles)
+        windows = (tile.window for span in lay() for tile in span.tiles)
+        run_tiles = partial(_weighted_logits, Weights(windows, overlap=tiling.overlap))
+        blend = RollingBlend(streams.backend.num_classes, (tile for span in lay() for tile in span.tiles))
     reader = ThreadPoolExecutor(1, thread_name_prefix="read")
     try:
-        batches = streams.run(_tasks(scene, spans, tiling.batch, run_tiles, reader))
+        batches = streams.run(_tasks(scene, lay(), tiling.batch, run_tiles, reader))
         for span, of_span in groupby(batches, key=lambda batch: batch.span):
             yield _piece(span, of_span, blend, streams.backend.num_classes, options)
     finally:
@@ -189,13 +190,13 @@ def _segmented(frame: Frame, tiling: Tiling, blend: Blending, backend: Backend) 
 
 
 def _tasks(
-    scene: Scene, spans: Sequence[Span], batch: int, run_tiles: RunTiles, reader: ThreadPoolExecutor
+    scene: Scene, spans: Iterator[Span], batch: int, run_tiles: RunTiles, reader: ThreadPoolExecutor
 ) -> Iterator[Callable[[Backend], _Batch]]:
     """Yield what the streams have to do; each span is being read before the one before it is handed out."""
-    reads = (reader.submit(scene.read, span.window) for span in spans)
-    following = next(reads)
-    for span in spans:
-        read, following = following, next(reads, following)
+    reads = ((span, reader.submit(scene.read, span.window)) for span in spans)
+    following = next(reads, None)
+    while following is not None:
+        (span, read), following = following, next(reads, None)
         for tiles in span.batches(batch):
             yield partial(_run, span, read, tiles, run_tiles)
 

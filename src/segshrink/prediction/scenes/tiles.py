@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -37,7 +37,7 @@ class Span:
 
 def lay_out(
     height: int, width: int, *, tile: int, overlap: int, align: int, centered: bool, span_pixels: int
-) -> list[Span]:
+) -> Iterator[Span]:
     """Cut a scene into spans of tiles, row by row.
 
     Args:
@@ -50,12 +50,10 @@ def lay_out(
             decides what no later tile sees: it must be added to what earlier ones said.
         span_pixels: About how many pixels are read at once.
     """
-    spans = []
     for tiles in rows_of_tiles(height, width, tile=tile, overlap=overlap, align=align, centered=centered):
         most = max(1, span_pixels // (tiles[0].window.height * (tile - overlap)))
         at_once = -(-len(tiles) // -(-len(tiles) // most))  # spans of about equal length
-        spans += [_span(tiles[start : start + at_once]) for start in range(0, len(tiles), at_once)]
-    return spans
+        yield from (_span(tiles[start : start + at_once]) for start in range(0, len(tiles), at_once))
 
 
 class Weights:
@@ -68,9 +66,12 @@ class Weights:
         overlap: Pixels over which weights fall to a window's border.
     """
 
-    def __init__(self, windows: Sequence[Window], *, overlap: int) -> None:
-        self._rows = _shares({(window.row, window.height) for window in windows}, overlap)
-        self._cols = _shares({(window.col, window.width) for window in windows}, overlap)
+    def __init__(self, windows: Iterable[Window], *, overlap: int) -> None:
+        rows, cols = set(), set()
+        for window in windows:
+            rows.add((window.row, window.height))
+            cols.add((window.col, window.width))
+        self._rows, self._cols = _shares(rows, overlap), _shares(cols, overlap)
 
     def __call__(self, window: Window) -> NDArray[np.float32]:
         """Return the (height, width) weights of one of the windows."""
@@ -89,9 +90,11 @@ class RollingBlend:
         tiles: All tiles of the scene, in order.
     """
 
-    def __init__(self, channels: int, tiles: Sequence[Tile]) -> None:
-        carried = max(tile.window.height - tile.kept.height for tile in tiles)
-        width = tiles[-1].window.col + tiles[-1].window.width
+    def __init__(self, channels: int, tiles: Iterable[Tile]) -> None:
+        carried = width = 0
+        for tile in tiles:
+            carried = max(carried, tile.window.height - tile.kept.height)
+            width = max(width, tile.window.col + tile.window.width)
         self._below = np.zeros((channels, carried, width), np.float32)
         self._from_above = 0  # rows of _below that hold something
         self._right: NDArray[np.float32] | None = None
