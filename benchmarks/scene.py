@@ -57,7 +57,6 @@ KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "M
 LEVERS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "as it comes": ({}, ()),
     "freed memory stays with the process": (KEEPING, ()),
-    "64 MB of decoded blocks kept by GDAL instead of a share of the memory": ({"GDAL_CACHEMAX": "64"}, ()),
     "one thread for NumPy's products": ({"OPENBLAS_NUM_THREADS": "1"}, ()),
     "tiles of 384 pixels": ({}, ("--tile", "384")),
     "tiles of 768 pixels": ({}, ("--tile", "768")),

@@ -3,9 +3,10 @@
     python benchmarks/survival.py                          # hours on one core; goes on where it was stopped
     python benchmarks/survival.py --attempts 2 --jobs train predict --faults killed --out /tmp/smoke
 
-Several at once share what is to be done. Every attempt starts a real command, disturbs it at a random moment between its
-first file and its usual end, looks at how it ended, lets it go on, and compares with what the undisturbed command gave:
-weights, maps, scores and metrics to the bit; of ``compress`` all but latencies; of ``tune`` that each trial ends once.
+Several at once share what is to be done. Every attempt starts a real command, disturbs it at a random moment between
+its first file and its usual end, looks at how it ended, lets it go on, and compares with what the undisturbed command
+gave: weights, maps, scores and metrics to the bit; of ``compress`` all but latencies; of ``tune`` that each trial ends
+once.
 
 - killed: SIGKILL to the command and its processes.
 - ended: SIGTERM or SIGINT; exit status 143 or 130 (or 0, when it was done already), no traceback, nothing left running.
