@@ -23,7 +23,6 @@ from segshrink.errors import FileError
 from segshrink.files import replacing
 from segshrink.imagery.georeference import Georeference
 from segshrink.imagery.raster_files import gdal_settings, silent
-from segshrink.machine import default_threads
 from segshrink.tiling import Window
 
 # Dataset tag that holds the class map as JSON.
@@ -141,7 +140,7 @@ def open_cog(
         copied = {**_CLOUD_OPTIMIZED, "blocksize": block, "predictor": "yes" if classes is None else "no"}
         with settings(), silent(NotGeoreferencedWarning):
             _refuse_truncated(windowed)
-            rasterio.shutil.copy(windowed, temporary, **copied, num_threads=default_threads())
+            rasterio.shutil.copy(windowed, temporary, **copied)  # threads would take memory, and no less time
             _refuse_truncated(temporary)
         if classes is None:
             auxiliary_path(path).unlink(missing_ok=True)  # described an older file

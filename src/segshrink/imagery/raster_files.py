@@ -58,9 +58,9 @@ _SIGNATURES = {
 _VRT = re.compile(rb"\s*(<\?xml[^>]*\?>)?\s*<VRTDataset")
 # Python's list of warning filters is shared by all threads.
 _FILTERS = threading.RLock()
-# What GDAL keeps of decoded blocks, in bytes, whatever the size of a scene: a row of tiles of 512 rows, 80,000 columns
+# What GDAL keeps of decoded blocks, in bytes, whatever the size of a scene: a row of tiles of 512 rows, 60,000 columns
 # and three bytes. GDAL reads this once, with the first block of the process.
-_CACHE_BYTES = 128 << 20
+_CACHE_BYTES = 96 << 20
 # No measuring device has so many bands; each costs time when a file is opened.
 _MOST_BANDS = 4096
 # Decoded sizes in bytes below which no file is suspected.
