@@ -45,6 +45,15 @@ from segshrink.prediction.exported import read_description
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SIDE, LONGEST = 24, 5.0
+# What a process that explores runs: only what is imported in the block tells Atheris what it does.
+EXPLORER = """
+import pathlib, sys, atheris
+with atheris.instrument_imports(include=["segshrink", "yaml"]):
+    import fuzz
+    reader, seconds, seed, home = sys.argv[1:]
+    fuzz.explore(reader, seconds, seed, pathlib.Path(home))
+"""
+NOTES = "faults"
 TRANSFORM = Affine(1, 0, 3e5, 0, -1, 2.8e6)
 CLASSES = ClassMap.build([("ground", None, 0), ("roof", None, 1)])
 COLORED = ClassMap.build([("ground", "#785A3C", None), ("roof", "#C82828", None)])
@@ -188,11 +197,10 @@ def to_markdown(record: dict[str, Any]) -> str:
     return "\n".join([*lines, *(["", *told] if told else []), ""])
 
 
-def explore(reader: str, seconds: int, seed: int, notes: Path) -> None:
-    """Let a reader read for some seconds; ends the process. Notes hold the kinds of faults, a line each."""
+def explore(reader: str, seconds: str, seed: str, home: Path) -> None:
+    """Let a reader read for some seconds; ends the process. The kinds of faults are noted in ``home``, a line each."""
     import atheris
 
-    home = notes.parent
     target = targets(home)[reader]
     corpus = home / "corpus"
     corpus.mkdir()
@@ -203,15 +211,14 @@ def explore(reader: str, seconds: int, seed: int, notes: Path) -> None:
         fault = fault_of(target, content, home / f"fuzzed{target.suffix}")
         if fault is not None and fault not in known:
             known.add(fault)
-            with notes.open("a", encoding="utf-8") as stream:
+            with (home / NOTES).open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(fault.replace(str(home), "")) + "\n")
 
     def change(content: bytes, longest: int, seed: int) -> bytes:
         chance = random.Random(seed)
         return mutated(content, chance)[:longest] if chance.random() < 0.5 else atheris.Mutate(content, longest)
 
-    atheris.instrument_all()
-    limits = [f"-max_total_time={seconds}", f"-seed={seed + 1}", f"-artifact_prefix={home}/", "-rss_limit_mb=4096"]
+    limits = [f"-max_total_time={seconds}", f"-seed={int(seed) + 1}", f"-artifact_prefix={home}/", "-rss_limit_mb=4096"]
     atheris.Setup([reader, *limits, "-max_len=65536", str(corpus)], judge, custom_mutator=change)
     atheris.Fuzz()
 
@@ -219,11 +226,11 @@ def explore(reader: str, seconds: int, seed: int, notes: Path) -> None:
 def explored(reader: str, seconds: int, seed: int) -> dict[str, Any]:
     """Let a process of its own explore a reader; return the number of inputs and the kinds of faults."""
     with tempfile.TemporaryDirectory() as name:
-        notes = Path(name) / "faults"
+        notes = Path(name) / NOTES
         notes.touch()
-        options = ["--reader", reader, "--seconds", str(seconds), "--seed", str(seed), "--notes", str(notes)]
+        command = [sys.executable, "-c", EXPLORER, reader, str(seconds), str(seed), name]
         done = subprocess.run(
-            [sys.executable, __file__, *options], capture_output=True, text=True, errors="replace", check=False
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, errors="replace", check=False
         )
         faults = [json.loads(line) for line in notes.read_text(encoding="utf-8").splitlines()]
         inputs = re.findall(r"^#(\d+)", done.stderr, re.MULTILINE) + re.findall(r"Done (\d+) runs", done.stderr)
@@ -238,11 +245,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--minutes", type=float, default=60, help="for all readers together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    for name, kind in (("reader", str), ("seconds", int), ("notes", Path)):  # of a process that explores
-        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    if given.reader:
-        explore(given.reader, given.seconds, given.seed, given.notes)
     with tempfile.TemporaryDirectory() as name:
         readers = list(targets(Path(name)))
     rows: dict[str, dict[str, Any]] = {}
