@@ -314,8 +314,8 @@ def tried(job: Job, fault: str, home: Path, whole: Whole, seed: str) -> str | No
     return None
 
 
-def to_markdown(record: dict[str, Any]) -> str:
-    """Return the results as a Markdown page."""
+def to_markdown(record: dict[str, Any], fuzzed: dict[str, Any] | None) -> str:
+    """Return the results as a Markdown page, with what ``fuzz.py`` found."""
     machine, rows = record["machine"], record["rows"]
     done, lost = (sum(row[name] for row in rows.values()) for name in ("attempts", "lost"))
     lines = [
@@ -334,6 +334,16 @@ def to_markdown(record: dict[str, Any]) -> str:
     told = [f"- {row['job']}, {row['fault']}: {how}" for row in rows.values() for how in row["how"]]
     if told:
         lines += ["", "## Lost", "", *told]
+    if fuzzed is not None:
+        rows_read = fuzzed["rows"].values()
+        inputs, faults = sum(row["inputs"] for row in rows_read), sum(len(row["faults"]) for row in rows_read)
+        lines += [
+            "",
+            "## Damaged files",
+            "",
+            f"Atheris gave readers {inputs:,} damaged files in {fuzzed['minutes'] / 60:g} hours and found {faults} kinds "
+            "of faults ([fuzz.md](fuzz.md)).",
+        ]
     return "\n".join([*lines, ""])
 
 
@@ -375,6 +385,8 @@ def main(arguments: Sequence[str]) -> int:
                             row["how"].append(how)
                         print(f"{name}, {fault}, attempt {row['attempts']}: {how or 'survived'}", flush=True)
                         record(path, row)
+    if path.exists():
+        write_page(path, read_json(path))  # what was fuzzed meanwhile is on it
     return int(any(row["lost"] for row in rows_of(path).values()))
 
 
@@ -402,7 +414,13 @@ def record(path: Path, row: dict[str, Any]) -> None:
             "rows": {**rows_of(path), f"{row['job']}: {row['fault']}": row},
         }
         write_json(path, found)
-        write_text(path.with_suffix(".md"), to_markdown(found))
+        write_page(path, found)
+
+
+def write_page(path: Path, found: dict[str, Any]) -> None:
+    """Write the page of a record beside it."""
+    fuzzed = path.with_name("fuzz.json")
+    write_text(path.with_suffix(".md"), to_markdown(found, read_json(fuzzed) if fuzzed.exists() else None))
 
 
 if __name__ == "__main__":
