@@ -158,9 +158,14 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
                 home.rmdir()
 
 
-def sweep(folder: Path) -> None:
-    """Remove what dead processes left anywhere inside a folder; a folder that was just replaced gets its name back."""
-    for home in folder.rglob(_SCRATCH):
+def sweep(folder: Path, *, deep: bool = True) -> None:
+    """Remove what dead processes left in a folder; a folder that was just replaced gets its name back.
+
+    Args:
+        folder: The folder.
+        deep: Whether to look anywhere inside it.
+    """
+    for home in folder.rglob(_SCRATCH) if deep else [folder / _SCRATCH]:
         _sweep(home)
         with suppress(OSError):
             home.rmdir()

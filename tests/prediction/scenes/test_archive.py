@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from segshrink import build_model, export_onnx
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError, UsageError
 from segshrink.folder_lock import claimed_name
+from segshrink.machine import ProcessIdentity
 from segshrink.prediction.scenes import SceneOptions, Shard, estimate_scenes, predict_scenes, read_manifest
 
 from ..conftest import BoxBackend
@@ -146,9 +148,14 @@ def test_a_scene_under_way_elsewhere_is_waited_for(tmp_path: Path, box: Any) -> 
     assert first.exists()
 
 
-def test_workers_that_are_killed_leave_every_scene_to_the_others(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classes = ClassMap.build(["land", "water"])
-    model = export_onnx(build_model("unet", classes, options={"width": 2, "depth": 2}).eval(), tmp_path / "m.onnx")
+    network = build_model("unet", classes, options={"width": 2, "depth": 2}).eval()
+    return export_onnx(network, tmp_path_factory.mktemp("model") / "m.onnx")
+
+
+def test_workers_that_are_killed_leave_every_scene_to_the_others(model: Path, tmp_path: Path) -> None:
     draw(tmp_path / "in", [f"s{number}" for number in range(24)], bands="RGB")
     predict_scenes(model, [tmp_path / "in"], tmp_path / "alone", PLAIN)
     out = tmp_path / "out"
@@ -170,6 +177,20 @@ def test_workers_that_are_killed_leave_every_scene_to_the_others(tmp_path: Path)
     told = [name for names in made[1:] for name in names]
     assert len(told) == len(set(told))  # nobody did another's work again
     assert not list(out.glob(".*lock"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="when a process began is read from /proc")
+def test_what_a_worker_left_that_was_killed_at_its_end_is_removed(model: Path, tmp_path: Path) -> None:
+    scenes, out = draw(tmp_path / "in", ["a", "b"], bands="RGB"), tmp_path / "out"
+    predict_scenes(model, scenes, out, PLAIN)
+    made = sorted(out.iterdir())
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    scratch = out / ".segshrink-scratch" / f".segshrink-{replace(ProcessIdentity.own(), pid=killed.pid)}-x"
+    scratch.mkdir(parents=True)
+    (out / ".a.png.segshrink-lock").touch()
+    predict_scenes(model, scenes, out, PLAIN)
+    assert sorted(out.iterdir()) == made
 
 
 def test_what_it_will_take_is_judged_by_scenes_of_all_sizes(tmp_path: Path, box: Any) -> None:

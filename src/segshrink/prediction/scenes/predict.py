@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from segshrink.errors import ConfigError, DataError, FileError, SegshrinkError
-from segshrink.files import is_utf8
+from segshrink.files import is_utf8, sweep
 from segshrink.folder_lock import InUseError, claimed_name
 from segshrink.formatting import listed
 from segshrink.imagery.image_features import ImageSample
@@ -191,7 +191,9 @@ class Archive:
     def predict(self, progress: Progress | None) -> list[SceneResult]:
         """Predict what isn't yet, scene by scene; what another process has under way is waited for."""
         plans = self._plans()
-        finished = {plan.files.classes for plan in plans if self._held(plan)}
+        held = [plan for plan in plans if self._held(plan)]
+        _tidy(held)
+        finished = {plan.files.classes for plan in held}
         misused: dict[Path, Misuse | None] = {}
         waiting = deque(plan for plan in plans if plan.files.classes not in finished)
         self.records.refuse_foreign(waiting)
@@ -337,6 +339,15 @@ def _expanded(sources: Sequence[Source], out: Path, shard: Shard | None) -> Mapp
 
 def _lock_of(plan: ScenePlan) -> Path:
     return plan.files.classes.with_name(f".{plan.files.classes.name}.segshrink-lock")
+
+
+def _tidy(plans: Sequence[ScenePlan]) -> None:
+    """Remove what killed processes left beside results that are whole."""
+    for home in {plan.files.classes.parent for plan in plans}:
+        sweep(home, deep=False)
+    for lock in filter(Path.exists, map(_lock_of, plans)):
+        with suppress(FileError), claimed_name(lock, name=lock.name):
+            pass  # nobody holds it, so it goes
 
 
 def _report(progress: Progress | None, before: int, total: int, done: int, name: str) -> None:
