@@ -142,7 +142,8 @@ class Attempt:
         found = self.job.result(self.out)
         if other := [name for name in {**found, **self.whole.result} if found.get(name) != self.whole.result.get(name)]:
             raise LostError(f"another result: {', '.join(sorted(other)[:3])}")
-        if left := [path for path in self.out.rglob(".segshrink-*") if path.is_dir()]:
+        left = [path for path in self.out.rglob(".segshrink-*") if path.is_dir()]
+        if left := [*left, *self.out.rglob(".*.segshrink-lock")]:
             raise LostError(f"left behind: {left[0].name}")
 
     @property
@@ -239,7 +240,8 @@ def two_at_once(attempt: Attempt, chance: random.Random) -> None:
     program = attempt.start_to_moment()
     attempt.log = "second.txt"
     status = attempt.wait(attempt.start(again=attempt.out.exists()))
-    if status not in (0, 1) or (status and f"{program.pid}" not in attempt.sentence):
+    named = f"{program.pid}" in attempt.told or program.poll() is not None  # or there is nobody to be named any more
+    if status not in (0, 1) or (status and not (attempt.sentence and named)):
         raise LostError(f"the second ended with status {status}: {attempt.told[-200:]!r}")
     attempt.log = "first.txt"
     if attempt.wait(program):

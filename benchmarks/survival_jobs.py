@@ -89,7 +89,7 @@ def tuned(out: Path) -> Result:
 def quantized(out: Path) -> Result:
     """The bytes of the graphs, and their scores."""
     found = json.loads((out / "quantization.json").read_text())
-    return {**files(out, "*.onnx"), "scores": [one["mean_iou"] for one in found["files"]]}
+    return {**files(out, "*.onnx"), "scores": [one["mean_iou"] for one in found["rows"]]}
 
 
 def draw(folder: Path, name: str, random: np.random.Generator) -> None:
