@@ -64,6 +64,17 @@ def test_distill_returns_the_scores_of_all_and_the_page(distilled: Distilled) ->
     assert [stage for stage in stages if stage in expected] == expected
 
 
+def test_a_run_folder_is_kept_from_the_first_stage_to_the_last(tmp_path: Path) -> None:
+    out, kept = tmp_path / "run", dict[str, bool]()
+
+    def progress(stage: str, done: float, total: float, note: str = "") -> None:
+        kept[stage] = kept.get(stage, True) and (out / ".segshrink-lock").exists()
+
+    segshrink.train(tiny_recipe(tmp_path), out=out, progress=progress)
+    assert len(kept) > 1
+    assert all(kept.values()), kept
+
+
 def test_evaluate_gives_what_the_run_holds(distilled: Distilled, tmp_path: Path) -> None:
     folder = distilled[0].folder
     evaluation = segshrink.evaluate(folder)

@@ -69,13 +69,13 @@ def train(
 
     Raises:
         ConfigError: The recipe lacks what is to be trained.
-        FileError: ``out`` holds another run or what this program didn't write.
+        FileError: ``out`` is in use, or holds another run or what this program didn't write.
         TrainingError: The loss became NaN or infinite, or nothing fits into the memory.
     """
     out, recipe = Path(out), recipe_with_files(as_recipe(recipe))
     folder = RunFolder(out)
     role: Role = "control" if control else "teacher"
-    with trusted_functions(*recipe.functions):
+    with claimed(out), trusted_functions(*recipe.functions):
         if memory is not None:
             recipe = _fitted(recipe, folder, role, memory, resume=resume, progress=progress)
         dataset = open_dataset(recipe.data)
@@ -91,7 +91,8 @@ def train(
         else:
             measure_run(out, dataset, progress=progress)
             time_runs([out], progress=progress)
-    return TrainResult(out, folder.evaluation().scores.mean_iou, write_report(runs))
+        report = write_report(runs)
+    return TrainResult(out, folder.evaluation().scores.mean_iou, report)
 
 
 def _fitted(recipe: Recipe, folder: RunFolder, role: Role, limit: float, *, resume: bool, progress: Progress) -> Recipe:
