@@ -155,6 +155,13 @@ class Attempt:
         return lines[0]
 
 
+def ends_soon(program: subprocess.Popen[str]) -> bool:
+    """Whether a program ends within seconds."""
+    with suppress(subprocess.TimeoutExpired):
+        program.wait(5)
+    return program.poll() is not None
+
+
 def end_session(program: subprocess.Popen[str], number: int) -> bool:
     """Send a signal to all of a session; tell whether anybody was there."""
     try:
@@ -240,7 +247,7 @@ def two_at_once(attempt: Attempt, chance: random.Random) -> None:
     program = attempt.start_to_moment()
     attempt.log = "second.txt"
     status = attempt.wait(attempt.start(again=attempt.out.exists()))
-    named = f"{program.pid}" in attempt.told or program.poll() is not None  # or there is nobody to be named any more
+    named = f"{program.pid}" in attempt.told or ends_soon(program)  # there is nobody to be named any more
     if status not in (0, 1) or (status and not (attempt.sentence and named)):
         raise LostError(f"the second ended with status {status}: {attempt.told[-200:]!r}")
     attempt.log = "first.txt"
