@@ -5,7 +5,8 @@
 
 Atheris (``pip install "segshrink[fuzz]"``) looks for inputs that reach new code, from a sound file on: some bytes are
 changed, cut out, doubled or replaced by words that are known to hurt. What a reader may do with it: read it, or raise
-one of this package's errors, within five seconds. Each reader has a process of its own, so one that dies is noted.
+one of this package's errors, within five seconds of processor time. Each reader has a process of its own, so one that
+dies is noted; the inputs of faults are kept in the JSON file, as hexadecimal digits.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
 def fault_of(target: Target, content: bytes, path: Path) -> str | None:
     """Let a reader read; return what it did that it may not do."""
     path.write_bytes(content)
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -179,8 +180,8 @@ def fault_of(target: Target, content: bytes, path: Path) -> str | None:
     except Exception as error:  # any that isn't the program's own is the fault that is looked for
         last = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}: {str(error)[:200]!r}"
-    if (seconds := time.perf_counter() - start) > LONGEST:
-        return f"took {seconds:.0f} s"
+    if (seconds := time.process_time() - start) > LONGEST:
+        return f"took {seconds:.0f} s of processor time"
     return None
 
 
@@ -192,7 +193,7 @@ def to_markdown(record: dict[str, Any]) -> str:
         f"Atheris {record['atheris']}; seed {record['seed']}, {record['minutes']:g} minutes in all."
     )
     rows = [f"| {name} | {row['inputs']:,} | {len(row['faults'])} |" for name, row in record["rows"].items()]
-    told = [f"- {name}: {fault}" for name, row in record["rows"].items() for fault in row["faults"]]
+    told = [f"- {name}: {found['fault']}" for name, row in record["rows"].items() for found in row["faults"]]
     lines = ["# Damaged files", "", head, "", "| reader | inputs | kinds of faults |", "| --- | ---: | ---: |", *rows]
     return "\n".join([*lines, *(["", *told] if told else []), ""])
 
@@ -212,7 +213,8 @@ def explore(reader: str, seconds: str, seed: str, home: Path) -> None:
         if fault is not None and fault not in known:
             known.add(fault)
             with (home / NOTES).open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(fault.replace(str(home), "")) + "\n")
+                found = {"fault": fault.replace(str(home), ""), "input": content.hex()}
+                stream.write(json.dumps(found) + "\n")
 
     def change(content: bytes, longest: int, seed: int) -> bytes:
         chance = random.Random(seed)
@@ -235,8 +237,8 @@ def explored(reader: str, seconds: int, seed: int) -> dict[str, Any]:
         faults = [json.loads(line) for line in notes.read_text(encoding="utf-8").splitlines()]
         inputs = re.findall(r"^#(\d+)", done.stderr, re.MULTILINE) + re.findall(r"Done (\d+) runs", done.stderr)
         if done.returncode:
-            faults.append(f"the process died: {last_words(done.returncode, done.stderr.encode())}")
-    return {"inputs": max(map(int, inputs), default=0), "faults": sorted(faults)}
+            faults.append({"fault": f"the process died: {last_words(done.returncode, done.stderr.encode())}"})
+    return {"inputs": max(map(int, inputs), default=0), "faults": faults}
 
 
 def main(arguments: Sequence[str]) -> int:
