@@ -23,7 +23,6 @@ Mounting needs root on Linux, the clock the program ``faketime``; what can't be 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import random
 import shutil
@@ -35,15 +34,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from locks import locked
-from segshrink import __version__
-from segshrink.files import read_json, write_json, write_text
-from segshrink.machine import describe_machine
+from segshrink.files import read_json
 from survival_jobs import Job, Result, environment, prepare
+from survival_results import lock_of, record, rows_of, write_page
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ENDED = {signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -51,6 +48,7 @@ ENDED = {signal.SIGTERM: 143, signal.SIGINT: 130}
 PATIENCE, LEASE = 900, 3600
 # A command is killed so many times as often as it meets another fault.
 OFTENER = 3
+UNTRIED: dict[str, Any] = {"attempts": 0, "lost": 0, "how": []}
 
 
 class LostError(Exception):
@@ -323,39 +321,6 @@ def tried(job: Job, fault: str, home: Path, whole: Whole, seed: str) -> str | No
     return None
 
 
-def to_markdown(record: dict[str, Any], fuzzed: dict[str, Any] | None) -> str:
-    """Return the results as a Markdown page, with what ``fuzz.py`` found."""
-    machine, rows = record["machine"], record["rows"]
-    done, lost = (sum(row[name] for row in rows.values()) for name in ("attempts", "lost"))
-    lines = [
-        "# What survives",
-        "",
-        f"Written by `python benchmarks/survival.py`, {record['updated']}, segshrink {record['segshrink']}, "
-        f"{machine['cpu']}, Python {machine['python']}. {done} attempts, {done - lost} survived, {lost} lost; the "
-        "script says what is done to a command and what has to be equal afterwards.",
-        "",
-        "| command | fault | attempts | survived | lost |",
-        "| --- | --- | ---: | ---: | ---: |",
-    ]
-    for row in rows.values():
-        kept = row["attempts"] - row["lost"]
-        lines.append(f"| {row['job']} | {row['fault']} | {row['attempts']} | {kept} | {row['lost']} |")
-    told = [f"- {row['job']}, {row['fault']}: {how}" for row in rows.values() for how in row["how"]]
-    if told:
-        lines += ["", "## Lost", "", *told]
-    if fuzzed is not None:
-        rows_read = fuzzed["rows"].values()
-        inputs, faults = sum(row["inputs"] for row in rows_read), sum(len(row["faults"]) for row in rows_read)
-        lines += [
-            "",
-            "## Damaged files",
-            "",
-            f"Atheris gave readers {inputs:,} damaged files in {fuzzed['minutes'] / 60:g} hours and found {faults} "
-            "kinds of faults ([fuzz.md](fuzz.md)).",
-        ]
-    return "\n".join([*lines, ""])
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark; the exit status is 1 where anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -365,6 +330,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", nargs="+", help="only these")
     parser.add_argument("--faults", nargs="+", choices=list(FAULTS), default=list(FAULTS), help="only these")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--retry", action="store_true", help="try rows anew in which anything was lost")
     parser.add_argument("--again", action="store_true", help="forget what was tried before")
     given = parser.parse_args(arguments)
     path = given.out / "survival.json"
@@ -378,9 +344,9 @@ def main(arguments: Sequence[str]) -> int:
             whole: Whole | None = None
             for fault in given.faults:
                 with locked(lock_of(path, f"{name}-{fault}")) as mine:
-                    row = rows_of(path).get(
-                        f"{name}: {fault}", {"job": name, "fault": fault, "attempts": 0, "lost": 0, "how": []}
-                    )
+                    row = rows_of(path).get(f"{name}: {fault}", {"job": name, "fault": fault, **UNTRIED})
+                    if given.retry and row["lost"]:
+                        row |= {**UNTRIED, "before": [*row.get("before", ()), *row["how"]]}
                     attempts = given.attempts if fault == "killed" else -(-given.attempts // OFTENER)
                     while mine and possible(jobs[name], fault) and row["attempts"] < attempts:
                         if whole is None:
@@ -391,45 +357,12 @@ def main(arguments: Sequence[str]) -> int:
                         row["attempts"] += 1
                         if how is not None:
                             row["lost"] += 1
-                            row["how"].append(how)
+                            row["how"] = [*row["how"], how]
                         print(f"{name}, {fault}, attempt {row['attempts']}: {how or 'survived'}", flush=True)
                         record(path, row)
     if path.exists():
         write_page(path, read_json(path))  # what was fuzzed meanwhile is on it
     return int(any(row["lost"] for row in rows_of(path).values()))
-
-
-def lock_of(path: Path, part: str) -> Path:
-    """Return the lock of a part of a record."""
-    return (
-        Path(tempfile.gettempdir())
-        / f"segshrink-survival-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}-{part}.lock"
-    )
-
-
-def rows_of(path: Path) -> dict[str, Any]:
-    """Return what was tried so far."""
-    rows: dict[str, Any] = read_json(path)["rows"] if path.exists() else {}
-    return rows
-
-
-def record(path: Path, row: dict[str, Any]) -> None:
-    """Write a row beside those of other processes."""
-    with locked(lock_of(path, "record"), wait=True):
-        found = {
-            "segshrink": __version__,
-            "machine": describe_machine(threads=1),
-            "updated": datetime.now(UTC).isoformat(timespec="seconds"),
-            "rows": {**rows_of(path), f"{row['job']}: {row['fault']}": row},
-        }
-        write_json(path, found)
-        write_page(path, found)
-
-
-def write_page(path: Path, found: dict[str, Any]) -> None:
-    """Write the page of a record beside it."""
-    fuzzed = path.with_name("fuzz.json")
-    write_text(path.with_suffix(".md"), to_markdown(found, read_json(fuzzed) if fuzzed.exists() else None))
 
 
 if __name__ == "__main__":
