@@ -182,6 +182,21 @@ def test_a_worker_that_slept_too_long_leaves_its_trial_to_others(tmp_path: Path)
     assert calls.count("student") == 2
 
 
+@pytest.mark.parametrize("hours", [-1, 23])
+def test_a_trial_is_put_back_whatever_the_clock_says(tmp_path: Path, hours: int) -> None:
+    """Its worker is gone for an hour, or the clock was set back since by a day."""
+    plan = make_plan(tmp_path, tmp_path / "journal.log", trials=1)
+    with join(plan, resume=False) as studies:
+        for each in studies:
+            with pytest.warns(UserWarning, match="Heartbeat"):  # outside of optimize there is none
+                each.study._storage.record_heartbeat(each.study.ask()._trial_id)
+        for lease in (tmp_path / "journal.log.leases").iterdir():
+            os.utime(lease, (time.time() + 3600 * hours,) * 2)
+    with join(plan, resume=True) as studies:
+        assert work(studies, plan, lambda *_: [0.5], lambda: None)
+        assert [trial.state.name for trial in studies[0].trials()] == ["COMPLETE"]
+
+
 def test_a_second_worker_is_refused_at_sqlite(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, f"sqlite:///{tmp_path}/study.db", trials=1)
     with join(plan, resume=False) as studies:

@@ -54,7 +54,8 @@ class LeasedJournal(JournalStorage, BaseHeartbeat):
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
         running = self.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
-        return [trial._trial_id for trial in running if time.time() - self._renewed(trial) > GRACE]
+        now = time.time()  # a heartbeat to come is one of before the clock was set back
+        return [trial._trial_id for trial in running if abs(now - self._renewed(trial)) > GRACE]
 
     def _renewed(self, trial: FrozenTrial) -> float:
         try:

@@ -46,6 +46,8 @@ _PARTS = {
     "binary": "ort-wasm-simd-threaded.wasm.gz",
     "geotiff": "geotiff.js.gz",
 }
+# Bytes of a page that hold all that it says about itself.
+_HEAD = 4096
 _NUMBERS = {"uint8": "8-bit", "uint16": "16-bit", "int16": "signed 16-bit", "float32": "floating-point"}
 
 
@@ -74,11 +76,28 @@ def export_web(model: SegmentationModel | str | Path, path: str | Path, *, overw
         raise ModelError(f"{path} must end in .html, so that a browser opens it")
     vendor = {name: _vendor(file) for name, file in _PARTS.items()}
     name, network, description = _read_network(model)
+    origin = ModelFile.find(model).sha256() if isinstance(model, str | Path) else None
     parts = {**vendor, "network": gzip.compress(network, 9, mtime=0)}
     encoded = {name: base64.b64encode(content).decode("ascii") for name, content in parts.items()}
     with replacing(path, overwrite=overwrite) as temporary:
-        temporary.write_text(_render(name, description, network, encoded), encoding="utf-8")
+        temporary.write_text(_render(name, origin, description, network, encoded), encoding="utf-8")
     return path
+
+
+def is_page_of(path: Path, model: str | Path) -> bool:
+    """Whether a file is a page that ``export_web`` made of a model folder or file with this content.
+
+    Raises:
+        FileError: A file can't be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            found = re.search(rb'<meta name="model" content="(\w+)">', stream.read(_HEAD))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise FileError(f"can't read {path}: {error.strerror}") from error
+    return found is not None and found[1].decode() == ModelFile.find(model).sha256()
 
 
 def _read_network(model: SegmentationModel | str | Path) -> tuple[str, bytes, ModelDescription]:
@@ -100,7 +119,7 @@ def _read_network(model: SegmentationModel | str | Path) -> tuple[str, bytes, Mo
         return name, part(onnx.read_bytes(), "logits"), backend.description
 
 
-def _render(name: str, description: ModelDescription, network: bytes, parts: dict[str, str]) -> str:
+def _render(name: str, origin: str | None, description: ModelDescription, network: bytes, parts: dict[str, str]) -> str:
     environment = Environment(
         loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -110,6 +129,7 @@ def _render(name: str, description: ModelDescription, network: bytes, parts: dic
         runtime_version=packages["onnxruntime-web"]["version"],
         geotiff_version=packages["geotiff"]["version"],
         model=_model(name, description),
+        origin=origin,
         facts=_facts(description, network),
         takes=_takes(description),
         style=_text("page.css"),
