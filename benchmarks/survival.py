@@ -6,7 +6,7 @@
 Several at once share what is to be done. Every attempt starts a real command, disturbs it at a random moment between
 its first file and its usual end, looks at how it ended, lets it go on, and compares with what the undisturbed command
 gave: weights, maps, scores and metrics to the bit; of ``compress`` all but latencies; of ``tune`` that each trial ends
-once.
+once, and the finished ones stay as they are.
 
 - killed: SIGKILL to the command and its processes.
 - ended: SIGTERM or SIGINT; exit status 143 or 130 (or 0, when it was done already), no traceback, nothing left running.
@@ -132,6 +132,7 @@ class Attempt:
 
     def go_on(self, before: Sequence[str] = ()) -> None:
         """Let the command go on to its end, and compare."""
+        finished = self.job.finished(self.out)
         for lease in self.out.rglob("*.leases/*"):
             os.utime(lease, (time.time() - LEASE,) * 2)
         status = self.wait(self.start(again=self.out.exists(), before=before))
@@ -140,6 +141,9 @@ class Attempt:
         found = self.job.result(self.out)
         if other := [name for name in {**found, **self.whole.result} if found.get(name) != self.whole.result.get(name)]:
             raise LostError(f"another result: {', '.join(sorted(other)[:3])}")
+        afterwards = self.job.finished(self.out)
+        if lost := [name for name, ending in finished.items() if afterwards.get(name) != ending]:
+            raise LostError(f"lost or begun again: {', '.join(lost)}")
         left = [path for path in self.out.rglob(".segshrink-*") if path.is_dir()]
         if left := [*left, *self.out.rglob(".*.segshrink-lock")]:
             raise LostError(f"left behind: {left[0].name}")

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from optuna.trial import TrialState
 from PIL import Image
 
 from segshrink import RunFolder, export, train
+from segshrink.study_records import STUDY, TuningRecord
+from segshrink.tuning.storage import JOURNAL, open_storage
 
 Result = dict[str, object]
 TRAINED, JUDGED, SCENES, SIDE = 4, 2, 40, 64
@@ -30,6 +33,7 @@ class Job:
         arguments: Behind ``segshrink``, in a folder that ``prepare`` made.
         again: What is added to go on.
         result: What an output folder holds that an undisturbed command would hold as well.
+        finished: What an output folder holds, whenever, that must be there afterwards.
         trains: Whether it leaves checkpoints.
     """
 
@@ -37,6 +41,7 @@ class Job:
     again: tuple[str, ...]
     result: Callable[[Path], Result]
     trains: bool = False
+    finished: Callable[[Path], Result] = lambda out: {}
 
     def command(self, out: Path, *, again: bool = False) -> list[str]:
         """Return the whole command line."""
@@ -76,13 +81,22 @@ def compressed(out: Path) -> Result:
 
 
 def tuned(out: Path) -> Result:
-    """How many trials have ended, each once; what a sampler proposes may depend on which trial was repeated."""
-    (study,) = json.loads((out / "study.json").read_text())["studies"].values()
-    states = [trial["state"] for trial in study["trials"]]
+    """How many trials have ended, and the first one's values: what a sampler proposes may depend on which was lost."""
+    (study,) = TuningRecord.read(out / STUDY).studies
+    states = [trial.state for trial in study.trials]
+    return {"ended": len(study.finished), "failed": states.count("fail"), "first": study.trials[0].values}
+
+
+def finished_trials(out: Path) -> Result:
+    """Return what the journal of a study says of each trial that has come to its end."""
+    if not (out / JOURNAL).exists() or not (out / JOURNAL).stat().st_size:
+        return {}
+    with open_storage(out / JOURNAL) as storage:
+        trials = [trial for study in storage.get_all_studies() for trial in storage.get_all_trials(study._study_id)]
     return {
-        "complete": states.count("complete"),
-        "running": states.count("running"),
-        "first": study["trials"][0]["values"],
+        f"trial {trial.number}": (trial.state, trial.values, trial.params, trial.datetime_complete)
+        for trial in trials
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
     }
 
 
@@ -144,6 +158,7 @@ def prepare(home: Path) -> dict[str, Job]:
             ("tune", str(recipe), "--trials", "3", "--no-control", "--teacher", str(teacher), "--sampler", "random"),
             ("--resume",),
             tuned,
+            finished=finished_trials,
         ),
     }
 
