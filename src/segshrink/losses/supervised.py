@@ -143,8 +143,12 @@ def lovasz(student: Tensor, target: Tensor, *, ignore_index: int = IGNORE_INDEX)
 def _valid_columns(student: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Return logits (1, C, P) and labels (1, P) of the P valid pixels: what is ignored can't leak into a sum."""
     logits = student.to(computing_dtype(student))
-    valid = valid_pixels(target, logits, ignore_index=ignore_index)
-    return logits.movedim(1, 0)[:, valid].unsqueeze(0), target[valid].long().unsqueeze(0)
+    valid = valid_pixels(target, logits, ignore_index=ignore_index).flatten()
+    rows, labels = logits.movedim(1, -1).flatten(0, -2), target.flatten()
+    if not valid.all():
+        chosen = valid.nonzero().squeeze(1)  # several times quicker than a mask, also backward
+        rows, labels = rows.index_select(0, chosen), labels.index_select(0, chosen)
+    return rows.T.unsqueeze(0), labels.long().unsqueeze(0)
 
 
 def _checked_weights(class_weights: Sequence[float] | Tensor, logits: Tensor) -> Tensor:
