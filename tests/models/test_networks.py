@@ -10,7 +10,6 @@ from torchvision.models import mobilenet_v2
 
 from segshrink.errors import ModelError
 from segshrink.models import build_model, count_parameters
-from segshrink.models.depthwise import StridedDepthwiseConv
 from segshrink.models.mobile import MobileSegmenter
 from segshrink.models.separable_unet import SeparableUNet
 from segshrink.models.unet import UNet
@@ -153,38 +152,3 @@ def test_networks_start_at_equal_class_shares_and_learn_a_scene(classes, identit
 def test_options_out_of_range_are_refused(classes, identity, options):
     with pytest.raises(ModelError, match="must be"):
         build_model(identity, classes, options=options)
-
-
-@pytest.mark.parametrize(
-    ("kernel", "stride", "padding", "dilation", "size"),
-    [
-        (3, 2, 1, 1, (16, 16)),
-        (3, 2, 1, 1, (15, 18)),
-        (5, 2, 2, 1, (12, 13)),
-        (3, 2, 2, 2, (13, 14)),
-        (3, 3, 1, 1, (14, 15)),
-    ],
-)
-def test_strided_depthwise_gradients_equal_the_plain_ones(kernel, stride, padding, dilation, size):
-    convolution = StridedDepthwiseConv(
-        16, 16, kernel, stride=stride, padding=padding, dilation=dilation, groups=16, bias=False
-    )
-    plain = torch.randn(2, 16, *size, requires_grad=True)
-    narrow = plain.detach().clone().requires_grad_()
-    expected = nn.functional.conv2d(plain, convolution.weight, None, stride, padding, dilation, 16)
-    gradient = torch.randn_like(expected)
-    weight_gradient = torch.autograd.grad(expected, (plain, convolution.weight), gradient)
-    with torch.autocast("cpu", torch.bfloat16):
-        output = convolution(narrow)
-    assert output.dtype == torch.bfloat16
-    found = torch.autograd.grad(output, (narrow, convolution.weight), gradient.bfloat16())
-    for value, other in zip((output.float(), *found), (expected, *weight_gradient), strict=True):
-        # bf16 has 8 bits of mantissa: each rounding errs by up to 0.4 %.
-        assert (value - other).norm() < 0.01 * other.norm()
-
-
-def test_strided_depthwise_is_a_plain_convolution_without_autocast():
-    convolution = StridedDepthwiseConv(8, 8, 3, stride=2, padding=1, groups=8, bias=False)
-    images = torch.randn(1, 8, 9, 9, requires_grad=True)
-    plain = nn.functional.conv2d(images, convolution.weight, None, 2, 1, 1, 8)
-    assert torch.equal(convolution(images), plain)

@@ -21,7 +21,6 @@ from segshrink.models.adapters import (
     smp_names,
     torchvision_names,
 )
-from segshrink.models.depthwise import quicken_strided_depthwise
 from segshrink.models.espnetv2 import ESPNetV2
 from segshrink.models.huggingface import HuggingFaceNetwork, build_huggingface
 from segshrink.models.imagenet import load_imagenet_weights
@@ -124,17 +123,13 @@ def build_network(identity: str, options: Mapping[str, Any], *, num_classes: int
         return build_own(identity, options, num_classes=num_classes, bands=bands)
     family, separator, name = identity.partition(":")
     if separator and family in _BORROWED:
-        network = _BORROWED[family](name, options, num_classes=num_classes, bands=bands)
-        quicken_strided_depthwise(network)
-        return network
+        return _BORROWED[family](name, options, num_classes=num_classes, bands=bands)
     kind = _OWN.get(identity)
     if kind is None:
         borrowed = ("smp:<Architecture>/<encoder>", "torchvision:<name>", "hf:<folder or hub name>")
         ids = [*_OWN, *borrowed, "module:function"]
         raise ModelError(f"unknown model '{identity}'{nearest(identity, ids)}")
-    network = kind(num_classes, bands, **_checked(identity, kind, options))
-    quicken_strided_depthwise(network)
-    return network
+    return kind(num_classes, bands, **_checked(identity, kind, options))
 
 
 def _checked(identity: str, kind: type[nn.Module], options: Mapping[str, Any]) -> dict[str, Any]:

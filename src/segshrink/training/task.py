@@ -6,6 +6,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import lightning
@@ -28,6 +29,7 @@ from segshrink.models.outputs import chosen_output
 from segshrink.prediction import Predictor
 from segshrink.prediction.runtimes.torch import TorchBackend
 from segshrink.training.consistency import PSEUDO, SelfTeacher, consistency_loss
+from segshrink.training.depthwise import QuickDepthwise
 from segshrink.training.global_batch import Share, gathered_objects
 from segshrink.training.optimizers import build_optimizer, build_schedule
 from segshrink.working_size import Resize
@@ -111,11 +113,13 @@ class SegmentationTask(lightning.LightningModule):
         Raises:
             ModelError: The network gives something else.
         """
-        if isinstance(self.model, SegmentationModel):
-            logits: Tensor = self.model(images)
-            return logits
+        with nullcontext() if self.settings.compile else QuickDepthwise():
+            if isinstance(self.model, SegmentationModel):
+                logits: Tensor = self.model(images)
+                return logits
+            outputs = self.model(images.float())
         name = type(self.model).__name__
-        scores = chosen_output(self.model(images.float()), name=name).float()
+        scores = chosen_output(outputs, name=name).float()
         if scores.ndim != 4:
             raise ModelError(f"{name} gives {tuple(scores.shape)}, but logits (N, classes, H, W) are trained")
         if scores.shape[1] == 1:
