@@ -165,6 +165,29 @@ def test_a_mistake_of_the_program_is_not_taken_for_a_bad_trial(tmp_path: Path) -
         work(studies, plan, measure, lambda: None)
 
 
+def test_a_trial_whose_worker_met_an_error_is_put_back(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, tmp_path / "journal.log", trials=1)
+    calls = []
+
+    def measure(*_: Any) -> Sequence[float]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise FileError("there is no space left")
+        if len(calls) == 3:
+            raise TrainingError("the loss is not a number")
+        return [0.5]
+
+    with join(plan, resume=False) as studies, pytest.raises(FileError, match="no space"):
+        work(studies, plan, measure, lambda: None)
+    with join(plan, resume=True) as studies:
+        with pytest.raises(TrainingError, match="not a number"):  # the recipe's own values
+            work(studies, plan, measure, lambda: None)
+    with join(plan, resume=True) as studies:
+        assert work(studies, plan, measure, lambda: None)
+        assert sorted(trial.state.name for each in studies for trial in each.trials()) == ["COMPLETE", "FAIL"]
+    assert len(calls) == 3
+
+
 def test_a_worker_that_slept_too_long_leaves_its_trial_to_others(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, tmp_path / "journal.log", trials=1)
     calls = []

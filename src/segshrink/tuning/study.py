@@ -33,7 +33,7 @@ from segshrink.config import Recipe, Space
 from segshrink.errors import ConfigError, FileError, ModelError, TrainingError, UsageError, first_line, nearest
 from segshrink.signals import Terminated
 from segshrink.tuning.space import grid, start, suggest
-from segshrink.tuning.storage import ONE_WORKER, open_storage, shown
+from segshrink.tuning.storage import ONE_WORKER, RETRIES, open_storage, shown
 from segshrink.user_code import is_function
 
 if TYPE_CHECKING:
@@ -232,6 +232,13 @@ class RoleStudy:
         if isinstance(self._error, FAILURES) and self._trial().user_attrs.get(RECIPE):
             raise self._error
 
+    def put_back_lost(self) -> None:
+        """Put trials back whose worker ended by an error that wasn't theirs, such as a full disk."""
+        put_back = RetryHeartbeatStaleTrialCallback(RETRIES, inherit_intermediate_values=True)
+        for trial in self.trials():
+            if trial.state == TrialState.FAIL and REASON not in trial.user_attrs:
+                put_back(self.study, trial)
+
     def _trial(self) -> FrozenTrial:
         return self.study.trials[self._current or 0]
 
@@ -306,6 +313,8 @@ def work(
     """
     timeout = plan.settings.timeout
     deadline = math.inf if timeout is None else time.monotonic() + timeout
+    for each in studies:
+        each.put_back_lost()
     while True:
         for each in studies:
             optuna.storages.fail_stale_trials(each.study)
