@@ -179,9 +179,8 @@ def test_a_trial_whose_worker_met_an_error_is_put_back(tmp_path: Path) -> None:
 
     with join(plan, resume=False) as studies, pytest.raises(FileError, match="no space"):
         work(studies, plan, measure, lambda: None)
-    with join(plan, resume=True) as studies:
-        with pytest.raises(TrainingError, match="not a number"):  # the recipe's own values
-            work(studies, plan, measure, lambda: None)
+    with join(plan, resume=True) as studies, pytest.raises(TrainingError, match="not a number"):  # the recipe's own
+        work(studies, plan, measure, lambda: None)
     with join(plan, resume=True) as studies:
         assert work(studies, plan, measure, lambda: None)
         assert sorted(trial.state.name for each in studies for trial in each.trials()) == ["COMPLETE", "FAIL"]
