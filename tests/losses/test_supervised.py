@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from segmentation_models_pytorch.losses import DiceLoss, JaccardLoss
 from torch.nn import functional as F
 
 from segshrink.errors import ConfigError, ModelError
@@ -66,6 +67,27 @@ def test_dice_is_its_formula(batch):
     hits, predicted, truth = overlaps(*batch)
     expected = ((1 - 2 * hits / (predicted + truth)) * (truth > 0)).mean()
     assert dice(*batch).item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("smooth", [0.0, 1.0])
+@pytest.mark.parametrize(("loss", "library"), [(jaccard, JaccardLoss), (dice, DiceLoss)])
+def test_overlap_losses_and_their_gradients_are_those_of_the_library(batch, loss, library, smooth):
+    logits, labels = batch
+    logits.requires_grad_()
+    assert torch.autograd.gradcheck(lambda given: loss(given, labels, smooth=smooth), (logits,))
+    valid = labels != 255
+    for layout in (torch.contiguous_format, torch.channels_last):
+        narrow = logits.detach().bfloat16().to(memory_format=layout).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            value = loss(narrow, labels, smooth=smooth)
+        value.backward()
+        columns = narrow.detach().float().movedim(1, 0)[:, valid].unsqueeze(0).requires_grad_()
+        expected = library(mode="multiclass", smooth=smooth)(columns, labels[valid].unsqueeze(0))
+        expected.backward()
+        assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+        found = narrow.grad.movedim(1, 0)[:, valid].float()
+        torch.testing.assert_close(found, columns.grad[0], rtol=1e-2, atol=1e-6)  # bf16 has 8 bits
+        assert not narrow.grad.movedim(1, 0)[:, ~valid].any()
 
 
 def test_lovasz_of_hard_answers_is_one_minus_the_intersection_over_union():
