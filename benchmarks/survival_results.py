@@ -75,7 +75,7 @@ def to_markdown(record: dict[str, Any], fuzzed: dict[str, Any] | None) -> str:
             "",
             "## Damaged files",
             "",
-            f"Atheris gave readers {inputs:,} damaged files in {fuzzed['minutes'] / 60:g} hours and found {faults} "
+            f"Atheris gave readers {inputs:,} damaged files in {fuzzed['minutes']:g} minutes and found {faults} "
             "kinds of faults ([fuzz.md](fuzz.md)).",
         ]
     return "\n".join([*lines, ""])
