@@ -24,6 +24,8 @@ BUILDING_GAINS = {25: 5.0, 100: 3.0, 0: 1.0}
 # Points of mIoU that are hoped for on Pascal VOC, by labeled images.
 VOC_GAINS = {150: 3.0, 0: 1.5}
 ESPNET_PAIR = ("voc/espnet-student-*", "voc/espnet-control-*")
+# Of the int8 file that is handed over.
+SMALL_BYTES = 600_000
 # Seconds of a processor a step, and for a teacher's answers or a bank's scores, until some were measured.
 EXPECTED = {"teacher": 2.5, "student": 1.0, "answers": 6000.0, "bank": 3000.0}
 _ROLES = {"control": "student", "student": "student", "teacher": "teacher", "answers": "answers", "bank": "bank"}
@@ -278,9 +280,19 @@ def _espnet(results: Results) -> Outcome | None:
     return Outcome(mean(map(_mean_iou, found)), f"{ESPNET_SEEDS} seeds") if found else None
 
 
-def _missing(results: Results) -> Outcome | None:
-    """Stand for a goal whose cells aren't planned yet."""
-    return None
+def _small_file(results: Results) -> Outcome | None:
+    """Return how many times as fast the small file is, which must be small and as good, as ``proof_int8.py`` found."""
+    file = results.folder / "proof_int8.json"
+    if not file.exists():
+        return None
+    found = read_json(file)
+    (chosen,) = (student for student in found["students"] if student["run"] == found["chosen"])
+    latency, score, whole = found["latency_ms"], chosen["file_judged"], chosen["whole_judged"]
+    times = {count: latency["teacher"][count] / latency["handed over"][count] for count in latency["teacher"]}
+    each = ", ".join(f"{value:.1f} with threads: {count}" for count, value in times.items())
+    told = f"{each}; {chosen['bytes'] / 1000:.0f} kB, mIoU {score:.3f}, in float32 {whole:.3f}"
+    good = score >= max(whole, found["teacher"]["mean_iou"]) and chosen["bytes"] < SMALL_BYTES
+    return Outcome(min(times.values()), told, holds=good)
 
 
 def _difference(first: Sequence[EvaluationRecord], second: Sequence[EvaluationRecord]) -> Outcome:
@@ -336,5 +348,5 @@ GOALS = (
     ),
     Goal("Pascal VOC: student - control, ESPNetv2 s1.5, points", 1.0, _pair(*ESPNET_PAIR, ESPNET_SEEDS)),
     Goal("Pascal VOC: ESPNetv2 s1.5, mIoU", 0.6, _espnet),
-    Goal("int8: times as fast as the best single teacher in fp32", 20.0, _missing),
+    Goal("int8: times as fast as the best single teacher in fp32, below 600 kB and as good", 20.0, _small_file),
 )
