@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from segmentation_models_pytorch.losses import JaccardLoss
+from torch.autograd import backward
 from torch.nn import functional as F
 
 from processor_results import write_results
@@ -50,7 +51,7 @@ def steps(identity: str) -> dict[str, float]:
     def step(quick: bool) -> None:
         with torch.autocast("cpu", torch.bfloat16), QuickDepthwise() if quick else nullcontext():
             logits = model(images)
-        F.cross_entropy(logits.float(), labels).backward()
+        backward(F.cross_entropy(logits.float(), labels))
 
     return least({"plain": lambda: step(False), "quick": lambda: step(True)})
 
@@ -61,7 +62,7 @@ def losses(classes: int) -> dict[str, float]:
     labels = torch.randint(0, classes, (CROPS, SIDE, SIDE))
     library = JaccardLoss(mode="multiclass")
     return least(
-        {"plain": lambda: library(logits, labels).backward(), "quick": lambda: jaccard(logits, labels).backward()}
+        {"plain": lambda: backward(library(logits, labels)), "quick": lambda: backward(jaccard(logits, labels))}
     )
 
 
