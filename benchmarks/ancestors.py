@@ -7,9 +7,11 @@ A to D distilled the U-Net of the Keras tutorials into one with half the filters
 (``configs/ancestors/half-unet.yaml``): with their alpha and temperature, with the losses of ``configs/dubai.yaml``, on
 tiles nobody trained on and on their leaking patches, for the 1,300 steps of their ten epochs; and the same two networks
 with all of our settings for as many steps. The average of three teachers, and a student of it. What the doctor says
-about their faults, put back in. Nothing is chosen on the scenes that judge: every training hands over its last state.
-One thread each; several processes may run side by side. Results go to ``benchmarks/results/ancestors.*``: what they
-hold is trained again only where something that is left to do needs its folder.
+about their faults, put back in. E taught a separable U-Net on Pascal VOC: ``configs/ancestors/separable-unet.yaml``
+with DeepLab's TFLite file for the teacher, 4,000 steps of four crops. Nothing is chosen on the scenes that judge: every
+training hands over its last state. One thread each; several processes may run side by side. Results go to
+``benchmarks/results/ancestors.*``: what they hold is trained again only where something that is left to do needs its
+folder.
 """
 
 from __future__ import annotations
@@ -64,18 +66,27 @@ OUR_SETTINGS = (
         )
     ),
 )
+# DeepLab is asked about the images as they are, by tiles of its 257 pixels.
+ON_VOC = (
+    "distillation.teachers=[{source: 'tflite:WEIGHTS/deeplabv3_257_mv_gpu.tflite', "
+    "adapter: {fit: tile, mean: 127.5, std: 127.5}}]",
+    "crops={size: 192, batch_size: 4, per_epoch: 800, draw: image}",
+    "student.training.epochs=20",
+    "student.training.validate_every=20",
+)
+HALF_UNET, SEPARABLE_UNET = "ancestors/half-unet.yaml", "ancestors/separable-unet.yaml"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training, or an average: its name, what it is, its teachers' names, and how its recipe differs."""
+    """One training, or others' answers: its name, what it is, its teachers' names, and how its recipe differs."""
 
     name: str
     says: str
     role: Role | None
     overrides: tuple[str, ...] = ()
     teachers: tuple[str, ...] = ()
-    config: str = "ancestors/half-unet.yaml"
+    config: str = HALF_UNET
 
 
 def _theirs(name: str, says: str, *overrides: str) -> list[Cell]:
@@ -117,7 +128,16 @@ def _average() -> list[Cell]:
     ]
 
 
-CELLS = [*_tiles(0), *_theirs("patches", "their patches", PATCHES), *_ours(), *_tiles(1), *_average()]
+def _separable() -> list[Cell]:
+    says = "separable U-Net, VOC"
+    return [
+        Cell("voc/teacher", "DeepLab, VOC", None, ON_VOC, (), SEPARABLE_UNET),
+        Cell("voc/control", f"{says}, labels only", "control", ON_VOC, (), SEPARABLE_UNET),
+        Cell("voc/student", f"{says}, their alpha and T", "student", ON_VOC, (), SEPARABLE_UNET),
+    ]
+
+
+CELLS = [*_tiles(0), *_theirs("patches", "their patches", PATCHES), *_ours(), *_tiles(1), *_average(), *_separable()]
 
 
 class Ancestors:
@@ -125,15 +145,17 @@ class Ancestors:
 
     def __init__(self, given: argparse.Namespace) -> None:
         self.data: Path = given.data.resolve()
+        self.weights: Path = given.weights.resolve()
         self.runs: Path = given.runs.resolve() / "ancestors"
         self.file: Path = given.results / "ancestors.json"
 
     def recipe(self, cell: Cell) -> Recipe:
         """Return what a cell trains."""
+        on_voc = cell.config == SEPARABLE_UNET
         overrides = [
-            *cell.overrides,
-            f"data.root={self.data / 'dubai'}",
-            "teacher.training.threads=1",
+            *(override.replace("WEIGHTS/", f"{self.weights}/") for override in cell.overrides),
+            f"data.root={self.data / ('VOCdevkit/VOC2012' if on_voc else 'dubai')}",
+            *([] if on_voc else ["teacher.training.threads=1"]),
             "student.training.threads=1",
             f"distillation.teacher_cache={self.runs / 'answers'}",
         ]
@@ -266,8 +288,9 @@ def page(records: Sequence[dict[str, Any]], faults: dict[str, list[str]]) -> lis
         "",
         f"Written by `python benchmarks/ancestors.py`, {records[-1]['date']}, {machine['cpu']}, torch "
         f"{machine['torch']}, one thread. Tiles 2 and 5, on which nobody trained, judge; the patches are their own "
-        "split, with parts of one scene on both sides. 1,300 steps each. Their page says for the student on patches: "
-        f"accuracy {THEIRS['accuracy']}, mIoU {THEIRS['mean_iou']}, weighted F1 {THEIRS['weighted_f1']}.",
+        "split, with parts of one scene on both sides. 1,300 steps each. On VOC, 4,000 steps, images of val.txt judge "
+        f"at their own size. Their page says for the student on patches: accuracy {THEIRS['accuracy']}, mIoU "
+        f"{THEIRS['mean_iou']}, weighted F1 {THEIRS['weighted_f1']}.",
         "",
         "| what | seed | mIoU | mean of images' mIoU | accuracy | precision | recall | F1 | classes of IoU < 0.01 | "
         "processor minutes | peak MB |",
@@ -299,6 +322,7 @@ def main(arguments: Sequence[str]) -> int:
     data = Path(os.environ.get("SEGSHRINK_DATA", ROOT.parent / "shared" / "data"))
     parser.add_argument("--runs", type=Path, default=home, help="run folders; by default $SEGSHRINK_RUNS")
     parser.add_argument("--data", type=Path, default=data, help="data sets; by default $SEGSHRINK_DATA")
+    parser.add_argument("--weights", type=Path, default=ROOT.parent / "shared" / "weights", help="DeepLab's file")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     ancestors = Ancestors(parser.parse_args(arguments))
     ran = ancestors.run_next()
