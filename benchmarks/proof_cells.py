@@ -13,8 +13,10 @@ LITE2 = "smp:Unet/tu-tf_efficientnet_lite2"
 LITE0 = "smp:Unet/tu-tf_efficientnet_lite0"
 # The members of the Dubai bank; the first four leave one training tile out each.
 BANK = (LITE2, LITE0, LITE2, LITE0, LITE2)
-# A bank's answers: mirror images and zooms.
-VIEWS = ("distillation.flips=true", "distillation.scales=[0.75, 1.0, 1.5]")
+# A teacher's answers: mirror images and zooms, in 8-bit integers.
+VIEWS = ("distillation.flips=true", "distillation.scales=[0.75, 1.0, 1.5]", "distillation.precision=int8")
+# Those of the ten small banks.
+FEWER_VIEWS = ("distillation.flips=left-right", *VIEWS[1:])
 GROUPS = {"4-7-8": ("Tile 4", "Tile 7", "Tile 8"), "2": ("Tile 2",), "5": ("Tile 5",), "6": ("Tile 6",)}
 # Steps of controls and students of the bank, and how many seeds.
 LENGTHS = ((4000, 2), (1300, 2), (8000, 5))
@@ -31,16 +33,28 @@ ESPNET_SEEDS = 2
 ESPNET = (
     "data.resize=null",
     "crops.size=384",
-    "student.model={id: espnetv2, options: {scale: 1.5}}",
-    "student.start=WEIGHTS/espnetv2_s_1.5_pascal_384x384.pth",
+    "student.model={start: WEIGHTS/espnetv2_s_1.5_pascal_384x384.pth}",
     "student.training.learning_rate=0.0005",
 )
 # Labels only, with the pool by consistency.
 CONSISTENCY = ("student.consistency={threshold: 0.95}", "augmentation.cutmix=0.5")
-# Terms on the teacher's answers alone, as in configs/dubai.yaml.
-ANSWERS_ONLY = (
-    "distillation.terms=[{name: pixel_kl, weight: 0.5}, {name: soft_jaccard, weight: 0.35}]",
-    "crops.unlabeled_share=1.0",
+# Terms of configs/dubai.yaml on the labels, and on the teacher's answers.
+_ON_LABELS = "{name: cross_entropy, weight: 0.25, options: {label_smoothing: 0.05}}, {name: jaccard, weight: 0.35}"
+_ON_ANSWERS = "{name: pixel_kl, weight: 0.5}, {name: soft_jaccard, weight: 0.35}"
+ANSWERS_ONLY = (f"distillation.terms=[{_ON_ANSWERS}]", "crops.unlabeled_share=1.0")
+# The teacher is asked at each step about what the student sees: strong colors, crops blended with each other.
+CONSISTENT = (
+    "distillation.teacher_cache=false",
+    "distillation.precision=int8",
+    "augmentation.mixup=0.5",
+    "augmentation.brightness=0.5",
+    "augmentation.contrast=0.5",
+    "augmentation.band_gain=0.25",
+)
+# The encoder's features beside the logits, with the published weight, of a teacher that is asked at each step, too.
+FEATURES = (
+    f"distillation.terms=[{_ON_LABELS}, {_ON_ANSWERS}, {{name: channel_kl, weight: 50, student: encoder}}]",
+    "distillation.teacher_cache=false",
 )
 # Students by size; ImageNet's weights fit the encoders of all.
 SIZES = {
@@ -137,6 +151,8 @@ def _pilots(with_pool: tuple[str, ...]) -> list[Cell]:
         Cell("pilot/pool", "student", pooled, 3000, teacher=teacher),
         Cell("pilot/labeled", "student", (*forth, *VIEWS), 3000, teacher=teacher),
         Cell("pilot/pool-cutmix", "student", (*pooled, "augmentation.cutmix=0.5"), 3000, teacher=teacher),
+        Cell("pilot/consistent", "student", (*forth, *with_pool, *CONSISTENT), 3000, teacher=teacher),
+        Cell("pilot/features", "student", (*forth, *with_pool, *FEATURES), 3000, teacher=teacher),
         Cell("pilot/control-cutmix", "control", (*forth, "augmentation.cutmix=0.5"), 3000),
         Cell("pilot/consistency", "control", (*forth, *with_pool, *CONSISTENCY), 3000),
         Cell("pilot/control-8000", "control", forth, 8000),
@@ -157,8 +173,8 @@ def _pilots(with_pool: tuple[str, ...]) -> list[Cell]:
 
 
 def _one(with_pool: tuple[str, ...]) -> list[Cell]:
-    """Return the recipe as it stands with the pool: one teacher, asked for 8-bit answers, and its students."""
-    pooled = (*VIEWS, *with_pool, "distillation.precision=int8")
+    """Return the recipe as it stands with the pool: one teacher and its students."""
+    pooled = (*VIEWS, *with_pool)
     return [
         Cell(ONE, "teacher", (), ONE_STEPS),
         Cell(f"{ONE}-answers", "answers", pooled, teacher=ONE),
@@ -169,7 +185,8 @@ def _one(with_pool: tuple[str, ...]) -> list[Cell]:
 def _bank(name: str, steps: int, overrides: tuple[str, ...] = (), folds: int | None = 4) -> list[Cell]:
     """Return the members of a bank, one by one, and the whole."""
     members = ", ".join(_network(identity) for identity in (BANK if folds else (LITE2, LITE0)))
-    changes = (*overrides, f"teacher.members=[{members}]", *([f"teacher.folds={folds}"] if folds else []), *VIEWS)
+    as_folds = (f"teacher.folds={folds}", *VIEWS) if folds else FEWER_VIEWS
+    changes = (*overrides, f"teacher.members=[{members}]", *as_folds)
     count = len(BANK) if folds else 2
     trained = [
         Cell(f"{name}/member-{number}", "teacher", changes, steps, member=number)
@@ -208,7 +225,7 @@ def _groups(with_pool: tuple[str, ...]) -> list[Cell]:
     for name, held_out in GROUPS.items():
         others = tuple(tile for group, tiles in GROUPS.items() if group != name for tile in tiles)
         split, bank, judged = (_split(others, held_out),), f"groups/{name}/bank", name == "4-7-8"
-        pooled = (*split, *VIEWS, *with_pool)
+        pooled = (*split, *FEWER_VIEWS, *with_pool)
         planned += [
             *_bank(bank, 1500, split, folds=None),
             Cell(f"{bank}-answers", "answers", pooled, teacher=bank),
@@ -230,7 +247,7 @@ def _buildings(pool: Path) -> list[Cell]:
                 "data.root=DATA/hot-buildings",
                 f"data.split={{train: {listed}.txt, val: [{there}]}}",
             )
-            pooled = (*data, *VIEWS, f"data.unlabeled={listed}-pool.txt")
+            pooled = (*data, *FEWER_VIEWS, f"data.unlabeled={listed}-pool.txt")
             planned += [*_bank(f"{name}/bank", 1000, data, folds=None)]
             planned.append(Cell(f"{name}/bank-answers", "answers", pooled, teacher=f"{name}/bank"))
             for seed in range(seeds):

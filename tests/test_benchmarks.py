@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,18 @@ def test_commands_that_are_disturbed_go_on(tmp_path: Path) -> None:
     record = run("survival", "--attempts", "1", "--jobs", "train", "predict", "--faults", "killed", out=tmp_path)
     assert set(record["rows"]) == {"train: killed", "predict: killed"}
     assert all((row["attempts"], row["lost"]) == (1, 0) for row in record["rows"].values())
+
+
+@pytest.mark.parametrize(("script", "plan"), [("proof", "Proof"), ("ancestors", "Ancestors")])
+def test_every_planned_training_has_a_recipe(script: str, plan: str, tmp_path: Path) -> None:
+    sys.path.insert(0, str(SCRIPTS))
+    try:
+        module = importlib.import_module(script)
+    finally:
+        sys.path.remove(str(SCRIPTS))
+    given = Namespace(runs=tmp_path, data=tmp_path, weights=tmp_path, results=tmp_path)
+    planned = getattr(module, plan)(given)
+    cells = planned.cells if script == "proof" else module.CELLS
+    # A bank's members follow from the groups of its data, which aren't here.
+    recipes = [planned.recipe(cell) for cell in cells if getattr(cell, "member", None) is None]
+    assert {recipe.data.name for recipe in recipes} >= {"dubai-aerial", "pascal-voc-2012"}
