@@ -1,6 +1,6 @@
 """Claim: a tuned student beats its default by at least a point of mIoU, and so the tuned control.
 
-    python benchmarks/tune.py --data ../shared/data/dubai --weights ../shared/weights/mobilenet_v2_imagenet.safetensors
+    python benchmarks/tune.py --data ../shared/data/dubai --weights ../shared/weights
 
 One teacher and all trials train on tiles 4, 7 and 8 and are judged on tile 6; student and control get as many trials.
 Then default and best of both train with three new seeds and more steps; tiles 2 and 5, which nothing before has seen,
@@ -39,6 +39,7 @@ SPACE = (
     "distillation.terms.3.weight={uniform: [0, 1]}",
 )
 GOAL = 1.0
+IMAGENET = {"teacher": "efficientnet_lite2_imagenet.safetensors", "student": "mobilenet_v2_imagenet.safetensors"}
 
 
 def finals(given: argparse.Namespace, recipes: dict[str, Path]) -> Iterator[dict[str, Any]]:
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run what is not finished, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with 'Tile 2' ...")
-    parser.add_argument("--weights", type=Path, help="ImageNet MobileNetV2, safetensors")
+    parser.add_argument("--weights", type=Path, help="folder of ImageNet's weights; by default a package or a hub")
     parser.add_argument("--recipe", type=Path, default=ROOT / "configs" / "dubai.yaml")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "benchmark-tune")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
@@ -121,8 +122,8 @@ def main(arguments: Sequence[str]) -> None:
     if given.data is not None:
         given.common += [f"data.root={given.data.resolve()}", f"data.split={SPLIT}"]
     if given.weights is not None:
-        given.common += ["teacher.model.id=smp:Unet/mobilenet_v2", "distillation.inherit_encoder=true"]
-        given.common += [f"{role}.model.encoder_weights={given.weights.resolve()}" for role in ("teacher", "student")]
+        for role, file in IMAGENET.items():
+            given.common.append(f"{role}.model.encoder_weights={given.weights.resolve() / file}")
     train(load_recipe(given.recipe, given.common), out=given.out / "teacher", resume=True)
     teacher = f"distillation.teachers=[{{source: '{(given.out / 'teacher').resolve()}'}}]"
     common = [*overrides_of(given, epochs=given.trial_epochs), teacher]
