@@ -46,7 +46,13 @@ def run(folder: Path, seed: int, *, again: bool) -> None:
         return
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    write_json(folder / COST, {"processor_minutes": spent / 60, "minutes": (time.perf_counter() - began) / 60})
+    cost = {
+        "processor_minutes": spent / 60,
+        "minutes": (time.perf_counter() - began) / 60,
+        # Of the largest process until now: that of an earlier seed where it was larger.
+        "peak_memory_mb": after.ru_maxrss / 1024,
+    }
+    write_json(folder / COST, cost)
 
 
 def record(folder: Path, seed: int) -> dict[str, Any]:
@@ -87,7 +93,8 @@ def to_markdown(results: dict[str, Any]) -> str:
     rows = [
         f"| {run['seed']} | {run['teacher']:.3f} | {run['control']:.3f} | {run['student']:.3f} | "
         f"{100 * (run['student'] - run['control']):+.1f} | {run['least_iou_of_teacher']:.2f} | "
-        f"{run['processor_minutes']:.1f} | {run['minutes']:.1f} | {'; '.join(run['notices']) or '–'} |"
+        f"{run['processor_minutes']:.1f} | {run['minutes']:.1f} | {run['peak_memory_mb']:,.0f} | "
+        f"{'; '.join(run['notices']) or '–'} |"
         for run in results["runs"]
     ]
     return "\n".join(
@@ -99,8 +106,8 @@ def to_markdown(results: dict[str, Any]) -> str:
             "judge; minutes by the clock may have passed beside other work.",
             "",
             "| seed | teacher | control | student | gain, points | teacher's worst class | processor minutes | minutes "
-            "| notices |",
-            "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+            "| largest process, MB | notices |",
+            "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
             *rows,
             "",
             *verdicts(results["runs"]),
