@@ -13,6 +13,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from proof_cells import BUILDINGS, ESPNET_SEEDS, GROUPS, LENGTHS, ONE_STUDENTS, PLACES, VOC, Cell
+from proof_figures import draw
 from segshrink import EvaluationRecord, __version__, paired_bootstrap, welch_interval
 from segshrink.evaluation_records import CalibrationRecord
 from segshrink.files import read_json, write_json, write_text
@@ -35,7 +36,7 @@ class Results:
     """Records of finished cells, in their folders and together beside the benchmarks.
 
     Args:
-        folder: Where ``proof.json``, ``proof.md`` and weights are written.
+        folder: Where ``proof.json``, ``proof.md``, ``proof.png`` and weights are written.
         runs: Where run folders lie.
     """
 
@@ -105,7 +106,7 @@ class Results:
         self.write()
 
     def write(self) -> None:
-        """Write ``proof.json`` and ``proof.md``."""
+        """Write ``proof.json``, ``proof.md`` and ``proof.png``."""
         records = dict(sorted(self.records.items()))
         write_text(self.folder / "proof.json", json.dumps({"cells": records}, separators=(",", ":")) + "\n")
         head = [
@@ -142,9 +143,15 @@ class Results:
             "# Does distillation pay?\n\nWritten by `benchmarks/proof.py`, which explains it. Nothing was chosen on "
         )
         goals = "\n".join(check(self)[0])
+        figure, picture = draw(self.records), ""
+        if figure is not None:
+            figure.savefig(self.folder / "proof.png", dpi=110)
+            picture = "![Scores of controls and students over labels and steps, a dot for each seed](proof.png)\n\n"
         write_text(
             self.folder / "proof.md",
-            f"{title}what is judged.\n\n## Goals\n\n```text\n{goals}\n```\n\n## Cells\n\n" + "\n".join(table) + "\n",
+            f"{title}what is judged.\n\n{picture}## Goals\n\n```text\n{goals}\n```\n\n## Cells\n\n"
+            + "\n".join(table)
+            + "\n",
         )
 
     def evaluations(self, pattern: str, seeds: int) -> list[EvaluationRecord] | None:
