@@ -5,9 +5,12 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
+from timm.layers import create_conv2d, create_pool2d
+from timm.layers.padding import get_same_padding
 from torch import nn
 
 from segshrink.classes import ClassMap
@@ -83,6 +86,36 @@ def test_real_network_agrees_with_torch_at_other_sizes(unet, unet_file):
         with torch.no_grad():
             expected = unet(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
         np.testing.assert_allclose(backend.run(images), expected, atol=1e-4)
+
+
+class SamePadded(nn.Module):
+    """Two layers of timm's with TensorFlow's padding, of stride 2 and dilated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = create_conv2d(3, 4, 3, stride=2, padding="same")
+        self.wide = create_conv2d(4, 3, 5, stride=1, dilation=2, padding="same")
+        self.pool = create_pool2d("max", 3, stride=2, padding="same")
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.pool(self.wide(self.down(images)))
+
+
+def test_tensorflows_padding_becomes_constants(tmp_path):
+    torch.manual_seed(0)
+    model = model_of(SamePadded(), stride=4)
+    file = export_onnx(model, tmp_path / "same.onnx")
+    graph = onnx.load(file).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    # The last ones: the first pad images to a multiple of the stride.
+    pads = [node for node in graph.node if node.op_type == "Pad" and len(node.input) > 1 and node.input[1] in constants]
+    assert len(pads) == 2
+    images = np.random.default_rng(0).integers(0, 256, (2, 13, 21, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = model.eval()(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    np.testing.assert_allclose(OnnxBackend(file, threads=1).run(images), expected, atol=1e-4)
+    assert get_same_padding(7, 3, stride=2, dilation=1) == 2  # timm's own again
 
 
 def test_model_is_left_as_it_was(unet, tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,7 +35,7 @@ def trace(model: SegmentationModel, *, pixels: torch.dtype) -> Any:
     # At least two of everything, and unlike, or the exporter takes a size for a constant or two sizes for one.
     example = torch.zeros(2, description.bands, 2 * description.stride, 3 * description.stride, dtype=pixels)
     try:
-        with quiet_library():
+        with quiet_library(), _constant_padding():
             program = torch.onnx.export(
                 _Aligned(model).eval(),
                 (example,),
@@ -85,6 +87,30 @@ class _Aligned(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.model.forward_aligned(images)
+
+
+@contextmanager
+def _constant_padding() -> Iterator[None]:
+    """Let timm's layers with TensorFlow's padding ("same") pad as they do where a side is a multiple of their stride.
+
+    timm computes the padding from the size, and the exporter follows that as a formula, which grows with each layer:
+    one EfficientNet takes it minutes.
+    """
+    padding = sys.modules.get("timm.layers.padding")
+    if padding is None:
+        yield
+        return
+    original = padding.get_same_padding
+    padding.get_same_padding = _same_padding
+    try:
+        yield
+    finally:
+        padding.get_same_padding = original
+
+
+def _same_padding(side: Any, kernel_size: int, stride: int, dilation: int) -> int:
+    """Return how much is put around a side that is a multiple of the stride, at both ends together."""
+    return max((kernel_size - 1) * dilation + 1 - stride, 0)
 
 
 def _adaptive_average_pool(self: Any, output_size: Sequence[Any]) -> Any:
