@@ -13,7 +13,7 @@ LITE2 = "smp:Unet/tu-tf_efficientnet_lite2"
 LITE0 = "smp:Unet/tu-tf_efficientnet_lite0"
 # The members of the Dubai bank; the first four leave one training tile out each.
 BANK = (LITE2, LITE0, LITE2, LITE0, LITE2)
-# A teacher's answers: mirror images and zooms, by OpenVINO. 8-bit integers would cost it 0.4 points (teacher_precision).
+# A teacher's answers: mirror images and zooms, by OpenVINO. In int8 they would lose 0.4 points (teacher_precision.md).
 VIEWS = ("distillation.flips=true", "distillation.scales=[0.75, 1.0, 1.5]", "distillation.precision=bf16")
 # Those of the ten small banks.
 FEWER_VIEWS = ("distillation.flips=left-right", *VIEWS[1:])
