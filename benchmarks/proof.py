@@ -81,8 +81,8 @@ class Proof:
         self.runs: Path = given.runs.resolve()
         self.data: Path = given.data.resolve()
         self.weights: Path = given.weights.resolve()
-        self.results = Results(given.results, self.runs)
         self.cells = cells(self.runs / "data" / "pool" / "pool.txt")
+        self.results = Results(given.results, self.runs, self.cells)
 
     def recipe(self, cell: Cell) -> Recipe:
         """Return what a cell trains."""

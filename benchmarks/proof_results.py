@@ -38,15 +38,16 @@ class Results:
     Args:
         folder: Where ``proof.json``, ``proof.md``, ``proof.png`` and weights are written.
         runs: Where run folders lie.
+        cells: All that are planned.
     """
 
-    def __init__(self, folder: Path, runs: Path) -> None:
+    def __init__(self, folder: Path, runs: Path, cells: Sequence[Cell]) -> None:
         self.folder, self.runs = folder, runs
         file = folder / "proof.json"
         self.records: dict[str, dict[str, Any]] = read_json(file)["cells"] if file.exists() else {}
-        for path in sorted(runs.rglob(JUDGED)) if runs.exists() else ():
-            found = read_json(path)
-            self.records[found["cell"]] = found
+        for cell in cells:
+            if (found := self.in_folder(cell)) is not None:
+                self.records[cell.name] = found
 
     def in_folder(self, cell: Cell) -> dict[str, Any] | None:
         """Return the record of a cell whose folder is here and finished."""
