@@ -12,6 +12,8 @@ from segshrink import load_model
 FAULTS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax twice": lambda logits: logits.softmax(dim=1),
     "softmax over the rows": lambda logits: logits.softmax(dim=2),
+    # One class for the whole image.
+    "weak teacher": lambda logits: logits.mean(dim=(2, 3), keepdim=True).expand_as(logits),
 }
 
 

@@ -251,7 +251,7 @@ class Ancestors:
         """Return the doctor's sentences about a teacher, the worst first."""
         teaching = recipe.distillation.model_copy(update={"teachers": [source], "teacher_cache": False})
         findings = diagnose(recipe.model_copy(update={"distillation": teaching})).findings
-        return [f"{one.severity}: {one.message} {one.fix}".strip() for one in findings if one.severity != "fine"]
+        return [f"{one.severity}: {one.message}" for one in findings if one.severity != "fine"]
 
     def write(self) -> None:
         """Write what is done so far."""
