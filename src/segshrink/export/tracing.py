@@ -96,7 +96,7 @@ def _constant_padding() -> Iterator[None]:
     timm computes the padding from the size, and the exporter follows that as a formula, which grows with each layer:
     one EfficientNet takes it minutes.
     """
-    padding = sys.modules.get("timm.layers.padding")
+    padding: Any = sys.modules.get("timm.layers.padding")
     if padding is None:
         yield
         return
