@@ -8,6 +8,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,16 +40,30 @@ def test_commands_that_are_disturbed_go_on(tmp_path: Path) -> None:
     assert all((row["attempts"], row["lost"]) == (1, 0) for row in record["rows"].values())
 
 
-@pytest.mark.parametrize(("script", "plan"), [("proof", "Proof"), ("ancestors", "Ancestors")])
-def test_every_planned_training_has_a_recipe(script: str, plan: str, tmp_path: Path) -> None:
+def imported(script: str) -> Any:
+    """Return a script as a module."""
     sys.path.insert(0, str(SCRIPTS))
     try:
-        module = importlib.import_module(script)
+        return importlib.import_module(script)
     finally:
         sys.path.remove(str(SCRIPTS))
+
+
+@pytest.mark.parametrize(("script", "plan"), [("proof", "Proof"), ("ancestors", "Ancestors")])
+def test_every_planned_training_has_a_recipe(script: str, plan: str, tmp_path: Path) -> None:
+    module = imported(script)
     given = Namespace(runs=tmp_path, data=tmp_path, weights=tmp_path, results=tmp_path)
     planned = getattr(module, plan)(given)
     cells = planned.cells if script == "proof" else module.CELLS
     # A bank's members follow from the groups of its data, which aren't here.
     recipes = [planned.recipe(cell) for cell in cells if getattr(cell, "member", None) is None]
     assert {recipe.data.name for recipe in recipes} >= {"dubai-aerial", "pascal-voc-2012"}
+
+
+def test_the_proof_reads_its_own_cells_only(tmp_path: Path) -> None:
+    own, other = tmp_path / "runs" / "dubai" / "one", tmp_path / "runs" / "ancestors" / "voc" / "student"
+    for folder in (own, other):
+        folder.mkdir(parents=True)
+        (folder / "judged.json").write_text(json.dumps({"cell": folder.name}))
+    given = Namespace(runs=tmp_path / "runs", data=tmp_path, weights=tmp_path, results=tmp_path)
+    assert imported("proof").Proof(given).results.records == {"dubai/one": {"cell": "one"}}
