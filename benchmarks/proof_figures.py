@@ -82,6 +82,8 @@ def draw(records: Mapping[str, dict[str, Any]]) -> Figure | None:
 
 
 def _panels(records: Mapping[str, dict[str, Any]]) -> list[Panel]:
+    """Return all comparisons, known or not yet."""
+
     def scores(pattern: str, seeds: int, of: Callable[[EvaluationRecord], float]) -> tuple[float, ...]:
         names = (pattern.replace("*", str(seed)) for seed in range(seeds))
         known = (records[name]["evaluation"] for name in names if name in records)
@@ -100,7 +102,11 @@ def _panels(records: Mapping[str, dict[str, Any]]) -> list[Panel]:
         _Pair(f"{count:,}", f"dubai/control-{count}-*", f"dubai/pool-{count}-*", seeds)
         for count, seeds in sorted(LENGTHS)
     ]
-    teaching = [_Pair(name, "dubai/control-4000-*", f"dubai/{cell}-4000-*", 2) for name, cell in TEACHING.items()]
+    teaching = [
+        _Pair(name, "dubai/control-4000-*", f"dubai/{cell}-4000-*", 2)
+        for name, cell in TEACHING.items()
+        if f"dubai/{cell}-4000-0" in records
+    ]
     panels = [panel("Pascal VOC, mIoU", "labeled images", voc, _mean_iou)]
     for here, there in (PLACES, PLACES[::-1]):
         names = [(str(count or ALL[here]), f"buildings/{here}-{count}", seeds) for count, seeds in BUILDINGS]

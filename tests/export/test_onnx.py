@@ -89,7 +89,7 @@ def test_real_network_agrees_with_torch_at_other_sizes(unet, unet_file):
 
 
 class SamePadded(nn.Module):
-    """Two layers of timm's with TensorFlow's padding, of stride 2 and dilated."""
+    """Layers of timm's with TensorFlow's padding: of stride 2, dilated, and a pool."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ def test_tensorflows_padding_becomes_constants(tmp_path):
     graph = onnx.load(file).graph
     constants = {tensor.name for tensor in graph.initializer}
     constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
-    # The last ones: the first pad images to a multiple of the stride.
+    # Of the layers with a stride; images are padded by what the graph computes from their size.
     pads = [node for node in graph.node if node.op_type == "Pad" and len(node.input) > 1 and node.input[1] in constants]
     assert len(pads) == 2
     images = np.random.default_rng(0).integers(0, 256, (2, 13, 21, 3), dtype=np.uint8)
