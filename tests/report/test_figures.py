@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from segshrink.report import collect
@@ -21,7 +22,7 @@ from segshrink.report.figures import (
     summary_panels,
     training_panels,
 )
-from segshrink.report.panels import DARK, LIGHT, Panel, to_png, to_svg
+from segshrink.report.panels import DARK, LIGHT, Panel, plain_logarithmic, to_png, to_svg
 
 Writer = Callable[..., Path]
 
@@ -145,3 +146,13 @@ def test_a_legend_covers_no_curve(folder: Path) -> None:
         figure.draw_without_rendering()
         (box,) = figure.legends
         assert not box.get_window_extent().overlaps(figure.axes[0].get_window_extent())
+
+
+@pytest.mark.parametrize("costs", [(2050, 2450), (10, 14), (20, 95), (3, 60)])
+def test_a_logarithmic_axis_has_ticks_that_leave_room_for_each_other(costs: tuple[float, float]) -> None:
+    axes = Figure(figsize=(4, 2)).add_subplot()
+    axes.plot(costs, (0, 1))
+    plain_logarithmic(axes)
+    axes.margins(x=0.15)
+    low, high = axes.get_xlim()
+    assert 2 <= sum(low <= tick <= high for tick in axes.get_xticks()) <= 6

@@ -17,13 +17,15 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from segshrink.report.runs import Run
 from segshrink.version import __version__
 
 # Inches of a title's bold letter, and of a legend's letter, line, and sign with the spaces beside it.
 _LETTER_INCHES, _LEGEND_LETTER_INCHES, _LEGEND_LINE_INCHES, _HANDLE_INCHES = 0.11, 0.085, 0.19, 0.5
+# Numbers of four digits that have room below a panel.
+_MOST_TICKS = 6
 # The page's font list; text in SVG stays text, so that any script and any screen reads well.
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
 # By which a figure says that this program made it.
@@ -156,10 +158,21 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
         return figure, figure.add_subplot()
 
 
+class _LogTicks(LogLocator):
+    """Ticks at multiples of powers of ten; where fewer than two are in sight, a few even ones instead of many."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        """Return where ticks stand between two values."""
+        ticks = super().tick_values(vmin, vmax)
+        shown = sum(vmin <= tick <= vmax for tick in ticks)
+        few = vmax < 10 * vmin and not 2 <= shown <= _MOST_TICKS
+        return MaxNLocator(_MOST_TICKS - 2).tick_values(vmin, vmax) if few else ticks
+
+
 def plain_logarithmic(axes: Axes, *, subs: Sequence[float] = (1, 2, 5)) -> None:
     """Make the horizontal axis logarithmic, with plain numbers at ``subs`` times powers of ten."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=subs))
+    axes.xaxis.set_major_locator(_LogTicks(subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
     axes.xaxis.set_minor_locator(NullLocator())
 
