@@ -42,10 +42,15 @@ class Results:
     """
 
     def __init__(self, folder: Path, runs: Path, cells: Sequence[Cell]) -> None:
-        self.folder, self.runs = folder, runs
-        file = folder / "proof.json"
-        self.records: dict[str, dict[str, Any]] = read_json(file)["cells"] if file.exists() else {}
-        for cell in cells:
+        self.folder, self.runs, self.cells = folder, runs, cells
+        self.records: dict[str, dict[str, Any]] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Read the records that are there, also those that other processes have written meanwhile."""
+        file = self.folder / "proof.json"
+        self.records |= read_json(file)["cells"] if file.exists() else {}
+        for cell in self.cells:
             if (found := self.in_folder(cell)) is not None:
                 self.records[cell.name] = found
 
@@ -104,6 +109,7 @@ class Results:
             tensors = load_file(weights / "model.safetensors")
             halved = {name: each.half() if each.is_floating_point() else each for name, each in tensors.items()}
             save_file(halved, kept / "model.safetensors", metadata={"format": "pt"})
+        self.read()
         self.write()
 
     def write(self) -> None:

@@ -66,4 +66,10 @@ def test_the_proof_reads_its_own_cells_only(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "judged.json").write_text(json.dumps({"cell": folder.name}))
     given = Namespace(runs=tmp_path / "runs", data=tmp_path, weights=tmp_path, results=tmp_path)
-    assert imported("proof").Proof(given).results.records == {"dubai/one": {"cell": "one"}}
+    results = imported("proof").Proof(given).results
+    assert results.records == {"dubai/one": {"cell": "one"}}
+    meanwhile = tmp_path / "runs" / "pilot" / "teacher"
+    meanwhile.mkdir(parents=True)
+    (meanwhile / "judged.json").write_text(json.dumps({"cell": "teacher"}))
+    results.read()
+    assert list(results.records) == ["dubai/one", "pilot/teacher"]
