@@ -60,16 +60,22 @@ def test_every_planned_training_has_a_recipe(script: str, plan: str, tmp_path: P
     assert {recipe.data.name for recipe in recipes} >= {"dubai-aerial", "pascal-voc-2012"}
 
 
+def finish(runs: Path, cell: str) -> None:
+    """Write a cell's record into its run folder."""
+    (runs / cell).mkdir(parents=True)
+    (runs / cell / "judged.json").write_text(json.dumps({"cell": cell}))
+
+
 def test_the_proof_reads_its_own_cells_only(tmp_path: Path) -> None:
-    own, other = tmp_path / "runs" / "dubai" / "one", tmp_path / "runs" / "ancestors" / "voc" / "student"
-    for folder in (own, other):
-        folder.mkdir(parents=True)
-        (folder / "judged.json").write_text(json.dumps({"cell": folder.name}))
-    given = Namespace(runs=tmp_path / "runs", data=tmp_path, weights=tmp_path, results=tmp_path)
+    finish(tmp_path, "dubai/one")
+    finish(tmp_path, "ancestors/voc/student")
+    given = Namespace(runs=tmp_path, data=tmp_path, weights=tmp_path, results=tmp_path)
+    assert imported("proof").Proof(given).results.records == {"dubai/one": {"cell": "dubai/one"}}
+
+
+def test_the_proof_reads_what_other_processes_finish_meanwhile(tmp_path: Path) -> None:
+    given = Namespace(runs=tmp_path, data=tmp_path, weights=tmp_path, results=tmp_path)
     results = imported("proof").Proof(given).results
-    assert results.records == {"dubai/one": {"cell": "one"}}
-    meanwhile = tmp_path / "runs" / "pilot" / "teacher"
-    meanwhile.mkdir(parents=True)
-    (meanwhile / "judged.json").write_text(json.dumps({"cell": "teacher"}))
+    finish(tmp_path, "pilot/teacher")
     results.read()
-    assert list(results.records) == ["dubai/one", "pilot/teacher"]
+    assert results.records == {"pilot/teacher": {"cell": "pilot/teacher"}}
