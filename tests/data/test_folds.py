@@ -35,6 +35,12 @@ def test_images_of_no_group_are_groups_by_themselves():
     assert folds(dataset("a b c", groups={}), 3) == [{"a"}, {"b"}, {"c"}]
 
 
+def test_images_of_no_group_that_show_the_same_ground_are_one():
+    overlaps = (frozenset({"a", "c"}), frozenset({"d", "c"}))
+    assert training_groups(dataset("a b c d", groups={}, overlaps=overlaps)) == {"a": {"a", "c", "d"}, "b": {"b"}}
+    assert training_groups(dataset("4a 4b 8a"))["t4"] == {"4a", "4b"}  # declared groups stay as they are
+
+
 def test_too_many_folds_and_patches_are_refused():
     with pytest.raises(ConfigError, match=r"3 groups \(t4, t6, t8\)"):
         folds(dataset(), 4)

@@ -129,6 +129,21 @@ def test_identical_files_in_one_part_are_a_warning(painter):
     assert kinds(inspection) == ["duplicate"]
 
 
+def test_map_tiles_of_the_same_ground_across_the_split_are_an_error(painter):
+    """As HOT's fAIr gives them: each piece of ground at three zooms."""
+    painter.pairs("north/OAM-315878-264050-19", "north/OAM-315879-264050-19", "south/OAM-1263512-1056200-21")
+    (problem,) = inspect_dataset(painter.describe()).problems
+    assert (problem.kind, problem.severity) == ("duplicate", "error")
+    assert problem.files == ("north/images/OAM-315878-264050-19.png", "south/images/OAM-1263512-1056200-21.png")
+    assert "-19.png (train) and south/images/OAM-1263512-1056200-21.png (val); put each" in str(problem)
+
+
+def test_declared_overlaps_across_the_split_are_an_error(painter):
+    painter.pairs("north/a", "north/b", "south/a")
+    split = {"train": ["north"], "val": ["south"], "overlaps": [["north/images/b.png", "south/images/a.png"]]}
+    assert kinds(inspect_dataset(painter.describe(split=split)), "error") == ["duplicate"]
+
+
 def test_near_duplicates_across_the_split_are_reported_with_their_distance(painter):
     painter.pairs("north/a", "north/b", "south/a", size=(90, 120))
     with Image.open(painter.root / "north/images/b.png") as image:

@@ -106,6 +106,22 @@ def test_clips_of_a_film_stay_on_one_side(tmp_path: Path) -> None:
     assert films[0].isdisjoint(films[1])
 
 
+@pytest.mark.parametrize("name", ["OAM-{x}-{y}-{z}", "{z}/{x}/{y}"])
+def test_zooms_of_the_same_ground_stay_on_one_side(name: str, tmp_path: Path) -> None:
+    """As HOT's fAIr gives tiles, and as programs that cut maps into tiles write them."""
+    root = tmp_path / "data"
+    for z, side in ((19, 3), (20, 6)):
+        for x, y in ((x, y) for x in range(side) for y in range(side)):
+            zoomed = name.format(z=z, x=(315878 << z - 19) + x, y=(264050 << z - 19) + y)
+            image(root / f"images/{zoomed}.png")
+            mask(root / f"masks/{zoomed}.png")
+    description = load_dataset(segshrink.init(root, out=tmp_path / "out").data)
+    assert description.split.random == 0.2
+    assert inspect_dataset(description).sound
+    dataset = open_dataset(description)
+    assert (len(dataset.train), len(dataset.val)) == (7 * 5, 2 * 5)
+
+
 def test_images_in_no_list_are_told(tmp_path: Path) -> None:
     for name in ("a", "b", "#c", "d"):
         image(tmp_path / f"fields/images/{name}.png")

@@ -88,14 +88,16 @@ class Split(Strict):
     """Images that neither train nor judge before the end, in the same way."""
     groups: dict[str, list[str]] | None = None
     """Pieces of ground: name of a group -> folders or wildcards of its images. The folds of a bank of teachers follow
-    them; an image of no group is one by itself. With ``held_out``, leave-one-group-out: all other groups train."""
+    them; an image of no group is one by itself, with those that overlap. With ``held_out``, leave-one-group-out: all
+    other groups train."""
     held_out: str | None = None
     """The group that is judged."""
     overlaps: list[list[str]] = Field(default=[])
     """Lists of images in different groups (folders or wildcards) that show some of the same ground: a teacher that
-    learned from one of a list has seen the others."""
+    learned from one of a list has seen the others. Map tiles of the same ground, at one zoom or another, are told by
+    the numbers in their names (column, row and zoom, or zoom, column and row)."""
     random: float | None = Field(default=None, gt=0, lt=1)
-    """The share of images (whole images) that is judged."""
+    """The share of images (whole images) that is judged; those that overlap stay on one side."""
     patches: int | None = Field(default=None, ge=16)
     """Side of squares that are cut from every image and shuffled, ``share`` of them judged: judged pixels lie beside
     training pixels, so results leak and are labeled so."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from segshrink.data.findings import DuplicateFinding, Problem
 from segshrink.data.fingerprints import near_matches
+from segshrink.data.splits import PARTS, Division
 
 # Between these parts a picture must not occur twice: what is judged was then seen in training.
 _CROSSINGS = (("train", "val"), ("train", "test"), ("val", "test"), ("unlabeled", "val"), ("unlabeled", "test"))
@@ -66,6 +67,28 @@ def duplicate_problems(duplicates: Sequence[DuplicateFinding]) -> tuple[Problem,
         message = f"{len(within)} images of one part are the same file: {_told(within)}; each counts twice, remove one"
         problems.append(Problem("duplicate", "warning", message, _files(within)))
     return tuple(problems)
+
+
+def ground_problems(division: Division, images: Sequence[str]) -> tuple[Problem, ...]:
+    """Say which images of two sides show some of the same ground, as the description or names of map tiles say."""
+    sides = {position: part for part in PARTS for position in getattr(division, part)}
+    shared = []
+    for piece in division.overlaps:
+        of_parts: dict[str, int] = {}
+        for position in piece:
+            if position in sides:
+                of_parts.setdefault(sides[position], position)
+        shared += [(of_parts[a], of_parts[b], piece) for a, b in _CROSSINGS if a in of_parts and b in of_parts]
+    if not shared:
+        return ()
+    told = [f"{images[a]} ({sides[a]}) and {images[b]} ({sides[b]})" for a, b, _ in shared[:3]]
+    more = f"; and {len(shared) - 3} more" if len(shared) > 3 else ""
+    message = (
+        "the same ground is on two sides of the split, as split.overlaps or the numbers in names of map tiles say: "
+        f"{'; '.join(told)}{more}; put each piece on one side, as 'random' does"
+    )
+    files = dict.fromkeys(images[position] for _, _, piece in shared for position in piece if position in sides)
+    return (Problem("duplicate", "error", message, tuple(files)),)
 
 
 def _identical(pictures: Sequence[Picture]) -> list[DuplicateFinding]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
 
+from segshrink.data.ground import joined
 from segshrink.data.sources import Dataset
 from segshrink.errors import ConfigError
 from segshrink.formatting import listed
@@ -12,26 +14,25 @@ Names = frozenset[str]
 
 
 def training_groups(dataset: Dataset) -> dict[str, Names]:
-    """Return the names of the training images of each declared group; an image of no group is one by itself."""
-    return grouped({sample.name for sample in dataset.train}, dataset.groups)
+    """Return the names of the training images of each declared group; see ``grouped`` for those of no group."""
+    return grouped({sample.name for sample in dataset.train}, dataset.groups, dataset.overlaps)
 
 
-def grouped(images: Set[str], groups: Mapping[str, Set[str]]) -> dict[str, Names]:
-    """Divide images by groups, of which others are left out; an image of no group is one by itself."""
+def grouped(images: Set[str], groups: Mapping[str, Set[str]], overlaps: Iterable[Set[str]]) -> dict[str, Names]:
+    """Divide images by groups, of which others are left out; those of no group by ground, named after its first."""
     known = {name: Names(images & held) for name, held in groups.items() if images & held}
-    alone = images - Names().union(*known.values())
-    return known | {name: Names({name}) for name in sorted(alone)}
+    alone = sorted(images - Names().union(*known.values()))
+    return known | {held[0]: Names(held) for held in joined(alone, overlaps)}
 
 
 def independent_groups(groups: Mapping[str, Set[str]], overlaps: Iterable[Set[str]]) -> list[list[str]]:
     """Return the names of groups, those together that show some of the same ground, be it by way of others."""
-    together = [[name] for name in groups]
-    for images in overlaps:
-        touched = [names for names in together if any(groups[name] & images for name in names)]
-        if touched:
-            others = [names for names in together if names not in touched]
-            together = [*others, [name for names in touched for name in names]]
-    return sorted(sorted(names) for names in together)
+    holding: dict[str, list[str]] = defaultdict(list)
+    for name, held in groups.items():
+        for image in held:
+            holding[image].append(name)
+    touched = ([name for image in images for name in holding.get(image, ())] for images in overlaps)
+    return sorted(sorted(names) for names in joined(list(groups), touched))
 
 
 def folds(dataset: Dataset, count: int) -> list[Names]:

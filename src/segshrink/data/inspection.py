@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
 from segshrink.colors import format_color, parse_color
 from segshrink.config import DatasetDescription
-from segshrink.data.duplicates import Picture, duplicate_problems, find_duplicates
+from segshrink.data.duplicates import Picture, duplicate_problems, find_duplicates, ground_problems
 from segshrink.data.findings import (
     DuplicateFinding,
     ImageFinding,
@@ -88,6 +88,7 @@ def inspect_dataset(description: DatasetDescription, *, progress: Progress | Non
     if not description.split.leaking:
         survey.duplicates = find_duplicates(survey.pictures)
         survey.problems += duplicate_problems(survey.duplicates)
+        survey.problems += ground_problems(division, [pair.relative for pair in files.pairs])
     _tell_misplaced(survey)
     if "train" in survey.counts:
         drawn = bool(survey.drawn_from)
@@ -279,7 +280,7 @@ def _independent_ground(files: Found, division: Division) -> tuple[tuple[str, ..
     names = [pair.name for pair in files.pairs]
     groups = {name: {names[place] for place in held} for name, held in division.groups}
     overlaps = [{names[place] for place in held} for held in division.overlaps]
-    training = grouped({names[place] for place in division.train}, groups)
+    training = grouped({names[place] for place in division.train}, groups, overlaps)
     return tuple(tuple(together) for together in independent_groups(training, overlaps))
 
 

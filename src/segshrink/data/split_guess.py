@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segshrink.config import Split
+from segshrink.data.ground import same_ground
 from segshrink.data.layout import part_of, scenes_of
 from segshrink.data.splits import divide, find_images
 from segshrink.data.wildcards import LIST_SUFFIXES, escaped, read_lines
@@ -144,7 +145,9 @@ def _judged(parts: dict[str, Any], reason: str) -> GuessedSplit:
 
 def _by_scenes(images: Sequence[str], held: Mapping[str, Set[str | int]]) -> GuessedSplit | None:
     scenes = scenes_of(images)
-    if len(scenes) < 2:
+    scene_of = {image: scene for scene, held in scenes.items() for image in held}
+    ground = ({scene_of[images[place]] for place in piece} for piece in (same_ground(images) if scenes else ()))
+    if len(scenes) < 2 or any(len(touched) > 1 for touched in ground):  # zooms of a web map's tiles are no scenes
         return None
     names = list(scenes)
     best: tuple[tuple[int, float], list[str]] | None = None

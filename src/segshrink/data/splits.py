@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from segshrink.config import Split
+from segshrink.data.ground import joined, same_ground
 from segshrink.data.wildcards import Wildcard, has_wildcards, is_list_file, read_lines
 from segshrink.errors import DataError, SegshrinkError
 from segshrink.tiling import Window
@@ -31,7 +32,8 @@ class Division:
         test: Positions that judge at the end; often empty.
         problems: One sentence each; empty if the split is sound.
         groups: Name and positions of each declared piece of ground, whatever part they are in.
-        overlaps: Positions of images that show some of the same ground, for each declaration.
+        overlaps: Positions of images that show some of the same ground, for each declaration, and for each piece of
+            ground that map tiles show twice.
     """
 
     train: tuple[int, ...] = ()
@@ -51,7 +53,7 @@ class PatchDivision:
 
 
 def divide(split: Split, images: Sequence[str], *, root: Path) -> Division:
-    """Divide whole images by path, by group or at random.
+    """Divide whole images by path, by group or at random; there, what shows the same ground stays on one side.
 
     Args:
         split: What the description says; with ``patches`` every image that doesn't test is in ``train`` (see
@@ -71,12 +73,13 @@ def divide(split: Split, images: Sequence[str], *, root: Path) -> Division:
 
     groups = {name: positions(entries, f"split.groups.{name}") for name, entries in (split.groups or {}).items()}
     problems += _overlaps(groups, images, kind="groups")
-    overlaps = tuple(positions(entries, "split.overlaps") for entries in split.overlaps)
+    declared = (positions(entries, "split.overlaps") for entries in split.overlaps)
+    overlaps = (*declared, *same_ground(images))
     ground = Division(groups=tuple(groups.items()), overlaps=overlaps)
     if split.patches is not None or split.random is not None:
         tested = positions(split.test, "split.test")
         rest = sorted(set(range(len(images))) - set(tested))
-        drawn = Division(tuple(rest)) if split.random is None else _at_random(rest, split.random, split.seed)
+        drawn = Division(tuple(rest)) if split.random is None else _at_random(rest, overlaps, split)
         problems += drawn.problems
         return replace(ground, train=drawn.train, val=drawn.val, test=tested, problems=tuple(problems))
     if split.held_out is not None:
@@ -261,14 +264,15 @@ def _overlaps(chosen: Mapping[str, Sequence[int]], images: Sequence[str], *, kin
                 yield f"{where}: {shown}{more} in both '{first}' and '{second}'; keep each image in one"
 
 
-def _at_random(positions: Sequence[int], share: float, seed: int) -> Division:
-    count = len(positions)
-    if count < 2:
-        return Division(tuple(positions), problems=(f"split.random needs at least two images, found {count}",))
-    judged = _drawn(count, share, seed)
+def _at_random(positions: Sequence[int], overlaps: Sequence[Sequence[int]], split: Split) -> Division:
+    pieces = joined(positions, overlaps)
+    if len(pieces) < 2:
+        told = f"split.random needs at least two images of different ground, found {len(pieces)} of {len(positions)}"
+        return Division(tuple(positions), problems=(told,))
+    drawn = _drawn(len(pieces), split.random or 0.0, split.seed)
+    judged = {position for number in drawn for position in pieces[number]}
     return Division(
-        train=tuple(position for place, position in enumerate(positions) if place not in judged),
-        val=tuple(positions[place] for place in sorted(judged)),
+        train=tuple(position for position in positions if position not in judged), val=tuple(sorted(judged))
     )
 
 
