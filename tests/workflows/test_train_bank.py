@@ -93,6 +93,13 @@ def test_a_finished_bank_is_left_as_it_is_and_another_refused(trained: Path) -> 
         segshrink.train(other, out=trained / "bank", resume=True)
 
 
+def test_watch_follows_one_teacher_after_the_other(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["watch", str(trained / "bank")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(", ")[0] for line in lines] == [f"member-{number}: epoch 2/2" for number in range(3)]
+    assert all(", finished after " in line for line in lines)
+
+
 def test_inspect_counts_independent_groups(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = str(trained / "scenes/dataset.yaml")
     main(["inspect", data])

@@ -14,7 +14,8 @@ def watch(
 ) -> None:
     """Follow a training that runs elsewhere.
 
-    Prints a line for every epoch, with losses, validation mIoU and the time left, until the training ends.
+    Prints a line for every epoch, with losses, validation mIoU and the time left, until the training ends; of a bank,
+    for one teacher after the other.
     """
     from segshrink.cli._console import out_console
     from segshrink.formatting import duration
@@ -23,7 +24,8 @@ def watch(
     console = out_console()
     for state in states_of(run, every=every):
         latest = state.latest
-        parts = [f"epoch {state.epoch}/{state.epochs}"]
+        which = "" if state.folder == run else f"{state.folder.name}: "
+        parts = [f"{which}epoch {state.epoch}/{state.epochs}"]
         named = (("loss", "train/loss"), ("val loss", "val/loss"), ("val mIoU", "val/mean_iou"))
         parts += [f"{name} {latest[key]:.3f}" for name, key in named if key in latest]
         if state.seconds_left is not None:

@@ -63,7 +63,7 @@ class TrainingState:
 
 
 def watch(run: str | Path, *, every: float = 5.0) -> Iterator[TrainingState]:
-    """Yield the state of a training now, and again whenever an epoch is done, until it ends.
+    """Yield the state of a training now, and again whenever an epoch is done, until it ends; a bank's one by one.
 
     In a notebook::
 
@@ -78,7 +78,26 @@ def watch(run: str | Path, *, every: float = 5.0) -> Iterator[TrainingState]:
     Raises:
         FileError: A file of the run can't be read.
     """
-    folder, before = RunFolder(run), None
+    folder = RunFolder(run)
+    while not folder.has_run:
+        time.sleep(every)
+    for training in _trainings(folder):
+        for state in _states(training, every):
+            yield state
+            if state.status == "stopped":
+                return
+
+
+def _trainings(folder: RunFolder) -> list[RunFolder]:
+    """Return the folders of a bank's teachers, of which later ones may not be there yet; of another run, its own."""
+    teacher = folder.recipe().teacher
+    if folder.run().role != "teacher" or teacher is None or not teacher.is_bank:
+        return [folder]
+    return [folder.member(number) for number in range(len(teacher.models))]
+
+
+def _states(folder: RunFolder, every: float) -> Iterator[TrainingState]:
+    before = None
     while True:
         state = _state(folder)
         if state is not None and state != before:
