@@ -179,10 +179,12 @@ def _at_random(root: Path, images: Sequence[str], held: Mapping[str, Set[str | i
     for seed in range(_TRIES if len(images) <= 10 * _TRIES else 1):
         division = divide(Split(random=_SHARE, seed=seed), images, root=root)
         scored.append((_missing([images[place] for place in division.val], held), seed))
+    fields = {"random": _SHARE, "seed": min(scored)[1]}
+    if same_ground(images):
+        reason = "at random, all zooms of the same ground together, as numbers in names say"
+        return GuessedSplit(fields, reason, "neighboring tiles touch; give folders of different places if there are any")
     unsure = "images of one place or film must not stand on both sides; give folders instead if they do"
-    return GuessedSplit(
-        {"random": _SHARE, "seed": min(scored)[1]}, "at random, as no name speaks of parts or scenes", unsure
-    )
+    return GuessedSplit(fields, "at random, as no name speaks of parts or scenes", unsure)
 
 
 def _missing(val: Sequence[str], held: Mapping[str, Set[str | int]]) -> int:
