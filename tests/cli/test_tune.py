@@ -22,6 +22,8 @@ def test_tune_prints_its_trials_and_report_writes_the_page_again(segshrink: Run,
     for trial in student["trials"]:
         assert f"{trial['values'][0]:.3f}" in tuned.out
     assert "0 (recipe)" in tuned.out
+    assert "learning rate 0.0" in tuned.out
+    assert "…" not in tuned.out  # nothing is cut off
     page = (out / "report.html").read_bytes()
     (out / "report.html").unlink()
     again = segshrink("report", out)

@@ -81,13 +81,18 @@ def _class_table(runs: Sequence[Run]) -> Table:
 def print_study(page: Path, folder: Path) -> None:
     """Print the best trials of a study beside the recipe itself, and where its page and its recipes are."""
     study = TuningRecord.read(folder / STUDY)
-    console = out_console()
+    console, headings = out_console(), trial_headings(study)
+    # What was tried stands in one column of lines: a terminal is too narrow for a column each.
+    fixed = headings.index("time") + 1
     for each in study.studies:
-        trials = empty_table(*trial_headings(study), title=f"Trials of the {each.role}", left=0)
-        shown = best_first(study, each)
-        for place, trial in enumerate(shown):
+        trials = empty_table(*headings[:fixed], title=f"Trials of the {each.role}", left=0)
+        trials.add_column("tried", ratio=1)
+        for place, trial in enumerate(best_first(study, each)):
             if place < _TRIALS or trial.recipe:
-                trials.add_row(*trial_cells(study, trial), style="bold" if trial.number == each.best else "")
+                cells = trial_cells(study, trial)
+                named = zip(headings[fixed:], cells[fixed:], strict=True)
+                tried = ", ".join(f"{name} {cell}" for name, cell in named if cell != formatting.NOTHING)
+                trials.add_row(*cells[:fixed], tried, style="bold" if trial.number == each.best else "")
         console.print(trials)
     console.print(f"{study.status}; report: {page}")
 

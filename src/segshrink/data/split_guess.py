@@ -182,7 +182,8 @@ def _at_random(root: Path, images: Sequence[str], held: Mapping[str, Set[str | i
     fields = {"random": _SHARE, "seed": min(scored)[1]}
     if same_ground(images):
         reason = "at random, all zooms of the same ground together, as numbers in names say"
-        return GuessedSplit(fields, reason, "neighboring tiles touch; give folders of different places if there are any")
+        unsure = "neighboring tiles touch; give folders of different places if there are any"
+        return GuessedSplit(fields, reason, unsure)
     unsure = "images of one place or film must not stand on both sides; give folders instead if they do"
     return GuessedSplit(fields, "at random, as no name speaks of parts or scenes", unsure)
 
