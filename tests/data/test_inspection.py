@@ -138,6 +138,12 @@ def test_map_tiles_of_the_same_ground_across_the_split_are_an_error(painter):
     assert "-19.png (train) and south/images/OAM-1263512-1056200-21.png (val); put each" in str(problem)
 
 
+def test_unlabeled_map_tiles_of_judged_ground_are_an_error(painter):
+    painter.pairs("north/315878-264050-19", "south/315879-264050-19", "more/1263516-1056200-21")
+    (problem,) = inspect_dataset(painter.describe(unlabeled="more/images/*.png")).problems
+    assert problem.files == ("south/images/315879-264050-19.png", "more/images/1263516-1056200-21.png")
+
+
 def test_declared_overlaps_across_the_split_are_an_error(painter):
     painter.pairs("north/a", "north/b", "south/a")
     split = {"train": ["north"], "val": ["south"], "overlaps": [["north/images/b.png", "south/images/a.png"]]}

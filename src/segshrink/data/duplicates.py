@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from segshrink.data.findings import DuplicateFinding, Problem
 from segshrink.data.fingerprints import near_matches
-from segshrink.data.splits import PARTS, Division
 
 # Between these parts a picture must not occur twice: what is judged was then seen in training.
 _CROSSINGS = (("train", "val"), ("train", "test"), ("val", "test"), ("unlabeled", "val"), ("unlabeled", "test"))
@@ -69,25 +68,29 @@ def duplicate_problems(duplicates: Sequence[DuplicateFinding]) -> tuple[Problem,
     return tuple(problems)
 
 
-def ground_problems(division: Division, images: Sequence[str]) -> tuple[Problem, ...]:
-    """Say which images of two sides show some of the same ground, as the description or names of map tiles say."""
-    sides = {position: part for part in PARTS for position in getattr(division, part)}
-    shared = []
-    for piece in division.overlaps:
-        of_parts: dict[str, int] = {}
-        for position in piece:
-            if position in sides:
-                of_parts.setdefault(sides[position], position)
-        shared += [(of_parts[a], of_parts[b], piece) for a, b in _CROSSINGS if a in of_parts and b in of_parts]
+def ground_problems(parts: Mapping[str, str], pieces: Iterable[Iterable[str]]) -> tuple[Problem, ...]:
+    """Say which images of two sides show some of the same ground.
+
+    Args:
+        parts: Image → its part of the split.
+        pieces: Images that show some of the same ground, as the description or names of map tiles say.
+    """
+    shared: dict[tuple[str, str], list[str]] = {}
+    for piece in pieces:
+        held = [image for image in piece if image in parts]
+        of_parts = {parts[image]: image for image in reversed(held)}  # the first of each
+        for one, other in _CROSSINGS:
+            if one in of_parts and other in of_parts:
+                shared[of_parts[one], of_parts[other]] = held
     if not shared:
         return ()
-    told = [f"{images[a]} ({sides[a]}) and {images[b]} ({sides[b]})" for a, b, _ in shared[:3]]
+    told = [f"{one} ({parts[one]}) and {other} ({parts[other]})" for one, other in list(shared)[:3]]
     more = f"; and {len(shared) - 3} more" if len(shared) > 3 else ""
     message = (
         "the same ground is on two sides of the split, as split.overlaps or the numbers in names of map tiles say: "
         f"{'; '.join(told)}{more}; put each piece on one side, as 'random' does"
     )
-    files = dict.fromkeys(images[position] for _, _, piece in shared for position in piece if position in sides)
+    files = dict.fromkeys(image for held in shared.values() for image in held)
     return (Problem("duplicate", "error", message, tuple(files)),)
 
 

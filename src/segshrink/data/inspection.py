@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from segshrink.data.findings import (
 )
 from segshrink.data.fingerprints import fingerprint
 from segshrink.data.folds import grouped, independent_groups
+from segshrink.data.ground import same_ground
 from segshrink.data.image_kinds import ImageKind, common_kind, read_options
 from segshrink.data.label_checks import compare_classes, propose_values, undeclared_findings, undeclared_problem
 from segshrink.data.pairing import Found, Pair, find_pairs, find_unlabeled, meant_orphans, needs_mask
@@ -88,7 +89,7 @@ def inspect_dataset(description: DatasetDescription, *, progress: Progress | Non
     if not description.split.leaking:
         survey.duplicates = find_duplicates(survey.pictures)
         survey.problems += duplicate_problems(survey.duplicates)
-        survey.problems += ground_problems(division, [pair.relative for pair in files.pairs])
+        survey.problems += _shared_ground(files, division, {pair.relative: held[0][0] for pair, held in work})
     _tell_misplaced(survey)
     if "train" in survey.counts:
         drawn = bool(survey.drawn_from)
@@ -282,6 +283,13 @@ def _independent_ground(files: Found, division: Division) -> tuple[tuple[str, ..
     overlaps = [{names[place] for place in held} for held in division.overlaps]
     training = grouped({names[place] for place in division.train}, groups, overlaps)
     return tuple(tuple(together) for together in independent_groups(training, overlaps))
+
+
+def _shared_ground(files: Found, division: Division, parts: Mapping[str, str]) -> tuple[Problem, ...]:
+    """Return what is wrong with ground on two sides, of which one may be the unlabeled images'."""
+    declared = [[files.pairs[place].relative for place in held] for held in division.overlaps]
+    images = list(parts)
+    return ground_problems(parts, [*declared, *([images[place] for place in held] for held in same_ground(images))])
 
 
 def _size(path: Path) -> tuple[int, int]:
