@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from segshrink.data.ground import joined, same_ground
+from segshrink.data.ground import joined, overlapping, same_ground
+from segshrink.imagery import Georeference
 
 # A tile, two of the four below it, one of theirs, and a neighbor: (zoom, x, y).
 TILES = [(19, 315878, 264050), (20, 631756, 528100), (20, 631757, 528101), (21, 1263512, 1056200), (19, 315879, 264050)]
@@ -39,6 +40,26 @@ def test_a_zoom_between_may_be_missing() -> None:
 )
 def test_other_numbers_are_no_tiles(names: list[str]) -> None:
     assert same_ground(names) == []
+
+
+def place(left: float, top: float, side: int = 10, crs: str | None = "map", turned: float = 0.0) -> Georeference:
+    """Return where a square image with pixels of a meter lies."""
+    return Georeference(side, side, crs, (1.0, turned, left, turned, -1.0, top))
+
+
+def test_ground_that_two_images_share_is_told_with_its_share_of_the_smaller() -> None:
+    here = {"a": place(0, 0), "turned": place(0, 0, turned=0.1), "nowhere": Georeference(10, 10)}
+    there = {
+        "half": place(5, 0),
+        "inside": place(2, -2, side=4),
+        "margin": place(9.6, 0),
+        "beside": place(10, 0),
+        "other map": place(0, 0, crs="other"),
+        "turned": place(0, 0, turned=0.1),
+        "nowhere": Georeference(10, 10),
+    }
+    assert overlapping(here, there) == [("a", "inside", 1.0), ("a", "half", 0.5)]
+    assert overlapping(here, {}) == overlapping({}, there) == []
 
 
 def test_things_are_joined_by_way_of_others() -> None:

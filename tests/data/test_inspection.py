@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image, ImageEnhance
 
 from segshrink.config import load_dataset
@@ -148,6 +149,20 @@ def test_declared_overlaps_across_the_split_are_an_error(painter):
     painter.pairs("north/a", "north/b", "south/a")
     split = {"train": ["north"], "val": ["south"], "overlaps": [["north/images/b.png", "south/images/a.png"]]}
     assert kinds(inspect_dataset(painter.describe(split=split)), "error") == ["duplicate"]
+
+
+def test_images_that_overlap_on_the_ground_across_the_split_are_told(painter):
+    painter.pairs("north/a", "north/b", "south/a")
+    for number, name in enumerate(("north/images/a", "north/images/b", "south/images/a")):
+        path, scene = painter.root / f"{name}.tif", painter.image(f"{name}.png", seed=number)
+        grid = {"transform": rasterio.Affine(1, 0, 500_000 + 25 * number, 0, -1, 0), "crs": "EPSG:32640"}
+        with rasterio.open(path, "w", width=50, height=40, count=3, dtype="uint8", **grid) as file:
+            file.write(scene.transpose(2, 0, 1))
+    inspection = inspect_dataset(painter.describe(images="*/images/*.tif"))
+    (problem,) = inspection.problems
+    assert (problem.kind, problem.severity) == ("near-duplicate", "warning")
+    assert problem.files == ("north/images/b.tif", "south/images/a.tif")
+    assert "50% of the smaller" in str(problem)
 
 
 def test_near_duplicates_across_the_split_are_reported_with_their_distance(painter):

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from segshrink.data.findings import DuplicateFinding, Problem
 from segshrink.data.fingerprints import near_matches
+from segshrink.data.ground import overlapping
+from segshrink.imagery import Georeference
 
 # Between these parts a picture must not occur twice: what is judged was then seen in training.
 _CROSSINGS = (("train", "val"), ("train", "test"), ("val", "test"), ("unlabeled", "val"), ("unlabeled", "test"))
@@ -92,6 +94,32 @@ def ground_problems(parts: Mapping[str, str], pieces: Iterable[Iterable[str]]) -
     )
     files = dict.fromkeys(image for held in shared.values() for image in held)
     return (Problem("duplicate", "error", message, tuple(files)),)
+
+
+def coordinate_problems(parts: Mapping[str, str], places: Mapping[str, Georeference]) -> tuple[Problem, ...]:
+    """Say which images of two sides show some of the same ground, as their coordinates say.
+
+    Args:
+        parts: Image → its part of the split.
+        places: Image → where it lies.
+    """
+    of_parts: dict[str, dict[str, Georeference]] = defaultdict(dict)
+    for image, place in places.items():
+        of_parts[parts[image]][image] = place
+    shared = [pair for one, other in _CROSSINGS for pair in overlapping(of_parts[one], of_parts[other])]
+    if not shared:
+        return ()
+    told = [
+        f"{one} ({parts[one]}) and {other} ({parts[other]}), {share:.0%} of the smaller"
+        for one, other, share in shared[:3]
+    ]
+    more = f"; and {len(shared) - 3} more" if len(shared) > 3 else ""
+    message = (
+        f"{len(shared)} pairs of images on two sides of the split show some of the same ground, as their coordinates "
+        f"say: {'; '.join(told)}{more}; scores leak, put them on one side"
+    )
+    files = dict.fromkeys(image for one, other, _ in shared for image in (one, other))
+    return (Problem("near-duplicate", "warning", message, tuple(files)),)
 
 
 def _identical(pictures: Sequence[Picture]) -> list[DuplicateFinding]:

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
 from segshrink.colors import format_color, parse_color
 from segshrink.config import DatasetDescription
-from segshrink.data.duplicates import Picture, duplicate_problems, find_duplicates, ground_problems
+from segshrink.data.duplicates import (
+    Picture,
+    coordinate_problems,
+    duplicate_problems,
+    find_duplicates,
+    ground_problems,
+)
 from segshrink.data.findings import (
     DuplicateFinding,
     ImageFinding,
@@ -89,7 +95,7 @@ def inspect_dataset(description: DatasetDescription, *, progress: Progress | Non
     if not description.split.leaking:
         survey.duplicates = find_duplicates(survey.pictures)
         survey.problems += duplicate_problems(survey.duplicates)
-        survey.problems += _shared_ground(files, division, {pair.relative: held[0][0] for pair, held in work})
+        survey.problems += _shared_ground(files, division, work, survey.infos)
     _tell_misplaced(survey)
     if "train" in survey.counts:
         drawn = bool(survey.drawn_from)
@@ -285,11 +291,16 @@ def _independent_ground(files: Found, division: Division) -> tuple[tuple[str, ..
     return tuple(tuple(together) for together in independent_groups(training, overlaps))
 
 
-def _shared_ground(files: Found, division: Division, parts: Mapping[str, str]) -> tuple[Problem, ...]:
+def _shared_ground(
+    files: Found, division: Division, work: Sequence[tuple[Pair, _Regions]], infos: Mapping[Path, ImageInfo]
+) -> tuple[Problem, ...]:
     """Return what is wrong with ground on two sides, of which one may be the unlabeled images'."""
-    declared = [[files.pairs[place].relative for place in held] for held in division.overlaps]
+    parts = {pair.relative: regions[0][0] for pair, regions in work}
     images = list(parts)
-    return ground_problems(parts, [*declared, *([images[place] for place in held] for held in same_ground(images))])
+    declared = [[files.pairs[place].relative for place in held] for held in division.overlaps]
+    named = [[images[place] for place in held] for held in same_ground(images)]
+    places = {pair.relative: infos[pair.image].place for pair, _ in work if pair.image in infos}
+    return *ground_problems(parts, [*declared, *named]), *coordinate_problems(parts, places)
 
 
 def _size(path: Path) -> tuple[int, int]:
