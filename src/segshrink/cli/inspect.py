@@ -37,7 +37,7 @@ def inspect(
     """Look for what is wrong with a data set, or at the features inside a model.
 
     Of a data set: pairs, sizes and class shares; unreadable, unpaired or mismatched files, undeclared mask colors, and
-    duplicate and near-duplicate images across splits. Exit status 1 when something must be fixed.
+    images or ground that occur twice, above all across splits. Exit status 1 when something must be fixed.
 
     Of a model: its classes and parameters, and the features that a distillation can tap: their roles (encoder,
     decoder, stage:3), paths, channels, strides and shapes. Of several models: channels, parameters and multiply-adds
