@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from segshrink.data.findings import DuplicateFinding, Problem
 from segshrink.data.fingerprints import near_matches
-from segshrink.data.ground import overlapping
-from segshrink.imagery import Georeference
 
 # Between these parts a picture must not occur twice: what is judged was then seen in training.
-_CROSSINGS = (("train", "val"), ("train", "test"), ("val", "test"), ("unlabeled", "val"), ("unlabeled", "test"))
+CROSSINGS = (("train", "val"), ("train", "test"), ("val", "test"), ("unlabeled", "val"), ("unlabeled", "test"))
 _ORDER = ("train", "unlabeled", "val", "test")
 
 
@@ -39,7 +37,7 @@ class Picture:
 def find_duplicates(pictures: Sequence[Picture]) -> tuple[DuplicateFinding, ...]:
     """Find identical files anywhere and near-duplicates across the parts of a split, the closest first."""
     near = []
-    for part, other_part in _CROSSINGS:
+    for part, other_part in CROSSINGS:
         here = [picture for picture in pictures if picture.part == part]
         there = [picture for picture in pictures if picture.part == other_part]
         for match in near_matches([picture.prints for picture in here], [picture.prints for picture in there]):
@@ -70,58 +68,6 @@ def duplicate_problems(duplicates: Sequence[DuplicateFinding]) -> tuple[Problem,
     return tuple(problems)
 
 
-def ground_problems(parts: Mapping[str, str], pieces: Iterable[Iterable[str]]) -> tuple[Problem, ...]:
-    """Say which images of two sides show some of the same ground.
-
-    Args:
-        parts: Image → its part of the split.
-        pieces: Images that show some of the same ground, as the description or names of map tiles say.
-    """
-    shared: dict[tuple[str, str], list[str]] = {}
-    for piece in pieces:
-        held = [image for image in piece if image in parts]
-        of_parts = {parts[image]: image for image in reversed(held)}  # the first of each
-        for one, other in _CROSSINGS:
-            if one in of_parts and other in of_parts:
-                shared[of_parts[one], of_parts[other]] = held
-    if not shared:
-        return ()
-    told = [f"{one} ({parts[one]}) and {other} ({parts[other]})" for one, other in list(shared)[:3]]
-    more = f"; and {len(shared) - 3} more" if len(shared) > 3 else ""
-    message = (
-        "the same ground is on two sides of the split, as split.overlaps or the numbers in names of map tiles say: "
-        f"{'; '.join(told)}{more}; put each piece on one side, as 'random' does"
-    )
-    files = dict.fromkeys(image for held in shared.values() for image in held)
-    return (Problem("duplicate", "error", message, tuple(files)),)
-
-
-def coordinate_problems(parts: Mapping[str, str], places: Mapping[str, Georeference]) -> tuple[Problem, ...]:
-    """Say which images of two sides show some of the same ground, as their coordinates say.
-
-    Args:
-        parts: Image → its part of the split.
-        places: Image → where it lies.
-    """
-    of_parts: dict[str, dict[str, Georeference]] = defaultdict(dict)
-    for image, place in places.items():
-        of_parts[parts[image]][image] = place
-    shared = [pair for one, other in _CROSSINGS for pair in overlapping(of_parts[one], of_parts[other])]
-    if not shared:
-        return ()
-    told = [
-        f"{one} ({parts[one]}) and {other} ({parts[other]}), {share:.0%} of the smaller"
-        for one, other, share in shared[:3]
-    ]
-    more = f"; and {len(shared) - 3} more" if len(shared) > 3 else ""
-    message = (
-        f"{len(shared)} pairs of images on two sides of the split show some of the same ground, as their coordinates "
-        f"say: {'; '.join(told)}{more}; scores leak, put them on one side"
-    )
-    files = dict.fromkeys(image for one, other, _ in shared for image in (one, other))
-    return (Problem("near-duplicate", "warning", message, tuple(files)),)
-
-
 def _identical(pictures: Sequence[Picture]) -> list[DuplicateFinding]:
     same: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures:
@@ -143,7 +89,7 @@ def _finding(first: Picture, second: Picture, *, identical: bool, distance: floa
 
 
 def _crosses(pair: DuplicateFinding) -> bool:
-    return (pair.first_part, pair.second_part) in _CROSSINGS
+    return (pair.first_part, pair.second_part) in CROSSINGS
 
 
 def _told(pairs: Sequence[DuplicateFinding]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +14,7 @@ from numpy.typing import NDArray
 from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
 from segshrink.colors import format_color, parse_color
 from segshrink.config import DatasetDescription
-from segshrink.data.duplicates import (
-    Picture,
-    coordinate_problems,
-    duplicate_problems,
-    find_duplicates,
-    ground_problems,
-)
+from segshrink.data.duplicates import Picture, duplicate_problems, find_duplicates
 from segshrink.data.findings import (
     DuplicateFinding,
     ImageFinding,
@@ -30,8 +24,7 @@ from segshrink.data.findings import (
     ProblemKind,
 )
 from segshrink.data.fingerprints import fingerprint
-from segshrink.data.folds import grouped, independent_groups
-from segshrink.data.ground import same_ground
+from segshrink.data.ground_checks import independent_ground, shared_ground
 from segshrink.data.image_kinds import ImageKind, common_kind, read_options
 from segshrink.data.label_checks import compare_classes, propose_values, undeclared_findings, undeclared_problem
 from segshrink.data.pairing import Found, Pair, find_pairs, find_unlabeled, meant_orphans, needs_mask
@@ -81,7 +74,7 @@ def inspect_dataset(description: DatasetDescription, *, progress: Progress | Non
     work = _regions_of(files, division, survey)
     _tell_unpaired(files, division, survey)
     survey.unused = len(files.pairs) - len(work)
-    survey.ground = _independent_ground(files, division)
+    survey.ground = independent_ground(files, division)
     labeled = {pair.image for pair, _ in work}
     unlabeled = _unlabeled(survey)
     if not (division.train or division.problems or unlabeled):
@@ -95,7 +88,9 @@ def inspect_dataset(description: DatasetDescription, *, progress: Progress | Non
     if not description.split.leaking:
         survey.duplicates = find_duplicates(survey.pictures)
         survey.problems += duplicate_problems(survey.duplicates)
-        survey.problems += _shared_ground(files, division, work, survey.infos)
+        parts = {pair.relative: held[0][0] for pair, held in work}
+        places = {pair.relative: survey.infos[pair.image].place for pair, _ in work if pair.image in survey.infos}
+        survey.problems += shared_ground(files, division, parts, places)
     _tell_misplaced(survey)
     if "train" in survey.counts:
         drawn = bool(survey.drawn_from)
@@ -281,26 +276,6 @@ def _regions_of(files: Found, division: Division, survey: _Survey) -> list[tuple
                 # An image in two parts (already told) is counted in the first.
                 regions.setdefault(position, [(part, None)])
     return [(files.pairs[position], regions[position]) for position in sorted(regions)]
-
-
-def _independent_ground(files: Found, division: Division) -> tuple[tuple[str, ...], ...]:
-    names = [pair.name for pair in files.pairs]
-    groups = {name: {names[place] for place in held} for name, held in division.groups}
-    overlaps = [{names[place] for place in held} for held in division.overlaps]
-    training = grouped({names[place] for place in division.train}, groups, overlaps)
-    return tuple(tuple(together) for together in independent_groups(training, overlaps))
-
-
-def _shared_ground(
-    files: Found, division: Division, work: Sequence[tuple[Pair, _Regions]], infos: Mapping[Path, ImageInfo]
-) -> tuple[Problem, ...]:
-    """Return what is wrong with ground on two sides, of which one may be the unlabeled images'."""
-    parts = {pair.relative: regions[0][0] for pair, regions in work}
-    images = list(parts)
-    declared = [[files.pairs[place].relative for place in held] for held in division.overlaps]
-    named = [[images[place] for place in held] for held in same_ground(images)]
-    places = {pair.relative: infos[pair.image].place for pair, _ in work if pair.image in infos}
-    return *ground_problems(parts, [*declared, *named]), *coordinate_problems(parts, places)
 
 
 def _size(path: Path) -> tuple[int, int]:
