@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
 
-from segshrink.data.ground import joined
 from segshrink.data.sources import Dataset
+from segshrink.data.spatial_overlap import connected_components
 from segshrink.errors import ConfigError
 from segshrink.formatting import listed
 
@@ -22,7 +22,7 @@ def grouped(images: Set[str], groups: Mapping[str, Set[str]], overlaps: Iterable
     """Divide images by groups, of which others are left out; those of no group by ground, named after its first."""
     known = {name: Names(images & held) for name, held in groups.items() if images & held}
     alone = sorted(images - Names().union(*known.values()))
-    return known | {held[0]: Names(held) for held in joined(alone, overlaps)}
+    return known | {held[0]: Names(held) for held in connected_components(alone, overlaps)}
 
 
 def independent_groups(groups: Mapping[str, Set[str]], overlaps: Iterable[Set[str]]) -> list[list[str]]:
@@ -32,7 +32,7 @@ def independent_groups(groups: Mapping[str, Set[str]], overlaps: Iterable[Set[st
         for image in held:
             holding[image].append(name)
     touched = ([name for image in images for name in holding.get(image, ())] for images in overlaps)
-    return sorted(sorted(names) for names in joined(list(groups), touched))
+    return sorted(sorted(names) for names in connected_components(list(groups), touched))
 
 
 def folds(dataset: Dataset, count: int) -> list[Names]:

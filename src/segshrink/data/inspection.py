@@ -24,11 +24,11 @@ from segshrink.data.findings import (
     ProblemKind,
 )
 from segshrink.data.fingerprints import fingerprint
-from segshrink.data.ground_checks import independent_ground, shared_ground
 from segshrink.data.image_kinds import ImageKind, common_kind, read_options
 from segshrink.data.label_checks import compare_classes, propose_values, undeclared_findings, undeclared_problem
 from segshrink.data.pairing import Found, Pair, find_pairs, find_unlabeled, meant_orphans, needs_mask
 from segshrink.data.sources import mask_options
+from segshrink.data.spatial_leakage import independent_training_groups, spatial_leakage
 from segshrink.data.splits import PARTS, Division, divide, divide_patches
 from segshrink.data.store import Progress
 from segshrink.errors import DataError, SegshrinkError
@@ -74,7 +74,7 @@ def inspect_dataset(description: DatasetDescription, *, progress: Progress | Non
     work = _regions_of(files, division, survey)
     _tell_unpaired(files, division, survey)
     survey.unused = len(files.pairs) - len(work)
-    survey.ground = independent_ground(files, division)
+    survey.ground = independent_training_groups(files, division)
     labeled = {pair.image for pair, _ in work}
     unlabeled = _unlabeled(survey)
     if not (division.train or division.problems or unlabeled):
@@ -90,7 +90,7 @@ def inspect_dataset(description: DatasetDescription, *, progress: Progress | Non
         survey.problems += duplicate_problems(survey.duplicates)
         parts = {pair.relative: held[0][0] for pair, held in work}
         places = {pair.relative: survey.infos[pair.image].place for pair, _ in work if pair.image in survey.infos}
-        survey.problems += shared_ground(files, division, parts, places)
+        survey.problems += spatial_leakage(files, division, parts, places)
     _tell_misplaced(survey)
     if "train" in survey.counts:
         drawn = bool(survey.drawn_from)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segshrink.config import Split
-from segshrink.data.ground import same_ground
 from segshrink.data.layout import part_of, scenes_of
+from segshrink.data.spatial_overlap import overlapping_tiles
 from segshrink.data.splits import divide, find_images
 from segshrink.data.wildcards import LIST_SUFFIXES, escaped, read_lines
 from segshrink.errors import SegshrinkError
@@ -146,7 +146,7 @@ def _judged(parts: dict[str, Any], reason: str) -> GuessedSplit:
 def _by_scenes(images: Sequence[str], held: Mapping[str, Set[str | int]]) -> GuessedSplit | None:
     scenes = scenes_of(images)
     scene_of = {image: scene for scene, held in scenes.items() for image in held}
-    ground = ({scene_of[images[place]] for place in piece} for piece in (same_ground(images) if scenes else ()))
+    ground = ({scene_of[images[place]] for place in piece} for piece in (overlapping_tiles(images) if scenes else ()))
     if len(scenes) < 2 or any(len(touched) > 1 for touched in ground):  # zooms of a web map's tiles are no scenes
         return None
     names = list(scenes)
@@ -180,7 +180,7 @@ def _at_random(root: Path, images: Sequence[str], held: Mapping[str, Set[str | i
         division = divide(Split(random=_SHARE, seed=seed), images, root=root)
         scored.append((_missing([images[place] for place in division.val], held), seed))
     fields = {"random": _SHARE, "seed": min(scored)[1]}
-    if same_ground(images):
+    if overlapping_tiles(images):
         reason = "at random, all zooms of the same ground together, as numbers in names say"
         unsure = "neighboring tiles touch; give folders of different places if there are any"
         return GuessedSplit(fields, reason, unsure)

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from segshrink.config import Split
-from segshrink.data.ground import joined, same_ground
+from segshrink.data.spatial_overlap import connected_components, overlapping_tiles
 from segshrink.data.wildcards import Wildcard, has_wildcards, is_list_file, read_lines
 from segshrink.errors import DataError, SegshrinkError
 from segshrink.tiling import Window
@@ -74,7 +74,7 @@ def divide(split: Split, images: Sequence[str], *, root: Path) -> Division:
     groups = {name: positions(entries, f"split.groups.{name}") for name, entries in (split.groups or {}).items()}
     problems += _overlaps(groups, images, kind="groups")
     declared = (positions(entries, "split.overlaps") for entries in split.overlaps)
-    overlaps = (*declared, *same_ground(images))
+    overlaps = (*declared, *overlapping_tiles(images))
     ground = Division(groups=tuple(groups.items()), overlaps=overlaps)
     if split.patches is not None or split.random is not None:
         tested = positions(split.test, "split.test")
@@ -265,7 +265,7 @@ def _overlaps(chosen: Mapping[str, Sequence[int]], images: Sequence[str], *, kin
 
 
 def _at_random(positions: Sequence[int], overlaps: Sequence[Sequence[int]], split: Split) -> Division:
-    pieces = joined(positions, overlaps)
+    pieces = connected_components(positions, overlaps)
     if len(pieces) < 2:
         told = f"split.random needs at least two images of different ground, found {len(pieces)} of {len(positions)}"
         return Division(tuple(positions), problems=(told,))

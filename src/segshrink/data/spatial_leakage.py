@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from segshrink.data.duplicates import CROSSINGS
 from segshrink.data.findings import Problem
 from segshrink.data.folds import grouped, independent_groups
-from segshrink.data.ground import overlapping, same_ground
 from segshrink.data.pairing import Found
+from segshrink.data.spatial_overlap import overlapping_footprints, overlapping_tiles
 from segshrink.data.splits import Division
 from segshrink.imagery import Georeference
 
 
-def independent_ground(files: Found, division: Division) -> tuple[tuple[str, ...], ...]:
+def independent_training_groups(files: Found, division: Division) -> tuple[tuple[str, ...], ...]:
     """Return the names of groups of training images, those together that show some of the same ground."""
     names = [pair.name for pair in files.pairs]
     groups = {name: {names[place] for place in held} for name, held in division.groups}
@@ -23,7 +23,7 @@ def independent_ground(files: Found, division: Division) -> tuple[tuple[str, ...
     return tuple(tuple(together) for together in independent_groups(training, overlaps))
 
 
-def shared_ground(
+def spatial_leakage(
     files: Found, division: Division, parts: Mapping[str, str], places: Mapping[str, Georeference]
 ) -> tuple[Problem, ...]:
     """Say which images of two sides, of which one may be the unlabeled ones', show some of the same ground.
@@ -36,7 +36,7 @@ def shared_ground(
     """
     images = list(parts)
     declared = [[files.pairs[place].relative for place in held] for held in division.overlaps]
-    named = [[images[place] for place in held] for held in same_ground(images)]
+    named = [[images[place] for place in held] for held in overlapping_tiles(images)]
     return *_by_pieces(parts, [*declared, *named]), *_by_coordinates(parts, places)
 
 
@@ -66,7 +66,7 @@ def _by_coordinates(parts: Mapping[str, str], places: Mapping[str, Georeference]
     of_parts: dict[str, dict[str, Georeference]] = defaultdict(dict)
     for image, place in places.items():
         of_parts[parts[image]][image] = place
-    shared = [pair for one, other in CROSSINGS for pair in overlapping(of_parts[one], of_parts[other])]
+    shared = [pair for one, other in CROSSINGS for pair in overlapping_footprints(of_parts[one], of_parts[other])]
     if not shared:
         return ()
     told = [

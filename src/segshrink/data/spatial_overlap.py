@@ -39,7 +39,7 @@ class _Tile(NamedTuple):
         return _Tile(zoom, self.x >> (self.zoom - zoom), self.y >> (self.zoom - zoom))
 
 
-def same_ground(images: Sequence[str]) -> list[tuple[int, ...]]:
+def overlapping_tiles(images: Sequence[str]) -> list[tuple[int, ...]]:
     """Return the positions of images that show some of the same ground, for each piece of ground.
 
     Understood are names that end in column, row and zoom, as those of OpenAerialMap's tiles do, or in zoom, column and
@@ -52,7 +52,7 @@ def same_ground(images: Sequence[str]) -> list[tuple[int, ...]]:
         Ascending positions, two at least in each; nothing where one name is no tile's, or no two show the same.
 
     Example:
-        >>> same_ground(["1263512-1056200-21.jpg", "315878-264050-19.jpg", "315879-264050-19.jpg"])
+        >>> overlapping_tiles(["1263512-1056200-21.jpg", "315878-264050-19.jpg", "315879-264050-19.jpg"])
         [(0, 1)]
     """
     found = [_NUMBERS.search(str(PurePosixPath(image).with_suffix(""))) for image in images]
@@ -63,7 +63,9 @@ def same_ground(images: Sequence[str]) -> list[tuple[int, ...]]:
     return []
 
 
-def overlapping(here: Mapping[str, Georeference], there: Mapping[str, Georeference]) -> list[tuple[str, str, float]]:
+def overlapping_footprints(
+    here: Mapping[str, Georeference], there: Mapping[str, Georeference]
+) -> list[tuple[str, str, float]]:
     """Return pairs of images that show some of the same ground, and which share of the smaller one, the largest first.
 
     Compared are images in one coordinate reference system whose grids aren't rotated.
@@ -98,11 +100,11 @@ def _boxes(places: Mapping[str, Georeference]) -> tuple[list[str | None], NDArra
     return [place.crs for place in places.values()], boxes
 
 
-def joined(things: Sequence[Thing], together: Iterable[Iterable[Thing]]) -> list[list[Thing]]:
+def connected_components(things: Sequence[Thing], together: Iterable[Iterable[Thing]]) -> list[list[Thing]]:
     """Divide things so that those which belong together, be it by way of others, are in one part; order is kept.
 
     Example:
-        >>> joined(["a", "b", "c", "d"], [["a", "c"], ["d", "c", "x"]])
+        >>> connected_components(["a", "b", "c", "d"], [["a", "c"], ["d", "c", "x"]])
         [['a', 'c', 'd'], ['b']]
     """
     part = {thing: [thing] for thing in things}

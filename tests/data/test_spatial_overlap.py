@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from segshrink.data.ground import joined, overlapping, same_ground
+from segshrink.data.spatial_overlap import connected_components, overlapping_footprints, overlapping_tiles
 from segshrink.imagery import Georeference
 
 # A tile, two of the four below it, one of theirs, and a neighbor: (zoom, x, y).
@@ -15,17 +15,19 @@ TILES = [(19, 315878, 264050), (20, 631756, 528100), (20, 631757, 528101), (21, 
     "name", ["images/OAM-{x}-{y}-{z}.jpg", "{x}_{y}_{z}.tif", "sat/{z}/{x}/{y}.png", "2023-11-02-{z}-{x}-{y}.png"]
 )
 def test_tiles_within_each_other_show_the_same(name: str) -> None:
-    assert same_ground([name.format(x=x, y=y, z=z) for z, x, y in TILES]) == [(0, 1, 2, 3)]
+    assert overlapping_tiles([name.format(x=x, y=y, z=z) for z, x, y in TILES]) == [(0, 1, 2, 3)]
 
 
 def test_tiles_of_the_same_numbers_show_the_same() -> None:
-    assert same_ground(["before/5000-6000-14.png", "after/5001-6000-14.png", "after/5000-6000-14.png"]) == [(0, 2)]
+    assert overlapping_tiles(["before/5000-6000-14.png", "after/5001-6000-14.png", "after/5000-6000-14.png"]) == [
+        (0, 2)
+    ]
 
 
 def test_a_zoom_between_may_be_missing() -> None:
     z, x, y = TILES[0]
-    assert same_ground([f"{x}-{y}-{z}.png", f"{8 * x + 7}-{8 * y + 7}-{z + 3}.png"]) == [(0, 1)]
-    assert same_ground([f"{8 * x}-{8 * y}-{z + 3}.png", f"{8 * x + 7}-{8 * y + 7}-{z + 3}.png"]) == []
+    assert overlapping_tiles([f"{x}-{y}-{z}.png", f"{8 * x + 7}-{8 * y + 7}-{z + 3}.png"]) == [(0, 1)]
+    assert overlapping_tiles([f"{8 * x}-{8 * y}-{z + 3}.png", f"{8 * x + 7}-{8 * y + 7}-{z + 3}.png"]) == []
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,7 @@ def test_a_zoom_between_may_be_missing() -> None:
     ],
 )
 def test_other_numbers_are_no_tiles(names: list[str]) -> None:
-    assert same_ground(names) == []
+    assert overlapping_tiles(names) == []
 
 
 def place(left: float, top: float, side: int = 10, crs: str | None = "map", turned: float = 0.0) -> Georeference:
@@ -58,10 +60,10 @@ def test_ground_that_two_images_share_is_told_with_its_share_of_the_smaller() ->
         "turned": place(0, 0, turned=0.1),
         "nowhere": Georeference(10, 10),
     }
-    assert overlapping(here, there) == [("a", "inside", 1.0), ("a", "half", 0.5)]
-    assert overlapping(here, {}) == overlapping({}, there) == []
+    assert overlapping_footprints(here, there) == [("a", "inside", 1.0), ("a", "half", 0.5)]
+    assert overlapping_footprints(here, {}) == overlapping_footprints({}, there) == []
 
 
 def test_things_are_joined_by_way_of_others() -> None:
-    assert joined("abcde", ["ca", "x", "ec", "dx"]) == [["a", "c", "e"], ["b"], ["d"]]
-    assert joined("ab", []) == [["a"], ["b"]]
+    assert connected_components("abcde", ["ca", "x", "ec", "dx"]) == [["a", "c", "e"], ["b"], ["d"]]
+    assert connected_components("ab", []) == [["a"], ["b"]]
