@@ -208,7 +208,10 @@ class Goal:
 
 
 def check(results: Results) -> tuple[list[str], bool]:
-    """Return a line for each goal, and whether all were tried."""
+    """Return a line for each goal, and whether all were tried.
+
+    A goal is met where its value is reached and no interval holds 0, unsure where one does.
+    """
     lines, tried = [], True
     for goal in GOALS:
         outcome = goal.measure(results)
@@ -219,8 +222,8 @@ def check(results: Results) -> tuple[list[str], bool]:
         spans = ((outcome.over_seeds, "over seeds"), (outcome.over_images, "over images"))
         shown = "".join(f", {span[0]:+.2f} to {span[1]:+.2f} {what}" for span, what in spans if span)
         sure = all(span[0] > 0 for span, _ in spans if span)
-        verdict = "met    " if outcome.value >= goal.least and sure and outcome.holds else "missed "
-        lines.append(f"{verdict}  {goal.text} >= {goal.least:g}: {outcome.value:.3g}{shown} ({outcome.seeds})")
+        verdict = "missed" if outcome.value < goal.least or not outcome.holds else "met" if sure else "unsure"
+        lines.append(f"{verdict:7}  {goal.text} >= {goal.least:g}: {outcome.value:.3g}{shown} ({outcome.seeds})")
     return lines, tried
 
 

@@ -79,3 +79,17 @@ def test_the_proof_reads_what_other_processes_finish_meanwhile(tmp_path: Path) -
     finish(tmp_path, "pilot/teacher")
     results.read()
     assert results.records == {"pilot/teacher": {"cell": "pilot/teacher"}}
+
+
+@pytest.mark.parametrize(
+    ("value", "over_seeds", "verdict"),
+    [(5.2, (0.1, 10.3), "met"), (5.2, (-0.1, 10.5), "unsure"), (4.9, (0.1, 9.7), "missed")],
+)
+def test_a_goal_is_met_where_no_interval_holds_zero(
+    value: float, over_seeds: tuple[float, float], verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = imported("proof_results")
+    outcome = scripts.Outcome(value, "3 seeds each", over_seeds)
+    monkeypatch.setattr(scripts, "GOALS", (scripts.Goal("gain, points", 5.0, lambda _: outcome),))
+    (line,), tried = scripts.check(scripts.Results(tmp_path, tmp_path, ()))
+    assert (line.split()[0], tried) == (verdict, True)
