@@ -27,7 +27,23 @@ PLACES = ("place-1", "place-5")
 BUILDINGS = ((25, 5), (100, 3), (0, 2))
 # Labeled images of Pascal VOC, and how many seeds; 0: all.
 VOC = ((150, 3), (0, 2))
-VOC_TEACHERS = "voc/teachers"
+VOC_TEACHERS, LEVERS_TEACHERS = "voc/teachers", "voc/levers/teachers"
+# Tried because all masks left no gain: students of all images but 150, which judge there, half as long.
+VOC_LEVERS = {
+    "as-it-is": ("configs/voc.yaml as it is", ()),
+    "half-labels": (
+        "labels count as much as answers",
+        (
+            "distillation.terms=[{name: cross_entropy, weight: 0.5}, {name: jaccard, weight: 1.5}, "
+            "{name: pixel_kl, weight: 0.5}, {name: soft_jaccard, weight: 1.5, options: {classes: present}}]",
+        ),
+    ),
+    "answers-only": (
+        "no labels",
+        ("distillation.terms=[{name: pixel_kl}, {name: soft_jaccard, weight: 3.0, options: {classes: present}}]",),
+    ),
+    "confidence": ("pixels count by the teachers' confidence", ("distillation.confidence_weighting=true",)),
+}
 ESPNET_SEEDS = 2
 # The published ESPNetv2 goes on at its own size, on the images as they are.
 ESPNET = (
@@ -260,7 +276,7 @@ def _voc(pool: Path) -> list[Cell]:
     """Return the trainings on Pascal VOC, with the images that aren't labeled as the pool."""
 
     def cell(name: str, role: Role, overrides: tuple[str, ...], steps: int = 0, seed: int = 0) -> Cell:
-        teacher = VOC_TEACHERS if role == "student" else None
+        teacher = (LEVERS_TEACHERS if name.startswith("voc/levers/") else VOC_TEACHERS) if role == "student" else None
         keeps = role == "student" and name.startswith("voc/espnet")
         return Cell(name, role, overrides, steps, seed, teacher, keeps_weights=keeps, recipe="voc")
 
@@ -272,6 +288,11 @@ def _voc(pool: Path) -> list[Cell]:
         for seed in range(seeds):
             planned.append(cell(f"voc/control-{count}-{seed}", "control", data, 6000, seed))
             planned.append(cell(f"voc/student-{count}-{seed}", "student", pooled, 6000, seed))
+    chosen_on = (f"data.split={{train: {pool.with_name('voc-150-pool.txt')}, val: {pool.with_name('voc-150.txt')}}}",)
+    planned.append(cell(LEVERS_TEACHERS, "answers", chosen_on))
+    planned.append(cell("voc/levers/control", "control", chosen_on, 3000))
+    for name, (_, overrides) in VOC_LEVERS.items():
+        planned.append(cell(f"voc/levers/{name}", "student", (*chosen_on, *overrides), 3000))
     for seed in range(ESPNET_SEEDS):
         planned.append(cell(f"voc/espnet-control-{seed}", "control", ESPNET, 2000, seed))
         planned.append(cell(f"voc/espnet-student-{seed}", "student", ESPNET, 2000, seed))
