@@ -152,9 +152,8 @@ def cells(pool: Path) -> list[Cell]:
 
 
 def _pilots(with_pool: tuple[str, ...]) -> list[Cell]:
-    """Return what is tried on tiles 4, 7, 8 and judged on tile 6, and a teacher and a control the other way round."""
+    """Return what is tried on tiles 4, 7, 8 and judged on tile 6."""
     forth = (_split(GROUPS["4-7-8"], GROUPS["6"]),)
-    back = (_split(GROUPS["6"], GROUPS["4-7-8"]),)
     teacher = "pilot/teacher"
     pooled = (*forth, *VIEWS, *with_pool)
     planned = [
@@ -163,7 +162,8 @@ def _pilots(with_pool: tuple[str, ...]) -> list[Cell]:
         Cell(f"{teacher}-answers", "answers", pooled, teacher=teacher),
         # (a) Can a network this small hold the teacher?
         Cell("pilot/answers-only", "student", (*pooled, *ANSWERS_ONLY), 3000, teacher=teacher),
-        # (c) What carries the gain: labeled images, the pool, time?
+        Cell("pilot/answers-only-8000", "student", (*pooled, *ANSWERS_ONLY), 8000, teacher=teacher),
+        # (c) What carries the gain? (Patience: the students of LENGTHS.)
         Cell("pilot/pool", "student", pooled, 3000, teacher=teacher),
         Cell("pilot/labeled", "student", (*forth, *VIEWS), 3000, teacher=teacher),
         Cell("pilot/pool-cutmix", "student", (*pooled, "augmentation.cutmix=0.5"), 3000, teacher=teacher),
@@ -171,9 +171,6 @@ def _pilots(with_pool: tuple[str, ...]) -> list[Cell]:
         Cell("pilot/features", "student", (*forth, *with_pool, *FEATURES), 3000, teacher=teacher),
         Cell("pilot/control-cutmix", "control", (*forth, "augmentation.cutmix=0.5"), 3000),
         Cell("pilot/consistency", "control", (*forth, *with_pool, *CONSISTENCY), 3000),
-        Cell("pilot/control-8000", "control", forth, 8000),
-        Cell("pilot/pool-8000", "student", pooled, 8000, teacher=teacher),
-        Cell("pilot/answers-only-8000", "student", (*pooled, *ANSWERS_ONLY), 8000, teacher=teacher),
     ]
     # (b) From which size on does it pay?
     for size, options in list(SIZES.items())[1:]:
@@ -181,11 +178,7 @@ def _pilots(with_pool: tuple[str, ...]) -> list[Cell]:
             Cell(f"pilot/control-{size}", "control", (*forth, *options), 3000),
             Cell(f"pilot/pool-{size}", "student", (*pooled, *options), 3000, teacher=teacher),
         ]
-    return [
-        *planned,
-        Cell("pilot-back/teacher", "teacher", back, 3000, consensus=True),
-        Cell("pilot-back/control", "control", back, 3000, consensus=True),
-    ]
+    return planned
 
 
 def _one(with_pool: tuple[str, ...]) -> list[Cell]:
