@@ -27,10 +27,9 @@ PLACES = ("place-1", "place-5")
 BUILDINGS = ((25, 5), (100, 3), (0, 2))
 # Labeled images of Pascal VOC, and how many seeds; 0: all.
 VOC = ((150, 3), (0, 2))
-VOC_TEACHERS, LEVERS_TEACHERS = "voc/teachers", "voc/levers/teachers"
-# Tried because all masks left no gain: students of all images but 150, which judge there, half as long.
+VOC_TEACHERS = "voc/teachers"
+# Tried because all masks left no gain: what is said of it, and changes of the student's recipe.
 VOC_LEVERS = {
-    "as-it-is": ("configs/voc.yaml as it is", ()),
     "half-labels": (
         "labels count as much as answers",
         (
@@ -148,6 +147,7 @@ def cells(pool: Path) -> list[Cell]:
         *_groups(with_pool),
         *_buildings(pool),
         *_voc(pool),
+        *_voc_levers(pool),
     ]
 
 
@@ -269,7 +269,7 @@ def _voc(pool: Path) -> list[Cell]:
     """Return the trainings on Pascal VOC, with the images that aren't labeled as the pool."""
 
     def cell(name: str, role: Role, overrides: tuple[str, ...], steps: int = 0, seed: int = 0) -> Cell:
-        teacher = (LEVERS_TEACHERS if name.startswith("voc/levers/") else VOC_TEACHERS) if role == "student" else None
+        teacher = VOC_TEACHERS if role == "student" else None
         keeps = role == "student" and name.startswith("voc/espnet")
         return Cell(name, role, overrides, steps, seed, teacher, keeps_weights=keeps, recipe="voc")
 
@@ -281,15 +281,26 @@ def _voc(pool: Path) -> list[Cell]:
         for seed in range(seeds):
             planned.append(cell(f"voc/control-{count}-{seed}", "control", data, 6000, seed))
             planned.append(cell(f"voc/student-{count}-{seed}", "student", pooled, 6000, seed))
-    chosen_on = (f"data.split={{train: {pool.with_name('voc-150-pool.txt')}, val: {pool.with_name('voc-150.txt')}}}",)
-    planned.append(cell(LEVERS_TEACHERS, "answers", chosen_on))
-    planned.append(cell("voc/levers/control", "control", chosen_on, 3000))
-    for name, (_, overrides) in VOC_LEVERS.items():
-        planned.append(cell(f"voc/levers/{name}", "student", (*chosen_on, *overrides), 3000))
     for seed in range(ESPNET_SEEDS):
         planned.append(cell(f"voc/espnet-control-{seed}", "control", ESPNET, 2000, seed))
         planned.append(cell(f"voc/espnet-student-{seed}", "student", ESPNET, 2000, seed))
     return planned
+
+
+def _voc_levers(pool: Path) -> list[Cell]:
+    """Return a control, a student and those of each lever, on all labeled images but 150, which judge."""
+    rest, judged = (pool.with_name(f"voc-150{end}.txt") for end in ("-pool", ""))
+    data, home = (f"data.split={{train: {rest}, val: {judged}}}",), "voc/levers"
+    teachers = f"{home}/teachers"
+    students = {"student": (), **{name: overrides for name, (_, overrides) in VOC_LEVERS.items()}}
+    return [
+        Cell(teachers, "answers", data, recipe="voc"),
+        Cell(f"{home}/control", "control", data, 3000, recipe="voc"),
+        *(
+            Cell(f"{home}/{name}", "student", (*data, *overrides), 3000, teacher=teachers, recipe="voc")
+            for name, overrides in students.items()
+        ),
+    ]
 
 
 def _split(train: tuple[str, ...], val: tuple[str, ...]) -> str:

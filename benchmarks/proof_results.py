@@ -163,22 +163,20 @@ class Results:
 
     def levers_table(self) -> list[str]:
         """Return the lines on what was tried for the goal with all of Pascal VOC's labels; none before it begins."""
-        done = {name: self.records[f"voc/levers/{name}"] for name in VOC_LEVERS if f"voc/levers/{name}" in self.records}
-        names = ("voc/levers/control", "voc/levers/as-it-is")
-        if len(done) < 2 or any(name not in self.records for name in names):
+        known = {name: self.records.get(f"voc/levers/{name}") for name in ("control", "student", *VOC_LEVERS)}
+        scores = {name: each["evaluation"]["scores"]["mean_iou"] for name, each in known.items() if each}
+        if not {"control", "student"} < scores.keys():
             return []
-        control, before = (self.records[name]["evaluation"]["scores"]["mean_iou"] for name in names)
         rows = [
-            f"| {VOC_LEVERS[name][0]} | {before:.3f} | {record['evaluation']['scores']['mean_iou']:.3f} | "
-            f"{record['processor_seconds'] / 60:.0f} |"
-            for name, record in done.items()
-            if name != "as-it-is"
+            f"| {says} | {scores['student']:.3f} | {scores[name]:.3f} | {record['processor_seconds'] / 60:.0f} |"
+            for name, (says, _) in VOC_LEVERS.items()
+            if (record := known[name])
         ]
         return [
             "## Tried for the goal with all of Pascal VOC's labels",
             "",
             "3,000 steps on all labeled images but 150, which judge here: nothing is chosen on the images of the goal. "
-            f"The control has {control:.3f}.",
+            f"The control has {scores['control']:.3f}.",
             "",
             "| what | student before | after | processor minutes |",
             "| --- | --- | --- | --- |",
