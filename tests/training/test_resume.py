@@ -21,7 +21,7 @@ from segshrink.evaluation import Confusion
 from segshrink.losses import build_terms
 from segshrink.models import build_model
 from segshrink.teachers import TorchTeacher
-from segshrink.training import SegmentationTask, evaluate_run, run, train
+from segshrink.training import SegmentationTask, evaluate_run, hardware, run, train
 
 from .conftest import changed, record_of, rows_of, stop_at
 
@@ -267,6 +267,25 @@ def test_a_run_records_its_memory_and_processor_time_over_resumes(short: Recipe,
     assert finished["peak_memory_mb"] == 1e6, "the largest"
     assert finished["memory_beyond_libraries_mb"] >= stopped["memory_beyond_libraries_mb"]
     assert finished["processor_seconds"] > 1e6, "the sum"
+
+
+def test_what_a_killed_run_took_until_its_last_whole_epoch_is_recorded(
+    short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(done: int, total: int, step: str) -> None:
+        if done == 3:
+            raise RuntimeError("killed")
+
+    spent = iter(range(0, 1000, 10))
+    monkeypatch.setattr(hardware, "processor_seconds", lambda: next(spent))
+    with pytest.raises(RuntimeError, match="killed"):
+        train(short, out=tmp_path, progress=killed)
+    before = record_of(tmp_path)
+    assert before["status"] == "running"
+    assert before["processor_seconds"] == 20, "at the beginning and after one epoch"
+    assert before["peak_memory_mb"] > 0
+    train(short, out=tmp_path, resume=True)
+    assert record_of(tmp_path)["processor_seconds"] == 20 + 70, "at the beginning, after five epochs, at the end"
 
 
 def test_the_memory_of_a_training_is_its_own(short: Recipe, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.callbacks import Callback, LambdaCallback, WeightAveraging
 
 from segshrink.classes import ClassMap
 from segshrink.config import Learner, Recipe, absolute_recipe
@@ -174,7 +174,9 @@ class _Training:
             task = self._task(data, model, opened)
             del opened  # a cache may answer in its place
             metrics = MetricsFile(self.folder.metrics_file)
-            trainer = self._trainer(processes, metrics, data.dataset.classes)
+            # What a killed run took until its last whole epoch counts when it is resumed.
+            each_epoch = LambdaCallback(on_train_epoch_end=lambda *_: write(status="running"))
+            trainer = self._trainer(processes, [metrics, each_epoch], data.dataset.classes)
             try:
                 write(status="running")
                 fit(trainer, task, data, checkpoint=self.folder.last_checkpoint if resume else None)
@@ -204,7 +206,7 @@ class _Training:
         data, model = processes.in_turn(partial(self._loaded, dataset))
         task = self._task(data, model, opened)
         del opened  # a cache may answer in its place
-        trainer = self._trainer(processes, MetricsFile(self.folder.metrics_file), data.dataset.classes)
+        trainer = self._trainer(processes, [MetricsFile(self.folder.metrics_file)], data.dataset.classes)
         fit(trainer, task, data, checkpoint=self.folder.last_checkpoint if resume else None)
 
     def _loaded(self, dataset: Dataset | None, *, notice: bool = False) -> tuple[CropModule, SegmentationModel]:
@@ -251,11 +253,11 @@ class _Training:
         task.sample_names, task.resize = data.sample_names, data.dataset.description.resize
         return task
 
-    def _trainer(self, processes: Processes, metrics: MetricsFile, classes: ClassMap) -> lightning.Trainer:
+    def _trainer(self, processes: Processes, files: Sequence[Callback], classes: ClassMap) -> lightning.Trainer:
         leads = processes.launch.rank == 0
         trackers = build_trackers(self.recipe, self.folder.path, self.role) if leads else []
         training, checkpoints = self.learner.training, self.folder.checkpoints
-        callbacks: list[Callback] = [metrics, InterruptBetweenSteps()]
+        callbacks: list[Callback] = [*files, InterruptBetweenSteps()]
         if self.progress is not None:
             callbacks.append(StepProgress(self.progress))
         if trackers:
