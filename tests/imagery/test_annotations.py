@@ -308,6 +308,9 @@ def test_ids_of_objects(tmp_path: Path) -> None:
     mask = read_mask(tmp_path / "a.png", classes, options=MaskOptions(instances=1000))
     assert mask.tolist() == [[0, 2, 2], [255, 1, 255]]
 
+    Image.fromarray(np.array([[7, 26]], dtype=np.uint8)).save(tmp_path / "b.png")
+    assert read_mask(tmp_path / "b.png", classes, options=MaskOptions(instances=1000)).tolist() == [[0, 2]]
+
     two = ClassMap.build(["background", "object"])
     objects = read_mask(tmp_path / "a.png", two, options=MaskOptions(instances="all"))
     assert objects.tolist() == [[1, 1, 1], [0, 1, 1]]

@@ -72,7 +72,8 @@ class MaskOptions:
         """Turn (H, W) ids of objects, or (H, W, bands) colors of all of them, into (H, W) values of classes."""
         if self.instances == "all":
             return np.asarray((np.atleast_3d(ids) != 0).any(axis=2), dtype=np.uint8)
-        if self.instances is None or not np.issubdtype(ids.dtype, np.integer):
+        whole = np.issubdtype(ids.dtype, np.integer)
+        if self.instances is None or not whole or self.instances > np.iinfo(ids.dtype).max:
             return ids
         return np.asarray(np.where(ids >= self.instances, ids // self.instances, ids))
 
