@@ -187,3 +187,11 @@ def test_what_a_mask_masks_out_is_ignored_whatever_it_holds(tmp_path: Path, kind
     assert (tmp_path / "m.tif.msk").exists() == (kind == "beside")
 
     np.testing.assert_array_equal(read_mask(path, classes), np.where(hidden, 255, index))
+    if not colors:
+        large = ClassMap.build([("large", None, 300), ("a", None, 0), ("b", None, 1)])
+        np.testing.assert_array_equal(read_mask(path, large), np.where(hidden, 255, index + 1))
+
+
+def test_a_mask_that_masks_out_everything_holds_no_class(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((3, 4, 4), dtype=np.uint8)).save(tmp_path / "m.png")
+    assert (read_mask(tmp_path / "m.png", COLORS) == 255).all()

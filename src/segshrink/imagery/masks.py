@@ -239,13 +239,6 @@ def _encoded(classes: ClassMap, pixels: NDArray[Any], masked: NDArray[np.bool_] 
         return classes.encode(pixels)
     if classes.values is None and pixels.shape[-1:] == (1,):
         pixels = pixels[:, :, 0]
-    if classes.values is None and pixels.ndim == 2:
-        pixels = np.repeat(pixels[:, :, np.newaxis], 3, axis=2)
-    pixels = np.where(
-        masked if pixels.ndim == 2 else masked[:, :, np.newaxis],
-        np.asarray(classes.colors[0] if classes.values is None else classes.values[0]).astype(pixels.dtype),
-        pixels,
-    )
-    index = classes.encode(pixels)
-    index[masked] = IGNORE_INDEX
+    index = np.full(masked.shape, IGNORE_INDEX, dtype=np.uint8)
+    index[~masked] = classes.encode(pixels[~masked][:, np.newaxis])[:, 0]
     return index
