@@ -348,9 +348,9 @@ def test_categories_of_gdal_name_classes(tmp_path: Path) -> None:
         image(root / f"images/{number}.png")
         mask(root / f"masks/{number}.tif", (1, 2))
     (root / "masks/0.tif.aux.xml").write_text(
-        "<CategoryNames><Category/><Category>sea</Category><Category>land</Category></CategoryNames>"
+        "<CategoryNames><Category/><Category>sea &amp; lake</Category><Category>land</Category></CategoryNames>"
     )
-    assert list(segshrink.init(root, out=tmp_path / "out").classes) == ["sea", "land"]
+    assert list(segshrink.init(root, out=tmp_path / "out").classes) == ["sea & lake", "land"]
 
 
 @pytest.mark.parametrize(

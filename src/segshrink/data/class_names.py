@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -59,7 +60,8 @@ def category_names(mask: Path) -> tuple[NamedClass, ...]:
     except (OSError, ValueError):
         return ()
     titles = re.findall(r"<Category\s*/>|<Category>([^<]*)</Category>", text)
-    return tuple(NamedClass(title.strip(), None, value) for value, title in enumerate(titles) if title.strip())
+    names = [html.unescape(title).strip() for title in titles]
+    return tuple(NamedClass(name, None, value) for value, name in enumerate(names) if name)
 
 
 def _parsed(text: str, name: str) -> Iterator[NamedClass]:
