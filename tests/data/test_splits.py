@@ -93,6 +93,18 @@ def test_open_dataset_refuses_what_is_told(painter):
         open_dataset(painter.describe(split={"train": ["."], "val": ["north"]}))
 
 
+@given(seed=st.integers(0, 20))
+def test_random_keeps_groups_on_one_side(seed):
+    images = [f"{name}/{number}.png" for name in "abcd" for number in range(3)] + ["zone.png"]
+    split = Split(random=0.4, seed=seed, groups={"ab": ["a", "b"], "c": ["c"]})
+    division = divide(split, images, root=Path())
+    sides = [{images[position][0] for position in part} for part in (division.train, division.val)]
+    assert not sides[0] & sides[1] - {"d"}
+    assert sum("a" in side and "b" in side for side in sides) == 1
+    one = Split(random=0.4, groups={"all": ["."]})
+    assert "different ground" in divide(one, images, root=Path()).problems[0]
+
+
 @given(count=st.integers(2, 60), share=st.floats(0.01, 0.99), seed=st.integers(0, 5))
 def test_random_divides_whole_images_once(count, share, seed):
     images = [f"{number}.png" for number in range(count)]

@@ -97,7 +97,8 @@ class Split(Strict):
     learned from one of a list has seen the others. Map tiles of the same ground, at one zoom or another, are told by
     the numbers in their names (column, row and zoom, or zoom, column and row)."""
     random: float | None = Field(default=None, gt=0, lt=1)
-    """The share of images (whole images) that is judged; those that overlap stay on one side."""
+    """The share of images (whole images) that is judged; those of a group, and those that overlap, stay on one
+    side."""
     patches: int | None = Field(default=None, ge=16)
     """Side of squares that are cut from every image and shuffled, ``share`` of them judged: judged pixels lie beside
     training pixels, so results leak and are labeled so."""

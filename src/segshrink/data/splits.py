@@ -79,7 +79,9 @@ def divide(split: Split, images: Sequence[str], *, root: Path) -> Division:
     if split.patches is not None or split.random is not None:
         tested = positions(split.test, "split.test")
         rest = sorted(set(range(len(images))) - set(tested))
-        drawn = Division(tuple(rest)) if split.random is None else _at_random(rest, overlaps, split)
+        drawn = (
+            Division(tuple(rest)) if split.random is None else _at_random(rest, (*groups.values(), *overlaps), split)
+        )
         problems += drawn.problems
         return replace(ground, train=drawn.train, val=drawn.val, test=tested, problems=tuple(problems))
     if split.held_out is not None:
@@ -264,8 +266,8 @@ def _overlaps(chosen: Mapping[str, Sequence[int]], images: Sequence[str], *, kin
                 yield f"{where}: {shown}{more} in both '{first}' and '{second}'; keep each image in one"
 
 
-def _at_random(positions: Sequence[int], overlaps: Sequence[Sequence[int]], split: Split) -> Division:
-    pieces = connected_components(positions, overlaps)
+def _at_random(positions: Sequence[int], together: Sequence[Sequence[int]], split: Split) -> Division:
+    pieces = connected_components(positions, together)
     if len(pieces) < 2:
         told = f"split.random needs at least two images of different ground, found {len(pieces)} of {len(positions)}"
         return Division(tuple(positions), problems=(told,))
