@@ -37,6 +37,7 @@ def chosen(split, images=IMAGES, root=Path("unused")):
         ("lone.v2", IMAGES[6:]),
         ("lone.v2.jpg", IMAGES[6:]),
         ("part_*", IMAGES[:6]),
+        ("[!o]*", IMAGES[:6]),
         (".", IMAGES),
     ],
 )

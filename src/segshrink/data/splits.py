@@ -205,7 +205,9 @@ class _Finder:
         following = (self._sorted[place] for place in range(first, len(self._sorted)))
         alike = takewhile(lambda item: item[0].startswith(pattern.beginning), following)
         whole = [position for image, position in alike if pattern.match(image) is not None]
-        folders = [held for folder, held in self._folders.items() if pattern.match(folder) is not None]
+        folders = [
+            held for folder, held in self._folders.items() if folder != "." and pattern.match(folder) is not None
+        ]
         positions = {*whole, *(position for held in folders for position in held)}
         if not positions and "/" not in text:
             positions = {
