@@ -38,6 +38,8 @@ def chosen(split, images=IMAGES, root=Path("unused")):
         ("lone.v2.jpg", IMAGES[6:]),
         ("part_*", IMAGES[:6]),
         ("[!o]*", IMAGES[:6]),
+        ("/mnt/x/Tile 4/images/part_1.jpg", IMAGES[2:3]),
+        ("images/part_1.jpg", []),
         (".", IMAGES),
     ],
 )
@@ -77,6 +79,7 @@ def test_leave_one_group_out():
         ({"train": ["."], "val": ["Tile 4"]}, r"Tile 4/images/part_1\.jpg, .* in both 'train' and 'val'"),
         ({"train": ["odd"], "val": ["Tile 4"], "test": ["Tile 4"]}, r"in both 'val' and 'test'"),
         ({"train": ["part_1"], "val": ["odd"]}, r"'part_1' is the stem of 3 images"),
+        ({"train": ["images/part_1"], "val": ["odd"]}, r"'images/part_1' is the end of 3 images"),
         ({"train": "gone.txt", "val": ["odd"]}, r"can't read the list file .*gone\.txt of 'split\.train'"),
         ({"groups": {"a": ["Tile 2"], "b": ["."]}, "held_out": "a"}, r"split\.groups: .* in both 'a' and 'b'"),
     ],
@@ -92,6 +95,12 @@ def test_open_dataset_refuses_what_is_told(painter):
     painter.pairs("north/a", "south/a")
     with pytest.raises(DataError, match=r"painted: split: north/images/a\.png in both 'train' and 'val'"):
         open_dataset(painter.describe(split={"train": ["."], "val": ["north"]}))
+
+
+def test_of_two_ends_of_a_path_the_longer_counts():
+    images = ["1.jpg", "x/1.jpg", "x/2.jpg"]
+    assert chosen({"train": ["/home/me/x/1.jpg"], "val": ["2"]}, images)["train"] == ["x/1.jpg"]
+    assert chosen({"train": ["data/1"], "val": ["2"]}, images)["train"] == ["1.jpg"]
 
 
 @given(seed=st.integers(0, 20))

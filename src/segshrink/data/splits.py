@@ -156,10 +156,11 @@ class _Finder:
     def find(self, entry: str) -> list[int]:
         """Return the positions that ``entry`` means; none if it matches nothing.
 
-        Of a line of two columns, "image mask", the image counts. A path that begins elsewhere counts by its end.
+        Of a line of two columns, "image mask", the image counts. A path that begins elsewhere counts by its end, the
+        longest that an image has.
 
         Raises:
-            DataError: A bare stem that images of several folders have.
+            DataError: A bare stem, or an end, that several images have.
         """
         text = entry.removeprefix("./").rstrip("/") or "."
         if has_wildcards(text) and text not in self._paths and text not in self._folders:
@@ -169,25 +170,32 @@ class _Finder:
                 return table[text]
         positions = self._stems.get(text, [])
         if len(positions) > 1:
-            shown = ", ".join(self._images[position] for position in positions[:3])
-            raise DataError(f"'{entry}' is the stem of {len(positions)} images ({shown}, ...); write its folder too")
+            raise self._ambiguous(entry, "stem", positions)
         return positions or self._by_end(text)
 
     def _by_end(self, text: str) -> list[int]:
-        """Return the images whose path is an end of the line's first column, or the other way round."""
+        """Return the image whose path is an end of the line's first column, or the other way round."""
         columns = [*(text[: gap.start()] for gap in re.finditer(r"\s*[\t,]\s*| +", text)), text]
         for path in columns:
             name = path.rpartition("/")[2]
-            ends = [
-                position
-                for position in self._stems.get(name, ())
-                for image in [self._images[position]]
-                for held in [image if PurePosixPath(image).name == name else str(PurePosixPath(image).with_suffix(""))]
-                if f"/{path}".endswith(f"/{held}") or f"/{held}".endswith(f"/{path}")
-            ]
+            ends: dict[int, list[int]] = defaultdict(list)
+            for position in self._stems.get(name, ()):
+                image = PurePosixPath(self._images[position])
+                held = str(image if image.name == name else image.with_suffix(""))
+                shorter, longer = sorted((path, held), key=len)
+                if f"/{longer}".endswith(f"/{shorter}"):
+                    ends[len(shorter)].append(position)
             if ends:
-                return ends
+                longest = ends[max(ends)]
+                if len(longest) > 1:
+                    raise self._ambiguous(path, "end", longest)
+                return longest
         return []
+
+    def _ambiguous(self, entry: str, what: str, positions: Sequence[int]) -> DataError:
+        shown = ", ".join(self._images[position] for position in positions[:3])
+        more = ", ..." if len(positions) > 3 else ""
+        return DataError(f"'{entry}' is the {what} of {len(positions)} images ({shown}{more}); write its folder too")
 
     def suggestion(self, entry: str) -> str:
         """Say which folder or image was perhaps meant, or where images are."""
