@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from segshrink.config import Split
 from segshrink.data import inspect_dataset, open_dataset
+from segshrink.data.split_guess import guess_split
 from segshrink.data.splits import divide, divide_patches
 from segshrink.errors import DataError
 
@@ -205,3 +206,17 @@ def test_random_draws_as_before_where_nothing_tests():
 def test_keys_that_would_be_ignored_are_refused(split):
     with pytest.raises(ValueError, match="leave it out"):
         Split.model_validate(split)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{name}.png" for name in ("tile_1", "tile_2", "tile_3", "tile_4", "tile_final", "site_1", "site_2")],
+        [*(f"north/{number}.png" for number in range(4)), *(f"north/deep/{number}.png" for number in range(4, 7))],
+    ],
+    ids=["stems", "folders"],
+)
+def test_scenes_that_one_entry_means_together_are_not_divided(names, tmp_path):
+    guess = guess_split(tmp_path, names, names, [], {})
+    assert divide(Split(**guess.fields), names, root=tmp_path).problems == ()
+    assert "random" in guess.fields

@@ -329,7 +329,7 @@ def scenes_of(images: Sequence[str]) -> dict[str, list[str]]:
         path = PurePosixPath(image)
         by_folder[str(path.parent)].append(image)
         scene = re.match(r"(.*?[a-z0-9])[-_ ]+(?:[a-z]{0,6}[-_ ]?\d+[-_ x]*)+$", path.stem, re.IGNORECASE)
-        by_stem[f"{escaped(f'{path.parent}/{scene[1]}')}*" if scene else image].append(image)
+        by_stem[f"{escaped(str(path.with_name(scene[1])))}*" if scene else image].append(image)
     if len(by_folder) > 1:
         return _by_upper_folders(by_folder, len(images))
     if not 1 < len(by_stem) <= len(images) / 2:
@@ -337,7 +337,7 @@ def scenes_of(images: Sequence[str]) -> dict[str, list[str]]:
     ordered = sorted(entry.rstrip("*") for entry in by_stem)
     if any(after.startswith(before) for before, after in pairwise(ordered)):  # a wildcard would find two scenes
         return {}
-    return {entry.removeprefix("./"): held for entry, held in by_stem.items()}
+    return dict(by_stem)
 
 
 def _by_upper_folders(by_folder: Mapping[str, list[str]], count: int) -> dict[str, list[str]]:

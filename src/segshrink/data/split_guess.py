@@ -48,7 +48,7 @@ def guess_split(
         _by_lists(root, names, images, unpaired)
         or _by_folders(images)
         or _by_stems(images)
-        or _by_scenes(images, held)
+        or _by_scenes(root, images, held)
         or _at_random(root, images, held)
     )
 
@@ -143,7 +143,7 @@ def _judged(parts: dict[str, Any], reason: str) -> GuessedSplit:
     return GuessedSplit({part: parts[part] for part in ("train", "val", "test") if part in parts}, reason, unsure)
 
 
-def _by_scenes(images: Sequence[str], held: Mapping[str, Set[str | int]]) -> GuessedSplit | None:
+def _by_scenes(root: Path, images: Sequence[str], held: Mapping[str, Set[str | int]]) -> GuessedSplit | None:
     scenes = scenes_of(images)
     scene_of = {image: scene for scene, held in scenes.items() for image in held}
     ground = ({scene_of[images[place]] for place in piece} for piece in (overlapping_tiles(images) if scenes else ()))
@@ -166,6 +166,8 @@ def _by_scenes(images: Sequence[str], held: Mapping[str, Set[str | int]]) -> Gue
     if best is None:
         return None
     fields = {"train": [name for name in names if name not in best[1]], "val": best[1]}
+    if divide(Split(**fields), images, root=root).problems:  # a folder also means those in it
+        return None
     return GuessedSplit(
         fields, "by scene, so that neighbors stay on one side", "scenes are told by names of folders and files"
     )
