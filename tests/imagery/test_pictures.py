@@ -83,9 +83,11 @@ def test_rasters_that_viewers_turn_are_refused_by_name(tmp_path: Path, big: bool
     else:
         Image.fromarray(RGB).save(path, tiffinfo={274: 6})
 
+    deep = turned(tmp_path / "on its side.png", Image.fromarray(RGB[:, :, 0].astype(np.uint16)), 6)
     for read in (read_valid_image, open_scene, lambda path: read_mask(path, VALUES)):
-        with pytest.raises(DataError, match=r"on its side\.tif .*orientation tag \(6\)"):
-            read(path)
+        for file in (path, deep):
+            with pytest.raises(DataError, match=r"on its side\.(tif|png) says .*orientation tag \(6\)"):
+                read(file)
 
 
 def test_a_turned_picture_with_a_place_on_the_ground_is_refused(tmp_path: Path) -> None:

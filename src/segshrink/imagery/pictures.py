@@ -178,7 +178,8 @@ def refuse_turned(path: Path, header: Header) -> None:
         refuse_orientation(path, _tiff_orientation(path))
     elif header.format == "PNG":
         with open_pillow(path) as image:
-            refuse_orientation(path, orientation_of(image))
+            orientation = orientation_of(image)
+        refuse_orientation(path, orientation)
 
 
 def refuse_orientation(path: Path, orientation: int) -> None:
