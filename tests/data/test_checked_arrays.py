@@ -14,6 +14,7 @@ import pytest
 import rasterio
 from PIL import Image
 from rasterio.transform import Affine
+from tests.imagery.conftest import write_mask_beside
 
 from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.data import Sample, SceneStore, checked_arrays
@@ -243,6 +244,17 @@ def test_a_new_mask_beside_an_image_is_seen(samples: list[Sample], tmp_path: Pat
     assert valid is not None
     np.testing.assert_array_equal(valid, masked > 0)
     assert (store.mask(0)[:, 250:] == 255).all()
+
+
+@pytest.mark.parametrize(("suffix", "kept"), [("tif", True), ("png", False)])
+def test_a_picture_that_was_decoded_without_its_mask_is_decoded_anew(tmp_path: Path, suffix: str, kept: bool) -> None:
+    path, cache = tmp_path / f"a.{suffix}", tmp_path / "cache"
+    Image.fromarray(np.full((4, 5, 3), 9, np.uint8)).save(path)
+    assert SceneStore([Sample("a", path, None)], CLASSES, folder=cache).image_key(0) == remembered_key(path, cache)
+    write_mask_beside(path, np.arange(20).reshape(4, 5) > 7)
+    store = SceneStore([Sample("a", path, None)], CLASSES, folder=cache)
+    assert (store.image_key(0) == remembered_key(path, cache)) == kept
+    np.testing.assert_array_equal(store.valid(0), np.arange(20).reshape(4, 5) > 7)
 
 
 def test_the_share_of_open_files_is_small(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,16 @@ def whole(path: Path | str, **options: Any) -> tuple[NDArray[Any], NDArray[np.bo
         return scene.read(Window(0, 0, scene.height, scene.width))
 
 
+def write_mask_beside(path: Path, filled: NDArray[np.bool_]) -> Path:
+    """Write which pixels of an image have a value into the file where GDAL looks for it."""
+    beside = path.with_name(f"{path.name}.msk")
+    size = {"height": filled.shape[0], "width": filled.shape[1], "count": 1, "dtype": "uint8"}
+    with rasterio.open(beside, "w", driver="GTiff", transform=PLACE["transform"], **size) as dataset:
+        dataset.write(filled * np.uint8(255), 1)
+        dataset.update_tags(**{f"INTERNAL_MASK_FLAGS_{band}": 2 for band in range(1, 5)})
+    return beside
+
+
 @pytest.fixture
 def paint(tmp_path: Path) -> Paint:
     """Write (H, W, bands) or (H, W) numbers as a GeoTIFF, or as what ``driver`` says."""

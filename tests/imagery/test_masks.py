@@ -7,6 +7,7 @@ import pytest
 import rasterio
 from PIL import Image
 from rasterio.transform import Affine
+from tests.imagery.conftest import write_mask_beside
 
 from segshrink.classes import ClassMap, UndeclaredError
 from segshrink.errors import DataError, FileError
@@ -159,7 +160,9 @@ def test_a_text_file_is_no_mask(tmp_path: Path) -> None:
         read_mask(tmp_path / "m.png", COLORS)
 
 
-@pytest.mark.parametrize("kind", ["inside", "beside", "alpha", "rgba", "rgb inside", "la.png", "rgba.png"])
+@pytest.mark.parametrize(
+    "kind", ["inside", "beside", "alpha", "rgba", "rgb inside", "la.png", "rgba.png", "beside.png"]
+)
 def test_what_a_mask_masks_out_is_ignored_whatever_it_holds(tmp_path: Path, kind: str) -> None:
     index = np.random.default_rng(2).integers(0, 2, (8, 9), dtype=np.uint8)
     hidden = np.zeros((8, 9), dtype=bool)
@@ -171,7 +174,10 @@ def test_what_a_mask_masks_out_is_ignored_whatever_it_holds(tmp_path: Path, kind
     drawn[0] = 77  # undeclared, but hidden
     path = tmp_path / (kind if kind.endswith("png") else "m.tif")
     stacked = np.dstack([drawn, alpha])
-    if kind.endswith("png"):
+    if kind == "beside.png":
+        Image.fromarray(drawn[:, :, 0]).save(path)
+        write_mask_beside(path, ~hidden)
+    elif kind.endswith("png"):
         Image.fromarray(stacked).save(path)
     else:
         written = stacked if kind in ("alpha", "rgba") else drawn

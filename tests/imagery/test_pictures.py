@@ -11,6 +11,7 @@ import rasterio
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from rasterio.transform import Affine
+from tests.imagery.conftest import write_mask_beside
 
 from segshrink.classes import ClassMap
 from segshrink.errors import DataError
@@ -162,3 +163,29 @@ def test_any_kind_of_transparency_is_a_mask(tmp_path: Path) -> None:
             assert pixels.shape[2] in (1, 3), name
             assert valid is not None, name
             np.testing.assert_array_equal(valid, ~clear, err_msg=name)
+
+
+@pytest.mark.parametrize("beside", ["a.{}.msk", "a.{}.aux.xml"])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_mask_or_no_data_value_beside_a_picture_counts(tmp_path: Path, suffix: str, beside: str) -> None:
+    pixels = RGB // 4 + np.uint8(90)
+    pixels[:8] = 0
+    path, companion = tmp_path / f"a.{suffix}", tmp_path / beside.format(suffix)
+    Image.fromarray(pixels).save(path, subsampling=1)
+    expected, valid = read_valid_image(path)
+    assert valid is None
+    filled = pixels[:, :, 0] > 0
+    if beside.endswith("msk"):
+        write_mask_beside(path, filled)
+    else:
+        band = "<PAMRasterBand band='{}'><NoDataValue>0</NoDataValue></PAMRasterBand>"
+        companion.write_text(f"<PAMDataset>{''.join(map(band.format, (1, 2, 3)))}</PAMDataset>")
+    for read, valid in (read_valid_image(path), scene(path)):
+        np.testing.assert_array_equal(valid, filled)
+        np.testing.assert_array_equal(read[filled], expected[filled])
+    with open_scene(path) as opened:
+        assert companion.name in {Path(file).name for file in opened.files}
+    turned(path, Image.fromarray(pixels), 6)
+    for open_it in (read_valid_image, open_scene):
+        with pytest.raises(DataError, match=rf"a\.{suffix} .*orientation tag \(6\)"):
+            open_it(path)

@@ -22,6 +22,7 @@ from segshrink.imagery import MaskOptions, ReadOptions, read_mask, read_valid_im
 from segshrink.imagery.label_regions import read_label_regions
 from segshrink.imagery.masks import mask_files, mask_identity, nearest_pixels, resized_mask
 from segshrink.imagery.pictures import files_of_place
+from segshrink.imagery.raster_files import masks_beside, read_header
 from segshrink.tiling import Window
 from segshrink.working_size import Resize, working_size
 
@@ -195,7 +196,7 @@ class SceneStore:
 
     def _decoded(self, sample: Sample) -> _Entry:
         """Decode a sample's files unless the cache has them, and check that they fit together."""
-        key = remembered_key(sample.image, self.folder)
+        key = self._key(sample.image)
         if sample.options not in (None, ReadOptions()):
             key = hashlib.sha256(f"{key} {json.dumps(asdict(sample.options))}".encode()).hexdigest()
         image_path, valid_path = self._home("images", key), self._home("valid", key)
@@ -214,7 +215,7 @@ class SceneStore:
             resized = [list(image.shape[:2])] if sample.resize_mask else []
             options = asdict(sample.mask_options or MaskOptions())
             identity = mask_identity(sample.mask, sample.image)
-            files = [remembered_key(file, self.folder) for file in mask_files(sample.mask)]
+            files = [self._key(file) for file in mask_files(sample.mask)]
             decided = [] if sample.regions is None else [remembered_key(sample.regions, self.folder)]
             meaning = json.dumps(
                 [self.classes.to_dict(), options, key, *place, *resized, *identity, *decided], sort_keys=True
@@ -269,6 +270,13 @@ class SceneStore:
             if valid is not None and valid.shape == mask.shape:
                 mask[~valid] = IGNORE_INDEX
         return mask, doubted if doubted is not None and doubted.any() else None
+
+    def _key(self, path: Path) -> str:
+        """Return the key of an image or mask; not that of when masks beside pictures weren't read."""
+        key = remembered_key(path, self.folder)
+        if not (masks_beside(path) and read_header(path).by_pillow):
+            return key
+        return hashlib.sha256(f"{key} masked".encode()).hexdigest()
 
     def _home(self, kind: str, key: str) -> Path:
         return self.folder / f"v{FORMAT_VERSION}" / kind / key[:2] / f"{key}.npy"

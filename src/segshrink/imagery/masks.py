@@ -17,7 +17,7 @@ from segshrink.imagery.bands import has_palette, palette_table, transparency
 from segshrink.imagery.georeference import read_georeference
 from segshrink.imagery.mask_options import ANY_LABEL, MaskOptions
 from segshrink.imagery.pictures import orientation_of, refuse_turned, upright
-from segshrink.imagery.raster_files import Header, open_pillow, open_raster, read_header
+from segshrink.imagery.raster_files import Header, masks_beside, open_pillow, open_raster, read_header
 from segshrink.imagery.validity import has_mask
 from segshrink.imagery.vector_masks import is_vector, read_vector_mask
 
@@ -105,7 +105,7 @@ def _read_pixels(path: Path, classes: ClassMap, image: Path | None, options: Mas
             "masks can't be JPEG files, whose compression blurs every border into numbers of other classes; export "
             "them again, from where they were drawn, as PNG (indexed or 8-bit gray) or TIFF"
         )
-    if header.by_pillow:
+    if header.by_pillow and not masks_beside(path):
         return _read_small(path, header, classes, options)
     if image is not None:
         _refuse_other_place(path, image)

@@ -21,7 +21,15 @@ from rasterio.windows import Window
 
 from segshrink.errors import DataError
 from segshrink.imagery.georeference import Georeference
-from segshrink.imagery.raster_files import Header, open_pillow, silent
+from segshrink.imagery.raster_files import (
+    PILLOW_FORMATS,
+    Header,
+    masks_beside,
+    open_pillow,
+    open_raster,
+    read_header,
+    silent,
+)
 
 _ORIENTATION_TAG = 0x0112
 _TURNED_SIDES = (5, 6, 7, 8)  # orientations that exchange height and width
@@ -37,7 +45,8 @@ class Picture:
     """A picture with what is asked of an open rasterio dataset here; its pixels are decoded when they are first read.
 
     It is one of gray or color values, whatever the file stores (palette, CMYK, bits); transparency of any kind is an
-    alpha band. It stands upright as its EXIF orientation says.
+    alpha band. It stands upright as its EXIF orientation says. A mask and no-data values beside it count as GDAL reads
+    them.
 
     Args:
         path: The file.
@@ -45,7 +54,7 @@ class Picture:
 
     Raises:
         FileError: The file is damaged or truncated, or holds more pixels than Pillow takes.
-        DataError: It has a place on the ground and an orientation.
+        DataError: It has an orientation, and a place on the ground or a mask beside it.
     """
 
     def __init__(self, path: Path, place: Georeference | None = None) -> None:
@@ -56,7 +65,8 @@ class Picture:
             self._mode = plain + "A" * image.has_transparency_data
             sides = (image.height, image.width)
         located = place is not None and (place.transform is not None or bool(place.gcps))
-        refuse_orientation(self.path, self.orientation if located else 1)
+        self._masked = bool(masks_beside(self.path))
+        refuse_orientation(self.path, self.orientation if located or self._masked else 1)
         self.height, self.width = sides[::-1] if self.orientation in _TURNED_SIDES else sides
         self.shape = self.height, self.width
         self.nodata: float | None = None  # a value that averages leave out
@@ -64,10 +74,16 @@ class Picture:
         self.colorinterp = _COLORS[self._mode]
         self.count = len(self.colorinterp)
         self.dtypes = ("uint8",) * self.count
-        self.descriptions = self.nodatavals = (None,) * self.count
+        self.descriptions: tuple[str | None, ...] = (None,) * self.count
+        self.nodatavals: tuple[float | None, ...] = (None,) * self.count
         self.scales, self.offsets = (1.0,) * self.count, (0.0,) * self.count
         self.block_shapes = [(1, self.width)] * self.count
         flags = [MaskFlags.per_dataset, MaskFlags.alpha] if self._mode.endswith("A") else [MaskFlags.all_valid]
+        if self._masked:
+            flags = [MaskFlags.per_dataset]
+            with open_raster(self.path, read_header(self.path)) as dataset:
+                if dataset.count == self.count:
+                    self.nodatavals = dataset.nodatavals
         self.mask_flag_enums = (flags,) * self.count
         profile: dict[str, Any] = {} if place is None else place.profile()
         self.crs: CRS | None = profile.get("crs")
@@ -77,8 +93,8 @@ class Picture:
 
     @property
     def files(self) -> list[str]:
-        """The file, and those beside it that say where it lies."""
-        return [str(path) for path in (self.path, *files_of_place(self.path))]
+        """The file, and those beside it that say where it lies and what masks it."""
+        return [*map(str, dict.fromkeys((self.path, *files_of_place(self.path), *masks_beside(self.path))))]
 
     def read(
         self,
@@ -110,6 +126,11 @@ class Picture:
         out[...] = values
         return out
 
+    def read_masks(self, _: int, **options: Any) -> NDArray[np.uint8]:
+        """Read the mask beside the file, which is that of all bands, as rasterio does: (rows, columns)."""
+        masks: NDArray[np.uint8] = self._dataset.read_masks(1, **options)
+        return masks
+
     def close(self) -> None:
         """Let the decoded pixels go."""
         for name in ("_dataset", "_pixels"):
@@ -135,6 +156,9 @@ class Picture:
         with silent(NotGeoreferencedWarning):
             dataset = rasterio.open("picture", "w+", driver="MEM", nodata=nodata, **size)
         dataset.write(self._pixels.transpose(2, 0, 1))
+        if self._masked:
+            with open_raster(self.path, read_header(self.path)) as original:
+                dataset.write_mask(original.dataset_mask())
         return dataset
 
 
@@ -176,7 +200,7 @@ def refuse_turned(path: Path, header: Header) -> None:
     """
     if header.format == "TIFF":
         refuse_orientation(path, _tiff_orientation(path))
-    elif header.format == "PNG":
+    elif header.format in PILLOW_FORMATS:
         with open_pillow(path) as image:
             orientation = orientation_of(image)
         refuse_orientation(path, orientation)

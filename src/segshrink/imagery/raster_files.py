@@ -5,6 +5,7 @@ What a file claims to hold is compared with its size and with this machine's mem
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import threading
@@ -39,7 +40,10 @@ _RAW_FORMATS = {".dat": "ENVI", ".bil": "EHdr", ".img": "ENVI"}
 _REMOTE_DRIVERS = ["GTiff", "JP2OpenJPEG", "JPEG", "PNG", "WEBP"]
 _REMOTE = {"http": "/vsicurl/", "https": "/vsicurl/", "s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
 # What GDAL opens beside a file as it is asked for overviews and masks, with any driver.
-_COMPANIONS = (".ovr", ".OVR", ".msk", ".MSK")
+_MASKS = (".msk", ".MSK")
+_COMPANIONS = (".ovr", ".OVR", *_MASKS)
+# How GDAL's notes beside a file begin to say which value means no data.
+_NODATA = b"<NoDataValue"
 # Imagine's, where GDAL looks for overviews as well.
 _IMAGINE = (".aux", ".AUX")
 # What Pillow raises on damaged files, besides OSError.
@@ -107,6 +111,14 @@ def read_header(path: Path) -> Header:
             "file"
         )
     return Header(name, *start[24:26]) if name == "PNG" and len(start) > 25 else Header(name)
+
+
+def masks_beside(path: Path) -> list[Path]:
+    """Return the files beside an image that say which of its pixels have no value: masks, and GDAL's notes."""
+    masks = [Path(f"{path}{suffix}") for suffix in _MASKS if os.path.exists(f"{path}{suffix}")]  # noqa: PTH110  # quick
+    notes = Path(f"{path}.aux.xml")
+    telling = is_file(notes) and os.access(notes, os.R_OK) and _NODATA in notes.read_bytes()
+    return [*masks, notes] if telling else masks
 
 
 def scene_header(path: Path) -> Header:
