@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
-from tests.imagery.conftest import PLACE, RGB, Paint, whole
+from tests.imagery.conftest import PLACE, RGB, Paint, whole, write_mask_beside
 
 from segshrink.imagery.scenes import open_scene
 from segshrink.tiling import Window, grid
@@ -37,6 +37,31 @@ def test_shrinking_averages_valid_pixels(paint: Paint) -> None:
     assert pixels[20:, :, 0] == pytest.approx(np.full((20, 30), 5))
     # (10 + 4 + 4 + 4) / 3 of 14, 4 and 4: the no-data pixel is left out.
     assert pixels[0, 0, 0] == pytest.approx((14 + 4 + 4) / 3, rel=1e-5) or not (valid is None or valid[0, 0])
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "PNG"])
+@pytest.mark.parametrize("hole", ["mask", "alpha"])
+@pytest.mark.parametrize("resolution", [0.3, 1.0, 1.5])
+def test_what_is_masked_out_mixes_into_no_pixel(paint: Paint, resolution: float, hole: str, driver: str) -> None:
+    filled = np.ones((60, 60), dtype=bool)
+    filled[:, :29] = False
+    pixels = np.where(filled[:, :, np.newaxis], np.array([200, 100, 50]), 0).astype(np.uint8)
+    if hole == "alpha":
+        pixels = np.dstack([pixels, filled * np.uint8(255)])
+    name = "scene.png" if driver == "PNG" else "scene.tif"
+    tags = {} if driver == "PNG" or hole == "mask" else {"photometric": "RGB", "alpha": "yes"}
+    path = paint(name, pixels, driver=driver, **tags, **PLACE)
+    if hole == "mask":
+        write_mask_beside(path, filled)
+    if driver == "PNG":
+        path.with_suffix(".pgw").write_text("0.5\n0\n0\n-0.5\n500000.25\n4999999.75\n")
+        Path(f"{path}.aux.xml").write_text("<PAMDataset><SRS>EPSG:32633</SRS></PAMDataset>")
+
+    read, valid = whole(path, resolution=resolution)
+
+    assert valid is not None
+    assert valid.mean() == pytest.approx(31 / 60, abs=0.05)
+    np.testing.assert_array_equal(read, np.broadcast_to([200, 100, 50], read.shape))
 
 
 @pytest.mark.parametrize("resolution", [0.37, 0.8, 1.0, 1.9])

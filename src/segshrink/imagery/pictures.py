@@ -156,6 +156,7 @@ class Picture:
         with silent(NotGeoreferencedWarning):
             dataset = rasterio.open("picture", "w+", driver="MEM", nodata=nodata, **size)
         dataset.write(self._pixels.transpose(2, 0, 1))
+        dataset.colorinterp = self.colorinterp  # averages leave out what is transparent
         if self._masked:
             with open_raster(self.path, read_header(self.path)) as original:
                 dataset.write_mask(original.dataset_mask())
