@@ -12,8 +12,15 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from tests.imagery.conftest import PLACE, RGB, Paint, whole, write_mask_beside
 
+from segshrink.imagery import reading
 from segshrink.imagery.scenes import open_scene
 from segshrink.tiling import Window, grid
+
+
+def locate(picture: Path) -> None:
+    """Say beside a picture that it lies at ``PLACE``."""
+    picture.with_suffix(".pgw").write_text("0.5\n0\n0\n-0.5\n500000.25\n4999999.75\n")
+    Path(f"{picture}.aux.xml").write_text("<PAMDataset><SRS>EPSG:32633</SRS></PAMDataset>")
 
 
 @pytest.mark.parametrize("resolution", [0.51, 0.5, 0.48])
@@ -39,6 +46,46 @@ def test_shrinking_averages_valid_pixels(paint: Paint) -> None:
     assert pixels[0, 0, 0] == pytest.approx((14 + 4 + 4) / 3, rel=1e-5) or not (valid is None or valid[0, 0])
 
 
+@pytest.mark.parametrize("told", ["tag", "user", "picture"])
+@pytest.mark.parametrize("most", [1 << 24, 500])
+def test_dark_values_of_bands_count_where_0_means_no_data(
+    paint: Paint, told: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_MOST_RESAMPLED", most)
+    values = 100 * np.random.default_rng(4).integers(0, 2, (80, 60, 3), dtype=np.uint8)
+    values[:21, :31] = 0
+    filled = values.any(axis=2)
+    sums, counts = (
+        part.reshape(40, 2, 30, 2, -1).sum(axis=(1, 3)).astype(float) for part in (values * filled[:, :, None], filled)
+    )
+    driver, name = ("PNG", "scene.png") if told == "picture" else ("GTiff", "scene.tif")
+    path = paint(name, values, driver=driver, nodata=0 if told == "tag" else None, **PLACE)
+    if told == "picture":
+        locate(path)
+
+    pixels, valid = whole(path, resolution=1.0, nodata=None if told == "tag" else 0)
+
+    assert valid is not None
+    np.testing.assert_array_equal(valid, counts[:, :, 0] > 0)
+    assert np.abs(pixels[valid] - (sums[valid] / counts[valid])).max() <= 0.5
+
+
+@pytest.mark.parametrize("resolution", [0.3, 1.1, 1.7])
+def test_a_no_data_value_that_stands_in_all_bands_or_none_is_left_out_as_by_rasterio(
+    paint: Paint, resolution: float
+) -> None:
+    values = RGB.copy()
+    values[10:30, 20:41] = 0
+    path = paint("scene.tif", values, nodata=0, **PLACE)
+    pixels, valid = whole(path, resolution=resolution)
+    resampling = Resampling.bilinear if resolution < 0.5 else Resampling.average
+    with rasterio.open(path) as dataset:
+        expected = dataset.read(out_shape=(3, *pixels.shape[:2]), resampling=resampling).transpose(1, 2, 0)
+    assert valid is not None
+    np.testing.assert_array_equal(valid, expected.any(axis=2))
+    np.testing.assert_array_equal(pixels[valid], expected[valid])
+
+
 @pytest.mark.parametrize("driver", ["GTiff", "PNG"])
 @pytest.mark.parametrize("hole", ["mask", "alpha"])
 @pytest.mark.parametrize("resolution", [0.3, 1.0, 1.5])
@@ -54,8 +101,7 @@ def test_what_is_masked_out_mixes_into_no_pixel(paint: Paint, resolution: float,
     if hole == "mask":
         write_mask_beside(path, filled)
     if driver == "PNG":
-        path.with_suffix(".pgw").write_text("0.5\n0\n0\n-0.5\n500000.25\n4999999.75\n")
-        Path(f"{path}.aux.xml").write_text("<PAMDataset><SRS>EPSG:32633</SRS></PAMDataset>")
+        locate(path)
 
     read, valid = whole(path, resolution=resolution)
 
@@ -97,8 +143,9 @@ def test_resampled_tiles_fit_together(paint: Paint, resolution: float, hole: str
             assert np.abs(difference).max(initial=0) <= 1
 
 
-def test_overviews_are_used_where_there_are_some(paint: Paint) -> None:
-    path = paint("scene.tif", RGB.repeat(4, axis=0).repeat(4, axis=1), overviews=[2, 4], **PLACE)
+@pytest.mark.parametrize("nodata", [None, 0])
+def test_overviews_are_used_where_there_are_some(paint: Paint, nodata: int | None) -> None:
+    path = paint("scene.tif", RGB.repeat(4, axis=0).repeat(4, axis=1), overviews=[2, 4], nodata=nodata, **PLACE)
     # Overviews that show something else than the image tell where values come from.
     with rasterio.open(path, "r+") as dataset:
         dataset.write(np.zeros((3, 280, 360), dtype=np.uint8))

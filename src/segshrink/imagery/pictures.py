@@ -126,6 +126,10 @@ class Picture:
         out[...] = values
         return out
 
+    def overviews(self, _: int) -> list[int]:
+        """Return the factors of smaller copies of a band: a picture has none."""
+        return []
+
     def read_masks(self, _: int, **options: Any) -> NDArray[np.uint8]:
         """Read the mask beside the file, which is that of all bands, as rasterio does: (rows, columns)."""
         masks: NDArray[np.uint8] = self._dataset.read_masks(1, **options)

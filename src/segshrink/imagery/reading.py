@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from segshrink.errors import FileError
 from segshrink.imagery.bands import Bands, Remedy, choose_bands, transparency
 from segshrink.imagery.georeference import Georeference, read_georeference
 from segshrink.imagery.pictures import Picture, files_of_place, refuse_turned
-from segshrink.imagery.raster_files import open_raster, read_header
+from segshrink.imagery.raster_files import open_raster, read_header, silent
 from segshrink.imagery.scaling import Scaling, ScalingChange, scaling_of
 from segshrink.imagery.validity import Validity, fill_nodata
 from segshrink.tiling import grid
@@ -27,6 +30,8 @@ _DTYPES = {dtype: dtype for dtype in ("uint8", "uint16", "int16", "float32")}
 _DTYPES |= {"int8": "int16"} | dict.fromkeys(("int32", "uint32", "float16", "float64"), "float32")
 # Side of the squares that are filled one after another: filling a large scene at once takes much memory.
 _SQUARE = 1024
+# Pixels that are resampled at once, and how far beyond a window they count in its pixels.
+_MOST_RESAMPLED, _REACH = 1 << 24, 2
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,11 @@ class BandReader:
     ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Read a window (None: all) as ``shape`` pixels: (h, w, bands), and the valid ones, (h, w), None if all are."""
         window = window or Window(0, 0, self.dataset.width, self.dataset.height)
-        pixels = self._raw(window, shape or (window.height, window.width), resampling)
+        shape = shape or (window.height, window.width)
+        if resampling != Resampling.nearest and self._validity.across_bands:
+            pixels, inside = self._resampled(window, shape, resampling)
+            return pixels, None if inside.all() else inside
+        pixels = self._raw(window, shape, resampling)
         valid = self._validity.of_window(pixels, window)
         return self._through_palette(pixels), valid
 
@@ -144,6 +153,37 @@ class BandReader:
         """Read all pixels (H, W, bands), whether they are valid or not."""
         height, width = self.dataset.height, self.dataset.width
         return self._through_palette(self._raw(Window(0, 0, width, height), (height, width), Resampling.nearest))
+
+    def _resampled(
+        self, window: Window, shape: tuple[int, int], resampling: Resampling
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Resample valid pixels, all bands of each, and tell where there are any; a large window part by part."""
+        scale = min(window.height / shape[0], window.width / shape[1])
+        step = max((overview for overview in self.dataset.overviews(1) if overview < scale + 0.1), default=1)
+        if window.height * window.width > _MOST_RESAMPLED * step**2 and shape[0] > 1:
+            half = shape[0] // 2
+            cut = window.height * half / shape[0]
+            upper = Window(window.col_off, window.row_off, window.width, cut)
+            lower = Window(window.col_off, window.row_off + cut, window.width, window.height - cut)
+            parts = [
+                self._resampled(part, (rows, shape[1]), resampling)
+                for part, rows in ((upper, half), (lower, shape[0] - half))
+            ]
+            return np.concatenate([pixels for pixels, _ in parts]), np.concatenate([inside for _, inside in parts])
+        height, width = (math.ceil(size / step) for size in self.dataset.shape)
+        down, across = height / self.dataset.height, width / self.dataset.width
+        place = Window(window.col_off * across, window.row_off * down, window.width * across, window.height * down)
+        (top, bottom), (left, right) = (
+            (max(math.floor(start) - _REACH, 0), min(math.ceil(stop) + _REACH, size))
+            for (start, stop), size in zip(place.toranges(), (height, width), strict=True)
+        )
+        source = Window(left / across, top / down, (right - left) / across, (bottom - top) / down)
+        pixels = self._raw(source, (bottom - top, right - left), Resampling.nearest)
+        valid = self._validity.of_window(pixels, source)
+        if valid is None:
+            valid = np.ones(pixels.shape[:2], dtype=np.bool_)
+        place = Window(place.col_off - left, place.row_off - top, place.width, place.height)
+        return _resampled(pixels, valid, place, shape=shape, resampling=resampling)
 
     def _raw(self, window: Window, shape: tuple[int, int], resampling: Resampling) -> NDArray[Any]:
         numbers = list(self.bands.numbers)
@@ -155,6 +195,27 @@ class BandReader:
     def _through_palette(self, pixels: NDArray[Any]) -> NDArray[Any]:
         palette = self.bands.palette
         return pixels if palette is None else np.take(palette, pixels[:, :, 0], axis=0)
+
+
+def _resampled(
+    pixels: NDArray[Any],
+    valid: NDArray[np.bool_],
+    place: Window,
+    *,
+    shape: tuple[int, int],
+    resampling: Resampling,
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Resample a part of (h, w, bands) from what is valid in it, and tell where anything is."""
+    height, width, bands = pixels.shape
+    size = {"height": height, "width": width, "count": bands + 1, "dtype": pixels.dtype}
+    with silent(NotGeoreferencedWarning):
+        dataset = rasterio.open("pixels", "w+", driver="MEM", **size)
+    with dataset:
+        dataset.write(pixels.transpose(2, 0, 1), range(1, bands + 1))
+        dataset.write(valid.astype(pixels.dtype), bands + 1)  # 0 stays only where none is valid
+        dataset.write_mask(valid)
+        values = dataset.read(window=place, out_shape=(bands + 1, *shape), resampling=resampling)
+    return np.ascontiguousarray(values[:-1].transpose(1, 2, 0)), values[-1] > 0
 
 
 def probe(path: Path, options: ReadOptions | None = None) -> ImageInfo:

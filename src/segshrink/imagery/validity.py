@@ -24,6 +24,10 @@ class Validity:
     as -9999, makes a pixel invalid in any band. A transparency band that is itself among the chosen ones may be a
     measured one (writers mark a fourth band unasked): its pixels are invalid where all chosen bands are 0.
 
+    Attributes:
+        across_bands: Whether there are several bands and a no-data value that is ordinary, which GDAL's averages leave
+            out of each band by itself.
+
     Args:
         dataset: A rasterio dataset or a ``Picture``.
         bands: The bands.
@@ -39,6 +43,8 @@ class Validity:
         if any(MaskFlags.per_dataset in flags[number] for number in self._masks):
             self._masks = self._masks[:1]
         values = [_as_read(nodata[number - 1], dtype) for number in bands.numbers]
+        every = (*values, _as_read(declared, dtype))
+        self.across_bands = len(values) > 1 and any(value is not None and _ordinary(value) for value in every)
         self._alpha = bands.alpha
         if bands.alpha in bands.numbers:
             self._alpha = None
