@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -237,10 +237,27 @@ def test_labelme_shapes(image: Path, write: Callable[[str, Any], Path]) -> None:
             "mask": base64.b64encode(patch.getvalue()).decode(),
         },
         {"label": "__ignore__", "points": [[1.5, 4.5], [2.0, 4.5]], "shape_type": "circle"},
+        {"label": "road", "points": [[1.5, 4.5], [1.5, 4.5]], "shape_type": "circle"},
     ]
     path = write("a.json", {"version": "5.0", "shapes": shapes, "imageHeight": HEIGHT, "imageWidth": WIDTH})
     mask = expected((0, 0, 2, 3, 1), (4, 4, 2, 2, 2), (0, 6, 2, 1, 2), (1, 7, 1, 1, 2), (4, 1, 1, 1, 255))
     np.testing.assert_array_equal(read_mask(path, CLASSES, image=image), mask)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"shape_type": "rectangle", "points": [[1, 1]]}, "shape 1 is a rectangle of 1 points"),
+        ({"shape_type": "circle", "points": [[1, 1]]}, "shape 1 is a circle of 1 points"),
+        ({"shape_type": "mask", "points": [], "mask": ""}, "shape 1 is a mask of 0 points"),
+        ({"shape_type": "mask", "points": [[0, 0]], "mask": "AAAA"}, "the mask of shape 1 is damaged"),
+    ],
+)
+def test_labelme_shapes_without_area_and_damaged_masks_are_refused(
+    shape: Mapping[str, Any], message: str, image: Path, write: Callable[[str, Any], Path]
+) -> None:
+    with pytest.raises(FileError, match=rf"a\.json can't be read as annotations \({message}"):
+        read_mask(write("a.json", {"shapes": [{"label": "road", **shape}]}), CLASSES, image=image)
 
 
 CVAT = """<?xml version="1.0" encoding="utf-8"?>

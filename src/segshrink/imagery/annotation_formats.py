@@ -129,21 +129,28 @@ def parse_labelme(content: Mapping[str, Any]) -> AnnotationFile:
         label, where = str(shape["label"]), f"shape {number}"
         if kind == "polygon" and len(points) > 2:
             shapes.append(Shape(label, partial(_paint_rings, [points])))
-        elif kind == "rectangle":
+        elif kind == "rectangle" and len(points) > 1:
             (left, top), (right, bottom) = points[0], points[-1] if len(points) == 2 else points[2]
             corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
             shapes.append(Shape(label, partial(_paint_rings, [corners])))
-        elif kind == "circle":
+        elif kind == "circle" and len(points) == 2:
             radius = math.dist(*points)
             shapes.append(Shape(label, partial(_paint_ellipse, points[0], (radius, radius), 0.0)))
-        elif kind == "mask":
-            picture = Image.open(io.BytesIO(base64.b64decode(shape["mask"])))
-            _checked_size(picture.height, picture.width)
-            shapes.append(Shape(label, partial(_paint_patch, np.array(picture.convert("L")) > 0, points[0])))
+        elif kind == "mask" and points:
+            shapes.append(Shape(label, partial(_paint_patch, _labelme_mask(shape["mask"], where), points[0])))
         else:
             raise ValueError(f"{where} is a {kind} of {len(points)} points, which covers no area; draw an outline")
     height, width = content.get("imageHeight"), content.get("imageWidth")
     return _of_one_image("LabelMe", None if height is None else _checked_size(height, width), shapes)
+
+
+def _labelme_mask(text: str, where: str) -> NDArray[np.bool_]:
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text))) as picture:
+            _checked_size(picture.height, picture.width)
+            return np.array(picture.convert("L")) > 0
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"the mask of {where} is damaged ({error})") from error
 
 
 def parse_cvat(text: str) -> AnnotationFile:
@@ -240,6 +247,8 @@ def _paint_ellipse(
     middle: tuple[float, float], radii: tuple[float, float], turn: float, mask: NDArray[np.uint8], number: int
 ) -> None:
     """Burn an ellipse, turned by degrees clockwise, into the pixels whose center it holds."""
+    if 0 in radii:
+        return
     rows, cols = np.ogrid[: mask.shape[0], : mask.shape[1]]
     x, y = cols + 0.5 - middle[0], rows + 0.5 - middle[1]
     cosine, sine = math.cos(math.radians(turn)), math.sin(math.radians(turn))
