@@ -122,6 +122,22 @@ def test_identical_files_across_the_split_are_an_error_and_within_a_warning(pain
     assert all(pair.identical and pair.distance == 0 for pair in inspection.duplicates)
 
 
+def test_mosaics_of_one_text_are_identical_where_their_sources_are(painter):
+    band = (
+        '<VRTRasterBand dataType="Byte" band="{0}"><SimpleSource><SourceFilename relativeToVRT="1">a.png'
+        "</SourceFilename><SourceBand>{0}</SourceBand></SimpleSource></VRTRasterBand>"
+    )
+    mosaic = f'<VRTDataset rasterXSize="50" rasterYSize="40">{"".join(map(band.format, (1, 2, 3)))}</VRTDataset>'
+    painter.pairs("north/a", "south/a", "east/a")
+    (painter.root / "east/images/a.png").write_bytes((painter.root / "north/images/a.png").read_bytes())
+    for folder in ("north", "south", "east"):
+        painter.text(f"{folder}/images/a.vrt", mosaic)
+    split = {"train": ["north"], "val": ["south", "east"]}
+    found = inspect_dataset(painter.describe(images="*/images/a.vrt", masks="*/masks/a.png", split=split)).duplicates
+    identical = [{pair.first, pair.second} for pair in found if pair.identical]
+    assert identical == [{"north/images/a.vrt", "east/images/a.vrt"}]
+
+
 def test_identical_files_in_one_part_are_a_warning(painter):
     painter.pairs("north/a", "north/b", "south/a")
     (painter.root / "north/images/b.png").write_bytes((painter.root / "north/images/a.png").read_bytes())

@@ -24,7 +24,7 @@ class Picture:
     Attributes:
         path: Relative to the root.
         part: The part of the split.
-        key: SHA-256 of the file.
+        key: SHA-256 of the file, and of a VRT's sources.
         prints: What ``fingerprint`` gave.
     """
 

@@ -68,8 +68,13 @@ def remembered_key(path: Path, folder: Path) -> str:
     return key
 
 
+def pixel_files(path: Path) -> list[Path]:
+    """Return the files that hold an image's pixels: itself, and a VRT's sources."""
+    return [path, *(vrt_sources(path) if path.suffix.lower() == ".vrt" else ())]
+
+
 def _files_of(path: Path) -> list[Path]:
     """Return a file and the others that its pixels or features come from: a VRT's sources, masks, open transactions."""
-    files = [path, *(vrt_sources(path) if path.suffix.lower() == ".vrt" else ())]
+    files = pixel_files(path)
     beside = [f"{file}{ending}" for file in files for ending in _BESIDE]
     return [*files, *(Path(file) for file in beside if os.path.exists(file))]  # noqa: PTH110  # texts are quicker

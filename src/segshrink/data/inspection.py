@@ -15,6 +15,7 @@ from segshrink.classes import IGNORE_INDEX, ClassMap, UndeclaredError
 from segshrink.colors import format_color, parse_color
 from segshrink.config import DatasetDescription
 from segshrink.data.duplicates import Picture, duplicate_problems, find_duplicates
+from segshrink.data.file_keys import pixel_files
 from segshrink.data.findings import (
     DuplicateFinding,
     ImageFinding,
@@ -156,7 +157,8 @@ class _Survey:
                 turned = f" when it stands upright, as its EXIF orientation {info.orientation} says"
             height, width, bands = image.shape
             finding = replace(finding, height=height, width=width, bands=bands, dtype=str(image.dtype))
-            self.pictures.append(Picture(pair.relative, part, content_key(pair.image), fingerprint(image)))
+            key = " ".join(map(content_key, pixel_files(pair.image)))
+            self.pictures.append(Picture(pair.relative, part, key, fingerprint(image)))
         except SegshrinkError as error:
             self.tell("mismatched" if isinstance(error, DataError) else "unreadable", str(error), [pair.relative])
         self.images.append(finding)
