@@ -54,6 +54,17 @@ def test_names_are_safe_and_unique(painter):
     assert "Tile_4-a_b" in names
 
 
+def test_an_unlabeled_image_never_has_the_name_of_a_labeled_one(painter):
+    painter.pairs("unlabeled/a", "south/a")
+    for name in "ab":
+        painter.image(f"pool/{name}.png")
+    dataset = open_dataset(painter.describe(unlabeled="pool/*.png", split={"train": ["unlabeled"], "val": ["south"]}))
+    assert [sample.name for sample in dataset.train] == ["unlabeled-a"]
+    names = [sample.name for sample in dataset.unlabeled]
+    assert names[0].startswith("unlabeled-a-")
+    assert names[1] == "unlabeled-b"
+
+
 def test_any_depth_of_folders(painter):
     for folder in (".", "deep/er"):
         painter.image(f"extra/{folder}/u.png")

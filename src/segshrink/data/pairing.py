@@ -151,8 +151,12 @@ def _lists(root: Path, mask: str | None, image: str) -> bool:
     return annotation_kind(root / mask) is None or annotations_of(root / mask, root / image) is not None
 
 
-def find_unlabeled(description: DatasetDescription) -> tuple[Pair, ...]:
+def find_unlabeled(description: DatasetDescription, *, taken: Iterable[str] = ()) -> tuple[Pair, ...]:
     """Find the images without masks; empty if the description names none.
+
+    Args:
+        description: The data set.
+        taken: Names that other images have.
 
     Raises:
         FileError: The root folder or list file is missing.
@@ -171,7 +175,7 @@ def find_unlabeled(description: DatasetDescription) -> tuple[Pair, ...]:
         labels = [(image, _pattern_name(pattern, image)) for image in _matching(pattern, root, "unlabeled")]
     excluded, _ = find_images(description.exclude, [image for image, _ in labels], root=root, field="exclude")
     kept = [label for position, label in enumerate(labels) if position not in excluded]
-    names = _names([(image, f"unlabeled-{label}") for image, label in kept])
+    names = _names([(image, f"unlabeled-{label}") for image, label in kept], taken=taken)
     return tuple(Pair(names[image], image, root / image, None, None) for image in names)
 
 
@@ -326,12 +330,10 @@ def _path_name(path: str) -> str:
     return "-".join(steps)
 
 
-def _names(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Make labels safe as file names and unique: image → name."""
+def _names(labels: Iterable[tuple[str, str]], *, taken: Iterable[str] = ()) -> dict[str, str]:
+    """Make labels safe as file names and unique, also among names that are taken: image → name."""
     safe = {image: re.sub(r"[^\w.+-]+", "_", label).lstrip(".")[:120] or "image" for image, label in labels}
-    counts: dict[str, int] = {}
-    for name in safe.values():
-        counts[name.casefold()] = counts.get(name.casefold(), 0) + 1
+    counts = Counter(name.casefold() for name in (*safe.values(), *taken))
     return {
         image: name
         if counts[name.casefold()] == 1

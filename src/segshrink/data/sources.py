@@ -124,7 +124,8 @@ def open_dataset(description: DatasetDescription, *, model: ModelDescription | N
     used = {*division.train, *division.val, *division.test}
     pairs = [files.pairs[position] for position in sorted(used)]
     taken = {pair.image for pair in pairs}
-    unlabeled = [pair for pair in find_unlabeled(description) if pair.image not in taken]
+    names = [pair.name for pair in files.pairs]
+    unlabeled = [pair for pair in find_unlabeled(description, taken=names) if pair.image not in taken]
     options = read_options(description, model)
     images_read = {pair.image: probe(pair.image, options) for pair in (*pairs, *unlabeled)}
     kind = common_kind(images_read, description, options)
