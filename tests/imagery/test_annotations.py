@@ -318,6 +318,17 @@ def test_an_image_for_each_class(tmp_path: Path) -> None:
         read_mask(tmp_path / "{class}" / "b.png", CLASSES)
 
 
+def test_any_label_of_an_image_is_none_of_another_whose_name_begins_alike(tmp_path: Path) -> None:
+    for name, mask in (("1_road", (0, 0, 3, 1, 1)), ("1_far_barn", (0, 1, 3, 1, 1)), ("1_2_road", (0, 2, 3, 3, 1))):
+        Image.fromarray(expected(mask)).save(tmp_path / f"{name}.png")
+    for name in ("1.jpg", "1_2.jpg"):
+        Image.fromarray(expected()).save(tmp_path / name)
+    options = MaskOptions(labels=(("*", "house"),))
+    path = tmp_path / "1_{class}.png"
+    mask = read_mask(path, CLASSES, image=tmp_path / "1.jpg", options=options)
+    np.testing.assert_array_equal(mask, expected((0, 0, 3, 1, 2), (0, 1, 3, 1, 1)))
+
+
 def test_ids_of_objects(tmp_path: Path) -> None:
     ids = np.array([[7, 26000, 26001], [0, 24012, 255]], dtype=np.uint16)
     Image.fromarray(ids).save(tmp_path / "a.png")

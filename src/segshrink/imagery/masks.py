@@ -57,7 +57,7 @@ def read_mask(
     drawn = drawn_from(path)
     try:
         if CLASS_PART in str(path):
-            return _read_each_class(path, classes, options)
+            return _read_each_class(path, classes, image, options)
         if drawn and image is None:
             raise DataError(f"{path} holds {drawn}, which need an image to be laid on; give a mask as an image")
         if drawn and image is not None:
@@ -112,7 +112,7 @@ def _read_pixels(path: Path, classes: ClassMap, image: Path | None, options: Mas
     return _read_raster(path, header, classes, options)
 
 
-def _read_each_class(path: Path, classes: ClassMap, options: MaskOptions) -> NDArray[np.uint8]:
+def _read_each_class(path: Path, classes: ClassMap, image: Path | None, options: MaskOptions) -> NDArray[np.uint8]:
     """Read a path with "{class}": an image of each class, whose pixels but 0 are that class; later classes lie above.
 
     A class without such a file isn't on the image; a folder of masks that is no class's is undeclared.
@@ -125,8 +125,8 @@ def _read_each_class(path: Path, classes: ClassMap, options: MaskOptions) -> NDA
     layers = []
     for file in mask_files(path):
         label = _class_part(path, file)
-        index = names.get(label.casefold(), names.get(ANY_LABEL))
-        if index is None and CLASS_PART not in path.parts:
+        named, index = label.casefold() in names, names.get(label.casefold(), names.get(ANY_LABEL))
+        if CLASS_PART not in path.parts and not named and (index is None or _of_another(path, image, label)):
             continue  # "a_{class}.png" also finds what belongs to an image "a_b"
         layers.append((IGNORE_INDEX if index is None else index, label, file))
     for index, label, file in sorted(layers, key=lambda layer: layer[0]):
@@ -146,6 +146,16 @@ def _read_each_class(path: Path, classes: ClassMap, options: MaskOptions) -> NDA
             undeclared,
         )
     return mask
+
+
+def _of_another(path: Path, image: Path | None, label: str) -> bool:
+    """Whether the label "b_road" of "a_{class}.png" speaks of "road" in another image "a_b" beside "a"."""
+    before = path.name.partition(CLASS_PART)[0]
+    if image is None or not before.startswith(image.stem) or before == image.stem:
+        return False
+    joint = before.removeprefix(image.stem)
+    ends = (place for place in range(1, len(label)) if label.startswith(joint, place))
+    return any(is_file(image.with_name(f"{image.stem}{joint}{label[:end]}{image.suffix}")) for end in ends)
 
 
 def _class_part(path: Path, file: Path) -> str:
