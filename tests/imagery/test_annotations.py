@@ -23,6 +23,7 @@ from segshrink.imagery import MaskOptions, read_mask
 CLASSES = ClassMap.build(["background", "house", "road"])
 HEIGHT, WIDTH = 6, 8
 SQUARE = [1, 1, 5, 1, 5, 4, 1, 4]
+SHORT = encode(np.ones((5, 5), dtype=np.uint8, order="F"))["counts"].decode()
 
 
 @pytest.fixture
@@ -141,9 +142,13 @@ def test_labels_are_renamed_merged_ignored_or_refused(image: Path, write: Callab
     [
         (coco({"segmentation": []}), "annotation 0 has only a box"),
         (coco({"segmentation": [SQUARE], "category_id": 4}), "'category_id' 4 is none"),
+        (coco({"segmentation": [SQUARE], "image_id": "12"}), "'image_id' '12' is none of the 'images'"),
+        (coco(images=[{"id": n, "file_name": "a.png"} for n in (12, 13)]), "have the 'file_name' 'a.png'"),
+        (coco(images=[{"id": 12, "file_name": name} for name in "ab"]), "several images have the 'id' 12"),
         (coco({"segmentation": [[1, 1, 5, 5]]}), "three corners"),
         (coco({"segmentation": [[1, 1, 5, 1, 5, 1e9]]}), "three corners or more, in pixels"),
         (coco({"segmentation": {"size": [6, 8], "counts": [1, 2]}}), "RLE has 3 pixels, its image 6 × 8"),
+        (coco({"segmentation": {"size": [6, 8], "counts": SHORT}}), "RLE has 25 pixels, its image 6 × 8"),
         (coco({"segmentation": {"size": [6, 8], "counts": "zz~~"}}), "can't be drawn"),
         (coco({"segmentation": {"size": [8, 6], "counts": [48]}}), r"RLE is of size \[8, 6\]"),
         (coco(images=[{"id": 1, "file_name": "a.png", "height": -1, "width": 8}]), "height and width are -1"),
@@ -290,6 +295,7 @@ def test_cvat_draws_by_depth(image: Path, write: Callable[[str, Any], Path]) -> 
         ('<!DOCTYPE x [<!ENTITY a "b">]><annotations/>', "entities"),
         ("<annotations>", "it is no XML"),
         (CVAT.replace("<tag", "<polyline"), "a polyline of set/a.png covers no area"),
+        (CVAT.replace("</annotations>", '<image name="set/a.png" width="1" height="1"/></annotations>'), "'set/a.png'"),
         (CVAT.replace("1, 2, 1", "1, 2"), "has 3 pixels, not 2 × 2"),
         (CVAT.replace('cx="1.5"', ""), "a coordinate is nan"),
     ],

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -78,6 +78,9 @@ def parse_coco(content: Mapping[str, Any]) -> AnnotationFile:
         ValueError: A part is missing or wrong; which one.
     """
     categories = {entry["id"]: str(entry["name"]) for entry in content.get("categories", ())}
+    _refuse_twice("file_name", (str(entry["file_name"]) for entry in content["images"]))
+    _refuse_twice("id", numbers := [entry["id"] for entry in content["images"]])
+    known = set(numbers)
     by_image: dict[Any, list[Shape]] = defaultdict(list)
     for annotation in content["annotations"]:
         where = f"annotation {annotation.get('id')}"
@@ -86,6 +89,8 @@ def parse_coco(content: Mapping[str, Any]) -> AnnotationFile:
             raise ValueError(f"{where} has only a box, no 'segmentation'; export outlines (COCO segmentation)")
         if annotation["category_id"] not in categories:
             raise ValueError(f"{where}: its 'category_id' {annotation['category_id']} is none of the 'categories'")
+        if annotation["image_id"] not in known:
+            raise ValueError(f"{where}: its 'image_id' {annotation['image_id']!r} is none of the 'images'")
         label = categories[annotation["category_id"]]
         by_image[annotation["image_id"]].append(Shape(label, partial(_paint_coco, outline, where)))
     images = {}
@@ -168,6 +173,7 @@ def parse_cvat(text: str) -> AnnotationFile:
     if root.tag != "annotations" or root.find("track") is not None:
         raise ValueError(f"it is no 'CVAT for images 1.1' but <{root.tag}>; export that (VOC's XML holds boxes only)")
     images, used = {}, dict[str, None]()
+    _refuse_twice("name", (str(entry.get("name")) for entry in root.iter("image")))
     for entry in root.iter("image"):
         size = _checked_size(int(entry.get("height", 0)), int(entry.get("width", 0)))
         drawn = [shape for shape in entry if shape.tag != "tag"]
@@ -207,6 +213,12 @@ def _cvat_shape(shape: ElementTree.Element, image: str) -> Shape:
     raise ValueError(f"a {shape.tag} of {image} covers no area; draw an outline")
 
 
+def _refuse_twice(key: str, values: Iterable[Any]) -> None:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise ValueError(f"several images have the '{key}' {twice[0]!r}; give each its own")
+
+
 def _of_one_image(kind: AnnotationKind, size: tuple[int, int] | None, shapes: list[Shape]) -> AnnotationFile:
     labels = tuple(dict.fromkeys(shape.label for shape in shapes))
     return AnnotationFile(kind, {"": ImageAnnotations(size, shapes)}, labels)
@@ -218,12 +230,12 @@ def _paint_coco(outline: Any, where: str, mask: NDArray[np.uint8], number: int) 
         from pycocotools import mask as coco
     height, width = mask.shape
     if isinstance(outline, Mapping):
-        runs = outline["counts"]
+        runs = outline["counts"] if isinstance(outline["counts"], list) else _decompressed(outline["counts"])
         if list(outline["size"]) != [height, width]:
             raise ValueError(f"{where}: its RLE is of size {outline['size']}, its image {height} × {width}")
-        if isinstance(runs, list) and sum(runs) != height * width:
+        if sum(runs) != height * width:
             raise ValueError(f"{where}: its RLE has {sum(runs)} pixels, its image {height} × {width}")
-        encoded = coco.frPyObjects(outline, height, width) if isinstance(runs, list) else outline
+        encoded = coco.frPyObjects({**outline, "counts": runs}, height, width)
     else:
         for part in outline:
             if len(part) < 6 or not all(-_FARTHEST <= value <= _FARTHEST for value in part):
@@ -235,6 +247,25 @@ def _paint_coco(outline: Any, where: str, mask: NDArray[np.uint8], number: int) 
 def _paint_relative(corners: Sequence[tuple[float, float]], mask: NDArray[np.uint8], number: int) -> None:
     height, width = mask.shape
     _paint_rings([[(x * width, y * height) for x, y in corners]], mask, number)
+
+
+def _decompressed(text: str) -> list[int]:
+    """Return the runs of a compressed RLE, each but the first three as its difference from the one before the last.
+
+    Of a character 48 is subtracted: its low 5 bits are the number's next higher ones, the sixth says that more follow,
+    and the fifth of the last is its sign.
+    """
+    runs: list[int] = []
+    number = shift = 0
+    for byte in text.encode("ascii"):
+        bits = byte - 48
+        number |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            number -= bits >> 4 << shift
+            runs.append(number + (runs[-2] if len(runs) > 2 else 0))
+            number = shift = 0
+    return runs
 
 
 def _paint_rings(rings: Sequence[Sequence[tuple[float, float]]], mask: NDArray[np.uint8], number: int) -> None:
