@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,39 @@ def test_an_image_that_is_not_listed_has_no_mask(twins: Path) -> None:
     assert [pair.mask is None for pair in find_pairs(describe(twins)).pairs] == [False, False, True]
     with pytest.raises(DataError, match=r"1 of 3 images have no mask: c\.png \(expected coco\.json\)"):
         open_dataset(describe(twins, split={"train": ["a", "c"], "val": ["b"]}))
+
+
+@pytest.mark.parametrize(
+    ("names", "images", "expected"),
+    [
+        (["north/a.png"], ["north/a.png", "south/a.png"], ["north/a.png"]),
+        (["north/a.png"], ["pictures/a.png"], ["pictures/a.png"]),
+        (["a.png", "north/a.png"], ["a.png", "north/a.png"], ["a.png", "north/a.png"]),
+        (["north/a.png", "east/a.png"], ["east/a.png", "north/a.png", "west/a.png"], ["east/a.png", "north/a.png"]),
+    ],
+)
+@pytest.mark.parametrize("source", ["wildcard", "list", "columns"])
+def test_a_name_means_the_one_image_that_is_most_like_it(
+    names: list[str], images: list[str], expected: list[str], source: str, tmp_path: Path
+) -> None:
+    for image in images:
+        (tmp_path / image).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (SIDE, SIDE)).save(tmp_path / image)
+    listed = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": listed, "annotations": []}), encoding="utf-8")
+    column = "\tcoco.json" if source == "columns" else ""
+    (tmp_path / "list.txt").write_text("".join(f"{image}{column}\n" for image in images), encoding="utf-8")
+    masks = None if source == "columns" else "coco.json"
+    pairs = find_pairs(describe(tmp_path, images="**/*.png" if source == "wildcard" else "list.txt", masks=masks)).pairs
+    assert [pair.relative for pair in pairs if pair.mask is not None] == expected
+
+
+def test_a_name_that_several_images_have_is_refused(twins: Path) -> None:
+    for folder in ("x", "y"):
+        (twins / folder).mkdir()
+        shutil.copy(twins / "a.png", twins / folder)
+    with pytest.raises(DataError, match=r"names a\.png, which may be .*x/a\.png or .*y/a\.png; write the folder"):
+        find_pairs(describe(twins, images="*/*.png"))
 
 
 def test_one_image_for_all_is_still_refused(twins: Path) -> None:

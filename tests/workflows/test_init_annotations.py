@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("_without_torch")
 SIDE = 32
 # Of 32 x 32 pixels each shape covers a quarter: 16 x 16, at the top left.
 BOX = [0, 0, 16, 0, 16, 16, 0, 16]
+NAMES = ("a.jpg", "b.jpg", "c.jpg")
 QUARTER = {"background": 0.75, "house": 0.25}
 
 
@@ -49,10 +50,17 @@ def coco(path: Path, images: Sequence[str], *, unused: str = "road") -> None:
 
 
 def roboflow_coco(root: Path) -> None:
-    for part, names in (("train", ("a.jpg", "b.jpg", "c.jpg")), ("valid", ("d.jpg",))):
-        for name in names:
+    for part in ("train", "valid"):
+        for name in NAMES:
             image(root / part / name)
-        coco(root / part / "_annotations.coco.json", names)
+        coco(root / part / "_annotations.coco.json", NAMES)
+
+
+def coco_of_parts(root: Path) -> None:
+    for part in ("train", "valid"):
+        for name in NAMES:
+            image(root / "images" / part / name)
+        coco(root / "annotations" / f"instances_{part}.json", NAMES)
 
 
 def coco_2017(root: Path) -> None:
@@ -145,6 +153,7 @@ def one_geojson_of_classes(root: Path) -> None:
     ("draw", "lines"),
     [
         (roboflow_coco, ('images: "*/*.jpg"', 'masks: "*/_annotations.coco.json"', "train: [train]")),
+        (coco_of_parts, ("images: images/*/*.jpg", "masks: annotations/instances_*.json")),
         (coco_2017, ('images: "*2017/*.jpg"', "masks: annotations/instances_*2017.json")),
         (one_coco, ("pairs.txt", "unlabeled: ")),
         (yolo, ("masks: labels/*/*.txt", 'labels: ["1"]')),

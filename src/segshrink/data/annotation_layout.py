@@ -12,6 +12,7 @@ import yaml
 
 from segshrink.data.class_guess import Ask
 from segshrink.data.layout import IMAGE_SUFFIXES, Layout
+from segshrink.data.pairing import images_named
 from segshrink.data.path_words import (
     drawbacks,
     is_mask_word,
@@ -25,7 +26,7 @@ from segshrink.data.wildcards import common_wildcard
 from segshrink.errors import DataError, SegshrinkError
 from segshrink.formatting import listed
 from segshrink.imagery import MaskOptions
-from segshrink.imagery.annotations import ANNOTATION_SUFFIXES, annotations_of, read_annotation_file
+from segshrink.imagery.annotations import ANNOTATION_SUFFIXES, Likeness, most_alike, read_annotation_file
 from segshrink.imagery.georeference import read_georeference
 from segshrink.imagery.masks import CLASS_PART
 from segshrink.imagery.vector_masks import VECTOR_SUFFIXES, attribute_values
@@ -84,8 +85,8 @@ def find_labeled_layout(root: Path, names: Sequence[str], layout: Layout | None,
 
 
 def _from_annotations(root: Path, names: Sequence[str], images: Sequence[str]) -> LabeledLayout | None:
-    """Take the format that annotates most images."""
-    pairs: dict[str, dict[str, str]] = defaultdict(dict)
+    """Take the format that annotates most images; of several files that name an image the one that is most like it."""
+    ranked: dict[str, dict[str, tuple[Likeness, int, str]]] = defaultdict(dict)
     labels: dict[str, dict[str, None]] = defaultdict(dict)
     colors: dict[str, str] = {}
     damaged: list[str] = []
@@ -102,27 +103,33 @@ def _from_annotations(root: Path, names: Sequence[str], images: Sequence[str]) -
             content = read_annotation_file(root / name)
             if content is None:
                 continue
-            candidates = sorted(own, key=lambda image: -_alike(image, name))[:1]
-            if "" not in content.images:
-                candidates = [image for image in images if annotations_of(root / name, root / image) is not None]
         except SegshrinkError as error:
             damaged += [str(error)] if own or name.lower().endswith(".json") else []
             continue
-        pairs[content.kind] |= dict.fromkeys(candidates, name)
+        candidates = [image for image in images if PurePosixPath(image).name in content.by_file_name]
+        if "" in content.images:
+            candidates = sorted(own, key=lambda image: -_alike(image, name))[:1]
+        for image in candidates:
+            rank = (most_alike(root / name, content, root / image)[0], _alike(image, name), name)
+            ranked[content.kind][image] = max(rank, ranked[content.kind].get(image, rank))
         labels[content.kind] |= dict.fromkeys(content.labels)
         colors |= content.colors
-    kind = max(pairs, key=lambda kind: len(pairs[kind]), default=None)
+    kind = max(ranked, key=lambda kind: len(ranked[kind]), default=None)
     if damaged and kind is None:
         raise DataError(f"the annotations in {root} can't be used: {damaged[0]}")
-    if kind is None or not pairs[kind]:
+    if kind is None:
         return None
+    pairs = {image: name for image, (*_, name) in ranked[kind].items()}
+    if kind in ("COCO", "CVAT"):  # whose files name their images
+        meant = images_named(root, pairs)
+        pairs = {image: name for image, name in pairs.items() if image in meant}
     named = {label: label for label in labels[kind]}
     if kind == "YOLO":
         listed_names = _yolo_names(root, names)
         numbers = sorted({*map(int, named), *range(len(listed_names))})
         named = {str(n): listed_names[n] if n < len(listed_names) else f"class-{n}" for n in numbers}
     options = MaskOptions(labels=tuple((label, label) for label in named))
-    return LabeledLayout(_layout(pairs[kind], images), f"{kind} annotations", named, colors, options)
+    return LabeledLayout(_layout(pairs, images), f"{kind} annotations", named, colors, options)
 
 
 def _begins_with_a_number(file: Path) -> bool:
@@ -135,8 +142,8 @@ def _begins_with_a_number(file: Path) -> bool:
 
 
 def _alike(image: str, annotations: str) -> int:
-    """Count the steps that two paths share."""
-    return sum((Counter(image.split("/")) & Counter(annotations.split("/"))).values())
+    """Count the words that two paths share."""
+    return sum((Counter(words_of(image)) & Counter(words_of(annotations))).values())
 
 
 def _yolo_names(root: Path, names: Iterable[str]) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -25,7 +25,7 @@ from segshrink.data.wildcards import (
 from segshrink.errors import ConfigError, DataError, FileError
 from segshrink.file_search import is_file
 from segshrink.formatting import listed
-from segshrink.imagery.annotations import annotation_kind, annotations_of
+from segshrink.imagery.annotations import images_of
 from segshrink.imagery.mask_options import ANY_LABEL
 from segshrink.imagery.masks import CLASS_PART, mask_files
 from segshrink.user_code import is_function
@@ -115,7 +115,8 @@ def _by_path(description: DatasetDescription, root: Path) -> Found:
         for image, mask in expected.items()
     }
     if shared:
-        found = {image: mask if _lists(root, mask, image) else None for image, mask in found.items()}
+        named = images_named(root, {image: found[image] for image in kept})
+        found = {image: mask if image in named else None for image, mask in found.items()}
     pairs = tuple(
         Pair(
             names[image],
@@ -144,11 +145,26 @@ def _existing(masks: Wildcard, description: DatasetDescription, root: Path) -> d
     return {masks.fill(parts): parts for found in held for parts in found}
 
 
-def _lists(root: Path, mask: str | None, image: str) -> bool:
-    """Whether a file of many images' masks speaks of an image: annotations list it, polygons on the ground may."""
-    if mask is None:
-        return False
-    return annotation_kind(root / mask) is None or annotations_of(root / mask, root / image) is not None
+def images_named(root: Path, masks: Mapping[str, str | None]) -> set[str]:
+    """Return the images that their masks' files speak of: annotations name them, polygons on the ground may.
+
+    Args:
+        root: The folder that all paths are relative to.
+        masks: Image → the file of its mask, which may be that of many images; None without.
+
+    Raises:
+        FileError: A file of annotations is damaged.
+        DataError: A file names an image by what several are called.
+    """
+    images: dict[str, list[str]] = defaultdict(list)
+    for image, mask in masks.items():
+        if mask is not None:
+            images[mask].append(image)
+    named: set[str] = set()
+    for mask, held in images.items():
+        meant = images_of(root / mask, [root / image for image in held])
+        named.update(image for image in held if root / image in meant)
+    return named
 
 
 def find_unlabeled(description: DatasetDescription, *, taken: Iterable[str] = ()) -> tuple[Pair, ...]:
@@ -288,15 +304,24 @@ def _from_list(description: DatasetDescription, root: Path) -> Found:
         raise DataError(f"the list file {root / description.images} names {listed(twice)} twice; keep one line")
     _refuse_missing(images, root, description.images)
     names = _names([(image, _path_name(image)) for image in images])
-    pairs = []
-    for image, mask in rows:
-        expected = mask if masks is None else masks.fill([PurePosixPath(image).stem][: masks.parts])
-        exists = expected is not None and any(is_file(file) for file in mask_files(root / expected))
-        exists = exists and (not shared or _lists(root, expected, image))
-        pairs.append(
-            Pair(names[image], image, root / image, root / expected if expected and exists else None, expected)
+    expected = {
+        image: mask if masks is None else masks.fill([PurePosixPath(image).stem][: masks.parts]) for image, mask in rows
+    }
+    found = {
+        image: mask
+        for image, mask in expected.items()
+        if mask is not None and any(is_file(file) for file in mask_files(root / mask))
+    }
+    uses = Counter(found.values())
+    of_many = {image: mask for image, mask in found.items() if shared or uses[mask] > 1}
+    for image in of_many.keys() - images_named(root, of_many):
+        del found[image]
+    return Found(
+        tuple(
+            Pair(names[image], image, root / image, root / found[image] if image in found else None, expected[image])
+            for image in sorted(images)
         )
-    return Found(tuple(sorted(pairs, key=lambda pair: pair.relative)))
+    )
 
 
 def _listed_path(path: str, root: Path) -> str:

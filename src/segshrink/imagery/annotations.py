@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +22,20 @@ from segshrink.imagery.reading import probe
 
 ANNOTATION_SUFFIXES = (".json", ".xml", ".txt")
 _PARSERS = {".json": parse_json, ".xml": parse_cvat, ".txt": parse_yolo}
+
+
+class Likeness(NamedTuple):
+    """How much a name in a file of annotations is like an image's path; the greater, the more.
+
+    Attributes:
+        end: Steps that both end with.
+        whole: Whether these are all steps of the name.
+        beginning: Steps that the paths of the image and of the file begin with.
+    """
+
+    end: int
+    whole: bool
+    beginning: int
 
 
 def read_annotation_file(path: Path) -> AnnotationFile | None:
@@ -67,15 +85,57 @@ def annotations_of(path: Path, image: Path) -> ImageAnnotations | None:
     content = read_annotation_file(path)
     if content is None or "" in content.images:
         return None if content is None else content.images[""]
-    steps = tuple(reversed(Path(os.path.abspath(image)).parts))  # noqa: PTH100  # keeps links
-    alike = {}
-    for name in content.by_file_name.get(image.name, ()):
-        other = tuple(reversed(PurePosixPath(name.replace("\\", "/")).parts))
-        alike[name] = next((n for n, (a, b) in enumerate(zip(steps, other, strict=False)) if a != b), len(other))
-    best = [name for name, count in alike.items() if count == max(alike.values())]
+    _, best = most_alike(path, content, image)
     if len(best) > 1:
         raise DataError(f"{path} names {best[0]} and {best[1]}, and {image} may be each; give them different names")
     return content.images[best[0]] if best else None
+
+
+def images_of(path: Path, images: Iterable[Path]) -> set[Path]:
+    """Return which images a file speaks of: each name in it means the one image that is most like it.
+
+    All, where the file names no images: polygons, and annotations of one image.
+
+    Raises:
+        FileError: As ``read_annotation_file``.
+        DataError: A name means several images just as well.
+    """
+    content = read_annotation_file(path)
+    if content is None or "" in content.images:
+        return set(images)
+    claims: dict[str, dict[Path, Likeness]] = defaultdict(dict)
+    for image in images:
+        likeness, names = most_alike(path, content, image)
+        for name in names:
+            claims[name][image] = likeness
+    meant = set()
+    for name, alike in claims.items():
+        best = [image for image, likeness in alike.items() if likeness == max(alike.values())]
+        if len(best) > 1:
+            raise DataError(
+                f"{path} names {name}, which may be {best[0]} or {best[1]}; write the folder before the name, or leave "
+                "one of them out of 'images'"
+            )
+        meant.add(best[0])
+    return meant
+
+
+def most_alike(path: Path, content: AnnotationFile, image: Path) -> tuple[Likeness, list[str]]:
+    """Return those names in a file of annotations that are most like an image's path, and how much they are so."""
+    steps = Path(os.path.abspath(image)).parts  # noqa: PTH100  # keeps links
+    beginning = _shared(steps, Path(os.path.abspath(path)).parts)  # noqa: PTH100
+    alike = {}
+    for name in content.by_file_name.get(image.name, ()):
+        other = PurePosixPath(name.replace("\\", "/")).parts
+        end = _shared(reversed(steps), reversed(other))
+        alike[name] = Likeness(end, end == len(other), beginning)
+    best = max(alike.values(), default=Likeness(0, False, 0))
+    return best, [name for name, likeness in alike.items() if likeness == best]
+
+
+def _shared(first: Iterable[str], second: Iterable[str]) -> int:
+    """Count the steps with which two paths begin alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def read_annotated_mask(path: Path, image: Path, classes: ClassMap, options: MaskOptions) -> NDArray[np.uint8]:
