@@ -120,6 +120,7 @@ def test_items_are_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ("torch_pear", DataError, "has no function 'torch_pear'; did you mean 'torch_pairs'"),
         ("fails", DataError, r"fails\(\) failed with OSError: no such table"),
         ("wrong", DataError, r"item 0 can't be used \(its mask is of shape \(4, 4\) and float64"),
+        ("twice", DataError, "'train' and 'train_extra' are both the part train"),
         ("nothing", DataError, "all is int, not a data set"),
     ],
 )

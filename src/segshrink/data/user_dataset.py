@@ -69,17 +69,25 @@ def _parts(source: str) -> dict[str, Any]:
     made = call_function(source, {}, subject=f"images '{source}'", raises=DataError)
     if not isinstance(made, Mapping):
         made = {"all": made}
-    parts = {("all" if key == "all" else part_of(str(key)) or str(key)): dataset for key, dataset in made.items()}
-    for key, dataset in parts.items():
+    parts: dict[str, Any] = {}
+    keys: dict[str, str] = {}
+    for key, dataset in made.items():
+        part = "all" if key == "all" else part_of(str(key)) or str(key)
+        if part in parts:
+            raise DataError(
+                f"images '{source}': '{keys[part]}' and '{key}' are both the part {part}; give one data set of it "
+                "(torch.utils.data.ConcatDataset joins several)"
+            )
+        parts[part], keys[part] = dataset, str(key)
         if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")) or len(dataset) == 0:
             raise DataError(
-                f"images '{source}': {key} is {type(dataset).__name__}, not a data set with items and a length; give "
+                f"images '{source}': {part} is {type(dataset).__name__}, not a data set with items and a length; give "
                 "a torch.utils.data.Dataset, one of Hugging Face, or a mapping of train and validation to such"
             )
     return parts
 
 
-def _items(dataset: Any, source: str) -> Iterator[tuple[int, tuple[NDArray[Any], NDArray[Any] | None]]]:
+def _items(dataset: Any, source: str) -> Iterator[tuple[int, _Item]]:
     for number in range(len(dataset)):
         try:
             yield number, _item(dataset[number])
