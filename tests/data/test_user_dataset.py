@@ -56,6 +56,39 @@ class Table:
 def parts():
     return {"train": Table(range(3)), "validation": Table(range(3, 5)), "extra": Table(range(5, 7), masks=False)}
 
+def twice():
+    return {"train": Table(range(3)), "train_extra": Table(range(3, 5))}
+
+def bands(count, dtype):
+    return np.random.default_rng(count).integers(0, 200, (16, 24, count)).astype(dtype)
+
+def of_bands(count, dtype):
+    return [(bands(count, dtype), target(number)) for number in range(3)]
+
+def two_bands():
+    return of_bands(2, "u1")
+
+def four_bands():
+    return of_bands(4, "u1")
+
+def four_wide_bands():
+    return of_bands(4, ">u2")
+
+def of_mode(mode, pixels):
+    return [(Image.frombuffer(mode, (24, 16), pixels.tobytes(), "raw", mode, 0, 1), target(0)) for _ in range(3)]
+
+def transparent():
+    return of_mode("RGBA", np.where(np.arange(4) == 3, 0, bands(4, "u1")).astype("u1"))
+
+def floats():
+    return of_mode("F", bands(1, "f4") + np.float32(0.5))
+
+def integers():
+    return of_mode("I", bands(1, "i4") * 1000)
+
+def big_endian():
+    return of_mode("I;16B", (bands(1, "u2") * 300).astype(">u2"))
+
 def unlabeled():
     return Table(range(4), masks=False)
 
@@ -106,6 +139,33 @@ def test_parts_become_the_split_and_rows_without_masks_are_unlabeled() -> None:
 def test_a_table_of_images_alone_is_divided_at_random() -> None:
     dataset = open_dataset(with_files(described("unlabeled")))
     assert ([len(dataset.train), len(dataset.val)], dataset.labeled) == ([3, 1], False)
+
+
+@pytest.mark.parametrize(
+    ("function", "bands", "dtype", "change"),
+    [
+        ("two_bands", 2, "uint8", (1, 0)),
+        ("four_bands", 4, "uint8", (1, 0)),
+        ("four_wide_bands", 4, "uint16", (1, 0)),
+        ("floats", 1, "float32", (1, 0.5)),
+        ("integers", 1, "float32", (1000, 0)),
+        ("big_endian", 1, "uint16", (300, 0)),
+    ],
+)
+def test_all_bands_and_numbers_are_kept(
+    function: str, bands: int, dtype: str, change: tuple[float, float], tmp_path: Path
+) -> None:
+    dataset = open_dataset(with_files(described(function, split={"random": 0.4})))
+    store = SceneStore(dataset.train, dataset.classes, folder=tmp_path / "cache")
+    numbers = np.random.default_rng(bands).integers(0, 200, (16, 24, bands)) * change[0] + change[1]
+    np.testing.assert_array_equal(store.image(0), numbers.astype(dtype), strict=True)
+    assert store.valid(0) is None
+
+
+def test_only_pictures_of_mode_rgba_have_transparency(tmp_path: Path) -> None:
+    dataset = open_dataset(with_files(described("transparent", split={"random": 0.4})))
+    valid = SceneStore(dataset.train, dataset.classes, folder=tmp_path / "cache").valid(0)
+    assert (dataset.bands, valid is not None and valid.any()) == (3, False)
 
 
 def test_items_are_written_once(monkeypatch: pytest.MonkeyPatch) -> None:

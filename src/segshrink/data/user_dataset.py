@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,19 @@ _IMAGES = ("image", "images", "pixel_values", "img", "input", "x")
 _MASKS = ("mask", "masks", "target", "label", "labels", "annotation", "segmentation", "segmentation_mask", "y")
 # The folder of images without masks.
 _UNLABELED = "unlabeled"
-# Bands that a PNG holds.
-_PNG_BANDS = 4
+# Modes of PIL whose numbers are kept; others become RGB.
+_RAW_MODES = ("L", "RGB", "RGBA", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+class _Item(NamedTuple):
+    """An image (H, W) or (H, W, bands), its mask (H, W) or (H, W, 3), None without, and the image's suffix as a file.
+
+    A PNG holds all but floats and numbers of bands of which it would take the last for transparency.
+    """
+
+    image: NDArray[Any]
+    mask: NDArray[Any] | None
+    suffix: str
 
 
 def with_files(description: DatasetDescription) -> DatasetDescription:
@@ -36,13 +47,15 @@ def with_files(description: DatasetDescription) -> DatasetDescription:
 
     The function gives a ``torch.utils.data.Dataset`` or one of Hugging Face, or a mapping of "train", "validation",
     "test" to such. Items are pairs of image and mask, or mappings with an "image" and a "mask"; without a mask an
-    image is unlabeled. Images are PIL's, arrays (H, W, bands) or tensors (bands, H, W) of raw pixel values; masks are
-    PIL's, arrays or tensors (H, W) of class values, negative ones ignored, or of colors. All are written into the
-    cache folder, once for the same number of items, first, middle and last item, and Hugging Face's fingerprint.
+    image is unlabeled. Images are PIL's, arrays (H, W, bands) or tensors (bands, H, W) of raw pixel values, of which
+    only PIL's of mode RGBA have transparency; masks are PIL's, arrays or tensors (H, W) of class values, negative ones
+    ignored, or of colors. All are written into the cache folder, once for the same number of items, first, middle and
+    last item, and Hugging Face's fingerprint.
 
     Raises:
         ModelError: There is no such module, or importing it fails.
-        DataError: There is no such function, it fails, or gives no such data set; an item is something else.
+        DataError: There is no such function, it fails, or gives no such data set; two of its data sets are the same
+            part; an item is something else.
     """
     if not is_function(description.images):
         return description
@@ -95,8 +108,7 @@ def _items(dataset: Any, source: str) -> Iterator[tuple[int, _Item]]:
             raise DataError(f"images '{source}': item {number} can't be used ({error}); correct it") from error
 
 
-def _item(item: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return image (H, W, bands) and mask (H, W) or (H, W, 3), None without."""
+def _item(item: Any) -> _Item:
     if isinstance(item, Mapping):
         image, mask = (next((key for key in keys if key in item), None) for keys in (_IMAGES, _MASKS))
         if image is None:
@@ -108,12 +120,15 @@ def _item(item: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
         given = item[0], item[1]
     else:
         raise ValueError(f"it is {type(item).__name__}, expected an image and its mask")
-    return _image(given[0]), None if given[1] is None else _mask(given[1])
+    image = _image(given[0])
+    transparent = isinstance(given[0], Image.Image) and given[0].mode == "RGBA"
+    png = image.dtype.kind == "u" and (transparent or image.ndim == 2 or image.shape[2] in (1, 3))
+    return _Item(image, None if given[1] is None else _mask(given[1]), ".png" if png else ".tif")
 
 
 def _image(image: Any) -> NDArray[Any]:
-    if isinstance(image, Image.Image):
-        return np.asarray(image if image.mode in ("L", "RGB", "RGBA", "I;16") else image.convert("RGB"))
+    if isinstance(image, Image.Image) and image.mode not in _RAW_MODES:
+        image = image.convert("RGB")
     pixels = _array(image)
     if pixels.ndim not in (2, 3):
         raise ValueError(
@@ -121,7 +136,8 @@ def _image(image: Any) -> NDArray[Any]:
         )
     if pixels.ndim == 3 and hasattr(image, "numpy"):
         pixels = np.moveaxis(pixels, 0, -1)
-    return pixels.astype(np.float32) if pixels.dtype.kind not in "u" or pixels.dtype.itemsize > 2 else pixels
+    raw = pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2
+    return pixels.astype(pixels.dtype.newbyteorder("=") if raw else np.float32, copy=False)
 
 
 def _mask(mask: Any) -> NDArray[Any]:
@@ -146,8 +162,10 @@ def _fingerprint(source: str, parts: Mapping[str, Any]) -> str:
         digest.update(f"{name} {len(dataset)} {getattr(dataset, '_fingerprint', '')}".encode())
         for number in sorted({0, len(dataset) // 2, len(dataset) - 1}):
             for _, item in _items(_Only(dataset, number), source):
-                for array in item:
+                for array in (item.image, item.mask):
                     digest.update(b"" if array is None else f"{array.shape} {array.dtype}".encode() + array.tobytes())
+                if item.suffix == ".tif" and item.image.dtype.kind == "u" and item.image.shape[2] <= 4:
+                    digest.update(b".tif")  # they were PNG files once, read with transparency
     return digest.hexdigest()[:16]
 
 
@@ -164,11 +182,10 @@ class _Only:
         return self._dataset[self._number]
 
 
-def _write(folder: Path, part: str, number: int, item: tuple[NDArray[Any], NDArray[Any] | None]) -> None:
+def _write(folder: Path, part: str, number: int, item: _Item) -> None:
     """Write PART/images/NUMBER and PART/masks/NUMBER, or without a mask unlabeled/PART/NUMBER."""
-    image, mask = item
-    bands = 1 if image.ndim == 2 else image.shape[2]
-    name = f"{number:06d}{'.png' if image.dtype.kind == 'u' and bands <= _PNG_BANDS else '.tif'}"
+    image, mask, suffix = item
+    name = f"{number:06d}{suffix}"
     places = {folder / _UNLABELED / part / name: image}
     if mask is not None:
         places = {folder / part / "images" / name: image, folder / part / "masks" / f"{number:06d}.png": mask}
@@ -183,7 +200,7 @@ def _described(description: DatasetDescription, folder: Path) -> DatasetDescript
     unlabeled = {path.parent.name for path in folder.glob(f"{_UNLABELED}/*/*")}
     suffixes = sorted({path.suffix for path in (*folder.glob("*/images/*"), *folder.glob(f"{_UNLABELED}/*/*"))})
     if len(suffixes) > 1:
-        raise DataError(f"images '{description.images}': some items are of 8 or 16 bits, others aren't; give one kind")
+        raise DataError(f"images '{description.images}': items differ in bits, bands or transparency; give one kind")
     (suffix,) = suffixes
     changes: dict[str, Any] = {"root": folder, "images": f"{_UNLABELED}/*/*{suffix}"}
     if labeled:
