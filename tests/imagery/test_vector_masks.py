@@ -211,6 +211,44 @@ def test_geopackages_give_what_geojson_gives(paint: Paint, tmp_path: Path, suffi
     assert read_mask(path, CLASSES, image=image, options=MaskOptions(tolerant=True)).max() == 255
 
 
+def write_boxes(path: Path, boxes: list[tuple[float, float, float, float]], names: list[str]) -> Path:
+    """Write rectangles of pixels, each with its class."""
+    pyogrio, shapely = pytest.importorskip("pyogrio"), pytest.importorskip("shapely")
+    shapes = np.array([shapely.to_wkb(shapely.geometry.shape(box(*each))) for each in boxes], dtype=object)
+    attributes = {"field_data": [np.array(names, dtype=object)], "fields": ["class"]}
+    pyogrio.raw.write(path, geometry=shapes, **attributes, geometry_type="Polygon", crs="EPSG:32633", layer="roofs")
+    return path
+
+
+def test_in_a_geopackage_the_polygon_drawn_last_counts(paint: Paint, tmp_path: Path) -> None:
+    image = paint("image.tif", PIXELS, **PLACE)
+    generator = np.random.default_rng(0)
+    boxes, names = [(0, 0, 40, 60)], ["ground"]
+    expected = np.zeros((40, 60), dtype=np.uint8)
+    for row, col, index in generator.integers((-40, -60, 0), (80, 120, 3), (300, 3)).tolist():
+        boxes.append((row, col, 9, 9))
+        names.append(THREE.names[index])
+        expected[max(row, 0) : max(row + 9, 0), max(col, 0) : max(col + 9, 0)] = index
+    path = write_boxes(tmp_path / "labels.gpkg", boxes, names)
+    np.testing.assert_array_equal(read_mask(path, THREE, image=image), expected)
+
+
+def test_overlapping_classes_are_refused_where_their_order_is_lost(paint: Paint, tmp_path: Path) -> None:
+    image = paint("image.tif", PIXELS, **PLACE)
+    path = write_boxes(tmp_path / "a.fgb", [(0, 0, 9, 9), (5, 5, 9, 9), (2, 2, 9, 9)], ["house", "road", "house"])
+    with pytest.raises(DataError, match=r"in 36 pixels of .*image\.tif.* save them, .* as \.gpkg"):
+        read_mask(path, THREE, image=image)
+
+
+@pytest.mark.parametrize("shift", [0, 0.5])
+def test_neighbors_do_not_overlap(paint: Paint, tmp_path: Path, shift: float) -> None:
+    """Borders through the centers of pixels belong to either."""
+    image = paint("image.tif", PIXELS, **PLACE)
+    boxes = [(row + shift, col + shift, 5, 5) for row in range(5, 35, 5) for col in range(5, 55, 5)]
+    path = write_boxes(tmp_path / "a.fgb", boxes, ["house", "road"] * 30)
+    assert np.bincount(read_mask(path, THREE, image=image)[11:34, 11:54].reshape(-1), minlength=256)[255] == 0
+
+
 def test_damaged_geopackages_are_refused(paint: Paint, tmp_path: Path) -> None:
     pytest.importorskip("pyogrio")
     image = paint("image.tif", PIXELS, **PLACE)

@@ -94,6 +94,8 @@ def mask_identity(path: Path, image: Path) -> list[str]:
     """Return what else than the content of its files a mask depends on: their names, or which image they speak of."""
     if CLASS_PART in str(path):
         return [file.as_posix() for file in mask_files(path)]
+    if path.suffix.lower() in (".gpkg", ".fgb"):
+        return ["in the order of drawing"]
     content = read_annotation_file(path)
     return [str(image)] if content is not None and "" not in content.images else []
 

@@ -8,6 +8,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from segshrink.imagery.mask_options import ANY_LABEL, MaskOptions, label_key
 _DEFAULT_FIELD = "class"
 _TEXT_SUFFIXES = (".geojson", ".json")
 VECTOR_SUFFIXES = (*_TEXT_SUFFIXES, ".gpkg", ".fgb")
+# Formats that put the polygons into another order as they are written, that of their spatial index.
+_UNORDERED_SUFFIXES = (".fgb",)
 # How those files start that GDAL opens, so that it takes none for something else.
 _SIGNATURES = {".gpkg": b"SQLite format 3\0", ".fgb": b"fgb"}
 # What the schema of a GeoPackage holds: nothing that runs as it is read.
@@ -59,7 +62,8 @@ def read_vector_mask(path: Path, image: Path, classes: ClassMap, options: MaskOp
 
     Raises:
         FileError: A file is missing, unreadable or damaged.
-        DataError: Image or polygons don't say where they lie; what is drawn isn't polygons; the attribute is missing.
+        DataError: Image or polygons don't say where they lie; what is drawn isn't polygons; the attribute is missing;
+            polygons of different classes lie over each other in a format that doesn't keep their order.
         UndeclaredError: Polygons have a class that isn't declared; ``found`` counts their pixels.
         MissingExtraError: The format needs ``segshrink[vector]``.
     """
@@ -77,7 +81,29 @@ def read_vector_mask(path: Path, image: Path, classes: ClassMap, options: MaskOp
             "of polygons to ignore",
             pixels,
         )
+    if path.suffix.lower() in _UNORDERED_SUFFIXES:
+        _refuse_overlaps(path, image, geometries, indices, place)
     return burned(geometries, indices, place, fill=background)
+
+
+def _refuse_overlaps(
+    path: Path, image: Path, geometries: Sequence[dict[str, Any] | None], indices: Sequence[int], place: Georeference
+) -> None:
+    """Refuse polygons of different classes that lie over each other: which was drawn last isn't known."""
+    # A little aside, because where neighbors meet in a pixel's center both burn it.
+    aside = Affine(*(place.transform or Affine.identity())) @ Affine.translation(0.013, 0.017)
+    grid = replace(place, transform=tuple(aside)[:6])
+    ascending = np.argsort(indices, kind="stable")
+    highest, lowest = (
+        burned([geometries[at] for at in order], [indices[at] for at in order], grid, fill=0)
+        for order in (ascending, ascending[::-1])
+    )
+    if pixels := np.count_nonzero(highest != lowest):
+        raise DataError(
+            f"{path}: polygons of different classes lie over each other in {pixels} pixels of {image}, and a "
+            f"{path.suffix} file doesn't keep which was drawn last; save them, from where they were drawn, as .gpkg or "
+            ".geojson"
+        )
 
 
 def attribute_values(path: Path, field: str) -> tuple[tuple[str, ...], list[Any]]:
@@ -216,15 +242,19 @@ def _read_binary(path: Path, field: str, near: Georeference | None) -> Features:
         crs, fields = crs_named(info["crs"], path), tuple(info["fields"])
         columns = [field] if field in fields else []
         box = None if near is None else _box_in(crs, near)
-        _, _, shapes, values = pyogrio.raw.read(path, layer=layers[0], columns=columns, bbox=box)
+        _, numbers, shapes, values = pyogrio.raw.read(
+            path, layer=layers[0], columns=columns, bbox=box, return_fids=True
+        )
+        drawn = np.argsort(numbers)  # with a box they come in the order of the spatial index
         geometries = [
-            None if shape is None else checked_polygons(shapely.from_wkb(shape).__geo_interface__) for shape in shapes
+            None if shape is None else checked_polygons(shapely.from_wkb(shape).__geo_interface__)
+            for shape in shapes[drawn]
         ]
     except SegshrinkError:
         raise
     except (RuntimeError, ValueError, sqlite3.Error, shapely.errors.ShapelyError) as error:
         raise FileError(f"{path} can't be read as polygons ({error}); save it again") from error
-    attributes = [_python_value(value) for value in values[0]] if columns else [None] * len(geometries)
+    attributes = [_python_value(value) for value in values[0][drawn]] if columns else [None] * len(geometries)
     return Features(crs, geometries, attributes, fields, drawn=info["features"] != 0)
 
 
