@@ -15,6 +15,7 @@ from PIL import Image
 import segshrink
 from segshrink.cli import main
 from segshrink.config import load_dataset
+from segshrink.data import open_dataset
 from segshrink.data.folds import unseen
 from segshrink.errors import ConfigError, FileError, UsageError
 
@@ -125,14 +126,16 @@ def test_what_cannot_be_done_is_refused(home: Path, tmp_path: Path) -> None:
 def test_the_page_is_right(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, key = (re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[0] for language in ("python", "yaml"))
     monkeypatch.chdir(tmp_path)
-    content = yaml.safe_load((home / "field.yaml").read_text()) | yaml.safe_load(key)
-    content |= {"root": str(home / "scenes")}
+    content = yaml.safe_load((home / "field.yaml").read_text()) | {"root": str(home / "scenes")}
     (tmp_path / "field.yaml").write_text(yaml.safe_dump(content))
     (tmp_path / "runs").symlink_to(home / "runs")
-    decided = load_dataset(tmp_path / "field.yaml").label_errors
-    assert decided is not None
-    assert decided.weight == 0.3
     names: dict[str, Any] = {"__name__": "page"}
     exec(compile(code, "docs/labels.md", "exec"), names)  # noqa: S102
     assert names["found"].errors
     assert list((tmp_path / "doubts").glob("*.geojson"))
+    (tmp_path / "doubts").rename(home / "scenes/doubts")
+    (tmp_path / "field.yaml").write_text(yaml.safe_dump(content | yaml.safe_load(key)))
+    description = load_dataset(tmp_path / "field.yaml")
+    assert any(sample.regions for sample in open_dataset(description).train)
+    assert description.label_errors is not None
+    assert description.label_errors.weight == 0.3

@@ -28,7 +28,7 @@ from segshrink.data.fingerprints import fingerprint
 from segshrink.data.image_kinds import ImageKind, common_kind, read_options
 from segshrink.data.label_checks import compare_classes, propose_values, undeclared_findings, undeclared_problem
 from segshrink.data.pairing import Found, Pair, find_pairs, find_unlabeled, meant_orphans, needs_mask
-from segshrink.data.sources import mask_options
+from segshrink.data.sources import label_regions, mask_options
 from segshrink.data.spatial_leakage import independent_training_groups, spatial_leakage
 from segshrink.data.splits import PARTS, Division, divide, divide_patches
 from segshrink.data.store import Progress
@@ -36,6 +36,7 @@ from segshrink.errors import DataError, SegshrinkError
 from segshrink.files import content_key
 from segshrink.formatting import listed
 from segshrink.imagery import ImageInfo, probe, read_mask, read_valid_image
+from segshrink.imagery.label_regions import read_label_regions
 from segshrink.imagery.masks import drawn_from, resized_mask
 from segshrink.imagery.reading import transparency_shares
 from segshrink.imagery.vector_masks import is_vector, misplaced
@@ -74,6 +75,7 @@ def inspect_dataset(description: DatasetDescription, *, progress: Progress | Non
         survey.tell("split", f"{description.name}: {message}")
     work = _regions_of(files, division, survey)
     _tell_unpaired(files, division, survey)
+    _find_label_regions(files, survey)
     survey.unused = len(files.pairs) - len(work)
     survey.ground = independent_training_groups(files, division)
     labeled = {pair.image for pair, _ in work}
@@ -118,6 +120,7 @@ class _Survey:
     kind: ImageKind | None = None
     measured_alpha: list[Path] = field(default_factory=list)
     elsewhere: dict[Path, str | None] = field(default_factory=dict)
+    label_regions: dict[str, Path] = field(default_factory=dict)
     duplicates: tuple[DuplicateFinding, ...] = ()
     ground: tuple[tuple[str, ...], ...] = ()
     excluded: tuple[str, ...] = ()
@@ -182,12 +185,26 @@ class _Survey:
             )
             return
         self.mask_values += np.bincount(mask.reshape(-1), minlength=256)
+        if finding.height is not None:
+            self._correct(pair, mask)
         if valid is not None:
             mask[~valid] = IGNORE_INDEX
         for name, window in regions:
             region = mask[window.slices] if window else mask
             counts = self.counts.setdefault(name, np.zeros(256, dtype=np.int64))
             counts += np.bincount(region.reshape(-1), minlength=256)
+
+    def _correct(self, pair: Pair, mask: NDArray[np.uint8]) -> None:
+        """Write accepted regions into an image's mask."""
+        path = self.label_regions.get(pair.name)
+        if path is None or self.classes is None:
+            return
+        try:
+            corrected, _ = read_label_regions(path, pair.image, self.classes, mask.shape)
+        except SegshrinkError as error:
+            self.tell("unreadable", str(error), [self.relative(path)])
+            return
+        np.copyto(mask, corrected, where=corrected != IGNORE_INDEX)
 
     def _mask(self, pair: Pair) -> NDArray[np.uint8] | None:
         """Read a mask; undeclared pixels are noted and then ignored."""
@@ -322,6 +339,16 @@ def _tell_unpaired(files: Found, division: Division, survey: _Survey) -> None:
             f"{len(lost)} masks have no image: {listed(described)}; add the images or move these masks away",
             [mask for mask, _ in lost],
         )
+
+
+def _find_label_regions(files: Found, survey: _Survey) -> None:
+    try:
+        survey.label_regions, foreign = label_regions(survey.description, files)
+    except DataError as error:
+        survey.tell("setup", str(error))
+        return
+    if foreign:
+        survey.tell("unpaired", foreign, severity="warning")
 
 
 def _compare_kinds(survey: _Survey) -> None:

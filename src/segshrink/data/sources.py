@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,13 +14,16 @@ from segshrink.data.image_kinds import common_kind, read_options
 from segshrink.data.pairing import Found, Pair, find_pairs, find_unlabeled, refuse_unpaired
 from segshrink.data.splits import Division, divide, divide_patches
 from segshrink.errors import ConfigError, DataError, ModelError
+from segshrink.formatting import listed
 from segshrink.imagery import MaskOptions, ReadOptions, probe
 from segshrink.imagery.bands import same_bands
-from segshrink.imagery.label_regions import regions_of
+from segshrink.imagery.label_regions import SUFFIXES, regions_of
 from segshrink.imagery.scaling import Scaling
 from segshrink.model_description import ModelDescription
 from segshrink.tiling import Window
 from segshrink.working_size import depends_on_image
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,8 @@ def open_dataset(description: DatasetDescription, *, model: ModelDescription | N
         ConfigError: ``images`` and ``masks`` can't be paired; the classes contradict each other; ``resize`` depends on
             the image, and images lie on the ground.
         DataError: No image matches; an image of the split has no mask, or a mask no image; a split entry matches
-            nothing; an image is in two parts; images differ in bands or data type.
+            nothing; an image is in two parts; images differ in bands or data type; ``label_errors`` names no regions of
+            these images.
     """
     classes = description.class_map()
     root = description.root
@@ -137,7 +142,10 @@ def open_dataset(description: DatasetDescription, *, model: ModelDescription | N
             f"{description.name}: the images lie on the ground, where a pixel has one size, and resize: "
             f"{description.resize} would give it another in each image; give a factor, such as resize: 0.5"
         )
-    parts = samples_of(description, files, division, kind.options)
+    regions, foreign = label_regions(description, files)
+    if foreign:
+        _LOGGER.warning("%s: %s", description.name, foreign)
+    parts = samples_of(description, files, division, kind.options, regions)
     without_masks = tuple(Sample(pair.name, pair.image, None, options=kind.options) for pair in unlabeled)
     if not parts["train"]:
         parts["train"], without_masks = without_masks, ()
@@ -191,8 +199,35 @@ def refuse_other_bands(model: ModelDescription, dataset: Dataset) -> None:
         )
 
 
+def label_regions(description: DatasetDescription, files: Found) -> tuple[dict[str, Path], str]:
+    """Return the files of ``label_errors`` by the name of their image, and a sentence about those of no image, if any.
+
+    Raises:
+        DataError: The folder is missing, or has no file of any image.
+    """
+    if description.label_errors is None:
+        return {}, ""
+    folder = description.root / description.label_errors.regions
+    held = {path.name for path in folder.iterdir() if path.suffix in SUFFIXES} if folder.is_dir() else set()
+    found = {pair.name: path for pair in files.pairs if (path := regions_of(folder, pair.name)) is not None}
+    if not found:
+        lack = f"has no {' or '.join(SUFFIXES)} file of an image" if folder.is_dir() else "is no folder"
+        raise DataError(
+            f"{description.name}: label_errors.regions: {folder} {lack}; name the folder that segshrink labels wrote "
+            "(relative to 'root'), and leave 'label_errors' out until it has"
+        )
+    foreign = sorted(name for name in held if Path(name).stem not in found)
+    if not foreign:
+        return found, ""
+    return found, f"regions of no image lie in {folder}: {listed(foreign)}; name them after their images"
+
+
 def samples_of(
-    description: DatasetDescription, files: Found, division: Division, options: ReadOptions
+    description: DatasetDescription,
+    files: Found,
+    division: Division,
+    options: ReadOptions,
+    regions: Mapping[str, Path],
 ) -> dict[str, tuple[Sample, ...]]:
     """Return the samples of "train", "val" and "test"; for the ``patches`` split the images' headers are read."""
     pairs = files.pairs
@@ -201,7 +236,7 @@ def samples_of(
         mask_options=mask_options(description),
         options=options,
         resize_mask=description.mask_resize is not None,
-        regions=None if description.label_errors is None else description.root / description.label_errors.regions,
+        regions=regions,
     )
     if description.split.patches is not None:
         cut = {position: probe(pairs[position].image) for position in division.train}
@@ -235,9 +270,8 @@ def _sample(
     mask_options: MaskOptions,
     options: ReadOptions,
     resize_mask: bool,
-    regions: Path | None,
+    regions: Mapping[str, Path],
     window: Window | None = None,
 ) -> Sample:
     name = pair.name if window is None else f"{pair.name}-r{window.row:05d}-c{window.col:05d}"
-    doubted = None if regions is None else regions_of(regions, pair.name)
-    return Sample(name, pair.image, pair.mask, window, mask_options, options, resize_mask, doubted)
+    return Sample(name, pair.image, pair.mask, window, mask_options, options, resize_mask, regions.get(pair.name))
