@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -64,6 +66,41 @@ def test_what_is_excluded_is_not_looked_at(painter, capsys):
     assert "exclude: 1 images are left out" in capsys.readouterr().out
     assert [sample.image.name for sample in open_dataset(description).train] == ["a.png"]
     assert "exclude: 'nothing' matches no image" in problems(painter.describe(exclude=["nothing"]))[0]
+
+
+@pytest.mark.parametrize("unlabeled", [None, "more/images/*.png"])
+@pytest.mark.parametrize(
+    ("exclude", "message"),
+    [
+        (["north/imges/b.png"], "'north/imges/b.png' matches no image"),
+        ("lost.txt", r"can't read the list file .*lost\.txt"),
+        (["a"], "'a' is the stem of"),
+    ],
+)
+def test_a_wrong_exclude_is_told(painter, exclude, message, unlabeled):
+    painter.pairs("north/a", "south/a", "more/a", "more/b")
+    description = painter.describe(images="*th/images/*.png", masks="*th/masks/*.png", exclude=exclude)
+    description = description.model_copy(update={"unlabeled": unlabeled})
+    with pytest.raises(DataError, match=message):
+        open_dataset(description)
+    assert re.search(message, problems(description)[0])
+
+
+def test_each_entry_of_exclude_may_mean_images_of_another_kind(painter):
+    painter.pairs("north/a", "north/b", "south/a", "more/b", "more/c", "more/d")
+    description = painter.describe(
+        images="*th/images/*.png",
+        masks="*th/masks/*.png",
+        unlabeled="*/images/*.png",
+        exclude=["north/images/b.png", "c"],
+    )
+    assert inspect_dataset(description).excluded == ("more/images/c.png", "north/images/b.png")
+    dataset = open_dataset(description)
+    assert [sample.image.relative_to(painter.root).as_posix() for sample in (*dataset.train, *dataset.unlabeled)] == [
+        "north/images/a.png",
+        "more/images/b.png",
+        "more/images/d.png",
+    ]
 
 
 def test_suffixes_count_in_any_case(painter):

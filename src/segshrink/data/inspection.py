@@ -79,7 +79,7 @@ def inspect_dataset(description: DatasetDescription, *, progress: Progress | Non
     survey.unused = len(files.pairs) - len(work)
     survey.ground = independent_training_groups(files, division)
     labeled = {pair.image for pair, _ in work}
-    unlabeled = _unlabeled(survey)
+    unlabeled = _unlabeled(files, survey)
     if not (division.train or division.problems or unlabeled):
         survey.tell("split", f"{description.name}: split.train is empty; list folders, wildcards or image stems")
     work += [(pair, [("unlabeled", None)]) for pair in unlabeled if pair.image not in labeled]
@@ -305,9 +305,9 @@ def _size(path: Path) -> tuple[int, int]:
     return info.height, info.width
 
 
-def _unlabeled(survey: _Survey) -> tuple[Pair, ...]:
+def _unlabeled(files: Found, survey: _Survey) -> tuple[Pair, ...]:
     try:
-        return find_unlabeled(survey.description)
+        return find_unlabeled(survey.description, files)
     except SegshrinkError as error:
         survey.tell("setup", str(error))
         return ()

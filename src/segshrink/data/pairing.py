@@ -167,47 +167,51 @@ def images_named(root: Path, masks: Mapping[str, str | None]) -> set[str]:
     return named
 
 
-def find_unlabeled(description: DatasetDescription, *, taken: Iterable[str] = ()) -> tuple[Pair, ...]:
+def find_unlabeled(description: DatasetDescription, found: Found) -> tuple[Pair, ...]:
     """Find the images without masks; empty if the description names none.
 
     Args:
         description: The data set.
-        taken: Names that other images have.
+        found: What ``find_pairs`` found: those that it excluded are left out, and names that it gave aren't given again.
 
     Raises:
         FileError: The root folder or list file is missing.
         DataError: No image matches.
     """
+    excluded = set(found.excluded)
+    kept = [(image, f"unlabeled-{label}") for image, label in _unlabeled(description) if image not in excluded]
+    names = _names(kept, taken=[pair.name for pair in found.pairs])
+    return tuple(Pair(name, image, description.root / image, None, None) for image, name in names.items())
+
+
+def _unlabeled(description: DatasetDescription) -> list[tuple[str, str]]:
+    """Return the images without masks, excluded ones too, with what names them."""
     if description.unlabeled is None:
-        return ()
+        return []
     root = _checked_root(description)
     if is_list_file(description.unlabeled):
         lines = read_lines(root / description.unlabeled, purpose="unlabeled")
         images = list(dict.fromkeys(_listed_path(columns(line, root)[0], root) for line in lines))
         _refuse_missing(images, root, description.unlabeled)
-        labels = [(image, _path_name(image)) for image in images]
-    else:
-        pattern = Wildcard(description.unlabeled)
-        labels = [(image, _pattern_name(pattern, image)) for image in _matching(pattern, root, "unlabeled")]
-    excluded, _ = find_images(description.exclude, [image for image, _ in labels], root=root, field="exclude")
-    kept = [label for position, label in enumerate(labels) if position not in excluded]
-    names = _names([(image, f"unlabeled-{label}") for image, label in kept], taken=taken)
-    return tuple(Pair(names[image], image, root / image, None, None) for image in names)
+        return [(image, _path_name(image)) for image in images]
+    pattern = Wildcard(description.unlabeled)
+    return [(image, _pattern_name(pattern, image)) for image in _matching(pattern, root, "unlabeled")]
 
 
 def _without_excluded(description: DatasetDescription, found: Found) -> Found:
-    """Leave out what a description excludes: images, and masks without image."""
+    """Leave out what a description excludes: images, with masks or unlabeled, and masks without image."""
     if not description.exclude:
         return found
-    paths = [*(pair.relative for pair in found.pairs), *(mask for mask, _ in found.orphans)]
-    excluded, problems = find_images(description.exclude, paths, root=description.root, field="exclude")
-    if problems and description.unlabeled is None:
+    images = [*(pair.relative for pair in found.pairs), *(image for image, _ in _unlabeled(description))]
+    paths = list(dict.fromkeys((*images, *(mask for mask, _ in found.orphans))))
+    positions, problems = find_images(description.exclude, paths, root=description.root, field="exclude")
+    if problems:
         raise DataError(f"{description.name}: {problems[0]}")
-    count = len(found.pairs)
+    excluded = {paths[position] for position in positions}
     return Found(
-        tuple(pair for position, pair in enumerate(found.pairs) if position not in excluded),
-        tuple(orphan for position, orphan in enumerate(found.orphans, start=count) if position not in excluded),
-        tuple(paths[position] for position in sorted(excluded) if position < count),
+        tuple(pair for pair in found.pairs if pair.relative not in excluded),
+        tuple(orphan for orphan in found.orphans if orphan[0] not in excluded),
+        tuple(sorted(excluded.intersection(images))),
     )
 
 

@@ -129,8 +129,7 @@ def open_dataset(description: DatasetDescription, *, model: ModelDescription | N
     used = {*division.train, *division.val, *division.test}
     pairs = [files.pairs[position] for position in sorted(used)]
     taken = {pair.image for pair in pairs}
-    names = [pair.name for pair in files.pairs]
-    unlabeled = [pair for pair in find_unlabeled(description, taken=names) if pair.image not in taken]
+    unlabeled = [pair for pair in find_unlabeled(description, files) if pair.image not in taken]
     options = read_options(description, model)
     images_read = {pair.image: probe(pair.image, options) for pair in (*pairs, *unlabeled)}
     kind = common_kind(images_read, description, options)
