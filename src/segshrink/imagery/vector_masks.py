@@ -91,8 +91,8 @@ def _refuse_overlaps(
 ) -> None:
     """Refuse polygons of different classes that lie over each other: which was drawn last isn't known."""
     # A little aside, because where neighbors meet in a pixel's center both burn it.
-    aside = Affine(*(place.transform or Affine.identity())) @ Affine.translation(0.013, 0.017)
-    grid = replace(place, transform=tuple(aside)[:6])
+    a, b, c, d, e, f = Affine(*(place.transform or Affine.identity()))[:6]
+    grid = replace(place, transform=(a, b, c + 0.013 * a + 0.017 * b, d, e, f + 0.013 * d + 0.017 * e))
     ascending = np.argsort(indices, kind="stable")
     highest, lowest = (
         burned([geometries[at] for at in order], [indices[at] for at in order], grid, fill=0)
