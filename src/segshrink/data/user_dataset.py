@@ -120,10 +120,10 @@ def _item(item: Any) -> _Item:
         given = item[0], item[1]
     else:
         raise ValueError(f"it is {type(item).__name__}, expected an image and its mask")
-    image = _image(given[0])
+    pixels = _image(given[0])
     transparent = isinstance(given[0], Image.Image) and given[0].mode == "RGBA"
-    png = image.dtype.kind == "u" and (transparent or image.ndim == 2 or image.shape[2] in (1, 3))
-    return _Item(image, None if given[1] is None else _mask(given[1]), ".png" if png else ".tif")
+    png = pixels.dtype.kind == "u" and (transparent or pixels.ndim == 2 or pixels.shape[2] in (1, 3))
+    return _Item(pixels, None if given[1] is None else _mask(given[1]), ".png" if png else ".tif")
 
 
 def _image(image: Any) -> NDArray[Any]:
