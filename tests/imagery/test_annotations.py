@@ -109,6 +109,14 @@ def test_coco_boxes_holes_and_crowds_by_hand(image: Path, write: Callable[[str, 
     np.testing.assert_array_equal(read_mask(path, CLASSES, image=image), mask)
 
 
+def test_coco_may_write_an_id_as_text_and_annotate_images_that_it_leaves_out(
+    image: Path, write: Callable[[str, Any], Path]
+) -> None:
+    others = {"segmentation": [[0, 0, 8, 0, 8, 6, 0, 6]], "image_id": 13}
+    path = write("coco.json", coco({"segmentation": [SQUARE], "image_id": "12"}, others))
+    np.testing.assert_array_equal(read_mask(path, CLASSES, image=image), expected((1, 1, 3, 4, 1)))
+
+
 def test_coco_ignores_what_is_not_drawn_where_no_class_is_background(
     image: Path, write: Callable[[str, Any], Path]
 ) -> None:
@@ -142,9 +150,8 @@ def test_labels_are_renamed_merged_ignored_or_refused(image: Path, write: Callab
     [
         (coco({"segmentation": []}), "annotation 0 has only a box"),
         (coco({"segmentation": [SQUARE], "category_id": 4}), "'category_id' 4 is none"),
-        (coco({"segmentation": [SQUARE], "image_id": "12"}), "'image_id' '12' is none of the 'images'"),
         (coco(images=[{"id": n, "file_name": "a.png"} for n in (12, 13)]), "have the 'file_name' 'a.png'"),
-        (coco(images=[{"id": 12, "file_name": name} for name in "ab"]), "several images have the 'id' 12"),
+        (coco(images=[{"id": 12, "file_name": name} for name in "ab"]), "several images have the 'id' '12'"),
         (coco({"segmentation": [[1, 1, 5, 5]]}), "three corners"),
         (coco({"segmentation": [[1, 1, 5, 1, 5, 1e9]]}), "three corners or more, in pixels"),
         (coco({"segmentation": {"size": [6, 8], "counts": [1, 2]}}), "RLE has 3 pixels, its image 6 × 8"),

@@ -79,9 +79,8 @@ def parse_coco(content: Mapping[str, Any]) -> AnnotationFile:
     """
     categories = {entry["id"]: str(entry["name"]) for entry in content.get("categories", ())}
     _refuse_twice("file_name", (str(entry["file_name"]) for entry in content["images"]))
-    _refuse_twice("id", numbers := [entry["id"] for entry in content["images"]])
-    known = set(numbers)
-    by_image: dict[Any, list[Shape]] = defaultdict(list)
+    _refuse_twice("id", (str(entry["id"]) for entry in content["images"]))
+    by_image: dict[str, list[Shape]] = defaultdict(list)  # some tools write the same id as text and as number
     for annotation in content["annotations"]:
         where = f"annotation {annotation.get('id')}"
         outline = annotation.get("segmentation")
@@ -89,14 +88,12 @@ def parse_coco(content: Mapping[str, Any]) -> AnnotationFile:
             raise ValueError(f"{where} has only a box, no 'segmentation'; export outlines (COCO segmentation)")
         if annotation["category_id"] not in categories:
             raise ValueError(f"{where}: its 'category_id' {annotation['category_id']} is none of the 'categories'")
-        if annotation["image_id"] not in known:
-            raise ValueError(f"{where}: its 'image_id' {annotation['image_id']!r} is none of the 'images'")
         label = categories[annotation["category_id"]]
-        by_image[annotation["image_id"]].append(Shape(label, partial(_paint_coco, outline, where)))
+        by_image[str(annotation["image_id"])].append(Shape(label, partial(_paint_coco, outline, where)))
     images = {}
     for entry in content["images"]:
         size = _checked_size(entry["height"], entry["width"]) if "height" in entry and "width" in entry else None
-        images[str(entry["file_name"])] = ImageAnnotations(size, by_image.get(entry["id"], []))
+        images[str(entry["file_name"])] = ImageAnnotations(size, by_image.get(str(entry["id"]), []))
     return AnnotationFile("COCO", images, tuple(dict.fromkeys(name for _, name in sorted(categories.items()))))
 
 
