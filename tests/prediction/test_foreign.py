@@ -145,8 +145,9 @@ def test_classes_are_numbered_where_nobody_names_them(tmp_path: Path) -> None:
 
 def test_the_file_beside_it_counts(tmp_path: Path, images: NDArray[np.uint8]) -> None:
     path = write(tmp_path / "net.onnx", sidecar={"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]})
-    with pytest.raises(ConfigError, match="for pixels from 0 to 1"):
-        open_backend(path, threads=1, classes=CLASSES).run(images)
+    for dtype in (np.uint8, np.uint16, np.int16, np.float32):
+        with pytest.raises(ConfigError, match="for pixels from 0 to 1"):
+            open_backend(path, threads=1, classes=CLASSES).run(images.astype(dtype))
     before = ModelFile(path).sha256()
     ModelFile(path).adapter.write_text(yaml.safe_dump({**SCALING, "classes": ["A", "B", "C"]}))
     assert ModelFile(path).sha256() != before

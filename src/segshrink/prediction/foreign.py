@@ -39,7 +39,6 @@ class ForeignBackend:
 
     Attributes:
         file: The network and its formats.
-        own_tile: The side of the tiles that images are cut into unless others are asked for; None: any.
 
     Raises:
         ConfigError: The adapter contradicts itself or the file.
@@ -73,7 +72,7 @@ class ForeignBackend:
             dtype="uint8" if max(*map(abs, scaling.mean), *scaling.std) <= np.iinfo(np.uint8).max else "uint16",
         )
         self.classes, self.num_classes, self.bands = classes, len(classes), bands
-        self.own_tile = None if size is None else size[0] if adapter.fit == "tile" else WHOLE
+        self.own_tile: int | None = None if size is None else size[0] if adapter.fit == "tile" else WHOLE
         if self.file.takes.dtype.kind == "f":
             tell_unscaled(adapter, str(network.path))
         self._tell_kind()
@@ -86,8 +85,7 @@ class ForeignBackend:
             ModelError: The number of bands differs, or the network fails or answers what isn't said of it.
         """
         check_images(images, bands=self.bands, name=self.name)
-        if images.dtype == np.uint8:
-            check_units(self.file.takes.scaling, images, str(self.path))
+        check_units(self.file.takes.scaling, images, str(self.path))
         planes = images.transpose(0, 3, 1, 2)
         pixels = planes if images.dtype == np.uint8 else planes.astype(np.float32)
         if self.file.resizing.size is not None:
