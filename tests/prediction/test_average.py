@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from PIL import Image
 from scipy.special import softmax
@@ -12,7 +13,8 @@ from scipy.special import softmax
 from segshrink import build_model, export_onnx, predict_scenes
 from segshrink.classes import ClassMap
 from segshrink.errors import ModelError
-from segshrink.prediction import open_backend
+from segshrink.model_description import ModelDescription, Normalization
+from segshrink.prediction import SceneOptions, open_backend
 from segshrink.prediction.average import AverageBackend
 
 CLASSES = ClassMap.build(["land", "water", "road"])
@@ -58,3 +60,46 @@ def test_scenes_are_predicted_by_several_and_recognized_again(files: list[Path],
     alone = tmp_path / "alone"
     assert not predict_scenes(files[0], [tmp_path / "scene.png"], alone)[0].skipped
     assert predict_scenes(files[:1], [tmp_path / "scene.png"], alone)[0].skipped
+
+
+def described(box: Any, **changes: Any) -> Any:
+    normalization = Normalization((0.0, 0.0), (1.0, 1.0))
+    box.description = ModelDescription("box", box.classes, 2, normalization, 1, **changes)
+    return box
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "named"),
+    [
+        ({"band_names": ("red", "nir")}, {"band_names": ("nir", "red")}, r"\(nir, red\)"),
+        ({"dtype": "uint8"}, {"dtype": "uint16"}, r"\(uint16 pixels\)"),
+        ({"scaling": ((0.1, 0.0),) * 2}, {"scaling": ((0.1, 0.0), (0.1, 5.0))}, r"0\.1, 5\)"),
+    ],
+)
+def test_models_of_other_pixels_have_no_mean(
+    box_backend: Any, first: dict[str, Any], second: dict[str, Any], named: str
+) -> None:
+    unknown = described(box_backend(reach=1))
+    parts = [described(box_backend(reach=1), **changes) for changes in (first, second)]
+    with pytest.raises(ModelError, match=named):
+        AverageBackend([unknown, *parts])
+    average = AverageBackend([unknown, parts[0]])
+    assert average.description == parts[0].description
+
+
+def test_models_of_other_resolutions_map_at_the_one_that_is_asked_for(box_backend: Any, tmp_path: Path) -> None:
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(0.5, 0, 5e5, 0, -0.5, 5e6)}
+    kind = {"driver": "GTiff", "height": 40, "width": 40, "count": 2, "dtype": "uint8", **place}
+    with rasterio.open(tmp_path / "scene.tif", "w", **kind) as scene:
+        scene.write(np.full((2, 40, 40), 9, np.uint8))
+
+    def mapped(*resolutions: float | None, options: SceneOptions | None = None) -> float:
+        parts = [described(box_backend(reach=1), resolution=meters) for meters in resolutions]
+        (result,) = predict_scenes(parts, [tmp_path / "scene.tif"], tmp_path / str(len(parts)), options)
+        with rasterio.open(result.files.classes) as found:
+            return float(found.res[0])
+
+    assert mapped(None, 2.0, 2.05) == 2.0
+    with pytest.raises(ModelError, match=r"0\.5 m .*10 m.*--resolution"):
+        mapped(0.5, None, 10.0)
+    assert mapped(0.5, 10.0, options=SceneOptions(resolution=1.0)) == 1.0

@@ -25,6 +25,7 @@ from segshrink.imagery.qgis import style_path
 from segshrink.imagery.raster_files import Source, is_remote
 from segshrink.imagery.scenes import Scene, open_scene
 from segshrink.imagery.video import Video, is_video
+from segshrink.prediction.average import AverageBackend
 from segshrink.prediction.backends import Backend
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.version import __version__
@@ -114,6 +115,7 @@ def open_for(source: Source, backend: Backend, options: SceneOptions) -> Scene |
         FileError: It can't be read.
         DataError: Its bands or numbers aren't the model's, its resolution isn't known, or it lies on the ground and
             the model's working size depends on the image.
+        ModelError: Several models were trained at other resolutions, and none is asked for.
     """
     model = backend.description
     wanted: dict[str, Any] = {
@@ -131,6 +133,8 @@ def open_for(source: Source, backend: Backend, options: SceneOptions) -> Scene |
     trained_on = None if model is None else model.resolution
     if options.resolution == "model" and trained_on is not None and scene.georeference.pixel_size is not None:
         scene.close()
+        if isinstance(backend, AverageBackend):
+            backend.refuse_other_resolutions()
         scene = open_at(resolution=trained_on)
     if model is not None and depends_on_image(model.resize) and scene.georeference.known:
         scene.close()
