@@ -17,6 +17,7 @@ class BoxBackend:
     bands = 2
     runtime = "numpy"
     description = None
+    own_tile = None
 
     def __init__(self, *, reach: int, classes: int = 3, padding: str = "constant") -> None:
         self.reach, self.padding = reach, padding

@@ -14,8 +14,9 @@ from segshrink import build_model, export_onnx, predict_scenes
 from segshrink.classes import ClassMap
 from segshrink.errors import ModelError
 from segshrink.model_description import ModelDescription, Normalization
-from segshrink.prediction import SceneOptions, open_backend
+from segshrink.prediction import Predictor, SceneOptions, open_backend
 from segshrink.prediction.average import AverageBackend
+from segshrink.prediction.tiled import WHOLE
 
 CLASSES = ClassMap.build(["land", "water", "road"])
 
@@ -103,3 +104,10 @@ def test_models_of_other_resolutions_map_at_the_one_that_is_asked_for(box_backen
     with pytest.raises(ModelError, match=r"0\.5 m .*10 m.*--resolution"):
         mapped(0.5, None, 10.0)
     assert mapped(0.5, 10.0, options=SceneOptions(resolution=1.0)) == 1.0
+
+
+def test_the_mean_sees_tiles_as_large_as_any_model_asks_for(box_backend: Any) -> None:
+    parts = [box_backend(reach=1) for _ in range(3)]
+    parts[1].own_tile, parts[2].own_tile = 64, WHOLE
+    assert [Predictor(AverageBackend(parts[:count])).tiling.tile for count in (2, 3)] == [64, WHOLE]
+    assert Predictor(AverageBackend(parts), tile=32).tiling.tile == 32

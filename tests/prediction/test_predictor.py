@@ -120,7 +120,7 @@ def test_read_only_images_are_fine(box_backend):
 
 def test_memory_is_that_of_the_result():
     class Flat:
-        name, bands, num_classes, runtime, description = "flat", 1, 8, "numpy", None
+        name, bands, num_classes, runtime, description, own_tile = "flat", 1, 8, "numpy", None, None
         classes = ClassMap.build([(str(number), None, None) for number in range(8)])
 
         def run(self, images):

@@ -32,6 +32,7 @@ class AverageBackend:
         parts: The models.
         description: The first one's, with the band names, scaling and resolution that any knows, and a stride and size
             that suit all.
+        own_tile: The largest of theirs.
 
     Raises:
         ModelError: Classes, bands, or the numbers that pixels have differ.
@@ -51,6 +52,7 @@ class AverageBackend:
         self.name = f"mean of {', '.join(part.name for part in self.parts)}"
         self.classes, self.num_classes, self.bands = first.classes, first.num_classes, first.bands
         self.runtime = first.runtime
+        self.own_tile = max((part.own_tile for part in self.parts if part.own_tile is not None), default=None)
         descriptions = [part.description for part in self.parts if part.description is not None]
         resizes = [description.resize for description in descriptions]
         largest = next(filter(depends_on_image, resizes), min(resizes, key=zoom, default=None))

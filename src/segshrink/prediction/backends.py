@@ -36,6 +36,7 @@ class Backend(Protocol):
         bands: How many bands an image has.
         runtime: "torch", "torch-compile", "onnxruntime", "openvino" or "litert".
         description: The model's description; None for a module without one.
+        own_tile: Side of the tiles that images are cut into unless others are asked for; None: any.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Backend(Protocol):
     bands: int
     runtime: str
     description: ModelDescription | None
+    own_tile: int | None
 
     def run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Turn raw pixel values (N, H, W, bands), any H and W, into logits (N, num_classes, H, W)."""

@@ -34,6 +34,8 @@ class ExportedModel:
         ModelError: The file has no or damaged metadata, or none of the outputs that can be used.
     """
 
+    own_tile: int | None = None
+
     def __init__(self, network: Network, outputs: Sequence[str] | None = None) -> None:
         self.network = network
         self.path, self.runtime = network.path, network.runtime

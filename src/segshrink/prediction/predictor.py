@@ -85,7 +85,7 @@ class Predictor:
         self.tiling = choose_tiling(
             self.backend.description,
             runtime=self.backend.runtime,
-            tile=getattr(self.backend, "own_tile", None) if tile is None else tile,
+            tile=self.backend.own_tile if tile is None else tile,
             overlap=overlap,
             batch=batch,
         )

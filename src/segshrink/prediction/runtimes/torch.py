@@ -43,6 +43,8 @@ class TorchBackend:
             classes and bands.
     """
 
+    own_tile: int | None = None
+
     def __init__(
         self,
         model: nn.Module,

@@ -274,7 +274,7 @@ class Archive:
         tiling = choose_tiling(
             backend.description,
             runtime=backend.runtime,
-            tile=getattr(backend, "own_tile", None) if options.tile is None else options.tile,
+            tile=backend.own_tile if options.tile is None else options.tile,
             overlap=options.overlap,
             batch=options.batch,
         )
