@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -12,8 +14,10 @@ from onnx import TensorProto, helper
 
 from segshrink.classes import ClassMap
 from segshrink.errors import FileError, ModelError, UsageError
+from segshrink.export import export_onnx
 from segshrink.models import build_model
 from segshrink.prediction import Predictor, TorchBackend, open_backend
+from segshrink.prediction.runtimes.onnx import OnnxNetwork
 
 TORCH_FREE = (
     "",
@@ -99,6 +103,27 @@ def test_float_onnx_takes_any_pixel_type(model, tmp_path):
     np.testing.assert_array_equal(backend.run(images), images.transpose(0, 3, 1, 2).astype(np.float32))
     with pytest.raises(ModelError, match=r"\(N, H, W, 3\)"):
         backend.run(images[..., :2])
+
+
+def test_threads_share_one_session_of_onnxruntime(model, tmp_path, monkeypatch):
+    backend = open_backend(export_onnx(model, tmp_path / "model.onnx"), threads=4, streams=4)
+    opened, real, started = [], OnnxNetwork._opened, threading.Barrier(4)
+
+    def noted(network, content, output):
+        opened.append(output)
+        return real(network, content, output)
+
+    def classify(image):
+        started.wait()
+        return backend.classify(image)
+
+    monkeypatch.setattr(OnnxNetwork, "_opened", noted)
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 48, 3), dtype=np.uint8)
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(classify, [image] * 4))
+    for answer in answers:
+        np.testing.assert_array_equal(answer, TorchBackend(model, precision="32").classify(image))
+    assert opened == ["classes"]
 
 
 def test_rooms_below_the_backends_import_without_torch():

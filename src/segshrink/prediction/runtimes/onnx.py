@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ _DTYPES = {
 
 
 class OnnxNetwork(Network):
-    """An ONNX file, from anybody. Only the part of the graph that an answer needs is loaded and executed.
+    """An ONNX file, from anybody. Several threads may use it at once.
+
+    Only the part of the graph that an answer needs is loaded and executed.
 
     Args:
         path: The file.
@@ -53,6 +56,7 @@ class OnnxNetwork(Network):
         session = self._opened(content, first)
         self._sessions = {first: session}
         self._unused = True
+        self._lock = threading.Lock()
         try:
             check_inputs(path, [port.name for port in session.get_inputs()])
             metadata = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
@@ -72,11 +76,12 @@ class OnnxNetwork(Network):
 
     def _session(self, output: int) -> Any:
         name = self.outputs[output]
-        if name not in self._sessions:
-            if self._unused:
-                self._sessions.clear()  # weights needn't lie in memory twice
-            self._sessions[name] = self._opened(read_whole(self.path), name)
-        return self._sessions[name]
+        with self._lock:
+            if name not in self._sessions:
+                if self._unused:
+                    self._sessions.clear()  # weights needn't lie in memory twice
+                self._sessions[name] = self._opened(read_whole(self.path), name)
+            return self._sessions[name]
 
     def _opened(self, content: bytes, output: str) -> Any:
         import onnxruntime
