@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from segshrink import files
 from segshrink.errors import FileError, ModelError
 from segshrink.export import export_openvino
 from segshrink.model_description import ModelDescription
@@ -65,3 +66,21 @@ def test_an_xml_alone_says_what_is_missing(file, tmp_path):
     (tmp_path / "alone.xml").write_bytes(file.read_bytes())
     with pytest.raises(FileError, match=r"alone\.bin is missing"):
         OpenVinoBackend(tmp_path / "alone.xml")
+
+
+def test_an_export_that_is_killed_leaves_no_graph_with_older_weights(small, tmp_path, monkeypatch):
+    path = export_openvino(small, tmp_path / "small.xml", outputs=("classes",))
+    real = files._move
+
+    def killed(source, target, *, aside):
+        if target.suffix == ".bin":
+            raise KeyboardInterrupt
+        real(source, target, aside=aside)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "_move", killed)
+        with pytest.raises(KeyboardInterrupt):
+            export_openvino(small, path)
+    with pytest.raises(FileError, match=r"small\.bin is missing"):
+        OpenVinoBackend(path)
+    assert OpenVinoBackend(export_openvino(small, path)).outputs == ("logits", "classes")

@@ -13,7 +13,7 @@ import torch
 from segshrink.errors import ModelError
 from segshrink.export.onnx import DEFAULT_OUTPUTS, to_onnx
 from segshrink.export.parity import TOLERANCE, check_parity
-from segshrink.files import replacing, scratch_folder
+from segshrink.files import replacing, resolved, scratch_folder
 from segshrink.model_file import ModelFile
 from segshrink.models import SegmentationModel
 from segshrink.prediction.exported import METADATA_KEY
@@ -63,6 +63,7 @@ def export_openvino(
         backend = OpenVinoBackend(new_path, precision="32", threads=torch.get_num_threads())
         check_parity(reference, backend, final=path, tolerance=HALF_TOLERANCE if half else TOLERANCE)
         ModelFile(new_path).parts[1].rename(new_weights)
+        resolved(weights).unlink(missing_ok=True)  # a killed process must not leave the new graph beside old weights
     return path
 
 
