@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from segshrink.errors import FileError, ModelError
 from segshrink.model_file import ModelFile, graph_of
@@ -56,6 +59,36 @@ def test_what_is_said_about_a_keras_file_belongs_to_it(tmp_path: Path) -> None:
     said = write(tmp_path / "unet.keras.yaml", b"order: bgr")
     assert (model.parts, model.size_bytes) == ((file, said), 4)
     assert model.sha256() != alone
+
+
+@pytest.mark.parametrize("name", ["net.data", f"{'w' * 200}.bin"])
+def test_an_onnx_file_has_the_weights_that_it_names_beside_it(tmp_path: Path, name: str) -> None:
+    weights = numpy_helper.from_array(np.arange(6, dtype=np.float32), "weights")
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["weights"], ["out"])],
+        "net",
+        [],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [6])],
+        [weights],
+    )
+    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    alone = ModelFile(write(tmp_path / "whole.onnx", whole.SerializeToString()))
+    assert alone.parts == (alone.path,)
+    content = hashlib.sha256(alone.path.read_bytes()).hexdigest()
+    assert alone.sha256() == hashlib.sha256(content.encode()).hexdigest()
+
+    onnx.save(whole, tmp_path / "net.onnx", save_as_external_data=True, location=name, size_threshold=0)
+    model = ModelFile.find(tmp_path / "net.onnx")
+    assert model.parts == (tmp_path / "net.onnx", tmp_path / name)
+    assert model.size_bytes == (tmp_path / "net.onnx").stat().st_size + 24
+    before = model.sha256()
+    write(tmp_path / name, b"x" * 24)
+    assert model.sha256() != before
+    (tmp_path / name).unlink()
+    with pytest.raises(FileError, match=f"{name} is missing"):
+        _ = model.size_bytes
+    write(model.path, model.path.read_bytes().replace(name.encode(), b"../" + name[3:].encode()))
+    assert model.parts == (model.path,), "what lies elsewhere isn't the model's"
 
 
 def test_a_file_that_is_yet_to_be_written_has_its_parts() -> None:

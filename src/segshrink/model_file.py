@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,8 @@ RUNTIMES = {
 _DESCRIBING = (".json", ".yaml")
 # Suffix of a file that holds the weights of another → that one's suffix.
 _GRAPHS = {".bin": ".xml"}
+# How the key begins under which a tensor of ONNX names the file that its values are in.
+ELSEWHERE = b"\n\x08location\x12"
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,19 @@ class ModelFile:
 
     @property
     def parts(self) -> tuple[Path, ...]:
-        """The files that belong together: a folder's, an ``.xml`` and its weights, a Keras file and its adapter."""
+        """The files that belong together.
+
+        Those of a folder, an ``.xml`` or ``.onnx`` file and the files that hold its weights, a Keras file and its
+        adapter.
+        """
         if self.kind == FOLDER:
             weights = self.path / WEIGHTS_FILE  # of others there may be several files
             spread = () if weights.is_file() else tuple(sorted(self.path.glob("*.safetensors")))
             return (self.path / CONFIG_FILE, *(spread or (weights,)))
         if self.kind in KERAS_SUFFIXES:
             return (self.path, self.adapter) if self.adapter.exists() else (self.path,)
+        if self.kind == ".onnx":
+            return (self.path, *_weights_of_onnx(self.path))
         beside = [suffix for suffix, graph in _GRAPHS.items() if graph == self.kind]
         return (self.path, *(self.path.with_suffix(suffix) for suffix in beside))
 
@@ -170,6 +179,20 @@ def graph_of(path: Path) -> Path:
     """Return the file that says what is in ``path``: weights beside an OpenVINO graph belong to that graph."""
     suffix = _GRAPHS.get(path.suffix.lower())
     return path if suffix is None else path.with_suffix(suffix)
+
+
+def _weights_of_onnx(path: Path) -> list[Path]:
+    """Return the files in the folder of an ONNX file that it keeps weights in; none where it can't be read."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return []
+    names = set()
+    for key in re.finditer(ELSEWHERE + rb"([\x80-\xff]?[\x01-\x7f])", content):
+        length = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(key[1]))  # as protobuf writes numbers
+        names.add(os.fsdecode(content[key.end() : key.end() + length]))
+    inside = (name for name in sorted(names) if "\0" not in name and ".." not in Path(name).parts)
+    return [path.parent / name for name in inside if not Path(name).is_absolute()]
 
 
 def _model_folder(folder: Path) -> Path:

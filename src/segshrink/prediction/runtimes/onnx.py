@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from segshrink.errors import FileError, ModelError, first_line
 from segshrink.extras import needing
+from segshrink.model_file import ELSEWHERE
 from segshrink.prediction.exported import METADATA_KEY, OUTPUTS, ExportedModel
 from segshrink.prediction.runtimes.network import Network, Port, check_inputs, read_file
 from segshrink.prediction.runtimes.onnx_parts import output_names, part
 
-# How the key begins under which a tensor names the file that its values are in.
-_ELSEWHERE = b"\n\x08location\x12"
 # What ONNX Runtime calls the types that images and answers may have.
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -116,7 +115,7 @@ def read_whole(path: Path) -> bytes:
         MissingExtraError: It keeps weights in other files, and the package onnx isn't installed.
     """
     content = read_file(path)
-    if _ELSEWHERE not in content:
+    if ELSEWHERE not in content:
         return content
     with needing("an ONNX file with weights in other files", "train"):
         import onnx
