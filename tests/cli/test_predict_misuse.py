@@ -73,6 +73,16 @@ def test_the_odd_scene_is_named_and_predicted(
     assert recorded(out) == {}
 
 
+def test_the_odd_scene_is_named_though_another_fails(
+    segshrink, informed: SegmentationModel, scenes: Path, tmp_path: Path
+) -> None:
+    (scenes / "torn.tif").write_bytes(b"II*\0")
+    result = segshrink("predict", export_onnx(informed, tmp_path / "informed.onnx"), scenes, "-o", tmp_path / "maps")
+    assert result.status == 1
+    assert "torn.tif" in result.sentence
+    assert [line for line in result.err.splitlines() if str(scenes / "odd.png") in line and "gray" in line]
+
+
 def test_in_python(informed: SegmentationModel, scenes: Path, tmp_path: Path) -> None:
     for model in (informed, export_onnx(informed, tmp_path / "informed.onnx")):
         results = predict_scenes(model, [scenes], tmp_path / f"maps-{type(model).__name__}")

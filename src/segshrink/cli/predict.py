@@ -155,11 +155,9 @@ def _watch(results: Iterator[SceneResult | LeftOut]) -> None:
 
 
 def _print_files(result: SceneResult) -> None:
-    from segshrink.cli._console import out_console, tell
+    from segshrink.cli._console import out_console
     from segshrink.formatting import printable
 
-    if result.misuse is not None:
-        tell(f"{result.source}: {result.misuse}")
     if not result.skipped:
         out_console().print("\n".join(printable(str(path)) for path in result.files.paths))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ from segshrink.prediction.tiled import choose_tiling
 if TYPE_CHECKING:
     from segshrink.prediction.backends import Model
 
+_LOGGER = logging.getLogger(__name__)
 # Why GDAL opens no such file.
 _ODD_NAME = "a name that isn't UTF-8"
 # Seconds between two looks at scenes that other processes have under way.
@@ -212,6 +214,8 @@ class Archive:
                         finished.add(plan.files.classes)
                     else:
                         misused[plan.files.classes] = results.misuse
+                        if results.misuse is not None:  # said at once: a later scene may end the run
+                            _LOGGER.warning("%s: %s", plan.source, results.misuse)
             except InUseError:
                 waiting.append(plan)
                 busy += 1
