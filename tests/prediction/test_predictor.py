@@ -8,11 +8,14 @@ import rasterio
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from segshrink import build_model, export_onnx
 from segshrink.classes import ClassMap
 from segshrink.errors import ConfigError, DataError, ModelError
-from segshrink.prediction import Predictor
+from segshrink.prediction import Predictor, SceneOptions, predict_scenes
 from segshrink.prediction.logits import most_likely, softmax_in_place
+from segshrink.prediction.scenes import stream
 from segshrink.tiling import grid
 
 quick = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
@@ -211,3 +214,41 @@ def test_scenes_are_predicted_with_the_predictors_tiles(box_backend, tmp_path):
     assert done[-1] == (3500, 3500, "scene")
     with rasterio.open(files.classes) as dataset:
         np.testing.assert_array_equal(dataset.read(1), backend.classify(image[None])[0])
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_scenes_are_predicted_and_recognized_as_the_predictor_is_set(tmp_path, kind):
+    torch.manual_seed(0)
+    model = build_model("unet", ClassMap.build(["a", "b", "c"]), options={"width": 4, "depth": 4}).eval()
+    model.save(tmp_path / "model")
+    source = tmp_path / "model" if kind == "folder" else export_onnx(model, tmp_path / "model.onnx")
+    image = noise(60, 90, bands=3)
+    Image.fromarray(image).save(tmp_path / "scene.png")
+
+    def differences(out, **options):
+        predictor = Predictor(source, **options)
+        found = np.asarray(Image.open(predictor.predict_scene(tmp_path / "scene.png", tmp_path / out).classes))
+        return (found != predictor.predict_classes(image)).sum()
+
+    cosine = {"tile": 32, "overlap": 8, "blend": "cosine"}
+    centered = Predictor(source, tile=32, overlap=8).predict_classes(image)
+    assert (Predictor(source, **cosine).predict_classes(image) != centered).any()
+    assert differences("cosine", **cosine) == 0
+    assert differences("cosine", **cosine) == 0, "what is there already is recognized"
+    assert predict_scenes(source, [tmp_path / "scene.png"], tmp_path / "cosine", SceneOptions(**cosine))[0].skipped
+    assert differences("plain") == 0
+    assert predict_scenes(source, [tmp_path / "scene.png"], tmp_path / "plain")[0].skipped
+    with pytest.raises(ConfigError, match="--overwrite"):
+        differences("plain", precision="32")
+
+
+def test_a_file_is_opened_for_scenes_as_the_predictor_is_set(tmp_path, monkeypatch):
+    model = build_model("unet", ClassMap.build(["a", "b"]), options={"width": 2, "depth": 2}).eval()
+    file = export_onnx(model, tmp_path / "model.onnx")
+    asked = {"runtime": "openvino", "precision": "32", "threads": 1, "classes": ClassMap.build(["c", "d"])}
+    predictor, opened = Predictor(file, **asked), []
+    monkeypatch.setattr(stream, "open_backend", lambda *_, **options: opened.append(options) or predictor.backend)
+    Image.fromarray(noise(20, 30, bands=3)).save(tmp_path / "scene.png")
+    for options in (None, SceneOptions(confidence=True)):
+        predictor.predict_scene(tmp_path / "scene.png", tmp_path / str(options is None), options)
+    assert [{name: options[name] for name in asked} for options in opened] == [asked] * 2

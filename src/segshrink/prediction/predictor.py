@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,8 @@ class Predictor:
         classes: ClassMap | None = None,
     ) -> None:
         self._source, self._runtime, self._threads, self._blend = source, runtime, threads, blend
+        self._cut: dict[str, Any] = {"tile": tile, "overlap": overlap, "batch": batch}
+        self._precision, self._classes = precision, classes
         self.backend: Backend = open_backend(
             source, runtime=runtime, precision=precision, threads=threads, classes=classes
         )
@@ -160,22 +162,31 @@ class Predictor:
         Args:
             source: Anything GDAL reads.
             out: Folder for the results, or a ``.tif`` or ``.png`` file.
-            options: By default with this predictor's tile, overlap and batch.
+            options: By default with this predictor's tile, overlap, batch and blending. Runtime and threads are this
+                predictor's, too, where they say none.
             progress: Called with (pixels done, pixels in all, name of the scene).
 
         Returns:
             The files written; errors as in ``segshrink.prediction.scenes.predict_scenes``.
         """
-        from segshrink.prediction.scenes import SceneOptions, predict_scene
+        from segshrink.prediction.scenes import SceneOptions
+        from segshrink.prediction.scenes.predict import Archive, expanded
 
-        if options is None:
-            cut = self.tiling
-            options = SceneOptions(
-                tile=cut.tile, overlap=cut.overlap, batch=cut.batch, runtime=self._runtime, threads=self._threads
-            )
+        options = options or SceneOptions(**self._cut, blend=self._blend)
+        options = replace(options, runtime=options.runtime or self._runtime, threads=options.threads or self._threads)
         in_memory = not isinstance(self._source, str | Path) or runs_in_torch(self._source)
-        # A folder's model is loaded already; files are opened once for each core.
-        return predict_scene(self.backend if in_memory else self._source, source, out, options, progress=progress)
+        archive = Archive(
+            self._source,
+            expanded([source], Path(out)),
+            Path(out),
+            options,
+            named=[source],
+            precision=self._precision,
+            classes=self._classes,
+            opened=self.backend if in_memory else None,  # files are opened once for each core
+        )
+        with archive:
+            return archive.predict(progress)[0].files
 
     def _tiled(
         self, image: npt.NDArray[Any], answer: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]

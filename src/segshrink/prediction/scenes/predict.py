@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from segshrink.classes import ClassMap
 from segshrink.errors import ConfigError, DataError, FileError, SegshrinkError
 from segshrink.files import is_utf8, sweep
 from segshrink.folder_lock import InUseError, claimed_name
@@ -24,13 +25,13 @@ from segshrink.prediction.misuse import Misuse, find_misuse
 from segshrink.prediction.scenes.archive import Estimate, Shard, Trial
 from segshrink.prediction.scenes.options import SceneOptions
 from segshrink.prediction.scenes.plan import SceneFiles, ScenePlan, is_file_name, open_for, plan_scenes
-from segshrink.prediction.scenes.records import Records, model_key
+from segshrink.prediction.scenes.records import Records, prediction_key
 from segshrink.prediction.scenes.stream import Streams, predict_pieces
 from segshrink.prediction.scenes.write import Results, open_results
 from segshrink.prediction.tiled import choose_tiling
 
 if TYPE_CHECKING:
-    from segshrink.prediction.backends import Model
+    from segshrink.prediction.backends import Backend, Model
 
 _LOGGER = logging.getLogger(__name__)
 # Why GDAL opens no such file.
@@ -125,7 +126,7 @@ def predict_scenes(
     A scene that can't be read, or whose name isn't UTF-8, is left out and noted in ``predictions.sqlite`` (table
     ``left_out``), the others are predicted, and then FileError says so; that of a single scene is its own.
     """
-    scenes = _expanded(sources, Path(out), shard)
+    scenes = expanded(sources, Path(out), shard)
     with Archive(model, scenes, Path(out), options or SceneOptions(), named=sources) as archive:
         return archive.predict(progress)
 
@@ -145,7 +146,7 @@ def estimate_scenes(
     Raises:
         FileError, DataError, ConfigError, ModelError: As ``predict_scenes``.
     """
-    scenes = _expanded(sources, Path(out), shard)
+    scenes = expanded(sources, Path(out), shard)
     with Archive(model, scenes, Path(out), options or SceneOptions(), named=sources) as archive:
         return archive.estimate()
 
@@ -163,6 +164,9 @@ class Archive:
         out: Folder of the results; or, for one scene, a file.
         options: The options.
         named: What the user named; a scene that stands there is tried whatever its name.
+        precision: As ``open_backend`` takes it.
+        classes: As ``open_backend`` takes them.
+        opened: The model, where it is opened already and one is enough.
     """
 
     def __init__(
@@ -173,6 +177,9 @@ class Archive:
         options: SceneOptions,
         *,
         named: Sequence[Source] = (),
+        precision: str = "auto",
+        classes: ClassMap | None = None,
+        opened: Backend | None = None,
     ) -> None:
         self.scenes, self.out, self.options = scenes, out, options
         self.folder = _folder_of(out)
@@ -180,8 +187,16 @@ class Archive:
         self.failed: dict[Source, SegshrinkError] = {}
         self._stack = ExitStack()
         with ExitStack() as stack:
-            self.streams = stack.enter_context(Streams(model, runtime=options.runtime, cores=options.threads))
-            self.records = stack.enter_context(Records(self.folder, model_key(model), options))
+            streams = Streams(
+                model if opened is None else opened,
+                runtime=options.runtime,
+                cores=options.threads,
+                precision=precision,
+                classes=classes,
+            )
+            self.streams = stack.enter_context(streams)
+            key = prediction_key(model, precision=precision, classes=classes)
+            self.records = stack.enter_context(Records(self.folder, key, options))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -336,7 +351,8 @@ def _folder_of(out: Path) -> Path:
     return out.parent if is_file_name(out) else out
 
 
-def _expanded(sources: Sequence[Source], out: Path, shard: Shard | None) -> Mapping[Source, Path]:
+def expanded(sources: Sequence[Source], out: Path, shard: Shard | None = None) -> Mapping[Source, Path]:
+    """Return single scenes of a share, and the folder inside ``out`` that each one's results go to."""
     scenes = expand_sources(sources, leave_out=_folder_of(out).resolve())
     return scenes if shard is None else shard.of(scenes)
 

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
 
+from segshrink.classes import ClassMap
 from segshrink.errors import ConfigError, FileError
 from segshrink.files import read_json, scratch_folder
 from segshrink.formatting import printable
@@ -221,6 +222,15 @@ class Records:
                     building.rename(self._path)
         except (sqlite3.Error, OSError) as error:
             raise FileError(f"can't write {self._path}: {error}; free some space or choose another folder") from error
+
+
+def prediction_key(source: object, *, precision: str, classes: ClassMap | None) -> str | None:
+    """Return a name for what answers; that of the model's content where precision and classes are left to the model."""
+    key = model_key(source)
+    if key is None or (precision == "auto" and classes is None):
+        return key
+    settings = [key, precision, None if classes is None else classes.to_dict()]
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
 
 def model_key(source: object) -> str | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segshrink.classes import IGNORE_INDEX
+from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.imagery.cog import encode_probabilities
 from segshrink.imagery.scenes import Scene
 from segshrink.imagery.video import Frame, Video
@@ -55,6 +55,8 @@ class Streams:
         source: What ``open_backend`` takes.
         runtime: As ``open_backend`` takes it.
         cores: How many to use; by default all, or ``OMP_NUM_THREADS`` if less.
+        precision: As ``open_backend`` takes it.
+        classes: As ``open_backend`` takes them.
 
     Attributes:
         backend: The first thread's backend, which describes the model.
@@ -62,12 +64,19 @@ class Streams:
     """
 
     def __init__(
-        self, source: Model | Sequence[Model], *, runtime: str | None = None, cores: int | None = None
+        self,
+        source: Model | Sequence[Model],
+        *,
+        runtime: str | None = None,
+        cores: int | None = None,
+        precision: str = "auto",
+        classes: ClassMap | None = None,
     ) -> None:
         sources = [source] if isinstance(source, str) or not isinstance(source, Sequence) else source
         spread = any(not isinstance(each, str | Path) or runs_in_torch(each) for each in sources)
         self.count = 1 if spread else cores or default_threads()
-        self._open = partial(open_backend, source, runtime=runtime, threads=cores, streams=self.count)
+        settings: dict[str, Any] = {"runtime": runtime, "precision": precision, "classes": classes}
+        self._open = partial(open_backend, source, threads=cores, streams=self.count, **settings)
         self.backend = self._open()
         self._unused = [self.backend]
         self._thread = threading.local()
