@@ -163,9 +163,12 @@ def _print_files(result: SceneResult) -> None:
 
 
 def _print_plan(estimate: Estimate) -> None:
-    from segshrink.cli._console import out_console
-    from segshrink.formatting import duration, size
+    from segshrink.cli._console import out_console, tell
+    from segshrink.formatting import duration, listed, size
 
+    if estimate.unreadable:
+        names = listed([str(scene) for scene in estimate.unreadable])
+        tell(f"{len(estimate.unreadable)} scenes that can't be read don't count: {names}")
     out_console().print(
         f"{estimate.scenes} scenes, {estimate.pixels / 1e6:,.1f} megapixels: about {duration(estimate.seconds)} and "
         f"{size(estimate.bytes)} of results (judged by {estimate.tried} of them, on this machine)"

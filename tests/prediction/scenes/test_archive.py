@@ -193,6 +193,19 @@ def test_what_a_worker_left_that_was_killed_at_its_end_is_removed(model: Path, t
     assert sorted(out.iterdir()) == made
 
 
+def test_what_it_will_take_is_judged_without_scenes_that_can_not_be_read(tmp_path: Path, box: Any) -> None:
+    *_, torn = two_bands(tmp_path / "in", ["1", "2", "3"])
+    torn.write_bytes(torn.read_bytes()[:-200])
+    wrong = tmp_path / "in" / "0.tif"
+    wrong.write_bytes(b"II*\0")
+    estimate = estimate_scenes(box, [tmp_path / "in"], tmp_path / "out", PLAIN)
+    assert (estimate.scenes, estimate.pixels, estimate.tried) == (2, 2 * 40**2, 2)
+    assert set(estimate.unreadable) == {torn, wrong}
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(FileError, match=r"3\.tif"):
+        estimate_scenes(box, [torn], tmp_path / "out", PLAIN)
+
+
 def test_what_it_will_take_is_judged_by_scenes_of_all_sizes(tmp_path: Path, box: Any) -> None:
     for size, count in ((40, 12), (200, 4)):
         two_bands(tmp_path / "in", [f"{size}-{number}" for number in range(count)], size=size)

@@ -101,6 +101,7 @@ class Estimate:
         seconds: That one process like this one will take.
         bytes: Of their results' files.
         tried: How many were predicted to know.
+        unreadable: Scenes that can't be read, as far as that was seen; they don't count.
     """
 
     scenes: int
@@ -108,13 +109,14 @@ class Estimate:
     seconds: float
     bytes: float
     tried: int
+    unreadable: tuple[Source, ...] = ()
 
 
 class Trial:
     """Predicts some scenes of all sizes into a temporary folder, and tells what all will take."""
 
     def __init__(self, plans: Sequence[ScenePlan]) -> None:
-        self.plans = plans
+        self.plans = list(plans)
         by_size = sorted(plans, key=lambda plan: plan.pixels)
         places = np.linspace(0, len(by_size) - 1, min(_TRIED, len(by_size))).round().astype(int)
         # The middle first: the most like all others, should it alone be predicted in time.
@@ -123,23 +125,28 @@ class Trial:
         self._seconds: list[float] = []
         self._bytes: list[int] = []
 
-    def run(self, predict: Callable[[ScenePlan, Path], int]) -> Estimate:
+    def run(self, predict: Callable[[ScenePlan, Path], int | None]) -> Estimate:
         """Predict, and judge.
 
         Args:
-            predict: Predicts one planned scene into a folder; returns the bytes of the results.
+            predict: Predicts one planned scene into a folder; returns the bytes of the results, None where it can't be
+                read.
         """
         with scratch_folder() as folder:
             for number, plan in enumerate(self._order):
                 began = time.perf_counter()
-                self._bytes.append(predict(plan, folder / str(number)))
+                written = predict(plan, folder / str(number))
+                if written is None:
+                    self.plans.remove(plan)
+                    continue
+                self._bytes.append(written)
                 self._seconds.append(time.perf_counter() - began)
                 self._pixels.append(plan.pixels)
                 if sum(self._seconds) > _LONG_ENOUGH:
                     break
-        pixels = sum(plan.pixels for plan in self.plans)
-        if not pixels:
+        if not self._pixels:
             return Estimate(0, 0, 0.0, 0.0, tried=0)
+        pixels = sum(plan.pixels for plan in self.plans)
         return Estimate(
             len(self.plans), pixels, self._all(self._seconds), self._all(self._bytes), tried=len(self._pixels)
         )

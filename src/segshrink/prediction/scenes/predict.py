@@ -141,10 +141,11 @@ def estimate_scenes(
 ) -> Estimate:
     """Tell what ``predict_scenes`` would take, by predicting a few scenes of all sizes into a temporary folder.
 
-    Scenes whose results are there already don't count.
+    Scenes whose results are there already don't count, and those that can't be read. Nothing is written to ``out``.
 
     Raises:
-        FileError, DataError, ConfigError, ModelError: As ``predict_scenes``.
+        FileError, DataError: No scene can be read.
+        ConfigError, ModelError: As ``predict_scenes``.
     """
     scenes = expanded(sources, Path(out), shard)
     with Archive(model, scenes, Path(out), options or SceneOptions(), named=sources) as archive:
@@ -207,7 +208,7 @@ class Archive:
 
     def predict(self, progress: Progress | None) -> list[SceneResult]:
         """Predict what isn't yet, scene by scene; what another process has under way is waited for."""
-        plans = self._plans()
+        plans = self._plans(self._note)
         held = [plan for plan in plans if self._held(plan)]
         _tidy(held)
         finished = {plan.files.classes for plan in held}
@@ -263,23 +264,30 @@ class Archive:
 
     def estimate(self) -> Estimate:
         """Tell what predicting will take."""
-        plans = [plan for plan in self._plans() if not self._held(plan)]
+        plans = [plan for plan in self._plans(self._fail) if not self._held(plan)]
 
-        def predict(plan: ScenePlan, folder: Path) -> int:
+        def predict(plan: ScenePlan, folder: Path) -> int | None:
             moved = replace(plan, files=plan.files.moved(folder))
             folder.mkdir()
-            with Records(folder, None, self.options) as records:
-                self._write(moved, records, lambda done, name: None)
+            try:
+                with Records(folder, None, self.options) as records:
+                    self._write(moved, records, lambda done, name: None)
+            except _SceneError as error:
+                self._fail(plan.source, error.__cause__)
+                return None
             return sum(path.stat().st_size for path in moved.files.all_paths)
 
-        return Trial(plans).run(predict)
+        estimate = Trial(plans).run(predict)
+        if plans and not estimate.tried:
+            raise next(iter(self.failed.values()))
+        return replace(estimate, unreadable=tuple(self.failed))
 
-    def _plans(self) -> list[ScenePlan]:
+    def _plans(self, note: Callable[[Source, BaseException | None], None]) -> list[ScenePlan]:
         for scene in self.scenes:
             if not is_utf8(str(scene)) and str(scene) not in self._named:
-                self._note(scene, FileError(f"{scene} has {_ODD_NAME}; rename it"))
+                note(scene, FileError(f"{scene} has {_ODD_NAME}; rename it"))
         left = {scene: place for scene, place in self.scenes.items() if scene not in self.failed}
-        plans = plan_scenes(left, self.out, self.streams.backend, self.options, failed=self._note)
+        plans = plan_scenes(left, self.out, self.streams.backend, self.options, failed=note)
         if self.scenes and len(self.failed) == len(self.scenes):
             self._tell_failures()
         return plans
@@ -320,10 +328,13 @@ class Archive:
 
     def _note(self, scene: Source, error: BaseException | None) -> None:
         """Write down that a scene can't be predicted, and why."""
-        assert isinstance(error, SegshrinkError)  # noqa: S101
-        self.failed[scene] = error
+        self._fail(scene, error)
         if len(self.scenes) > 1:
             self.records.leave_out(scene, str(error))
+
+    def _fail(self, scene: Source, error: BaseException | None) -> None:
+        assert isinstance(error, SegshrinkError)  # noqa: S101
+        self.failed[scene] = error
 
     def _tell_failures(self) -> None:
         if not self.failed:
