@@ -106,6 +106,34 @@ def test_a_scene_that_fails_is_noted_and_the_others_go_on(tmp_path: Path, box: A
         assert database.execute("SELECT source FROM left_out").fetchall() == [(str(odd),)]
 
 
+def test_a_name_too_long_for_results_is_the_scenes_own_failure(tmp_path: Path, box: Any) -> None:
+    long, longer = "b" * 236, "c" * 245
+    two_bands(tmp_path / "in", ["a", long, longer, "d"])
+    with pytest.raises(FileError, match=r"^1 of 4 scenes were left out, .*c\.tif.*longer name"):
+        predict_scenes(box, [tmp_path / "in"], tmp_path / "out", PLAIN)
+    assert {path.stem for path in (tmp_path / "out").glob("*.tif")} == {"a", long, "d"}
+    assert not list((tmp_path / "out").glob(".*lock"))
+
+
+@pytest.mark.parametrize("name", ["2026.11.30", "out.v2"])
+def test_a_folder_may_have_a_dot_in_its_name(tmp_path: Path, box: Any, name: str) -> None:
+    scenes = two_bands(tmp_path / "in", ["1", "2"])
+    results = predict_scenes(box, scenes, tmp_path / name, PLAIN)
+    assert [result.files.classes for result in results] == [tmp_path / name / f"{scene}.tif" for scene in "12"]
+    with pytest.raises(UsageError, match=r"m\.jpg"):
+        predict_scenes(box, scenes[:1], tmp_path / "m.jpg", PLAIN)
+
+
+def test_an_overlap_need_only_be_less_than_the_models_tiles(tmp_path: Path, box: Any) -> None:
+    scenes = two_bands(tmp_path / "in", ["1"])
+    box.own_tile = 1024
+    assert not predict_scenes(box, scenes, tmp_path / "out", SceneOptions(overlap=600))[0].skipped
+    box.own_tile = None
+    for overlap in (600, -1):
+        with pytest.raises(UsageError, match=f"overlap.* {overlap}"):
+            predict_scenes(box, scenes, tmp_path / "other", SceneOptions(overlap=overlap))
+
+
 def test_what_can_not_be_written_ends_all(tmp_path: Path, box: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     two_bands(tmp_path / "in", ["1", "2"])
 

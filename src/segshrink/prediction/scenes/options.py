@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from segshrink.errors import UsageError
-from segshrink.prediction.tiled import TILE, Blending, Tiling
+from segshrink.prediction.tiled import Blending, Tiling
 
 _BLENDS = ("center", "cosine")
 _VECTORS = ("gpkg", "geojson")
@@ -66,15 +66,16 @@ class SceneOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("tile", "batch", "threads"):
-            if (count := getattr(self, name)) is not None and count < 1:
-                raise UsageError(f"{name} must be at least 1, found {count}")
+        for name, least in (("tile", 1), ("overlap", 0), ("batch", 1), ("threads", 1)):
+            if (count := getattr(self, name)) is not None and count < least:
+                raise UsageError(f"{name} must be at least {least}, found {count}")
         for name, choices in (("blend", _BLENDS), ("vectors", _VECTORS)):
             if (choice := getattr(self, name)) not in (None, *choices):
                 raise UsageError(f"{name} must be one of {', '.join(choices)}, found '{choice}'")
         if min(self.min_area, self.simplify) < 0:
             raise UsageError(f"min_area and simplify can't be negative, found {self.min_area} and {self.simplify}")
-        Tiling(TILE if self.tile is None else self.tile, self.overlap or 0)
+        if self.tile is not None:
+            Tiling(self.tile, self.overlap or 0)
 
     @property
     def needs_probabilities(self) -> bool:

@@ -48,6 +48,10 @@ _SECONDS = 20
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
 _MAPS = (".tif", ".tiff")
 _VIDEO = ".mp4"
+# How names of files end, of which not all can be written; other names with a dot are those of folders.
+_FILES = (*_PICTURES, *_MAPS, _VIDEO, ".gpkg", ".geojson")
+# Bytes of a file's name that file systems take.
+_LONGEST_NAME = 255
 # Beyond this a scene takes days, and what is held for a row of its tiles many gigabytes.
 _MOST_PIXELS = 10**11
 
@@ -200,7 +204,7 @@ def plan_scenes(
 
 def is_file_name(out: Path) -> bool:
     """Whether results are asked for as a file, not as a folder of them."""
-    return out.suffix != "" and not out.is_dir()
+    return out.suffix.lower() in _FILES and not out.is_dir()
 
 
 def _plan(scene: Scene | Video, out: Path, options: SceneOptions, *, as_file: bool) -> ScenePlan:
@@ -230,6 +234,9 @@ def _plan(scene: Scene | Video, out: Path, options: SceneOptions, *, as_file: bo
         auxiliary=auxiliary_path(classes) if place.known or not as_picture else None,
         style=style_path(classes),
     )
+    longest = max((path.name for path in files.all_paths), key=lambda name: len(name.encode()))
+    if len(longest.encode()) > _LONGEST_NAME:
+        raise DataError(f"{scene.source} would become {longest}, a longer name than file systems take; rename it")
     if remote:
         identity = remote_identity(str(scene.source))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections import deque
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 # Why GDAL opens no such file.
 _ODD_NAME = "a name that isn't UTF-8"
+# Bytes of a name that a lock's name may hold, and still be one that file systems take.
+_LONGEST_LOCKED = 200
 # Seconds between two looks at scenes that other processes have under way.
 _PATIENCE = 0.5
 # Called with (pixels done, pixels in all, name of the scene).
@@ -369,7 +372,10 @@ def expanded(sources: Sequence[Source], out: Path, shard: Shard | None = None) -
 
 
 def _lock_of(plan: ScenePlan) -> Path:
-    return plan.files.classes.with_name(f".{plan.files.classes.name}.segshrink-lock")
+    name = plan.files.classes.name
+    if len(name.encode()) > _LONGEST_LOCKED:
+        name = hashlib.sha256(name.encode()).hexdigest()
+    return plan.files.classes.with_name(f".{name}.segshrink-lock")
 
 
 def _tidy(plans: Sequence[ScenePlan]) -> None:
