@@ -84,6 +84,7 @@ def test_names_of_files(tmp_path):
     with_page = plan_files(tmp_path / "a", ["onnx", "web"])
     assert (with_page.files, with_page.page) == ({"onnx": tmp_path / "a.onnx"}, tmp_path / "a.html")
     assert plan_files(tmp_path / "a.onnx", None).files == {"onnx": tmp_path / "a.onnx"}
+    assert plan_files(tmp_path / "A.ONNX", None).items == [tmp_path / "A.stac.json"]
     assert plan_files(tmp_path / "a", None).files == {"onnx": tmp_path / "a.onnx"}
     both = plan_files(tmp_path / "a.xml", ["openvino", "onnx"])
     assert both.files == {"openvino": tmp_path / "a.xml", "onnx": tmp_path / "a.onnx"}

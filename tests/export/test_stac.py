@@ -13,6 +13,7 @@ from jsonschema import Draft7Validator
 from pystac.validation.local_validator import get_local_schema_cache
 from referencing.jsonschema import DRAFT7
 
+from segshrink.export.card import model_card
 from segshrink.export.metadata import ExportedFile
 from segshrink.export.stac import stac_items
 
@@ -66,6 +67,18 @@ def test_items_keep_to_the_published_schemas(small, all_files, order):
         assert broken_rules(item) == []
         del item["properties"]["mlm:output"][0]["classification:classes"][0]["description"]
         assert broken_rules(item)
+
+
+@pytest.mark.parametrize("name", ["S.ONNX", "S.XML", "S.TFLITE"])
+def test_capital_suffixes_mean_the_same(small, tmp_path, name):
+    for written in (name, name.lower(), "S.bin", "s.bin"):
+        (tmp_path / written).write_bytes(b"x")
+    capital, small_letters = (item_of(small, [ExportedFile(tmp_path / each)]) for each in (name, name.lower()))
+    assert len(capital["assets"]) == len(small_letters["assets"])
+    for key in ("mlm:framework", "mlm:input", "mlm:output"):
+        assert capital["properties"][key] == small_letters["properties"][key]
+    card = model_card(small.description, [ExportedFile(tmp_path / name)], name="s", parameters=12)
+    assert card.count("import onnxruntime") == (name == "S.ONNX")
 
 
 def test_files_that_are_used_alike_share_an_item(small, all_files):

@@ -74,7 +74,7 @@ def model_card(
 def _files_to_show(files: Sequence[ExportedFile]) -> list[ExportedFile]:
     """Return one file of each interface, an .onnx before others."""
     kinds: dict[tuple[object, ...], ExportedFile] = {}
-    for file in sorted(files, key=lambda file: file.path.suffix != ".onnx"):
+    for file in sorted(files, key=lambda file: file.kind != ".onnx"):
         kinds.setdefault((file.tiles, file.outputs, file.float_pixels), file)
     return [file for file in files if file in kinds.values()]
 

@@ -116,7 +116,7 @@ class _Plan:
     @property
     def items(self) -> list[Path]:
         """The STAC items that there may be: of the model, and of each file that is used unlike the first."""
-        names = [self.stem.name, *(path.name.removesuffix(".onnx") for path in self.files.values())]
+        names = [self.stem.name, *(ExportedFile(path).stem for path in self.files.values())]
         return [self.stem.with_name(f"{name}.stac.json") for name in dict.fromkeys(names)]
 
 

@@ -32,7 +32,17 @@ class ExportedFile:
     @property
     def tiles(self) -> bool:
         """Whether it takes one tile of a fixed size, channels last, instead of any number of images of any size."""
-        return self.path.suffix == ".tflite"
+        return self.kind == ".tflite"
+
+    @property
+    def kind(self) -> str:
+        """Its suffix in small letters."""
+        return ModelFile(self.path).kind
+
+    @property
+    def stem(self) -> str:
+        """Its name; that of an ``.onnx`` file without the suffix."""
+        return self.path.stem if self.kind == ".onnx" else self.path.name
 
     @property
     def parts(self) -> tuple[Path, ...]:

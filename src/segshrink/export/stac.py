@@ -47,7 +47,7 @@ def stac_items(
         groups.setdefault((file.tiles, file.outputs, file.pixels(description)), []).append(file)
     items = {}
     for group in groups.values():
-        item_name = name if group[0] is files[0] else group[0].path.name.removesuffix(".onnx")
+        item_name = name if group[0] is files[0] else group[0].stem
         items[f"{item_name}.stac.json"] = _item(description, group, name=item_name, parameters=parameters)
     return items
 
@@ -59,7 +59,7 @@ def _item(
     bands = [{"name": band} for band in band_names(description)]
     assets: dict[str, Any] = {}
     for file in files:
-        framework, artifact, media = _KINDS[file.path.suffix]
+        framework, artifact, media = _KINDS[file.kind]
         assets |= {part.name: _asset(part) for part in file.parts}
         assets[file.path.name] |= {
             "title": f"Model for {framework}",
@@ -75,7 +75,7 @@ def _item(
         "mlm:name": _mlm_name(name),
         "mlm:architecture": description.id,
         "mlm:tasks": _TASKS,
-        "mlm:framework": _KINDS[first.path.suffix][0],
+        "mlm:framework": _KINDS[first.kind][0],
         "mlm:total_parameters": parameters,
         "mlm:accelerator": None,
         "mlm:input": [_input(description, first)],
