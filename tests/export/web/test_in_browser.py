@@ -219,6 +219,16 @@ def test_what_the_model_does_not_take_is_refused_in_a_sentence(
     assert re.search(told, sentence), sentence
 
 
+def test_a_model_of_one_band_takes_gray_pictures_alone(visitor: Any, page_of: PageOf, tmp_path: Path) -> None:
+    gray, color = np.full((20, 30, 3), 77, np.uint8), np.full((20, 30, 3), 77, np.uint8)
+    color[13, 17, 2] = 78
+    visitor.open(page_of(bands=1)[1])
+    for name, pixels in (("gray.png", gray), ("color.png", color)):
+        Image.fromarray(pixels).save(tmp_path / name)
+        visitor.drop(tmp_path / name)
+        assert ("1 band" in visitor.text("error")) is (name == "color.png")
+
+
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize("resize", [0.5, {"longest": 300}])
 def test_images_get_the_working_size_as_predict_gives_it(

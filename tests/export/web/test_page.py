@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from segshrink.errors import FileError, ModelError
@@ -39,6 +41,18 @@ def test_the_network_lies_in_it_and_gives_logits_alone(text: str, page_of) -> No
     assert output_names(network) == ["logits"]
     wasm = gzip.decompress(base64.b64decode(block(text, "binary")))
     assert wasm.startswith(b"\0asm")
+
+
+def test_weights_beside_the_network_lie_in_it_too(page_of, tmp_path: Path) -> None:
+    network, page = page_of()
+    onnx.save(onnx.load(network), tmp_path / "tiny.onnx", save_as_external_data=True, location="w", size_threshold=0)
+    other = export_web(tmp_path / "tiny.onnx", tmp_path / "map.html")
+    first, second = (
+        onnx.load_from_string(gzip.decompress(base64.b64decode(block(file.read_text(encoding="utf-8"), "network"))))
+        for file in (page, other)
+    )
+    (expected,), (found,) = first.graph.initializer, second.graph.initializer
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(found), onnx.numpy_helper.to_array(expected))
 
 
 def test_it_is_small_without_its_network(text: str) -> None:
@@ -86,6 +100,11 @@ def test_what_gives_no_logits_is_refused(page_of, tmp_path: Path) -> None:
     network = write_network(tmp_path / "shares.onnx", describe(), outputs=("probabilities",))
     with pytest.raises(ModelError, match=r"shares\.onnx gives probabilities, but a page needs logits"):
         export_web(network, tmp_path / "map.html")
+    floats = onnx.load(write_network(tmp_path / "floats.onnx", describe()))
+    floats.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    onnx.save(floats, tmp_path / "floats.onnx")
+    with pytest.raises(ModelError, match=r"floats\.onnx takes floats"):
+        export_web(tmp_path / "floats.onnx", tmp_path / "map.html")
     with pytest.raises(ModelError, match=r"map\.txt must end in \.html"):
         export_web(network, tmp_path / "map.txt")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
+import numpy as np
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from segshrink import formatting
@@ -23,7 +24,7 @@ from segshrink.files import replacing, scratch_folder
 from segshrink.imagery.cog import CLASSES_TAG
 from segshrink.model_description import ModelDescription
 from segshrink.model_file import ModelFile
-from segshrink.prediction.runtimes.onnx import OnnxBackend
+from segshrink.prediction.runtimes.onnx import OnnxBackend, read_whole
 from segshrink.prediction.runtimes.onnx_parts import part
 from segshrink.prediction.tiled import choose_tiling
 from segshrink.version import __version__
@@ -115,8 +116,10 @@ def _read_network(model: SegmentationModel | str | Path) -> tuple[str, bytes, Mo
         backend = OnnxBackend(onnx, threads=1)
         if "logits" not in backend.outputs or backend.description is None:
             raise ModelError(f"{onnx} gives {', '.join(backend.outputs)}, but a page needs logits; export it again")
+        if backend.description.dtype == "uint8" and backend.network.images.dtype != np.uint8:
+            raise ModelError(f"{onnx} takes floats for 8-bit pixels, but a page gives bytes; export it for bytes")
         name = backend.description.id if file is None else file.name
-        return name, part(onnx.read_bytes(), "logits"), backend.description
+        return name, part(read_whole(onnx), "logits"), backend.description
 
 
 def _render(name: str, origin: str | None, description: ModelDescription, network: bytes, parts: dict[str, str]) -> str:

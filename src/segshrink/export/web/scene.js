@@ -83,6 +83,10 @@ async function openPicture(file, model) {
     const { data } = context.getImageData(0, 0, width, height);
     const pixels = new Uint8Array(height * width * model.bands), valid = new Uint8Array(height * width).fill(1);
     for (let pixel = 0, at = 0; pixel < valid.length; pixel++) {
+      const red = data[4 * pixel];
+      if (model.bands === 1 && (data[4 * pixel + 1] !== red || data[4 * pixel + 2] !== red)) {
+        throw new Refusal(`the model takes 1 band, but ${file.name} is in color; save it in gray`);
+      }
       for (let band = 0; band < model.bands; band++) pixels[at++] = data[4 * pixel + band];
       if (!data[4 * pixel + 3]) valid[pixel] = 0;
     }
