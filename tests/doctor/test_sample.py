@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from segshrink.config import Recipe
 from segshrink.data import open_dataset
@@ -21,6 +23,8 @@ from segshrink.doctor.sample import (
     reordered,
 )
 from segshrink.evaluation import Confusion
+
+from .conftest import write_data
 
 
 def matrices(seed: int, *, crops: int = 5, classes: int = 4) -> np.ndarray:
@@ -126,3 +130,14 @@ def test_the_sample_shows_every_class_and_what_lies_around(sample: Sample) -> No
     window, (rows, cols) = sample.surroundings(0)
     assert torch.equal(window[0], image)  # a scene smaller than a tile is seen whole
     assert torch.equal(window[0, :, rows, cols], cut)
+
+
+def test_pixels_without_a_value_lie_outside(tmp_path: Path) -> None:
+    recipe = write_data(tmp_path)
+    for path in tmp_path.glob("val/images/*.png"):
+        picture = Image.open(path).convert("RGBA")
+        picture.paste((0, 0, 0, 0), (0, 0, 64, 128))
+        picture.save(path)
+    sample = draw_sample(open_dataset(recipe.data), images=8, size=128)
+    assert not sample.inside[:, :, :64].any()
+    assert sample.inside[:, :, 64:].all()

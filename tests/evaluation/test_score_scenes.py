@@ -11,6 +11,7 @@ import sklearn.metrics
 from PIL import Image
 
 from segshrink.classes import ClassMap
+from segshrink.data import Scene
 from segshrink.errors import DataError, FileError, ModelError
 from segshrink.evaluation import score_scenes
 from segshrink.evaluation.pictures import evenly_spaced
@@ -207,6 +208,31 @@ def test_agreement_with_itself_is_complete(scenes, tmp_path):
     run(FakePredictor(), scenes, tmp_path)
     agreement = run(FakePredictor(), scenes, reference=tmp_path).agreement
     assert agreement.accuracy == agreement.mean_iou == 1
+
+
+def test_pixels_without_a_value_are_neither_mapped_nor_compared_nor_kept(scenes, tmp_path):
+    run(FakePredictor(only=1), scenes, tmp_path / "earlier")  # as a version did that knew of no such pixels
+    valid = np.arange(31) < 10
+    partial = []
+    for item in scenes:
+        target = np.where(valid, item.target, np.uint8(255))
+        partial.append(Scene(item.name, item.image, target, np.broadcast_to(valid, target.shape)))
+    whole, half = FakePredictor(wrong=0), FakePredictor(wrong=0)
+    half.predict_array = lambda image: Prediction(
+        np.where(valid, 2 - whole.predict_array(image).index, 1).astype(np.uint8),
+        whole.predict_array(image).probabilities,
+    )
+    found = np.concatenate([half.predict_array(item.image).index[:, :10].ravel() for item in scenes])
+    for reference in ("earlier", "teacher"):
+        run(FakePredictor(wrong=0, only=1), partial, tmp_path / "teacher")
+        evaluation = run(half, partial, tmp_path / "student", reference=tmp_path / reference)
+        shares = np.bincount(found, minlength=3) / found.size
+        assert [area.mapped for area in evaluation.areas] == pytest.approx(shares.tolist())
+        assert evaluation.agreement.accuracy == pytest.approx(shares[1])
+    for path in sorted((tmp_path / "student" / "evaluation").rglob("scene-004*.png")):
+        kept = np.asarray(Image.open(path))
+        assert (kept[:, 10:] == 255).all(), path
+        assert (kept[:, :10] != 255).any(), path
 
 
 def test_agreement_refuses_what_does_not_compare(scenes, tmp_path):

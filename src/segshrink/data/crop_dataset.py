@@ -205,11 +205,10 @@ def _stacked(values: list[Any]) -> Tensor:
 def _read(store: SceneStore, index: int, plan: CropPlan, layers: Mapping[str, Layer]) -> dict[str, Any]:
     """Cut a crop of the scene with that number in the store; only pixels that have a value are inside."""
     rows = _rows(plan)
-    valid = store.valid(index, rows)
     crop = {
         "image": cut(store.image(index, rows), plan),
         "target": cut(store.mask(index, rows), plan, fill=IGNORE_INDEX, order="nearest"),
-        "inside": inside(plan, store.shape(index)) if valid is None else cut(valid, plan, fill=False, order="nearest"),
+        "inside": inside(plan, store.shape(index), store.valid(index, rows)),
         "sample": plan.sample,
     }
     return crop | {name: cut(layer(plan.sample), plan) for name, layer in layers.items()}

@@ -121,8 +121,16 @@ def cut(
     return _own(_oriented(window, plan), array)
 
 
-def inside(plan: CropPlan, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return (size, size) bools: False where the crop reaches outside a scene of ``shape`` (height, width)."""
+def inside(plan: CropPlan, shape: tuple[int, int], valid: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+    """Return (size, size) bools: False where the crop reaches outside a scene, or this has no value.
+
+    Args:
+        plan: Where the crop lies.
+        shape: (height, width) of the scene.
+        valid: (H, W) which of its pixels have a value; None: all have.
+    """
+    if valid is not None:
+        return cut(valid, plan, fill=False, order="nearest")
     rows = plan.row + _nearest(plan.height, plan.size)
     cols = plan.col + _nearest(plan.width, plan.size)
     valid_rows = (rows >= 0) & (rows < shape[0])

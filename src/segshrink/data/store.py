@@ -45,11 +45,13 @@ class Scene:
         name: The sample's name.
         image: (H, W, bands) raw pixel values.
         target: (H, W) uint8 class indices, 255 = ignore.
+        valid: (H, W) which pixels have a value; None: all have.
     """
 
     name: str
     image: NDArray[Any]
     target: NDArray[np.uint8]
+    valid: NDArray[np.bool_] | None = None
 
 
 class SceneStore:
@@ -306,7 +308,7 @@ class SceneStore:
 def scenes(store: SceneStore) -> Iterator[Scene]:
     """Yield all samples of a store as scenes, in order."""
     for index, sample in enumerate(store.samples):
-        yield Scene(sample.name, store.image(index), store.mask(index))
+        yield Scene(sample.name, store.image(index), store.mask(index), store.valid(index))
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Sample:
     Attributes:
         images: Raw pixel values (n, bands, size, size), uint8 or float32.
         targets: Class indices (n, size, size) int64, 255 where unlabeled or outside the scene.
-        inside: Bool (n, size, size), False outside the scene.
+        inside: Bool (n, size, size), False outside the scene and where the image has no value.
         plans: Where the crops lie.
         store: The scenes they were cut from.
     """
@@ -135,10 +135,14 @@ def draw_sample(
     return Sample(
         images=torch.stack([_tensor(cut(store.image(plan.sample), plan)).permute(2, 0, 1) for plan in plans]),
         targets=torch.stack([_target(store, plan) for plan in plans]),
-        inside=torch.stack([torch.from_numpy(inside(plan, store.shape(plan.sample))) for plan in plans]),
+        inside=torch.stack([_inside(store, plan) for plan in plans]),
         plans=tuple(plans),
         store=store,
     )
+
+
+def _inside(store: SceneStore, plan: CropPlan) -> Tensor:
+    return torch.from_numpy(inside(plan, store.shape(plan.sample), store.valid(plan.sample)))
 
 
 def _target(store: SceneStore, plan: CropPlan) -> Tensor:

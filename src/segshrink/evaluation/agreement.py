@@ -17,7 +17,7 @@ from segshrink.run_folder import RunFolder
 
 
 class Comparison:
-    """Counts where a reference predicts the same, over every pixel, labeled or not.
+    """Counts where a reference predicts the same, over every pixel that has a value, labeled or not.
 
     Args:
         reference: Run folder of the reference, evaluated on the same scenes.
@@ -41,14 +41,17 @@ class Comparison:
         self._images = 0
 
     def count(self, scene: str, index: NDArray[np.uint8]) -> None:
-        """Compare predicted classes (H, W) of a scene.
+        """Compare predicted classes (H, W) of a scene, 255 where the image has no value.
 
         Raises:
             FileError: The reference stored no prediction of it, or it is damaged.
             DataError: The stored one has another size.
         """
+        stored = self._stored(scene)
+        if stored.shape == index.shape:
+            stored = np.where(index == IGNORE_INDEX, index, stored)
         try:
-            self._confusion.update(index, self._stored(scene))
+            self._confusion.update(index, stored)
         except DataError as error:
             raise DataError(f"can't compare with the prediction of {self._name}: {error}") from error
         self._images += 1

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from segshrink.classes import ClassMap
+from segshrink.classes import IGNORE_INDEX, ClassMap
 from segshrink.colors import format_color
 from segshrink.errors import DataError, ModelError
 from segshrink.evaluation.agreement import Comparison
@@ -46,7 +46,11 @@ class ArrayPredictor(Protocol):
 
 
 class LabeledScene(Protocol):
-    """What it is evaluated on: ``segshrink.data.Scene``."""
+    """What it is evaluated on: ``segshrink.data.Scene``.
+
+    It may have ``valid`` as well, (H, W) bools: where it is False there is no image, and no prediction is kept or
+    counted. Without it, or with None, the image is everywhere.
+    """
 
     @property
     def name(self) -> str:
@@ -208,18 +212,21 @@ class _Tally:
             self.calibration.update(prediction.probabilities, scene.target, prediction=prediction.index)
             if self.soft_answers is not None:
                 self.soft_answers.update(prediction.probabilities, scene.target)
+            index, valid = prediction.index, getattr(scene, "valid", None)
+            if valid is not None:
+                index = np.where(valid, index, np.uint8(IGNORE_INDEX))
             if self.comparison is not None:
-                self.comparison.count(scene.name, prediction.index)
+                self.comparison.count(scene.name, index)
         except (DataError, ModelError) as error:
             raise type(error)(f"scene '{scene.name}': {error}") from error
         self.confusion.merge(confusion)
-        self.areas.update(prediction.index, confusion.matrix)
+        self.areas.update(index, confusion.matrix)
         self.marginals.append(marginals(confusion.matrix))
         if self.border is not None:
             inner = without_borders(scene.target, self.border)
-            self.inner.append(Confusion(len(self.classes)).update(prediction.index, inner).matrix)
+            self.inner.append(Confusion(len(self.classes)).update(index, inner).matrix)
         scores, pixels = confusion.scores(), int(confusion.matrix.sum())
-        shown = None if files is None else files.keep(scene.name, scene.image, scene.target, prediction.index)
+        shown = None if files is None else files.keep(scene.name, scene.image, scene.target, index)
         self.images.append(
             ImageRecord(
                 name=scene.name,
