@@ -98,6 +98,30 @@ def test_a_class_is_averaged_over_those_who_know_it() -> None:
     assert none.logits(torch.zeros(1, 3, 2, 2))[0, 1, 0, 0] == -torch.inf
 
 
+def test_who_knows_one_class_says_how_likely_it_is_against_all_else() -> None:
+    one = ClassMapping(((1,), (), ()))
+    unlikely, likely = says(0.9, 0.1, known=one), says(0.2, 0.8, known=one)
+    sure = says(0.1, 0.1, 0.8)
+    average = np.array([0.1, 0.1, 0.8])
+    assert probabilities(Ensemble([sure, unlikely], [1, 1])) == pytest.approx(average.tolist())
+    average[0] = (0.8 * 0.1 + 0.9 * 0.1) / (0.8 + 0.9)
+    weighed = Ensemble([sure, unlikely], [1, 1], combine="confidence")
+    assert probabilities(weighed) == pytest.approx(average.tolist())
+    undecided = says(0.5, 0.5, known=one)
+    assert probabilities(Ensemble([sure, undecided], [1, 9])) == pytest.approx([0.1, 0.1, 0.8])
+
+    def odds(teacher: Teacher) -> float:
+        logits = teacher.logits(torch.zeros(1, 3, 4, 5))
+        assert (logits[:, 1:] == -torch.inf).all()
+        return float(logits[0, 0, 3, 2].sigmoid())
+
+    alone = Ensemble([unlikely, likely], [1, 2])
+    assert odds(alone) == pytest.approx((0.1 + 2 * 0.8) / 3)
+    assert odds(Ensemble([undecided, likely], [1, 1])) == pytest.approx(0.8)
+    assert odds(Ensemble([undecided], [1])) == 0.5
+    assert odds(Augmented(unlikely, flips=True, scales=[1.0, 2.0])) == pytest.approx(0.1)
+
+
 def test_who_says_nothing_about_a_pixel_leaves_it_to_the_others() -> None:
     silent, sure = says(1 / 3, 1 / 3, 1 / 3), says(0.7, 0.2, 0.1)
     assert probabilities(Ensemble([silent, sure], [5.0, 1.0])) == pytest.approx([0.7, 0.2, 0.1])

@@ -53,8 +53,11 @@ def test_several_unmapped_classes_count_together_and_several_mapped_ones_too() -
 
 def test_a_single_known_class_is_heard_against_all_others() -> None:
     mapping = map_classes(STUDENT.names, ("crop", "water", "sky"))
-    found = mapping.apply(pixel(0.1, 0.5, 0.4)).flatten()
-    assert found[1].exp() == pytest.approx(0.1)
+    found = mapping.apply(pixel(0.1, 0.5, 0.4) + 3).flatten()
+    assert found[0] == -torch.inf
+    assert found[1].sigmoid() == pytest.approx(0.1)
+    merged = map_classes(STUDENT.names, ("maize", "wheat", "sky"), {"Crop": ["maize", "wheat"]})
+    assert merged.apply(pixel(0.1, 0.5, 0.4) - 2)[0, 1].sigmoid() == pytest.approx(0.6)
 
 
 def test_silent_pixels_teach_nothing() -> None:

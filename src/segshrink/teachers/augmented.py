@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segshrink.losses.shapes import resized
-from segshrink.teachers.probabilities import to_log_probabilities
 from segshrink.teachers.teacher import Teacher, scene_tensor
 
 _ROWS, _COLUMNS = 2, 3
@@ -100,5 +99,5 @@ class Augmented(Teacher):
         # Probabilities are resized, not logits: those of classes that the teacher doesn't know are infinite.
         total = torch.zeros((), device=images.device)
         for view in self.views:
-            total = total + view.undone(answer(view.of(images)).softmax(dim=1), size)
-        return self.without_unknown(to_log_probabilities(total / len(self.views)))
+            total = total + view.undone(self.to_probabilities(answer(view.of(images))), size)
+        return self.from_probabilities(total / len(self.views))

@@ -88,7 +88,7 @@ class BlackBox(Teacher):
             lambda pixels: torch.from_numpy(file.answer(pixels.numpy())), file.takes.scaling.bands, **sizes
         )
         runtime, classes = _RUNTIMES[file.network.runtime], file.gives.classes
-        parts = [runtime, self._key, settings, classes, self.mapping.channels, answer]
+        parts = [runtime, self._key, settings, classes, self.mapping.identity, answer]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def run_by(self, network: Network) -> BlackBox:

@@ -24,7 +24,6 @@ from segshrink.data.epochs import process_place
 from segshrink.errors import FileError, ModelError
 from segshrink.models.model import at_working_size
 from segshrink.teachers.cache_quantization import VERSION, NotFiniteError, decode, encode
-from segshrink.teachers.probabilities import to_log_probabilities
 from segshrink.teachers.teacher import OVERLAP, TILE, Teacher
 
 # Answers held open at once, so that their pages needn't be mapped anew, where the system allows so many open files.
@@ -188,8 +187,8 @@ def _asked(teacher: Teacher, store: SceneStore, number: int) -> NDArray[np.uint8
     # A copy: the teacher looks at it for long, in which the file behind a map may be cut short.
     logits = teacher.scene_logits(np.array(store.original(number)), name)
     if store.resize is not None:
-        likely = at_working_size(torch.from_numpy(logits)[None].softmax(dim=1), store.resize)
-        logits = teacher.without_unknown(to_log_probabilities(likely))[0].numpy()
+        likely = at_working_size(teacher.to_probabilities(torch.from_numpy(logits)[None]), store.resize)
+        logits = teacher.from_probabilities(likely)[0].numpy()
     expected = (len(teacher.classes), *store.shape(number))
     if logits.shape != expected:
         raise ModelError(f"the teacher '{teacher.name}' answers {logits.shape} about scene '{name}', not {expected}")

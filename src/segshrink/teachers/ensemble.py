@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segshrink.errors import ConfigError
-from segshrink.teachers.probabilities import to_log_probabilities
 from segshrink.teachers.teacher import Teacher
 
 
@@ -21,8 +20,9 @@ class Ensemble(Teacher):
     """The average of several teachers' probabilities, as log-probabilities.
 
     A class gets the average over the teachers that know it; then a pixel's classes are brought to a sum of one. So a
-    teacher for two classes and one for all the others make one for all. At pixels that a teacher says nothing about
-    (all its logits equal) the others speak; where none says anything, neither does the ensemble.
+    teacher for two classes and one for all the others make one for all. Who knows a single class says how likely it is
+    against everything else; where none knows another, the average is such log odds, too. At pixels that a teacher says
+    nothing about (all its logits equal) the others speak; where none says anything, neither does the ensemble.
 
     Args:
         teachers: At least one; all answer in the same classes.
@@ -93,15 +93,20 @@ class Ensemble(Teacher):
         shares = torch.zeros_like(answers[0])
         for place, logits in zip(members, answers, strict=True):
             teacher, weight = self.parts[place], self.weights[place]
-            probabilities = logits.softmax(dim=1)
-            share = probabilities.amax(dim=1, keepdim=True) * weight if self.combine == "confidence" else weight
+            probabilities = teacher.to_probabilities(logits)
             known = list(teacher.known)
             kept = logits[:, known]
-            speaks = kept.amax(dim=1, keepdim=True) > kept.amin(dim=1, keepdim=True) if len(known) > 1 else True
+            if len(known) > 1:
+                largest = probabilities.amax(dim=1, keepdim=True)
+                speaks = kept.amax(dim=1, keepdim=True) > kept.amin(dim=1, keepdim=True)
+            else:
+                largest = kept.abs().sigmoid()
+                speaks = kept != 0
+            share = largest * weight if self.combine == "confidence" else weight
             total[:, known] += probabilities[:, known] * share * speaks
             shares[:, known] += share * speaks
         average = total / shares.clamp_min(torch.finfo(shares.dtype).tiny)
+        if len(self.known) == 1:
+            return self.from_probabilities(average.masked_fill(shares == 0, 0.5))
         sums = average.sum(dim=1, keepdim=True)
-        return self.without_unknown(
-            to_log_probabilities(torch.where(sums > 0, average / sums, torch.ones_like(average)))
-        )
+        return self.from_probabilities(torch.where(sums > 0, average / sums, torch.ones_like(average)))

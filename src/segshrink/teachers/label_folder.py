@@ -77,7 +77,7 @@ class LabelFolder(Teacher):
         """SHA-256 of the maps' names, sizes and bytes when first asked, of the adapter and of the classes."""
         if self._identity is None:
             files = [(path.name, path.stat().st_size, content_key(path)) for _, path in sorted(self._files.items())]
-            settings = [self._adapter.output, self._adapter.confidence, self._names, self.mapping.channels]
+            settings = [self._adapter.output, self._adapter.confidence, self._names, self.mapping.identity]
             parts = [files, settings, self.classes.to_dict()]
             self._identity = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         return self._identity

@@ -31,21 +31,29 @@ class ClassMapping:
         """The student's classes that the teacher knows."""
         return tuple(index for index, group in enumerate(self.channels) if group)
 
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What a teacher's answers depend on; JSON-able."""
+        # Answers about a single class that earlier versions cached were compared with nothing.
+        return self.channels if len(self.known) > 1 else (*self.channels, "log odds")
+
     def apply(self, logits: Tensor) -> Tensor:
         """Turn the teacher's logits (N, K, H, W) into the student's (N, C, H, W).
 
         Where classes are reordered or one to one, channels are picked; a group of channels becomes the logarithm of
         its summed exponentials, which sums its probabilities; a missing class gets -inf. Where channels that stand for
         no class have more than half of the probability, the teacher says nothing about the pixel: all logits of known
-        classes are equal.
+        classes are equal. A single known class gets the logarithm of its odds against all other channels.
         """
         picked = self._picked(logits)
         unused = self.unused(logits.shape[1])
-        # Of a single class its logit tells how likely it is against all others.
-        if not unused or len(self.known) < 2:
+        if not unused:
             return picked
+        others = logits[:, unused].logsumexp(dim=1, keepdim=True)
+        if len(self.known) == 1:
+            return picked - others
         mapped = sorted({channel for group in self.channels for channel in group})
-        silent = logits[:, unused].logsumexp(dim=1, keepdim=True) > logits[:, mapped].logsumexp(dim=1, keepdim=True)
+        silent = others > logits[:, mapped].logsumexp(dim=1, keepdim=True)
         nothing = torch.full((1, len(self.channels), 1, 1), -torch.inf, dtype=picked.dtype, device=picked.device)
         nothing[:, list(self.known)] = 0
         return torch.where(silent, nothing, picked)

@@ -20,6 +20,7 @@ from segshrink.prediction.logits import most_likely, softmax_in_place
 from segshrink.prediction.pixel_units import check_units
 from segshrink.prediction.runtimes.torch import TorchBackend
 from segshrink.teachers.mapping import ClassMapping
+from segshrink.teachers.probabilities import to_log_probabilities
 from segshrink.working_size import Resize, depends_on_image, zoom
 
 # Tiles of a scene that a teacher answers about, in pixels at its working size; part of every cached answer's name.
@@ -105,7 +106,8 @@ class Teacher(ABC):
     def logits(self, images: Tensor) -> Tensor:
         """Return float32 logits (N, C, H, W) at the input size, in the student's class order, without gradients.
 
-        Where all logits of known classes are equal, it says nothing about the pixel.
+        Where all logits of known classes are equal, it says nothing about the pixel. The logit of a single known class
+        is the logarithm of its odds against everything else, so 0 says nothing.
 
         Args:
             images: Raw pixel values (N, bands, H, W), uint8 or float.
@@ -147,6 +149,16 @@ class Teacher(ABC):
         other = copy.copy(self)
         other.parts = tuple(parts)
         return other
+
+    def to_probabilities(self, logits: Tensor) -> Tensor:
+        """Return probabilities (N, C, H, W): of the known classes among each other, of a single one against all else."""
+        return logits.softmax(dim=1) if len(self.known) > 1 else logits.sigmoid()
+
+    def from_probabilities(self, probabilities: Tensor) -> Tensor:
+        """Return the logits (N, C, H, W) that have these probabilities; below 1e-7 they count as that."""
+        if len(self.known) > 1:
+            return self.without_unknown(to_log_probabilities(probabilities))
+        return self.without_unknown(torch.logit(probabilities, eps=1e-7))
 
     def without_unknown(self, logits: Tensor) -> Tensor:
         """Give the classes (dimension 1) that it knows nothing about -inf, in place."""

@@ -244,7 +244,7 @@ class TorchTeacher(Teacher):
         settings = [
             type(network).__qualname__,
             description.to_dict() if description else None,
-            self.mapping.channels if self.mapping else None,
+            self.mapping.identity if self.mapping else None,
             self._declared,
             self._answer(),
         ]
