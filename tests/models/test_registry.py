@@ -11,6 +11,7 @@ import segmentation_models_pytorch
 import torch
 import torchvision
 
+from segshrink.config.recipe import OWN_NETWORKS
 from segshrink.errors import ModelError
 from segshrink.model_description import Normalization
 from segshrink.models import build_model, count_parameters, model_ids
@@ -127,6 +128,7 @@ def test_networks_with_limits_of_their_own_take_any_size(classes, identity):
 def test_ids_are_listed():
     ids = model_ids()
     assert {"mobile", "unet", "separable-unet", "smp:Unet/mobilenet_v2", "torchvision:fcn_resnet50"} <= set(ids)
+    assert {identity for identity in ids if ":" not in identity} == OWN_NETWORKS
 
 
 def test_named_normalizations():

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from segshrink.classes import VOC_CLASSES, ClassMap
+from segshrink.compression.search.candidates import list_candidates
 from segshrink.config import ModelChoice, Recipe, dump_yaml, load_recipe
 from segshrink.data import CropModule, open_dataset
 from segshrink.errors import ConfigError, FileError, ModelError
@@ -120,6 +121,24 @@ def test_classes_must_be_the_data_sets(recipe: Recipe, tmp_path: Path) -> None:
     started(["Roof", "Ground", "Sea"]).save(tmp_path / "other")
     with pytest.raises(ModelError, match="has the classes Roof, Ground, Sea, but Ground, Roof, Water are asked for"):
         chosen(recipe, id=str(tmp_path / "other"))
+
+
+def test_a_folder_with_the_name_of_a_network_is_written_like_a_folder(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    started(["Ground", "Roof", "Water"]).save(tmp_path / "mobile")
+    monkeypatch.chdir(tmp_path)
+    assert chosen(recipe, id="mobile").description.id == "mobile"
+    assert chosen(recipe, id="./mobile").description.id == "unet"
+    assert [list_candidates(ModelChoice(id=id))[0].family for id in ("mobile", "./mobile")] == ["mobile", "unet"]
+    for id in ("mobile", "./mobile"):
+        tell_random_start(ModelChoice(id=id))
+    assert ["mobile starts" in line for line in caplog.messages] == [True]
+    content = json.loads(recipe.model_dump_json())
+    for id, loaded in (("mobile", "mobile"), ("./mobile", str(tmp_path / "mobile"))):
+        content["student"]["model"] = {"id": id}
+        (tmp_path / "recipe.yaml").write_text(json.dumps(content))
+        assert load_recipe(tmp_path / "recipe.yaml").student.model.id == loaded
 
 
 def test_a_folder_that_is_not_there(recipe: Recipe, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from segshrink.config.base import Strict, is_open
 from segshrink.config.dataset import DatasetDescription
 from segshrink.config.messages import explain
-from segshrink.config.recipe import Recipe
+from segshrink.config.recipe import OWN_NETWORKS, Recipe
 from segshrink.config.search_space import OpenValue, close, parse_open, with_values
 from segshrink.config.teachers import Adapter, TeacherSource
 from segshrink.config.yaml_text import format_yaml, parse_yaml
@@ -275,7 +275,7 @@ def _unfolded(value: Any, key: str) -> Any:
 def _anchored_model(model: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Make the folder that a network's id names absolute: what is written like one, or holds a model in ``folder``."""
     identity = model.get("id")
-    if not isinstance(identity, str):
+    if not isinstance(identity, str) or identity in OWN_NETWORKS:
         return model
     if identity.startswith("hf:"):
         return {**model, "id": _found(identity, folder)}

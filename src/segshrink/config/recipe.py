@@ -13,6 +13,9 @@ from segshrink.config.teachers import Teaching
 from segshrink.config.training import NamedOptions, Training
 from segshrink.user_code import is_function
 
+# Ids that a folder could have for a name, too; they stand for the networks.
+OWN_NETWORKS = frozenset({"espnetv2", "mobile", "separable-unet", "unet"})
+
 
 class ModelChoice(Strict):
     """A network by id, with its options. A text alone is its ``id``."""
@@ -20,7 +23,8 @@ class ModelChoice(Strict):
     id: str
     """A network id: "unet", "separable-unet", "mobile", "espnetv2", "smp:Unet/resnet34",
     "torchvision:lraspp_mobilenet_v3_large"; "module:function" of your own code; or a model or run folder, relative to
-    the recipe, whose network, weights and normalization training starts from."""
+    the recipe, whose network, weights and normalization training starts from (one with the name of a network is written
+    "./mobile")."""
     options: Options = Field(default={})
     """Network options by name (unet: width, depth; separable-unet: width; espnetv2: scale; ...), or arguments of the
     function."""

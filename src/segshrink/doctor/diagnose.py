@@ -30,6 +30,7 @@ from segshrink.run_folder import RunFolder
 from segshrink.teachers import open_teacher, open_teachers
 from segshrink.teachers.teacher import TILE
 from segshrink.teachers.torch_teacher import for_crops
+from segshrink.training.build_student import is_folder
 
 # Crops looked at, as many as have the pixels of so many 256 pixels a side, within limits; and in brief.
 _CROPS, _FEWEST, _BRIEF = 32, 12, 6
@@ -93,7 +94,9 @@ def diagnose_recipe(
             teacher = open_teachers(teaching, dataset.classes, bands=dataset.bands)
             teacher = teacher if cached else for_crops(teacher, resize)
             matrices = VariantScores(teacher, sample).of(InputVariant())
-        folder = RunFolder(student) if student is not None and Path(student).is_dir() else None
+        folder = None
+        if student is not None and Path(student).is_dir() and is_folder(str(student)):
+            folder = RunFolder(student)
         findings += student_findings(model, folder, teacher, matrices, sample, recipe, brief=brief)
     return Diagnosis(recipe.data.name, len(sample), sample.size, ranked(findings))
 

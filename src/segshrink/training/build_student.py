@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segshrink.config import ModelChoice
+from segshrink.config.recipe import OWN_NETWORKS
 from segshrink.data import CropModule, Dataset, image_statistics, refuse_other_bands, training_distribution
 from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.formatting import listing
@@ -102,7 +103,7 @@ def check_teacher_bands(teacher: Teacher, dataset: Dataset) -> None:
 
 def tell_random_start(choice: ModelChoice) -> None:
     """Say so where nothing but chance says what a network's weights are at first."""
-    own = is_folder(choice.id) or is_function(choice.id)
+    own = choice.start is not None or is_folder(choice.id) or is_function(choice.id)
     brought = own or choice.id.startswith("hf:") or "weights" in choice.options
     if choice.encoder_weights is None and not brought:
         remedy = "; encoder_weights: imagenet starts it from ImageNet's" if may_have_imagenet_weights(choice.id) else ""
@@ -110,10 +111,10 @@ def tell_random_start(choice: ModelChoice) -> None:
 
 
 def is_folder(identity: str) -> bool:
-    """Tell whether a model's id is written like a folder, or is one or the name of a ready one."""
+    """Tell whether a model's id is written like a folder, or is one or the name of a ready one, but of no network."""
     path = Path(located(identity))
     written = path.is_absolute() or identity.startswith((".", "~")) or ("/" in identity and ":" not in identity)
-    return written or path.is_dir()
+    return written or (identity not in OWN_NETWORKS and path.is_dir())
 
 
 def inherit_from(student: SegmentationModel, teacher: Teacher) -> None:

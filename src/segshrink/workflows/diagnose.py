@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from segshrink.config import Recipe, TeacherSource, Teaching, as_recipe, load_dataset, load_recipe
+from segshrink.config.recipe import OWN_NETWORKS
 from segshrink.data import Dataset
 from segshrink.data.user_dataset import recipe_with_files
 from segshrink.doctor import Diagnosis, diagnose_recipe
@@ -52,7 +53,9 @@ def diagnose(
         ConfigError: There is no teacher, or the run names one that isn't trusted.
         FileError: A file is missing or unreadable.
     """
-    run = RunFolder(student) if student is not None and RunFolder(student).config_file.exists() else None
+    run = None
+    if student is not None and str(student) not in OWN_NETWORKS and RunFolder(student).config_file.exists():
+        run = RunFolder(student)
     described = Path(data) if data is not None else None
     if isinstance(recipe, Recipe):
         loaded = as_recipe(recipe, overrides)

@@ -19,6 +19,7 @@ from segshrink.model_file import CONFIG_FILE, ModelFile
 from segshrink.models.imagenet_hubs import IMAGENET, may_have_imagenet_weights
 from segshrink.profiling.load import is_busy
 from segshrink.records import Record
+from segshrink.training.build_student import is_folder
 
 Status = Literal["measured", "failed", "unfit", "not distilled", "distilled", "missed", "within", "chosen"]
 
@@ -284,7 +285,7 @@ def pruned(candidate: Candidate, *, macs: int, share: float) -> Candidate:
 def _recipe_student(student: ModelChoice) -> Candidate:
     """Return the recipe's student as it stands there."""
     folder = Path(located(student.id))
-    if folder.is_dir() or student.start is not None:
+    if is_folder(student.id) or student.start is not None:
         # Weights that training starts from without a folder are ESPNetv2's.
         identity = _ModelConfig.read(ModelFile.find(folder).parts[0]).id if folder.is_dir() else "espnetv2"
         return Candidate(_slug(folder.name), _family_of(identity), student.id, from_recipe=True, keeps_weights=True)

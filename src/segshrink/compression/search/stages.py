@@ -38,7 +38,7 @@ from segshrink.records import Record
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher, open_teachers
 from segshrink.training import describe_teacher, evaluate_run, profile_runs, train
-from segshrink.training.build_student import build_chosen
+from segshrink.training.build_student import build_chosen, is_folder
 
 # Options of a network that fetch weights; an untrained candidate needs none.
 _FETCHING = ("weights",)
@@ -285,7 +285,7 @@ class SearchStages:
         student = self.recipe.student
         if student is not None and candidate.id == student.model.start:
             return build_chosen(student.model, dataset, lambda: Normalization.named("half", dataset.bands))
-        if Path(candidate.id).is_dir():
+        if is_folder(candidate.id):
             model = load_model(candidate.id, classes=dataset.classes, bands=dataset.bands)
         else:
             model = build_model(
