@@ -14,7 +14,7 @@ from torch import nn
 
 from segshrink.config import Consistency, Recipe
 from segshrink.errors import ConfigError
-from segshrink.training import train
+from segshrink.training import SegmentationTask, train
 from segshrink.training.consistency import SelfTeacher, consistency_loss
 
 from .conftest import write_scene
@@ -43,6 +43,24 @@ def test_only_sure_pixels_of_unlabeled_crops_get_pseudo_labels():
     inside = torch.tensor([[[True, True, False]]] * 2)
     labels = SelfTeacher(network, Consistency(threshold=0.9)).labels(images, targets, inside)
     assert labels[0].tolist() == [[0, 255, 255]]
+
+
+class Foreign(nn.Module):
+    """Gives one channel at half the size in a dictionary, as networks of other libraries do."""
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        assert images.is_floating_point()
+        return {"aux": images, "out": nn.functional.avg_pool2d(images[:, :1], 2)}
+
+
+def test_it_is_asked_as_the_task_asks_the_network() -> None:
+    task = SegmentationTask(Foreign(), consistency=Consistency(threshold=0.9))
+    images = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    images[..., 2:] = 9
+    labels = task.self_teacher.labels(images, torch.full((1, 4, 4), 255), None)
+    confidence, classes = task(images).softmax(dim=1).max(dim=1)
+    assert labels.tolist() == classes.masked_fill(confidence < 0.9, 255).tolist()
+    assert labels[0, 0].tolist() == [255, 255, 1, 1]
 
 
 def test_the_average_follows_and_never_learns_itself():

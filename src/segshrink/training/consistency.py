@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 from segshrink.classes import IGNORE_INDEX
 from segshrink.config import Augmentation, Consistency
 from segshrink.training.moving_average import moving_average
+from segshrink.training.network_logits import logits_of
 
 # The batch's key of what unlabeled pixels are taken for.
 PSEUDO = "pseudo"
@@ -49,7 +50,7 @@ class SelfTeacher(nn.Module):
         pseudo = torch.full_like(targets, IGNORE_INDEX, dtype=torch.long)
         unlabeled = (targets == IGNORE_INDEX).flatten(1).all(dim=1)
         if unlabeled.any():
-            confidence, classes = self.average(images[unlabeled]).softmax(dim=1).max(dim=1)
+            confidence, classes = logits_of(self.average.module, images[unlabeled]).softmax(dim=1).max(dim=1)
             sure = confidence >= self.settings.threshold
             if inside is not None:
                 sure &= inside[unlabeled]

@@ -20,17 +20,16 @@ from torch.optim.lr_scheduler import LambdaLR
 from segshrink.classes import IGNORE_INDEX
 from segshrink.config import Augmentation, Consistency, Training
 from segshrink.data.mixing import blended, cut_mixed
-from segshrink.errors import DataError, ModelError, TrainingError
+from segshrink.errors import DataError, TrainingError
 from segshrink.evaluation import Confusion
 from segshrink.losses import WeightedTerm, build_term, label_terms
-from segshrink.losses.shapes import resized
 from segshrink.models import SegmentationModel
-from segshrink.models.outputs import chosen_output
 from segshrink.prediction import Predictor
 from segshrink.prediction.runtimes.torch import TorchBackend
 from segshrink.training.consistency import PSEUDO, SelfTeacher, consistency_loss
 from segshrink.training.depthwise import QuickDepthwise
 from segshrink.training.global_batch import Share, gathered_objects
+from segshrink.training.network_logits import logits_of
 from segshrink.training.optimizers import build_optimizer, build_schedule
 from segshrink.working_size import Resize
 
@@ -114,17 +113,7 @@ class SegmentationTask(lightning.LightningModule):
             ModelError: The network gives something else.
         """
         with nullcontext() if self.settings.compile else QuickDepthwise():
-            if isinstance(self.model, SegmentationModel):
-                logits: Tensor = self.model(images)
-                return logits
-            outputs = self.model(images.float())
-        name = type(self.model).__name__
-        scores = chosen_output(outputs, name=name).float()
-        if scores.ndim != 4:
-            raise ModelError(f"{name} gives {tuple(scores.shape)}, but logits (N, classes, H, W) are trained")
-        if scores.shape[1] == 1:
-            scores = torch.cat([torch.zeros_like(scores), scores], dim=1)
-        return resized(scores, (images.shape[2], images.shape[3]))
+            return logits_of(self.model, images)
 
     def term_values(self, batch: Batch) -> dict[str, Tensor]:
         """Return the unweighted value of every term of a batch, with its graph, by the keys of ``labeled_terms``."""
