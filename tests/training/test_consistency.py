@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import lightning
 import numpy as np
 import pytest
 import torch
@@ -71,6 +72,24 @@ def test_the_average_follows_and_never_learns_itself():
     teacher.update(network)
     assert float(teacher.average.module.gain) == pytest.approx(1 + 9 / 11)
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+@pytest.mark.parametrize(("accumulate", "updates"), [(1, 6), (2, 4)])
+def test_the_average_follows_each_step_of_the_optimizer(accumulate: int, updates: int) -> None:
+    task = SegmentationTask(nn.Conv2d(3, 2, 1), consistency=Consistency())
+    batch = {"image": torch.zeros(2, 3, 8, 8), "target": torch.full((2, 8, 8), 255), "inside": None}
+    batch["recolored"] = batch["image"]
+    trainer = lightning.Trainer(
+        max_epochs=2,
+        accumulate_grad_batches=accumulate,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(task, [batch] * 3)
+    assert int(task.self_teacher.average.n_averaged) == updates
 
 
 def test_the_loss_is_over_all_unlabeled_pixels():

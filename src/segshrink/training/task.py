@@ -105,6 +105,7 @@ class SegmentationTask(lightning.LightningModule):
             build_schedule(self.settings, total=100, epochs=10)
         self._confusion: Confusion | None = None
         self._step_seed = seed
+        self._steps_before = 0
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the model's logits (N, C, H, W), float32, at the images' size.
@@ -160,6 +161,7 @@ class SegmentationTask(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Batch | Sequence[Any], batch_idx: int) -> None:
         """Make the network's own randomness a function of (seed, epoch, batch), so that resuming changes nothing."""
+        self._steps_before = self.trainer.global_step
         self._step_seed = derived_seed(self.seed, self.current_epoch, batch_idx)
         torch.manual_seed(derived_seed(self._step_seed, self.global_rank) if self.global_rank else self._step_seed)
         if self.current_epoch == batch_idx == 0:
@@ -189,8 +191,8 @@ class SegmentationTask(lightning.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Let the network's moving average follow it."""
-        if self.self_teacher is not None:
+        """Let the network's moving average follow it after each step of the optimizer."""
+        if self.self_teacher is not None and self.trainer.global_step > self._steps_before:
             self.self_teacher.update(self.model)
 
     def validation_step(self, batch: Batch | Sequence[Any], batch_idx: int, dataloader_idx: int = 0) -> Any:
