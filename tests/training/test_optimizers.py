@@ -64,6 +64,8 @@ def test_optimizers_of_torch_and_timm_go_by_their_names(written: Any, kind: type
         ({"name": "SGD", "options": {"speed": 2}}, "^optimizer 'SGD' can't be used: .*speed"),
         ({"name": "sgd", "options": {"speed": 2}}, "^optimizer 'sgd' can't be used: .*speed"),
         ("LBFGS", "^optimizer 'LBFGS' can't be used: LBFGS doesn't support per-parameter options"),
+        ({"name": "sgd", "options": {"weight_decay": 0.5}}, r"training\.weight_decay"),
+        ({"name": "SGD", "options": {"weight_decay": 0.5}}, r"training\.weight_decay"),
     ],
 )
 def test_optimizers_that_can_not_be_are_refused_before_training(written: Any, sentence: str) -> None:

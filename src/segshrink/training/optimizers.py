@@ -25,8 +25,10 @@ def build_optimizer(settings: Training, parameters: Iterable[nn.Parameter]) -> O
     """Return the optimizer that the settings name; norms and biases don't decay.
 
     Raises:
-        ConfigError: Neither torch nor timm has it, or it refuses its options.
+        ConfigError: Neither torch nor timm has it, or it refuses its options; or ``weight_decay`` is one of these.
     """
+    if "weight_decay" in settings.optimizer.options:
+        raise ConfigError("'weight_decay' is no option of the optimizer; write it as training.weight_decay")
     parameters = list(parameters)
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
