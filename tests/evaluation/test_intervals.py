@@ -99,6 +99,15 @@ def test_a_model_differs_from_itself_by_nothing():
     assert paired_bootstrap(same, same) == (0, 0)
 
 
+def test_images_without_labels_are_not_drawn_in_pairs():
+    sides = [matrices(images=3, seed=seed) for seed in (1, 2)]
+    blank = np.zeros((2, 4, 4), int)
+    expected, found = (
+        paired_bootstrap(*([evaluation(np.concatenate([side, rest]))] for side in sides)) for rest in (blank[:0], blank)
+    )
+    assert found == expected
+
+
 def test_other_images_and_old_evaluations_are_not_paired():
     whole = evaluation(matrices())
     with pytest.raises(DataError, match="same images"):

@@ -58,7 +58,7 @@ def paired_bootstrap(
     """Return the interval of a difference of mIoUs over sets of images drawn with replacement, the same for all models.
 
     The difference is that of the means over each side's models (seeds). It tells the spread over images; the one over
-    seeds is ``welch_interval``'s.
+    seeds is ``welch_interval``'s. Images without a labeled pixel aren't drawn.
 
     Args:
         first: Evaluations of the models whose mean is compared, all on the same images.
@@ -76,10 +76,9 @@ def paired_bootstrap(
         raise DataError("a paired bootstrap compares models on the same images; evaluate all on one split")
     if not all(image.counts for evaluation in sides for image in evaluation.per_image):
         raise DataError("an evaluation of an earlier version doesn't hold each image's counts; evaluate again")
-    scores = [
-        _resampled(np.array([image.counts for image in evaluation.per_image]), resamples=resamples, seed=seed)[0]
-        for evaluation in sides
-    ]
+    counts = [np.array([image.counts for image in evaluation.per_image]) for evaluation in sides]
+    labeled = counts[0][:, 0].any(axis=1)
+    scores = [_resampled(each[labeled], resamples=resamples, seed=seed)[0] for each in counts]
     difference = np.mean(scores[: len(first)], axis=0) - np.mean(scores[len(first) :], axis=0)
     return _middle(difference, level)
 
