@@ -67,6 +67,18 @@ def claimed(folder: Path, *, tidy: bool = True) -> Iterator[None]:
                 parent.rmdir()
 
 
+def is_abandoned(folder: Path) -> bool:
+    """Whether no process keeps a folder to itself; False where that can't be known, as of another host's."""
+    try:
+        holder = json.loads((resolved(folder) / _LOCK).read_text(encoding="utf-8"))
+        owner = ProcessIdentity.parse(holder["process"])
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):  # not written yet, or not to be read while it is locked
+        return False
+    return owner is not None and owner.runs() is False
+
+
 @contextmanager
 def claimed_name(lock: Path, *, name: str) -> Iterator[None]:
     """Keep something to this process during the block, by a file that is removed afterwards.

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import segshrink
 from segshrink.cli import main
+from segshrink.folder_lock import claimed
+from segshrink.machine import ProcessIdentity
 
 from .test_verbs import tiny_recipe
 
@@ -47,6 +50,12 @@ def test_the_time_left_follows_from_the_epochs_done(tmp_path: Path) -> None:
     rows = (run / "metrics.csv").read_text().splitlines()
     (run / "run.json").write_text(json.dumps({**record, "status": "running"}))
     (run / "metrics.csv").write_text("\n".join(rows[:3]) + "\n")
-    state = next(segshrink.watch(run))
+    with claimed(run):
+        state = next(segshrink.watch(run))
     assert state.epoch == 2
     assert state.seconds_left == pytest.approx(state.seconds)
+    # A process that was killed holds the folder no more, and may have left its lock.
+    assert [state.status for state in segshrink.watch(run)] == ["stopped"]
+    gone = replace(ProcessIdentity.own(), start=1)
+    (run / ".segshrink-lock").write_text(json.dumps({"process": str(gone), "host": "here", "since": "then"}))
+    assert [state.status for state in segshrink.watch(run)] == ["stopped"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +18,7 @@ from segshrink.classes import ClassMap
 from segshrink.config import Learner, Recipe, absolute_recipe
 from segshrink.config.launch import Launch
 from segshrink.data import CropModule, Dataset, SceneStore, open_dataset
-from segshrink.errors import ConfigError, DataError, TrainingError
+from segshrink.errors import ConfigError, DataError, FileError, TrainingError
 from segshrink.folder_lock import claimed
 from segshrink.losses import WeightedTerm, build_terms
 from segshrink.machine import describe_machine
@@ -25,7 +26,6 @@ from segshrink.models import SegmentationModel
 from segshrink.models.memory_efficient_relu import use_memory_efficient_relu
 from segshrink.run_folder import RunFolder
 from segshrink.run_records import ImageCounts, MachineRecord, RunRecord
-from segshrink.signals import Terminated
 from segshrink.teachers import Teacher, TeacherCache
 from segshrink.teachers.low_precision import in_precision
 from segshrink.teachers.torch_teacher import for_crops
@@ -106,7 +106,7 @@ def train(
         DataError: No validation scene has a labeled pixel.
         FileError: The folder holds another run, is in use by another process, or can't be written.
         TrainingError: The loss became NaN or infinite; a data loading process, or one that trains beside this, died.
-        KeyboardInterrupt: Ctrl-C. ``run.json`` says "stopped".
+        KeyboardInterrupt: Ctrl-C. As after any error ``run.json`` says "stopped".
         Terminated: The same for SIGTERM and SIGHUP.
     """
     if role is None:
@@ -181,8 +181,9 @@ class _Training:
                 write(status="running")
                 fit(trainer, task, data, checkpoint=self.folder.last_checkpoint if resume else None)
                 _save_kept(self.folder, model.with_resize(task.resize), keep=training.keep)
-            except (KeyboardInterrupt, Terminated):
-                write(status="stopped")
+            except BaseException:
+                with suppress(FileError):  # such as that of a full disk, which is what ended it
+                    write(status="stopped")
                 raise
         score = max(float(row[MEAN_IOU]) for row in metrics.rows if MEAN_IOU in row)
         result = RunResult(self.folder.path, score, trainer.global_step, float(metrics.rows[-1]["seconds"]))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from segshrink.errors import FileError
+from segshrink.folder_lock import is_abandoned
 from segshrink.run_folder import Metrics, RunFolder
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class TrainingState:
 
     Attributes:
         folder: The run folder.
-        status: Whether it trains, was stopped, or is done.
+        status: Whether it trains, was stopped (by a signal, an error, or because its process was killed), or is done.
         epoch: Epochs done.
         epochs: Epochs in all.
         seconds: Trained so far.
@@ -112,6 +113,10 @@ def _state(folder: RunFolder) -> TrainingState | None:
     if not folder.has_run:
         return None
     run, recipe = folder.run(), folder.recipe()
+    if run.status == "running" and is_abandoned(folder.path):
+        run = folder.run()  # which may have come to its end meanwhile
+        if run.status == "running":
+            run = run.model_copy(update={"status": "stopped"})
     learner = recipe.teacher if run.role == "teacher" else recipe.student
     if learner is None or run.status is None:
         raise FileError(f"{folder.path} holds no training to watch; give the run folder of train or distill")
