@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from segshrink import RunFolder, load_recipe
-from segshrink.config import Recipe
+from segshrink.config import NamedOptions, Recipe
+from segshrink.data import open_dataset
 from segshrink.errors import ConfigError, MissingExtraError
 from segshrink.training import train
+from segshrink.training.pace import measure_pace
 
 from ..workflows.test_verbs import tiny_recipe
 
@@ -39,6 +41,12 @@ def test_tensorboard_reads_losses_scores_and_pictures(tmp_path: Path) -> None:
     pictures = [tag for tag in events.Tags()["images"] if tag.startswith("val/")]
     assert len(pictures) == 2
     assert [(picture.height, picture.width) for picture in events.Images(pictures[0])] == [(64, 3 * 64)] * 2
+
+
+def test_steps_that_are_only_timed_are_not_tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segshrink.training.trackers._build", lambda *_: pytest.fail("tracked"))
+    recipe = load_recipe(tiny_recipe(tmp_path)).model_copy(update={"trackers": [NamedOptions(name="mlflow")]})
+    assert measure_pace(recipe, role="teacher", dataset=open_dataset(recipe.data)).step > 0
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own tables
@@ -102,9 +110,14 @@ def records(file: Path) -> Iterator[Any]:
             yield record
 
 
-def test_what_can_not_be_tracked_is_told_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="tracker 'tensorboard' can't be used: "):
-        trained(tmp_path, {"name": "tensorboard", "options": {"speed": 1}})
+@pytest.mark.parametrize("options", [{"speed": 1}, {"save_dir": "/dev/null/logs"}])
+def test_what_can_not_be_tracked_is_told_before_images_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("segshrink.training.run.load_data", lambda *_, **__: pytest.fail("decoded"))
+        with pytest.raises(ConfigError, match="tracker 'tensorboard' can't be used: "):
+            trained(tmp_path, {"name": "tensorboard", "options": options})
     assert not np.array(list((tmp_path / "run").glob("checkpoints/*"))).size
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(MissingExtraError, match="trackers"):

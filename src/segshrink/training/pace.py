@@ -59,7 +59,8 @@ def measure_pace(
         raise ValueError(f"the recipe has no {role}")
     short = learner.model_copy(update={"training": learner.training.model_copy(update={"epochs": 1})})
     crops = recipe.crops.model_copy(update={"per_epoch": _STEPS * recipe.crops.batch_size})
-    recipe = recipe.model_copy(update={"crops": crops, "teacher" if role == "teacher" else "student": short})
+    changes = {"crops": crops, "trackers": [], "teacher" if role == "teacher" else "student": short}
+    recipe = recipe.model_copy(update=changes)
     clock = _Clock()
     with scratch_folder() as scratch:
         train(

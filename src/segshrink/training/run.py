@@ -13,6 +13,7 @@ from typing import Any, Literal
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, LambdaCallback, WeightAveraging
+from lightning.pytorch.loggers import Logger
 
 from segshrink.classes import ClassMap
 from segshrink.config import Learner, Recipe, absolute_recipe
@@ -164,6 +165,7 @@ class _Training:
         work: Work = partial(alike.follow, teacher, dataset, threads=threads, resume=resume)
         with together(launch, training.processes, work, threads=threads) as processes:
             torch.set_num_threads(threads)
+            trackers = build_trackers(self.recipe, self.folder.path, self.role)
             inherits = opened is not None and self.recipe.distillation.inherit_encoder
             data, model = processes.in_turn(partial(self._loaded, dataset, notice=not (resume or inherits)))
             record = self._record(data.dataset, opened)
@@ -176,7 +178,7 @@ class _Training:
             metrics = MetricsFile(self.folder.metrics_file)
             # What a killed run took until its last whole epoch counts when it is resumed.
             each_epoch = LambdaCallback(on_train_epoch_end=lambda *_: write(status="running"))
-            trainer = self._trainer(processes, [metrics, each_epoch], data.dataset.classes)
+            trainer = self._trainer(processes, [metrics, each_epoch], data.dataset.classes, trackers)
             try:
                 write(status="running")
                 fit(trainer, task, data, checkpoint=self.folder.last_checkpoint if resume else None)
@@ -207,7 +209,7 @@ class _Training:
         data, model = processes.in_turn(partial(self._loaded, dataset))
         task = self._task(data, model, opened)
         del opened  # a cache may answer in its place
-        trainer = self._trainer(processes, [MetricsFile(self.folder.metrics_file)], data.dataset.classes)
+        trainer = self._trainer(processes, [MetricsFile(self.folder.metrics_file)], data.dataset.classes, [])
         fit(trainer, task, data, checkpoint=self.folder.last_checkpoint if resume else None)
 
     def _loaded(self, dataset: Dataset | None, *, notice: bool = False) -> tuple[CropModule, SegmentationModel]:
@@ -254,9 +256,9 @@ class _Training:
         task.sample_names, task.resize = data.sample_names, data.dataset.description.resize
         return task
 
-    def _trainer(self, processes: Processes, files: Sequence[Callback], classes: ClassMap) -> lightning.Trainer:
-        leads = processes.launch.rank == 0
-        trackers = build_trackers(self.recipe, self.folder.path, self.role) if leads else []
+    def _trainer(
+        self, processes: Processes, files: Sequence[Callback], classes: ClassMap, trackers: list[Logger]
+    ) -> lightning.Trainer:
         training, checkpoints = self.learner.training, self.folder.checkpoints
         callbacks: list[Callback] = [*files, InterruptBetweenSteps()]
         if self.progress is not None:

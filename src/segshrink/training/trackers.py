@@ -32,7 +32,7 @@ def build_trackers(recipe: Recipe, folder: Path, role: str) -> list[Logger]:
         role: Which of the recipe's networks.
 
     Raises:
-        ConfigError: A tracker refuses its options.
+        ConfigError: A tracker refuses its options, or can't write or reach its server.
         MissingExtraError: Its package isn't installed.
     """
     return [_build(choice, recipe, folder, role) for choice in recipe.trackers]
@@ -53,8 +53,11 @@ def _build(choice: NamedOptions, recipe: Recipe, folder: Path, role: str) -> Log
         logger.log_hyperparams(_flat(recipe.model_dump(mode="json", exclude_defaults=True)))
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"the tracker {choice.name}", "trackers") from error
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"tracker '{choice.name}' can't be used: {first_line(error)}; correct its options") from error
+    except Exception as error:  # anything may go wrong in a foreign program
+        raise ConfigError(
+            f"tracker '{choice.name}' can't be used: {first_line(error)}; correct its options, see that its server can be "
+            "reached, or leave it out of 'trackers'"
+        ) from error
     return logger
 
 

@@ -89,7 +89,7 @@ def measured_memory(recipe: Recipe, *, role: Role) -> float | None:
 
 def _train_briefly(recipe: Recipe, role: Role, out: Path, answer: Connection, trusted: Sequence[str]) -> None:
     crops = {"per_epoch": _STEPS * recipe.crops.batch_size * _learner(recipe, role).training.accumulate}
-    brief = _changed(recipe, role, crops, epochs=1, patience=None, keep="last")
+    brief = _changed(recipe, role, crops, epochs=1, patience=None, keep="last").model_copy(update={"trackers": []})
     try:
         with trusted_functions(*trusted):
             train_network(brief, out=out, role=role, dataset=_largest_judged(open_dataset(recipe.data)))
