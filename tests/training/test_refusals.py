@@ -16,6 +16,7 @@ from segshrink.data.crop_dataset import CropDataset
 from segshrink.errors import ConfigError, DataError, FileError, TrainingError
 from segshrink.folder_lock import claimed
 from segshrink.prediction.runtimes.torch import computes_in_bf16
+from segshrink.run_folder import RunFolder
 from segshrink.training import train
 from segshrink.training.hardware import lightning_precision
 
@@ -83,7 +84,7 @@ def test_two_processes_do_not_train_into_one_folder(short: Recipe, tmp_path: Pat
     assert [str(tmp_path) in str(error) for error in refused] == [True]
 
 
-def test_a_loading_process_that_is_killed_is_named(
+def test_a_loading_process_that_is_killed_is_named_and_fewer_go_on(
     short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(self: CropDataset, key: object) -> dict[str, object]:
@@ -93,6 +94,11 @@ def test_a_loading_process_that_is_killed_is_named(
     monkeypatch.setattr(CropDataset, "__getitem__", die)
     with pytest.raises(TrainingError, match=r"crops\.workers"):
         train(changed(short, crops__workers=1), out=tmp_path)
+    assert record_of(tmp_path)["status"] == "stopped"
+    monkeypatch.undo()
+    train(changed(short, crops__workers=0, trackers=["tensorboard"]), out=tmp_path, resume=True)
+    kept = RunFolder(tmp_path).recipe()
+    assert (kept.crops.workers, [tracker.name for tracker in kept.trackers]) == (0, ["tensorboard"])
 
 
 def test_small_crops_of_validation_cost_little(short: Recipe) -> None:

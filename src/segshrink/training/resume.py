@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segshrink.config import Recipe, Training
+from segshrink.config import Crops, Recipe, Training
 from segshrink.errors import ConfigError, FileError
 from segshrink.machine import LARGEST_THREADS
 from segshrink.run_folder import RunFolder
@@ -12,14 +12,14 @@ from segshrink.run_records import Role, RunRecord
 from segshrink.teachers import Teacher
 from segshrink.training.checkpoints import mend_checkpoint
 
-# What says where a training runs: it may go on elsewhere.
+# What says where a training runs: it may go on elsewhere, with other processes that load images, and other trackers.
 _PLACE = ("devices", "nodes", "strategy")
 
 
 def prepare_folder(
     folder: RunFolder, recipe: Recipe, role: Role, teacher: Teacher | None, *, resume: bool
 ) -> RunRecord | None:
-    """Create a run folder, or return the record of the run that it already holds.
+    """Create a run folder, or return the record of the run that it already holds, which goes on by this recipe.
 
     Raises:
         ConfigError: It holds a run of another recipe or role, or one that learned from another teacher.
@@ -39,6 +39,8 @@ def prepare_folder(
         check_same_teacher(folder.path, teacher)
     if record.status != "finished":
         mend_checkpoint(folder)
+        if recipe != folder.recipe():
+            folder.write_recipe(recipe)
     return record
 
 
@@ -66,11 +68,12 @@ def threads_of(record: RunRecord | None) -> int | None:
 
 
 def _anywhere(recipe: Recipe) -> Recipe:
-    """Return a recipe that says nothing about the devices of its trainings."""
+    """Return a recipe that says nothing about the devices of its trainings, their loading processes and trackers."""
     default = {name: getattr(Training(), name) for name in _PLACE}
     changes = {
         role: learner.model_copy(update={"training": learner.training.model_copy(update=default)})
         for role in ("teacher", "student")
         if (learner := getattr(recipe, role)) is not None
     }
-    return recipe.model_copy(update=changes)
+    crops = recipe.crops.model_copy(update={"workers": Crops().workers})
+    return recipe.model_copy(update={**changes, "crops": crops, "trackers": []})
