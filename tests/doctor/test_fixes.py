@@ -171,6 +171,13 @@ def test_lines_for_lists_and_presets_of_terms_are_whole_lists() -> None:
         "{name: channel_kl, weight: 3, options: {temperature: 8}}]"
     )
     assert "{name: channel_kl, weight: 0.6, " in listed.weights_line({1: 0.2})
+    defaults = [Term(name="cross_entropy"), Term(name="decoupled_kl"), Term(name="cross_image_relation")]
+    listed = RecipeTerms(Distillation(terms=defaults), supervised)
+    assert listed.temperature == 4
+    assert listed.temperature_line(8) == (
+        "distillation.terms: [{name: cross_entropy, weight: 1}, "
+        "{name: decoupled_kl, options: {temperature: 8}, weight: 1}, {name: cross_image_relation, weight: 1}]"
+    )
     preset = RecipeTerms(Distillation(preset="cwd"), supervised)
     null, line = preset.weights_line({0: 2, 1: 2}).splitlines()
     assert null == "distillation.preset: null"

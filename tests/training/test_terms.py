@@ -10,8 +10,9 @@ from torch import Tensor
 from segshrink.classes import ClassMap
 from segshrink.config import Distillation, Term
 from segshrink.errors import ConfigError
+from segshrink.losses import build_terms
 from segshrink.teachers import Teacher
-from segshrink.training.terms import student_terms
+from segshrink.training.terms import student_terms, teaching_temperature
 
 SUPERVISED = [Term(name="cross_entropy"), Term(name="dice", weight=0.5)]
 CLASSES = ClassMap.build([(name, None, None) for name in ("Ground", "Roof")])
@@ -74,3 +75,19 @@ def test_a_teacher_of_whole_scenes_wants_a_cache() -> None:
     with pytest.raises(ConfigError, match=r"'labels:soft' answers about whole scenes.*teacher_cache=true"):
         student_terms(Distillation(), SUPERVISED, teacher)
     assert student_terms(Distillation(teacher_cache=True), SUPERVISED, teacher)
+
+
+@pytest.mark.parametrize(
+    ("listed", "temperature"),
+    [
+        ([Term(name="cross_entropy")], None),
+        ([Term(name="cross_entropy"), Term(name="pixel_kl")], 1),
+        ([Term(name="pixel_kl", options={"temperature": 2.0}), Term(name="decoupled_kl")], 4),
+        ([Term(name="cross_entropy"), Term(name="cross_image_relation", options={"temperature": 9.0})], None),
+        ([Term(name="pixel_kl"), Term(name="channel_kl", student="encoder")], 1),
+    ],
+)
+def test_the_teaching_temperature_is_the_highest_that_logits_are_softened_with(
+    listed: list[Term], temperature: float | None
+) -> None:
+    assert teaching_temperature(build_terms(listed)) == temperature

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from segshrink.config import Distillation, Recipe, Term
 from segshrink.formatting import flow_yaml
 from segshrink.losses import REGISTRY, preset_terms
+from segshrink.training.terms import temperature_of
 
 Severity = Literal["fault", "warning", "fine"]
 _RANKS: Mapping[Severity, int] = {"fault": 0, "warning": 1, "fine": 2}
@@ -136,7 +137,8 @@ class RecipeTerms:
         """Temperature of the soft targets; that of the first term that has one."""
         if self.listed is None:
             return self.distillation.temperature
-        return next((float(term.options["temperature"]) for term in self.listed if "temperature" in term.options), 1.0)
+        temperatures = (temperature_of(term) for term in self.listed)
+        return next((float(each) for each in temperatures if each is not None), 1.0)
 
     @property
     def learns_features(self) -> bool:
@@ -151,7 +153,7 @@ class RecipeTerms:
             return recipe_line("distillation.temperature", temperature)
         other = {"temperature": temperature}
         return self._list_line(
-            term.model_copy(update={"options": term.options | other}) if "temperature" in term.options else term
+            term.model_copy(update={"options": term.options | other}) if temperature_of(term) is not None else term
             for term in self.listed
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -57,6 +57,11 @@ class Loss:
     def options(self) -> tuple[str, ...]:
         """Names of its options."""
         return tuple(name for name in self._keywords if name not in _FILLED_IN)
+
+    def default(self, option: str) -> Any:
+        """Return what an option is where it isn't given; None where there is no such option."""
+        parameter = inspect.signature(self.function).parameters.get(option)
+        return None if parameter is None else parameter.default
 
     @property
     def takes_weights(self) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from segshrink.config import Distillation, Term
 from segshrink.errors import ConfigError
 from segshrink.losses import REGISTRY, WeightedTerm, build_terms, preset_terms
+from segshrink.losses.terms import Term as BuiltTerm
 from segshrink.teachers import Teacher
 
 
@@ -74,8 +75,17 @@ def check_teacher(teacher: Teacher, terms: Sequence[WeightedTerm], *, cached: bo
 
 def teaching_temperature(terms: Sequence[WeightedTerm]) -> float | None:
     """Return the highest temperature that a teacher's answers are softened with; None where no term softens them."""
-    softened = [term.options["temperature"] for _, term in terms if "temperature" in term.options]
-    return max(softened, default=None)
+    temperatures = (temperature_of(term) for _, term in terms)
+    return max((each for each in temperatures if each is not None), default=None)
+
+
+def temperature_of(term: Term | BuiltTerm) -> float | None:
+    """Return the temperature that a term softens the teacher's logits with; None where it doesn't."""
+    loss = REGISTRY[term.name]
+    if loss.compares == "features" or term.student or term.teacher:
+        return None
+    temperature: float | None = term.options.get("temperature", loss.default("temperature"))
+    return temperature
 
 
 def _choices(distillation: Distillation, supervised: Sequence[Term]) -> Sequence[Term]:
