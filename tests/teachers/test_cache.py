@@ -263,9 +263,7 @@ def test_two_processes_build_one_cache(store: SceneStore, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("mapping", [None, ClassMapping(((), (1,)))])
-def test_answers_lie_on_the_grid_of_images_at_the_working_size(
-    store: SceneStore, mapping: ClassMapping | None
-) -> None:
+def test_answers_lie_on_the_grid_of_images_at_the_working_size(store: SceneStore, mapping: ClassMapping | None) -> None:
     teacher = new_teacher(mapping=mapping)
     small = SceneStore(store.samples, CLASSES, resize=0.5, folder=store.folder)
     cached = TeacherCache(teacher, [small])

@@ -13,7 +13,12 @@ import yaml
 import segshrink
 from segshrink.cli import main
 from segshrink.config import Recipe, load_recipe
+from segshrink.data import open_dataset
 from segshrink.errors import ConfigError, FileError
+from segshrink.run_folder import RunFolder
+from segshrink.run_records import RunRecord
+from segshrink.teachers.out_of_fold import open_out_of_fold
+from segshrink.training.bank import bank_record, member_recipes
 
 from ..cli.conftest import description, learner, write_scene
 
@@ -57,6 +62,26 @@ def test_members_leave_out_their_fold_and_count_up_seeds(trained: Path) -> None:
     assert models == ["unet", "unet", "separable-unet"]
     bank = json.loads((trained / "bank/bank.json").read_text())
     assert [len(member["unseen"]) for member in bank["members"]] == [1, 2, 0]
+
+
+def test_consistency_keeps_away_from_what_a_member_leaves_out_and_sees_what_it_learns_from(
+    trained: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe(trained / "recipe.yaml", ["data.unlabeled=*/images/*.jpg", "teacher.consistency={}"])
+    dataset = open_dataset(recipe.data)
+    for member, record in zip(member_recipes(recipe, dataset), bank_record(recipe, dataset).members, strict=True):
+        own = open_dataset(member.data)
+        learned = {sample.image.stem for sample in (*own.train, *own.unlabeled)}
+        assert not learned & {Path(name).name.split("-")[-1] for name in record.unseen}
+        assert not own.unlabeled
+    folder = RunFolder(tmp_path)
+    folder.write_run(RunRecord(role="teacher", name="tiny", data="tiny"))
+    changes = {"split": recipe.data.split.model_copy(update={"train": ["train/images/t0.jpg"], "groups": {}})}
+    folder.write_recipe(recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)}))
+    with pytest.raises(ConfigError, match="each teacher of .* has seen the ground of all 3 images"):
+        open_out_of_fold([tmp_path], dataset, dataset.train)
+    elsewhere = load_recipe(trained / "recipe.yaml", ["teacher.consistency={}"])
+    assert all(member.data.split.test is None for member in member_recipes(elsewhere, dataset))
 
 
 def test_a_bank_is_scored_as_one(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,7 +65,11 @@ def open_out_of_fold(
 
 def _learned(folder: RunFolder) -> list[set[Path]]:
     """Return the image files that each teacher of a folder learned from, or that show the ground of one of them."""
-    files = {sample.name: sample.image.resolve() for sample in open_dataset(folder.recipe().data).train}
+    recipe, role = folder.recipe(), folder.run().role
+    dataset, learner = open_dataset(recipe.data), recipe.teacher if role == "teacher" else recipe.student
+    uses_unlabeled = role == "student" or (learner is not None and learner.consistency is not None)
+    learned = (*dataset.train, *(dataset.unlabeled if uses_unlabeled else ()))
+    files = {sample.name: sample.image.resolve() for sample in learned}
     if not folder.has_bank:
         return [set(files.values())]
     return [{file for name, file in files.items() if name not in member.unseen} for member in folder.bank().members]

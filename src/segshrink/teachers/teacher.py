@@ -151,7 +151,7 @@ class Teacher(ABC):
         return other
 
     def to_probabilities(self, logits: Tensor) -> Tensor:
-        """Return probabilities (N, C, H, W): of the known classes among each other, of a single one against all else."""
+        """Return probabilities (N, C, H, W): of known classes among each other, of a single one against all else."""
         return logits.softmax(dim=1) if len(self.known) > 1 else logits.sigmoid()
 
     def from_probabilities(self, probabilities: Tensor) -> Tensor:

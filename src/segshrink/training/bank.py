@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from segshrink.config import Distillation, Recipe, TeacherLearner
 from segshrink.data import Dataset
 from segshrink.data.folds import folds, unseen
+from segshrink.data.pairing import find_unlabeled
 from segshrink.data.sources import Sample
 from segshrink.errors import ConfigError
 from segshrink.run_records import BankRecord, MemberRecord
@@ -20,13 +23,15 @@ def member_recipes(recipe: Recipe, dataset: Dataset) -> list[Recipe]:
     Raises:
         ConfigError: The recipe has no bank, or more folds than groups of training images.
     """
-    bank = _bank_of(recipe)
+    bank, consistent = _bank_of(recipe), set()
+    if bank.consistency is not None:
+        consistent = {pair.image for pair in find_unlabeled(dataset.description)}
     recipes = []
     for number, (model, left_out) in enumerate(zip(bank.models, _left_out(bank, dataset), strict=True)):
         teacher = bank.model_copy(update={"model": model, "members": [], "folds": None})
         changes = {"seed": recipe.seed + number, "teacher": teacher, "student": None, "distillation": Distillation()}
         if left_out:
-            split = _named_split(dataset, left_out)
+            split = _named_split(dataset, left_out, consistent)
             changes["data"] = recipe.data.model_copy(update={"split": recipe.data.split.model_copy(update=split)})
         recipes.append(recipe.model_copy(update=changes))
     return recipes
@@ -56,13 +61,18 @@ def _left_out(bank: TeacherLearner, dataset: Dataset) -> list[frozenset[str]]:
     return held + [frozenset()] * (len(bank.models) - len(held))
 
 
-def _named_split(dataset: Dataset, left_out: frozenset[str]) -> dict[str, list[str] | None]:
-    """Return the fields of a split that names every image, without those left out."""
+def _named_split(dataset: Dataset, left_out: frozenset[str], unlabeled: set[Path]) -> dict[str, list[str] | None]:
+    """Return the fields of a split that names every image, without those left out.
+
+    Those that would be learned from as unlabeled ones test.
+    """
 
     def paths(samples: tuple[Sample, ...]) -> list[str]:
         root = dataset.description.root
         return [sample.image.relative_to(root).as_posix() for sample in samples]
 
     train = tuple(sample for sample in dataset.train if sample.name not in left_out)
+    kept_away = tuple(sample for sample in dataset.train if sample.name in left_out and sample.image in unlabeled)
+    test = paths((*dataset.test, *kept_away)) or None
     whole = dict.fromkeys(("held_out", "random"))
-    return {"train": paths(train), "val": paths(dataset.val), "test": paths(dataset.test) or None, **whole}
+    return {"train": paths(train), "val": paths(dataset.val), "test": test, **whole}

@@ -12,10 +12,10 @@ from segshrink.models.outputs import chosen_output
 
 
 def logits_of(network: nn.Module, images: Tensor) -> Tensor:
-    """Return a network's logits (N, C, H, W), float32, at the images' size; ``SegmentationTask`` says of which networks.
+    """Return a network's logits (N, C, H, W), float32, at the images' size.
 
     Args:
-        network: A ``SegmentationModel``, or what gets the images in float32.
+        network: As ``SegmentationTask`` takes it; what is no ``SegmentationModel`` gets the images in float32.
         images: (N, bands, H, W).
 
     Raises:

@@ -189,7 +189,7 @@ class _Training:
                 raise
         score = max(float(row[MEAN_IOU]) for row in metrics.rows if MEAN_IOU in row)
         result = RunResult(self.folder.path, score, trainer.global_step, float(metrics.rows[-1]["seconds"]))
-        reached = {"steps": result.steps, "epochs": trainer.current_epoch, "seconds": result.seconds}
+        reached = {"steps": result.steps, "epochs": int(metrics.rows[-1]["epoch"]), "seconds": result.seconds}
         write(status="finished", **reached, best_mean_iou=score)
         self.folder.previous_checkpoint.unlink(missing_ok=True)
         return result
@@ -349,6 +349,8 @@ def _opened(teacher: Teacher | Callable[[], Teacher] | None) -> Teacher | None:
 def _finished(folder: RunFolder, record: RunRecord) -> RunResult:
     if record.best_mean_iou is None or record.steps is None or record.seconds is None:
         raise DataError(f"the run in {folder.path} doesn't say how far it came; train into another folder")
+    if not folder.model.is_dir():
+        raise FileError(f"the run in {folder.path} is finished, but {folder.model} is gone; train into another folder")
     return RunResult(folder.path, record.best_mean_iou, record.steps, record.seconds)
 
 

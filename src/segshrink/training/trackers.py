@@ -55,8 +55,8 @@ def _build(choice: NamedOptions, recipe: Recipe, folder: Path, role: str) -> Log
         raise MissingExtraError(f"the tracker {choice.name}", "trackers") from error
     except Exception as error:  # anything may go wrong in a foreign program
         raise ConfigError(
-            f"tracker '{choice.name}' can't be used: {first_line(error)}; correct its options, see that its server can be "
-            "reached, or leave it out of 'trackers'"
+            f"tracker '{choice.name}' can't be used: {first_line(error)}; correct its options, see that its server can "
+            "be reached, or leave it out of 'trackers'"
         ) from error
     return logger
 
