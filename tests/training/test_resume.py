@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from segshrink.config import Recipe, Term
 from segshrink.data import CropModule, open_dataset
-from segshrink.errors import ConfigError
+from segshrink.errors import ConfigError, FileError
 from segshrink.evaluation import Confusion
 from segshrink.losses import build_terms
 from segshrink.models import build_model
@@ -91,8 +91,11 @@ def test_a_run_that_stopped_early_trains_no_further(
         with pytest.raises(RuntimeError, match="killed"):
             train(patient, out=tmp_path)
     result = train(patient, out=tmp_path, resume=True)
-    assert (result.mean_iou, result.steps) == (pytest.approx(0.9), 4)
+    assert (result.mean_iou, result.steps, record_of(tmp_path)["epochs"]) == (pytest.approx(0.9), 4, 2)
     assert best_epoch(tmp_path) == 1
+    shutil.rmtree(tmp_path / "model")
+    with pytest.raises(FileError, match="model is gone"):
+        train(patient, out=tmp_path, resume=True)
 
 
 def test_the_last_averaged_state_is_handed_over_and_validation_scenes_are_read_once(
