@@ -78,7 +78,7 @@ def test_consistency_keeps_away_from_what_a_member_leaves_out_and_sees_what_it_l
     folder.write_run(RunRecord(role="teacher", name="tiny", data="tiny"))
     changes = {"split": recipe.data.split.model_copy(update={"train": ["train/images/t0.jpg"], "groups": {}})}
     folder.write_recipe(recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)}))
-    with pytest.raises(ConfigError, match="each teacher of .* has seen the ground of all 3 images"):
+    with pytest.raises(ConfigError, match=r"each teacher of .* has seen the ground of all 3 images"):
         open_out_of_fold([tmp_path], dataset, dataset.train)
     elsewhere = load_recipe(trained / "recipe.yaml", ["teacher.consistency={}"])
     assert all(member.data.split.test is None for member in member_recipes(elsewhere, dataset))
