@@ -172,7 +172,7 @@ def find_unlabeled(description: DatasetDescription, found: Found) -> tuple[Pair,
 
     Args:
         description: The data set.
-        found: What ``find_pairs`` found: those that it excluded are left out, and names that it gave aren't given again.
+        found: What ``find_pairs`` found; what it excluded is left out, and names that it gave aren't given again.
 
     Raises:
         FileError: The root folder or list file is missing.

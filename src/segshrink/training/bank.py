@@ -7,7 +7,7 @@ from pathlib import Path
 from segshrink.config import Distillation, Recipe, TeacherLearner
 from segshrink.data import Dataset
 from segshrink.data.folds import folds, unseen
-from segshrink.data.pairing import find_unlabeled
+from segshrink.data.pairing import find_pairs, find_unlabeled
 from segshrink.data.sources import Sample
 from segshrink.errors import ConfigError
 from segshrink.run_records import BankRecord, MemberRecord
@@ -25,7 +25,8 @@ def member_recipes(recipe: Recipe, dataset: Dataset) -> list[Recipe]:
     """
     bank, consistent = _bank_of(recipe), set()
     if bank.consistency is not None:
-        consistent = {pair.image for pair in find_unlabeled(dataset.description)}
+        found = find_pairs(dataset.description)
+        consistent = {pair.image for pair in find_unlabeled(dataset.description, found)}
     recipes = []
     for number, (model, left_out) in enumerate(zip(bank.models, _left_out(bank, dataset), strict=True)):
         teacher = bank.model_copy(update={"model": model, "members": [], "folds": None})
