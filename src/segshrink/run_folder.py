@@ -207,6 +207,15 @@ class RunFolder:
         names = (RUN,) if self.has_run else (*written, *REPORT_FILES, WEB_PAGE)
         refuse_foreign(*(self.path / name for name in names))
 
+    def refuse_begun(self) -> None:
+        """Refuse the folder where a training was begun here, or a teacher described.
+
+        Raises:
+            FileError: It was.
+        """
+        if self.has_run:
+            raise FileError(f"{self.path} already holds a run; add --resume to go on with it, or choose another folder")
+
     def refuse_other_evaluation(self, data: str, split: str) -> None:
         """Refuse the folder where an evaluation would replace that of another split, or what isn't one of ours.
 

@@ -77,6 +77,17 @@ def test_companion_without_run_json_keeps_its_role(tmp_path: Path, write_run: Wr
     assert [run.role for run in collect([tmp_path])] == ["teacher", "student"]
 
 
+@pytest.mark.parametrize(("learned", "described", "shown"), [("a", "a", True), ("a", "b", False), (None, "b", True)])
+def test_a_teacher_that_taught_nobody_is_left_out(
+    learned: str | None, described: str, shown: bool, tmp_path: Path, write_student_run: Writer
+) -> None:
+    folder = write_student_run(tmp_path, images=1)
+    change(folder, "run.json", teacher_identity=learned)
+    change(folder / "teacher", "run.json", identity=described)
+    roles = ["teacher", "control", "student"]
+    assert [run.role for run in collect([folder])] == roles[not shown :]
+
+
 def test_one_folder_named_twice_counts_once(tmp_path: Path, write_student_run: Writer) -> None:
     folder = write_student_run(tmp_path, images=1)
     assert len(collect([folder / "control", folder, folder / "teacher", folder])) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,6 +64,19 @@ def test_distill_returns_the_scores_of_all_and_the_page(distilled: Distilled) ->
     assert result.report.read_text().startswith("<!doctype html>")
     expected = ["train teacher", "evaluate teacher", "train control", "evaluate control", "train student"]
     assert [stage for stage in stages if stage in expected] == expected
+
+
+def test_a_distillation_that_would_replace_a_run_writes_nothing(distilled: Distilled, tmp_path: Path) -> None:
+    folder = distilled.result.folder
+    recipe, teacher = folder.with_name("recipe.yaml"), folder / "control"
+    measured = (folder / "teacher/run.json").read_text()
+    with pytest.raises(FileError, match="already holds a run"):
+        segshrink.distill(recipe, out=folder, teacher=teacher)
+    assert (folder / "teacher/run.json").read_text() == measured
+    shutil.copytree(folder / "control", tmp_path / "control")
+    with pytest.raises(FileError, match="control already holds a run"):
+        segshrink.distill(recipe, out=tmp_path, teacher=teacher, control=True)
+    assert not (tmp_path / "teacher").exists()
 
 
 @pytest.mark.parametrize("step", ["train_teacher", "measure_run", "time_runs", "write_report"])

@@ -83,6 +83,8 @@ class Run:
 def collect(folders: Sequence[Path]) -> list[Run]:
     """Read run folders, each with its ``teacher`` and ``control`` when it has them, in the order teacher to student.
 
+    A ``teacher`` that is known not to be the one that the student learned from is left out.
+
     Raises:
         FileError: A folder is missing or is no run folder, or a file in it is unreadable.
         DataError: A file holds something else than it should.
@@ -96,7 +98,9 @@ def collect(folders: Sequence[Path]) -> list[Run]:
         if not folder.is_run:
             raise FileError(f"{folder.path} holds none of {', '.join(RECORDS)}; give the folder that a run wrote")
         places: tuple[tuple[RunFolder, Role], ...]
-        places = ((folder.teacher, "teacher"), (folder.control, "control"), (folder, "model"))
+        places = ((folder.control, "control"), (folder, "model"))
+        if not _describes_another_teacher(folder):
+            places = ((folder.teacher, "teacher"), *places)
         for place, role in places:
             if place.is_run and (path := place.path.resolve()) not in runs:
                 runs[path] = _read(place, role)
@@ -141,6 +145,14 @@ def timed_together(profiles: Sequence[ProfileRecord]) -> bool:
     """Whether models were timed in turns; one alone was."""
     sessions = {profile.session for profile in profiles}
     return len(profiles) < 2 or (len(sessions) == 1 and None not in sessions)
+
+
+def _describes_another_teacher(folder: RunFolder) -> bool:
+    """Whether the teacher that is described inside a student's folder is known not to be the one that taught it."""
+    if not (folder.has_run and folder.teacher.has_run):
+        return False
+    identities = {folder.run().teacher_identity, folder.teacher.run().identity}
+    return len(identities - {None}) > 1
 
 
 def _read(folder: RunFolder, role: Role) -> Run:

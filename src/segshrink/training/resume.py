@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segshrink.config import Crops, Recipe, Training
-from segshrink.errors import ConfigError, FileError
+from segshrink.errors import ConfigError
 from segshrink.machine import LARGEST_THREADS
 from segshrink.run_folder import RunFolder
 from segshrink.run_records import Role, RunRecord
@@ -31,7 +31,7 @@ def prepare_folder(
         folder.write_recipe(recipe)
         return None
     if not resume:
-        raise FileError(f"{folder.path} already holds a run; add --resume to go on with it, or choose another folder")
+        folder.refuse_begun()
     record = folder.run()
     if _anywhere(folder.recipe()) != _anywhere(recipe) or record.role != role:
         raise ConfigError(f"{folder.path} holds a run of another recipe ({folder.config_file}); choose another folder")

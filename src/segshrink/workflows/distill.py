@@ -95,7 +95,8 @@ def distill(
 
     Raises:
         ConfigError: The recipe has no student or a wrong one, or the run in ``out`` learned from another teacher.
-        FileError: A file is missing; ``out`` is in use, or holds what this program didn't write.
+        FileError: A file is missing; ``out`` is in use, or holds a run and ``resume`` isn't given, or what this program
+            didn't write.
         ModelError: A teacher is damaged, or doesn't fit the data.
         TrainingError: There is little to distil, see ``force``, and the report compares teacher and control; or a
             loss became NaN or infinite.
@@ -104,14 +105,18 @@ def distill(
     recipe = as_recipe(recipe, distillation_overrides(teacher, student))
     limit = None if time is None else TimeLimit(seconds_of(time), 2 if control else 1)
     quieten_lightning()
+    folder = RunFolder(out)
     with claimed(out), trusted_functions(*recipe.functions):
         refuse_foreign_runs(out)
+        if not resume:
+            folder.refuse_begun()
+            if control:
+                folder.control.refuse_begun()
         _distill(
             recipe, out=out, control=control, resume=resume, doctor=doctor, force=force, limit=limit, progress=progress
         )
-        write_web_page(out, RunFolder(out).web_page)
+        write_web_page(out, folder.web_page)
         report = write_report([out])
-    folder = RunFolder(out)
     folders = {"teacher": folder.teacher, "student": folder, **({"control": folder.control} if control else {})}
     scores = {role: described.evaluation().scores.mean_iou for role, described in folders.items()}
     return DistillResult(out, scores, report)

@@ -173,8 +173,8 @@ def _taught_copy(
     with claimed(out):
         refuse_foreign_runs(out)
         recipe = recipe_with_files(as_recipe(recipe, overrides))
-        if RunFolder(out).has_run and not resume:
-            raise FileError(f"{out} already holds a run; add --resume to go on with it, or choose another folder")
+        if not resume:
+            RunFolder(out).refuse_begun()
         before, after = None, None
         if not (resume and (copy / CONFIG_FILE).exists()):
             before, after = _write_copy(source, copy, target, recipe.data, progress=progress)

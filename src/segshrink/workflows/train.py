@@ -12,7 +12,7 @@ from pathlib import Path
 from segshrink.config import Distillation, Recipe, absolute_recipe, as_recipe
 from segshrink.data import Dataset, SceneStore, open_dataset
 from segshrink.data.user_dataset import recipe_with_files
-from segshrink.errors import ConfigError, FileError
+from segshrink.errors import ConfigError
 from segshrink.evaluation_records import EvaluationRecord
 from segshrink.files import writing
 from segshrink.folder_lock import claimed
@@ -184,7 +184,7 @@ def _begin_bank(folder: RunFolder, recipe: Recipe, *, resume: bool) -> None:
         folder.write_run(RunRecord(role="teacher", name=recipe.name, data=recipe.data.name, created=created))
         return
     if not resume:
-        raise FileError(f"{folder.path} already holds a run; add --resume to go on with it, or choose another folder")
+        folder.refuse_begun()
     earlier = folder.recipe()
     if (earlier.teacher, earlier.data, earlier.seed) != (recipe.teacher, recipe.data, recipe.seed):
         raise ConfigError(f"{folder.path} holds a bank of another recipe ({folder.config_file}); choose another folder")
