@@ -19,6 +19,10 @@ from segshrink.data import inspect_dataset
 from segshrink.errors import ConfigError, DataError
 from segshrink.evaluation.confusion import Confusion
 from segshrink.run_folder import RunFolder
+from segshrink.run_records import RunRecord
+from segshrink.study_records import STUDY
+from segshrink.workflows.progress import silent
+from segshrink.workflows.unlabeled import with_judge
 
 from ..cli.conftest import COLORS, description
 from .test_verbs import tiny_recipe
@@ -87,6 +91,37 @@ def test_without_any_mask_the_teacher_judges(recipe: Path, tmp_path: Path, caplo
     again = segshrink.evaluate(result.folder)
     assert again.confusion == evaluation.confusion
     assert segshrink.distill(recipe, out=tmp_path / "run", doctor=False, resume=True).mean_iou == result.mean_iou
+
+
+def test_the_answers_are_those_of_the_teacher_that_teaches(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redescribe(recipe, masks=None, split=None)
+    source = (tmp_path / "nearest_of_three.py").read_text()
+    (tmp_path / "farthest_of_three.py").write_text(source.replace("return -distance", "return distance"))
+
+    def answer(teacher: str, out: Path) -> np.ndarray:
+        opened = segshrink.load_recipe(recipe, [f"distillation.teachers=['{teacher}:make']"])
+        with_judge(opened, out=out, control=False, progress=silent)
+        (path,) = out.glob("teacher/maps/**/*.png")
+        return np.asarray(Image.open(path))
+
+    out = tmp_path / "run"
+    nearest = answer("nearest_of_three", out)
+    farthest = answer("farthest_of_three", tmp_path / "other")
+    assert (nearest != farthest).any()
+    assert (answer("farthest_of_three", out) == farthest).all()
+    (path,) = out.glob("teacher/maps/**/*.png")
+    written = path.stat().st_mtime_ns
+    answer("farthest_of_three", out)
+    assert path.stat().st_mtime_ns == written, "answers are kept"
+    (out / STUDY).write_text("{}")
+    with pytest.raises(ConfigError, match="study .* another teacher, farthest"):
+        answer("nearest_of_three", out)
+    RunFolder(out).write_run(RunRecord(role="student", teacher="farthest", teacher_identity="a"))
+    with pytest.raises(ConfigError, match="learns from farthest"):
+        answer("nearest_of_three", out)
+    assert path.stat().st_mtime_ns == written
 
 
 def test_validation_masks_judge_where_there_are_some(recipe: Path, tmp_path: Path) -> None:

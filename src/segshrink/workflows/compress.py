@@ -63,7 +63,8 @@ def compress(
         lightning_precision(recipe.student.training.precision)
     quieten_lightning()
     if recipe.data.masks is None and recipe.distillation.teachers:
-        recipe, _ = with_judge(recipe, out=work, control=False, progress=progress)
+        with claimed(work):
+            recipe, _ = with_judge(recipe, out=work, control=False, progress=progress)
     search = SearchStages(recipe, work.resolve(), settings or Settings(), stages(progress))
     with claimed(out), claimed(work), writing(out), trusted_functions(*recipe.functions):
         check_place(out)

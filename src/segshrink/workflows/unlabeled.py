@@ -19,7 +19,10 @@ from segshrink.data.wildcards import has_wildcards, is_list_file
 from segshrink.errors import ConfigError
 from segshrink.files import replacing, writing
 from segshrink.imagery import write_image
+from segshrink.run_records import RunRecord
+from segshrink.study_records import STUDY
 from segshrink.teachers import open_teachers
+from segshrink.training.resume import check_same_teacher
 from segshrink.workflows.progress import Progress
 
 _LOGGER = logging.getLogger(__name__)
@@ -30,7 +33,8 @@ def with_judge(recipe: Recipe, *, out: Path, control: bool, progress: Progress) 
 
     Args:
         recipe: With the teachers that teach.
-        out: The student's run folder; the teacher's answers are written into ``teacher/maps``.
+        out: The student's run folder; the teacher's answers are written into ``teacher/maps``, in the place of
+            another teacher's.
         control: Whether a control is wanted, too, which learns from masks alone.
         progress: Told how many answers were written.
 
@@ -39,7 +43,8 @@ def with_judge(recipe: Recipe, *, out: Path, control: bool, progress: Progress) 
 
     Raises:
         ConfigError: Nothing names a teacher, or a control is wanted, and no training image has a mask; or the images
-            are listed or split in a way that answers can't follow.
+            are listed or split in a way that answers can't follow, or ``out`` holds a run or a study of another
+            teacher.
     """
     recipe = recipe_with_files(recipe)
     dataset = open_dataset(recipe.data)
@@ -58,8 +63,9 @@ def with_judge(recipe: Recipe, *, out: Path, control: bool, progress: Progress) 
             images,
         )
         return recipe, dataset
-    recipe = _named_answers(absolute_recipe(recipe), out.resolve() / "teacher" / "maps")
-    _write_answers(recipe, dataset, progress)
+    maps = out.resolve() / "teacher" / "maps"
+    recipe = _named_answers(absolute_recipe(recipe), maps)
+    _write_answers(recipe, dataset, out, maps, progress)
     _LOGGER.warning(
         "no image of '%s' has a mask: the student learns from the teacher alone, judged by agreement with it, the mean "
         "IoU of its classes against the teacher's on %s",
@@ -81,18 +87,28 @@ def _named_answers(recipe: Recipe, maps: Path) -> Recipe:
     return recipe.model_copy(update={"data": data.model_copy(update=changes)})
 
 
-def _write_answers(recipe: Recipe, dataset: Dataset, progress: Progress) -> None:
-    """Write the teacher's classes on each validation image, where that wasn't done before."""
-    places = {pair.image: pair for pair in find_pairs(recipe.data).pairs}
-    todo = [sample for sample in dataset.val if places[sample.image].mask is None]
-    if len({places[sample.image].expected for sample in dataset.val}) < len(dataset.val):
+def _write_answers(recipe: Recipe, dataset: Dataset, out: Path, maps: Path, progress: Progress) -> None:
+    """Write the teacher's classes on each validation image, where that wasn't done before.
+
+    Raises:
+        ConfigError: Images share a name, or what ``out`` holds was judged by another teacher.
+    """
+    places = {pair.image: recipe.data.root / str(pair.expected) for pair in find_pairs(recipe.data).pairs}
+    if len({places[sample.image] for sample in dataset.val}) < len(dataset.val):
         raise ConfigError(f"images of '{recipe.data.name}' share a name; give 'images' as a wildcard, not as a list")
-    if not todo:
-        return
     teacher = open_teachers(recipe.distillation, dataset.classes, bands=dataset.bands)
+    check_same_teacher(out, teacher)
+    author = RunRecord.read_if_present(maps / "teacher.json")
+    if author is None or author.identity != teacher.identity:
+        if author is not None and (out / STUDY).exists():
+            raise ConfigError(f"the study in {out} is judged by another teacher, {author.name}; choose another folder")
+        for answer in maps.rglob("*.png"):
+            answer.unlink()
+        RunRecord(role="teacher", name=teacher.name, identity=teacher.identity).write(maps / "teacher.json")
+    todo = [sample for sample in dataset.val if not places[sample.image].is_file()]
     told = partial(progress, "ask teacher")
     for number, scene in enumerate(scenes(SceneStore(todo, dataset.classes)), start=1):
-        path = recipe.data.root / str(places[todo[number - 1].image].expected)
+        path = places[todo[number - 1].image]
         with writing(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
