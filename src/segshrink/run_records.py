@@ -45,6 +45,7 @@ class RunRecord(Record):
         teacher_identity: The same exactly: equal for equal weights and settings.
         teacher_precision: The precision that each teacher computed in, and what was measured to choose it.
         identity: Of a folder that describes a teacher: what it is, exactly.
+        judged_on: Of such a folder: hash of the images and masks that it was evaluated on.
         seconds: Time of training.
         processor_seconds: Of all cores together, the processes that load data included, for everything from decoding
             images to the last validation; the sum over resumes.
@@ -71,6 +72,7 @@ class RunRecord(Record):
     teacher_identity: str | None = None
     teacher_precision: Many[dict[str, Any]] = ()
     identity: str | None = None
+    judged_on: str | None = None
     steps: Count | None = None
     epochs: Count | None = None
     seconds: Number | None = None

@@ -116,7 +116,7 @@ def test_the_answers_are_those_of_the_teacher_that_teaches(
     answer("farthest_of_three", out)
     assert path.stat().st_mtime_ns == written, "answers are kept"
     (out / STUDY).write_text("{}")
-    with pytest.raises(ConfigError, match="study .* another teacher, farthest"):
+    with pytest.raises(ConfigError, match=r"study .* another teacher, farthest"):
         answer("nearest_of_three", out)
     RunFolder(out).write_run(RunRecord(role="student", teacher="farthest", teacher_identity="a"))
     with pytest.raises(ConfigError, match="learns from farthest"):

@@ -10,11 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 import segshrink
 import segshrink.workflows.train
+from segshrink.config import as_recipe
 from segshrink.data.pairing import find_pairs
 from segshrink.errors import FileError, UsageError
+from segshrink.run_folder import RunFolder
+from segshrink.training.terms import student_terms
+from segshrink.workflows.distill import measure_teachers
+from segshrink.workflows.progress import silent
 
 from ..cli.conftest import COLORS, description, learner, write_scene
 
@@ -77,6 +83,26 @@ def test_a_distillation_that_would_replace_a_run_writes_nothing(distilled: Disti
     with pytest.raises(FileError, match="control already holds a run"):
         segshrink.distill(recipe, out=tmp_path, teacher=teacher, control=True)
     assert not (tmp_path / "teacher").exists()
+
+
+def test_a_teacher_is_judged_anew_on_other_images_or_masks(distilled: Distilled, tmp_path: Path) -> None:
+    recipe = segshrink.load_recipe(tiny_recipe(tmp_path), [f"distillation.teachers=['{distilled.result.folder}']"])
+    assert recipe.student is not None
+    terms = student_terms(recipe.distillation, recipe.student.terms)
+
+    def judged(*overrides: str) -> tuple[int, int]:
+        dataset = segshrink.open_dataset(as_recipe(recipe, overrides).data)
+        measure_teachers(recipe.distillation, terms, dataset, out=tmp_path / "run", resume=False, progress=silent)
+        written = tmp_path / "run/teacher/evaluation.json"
+        return RunFolder(written.parent).evaluation().images, written.stat().st_mtime_ns
+
+    images, first = judged()
+    assert (images, judged()) == (2, (2, first))
+    images, second = judged("data.split={train: [train], val: [v0]}")
+    assert images == 1
+    mask = tmp_path / "scenes/val/masks/v0.png"
+    Image.fromarray(np.flipud(Image.open(mask))).save(mask)
+    assert judged("data.split={train: [train], val: [v0]}")[1] > second
 
 
 @pytest.mark.parametrize("step", ["train_teacher", "measure_run", "time_runs", "write_report"])

@@ -156,6 +156,15 @@ class SceneStore:
         """Return a hash of a sample's image file and of how it is read, as it was when the store was built."""
         return self._entries[index].image.stem
 
+    @property
+    def key(self) -> str:
+        """Hash of the files of all samples and of how they are read, as they were when the store was built."""
+        content = [
+            (sample.name, sample.window, entry.image.stem, entry.mask and entry.mask.stem)
+            for sample, entry in zip(self.samples, self._entries, strict=True)
+        ]
+        return hashlib.sha256(repr(content).encode()).hexdigest()
+
     def _entry(self, sample: Sample) -> _Entry:
         """Decode a sample's files, and bring them to the working size, unless the cache has them."""
         entry = self._decoded(sample)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from segshrink.data import Dataset
+from segshrink.data import Dataset, SceneStore
 from segshrink.evaluation.evaluate import evaluate
 from segshrink.evaluation_records import EvaluationRecord
 from segshrink.machine import default_threads
@@ -108,7 +108,10 @@ def describe_teacher(
     record = RunRecord(role="teacher", name=teacher.name, data=dataset.description.name, status="finished")
     if run.has_run:
         record = run.run()
-    folder.write_run(record.model_copy(update={"role": "teacher", "identity": teacher.identity}))
+    judged_on = SceneStore(dataset.val, dataset.classes).key
+    folder.write_run(
+        record.model_copy(update={"role": "teacher", "identity": teacher.identity, "judged_on": judged_on})
+    )
     folder.remove_measurements()
     if run.metrics_file.exists():
         folder.metrics_file.write_bytes(run.metrics_file.read_bytes())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from segshrink.config import Distillation, Recipe, TeacherSource, Teaching, as_recipe, distillation_overrides
-from segshrink.data import Dataset
+from segshrink.data import Dataset, SceneStore
 from segshrink.errors import ConfigError, TrainingError
 from segshrink.files import writing
 from segshrink.folder_lock import claimed
@@ -248,7 +248,7 @@ def measure_teachers(
     if (notice := unknown_classes(teacher, terms)) is not None:
         _LOGGER.warning(notice)
     teacher.check_scenes([sample.name for sample in (*dataset.train, *dataset.unlabeled, *dataset.val)])
-    if _is_measured(RunFolder(out).teacher, teacher):
+    if _is_measured(RunFolder(out).teacher, teacher, dataset):
         return
     with writing(out):
         temperature = teaching_temperature(terms)
@@ -287,9 +287,11 @@ def opened_quietly(teaching: Teaching, dataset: Dataset) -> Teacher:
         return open_teachers(teaching, dataset.classes, bands=dataset.bands)
 
 
-def _is_measured(folder: RunFolder, teacher: Teacher) -> bool:
-    """Whether a folder's measures are those of this very teacher."""
-    return folder.has_run and folder.has_evaluation and folder.run().identity == teacher.identity
+def _is_measured(folder: RunFolder, teacher: Teacher, dataset: Dataset) -> bool:
+    """Whether a folder's measures are those of this very teacher on these very images, which older ones don't name."""
+    if not (folder.has_run and folder.has_evaluation and folder.run().identity == teacher.identity):
+        return False
+    return folder.run().judged_on in (None, SceneStore(dataset.val, dataset.classes).key)
 
 
 @contextmanager
