@@ -266,3 +266,10 @@ class EvaluationRecord(Record):
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes."""
         return tuple(entry.name for entry in self.classes)
+
+    def is_comparable(self, other: EvaluationRecord) -> bool:
+        """Whether another was made on the same split of the same data with the same classes and pixels."""
+        mine, others = (
+            (record.data, record.split, record.images, record.pixels, record.class_names) for record in (self, other)
+        )
+        return mine == others

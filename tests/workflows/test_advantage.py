@@ -94,6 +94,9 @@ def test_nothing_is_said_without_comparable_numbers(tmp_path: Path, caplog: pyte
     case = Case(tmp_path, teacher=0.3, control=0.6)
     case.check(known=("Ground", "Roof"), force=True)
     case.check(student={"model": {"id": "mobile"}}, force=True)
+    control = RunFolder(case.out).control
+    control.write_evaluation(control.evaluation().model_copy(update={"pixels": 7}))
+    case.check(force=True)
     (case.out / "control" / "evaluation.json").unlink()
     case.check(force=True)
     assert not caplog.messages

@@ -123,9 +123,7 @@ def comparable(run: Run | None, other: Run | None) -> bool:
     """Whether two runs were judged on the same split of the same data with the same classes and pixels."""
     if run is None or other is None or run.evaluation is None or other.evaluation is None:
         return False
-    a, b = run.evaluation, other.evaluation
-    same_pixels = (a.data, a.split, a.images, a.pixels) == (b.data, b.split, b.images, b.pixels)
-    return same_pixels and a.class_names == b.class_names
+    return run.evaluation.is_comparable(other.evaluation)
 
 
 def same_machine(run: Run | None, other: Run | None) -> bool:

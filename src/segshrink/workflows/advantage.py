@@ -25,7 +25,7 @@ def check_advantage(
     """Refuse to train a student where its evaluated teacher hardly knows more than its evaluated control.
 
     The control is the one in ``out/control``. Where none was trained by this recipe's student section on its data, or
-    the teacher doesn't know all classes, nothing is said.
+    the teacher doesn't know all classes, or the two were judged on different pixels, nothing is said.
 
     Args:
         recipe: What the student is trained by.
@@ -40,7 +40,10 @@ def check_advantage(
     folder = RunFolder(out)
     if not _has_control(folder.control, recipe) or len(teacher().known) < len(dataset.classes):
         return
-    taught, untaught = (run.evaluation().scores.mean_iou for run in (folder.teacher, folder.control))
+    judged, other = folder.teacher.evaluation(), folder.control.evaluation()
+    if not judged.is_comparable(other):
+        return
+    taught, untaught = judged.scores.mean_iou, other.scores.mean_iou
     unlabeled = bool(dataset.unlabeled) and recipe.crops.unlabeled_share > 0
     advantage, least = 100 * (taught - untaught), LEAST_WITH_UNLABELED if unlabeled else LEAST_LEAD
     if advantage >= least:
