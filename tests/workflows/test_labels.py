@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from segshrink.cli import main
 from segshrink.config import load_dataset
 from segshrink.data import open_dataset
 from segshrink.data.folds import unseen
-from segshrink.errors import ConfigError, FileError, UsageError
+from segshrink.errors import ConfigError, DataError, FileError, UsageError
 
 from ..cli.conftest import COLORS, description, learner, write_scene
 
@@ -89,6 +90,21 @@ def test_the_planted_error_is_found_decided_about_and_mended(
     assert (mended[PLANTED] == 0).mean() > 0.8
     again = segshrink.find_label_errors(dataset.description, home / "runs/bank")
     assert not any(error.image == "train-t1" and error.label == "Roof" for error in again.errors)
+
+
+def test_decisions_stay_until_others_have_replaced_them(home: Path, tmp_path: Path) -> None:
+    decided = [tmp_path / name for name in ("train-t0.geojson", "train-t1.geojson", "train-t1.gpkg")]
+    for path in decided:
+        path.write_text("decisions")
+    replace = partial(segshrink.find_label_errors, home / "field.yaml", out=tmp_path, border=5, overwrite=True)
+    with pytest.raises(ConfigError, match="seen the ground"):
+        replace(home / "runs/whole")
+    with pytest.raises(DataError, match="coordinate reference system"):
+        replace(home / "runs/bank", vectors="gpkg")
+    assert [path.read_text() for path in decided] == ["decisions"] * 3
+    images = {error.image for error in replace(home / "runs/bank").errors}
+    assert "train-t1" in images
+    assert {path.name for path in tmp_path.iterdir()} == {f"{image}.geojson" for image in images}
 
 
 def test_each_image_is_judged_by_teachers_that_have_not_seen_it(home: Path) -> None:

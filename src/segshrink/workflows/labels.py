@@ -18,7 +18,7 @@ from segshrink.errors import ConfigError, FileError, UsageError
 from segshrink.evaluation.evaluate import SPLITS
 from segshrink.evaluation.label_errors import SelfConfidence, contradicted_regions
 from segshrink.files import writing
-from segshrink.imagery.label_regions import CLASS, regions_of, write_label_regions
+from segshrink.imagery.label_regions import CLASS, SUFFIXES, regions_of, write_label_regions
 from segshrink.imagery.polygons import require_vector_extra
 from segshrink.teachers import Teacher, open_out_of_fold
 from segshrink.training.hardware import use_free_threads
@@ -123,7 +123,8 @@ def find_label_errors(
     samples: tuple[Sample, ...] = getattr(dataset, split)
     if out is not None:
         require_vector_extra(Path(f"regions.{vectors}"))
-        _clear(Path(out), samples, overwrite=overwrite)
+        if not overwrite:
+            _refuse_regions(Path(out), samples)
     teacher, kept = open_out_of_fold([bank] if isinstance(bank, str | Path) else bank, dataset, samples)
     use_free_threads()
     store = SceneStore(kept, dataset.classes)
@@ -131,7 +132,7 @@ def find_label_errors(
     errors = tuple(sorted(_errors(answers, store, border, progress), key=lambda error: -error.gain))
     if out is not None:
         with writing(Path(out)):
-            _write(errors, Path(out), kept, dataset.classes, suffix=f".{vectors}")
+            _write(errors, Path(out), samples, dataset.classes, suffix=f".{vectors}")
     examined = {sample.name for sample in kept}
     seen = tuple(sample.name for sample in samples if sample.name not in examined)
     return LabelErrors(dataset.description.name, len(kept), seen, errors)
@@ -155,19 +156,18 @@ def _errors(answers: Teacher, store: SceneStore, border: int, progress: Progress
         progress("compare labels", number, steps)
 
 
-def _clear(out: Path, samples: Sequence[Sample], *, overwrite: bool) -> None:
-    """Refuse a folder with regions of these images, or remove them."""
-    for path in filter(None, (regions_of(out, sample.name) for sample in samples)):
-        if not overwrite:
-            raise FileError(
-                f"{path} is there already and may hold decisions; choose another folder, or replace it with "
-                "--overwrite (overwrite=True)"
-            )
-        path.unlink()
+def _refuse_regions(out: Path, samples: Sequence[Sample]) -> None:
+    """Refuse a folder with regions of these images."""
+    if path := next(filter(None, (regions_of(out, sample.name) for sample in samples)), None):
+        raise FileError(
+            f"{path} is there already and may hold decisions; choose another folder, or replace it with "
+            "--overwrite (overwrite=True)"
+        )
 
 
 def _write(errors: Sequence[LabelError], out: Path, samples: Sequence[Sample], classes: ClassMap, suffix: str) -> None:
-    """Write the regions of each image that has some."""
+    """Write the regions of each image that has some; then remove those of an earlier call that none replaced."""
+    written = set()
     for sample in samples:
         ranked = [(rank, error) for rank, error in enumerate(errors, start=1) if error.image == sample.name]
         if not ranked:
@@ -181,4 +181,8 @@ def _write(errors: Sequence[LabelError], out: Path, samples: Sequence[Sample], c
             "gain": [round(error.gain, 1) for _, error in ranked],
         }
         polygons = np.array([error.polygon for _, error in ranked], object)
-        write_label_regions(out / f"{sample.name}{suffix}", sample.image, classes, polygons, columns)
+        path = out / f"{sample.name}{suffix}"
+        write_label_regions(path, sample.image, classes, polygons, columns)
+        written.add(path)
+    for path in {out / f"{sample.name}{ending}" for sample in samples for ending in SUFFIXES} - written:
+        path.unlink(missing_ok=True)
