@@ -20,13 +20,14 @@ from .test_verbs import tiny_recipe
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("2h", 7200), ("90m", 5400), ("1h30m", 5400), ("1h 5min 3s", 3903), (40, 40), ("0.5d", 43200)]
+    ("text", "seconds"),
+    [("2h", 7200), ("90m", 5400), ("1h30m", 5400), ("1h 5min 3s", 3903), (40, 40), ("90.5", 90.5), ("0.5d", 43200)],
 )
 def test_times_are_read(text: str | float, seconds: float) -> None:
     assert seconds_of(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "2 weeks", "-1h", "0", "h", "nan", "1e3"])
+@pytest.mark.parametrize("text", ["", "soon", "2 weeks", "-1h", "0", "h", "nan", "1e3", "1h30", "2h 15", "1 000"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"written as 2h|more than nothing"):
         seconds_of(text)

@@ -19,8 +19,8 @@ from segshrink.teachers import Teacher
 from segshrink.training.pace import Pace, measure_pace
 
 _LOGGER = logging.getLogger(__name__)
-_UNITS = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1, "": 1}
-_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)?")
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1}
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)")
 # What follows the last training doesn't grow with it: speed and memory, the page for browsers, the report.
 _AFTER = 90.0
 # Share of the time that is planned: steps and validations aren't all alike.
@@ -46,6 +46,8 @@ def seconds_of(text: str | float) -> float:
         5400.0
     """
     whole = str(text).strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", whole):
+        whole += "s"
     if not re.fullmatch(rf"(?:{_PART.pattern}\s*)+", whole) or not math.isfinite(float(_total(whole))):
         raise UsageError(f"a time is written as 2h, 90m or 1h30m, found {text!r}")
     if (seconds := _total(whole)) <= 0:
