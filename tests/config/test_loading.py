@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from segshrink.config import (
+    absolute_recipe,
     dump_yaml,
     load_dataset,
     load_recipe,
@@ -260,6 +261,43 @@ def test_a_recipe_finds_its_data_and_weights_beside_it(recipe: Path, monkeypatch
     assert loaded.student is not None
     assert loaded.student.model.encoder_weights == recipe.parent.parent / "w.safetensors"
     assert loaded.teacher is None
+
+
+MEMBERS = "[nets/a, {id: nets/a}, {start: b.pth}, {id: unet, encoder_weights: w.pth}]"
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "folder"),
+    [
+        (f"teacher: {{members: {MEMBERS}}}", [], "sets"),
+        ("", [f"teacher.members={MEMBERS}"], "."),
+        ("", [f"teacher={{members: {MEMBERS}}}"], "."),
+    ],
+)
+def test_members_of_a_bank_are_found_as_any_network(
+    text: str, overrides: list[str], folder: str, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe.write_text(f"data: data.yaml\n{text}\n")
+    home = tmp_path / folder
+    loaded = load_recipe(recipe, overrides)
+    for bank in (loaded.teacher, absolute_recipe(loaded).teacher):
+        assert bank is not None
+        ids = [str(home / "nets/a"), str(home / "nets/a"), str(home / "b.pth"), "unet"]
+        assert [member.id for member in bank.members] == ids
+        assert [member.start for member in bank.members] == [None, None, str(home / "b.pth"), None]
+        assert bank.members[3].encoder_weights == home / "w.pth"
+
+
+@pytest.mark.parametrize("override", ["start=b.pth", "student={model: {start: b.pth}}", "student.model={start: b.pth}"])
+def test_a_start_in_an_override_is_seen_from_the_working_folder(
+    override: str, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe.write_text("data: data.yaml\nstudent: {training: {epochs: 1}}\n")
+    student = absolute_recipe(load_recipe(recipe, [override])).student
+    assert student is not None
+    assert (student.model.id, student.model.start) == (str(tmp_path / "b.pth"),) * 2
 
 
 def test_data_inside_a_recipe_starts_from_the_recipe(recipe: Path) -> None:

@@ -13,7 +13,7 @@ from segshrink.config.base import Strict, is_open
 from segshrink.config.dataset import DatasetDescription
 from segshrink.config.messages import explain
 from segshrink.config.recipe import OWN_NETWORKS, Recipe
-from segshrink.config.search_space import OpenValue, close, parse_open, with_values
+from segshrink.config.search_space import OpenValue, close, parse_open, value_at, with_values
 from segshrink.config.teachers import Adapter, TeacherSource
 from segshrink.config.yaml_text import format_yaml, parse_yaml
 from segshrink.errors import ConfigError, FileError, UsageError
@@ -23,8 +23,6 @@ from segshrink.model_file import ModelFile, keras_path
 
 Section = TypeVar("Section", bound=Strict)
 
-# Keys whose texts are paths; in overrides they are seen from the working folder, as on any command line.
-_PATH_KEYS = ("root", "encoder_weights", "teacher_cache")
 # What may stand there instead of a path.
 _NO_PATHS = {("encoder_weights", "imagenet")}
 # Kinds of teachers whose name is, or may be, that of a file or folder.
@@ -43,6 +41,7 @@ def load_dataset(path: Path, overrides: Sequence[str] = ()) -> DatasetDescriptio
     stages = [(str(path), _dataset_mapping(Path(path)))]
     for text in overrides:
         keys, value = _parsed(text)
+        value = value_at(_anchored(_with({}, keys, value, text), "root", Path()), ".".join(keys))
         stages.append((f"override '{text}'", _with(stages[-1][1], keys, value, text)))
     return _validate(DatasetDescription, stages)
 
@@ -129,22 +128,17 @@ def _recipe_mapping(path: Path, data: Path | None) -> dict[str, Any]:
 
 
 def _overridden(name: str, mapping: dict[str, Any], overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Return a recipe's mapping as it stands at first and after each override."""
+    """Return a recipe's mapping as it stands at first and after each override.
+
+    Paths in overrides are seen from the working folder, as on any command line.
+    """
     stages = [(name, mapping)]
     for text in overrides:
         keys, value = _parsed(text)
         if keys == ["data"] and isinstance(value, str):
             value = _dataset_mapping(Path(value))
-        elif keys == ["distillation", "teachers"]:
-            value = _anchored_teachers(value, Path())
-        elif keys == ["teacher", "members"] and isinstance(value, list):
-            value = _anchored_members(value, Path())
-        elif keys in (["teacher"], ["student"]) and isinstance(value, str):
-            value = {"model": _anchored_model({"id": value}, Path())}
-        elif keys[1:] == ["model"] and isinstance(value := _unfolded(value, "id"), dict):
-            value = _anchored_model(value, Path())
-        elif keys[1:] == ["model", "id"]:
-            value = _anchored_model({"id": value}, Path())["id"]
+        else:
+            value = value_at(_anchored_recipe(_with({}, keys, value, text), Path()), ".".join(keys))
         stages.append((f"override '{text}'", _with(stages[-1][1], keys, value, text)))
     return stages
 
@@ -241,11 +235,10 @@ def _anchored_recipe(mapping: dict[str, Any], folder: Path) -> dict[str, Any]:
         mapping["data"] = _anchored(mapping["data"], "root", folder)
     for role in ("teacher", "student"):
         learner = _unfolded(mapping.get(role), "model")
-        if isinstance(learner, dict) and isinstance(model := _unfolded(learner.get("model"), "id"), dict):
-            model = _anchored(_anchored(model, "encoder_weights", folder), "start", folder)
-            mapping[role] = {**learner, "model": _anchored_model(model, folder)}
+        if isinstance(learner, dict) and "model" in learner:
+            mapping[role] = {**learner, "model": _anchored_network(learner["model"], folder)}
     if isinstance(bank := mapping.get("teacher"), dict) and isinstance(bank.get("members"), list):
-        mapping["teacher"] = {**bank, "members": _anchored_members(bank["members"], folder)}
+        mapping["teacher"] = {**bank, "members": [_anchored_network(member, folder) for member in bank["members"]]}
     if isinstance(distillation := mapping.get("distillation"), dict):
         distillation = _anchored(distillation, "teacher_cache", folder)
         if "teachers" in distillation:
@@ -272,11 +265,19 @@ def _unfolded(value: Any, key: str) -> Any:
     return {key: value} if isinstance(value, str) else value
 
 
-def _anchored_model(model: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Make the folder that a network's id names absolute: what is written like one, or holds a model in ``folder``."""
-    identity = model.get("id")
+def _anchored_network(value: Any, folder: Path) -> Any:
+    """Make the paths of a network's section absolute; a text alone stands for its ``id``.
+
+    An ``id`` names a folder where it is written like one, or where ``folder`` has a model of that name.
+    """
+    if not isinstance(model := _unfolded(value, "id"), dict):
+        return value
+    start, identity = model.get("start"), model.get("id")
+    model = _anchored(_anchored(model, "encoder_weights", folder), "start", folder)
     if not isinstance(identity, str) or identity in OWN_NETWORKS:
         return model
+    if identity == start:  # as it stands in a recipe that was read
+        return {**model, "id": model["start"]}
     if identity.startswith("hf:"):
         return {**model, "id": _found(identity, folder)}
     path = _beside(identity, folder)
@@ -284,13 +285,6 @@ def _anchored_model(model: dict[str, Any], folder: Path) -> dict[str, Any]:
     if written or any(_exists(Path(path) / name) for name in ("config.json", "model/config.json")):
         return {**model, "id": _absolute(identity, folder)}
     return model
-
-
-def _anchored_members(members: list[Any], folder: Path) -> list[Any]:
-    return [
-        _anchored_model(_anchored(member, "encoder_weights", folder), folder) if isinstance(member, dict) else member
-        for member in members
-    ]
 
 
 def _anchored_teachers(value: Any, folder: Path) -> Any:
@@ -355,8 +349,6 @@ def _parsed(text: str) -> tuple[list[str], Any]:
         parsed = parse_yaml(value, f"override '{text}'")
     except ConfigError as error:
         raise UsageError(str(error)) from error
-    if keys[-1] in _PATH_KEYS:
-        parsed = _anchored({keys[-1]: parsed}, keys[-1], Path())[keys[-1]]
     return keys, parsed
 
 
