@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import warnings
 from pathlib import Path
@@ -40,6 +41,12 @@ def fit(
     else:
         return
     raise TrainingError(out_of_gpu_memory(trainer, task, data))
+
+
+def quieten_lightning() -> None:
+    """Silence what Lightning logs about hardware and its tips."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _fit(trainer: lightning.Trainer, task: SegmentationTask, data: CropModule, checkpoint: Path | None) -> None:

@@ -18,10 +18,10 @@ from segshrink.folder_lock import claimed
 from segshrink.report import report as write_report
 from segshrink.run_folder import REPORT_FILES, WEB_PAGE, RunFolder
 from segshrink.training.hardware import lightning_precision
+from segshrink.training.lightning_fit import quieten_lightning
 from segshrink.training.terms import student_terms
 from segshrink.user_code import trusted_functions
 from segshrink.workflows.progress import Progress, silent, stages
-from segshrink.workflows.train import quieten_lightning
 from segshrink.workflows.unlabeled import with_judge
 from segshrink.workflows.web_page import write_web_page
 

@@ -24,6 +24,7 @@ from segshrink.teachers.torch_teacher import for_crops
 from segshrink.training.build_student import check_chosen, check_teacher_bands
 from segshrink.training.features import check_own_taps
 from segshrink.training.hardware import check_memory, lightning_precision, use_free_threads
+from segshrink.training.lightning_fit import quieten_lightning
 from segshrink.training.resume import check_same_teacher
 from segshrink.training.terms import check_teacher, student_terms, teaching_temperature
 from segshrink.user_code import trusted_functions
@@ -33,7 +34,6 @@ from segshrink.workflows.progress import Progress, silent
 from segshrink.workflows.time_limit import TimeLimit, seconds_of
 from segshrink.workflows.train import (
     measure_run,
-    quieten_lightning,
     score_teacher,
     time_runs,
     train_role,

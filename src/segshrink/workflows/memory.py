@@ -11,9 +11,12 @@ from pathlib import Path
 
 from segshrink.config import Learner, Recipe
 from segshrink.data import Dataset, open_dataset
+from segshrink.data.sources import Sample
 from segshrink.errors import ConfigError, TrainingError
 from segshrink.files import scratch_folder
+from segshrink.imagery import probe
 from segshrink.run_folder import RunFolder
+from segshrink.training.lightning_fit import quieten_lightning
 from segshrink.training.run import Role
 from segshrink.training.run import train as train_network
 from segshrink.user_code import all_trusted, trusted_functions
@@ -65,11 +68,23 @@ def fit_memory(recipe: Recipe, *, role: Role, limit_mb: float, progress: Progres
 def measured_memory(recipe: Recipe, *, role: Role) -> float | None:
     """Return the largest resident set of a process that trains a few steps and judges once, in 10^6 bytes.
 
-    None: it was killed, as happens where memory is used up.
+    Of a bank each different network is measured, and the largest counts. None: a process was killed, as happens where
+    memory is used up.
 
     Raises:
         SegshrinkError: The training fails.
     """
+    bank = recipe.teacher
+    if role != "teacher" or bank is None:
+        return _measured(recipe, role)
+    networks = [network for number, network in enumerate(bank.models) if network not in bank.models[:number]]
+    alone = [bank.model_copy(update={"model": network, "members": [], "folds": None}) for network in networks]
+    taken = [_measured(recipe.model_copy(update={"teacher": teacher}), role) for teacher in alone]
+    return None if None in taken else max(filter(None, taken))
+
+
+def _measured(recipe: Recipe, role: Role) -> float | None:
+    """Measure the training of a single network."""
     context = multiprocessing.get_context("spawn")
     with scratch_folder() as folder:
         ours, theirs = context.Pipe(duplex=False)
@@ -90,6 +105,7 @@ def measured_memory(recipe: Recipe, *, role: Role) -> float | None:
 def _train_briefly(recipe: Recipe, role: Role, out: Path, answer: Connection, trusted: Sequence[str]) -> None:
     crops = {"per_epoch": _STEPS * recipe.crops.batch_size * _learner(recipe, role).training.accumulate}
     brief = _changed(recipe, role, crops, epochs=1, patience=None, keep="last").model_copy(update={"trackers": []})
+    quieten_lightning()
     try:
         with trusted_functions(*trusted):
             train_network(brief, out=out, role=role, dataset=_largest_judged(open_dataset(recipe.data)))
@@ -101,7 +117,12 @@ def _train_briefly(recipe: Recipe, role: Role, out: Path, answer: Connection, tr
 
 def _largest_judged(dataset: Dataset) -> Dataset:
     """Let the largest validation image stand for all."""
-    return replace(dataset, val=(max(dataset.val, key=lambda sample: sample.image.stat().st_size),))
+
+    def pixels(sample: Sample) -> int:
+        shape = sample.window or probe(sample.image, sample.options)
+        return shape.height * shape.width
+
+    return replace(dataset, val=(max(dataset.val, key=pixels),))
 
 
 def _choices(recipe: Recipe, role: Role) -> Iterator[Recipe]:

@@ -18,9 +18,9 @@ from segshrink.models import SegmentationModel, load_model
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import is_data
 from segshrink.training.hardware import use_free_threads
+from segshrink.training.lightning_fit import quieten_lightning
 from segshrink.user_code import trusted_functions
 from segshrink.workflows.progress import Progress, silent
-from segshrink.workflows.train import quieten_lightning
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from segshrink.training.bank import bank_record, member_recipes
 from segshrink.training.checkpoints import mend_checkpoint
 from segshrink.training.evaluate_run import describe_teacher, evaluate_run, profile_runs
 from segshrink.training.hardware import use_free_threads
+from segshrink.training.lightning_fit import quieten_lightning
 from segshrink.training.run import Role, RunResult, cached_answers
 from segshrink.training.run import train as train_network
 from segshrink.user_code import trusted_functions
@@ -221,9 +221,3 @@ def time_runs(
     described = runs[0] / "teacher" if teacher else None
     with writing(runs[0]):
         profile_runs(runs, teacher=teacher, described=described, progress=partial(progress, "measure speed"))
-
-
-def quieten_lightning() -> None:
-    """Silence what Lightning logs about hardware and its tips."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)

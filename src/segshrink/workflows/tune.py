@@ -22,6 +22,7 @@ from segshrink.machine import default_threads
 from segshrink.run_folder import REPORT_FILES
 from segshrink.signals import ending_on_signals
 from segshrink.study_records import STUDY, StudyRecord, TuningRecord
+from segshrink.training.lightning_fit import quieten_lightning
 from segshrink.training.run import Role
 from segshrink.tuning.results import BEST, Results
 from segshrink.tuning.space import grid, space_of
@@ -31,7 +32,6 @@ from segshrink.tuning.trial import Measurer
 from segshrink.user_code import trusted_functions
 from segshrink.workflows.distill import opened_quietly, prepare_teachers
 from segshrink.workflows.progress import Progress, silent
-from segshrink.workflows.train import quieten_lightning
 from segshrink.workflows.unlabeled import with_judge
 
 # Seconds between two looks at what the workers have done, and a worker's exit status after Ctrl-C.
