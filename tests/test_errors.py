@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 
 from segshrink import errors
+from segshrink.classes import UndeclaredError
+from segshrink.compression.budget import UnmetBudgetError
+from segshrink.folder_lock import InUseError
 
 
 @pytest.mark.parametrize(
@@ -33,6 +37,29 @@ def test_a_missing_extra_says_what_to_install() -> None:
     error = errors.MissingExtraError("training", "train")
     assert isinstance(error, ImportError)
     assert errors.install_command("train") in str(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(kind("x: wrong") for kind in (errors.UsageError, errors.FileError, InUseError, UnmetBudgetError)),
+        errors.MissingExtraError("training", "train"),
+        UndeclaredError("x.png holds undeclared colors", {"#FF0000": 3}),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_cross_processes(error: errors.SegshrinkError) -> None:
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
+
+
+def test_every_error_with_a_constructor_of_its_own_crosses_processes() -> None:
+    kinds = [errors.SegshrinkError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    own = {kind for kind in kinds if "__init__" in vars(kind)}
+    assert {errors.MissingExtraError, UndeclaredError} <= own
+    assert [kind for kind in own if "__reduce__" not in vars(kind)] == []
 
 
 @pytest.mark.parametrize(

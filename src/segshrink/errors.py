@@ -52,6 +52,10 @@ class MissingExtraError(SegshrinkError, ImportError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an optional dependency: {install_command(extra)}")
+        self._missing = feature, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), self._missing
 
 
 def install_command(extra: str) -> str:
