@@ -29,6 +29,9 @@ def test_tune_prints_its_trials_and_report_writes_the_page_again(segshrink: Run,
     again = segshrink("report", out)
     assert again.status == 0, again.err
     assert (out / "report.html").read_bytes() == page
+    printed = segshrink("report", out, "--json")
+    assert printed.status == 0, printed.err
+    assert json.loads(printed.out) == study
     assert segshrink(*arguments).sentence.endswith("or choose another folder")
     assert segshrink("distill", out / "best.yaml", "--out", tmp_path / "best", "student.training.epochs=1").status == 0
 

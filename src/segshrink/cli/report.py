@@ -38,11 +38,13 @@ def report(
     from segshrink.cli._tables import print_comparison
     from segshrink.files import read_json, writing
     from segshrink.report import report as write_report
+    from segshrink.study_records import STUDY
 
     with writing(out or runs[0]):
         page = write_report(runs, out, images=_images(images), overwrite=overwrite)
     if as_json:
-        print_json(read_json(page.with_suffix(".json")))
+        study = runs[0] / STUDY
+        print_json(read_json(study if len(runs) == 1 and study.is_file() else page.with_suffix(".json")))
     else:
         print_comparison(page, runs)
 
