@@ -55,6 +55,16 @@ def test_an_override_opens_a_value_and_keeps_the_recipes_own(tmp_path: Path) -> 
     assert space["crops.size"] == OpenValue(choice=[64, 96])
 
 
+def test_the_share_of_the_teacher_is_opened_as_alpha_and_may_close_it(tmp_path: Path) -> None:
+    path = recipe_file(tmp_path, distillation={"alpha": {"uniform": [0.2, 0.8]}})
+    recipe, space = load_open_recipe(path, ["distillation.soft_weight=0.9"])
+    assert recipe.distillation.alpha == pytest.approx(0.1)
+    assert "distillation.alpha" not in space
+    path = recipe_file(tmp_path, distillation={"soft_weight": {"uniform": [0.2, 0.8]}})
+    with pytest.raises(ConfigError, match=r"distillation\.soft_weight.*open 'distillation\.alpha'"):
+        load_open_recipe(path)
+
+
 @pytest.mark.parametrize(
     ("value", "match"),
     [

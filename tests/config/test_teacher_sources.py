@@ -108,6 +108,18 @@ def test_an_adapter_finds_its_classes_beside_it(tmp_path: Path) -> None:
         load_adapter(tmp_path / "adapter.yaml")
 
 
+@pytest.mark.parametrize(
+    ("written", "override", "alpha"),
+    [("alpha: 0.3", "soft_weight=0.9", 0.1), ("soft_weight: 0.9", "alpha=0.3", 0.3), ("flips: true", "alpha=0.3", 0.3)],
+)
+def test_an_override_of_one_share_replaces_the_other(recipe: Path, written: str, override: str, alpha: float) -> None:
+    recipe.write_text(f"{recipe.read_text()}distillation: {{{written}, temperature: 3}}\n")
+    overrides = [f"distillation.{override}"]
+    for loaded in (load_recipe(recipe, overrides), as_recipe(load_recipe(recipe), overrides)):
+        assert loaded.distillation.alpha == pytest.approx(alpha)
+        assert loaded.distillation.temperature == 3
+
+
 def test_the_share_of_the_teacher_is_one_minus_alpha(recipe: Path) -> None:
     text = recipe.read_text()
     recipe.write_text(f"{text}distillation: {{soft_weight: 0.9}}\n")

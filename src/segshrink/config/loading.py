@@ -23,6 +23,11 @@ from segshrink.model_file import ModelFile, keras_path
 
 Section = TypeVar("Section", bound=Strict)
 
+# What an override of one of them replaces, too: they say one thing.
+_OTHER_SHARE = {
+    "distillation.alpha": "distillation.soft_weight",
+    "distillation.soft_weight": "distillation.alpha",
+}
 # What may stand there instead of a path.
 _NO_PATHS = {("encoder_weights", "imagenet")}
 # Kinds of teachers whose name is, or may be, that of a file or folder.
@@ -100,7 +105,8 @@ def load_open_recipe(
     closing = [text for text in overrides if _placed(text)[0] not in opening]
     recipe = _validate(Recipe, _overridden(str(path), mapping, closing))
     opened = {place: parse_open(value, place) for place, value in opening.items()}
-    replaced = tuple(f"{_placed(text)[0]}." for text in closing)
+    closed = {_placed(text)[0] for text in closing}
+    replaced = tuple(f"{place}." for place in closed | {_OTHER_SHARE.get(place, place) for place in closed})
     kept = {place: value for place, value in space.items() if not f"{place}.".startswith(replaced)}
     defaults = {place: value.default for place, value in opened.items() if value.default is not None}
     return with_values(recipe, defaults), {**kept, **opened}
@@ -139,8 +145,17 @@ def _overridden(name: str, mapping: dict[str, Any], overrides: Sequence[str]) ->
             value = _dataset_mapping(Path(value))
         else:
             value = value_at(_anchored_recipe(_with({}, keys, value, text), Path()), ".".join(keys))
-        stages.append((f"override '{text}'", _with(stages[-1][1], keys, value, text)))
+        earlier = _without_other_share(stages[-1][1], ".".join(keys))
+        stages.append((f"override '{text}'", _with(earlier, keys, value, text)))
     return stages
+
+
+def _without_other_share(mapping: dict[str, Any], place: str) -> dict[str, Any]:
+    """Leave out what an override of ``place`` replaces beside it."""
+    other, shares = _OTHER_SHARE.get(place), mapping.get("distillation")
+    if other is None or not isinstance(shares, dict):
+        return mapping
+    return {**mapping, "distillation": {key: value for key, value in shares.items() if f"distillation.{key}" != other}}
 
 
 def distillation_overrides(teacher: str | Path | Sequence[str | Path] = (), student: str | None = None) -> list[str]:
@@ -266,18 +281,20 @@ def _unfolded(value: Any, key: str) -> Any:
 
 
 def _anchored_network(value: Any, folder: Path) -> Any:
-    """Make the paths of a network's section absolute; a text alone stands for its ``id``.
-
-    An ``id`` names a folder where it is written like one, or where ``folder`` has a model of that name.
-    """
+    """Make the paths of a network's section absolute; a text alone stands for its ``id``."""
     if not isinstance(model := _unfolded(value, "id"), dict):
         return value
-    start, identity = model.get("start"), model.get("id")
-    model = _anchored(_anchored(model, "encoder_weights", folder), "start", folder)
+    anchored = _anchored(_anchored(model, "encoder_weights", folder), "start", folder)
+    if "id" in model and model["id"] == model.get("start"):  # as in a recipe that was read
+        return {**anchored, "id": anchored["start"]}
+    return _anchored_model(anchored, folder)
+
+
+def _anchored_model(model: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Make the folder that a network's id names absolute: what is written like one, or holds a model in ``folder``."""
+    identity = model.get("id")
     if not isinstance(identity, str) or identity in OWN_NETWORKS:
         return model
-    if identity == start:  # as it stands in a recipe that was read
-        return {**model, "id": model["start"]}
     if identity.startswith("hf:"):
         return {**model, "id": _found(identity, folder)}
     path = _beside(identity, folder)

@@ -82,6 +82,10 @@ def parse_open(value: Any, place: str) -> OpenValue:
     """
     if place.partition(".")[0] in _FIXED:
         raise ConfigError(f"'{place}' can't be open: trials are compared on the same data; give one value")
+    if place == "distillation.soft_weight":
+        raise ConfigError(
+            "'distillation.soft_weight' can't be open; open 'distillation.alpha', which is 1 - soft_weight"
+        )
     try:
         return OpenValue.model_validate(value)
     except ValidationError as error:
