@@ -51,6 +51,13 @@ def teachers(source: str, planted: str) -> str:
     return f"distillation.teachers={json.dumps([{'source': source, 'options': {'planted': planted}}])}"
 
 
+def test_only_options_that_do_something_are_shown(segshrink: Run) -> None:
+    shown = segshrink("doctor", "--help").out
+    assert "--json" in shown
+    assert "--overwrite" not in shown
+    assert "--json-file" not in shown
+
+
 def test_a_healthy_teacher_has_status_zero(
     segshrink: Run, networks: str, data: Path, recipe: Path, tmp_path: Path
 ) -> None:

@@ -45,6 +45,8 @@ def test_an_old_option_is_understood(
         arguments += ["--out", "out"]
     if verb == "prune" and option not in ("--width", "--depth", "--ratio", "--macs", "--parameters"):
         arguments += ["--width", "0.5"]
+    if verb == "prune" and option in ("--control", "--resume"):
+        arguments += ["--recipe", "nowhere.yaml"]
     result = segshrink(*arguments)
     assert result.status in (1, 2)
     assert "file" in result.sentence if verb == "demo" else "nowhere" in result.sentence

@@ -50,8 +50,12 @@ def test_the_original_teaches_its_copy(segshrink, original: Path, recipe: Path, 
     recipe.write_text(json.dumps(content))
     out = tmp_path / "run"
     options = ("prune", original, "--out", out, "--ratio", "0.3", "--size", 32, "--recipe", recipe)
-    result = segshrink(*options, "student.training.epochs=1")
+    (out / "pruned").mkdir(parents=True)
+    (out / "pruned/cat.jpg").write_bytes(b"cat")
+    assert "something other than a model" in segshrink(*options).sentence
+    result = segshrink(*options, "student.training.epochs=1", "--overwrite")
     assert result.status == 0, result.err
+    assert (out / "pruned/cat.jpg").read_bytes() == b"cat"
     for word in ("Teacher", "Student", "report:"):
         assert word in result.out
     copy, trained = load_model(out / "pruned"), load_model(out / "model")
@@ -85,6 +89,8 @@ def test_the_original_teaches_its_copy(segshrink, original: Path, recipe: Path, 
         (("--depth", "0.5"), ("no residual block", "width")),
         (("--parameters", "100"), ("can't be reached", "nearest")),
         (("--ratio", "0.5", "seed=3"), ("'seed=3' changes a recipe", "--recipe")),
+        (("--ratio", "0.5", "--control"), ("--control", "--recipe")),
+        (("--ratio", "0.5", "--resume"), ("--resume", "--recipe")),
     ],
 )
 def test_wrong_wishes(

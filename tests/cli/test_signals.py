@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from segshrink import signals
+from segshrink.cli._errors import interrupted_sentence
 from segshrink.evaluation import Confusion
 from segshrink.prediction.scenes.write import SceneResults
 from segshrink.profiling import latency
@@ -92,6 +93,22 @@ def test_a_training_that_is_told_to_end_can_be_gone_on_with(
     assert json.loads((out / "run.json").read_text())["status"] == "stopped"
     assert not (out / "evaluation.json").exists()
     assert not left_behind(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("typed", "again"),
+    [
+        ("tune r.yaml -o study", " --resume"),
+        ("distill r.yaml --resume", ""),
+        ("prune model -r r.yaml", " --resume"),
+        ("predict model scenes", ""),
+        ("prune model", None),
+        ("evaluate model", None),
+    ],
+)
+def test_what_can_be_gone_on_with_says_how(typed: str, again: str | None) -> None:
+    going_on = "" if again is None else f"; go on with: segshrink {typed}{again}"
+    assert interrupted_sentence(typed.split()) == f"interrupted{going_on}"
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core

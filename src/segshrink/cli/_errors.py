@@ -32,7 +32,7 @@ def interrupted_sentence(arguments: Sequence[str]) -> str:
     """Say that the command was interrupted, and how to go on."""
     verb = arguments[0] if arguments else ""
     taught = verb == "prune" and any(text.startswith(("--recipe", "-r")) for text in arguments)
-    if not taught and verb not in ("compress", "demo", "distill", "predict", "train"):
+    if not taught and verb not in ("compress", "demo", "distill", "predict", "train", "tune"):
         return "interrupted"
     again = [*arguments] if verb in ("demo", "predict") or "--resume" in arguments else [*arguments, "--resume"]
     return f"interrupted; go on with: segshrink {shlex.join(again)}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segshrink.cli._options import AsJson, Overrides, Overwrite, Teachers
+from segshrink.cli._options import AsJson, Overrides, Teachers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +42,7 @@ def doctor(
     ] = False,
     as_json: AsJson = False,
     json_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", hidden=True)] = False,
 ) -> None:
     """Find out why distillation does not work.
 

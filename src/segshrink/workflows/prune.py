@@ -140,7 +140,11 @@ def prune(
     if recipe is not None:
         taught = recipe_with_files(as_recipe(recipe))
         with trusted_functions(*taught.functions):
-            return _taught_copy(source, target, out, taught, control=control, resume=resume, progress=progress)
+            return _taught_copy(
+                source, target, out, taught, control=control, resume=resume, overwrite=overwrite, progress=progress
+            )
+    if control or resume:
+        raise UsageError("--control and --resume are about training the copy; give a recipe for that with --recipe")
     if out.resolve() in (source.resolve(), (source / MODEL_FOLDER_NAME).resolve()) and not overwrite:
         raise FileError(
             f"{out} is the model itself, which its copy doesn't replace; choose another folder, or allow it with "
@@ -162,7 +166,15 @@ def prune(
 
 
 def _taught_copy(
-    source: Path, target: _Target, out: Path, recipe: Recipe, *, control: bool, resume: bool, progress: Progress
+    source: Path,
+    target: _Target,
+    out: Path,
+    recipe: Recipe,
+    *,
+    control: bool,
+    resume: bool,
+    overwrite: bool,
+    progress: Progress,
 ) -> PruneResult:
     copy = out / "pruned"
     overrides = [
@@ -177,7 +189,7 @@ def _taught_copy(
             RunFolder(out).refuse_begun()
         before, after = None, None
         if not (resume and (copy / CONFIG_FILE).exists()):
-            before, after = _write_copy(source, copy, target, recipe.data, progress=progress)
+            before, after = _write_copy(source, copy, target, recipe.data, overwrite=overwrite, progress=progress)
         distilled = distill(recipe, out=out, control=control, resume=resume, progress=progress)
     return PruneResult(copy, before, after, distilled)
 
@@ -188,7 +200,7 @@ def _write_copy(
     target: _Target,
     description: DatasetDescription | None,
     *,
-    overwrite: bool = False,
+    overwrite: bool,
     progress: Progress,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Write the copy; return what the model and the copy cost here."""
