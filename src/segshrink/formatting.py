@@ -90,9 +90,10 @@ def scaled(value: float | None) -> str:
     """Write a large count with three digits and k, M, G or T."""
     if value is None:
         return NOTHING
+    rounded = float(f"{value:.3g}")
     for factor, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= factor:
-            return f"{value / factor:.3g} {suffix}"
+        if abs(rounded) >= factor:
+            return f"{rounded / factor:.3g} {suffix}"
     return f"{value:.0f}"
 
 
@@ -100,14 +101,15 @@ def size(bytes_: float | None) -> str:
     """Write a number of bytes in kB or MB (powers of ten)."""
     if bytes_ is None:
         return NOTHING
-    return f"{bytes_ / 1e6:,.1f} MB" if bytes_ >= 1e6 else f"{bytes_ / 1e3:,.1f} kB"
+    return f"{bytes_ / 1e6:,.1f} MB" if round(bytes_, -2) >= 1e6 else f"{bytes_ / 1e3:,.1f} kB"
 
 
 def milliseconds(value: float | None) -> str:
     """Write a time in ms with about three digits."""
     if value is None:
         return NOTHING
-    return f"{value:,.0f} ms" if value >= 100 else f"{value:.1f} ms" if value >= 10 else f"{value:.2f} ms"
+    digits = 0 if round(value, 1) >= 100 else 1 if round(value, 2) >= 10 else 2
+    return f"{value:,.{digits}f} ms"
 
 
 def memory(megabytes: float | None) -> str:
@@ -145,7 +147,7 @@ def ratio(value: float, reference: float, words: tuple[str, str]) -> str:
 
 def percent(share: float | None) -> str:
     """Write a share as per cent that never breaks over lines."""
-    return NOTHING if share is None else f"{100 * share:.3g}\N{NO-BREAK SPACE}%"
+    return NOTHING if share is None else f"{float(f'{100 * share:.3g}'):,g}\N{NO-BREAK SPACE}%"
 
 
 def plain(value: float | None) -> str:
