@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from segshrink.compression.quantization import quantize
+from segshrink.compression.quantization import qat, quantize
 from segshrink.config import Recipe
 from segshrink.errors import ModelError
 from segshrink.machine import describe_machine
-from segshrink.models import SegmentationModel
+from segshrink.models import SegmentationModel, build_model, load_model
 from segshrink.prediction import open_backend
 
 pytest.importorskip("nncf", reason="NNCF is not installed")
@@ -72,3 +73,28 @@ def test_when_no_runtime_is_left_all_are_named(
     with pytest.raises(ModelError, match=r"openvino.*no kernel for this"):
         quantize(model, recipe.data, out=tmp_path / "int8", images=2, runtimes=("openvino",))
     assert not (tmp_path / "int8").exists()
+
+
+@pytest.mark.parametrize(("runtime", "file"), [("onnxruntime", "int8.onnx"), ("litert", "int8.tflite")])
+def test_what_was_trained_for_8_bits_is_quantized_and_delivered(
+    model: SegmentationModel,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    runtime: str,
+    file: str,
+) -> None:
+    if runtime == "litert":
+        pytest.importorskip("ai_edge_quantizer", reason="LiteRT isn't installed")
+    # Training makes the trained model of one with random weights.
+    monkeypatch.setattr(qat, "quantization_aware_distillation", lambda *_, **__: model)
+    untrained = build_model("unet", model.description.classes, options=model.description.options).eval()
+    out = tmp_path / "int8"
+    result = quantize(
+        untrained, recipe.data, out=out, runtimes=(runtime,), images=2, quantization_aware_distillation=True
+    )
+    float32, int8 = result.rows
+    assert (int8.runtime, int8.distilled, int8.file) == (runtime, True, out / file)
+    assert int8.mean_iou > float32.mean_iou + 0.1
+    kept = load_model(out / "model").state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())

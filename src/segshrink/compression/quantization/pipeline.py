@@ -119,18 +119,14 @@ def quantize(
     replaced = replacing(out, overwrite=overwrite, kind=QUANTIZATION)
     with claimed(out), replaced as folder, scratch_folder() as scratch:
         folder.mkdir()
-        path = folder / FLOAT_FILE
-        float_file = export_onnx(source, path) if isinstance(source, SegmentationModel) else as_our_onnx(source, path)
+        files = _float_files(source, folder, runtimes)
         work = _Quantization(out, folder, scratch, dataset, tiles, max_drop, progress or (lambda *_: None))
-        files = dict.fromkeys(runtimes, float_file)
-        if LITERT in files:
-            files[LITERT] = _litert_file(source, folder)
         floats = work.float32(files)
-        int8 = work.int8({runtime: files[runtime] for runtime in floats})
+        int8 = work.int8({runtime: files[runtime] for runtime in floats}, scratch / "calibrated")
         too_bad = any(row.drop > max_drop for row in int8.values())
         trains = quantization_aware_distillation or (recipe is not None and too_bad)
         if isinstance(source, SegmentationModel) and trains:
-            int8 = work.distilled(source, recipe, [runtime for runtime in floats if runtime != LITERT], int8)
+            int8 = work.distilled(source, recipe, list(floats), int8)
         rows = work.timed(floats, int8)
         measured = {(row.runtime, row.precision) for row in rows}
         refused = tuple(refusal for place, refusal in work.refused.items() if place not in measured)
@@ -171,18 +167,21 @@ class _Quantization:
         """Score the float32 file of every runtime that can be used here; raises ModelError where none can."""
         return self._usable(files, "fp32", lambda runtime: self._score(files[runtime], runtime, precision="fp32"))
 
-    def int8(self, files: Mapping[str, Path]) -> dict[str, QuantizationRow]:
-        """Return the best int8 file of each runtime's float32 file that can be used; raises ModelError for none."""
+    def int8(self, files: Mapping[str, Path], folder: Path) -> dict[str, QuantizationRow]:
+        """Return the best int8 file of each runtime's float32 file that can be used; raises ModelError for none.
+
+        They are written into ``folder``, which may be there.
+        """
+        folder.mkdir(exist_ok=True)
 
         @cache
         def mixed(source: Path) -> MixedPrecision:  # runtimes of one file share its calibration
-            folder = self.scratch / source.name
             return MixedPrecision(source, self.tiles, folder, self._score, self.max_drop, self.progress)
 
         def best(runtime: str) -> QuantizationRow:
             if runtime != LITERT:
                 return mixed(files[runtime]).best(runtime)
-            path = self.scratch / LITERT_FILES[1]
+            path = folder / LITERT_FILES[1]
             write_litert_int8(files[runtime], path, self.tiles)
             return self._score(path, runtime)
 
@@ -192,17 +191,19 @@ class _Quantization:
         self,
         model: SegmentationModel,
         recipe: Recipe | None,
-        runtimes: Iterable[str],
+        runtimes: Sequence[str],
         rows: dict[str, QuantizationRow],
     ) -> dict[str, QuantizationRow]:
         """Return for each runtime the better of its row and that of a model which was trained for 8 bits."""
         from segshrink.compression.quantization.qat import quantization_aware_distillation
 
         trained = quantization_aware_distillation(model, self.dataset, recipe=recipe, progress=self.progress)
-        source = export_onnx(trained, self.scratch / "distilled.onnx")
+        folder = self.scratch / "distilled"
+        folder.mkdir()
+        files = _float_files(trained, folder, runtimes)
         best = dict(rows)
         with suppress(ModelError):  # the files before are better than nothing
-            for runtime, row in self.int8(dict.fromkeys(runtimes, source)).items():
+            for runtime, row in self.int8(files, folder).items():
                 candidate = replace(row, distilled=True)
                 best[runtime] = min(rows.get(runtime, candidate), candidate, key=lambda row: row.drop)
         if any(row.distilled for row in best.values()):
@@ -282,6 +283,13 @@ def _check(runtimes: Sequence[str], max_drop: float) -> None:
         require_nncf()
     if LITERT in runtimes:
         require_quantizer()
+
+
+def _float_files(model: SegmentationModel | Backend, folder: Path, runtimes: Iterable[str]) -> dict[str, Path]:
+    """Write the float32 files, and return that of each runtime."""
+    path = folder / FLOAT_FILE
+    exported = export_onnx(model, path) if isinstance(model, SegmentationModel) else as_our_onnx(model, path)
+    return {runtime: _litert_file(model, folder) if runtime == LITERT else exported for runtime in runtimes}
 
 
 def _litert_file(model: SegmentationModel | Backend, folder: Path) -> Path:
