@@ -96,6 +96,14 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     assert entries(tmp_path) == set()
 
 
+def test_an_error_about_another_file_blames_that_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="file/inner"), replacing(tmp_path / "a"):
+        (tmp_path / "file" / "inner").mkdir()
+    with pytest.raises(FileError, match=r"can't write .*a: No such file"), replacing(tmp_path / "a") as temporary:
+        (temporary / "inner" / "more").mkdir()
+
+
 def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match=r"can't write .*file/a\.txt: .*check the folder's permissions"):

@@ -101,6 +101,10 @@ def replacing(
                 raise
             raise FileError(str(error).replace(str(temporary), str(path))) from error
         except OSError as error:
+            if isinstance(error.filename, str | os.PathLike):
+                place = Path(error.filename)
+                if not (place.is_relative_to(scratch) or place.is_relative_to(target)):
+                    raise  # about another file
             raise FileError(
                 f"can't write {path}: {error.strerror or error}; free some space or choose another folder"
             ) from error
