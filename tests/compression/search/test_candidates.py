@@ -88,6 +88,14 @@ def test_a_student_that_is_a_model_folder_has_the_family_of_its_network(tmp_path
     assert (student.name, student.family, student.keeps_weights) == ("small", "unet", True)
 
 
+def test_a_student_whose_folder_is_called_as_a_network_has_a_name_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "mobile").mkdir()
+    (tmp_path / "mobile" / "config.json").write_text(json.dumps({"id": "mobile"}))
+    listed = list_candidates(ModelChoice(id=str(tmp_path / "mobile")))
+    assert (listed[0].name, listed[0].from_recipe, listed[1].name) == ("start-mobile", True, "mobile")
+    assert len({one.name for one in listed}) == len(listed)
+
+
 def test_a_pruned_candidate_is_another_one() -> None:
     whole = list_candidates(ModelChoice(id="mobile"))[0]
     less = pruned(whole, macs=1000, share=0.618)

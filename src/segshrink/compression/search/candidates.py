@@ -257,7 +257,10 @@ def list_candidates(student: ModelChoice, families: Sequence[str] | None = None)
         for identity, options in _networks(family, student, first.family):
             candidate = _candidate(identity, options, student)
             candidates.setdefault(candidate.key, candidate)
-    return list(candidates.values())
+    _, *others = candidates.values()
+    if first.name in {other.name for other in others}:  # the student's folder is called as a network
+        first = replace(first, name=f"start-{first.name}")
+    return [first, *others]
 
 
 def as_network(student: ModelChoice) -> ModelChoice:
