@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 
@@ -10,7 +11,8 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 import torchvision
-from safetensors.torch import load_file
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 
 from segshrink.classes import ClassMap
 from segshrink.errors import ModelError
@@ -97,15 +99,51 @@ def test_networks_without_such_weights_are_refused(hub, identity):
         build_model(identity, CLASSES, encoder_weights="imagenet")
 
 
-def test_weights_of_an_earlier_download_need_no_network(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("identity", "encoder", "part"),
+    [
+        ("mobile", "mobilenet_v2", "encoder"),
+        ("torchvision:fcn_resnet50", "resnet50", "model.backbone"),
+        ("torchvision:lraspp_mobilenet_v3_large", "mobilenet_v3_large", "model.backbone"),
+    ],
+)
+def test_weights_of_an_earlier_download_need_no_network(monkeypatch, tmp_path, identity, encoder, part):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    source = torchvision.models.mobilenet_v2(weights=None)
+    source = torchvision.models.get_model(encoder, weights=None)
     place = tmp_path / "hub" / "checkpoints"
     place.mkdir(parents=True)
-    torch.save(source.state_dict(), place / torchvision.models.MobileNet_V2_Weights.DEFAULT.url.rpartition("/")[2])
-    found = encoder_of(build_model("mobile", CLASSES, encoder_weights="imagenet"))
-    given = source.state_dict()
-    assert all(torch.equal(value, given[name]) for name, value in found.items())
+    file = torchvision.models.get_model_weights(encoder).DEFAULT.url.rpartition("/")[2]
+    torch.save(source.state_dict(), place / file)
+    network = build_model(identity, CLASSES, encoder_weights="imagenet").network
+    given = dict(source.state_dict())
+    given |= {name.removeprefix("features."): value for name, value in given.items()}
+    assert all(torch.equal(value, given[name]) for name, value in network.get_submodule(part).named_parameters())
+
+
+def test_weights_that_hugging_face_keeps_need_no_network(monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    source = smp.encoders.get_encoder("resnet18", weights=None)
+    settings = smp.encoders.encoders["resnet18"]["pretrained_settings"]["imagenet"]
+    folder = tmp_path / f"models--{settings['repo_id'].replace('/', '--')}" / "snapshots" / settings["revision"]
+    folder.mkdir(parents=True)
+    save_file(source.state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}))
+    model = build_model("smp:Unet/resnet18", CLASSES, encoder_weights="imagenet")
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in encoder_of(model).items())
+    assert model.description.normalization.mean == (128.0, 128.0, 128.0)
+
+
+def test_a_timm_encoder_that_is_kept_is_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = timm.models.get_pretrained_cfg("resnet18").hf_hub_id.replace("/", "--")
+    folder = tmp_path / f"models--{repository}"
+    (folder / "snapshots" / "0123").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0123")
+    assert not imagenet._hugging_face_keeps("tu-resnet18")
+    (folder / "snapshots" / "0123" / "model.safetensors").touch()
+    assert imagenet._hugging_face_keeps("tu-resnet18")
+    assert not imagenet._hugging_face_keeps("tu-resnet34")
 
 
 @pytest.mark.parametrize("blocks", [6, 8, 11])

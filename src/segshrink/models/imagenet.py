@@ -95,7 +95,7 @@ def _from_hub(network: nn.Module, identity: str) -> tuple[dict[str, Tensor], str
     if isinstance(network, MobileSegmenter) and network.encoder.timm:
         raise _UnreachableError("no hub is asked for them")
     address = HUBS[family]
-    if family != "mobile" or not _mobile_weights_are_kept():
+    if not (_hugging_face_keeps(_encoder(identity)) if family == "smp" else _torch_keeps(name)):
         _reach(address)
     try:
         if family == "smp":
@@ -111,12 +111,27 @@ def _from_hub(network: nn.Module, identity: str) -> tuple[dict[str, Tensor], str
         raise _UnreachableError(f"{address} gave no weights ({type(error).__name__})") from error
 
 
-def _mobile_weights_are_kept() -> bool:
-    """Tell whether torch's hub keeps MobileNetV2's weights from an earlier download."""
-    from torchvision.models import MobileNet_V2_Weights
+def _torch_keeps(name: str) -> bool:
+    """Tell whether torch's hub keeps the weights of a network's encoder, or of ``mobile``, from an earlier download."""
+    import torchvision
 
-    name = Path(urlsplit(MobileNet_V2_Weights.DEFAULT.url).path).name
-    return (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file()
+    encoder = name.partition("_")[2] or "mobilenet_v2"  # "fcn_resnet50"
+    file = Path(urlsplit(torchvision.models.get_model_weights(encoder).DEFAULT.url).path).name
+    return (Path(torch.hub.get_dir()) / "checkpoints" / file).is_file()
+
+
+def _hugging_face_keeps(encoder: str) -> bool:
+    """Tell whether Hugging Face's library keeps an encoder's weights, or was told to ask no network."""
+    import segmentation_models_pytorch as smp
+    import timm
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    settings = smp.encoders.encoders.get(encoder, {}).get("pretrained_settings", {}).get(IMAGENET, {})
+    repository, revision = settings.get("repo_id"), settings.get("revision")
+    if repository is None and encoder.startswith("tu-"):
+        repository = getattr(timm.models.get_pretrained_cfg(encoder[3:], allow_unregistered=True), "hf_hub_id", None)
+    kept = repository and try_to_load_from_cache(repository, "model.safetensors", revision=revision)
+    return constants.HF_HUB_OFFLINE or isinstance(kept, str)
 
 
 def _of_smp(encoder: str) -> tuple[dict[str, Tensor], str, str]:
