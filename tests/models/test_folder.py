@@ -45,7 +45,8 @@ def test_roundtrip_is_exact(classes, tmp_path, identity, options, bands):
     model.to(memory_format=torch.channels_last)
     model(torch.randint(0, 256, (2, bands, 32, 32)))  # running statistics move
     model.eval().save(tmp_path / "model")
-    loaded = load_model(tmp_path / "model").eval()
+    loaded = load_model(tmp_path / "model")
+    assert not any(module.training for module in loaded.modules())
     assert loaded.description == model.description
     assert loaded.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
@@ -359,7 +360,8 @@ def test_a_network_of_ones_own_comes_back_with_its_weights(tmp_path):
     model(torch.randint(0, 256, (2, 3, 64, 64)))  # running statistics move
     model.eval().save(tmp_path / "own")
     network = Own()
-    loaded = load_model(tmp_path / "own", network=network).eval()
+    loaded = load_model(tmp_path / "own", network=network)
+    assert not any(module.training for module in loaded.modules())
     assert loaded.network is network
     assert loaded.description == model.description
     images = torch.randint(0, 256, (1, 3, 45, 37), dtype=torch.uint8)

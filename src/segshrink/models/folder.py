@@ -86,6 +86,8 @@ def load_model(
     ``unet.keras.yaml`` beside it; what a folder of transformers or segmentation-models-pytorch doesn't say, from
     ``FOLDER.yaml``.
 
+    A model of a folder or file is in eval mode, a network that is built by its id in training mode.
+
     Random numbers that others draw from torch are not disturbed by loading a folder.
 
     Args:
@@ -159,7 +161,7 @@ def _load_folder(
         apply_structure(network, description.structure or {})
         _refuse_other_weights(folder, type(network).__name__, network, tensors)
         network.load_state_dict(tensors)
-        return SegmentationModel(network, description)
+        return SegmentationModel(network, description).eval()
     try:
         network = _build_empty(description, tensors)
     except ModelError as error:
@@ -177,7 +179,7 @@ def _load_folder(
             f"{folder / CONFIG_FILE}: stride must be a multiple of {stride}, that of '{description.id}', found "
             f"{description.stride}; save the model again"
         )
-    return SegmentationModel(network, description)
+    return SegmentationModel(network, description).eval()
 
 
 def _own_network(description: ModelDescription, path: Path, *, trust: bool) -> nn.Module:
