@@ -13,7 +13,7 @@ OLD = ClassMap.build(["road", "forest", "car", "truck"])
 IMAGES = torch.randint(0, 255, (1, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(scope="module", params=["unet", "mobile", "smp:Unet/resnet18"])
+@pytest.fixture(scope="module", params=["unet", "mobile", "smp:Unet/resnet18", "torchvision:lraspp_mobilenet_v3_large"])
 def trained(request: pytest.FixtureRequest):
     torch.manual_seed(1)
     options = {"unet": {"width": 4, "depth": 2}}.get(request.param)

@@ -41,6 +41,16 @@ class Net(nn.Module):
         return {{"out": self.head(self.down(images))}}
 
 
+class TwoHeads(Net):
+    def __init__(self, classes, bands):
+        super().__init__(classes, bands)
+        self.auxiliary = nn.Conv2d(32, classes, 1)
+
+    def forward(self, images):
+        features = self.down(images)
+        return {{"out": self.head(features), "aux": self.auxiliary(features)}}
+
+
 def net(classes, bands, width=16):
     return Net(classes, bands, width)
 
@@ -236,6 +246,18 @@ def test_its_classes_can_change(module: str, classes) -> None:
     changed = with_classes(model, ClassMap.build(["one", "two"]), [[0], [1, 2]])
     assert changed.network.head.out_channels == 2
     assert torch.equal(changed.network.head.weight[0], model.network.head.weight[0])
+
+
+def test_a_further_output_takes_no_part_of_a_split_classes_share(module: str, classes) -> None:
+    from segshrink.classes import ClassMap
+
+    model = build_model(f"{module}:TwoHeads", classes).eval()
+    names = [*classes.names, "more"]
+    split = with_classes(model, ClassMap.build(names), [[0], [1], [2], [3], [4], [5], [5]]).eval()
+    images = torch.zeros(1, 3, 16, 16)
+    with torch.no_grad():
+        before, after = model(images).softmax(dim=1), split(images).softmax(dim=1)
+    torch.testing.assert_close(after[:, 5:], before[:, [5, 5]] / 2)
 
 
 def test_a_bank_is_opened_where_its_members_code_is_trusted(module: str, classes, tmp_path: Path) -> None:
