@@ -194,9 +194,49 @@ def test_files_that_version_01_scored_are_found_again(recipe: Recipe, tmp_path: 
     store = tmp_path / "run" / "files" / "a1eb94465f" / "scored.json"
     store.parent.mkdir(parents=True)
     store.write_text(json.dumps(record))
+    model = store.parent / "quantized-onnxruntime" / "int8.onnx"
+    model.parent.mkdir()
+    model.touch()
     search = SearchStages(recipe, tmp_path / "work", Settings())
     distilled = CandidateResult(list_candidates(recipe.student.model)[0], run=str(tmp_path / "run"), mean_iou=0.63)
     built = search.build(distilled, max_drop=0.5)
     (file,) = built.files
     assert (file.label, file.size_bytes, file.mean_iou) == ("int8 on onnxruntime", 584913, 0.632)
     assert built.refused == ("no kernel",)
+    assert file.path == str(model)
+    store.write_text(store.read_text().replace("quantized-onnxruntime/int8.onnx", str(model)))
+    assert search.build(distilled, max_drop=0.5) == built
+
+
+def test_files_of_a_moved_search_are_found_and_missing_ones_made_again(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made = []
+
+    def export(model: Any, recipe: Any, dataset: Any, folder: Path, *rest: Any, **options: Any) -> Any:
+        made.append(folder)
+        path = folder / "quantized-onnxruntime" / "int8.onnx"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        return [CandidateFile("onnxruntime", "int8", 10, path=str(path))], []
+
+    monkeypatch.setattr(stages, "export_trained", export)
+    monkeypatch.setattr(stages, "load_model", lambda folder: None)
+    monkeypatch.setattr(stages, "check_isolated", lambda path, **options: None)
+    monkeypatch.setattr(stages.RunFolder, "recipe", lambda self: recipe)
+    monkeypatch.setattr(SearchStages, "_score", lambda self, file, name: replace(file, mean_iou=0.5))
+    search = SearchStages(recipe, tmp_path / "work", Settings())
+    search.teaching = recipe.distillation
+    distilled = CandidateResult(list_candidates(recipe.student.model)[0], run=str(tmp_path / "old"))
+    search.build(distilled, max_drop=0.5)
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = replace(distilled, run=str(tmp_path / "new"))
+    (file,) = search.build(moved, max_drop=0.5).files
+    assert file.mean_iou == 0.5
+    path = Path(file.path or "")
+    assert path.is_file()
+    assert path.is_relative_to(tmp_path / "new")
+    assert len(made) == 1
+    path.unlink()
+    assert search.build(moved, max_drop=0.5).files == (file,)
+    assert len(made) == 2

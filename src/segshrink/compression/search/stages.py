@@ -199,7 +199,10 @@ class SearchStages:
         store = folder / "scored.json"
         with suppress(FileError, DataError):  # what is missing or damaged is made again
             scored = _ScoredFiles.read(store)
-            return replace(result, files=scored.files, refused=scored.refused)
+            # An older version wrote absolute paths.
+            kept = tuple(replace(file, path=str(folder / (file.path or ""))) for file in scored.files)
+            if all(Path(file.path or "").is_file() for file in kept):
+                return replace(result, files=kept, refused=scored.refused)
         recipe = run.recipe()
         # A teacher that was trained for the search isn't named in it.
         teachers = recipe.distillation.model_copy(update={"teachers": self.teaching.teachers})
@@ -218,7 +221,8 @@ class SearchStages:
                 refused.append(str(error))
         if not scores:
             raise ModelError("; ".join(refused))
-        write_json(store, {"files": [asdict(file) for file in scores], "refused": refused}, overwrite=False)
+        relative = [replace(file, path=str(Path(file.path or "").relative_to(folder))) for file in scores]
+        write_json(store, {"files": [asdict(file) for file in relative], "refused": refused}, overwrite=False)
         return replace(result, files=tuple(scores), refused=tuple(refused))
 
     def measure_final(
