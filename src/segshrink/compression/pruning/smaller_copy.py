@@ -108,11 +108,14 @@ def reestimate_statistics(model: SegmentationModel, images: Tensor) -> None:
     model.eval()
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # a plain average over batches
         layer.train()
     try:
         with torch.no_grad():
+            averaged = 0
             for batch in torch.split(images, _BATCH) if layers else ():
+                averaged += len(batch)
+                for layer in layers:
+                    layer.momentum = len(batch) / averaged
                 model(batch if len(batch) > 1 else batch.repeat(2, 1, 1, 1))
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
