@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from segshrink.classes import ClassMap
 from segshrink.compression import prune
+from segshrink.compression.pruning.channels import Axis, Block
+from segshrink.compression.pruning.costs import cost_of
 from segshrink.compression.pruning.importance import example_images
 from segshrink.compression.pruning.smaller_copy import reestimate_statistics
 from segshrink.errors import ModelError, UsageError
@@ -188,3 +191,23 @@ def test_what_cannot_be_pruned_is_named(unet):
 def test_wrong_targets(unet, options, words, kind):
     with pytest.raises(kind, match=words):
         prune(unet, **options)
+
+
+def test_images_of_a_short_last_batch_count_as_others_do():
+    model = built("unet", {"width": 4, "depth": 2})
+    first = next(layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d))
+    means = []
+    hook = first.register_forward_pre_hook(lambda _, inputs: means.append(inputs[0].mean(dim=(0, 2, 3))))
+    reestimate_statistics(model, torch.cat([torch.full((4, 3, 64, 64), 50.0), torch.full((1, 3, 64, 64), 250.0)]))
+    hook.remove()
+    torch.testing.assert_close(first.running_mean, (4 * means[0] + means[1]) / 5)
+    assert first.momentum == nn.BatchNorm2d(1).momentum
+
+
+def test_blocks_of_one_layer_are_counted_once_each():
+    layer = nn.Conv2d(3, 16, 1)
+    numbers = (np.arange(4)[:, None], np.arange(4, 16)[:, None])
+    blocks = [Block(layer, channels, {Axis("layer", "out"): channels}, fixed=False) for channels in numbers]
+    cost = cost_of(built("unet", {"width": 4, "depth": 2}), blocks, "channels", size=SIZE)
+    assert cost.of(blocks, [4, 12]) == 16
+    assert cost.of(blocks, [4, 2]) == pytest.approx(6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,9 +63,13 @@ def cost_of(model: SegmentationModel, blocks: Sequence[Block], measure: str, *, 
         size: Side in pixels of the image for "macs".
     """
     if measure == "channels":
-        first = [next(iter(block.members.items())) for block in blocks]
-        units: list[_Part] = [(float(block.units), (axis,)) for block, (axis, _) in zip(blocks, first, strict=True)]
-        return Cost(0.0, units, {axis: numbers.size for axis, numbers in first})
+        units: Counter[Axis] = Counter()
+        sizes: Counter[Axis] = Counter()
+        for block in blocks:
+            axis, numbers = next(iter(block.members.items()))  # that of its root, which other blocks may share
+            units[axis] += block.units
+            sizes[axis] += numbers.size
+        return Cost(0.0, [(float(count), (axis,)) for axis, count in units.items()], sizes)
     layers = _axes(model)
     channels = {
         axis: channels_of(model.network.get_submodule(path), axis.side)
