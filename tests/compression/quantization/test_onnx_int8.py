@@ -8,6 +8,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from onnxruntime import InferenceSession
 
 from segshrink.compression.quantization.minify_onnx import minify
 from segshrink.compression.quantization.onnx_int8 import (
@@ -132,3 +133,20 @@ def test_bringing_images_to_the_working_size_stays_exact(
     assert not [name for name in quantizer.nodes if name.startswith("resize/")]
     assert quantizer.expected[0].shape[1:] == tiles[0].shape[1:]
     assert quantizer.error() < 0.05
+
+
+def test_what_only_a_branch_uses_stays() -> None:
+    def branch(name: str) -> onnx.GraphProto:
+        output = onnx.helper.make_tensor_value_info(f"{name} out", onnx.TensorProto.FLOAT, [1])
+        return onnx.helper.make_graph([onnx.helper.make_node("Identity", [name], [f"{name} out"])], name, [], [output])
+
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("If", ["which"], ["out"], then_branch=branch("one"), else_branch=branch("two"))],
+        "branches",
+        [onnx.helper.make_tensor_value_info("which", onnx.TensorProto.BOOL, [])],
+        [onnx.helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, [1])],
+        [numpy_helper.from_array(np.array([n], np.float32), name) for n, name in ((1, "one"), (2, "two"))],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    session = InferenceSession(minify(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    assert [session.run(None, {"which": np.array(which)})[0] for which in (True, False)] == [1, 2]

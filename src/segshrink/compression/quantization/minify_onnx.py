@@ -16,13 +16,16 @@ def minify(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Inputs, outputs and metadata keep their names. All other values get names of one to three letters; nodes lose
     theirs; constants that equal each other become one; zero points of constants go where they are 0; types and sizes
-    of inner values, texts, and operator sets that no node uses go.
+    of inner values, texts, and operator sets that no node uses go. A model with branches or loops, whose graphs use the
+    values around them, stays as it is.
     """
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     small = onnx.ModelProto()
     small.CopyFrom(model)
     graph = small.graph
+    if any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute):
+        return small
     _drop_zero_points(graph)
     _merge_constants(graph)
     ONNXModel(small).topological_sort()  # as the format wants it; the quantizer appends its nodes at the end
