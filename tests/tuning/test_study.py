@@ -204,6 +204,33 @@ def test_a_worker_that_slept_too_long_leaves_its_trial_to_others(tmp_path: Path)
     assert calls.count("student") == 2
 
 
+def test_a_trial_that_two_workers_put_back_at_the_same_moment_is_run_once(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, tmp_path / "journal.log", trials=2)
+    plan = replace(plan, spaces={"control": plan.spaces["control"]})
+    folders = []
+
+    def measure(study: RoleStudy, frozen: Any, *parts: Any) -> Sequence[float]:
+        folders.append(plan.folder(study.role, frozen).name)
+        if len(folders) == 1:
+            raise FileError("there is no space left")
+        return [0.5]
+
+    with join(plan, resume=False) as studies, pytest.raises(FileError):
+        work(studies, plan, measure, lambda: None)
+    with join(plan, resume=True) as (study,):
+        trials = study.trials
+        lost = trials()
+        study.trials = lambda: lost  # type: ignore[method-assign]  # what both saw
+        study.put_back_lost()
+        study.put_back_lost()
+        study.trials = trials  # type: ignore[method-assign]
+        assert [trial.state.name for trial in study.study.trials] == ["FAIL", "WAITING", "WAITING"]
+        assert len(study.trials()) == 1
+        assert work([study], plan, measure, lambda: None)
+        assert [trial.state.name for trial in study.trials()] == ["COMPLETE", "COMPLETE"]
+    assert folders == ["0000", "0000", "0003"]
+
+
 @pytest.mark.parametrize("hours", [-1, 23])
 def test_a_trial_is_put_back_whatever_the_clock_says(tmp_path: Path, hours: int) -> None:
     """Its worker is gone for an hour, or the clock was set back since by a day."""

@@ -64,8 +64,9 @@ OBJECTIVES: dict[str, Literal["minimize", "maximize"]] = {
     "parameters": "minimize",
     "macs": "minimize",
 }
-# Attributes of trials: of the one that is the recipe itself, of one that failed, of one beyond the limit.
-RECIPE, REASON, SURPLUS = "recipe", "reason", "surplus"
+# Attributes of trials: of the one that is the recipe itself, of one that failed, of one that doesn't count; and what
+# other programs computed while one was timed.
+RECIPE, REASON, SURPLUS, LOAD = "recipe", "reason", "surplus", "load"
 # Seconds between two looks at trials that other workers have under way.
 _POLL = 2.0
 # What makes a trial a failed one; anything else ends the worker.
@@ -167,9 +168,14 @@ class RoleStudy:
     _error: Exception | None = field(default=None, init=False)
 
     def trials(self) -> list[FrozenTrial]:
-        """Return the trials without those that lost their worker and were begun again, and those beyond the limit."""
+        """Return the trials without those that lost their worker and were begun again, and those beyond the limit.
+
+        Workers that put the same lost trial back at the same moment add it once each: the first one counts.
+        """
         trials = self.study.get_trials(deepcopy=False)
-        again = {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
+        histories = [trial.system_attrs.get("retry_history", ()) for trial in trials]
+        again = {number for history in histories for number in history}
+        again |= {n for n, history in enumerate(histories) if history and history in histories[:n]}
         return [trial for trial in trials if trial.number not in again and SURPLUS not in trial.user_attrs]
 
     def begun(self) -> int:
@@ -205,9 +211,9 @@ class RoleStudy:
 
         def objective(trial: optuna.Trial) -> Sequence[float]:
             self._current = trial.number
-            if sum(each.number < trial.number for each in self.trials()) >= self.limit:
+            if trial.number not in [each.number for each in self.trials()[: self.limit]]:
                 trial.set_user_attr(SURPLUS, True)
-                raise TrainingError("another worker began the last trial at the same moment")
+                raise TrainingError("another worker began or put back this trial at the same moment")
             try:
                 values = suggest(trial, self.space)
                 trial.set_user_attr(RECIPE, trial.params == self.own)
