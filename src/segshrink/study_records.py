@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from segshrink.records import Count, Flag, Many, Number, Record, Text
+from segshrink.run_records import LoadRecord
 from segshrink.version import __version__
 
 STUDY = "study.json"
@@ -24,6 +25,7 @@ class TrialRecord(Record):
         seconds: From its beginning to its end.
         recipe: Whether it is the recipe with its own values.
         reason: Why it failed.
+        load: What other programs computed while it was timed; None where unknown or not timed.
     """
 
     number: Count
@@ -34,6 +36,7 @@ class TrialRecord(Record):
     seconds: Number | None = None
     recipe: Flag = False
     reason: Text | None = None
+    load: LoadRecord | None = None
 
 
 class StudyRecord(Record):

@@ -62,6 +62,14 @@ def test_the_page_says_who_is_best_and_why_others_failed(tmp_path: Path) -> None
     }
 
 
+def test_the_page_says_that_latencies_were_measured_on_a_busy_machine(tmp_path: Path) -> None:
+    busy = trial(0, "complete", 0.5, 20.0, load={"others": 0.625, "busy": True})
+    for objectives, told in (("miou", "latency"), True), (("miou", "macs"), False):
+        record = study("running", studies=(StudyRecord(role="student", trials=(busy,)),), objectives=objectives)
+        record.write(tmp_path / "study.json", overwrite=True)
+        assert ("62.5\N{NO-BREAK SPACE}% of the cores" in report([tmp_path]).read_text()) == told
+
+
 def test_a_damaged_study_is_named(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text('{"name": "fields"}')
     with pytest.raises(DataError, match=r"study\.json.*data"):

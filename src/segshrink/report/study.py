@@ -48,6 +48,7 @@ def study_page(study: TuningRecord) -> str:
         sentence=" ".join(_result(study, each) for each in study.studies),
         caveat="Trials were chosen by the images that judged them, so the best score is too good: train its recipe "
         "and the original with new seeds, and judge both on images that no trial saw.",
+        notice=_busy_notice(study),
         progress=f"{ended} of {study.trials * len(study.studies)} trials have ended.",
         headings=_HEADINGS,
         facts=_facts(study),
@@ -106,6 +107,19 @@ def _result(study: TuningRecord, each: StudyRecord) -> str:
         return f"{text} (trial {best.number})."
     beside = "itself" if own is best else f"as it is reaches {show(own.values[0])}"
     return f"{text} (trial {best.number}); the recipe {beside}." if own is not best else f"{text}: the recipe {beside}."
+
+
+def _busy_notice(study: TuningRecord) -> str | None:
+    """Say that latencies were measured while others, such as workers that trained, kept the machine busy."""
+    loads = [trial.load for each in study.studies for trial in each.trials]
+    busy = [load.others or 0.0 for load in loads if load is not None and load.busy]
+    if "latency" not in study.objectives or not busy:
+        return None
+    return (
+        f"While {len(busy)} trials were timed, other programs, such as workers that trained, took up to "
+        f"{formatting.percent(max(busy))} of the cores, so their latencies are too long: tune with one worker on a "
+        "quiet machine, or take parameters or macs for an objective."
+    )
 
 
 def _facts(study: TuningRecord) -> list[tuple[str, str]]:

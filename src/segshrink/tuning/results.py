@@ -19,7 +19,7 @@ from segshrink.report import report
 from segshrink.study_records import STUDY, StudyRecord, TrialRecord, TuningRecord
 from segshrink.tuning.space import chosen_values
 from segshrink.tuning.storage import shown
-from segshrink.tuning.study import REASON, RECIPE, Plan, RoleStudy
+from segshrink.tuning.study import LOAD, REASON, RECIPE, Plan, RoleStudy
 
 if TYPE_CHECKING:
     from segshrink.training.run import Role
@@ -114,4 +114,5 @@ def _trial_record(trial: FrozenTrial) -> TrialRecord:
         seconds=seconds,
         recipe=bool(trial.user_attrs.get(RECIPE)),
         reason="its worker was lost" if lost else trial.user_attrs.get(REASON),
+        load=trial.user_attrs.get(LOAD),
     )

@@ -21,7 +21,7 @@ from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher
 from segshrink.training import profile_runs, train
 from segshrink.training.callbacks import MEAN_IOU
-from segshrink.tuning.study import RECIPE, REPORTS, Plan, RoleStudy
+from segshrink.tuning.study import LOAD, RECIPE, REPORTS, Plan, RoleStudy
 
 # Attribute of a trial that was stopped early: the percentage of its training.
 STOPPED = "stopped"
@@ -104,6 +104,8 @@ class Measurer:
             return (result.mean_iou,)
         profile_runs([out], progress=partial(self.show, f"measure {study.role} {trial.number}"))
         profile = RunFolder(out).profile()
+        if profile.load is not None:
+            trial.set_user_attr(LOAD, profile.load.model_dump(mode="json"))
         measured = {
             "miou": result.mean_iou,
             "latency": profile.latency_ms.median if profile.latency_ms else None,
