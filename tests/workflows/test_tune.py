@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -160,6 +163,7 @@ def test_accuracy_against_latency(tuned: segshrink.TuneResult, tmp_path: Path) -
     )
     (study,) = result.studies.values()
     assert [trial.values[1] for trial in study.trials] == [7, 7]
+    assert all(trial.load is not None for trial in study.trials)
     for trial in study.trials:
         run = segshrink.RunFolder(result.folder / "student" / f"{trial.number:04d}")
         assert trial.values[2] == segshrink.count_parameters(segshrink.load_model(run.path))
@@ -175,6 +179,22 @@ def test_workers_of_one_call_share_the_trials(tuned: segshrink.TuneResult, tmp_p
     assert [trial.state for trial in result.studies["student"].trials] == ["complete", "complete"]
 
 
+def test_an_error_that_can_not_be_sent_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ForeignError(Exception):
+        """One that pickle can't send, as its class has no name of its own."""
+
+    def failing(plan: object, *, resume: bool) -> None:
+        raise ForeignError("the handle is gone")
+
+    module = import_module("segshrink.workflows.tune")
+    monkeypatch.setattr(module, "join", failing)
+    errors = get_context("spawn").SimpleQueue()
+    module._worker(SimpleNamespace(functions=[]), errors)
+    error = errors.get()
+    assert isinstance(error, RuntimeError)
+    assert str(error) == "ForeignError: the handle is gone"
+
+
 def test_what_can_not_be_tuned_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path)
     for place, value, match in (
@@ -182,6 +202,7 @@ def test_what_can_not_be_tuned_is_refused_before_anything_is_trained(tmp_path: P
         (RATE, {"log": [0.02, 0.1]}, "0.01"),
         ("student.training.rate", {"log": [0.02, 0.1]}, "student.training.rate"),
         ("crops.size", {"choice": [32, 16]}, "crops.size"),
+        ("distillation.alpha", {"uniform": [0, 1]}, "--no-control"),
     ):
         with pytest.raises(ConfigError, match=match):
             segshrink.tune(recipe, out=tmp_path / "study", space={place: value})

@@ -54,7 +54,10 @@ def space_of(role: Role, recipe: Recipe, opened: Space, *, widths: bool) -> Spac
         for extreme in value.extremes:
             with_values(recipe, {place: extreme})
     if not space:
-        raise ConfigError(f"only {', '.join(opened)} is open, which a {role} doesn't use; open something else, too")
+        remedy = ", or tune the student alone by --no-control" if role == "control" else ""
+        raise ConfigError(
+            f"only {', '.join(opened)} is open, which a {role} doesn't use; open something else, too{remedy}"
+        )
     return space
 
 

@@ -188,7 +188,10 @@ def _worker(plan: Plan, errors: Any) -> None:
     except KeyboardInterrupt:
         raise SystemExit(_INTERRUPTED) from None
     except Exception as error:  # the process that waits for it raises it again
-        errors.put(error)
+        try:
+            errors.put(error)
+        except Exception:  # it can't be pickled
+            errors.put(RuntimeError(f"{type(error).__name__}: {error}"))
 
 
 @contextmanager
