@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from segshrink.compression.quantization import qat, quantize
+from segshrink.compression.quantization import pipeline, qat, quantize
+from segshrink.compression.quantization.result import QuantizationRow
 from segshrink.config import Recipe
 from segshrink.errors import ModelError
 from segshrink.machine import describe_machine
@@ -98,3 +100,23 @@ def test_what_was_trained_for_8_bits_is_quantized_and_delivered(
     assert int8.mean_iou > float32.mean_iou + 0.1
     kept = load_model(out / "model").state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+
+
+def test_the_trained_model_is_quantized_for_litert_alone(
+    model: SegmentationModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without LiteRT: its files are stand-ins, which are scored by their folder."""
+    folder, scratch = tmp_path / "folder", tmp_path / "scratch"
+    folder.mkdir()
+    scratch.mkdir()
+    monkeypatch.setattr(qat, "quantization_aware_distillation", lambda *_, **__: model)
+    monkeypatch.setattr(pipeline, "export_tflite", lambda model, path, **_: path)
+    monkeypatch.setattr(pipeline, "write_litert_int8", lambda source, path, tiles: path.touch())
+    work = pipeline._Quantization(folder, folder, scratch, None, [], 1.0, lambda *_: None)  # type: ignore[arg-type]
+    before = QuantizationRow("litert", "int8", scratch / "calibrated" / "int8.tflite", 0.5, 5.0, 0.9, 1)
+    monkeypatch.setattr(work, "_score", lambda file, runtime: replace(before, file=file, drop=0.5))
+    row = work.distilled(model, None, ["litert"], {"litert": before})["litert"]
+    assert (row.distilled, row.drop) == (True, 0.5)
+    assert row.file.is_file()
+    assert row.file != before.file
+    assert (folder / "model" / "config.json").is_file()
