@@ -67,7 +67,7 @@ def test_members_leave_out_their_fold_and_count_up_seeds(trained: Path) -> None:
 def test_consistency_keeps_away_from_what_a_member_leaves_out_and_sees_what_it_learns_from(
     trained: Path, tmp_path: Path
 ) -> None:
-    recipe = load_recipe(trained / "recipe.yaml", ["data.unlabeled=*/images/*.jpg", "teacher.consistency={}"])
+    recipe = load_recipe(trained / "recipe.yaml", ["data.unlabeled='*/images/*.jpg'", "teacher.consistency={}"])
     dataset = open_dataset(recipe.data)
     for member, record in zip(member_recipes(recipe, dataset), bank_record(recipe, dataset).members, strict=True):
         own = open_dataset(member.data)
@@ -81,7 +81,7 @@ def test_consistency_keeps_away_from_what_a_member_leaves_out_and_sees_what_it_l
     with pytest.raises(ConfigError, match=r"each teacher of .* has seen the ground of all 3 images"):
         open_out_of_fold([tmp_path], dataset, dataset.train)
     elsewhere = load_recipe(trained / "recipe.yaml", ["teacher.consistency={}"])
-    assert all(member.data.split.test is None for member in member_recipes(elsewhere, dataset))
+    assert all(member.data.split.test is None for member in member_recipes(elsewhere, open_dataset(elsewhere.data)))
 
 
 def test_a_bank_is_scored_as_one(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

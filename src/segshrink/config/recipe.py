@@ -11,10 +11,18 @@ from segshrink.config.base import LARGEST_SEED, Options, Strict
 from segshrink.config.dataset import DatasetDescription
 from segshrink.config.teachers import Teaching
 from segshrink.config.training import NamedOptions, Training
+from segshrink.library import located
 from segshrink.user_code import is_function
 
 # Ids that a folder could have for a name, too; they stand for the networks.
 OWN_NETWORKS = frozenset({"espnetv2", "mobile", "separable-unet", "unet"})
+
+
+def is_folder(identity: str) -> bool:
+    """Tell whether a model's id is written like a folder, or is one or the name of a ready one, but of no network."""
+    path = Path(located(identity))
+    written = path.is_absolute() or identity.startswith((".", "~")) or ("/" in identity and ":" not in identity)
+    return written or (identity not in OWN_NETWORKS and path.is_dir())
 
 
 class ModelChoice(Strict):

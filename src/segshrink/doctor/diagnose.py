@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from segshrink.config import Distillation, Recipe, TeacherSource
+from segshrink.config.recipe import is_folder
 from segshrink.data import Dataset, open_dataset
 from segshrink.doctor.cause_search import POOR_LEVEL, Cause, CauseSearch, Progress
 from segshrink.doctor.findings import Diagnosis, Finding, RecipeTerms, ranked
@@ -30,7 +31,6 @@ from segshrink.run_folder import RunFolder
 from segshrink.teachers import open_teacher, open_teachers
 from segshrink.teachers.teacher import TILE
 from segshrink.teachers.torch_teacher import for_crops
-from segshrink.training.build_student import is_folder
 
 # Crops looked at, as many as have the pixels of so many 256 pixels a side, within limits; and in brief.
 _CROPS, _FEWEST, _BRIEF = 32, 12, 6

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segshrink.config import ModelChoice
-from segshrink.config.recipe import OWN_NETWORKS
+from segshrink.config.recipe import is_folder
 from segshrink.data import CropModule, Dataset, image_statistics, refuse_other_bands, training_distribution
 from segshrink.errors import ConfigError, FileError, ModelError
 from segshrink.formatting import listing
@@ -108,13 +108,6 @@ def tell_random_start(choice: ModelChoice) -> None:
     if choice.encoder_weights is None and not brought:
         remedy = "; encoder_weights: imagenet starts it from ImageNet's" if may_have_imagenet_weights(choice.id) else ""
         _LOGGER.warning("%s starts from random weights%s", choice.id, remedy)
-
-
-def is_folder(identity: str) -> bool:
-    """Tell whether a model's id is written like a folder, or is one or the name of a ready one, but of no network."""
-    path = Path(located(identity))
-    written = path.is_absolute() or identity.startswith((".", "~")) or ("/" in identity and ":" not in identity)
-    return written or (identity not in OWN_NETWORKS and path.is_dir())
 
 
 def inherit_from(student: SegmentationModel, teacher: Teacher) -> None:

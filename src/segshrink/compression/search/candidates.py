@@ -13,13 +13,13 @@ from typing import Any, Literal
 from pydantic import Field, TypeAdapter
 
 from segshrink.config import ModelChoice
+from segshrink.config.recipe import is_folder
 from segshrink.errors import FileError, UsageError, nearest
 from segshrink.library import located, ready_models
 from segshrink.model_file import CONFIG_FILE, ModelFile
 from segshrink.models.imagenet_hubs import IMAGENET, may_have_imagenet_weights
 from segshrink.profiling.load import is_busy
 from segshrink.records import Record
-from segshrink.training.build_student import is_folder
 
 Status = Literal["measured", "failed", "unfit", "not distilled", "distilled", "missed", "within", "chosen"]
 

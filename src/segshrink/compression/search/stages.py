@@ -23,6 +23,7 @@ from segshrink.compression.search.candidate_files import export_trained, export_
 from segshrink.compression.search.candidates import Candidate, CandidateFile, CandidateResult, Reference, as_network
 from segshrink.compression.search.search import Settings, Show, silent
 from segshrink.config import Distillation, ModelChoice, Recipe, TeacherSource, Teaching
+from segshrink.config.recipe import is_folder
 from segshrink.data import Dataset, open_dataset
 from segshrink.data.calibration import example_pixels
 from segshrink.errors import DataError, FileError, ModelError
@@ -38,7 +39,7 @@ from segshrink.records import Record
 from segshrink.run_folder import RunFolder
 from segshrink.teachers import Teacher, open_teachers
 from segshrink.training import describe_teacher, evaluate_run, profile_runs, train
-from segshrink.training.build_student import build_chosen, is_folder
+from segshrink.training.build_student import build_chosen
 
 # Options of a network that fetch weights; an untrained candidate needs none.
 _FETCHING = ("weights",)

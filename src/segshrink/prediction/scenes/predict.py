@@ -199,6 +199,14 @@ class Archive:
                 classes=classes,
             )
             self.streams = stack.enter_context(streams)
+            backend = streams.backend
+            self.tiling = choose_tiling(
+                backend.description,
+                runtime=backend.runtime,
+                tile=backend.own_tile if options.tile is None else options.tile,
+                overlap=options.overlap,
+                batch=options.batch,
+            )
             key = prediction_key(model, precision=precision, classes=classes)
             self.records = stack.enter_context(Records(self.folder, key, options))
             self._stack = stack.pop_all()
@@ -301,13 +309,6 @@ class Archive:
     def _write(self, plan: ScenePlan, records: Records, report: Callable[[int, str], None]) -> Results:
         """Predict a scene and publish its results."""
         backend, options, done = self.streams.backend, self.options, 0
-        tiling = choose_tiling(
-            backend.description,
-            runtime=backend.runtime,
-            tile=backend.own_tile if options.tile is None else options.tile,
-            overlap=options.overlap,
-            batch=options.batch,
-        )
         with ExitStack() as stack:
             with _failing_alone():
                 scene = open_for(plan.source, backend, options)
@@ -315,7 +316,7 @@ class Archive:
             results = stack.enter_context(open_results(plan, backend.classes, options, records))
             sample = ImageSample(scene.height, scene.width)
             # No thread may read a closed scene.
-            pieces = stack.enter_context(closing(predict_pieces(scene, self.streams, tiling, options)))
+            pieces = stack.enter_context(closing(predict_pieces(scene, self.streams, self.tiling, options)))
             while True:
                 with _failing_alone():
                     piece = next(pieces, None)
