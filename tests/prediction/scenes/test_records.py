@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import traceback
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -177,6 +178,8 @@ def test_processes_that_share_a_folder_lose_no_record_and_mix_no_result(tmp_path
                 try:
                     work(model, order)
                     os._exit(0)
+                except BaseException:
+                    os.write(2, traceback.format_exc().encode())
                 finally:
                     os._exit(1)
             children.append(child)
